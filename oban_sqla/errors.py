@@ -1,0 +1,27 @@
+"""The errors of state. Bad input is a plain `ValueError` or `TypeError`."""
+
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class ObanError(SQLAlchemyError):
+    """Something is not in the state that the call needs."""
+
+    __module__ = "oban_sqla"
+
+
+class SchemaMissingError(ObanError):
+    """The tables of oban_sqla are not in the database; the message says how to install them."""
+
+    __module__ = "oban_sqla"
+
+
+class InstanceNotFoundError(ObanError):
+    """No `Oban` of that name was built in this process, and no `conn` was given."""
+
+    __module__ = "oban_sqla"
+
+
+class UnknownWorkerError(ObanError):
+    """A job names a worker that this process has not imported."""
+
+    __module__ = "oban_sqla"

@@ -1,0 +1,10 @@
+"""The tables as declarative models, and the rules their columns obey."""
+
+from .job import Job
+from .leader import Leader
+from .metadata import Base, metadata
+from .producer import Producer
+from .state import JobState
+from .version import SchemaVersion
+
+__all__ = ["Base", "Job", "JobState", "Leader", "Producer", "SchemaVersion", "metadata"]

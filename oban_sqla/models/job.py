@@ -1,0 +1,163 @@
+"""`Job`: a row of `oban_jobs`, the unit of work that a worker processes."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, Text, func, inspect
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column, validates
+
+from . import validation
+from .metadata import Base
+from .state import JobState
+from .types import UTCDateTime, job_state
+
+RECORDED_AS = "json"
+"""What marks a recorded value of ours in `meta`; Oban Pro marks its Erlang terms with `true`."""
+
+
+class Job(Base):
+    """A background job. Add it to a session: it commits or rolls back with everything else there.
+
+    Build one with a worker's `new()`, or by hand with the name of its worker. Every assignment is
+    checked, so bad input raises `ValueError` or `TypeError` before a statement could fail.
+
+    All instants are aware datetimes in UTC. The columns, defaults and checks are Oban's.
+    """
+
+    __tablename__ = "oban_jobs"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    state: Mapped[JobState] = mapped_column(job_state, server_default=JobState.AVAILABLE.value)
+    queue: Mapped[str] = mapped_column(Text, server_default="default")
+    worker: Mapped[str] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
+    """How often it was claimed; a snooze and a graceful stop give the attempt back."""
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=sql("20"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
+    """From 0, which runs first, to 9."""
+    args: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=sql("ARRAY[]::text[]"))
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
+    """One entry for each failed attempt: `attempt`, `at` (ISO 8601, UTC) and `error`."""
+    attempted_by: Mapped[list[str]] = mapped_column(
+        ARRAY(Text), server_default=sql("ARRAY[]::text[]")
+    )
+    """Who claimed it last: the node's name and the producer's uuid."""
+    inserted_at: Mapped[datetime] = mapped_column(
+        UTCDateTime, server_default=func.timezone("UTC", func.now())
+    )
+    scheduled_at: Mapped[datetime] = mapped_column(
+        UTCDateTime, server_default=func.timezone("UTC", func.now())
+    )
+    attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (
+        CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
+        CheckConstraint("char_length(queue) > 0", name="queue_length"),
+        CheckConstraint("char_length(worker) > 0", name="worker_length"),
+        CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
+        CheckConstraint("priority >= 0", name="non_negative_priority"),
+        Index(
+            "oban_jobs_state_queue_priority_scheduled_at_id_index",
+            state,
+            queue,
+            priority,
+            scheduled_at,
+            id,
+            postgresql_with={"fillfactor": 90},
+        ),
+        Index(
+            "oban_jobs_staging_index",
+            scheduled_at,
+            id,
+            postgresql_include=["queue"],
+            postgresql_where=sql("state IN ('scheduled', 'retryable')"),
+        ),
+        Index(
+            "oban_jobs_completed_at_index", completed_at, postgresql_where=sql("state = 'completed'")
+        ),
+        Index(
+            "oban_jobs_cancelled_at_index", cancelled_at, postgresql_where=sql("state = 'cancelled'")
+        ),
+        Index(
+            "oban_jobs_discarded_at_index", discarded_at, postgresql_where=sql("state = 'discarded'")
+        ),
+    )
+    # Ids and times made by the server come back with the INSERT, so that nothing reads them later.
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declarative reads it
+
+    def __init__(
+        self,
+        worker: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int = 20,
+        tags: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        scheduled_at: datetime | None = None,
+        state: JobState | None = None,
+    ) -> None:
+        """A new job, `scheduled` when a time is given and `available` otherwise."""
+        self.worker = worker
+        self.args = {} if args is None else args  # type: ignore[assignment] # the validator copies
+        self.queue = queue
+        self.priority = priority
+        self.max_attempts = max_attempts
+        self.tags = tags  # type: ignore[assignment] # the validator makes it a list
+        self.meta = {} if meta is None else meta  # type: ignore[assignment] # the validator copies
+        self.attempt = 0
+        self.errors = []
+        self.attempted_by = []
+        if scheduled_at is not None:
+            self.scheduled_at = scheduled_at
+        self.state = state or (JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED)
+
+    @validates("worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
+    def _check(self, field: str, value: object) -> object:
+        return _RULES[field](value)
+
+    @validates("scheduled_at")
+    def _check_scheduled_at(self, field: str, value: object) -> datetime:
+        return validation.instant(field, value)
+
+    @property
+    def recorded(self) -> Any:
+        """The value that the worker returned as `Record(value)`; `None` when there is none.
+
+        Raises `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
+        """
+        how = self.meta.get("recorded")
+        if not how:
+            return None
+        if how != RECORDED_AS:
+            raise ValueError(
+                f"job {self.id} was recorded by another Oban, as an Erlang term;"
+                " decode job.meta['return'] yourself"
+            )
+        return self.meta["return"]
+
+    def __repr__(self) -> str:
+        # Only what is loaded: a repr must not send a SELECT.
+        loaded = inspect(self).dict
+        shown = ("id", "worker", "queue", "state", "attempt")
+        return f"<Job {' '.join(f'{key}={loaded[key]}' for key in shown if key in loaded)}>"
+
+
+_RULES = {
+    "worker": validation.worker_name,
+    "queue": validation.queue_name,
+    "args": lambda value: validation.json_object("args", value),
+    "meta": lambda value: validation.json_object("meta", value),
+    "tags": validation.tag_list,
+    "priority": validation.priority,
+    "max_attempts": validation.max_attempts,
+}
