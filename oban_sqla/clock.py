@@ -1,4 +1,4 @@
-"""The clocks: the database's decides what is due, the client's only turns a delay into an instant."""
+"""The clocks: the database's decides what is due, the client's only computes `schedule_in`."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,0 +1,148 @@
+"""What a `conn` may be, besides a session, and how each of them runs the insert."""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import psycopg
+from psycopg.rows import tuple_row
+from sqlalchemy import Connection, Dialect, TwoPhaseTransaction
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import make_transient, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..models import Job, JobState, validation
+from ..statements.insert import insert, record
+
+ACCEPTED = (
+    "an AsyncSession, async_scoped_session, Session, scoped_session, AsyncConnection or Connection"
+    " of SQLAlchemy, a connection or cursor of psycopg (sync or async), or an object with"
+    " execute(sql, params)"
+)
+# One parameter has to stay far below the 256 MB that a jsonb array may hold.
+MOST_ROWS = 10_000
+MOST_CHARACTERS = 16_000_000
+
+_Row = Sequence[Any]
+
+
+@runtime_checkable
+class Executes(Protocol):
+    """Anything that runs SQL with `%(name)s` parameters, awaitable or not.
+
+    `execute` returns the rows, or something with `fetchall()`, or nothing if the object itself has
+    `fetchall()`, as a DBAPI cursor does.
+    """
+
+    def execute(self, sql: Any, params: Any, /) -> Any: ...
+
+
+async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
+    """Insert jobs with the one Core statement, through any connection."""
+    refuse_unknown(conn)
+    for batch, text in _batches(jobs):
+        rows = await _execute(conn, text, prefix)
+        for job, row in zip(batch, rows, strict=True):
+            _fill(job, row)
+
+
+def refuse_unknown(conn: object) -> None:
+    """`TypeError`, before anything is sent, for what is not a connection."""
+    # asyncpg has an execute() that takes its parameters otherwise: it would fail on the server.
+    foreign = type(conn).__module__.partition(".")[0] == "asyncpg"
+    if foreign or not isinstance(conn, Executes) or isinstance(conn, type):
+        raise TypeError(
+            f"conn must be {ACCEPTED}; got {type(conn).__module__}.{type(conn).__qualname__}"
+        )
+
+
+async def _execute(conn: object, text: str, prefix: str | None) -> Sequence[_Row]:
+    if isinstance(conn, AsyncConnection):
+        return await conn.run_sync(_execute_core, text, prefix)
+    if isinstance(conn, Connection):
+        return _execute_core(conn, text, prefix)
+    sql, params = _compiled(prefix)
+    params = {**params, "jobs": text}
+    # A cursor of our own, so that neither the user's result nor a row factory is in the way.
+    if isinstance(conn, psycopg.AsyncConnection | psycopg.AsyncCursor):
+        connection = conn.connection if isinstance(conn, psycopg.AsyncCursor) else conn
+        async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
+            await cursor.execute(sql, params)
+            return await cursor.fetchall()
+    if isinstance(conn, psycopg.Connection | psycopg.Cursor):
+        own = conn.connection if isinstance(conn, psycopg.Cursor) else conn
+        with psycopg.Cursor(own, row_factory=tuple_row) as sync_cursor:
+            return sync_cursor.execute(sql, params).fetchall()
+    assert isinstance(conn, Executes)
+    return await _execute_foreign(conn, sql, params)
+
+
+def _execute_core(connection: Connection, text: str, prefix: str | None) -> Sequence[_Row]:
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    home = schemas.get(None) or prefix
+    options = {"schema_translate_map": {**schemas, None: home}} if home else {}
+    # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
+    announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
+    statement = insert(prefix=home, announced=announced)
+    return connection.execute(statement, {"jobs": text}, execution_options=options).all()
+
+
+async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) -> Sequence[_Row]:
+    result = conn.execute(sql, params)
+    if inspect.isawaitable(result):
+        result = await result
+    source = conn if result is None else result
+    if hasattr(source, "fetchall"):
+        result = source.fetchall()
+        if inspect.isawaitable(result):
+            result = await result
+    if result is None:
+        raise TypeError(
+            f"execute() of {type(conn).__qualname__} returned no rows: it has to return them, or"
+            " something with fetchall()"
+        )
+    return [tuple(row.values()) if isinstance(row, Mapping) else tuple(row) for row in result]
+
+
+@lru_cache(maxsize=64)
+def _compiled(prefix: str | None) -> tuple[str, Mapping[str, Any]]:
+    dialect: Dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
+    statement: Any = insert(prefix=prefix)
+    compiled = statement.compile(
+        dialect=dialect,
+        schema_translate_map={None: prefix} if prefix else None,
+        render_schema_translate=prefix is not None,
+    )
+    return str(compiled), compiled.params
+
+
+def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
+    batch: list[Job] = []
+    records: list[str] = []
+    length = 0
+    for job in jobs:
+        text = json.dumps(record(job, len(batch)), allow_nan=False)
+        if batch and (len(batch) == MOST_ROWS or length + len(text) > MOST_CHARACTERS):
+            yield batch, f"[{','.join(records)}]"
+            batch, records, length = [], [], 0
+            text = json.dumps(record(job, 0), allow_nan=False)
+        batch.append(job)
+        records.append(text)
+        length += len(text)
+    if batch:
+        yield batch, f"[{','.join(records)}]"
+
+
+def _fill(job: Job, row: _Row) -> None:
+    id, state, inserted_at, scheduled_at = row[:4]
+    # Inserted before, in a transaction that may have been rolled back: it is a new row now.
+    make_transient(job)
+    set_committed_value(job, "id", id)
+    set_committed_value(job, "state", JobState(state))
+    set_committed_value(job, "inserted_at", validation.instant("inserted_at", inserted_at))
+    set_committed_value(job, "scheduled_at", validation.instant("scheduled_at", scheduled_at))
+    # The row exists: adding the job to a session must not insert it again.
+    make_transient_to_detached(job)

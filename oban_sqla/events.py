@@ -1,0 +1,169 @@
+"""Telemetry: what happens, as events of SQLAlchemy's own event system.
+
+Listen on the class for every instance, or on one instance::
+
+    @event.listens_for(Oban, "job_stop")
+    def on_stop(oban: Oban, stop: JobStop) -> None: ...
+
+A listener runs on the event loop, between the steps of a queue: it must not block. What it raises
+is logged, and reaches nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    from .models import Job, JobState
+
+_logger = logging.getLogger("oban_sqla.events")
+
+
+@dataclass(frozen=True, slots=True)
+class JobStart:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobStop:
+    job: Job
+    state: JobState
+    """`completed`, `cancelled`, or `scheduled` for a snooze."""
+    duration: float
+    """Seconds from start to end."""
+    queue_time: float
+    """Seconds from being due to being claimed, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobException:
+    job: Job
+    state: JobState
+    """`retryable` or `discarded`."""
+    duration: float
+    queue_time: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimStop:
+    queue: str
+    count: int
+    discarded: tuple[int, ...]
+    """Ids of jobs that were available with no attempt left, and are discarded now."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class AckStop:
+    queue: str
+    count: int
+    dropped: tuple[int, ...]
+    """Ids of jobs that were deleted or claimed anew meanwhile: their outcome does not apply."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageStop:
+    count: int
+    queues: tuple[str, ...]
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackStop:
+    queue: str
+    ids: tuple[int, ...]
+    """Jobs that this node had claimed and will not finish: available again, attempt not spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierLost:
+    reason: str
+    """LISTEN does not work (any more): the queues poll until it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierRestored:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFailed:
+    service: str
+    error: BaseException
+    """Why a pass of the service failed. It is repeated, with a growing delay, without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRestored:
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCancelled:
+    service: str
+    """The service that did not stop by itself within its grace period."""
+    grace: float
+
+
+class Observable(event.EventTarget):
+    """What emits the events: `Oban` is one."""
+
+    dispatch: event.dispatcher[Observable]
+
+
+class ObanEvents(event.Events[Observable]):
+    """Every event passes the instance and one object with its data."""
+
+    _target_class_doc = "Oban"
+    _dispatch_target = Observable
+
+    def job_start(self, oban: Any, start: JobStart) -> None:
+        """A job was claimed and its worker is about to be called."""
+
+    def job_stop(self, oban: Any, stop: JobStop) -> None:
+        """A worker returned; the outcome is not yet acknowledged."""
+
+    def job_exception(self, oban: Any, exception: JobException) -> None:
+        """A worker raised; the outcome is not yet acknowledged."""
+
+    def claim_stop(self, oban: Any, stop: ClaimStop) -> None:
+        """A producer claimed jobs (none, too, when it looked in vain)."""
+
+    def ack_stop(self, oban: Any, stop: AckStop) -> None:
+        """Outcomes of a queue were written."""
+
+    def stage_stop(self, oban: Any, stop: StageStop) -> None:
+        """The stager made a pass."""
+
+    def give_back_stop(self, oban: Any, stop: GiveBackStop) -> None:
+        """Claimed jobs went back to their queue."""
+
+    def notifier_lost(self, oban: Any, lost: NotifierLost) -> None:
+        """LISTEN stopped working."""
+
+    def notifier_restored(self, oban: Any, restored: NotifierRestored) -> None:
+        """LISTEN works again."""
+
+    def service_failed(self, oban: Any, failed: ServiceFailed) -> None:
+        """A loop began to fail: once for an outage, not once for each try."""
+
+    def service_restored(self, oban: Any, restored: ServiceRestored) -> None:
+        """A loop that had failed made a pass again."""
+
+    def service_cancelled(self, oban: Any, cancelled: ServiceCancelled) -> None:
+        """A loop had to be cancelled to stop."""
+
+
+def emit(target: Observable, name: str, data: object) -> None:
+    """Call the listeners of one event; what a listener raises ends here."""
+    for listener in getattr(target.dispatch, name):
+        try:
+            listener(target, data)
+        except Exception:
+            _logger.exception("a listener of %r raised: %r", name, listener)

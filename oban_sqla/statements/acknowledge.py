@@ -1,0 +1,129 @@
+"""Write outcomes back: `executing` to whatever the worker's outcome says, fenced by the attempt."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Float,
+    SmallInteger,
+    Text,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ..clock import database_now
+from ..models import Job, JobState
+from ..models.types import job_state
+from .states import state_in
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The outcome of one attempt, as data."""
+
+    id: int
+    attempt: int
+    attempted_at: datetime
+    """With `attempt` the fence: an attempt that was given back is counted again, later."""
+    state: JobState
+    delay: float | None = None
+    """Seconds until it is due again, by the database's clock."""
+    spent: bool = True
+    """Whether the attempt counts."""
+    error: str | None = None
+    meta: dict[str, Any] | None = None
+    """What to merge into the job's meta."""
+
+
+def acknowledged(*, now: datetime | None = None) -> CTE:
+    """The CTE that applies the `acks` of `outcomes()`, and returns the ids where it did."""
+    acks = (
+        func.jsonb_to_recordset(cast(bindparam("acks", type_=Text), JSONB))
+        .table_valued(
+            column("id", BigInteger),
+            column("attempt", SmallInteger),
+            column("attempted_at", DateTime),
+            column("state", Text),
+            column("delay", Float),
+            column("spent", Boolean),
+            column("error", Text),
+            column("meta", JSONB),
+        )
+        .render_derived(name="ack", with_types=True)
+    )
+    ack = acks.c
+    time = database_now(now)
+    due = time + func.make_interval(0, 0, 0, 0, 0, 0, ack.delay)
+
+    def reached(state: JobState, otherwise: Any) -> ColumnElement[Any]:
+        return case((ack.state == literal(state.value, Text), time), else_=otherwise)
+
+    return (
+        update(Job)
+        .where(Job.id == ack.id, state_in(JobState.EXECUTING))
+        .where(Job.attempt == ack.attempt, Job.attempted_at == ack.attempted_at)
+        .values(
+            state=cast(ack.state, job_state),
+            attempt=case((ack.spent, Job.attempt), else_=Job.attempt - 1),
+            scheduled_at=case((ack.delay.is_(None), Job.scheduled_at), else_=due),
+            completed_at=reached(JobState.COMPLETED, Job.completed_at),
+            discarded_at=reached(JobState.DISCARDED, Job.discarded_at),
+            cancelled_at=reached(JobState.CANCELLED, Job.cancelled_at),
+            errors=case(
+                (ack.error.is_(None), Job.errors),
+                else_=Job.errors.op("||")(error_entry(ack.attempt, time, ack.error)),
+            ),
+            meta=case((ack.meta.is_(None), Job.meta), else_=Job.meta.op("||")(ack.meta)),
+        )
+        .returning(Job.id)
+        .cte("acknowledged")
+    )
+
+
+def outcomes(acks: Sequence[Ack]) -> dict[str, str]:
+    """The parameter of `acknowledged`."""
+    return {
+        "acks": json.dumps(
+            [
+                {
+                    "id": ack.id,
+                    "attempt": ack.attempt,
+                    "attempted_at": ack.attempted_at.replace(tzinfo=None).isoformat(),
+                    "state": ack.state,
+                    "delay": ack.delay,
+                    "spent": ack.spent,
+                    "error": ack.error,
+                    "meta": ack.meta,
+                }
+                for ack in acks
+            ]
+        )
+    }
+
+
+def error_entry(
+    attempt: Any, time: ColumnElement[Any], error: ColumnElement[str]
+) -> ColumnElement[Any]:
+    """One entry of `errors`, as Oban writes it."""
+    return func.jsonb_build_object(
+        literal("attempt", Text),
+        attempt,
+        literal("at", Text),
+        func.to_char(time, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        literal("error", Text),
+        error,
+    )

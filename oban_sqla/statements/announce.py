@@ -1,0 +1,100 @@
+"""NOTIFY: tell the processes that listen which queues have work, and when the next job is due.
+
+Equal payloads of one transaction are sent once, and a rollback, to a savepoint too, unsends them:
+that is PostgreSQL's own rule, so nothing here keeps count.
+"""
+
+import json
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    FromClause,
+    Select,
+    SelectBase,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from ..models import Producer
+
+INSERT = "oban_insert"
+"""Oban's channel: `{"queue": name}` for a queue that has available jobs."""
+SCHEDULE = "oban_schedule"
+"""Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
+
+LONGEST_PREFIX = 63 - len(f".{SCHEDULE}")
+"""PostgreSQL refuses channel names of more than 63 bytes, and that would break the transaction."""
+
+
+def announce(
+    queues: Collection[str], due_at: datetime | None = None, *, prefix: str | None = None
+) -> Executable:
+    """Announce available jobs in `queues`, and a scheduled job at `due_at`."""
+    news = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
+    if due_at is not None:
+        news.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
+    rows = (
+        func.unnest(
+            bindparam("channels", [channel for channel, _ in news], ARRAY(Text)),
+            bindparam("payloads", [payload for _, payload in news], ARRAY(Text)),
+        )
+        .table_valued(column("channel", Text), column("payload", Text))
+        .render_derived(name="news")
+    )
+    return notify(select(rows.c.channel, rows.c.payload), prefix)
+
+
+def announce_everything(*, prefix: str | None = None) -> Executable:
+    """Announce every queue that some node runs, when it is not known which have new jobs."""
+    return notify(
+        union_all(
+            queue_news(select(Producer.queue).distinct().subquery().c.queue),
+            select(literal(SCHEDULE, Text), literal("{}", Text)),
+        ),
+        prefix,
+    )
+
+
+def queue_news(queue: ColumnElement[str]) -> SelectBase:
+    """The rows of news about available jobs, one for each queue of a subquery."""
+    payload = func.json_build_object(literal("queue", Text), queue)
+    return select(literal(INSERT, Text).label("channel"), cast(payload, Text).label("payload"))
+
+
+def notify(news: SelectBase, prefix: str | None) -> Select[Any]:
+    """Send rows of (channel, payload), in the schema `prefix` or in that of the tables."""
+    rows = news.subquery()
+    channel, payload = rows.c
+    home = schema(prefix)
+    return select(func.pg_notify(home.c.name + "." + channel, payload)).select_from(
+        rows.join(home, true())
+    )
+
+
+def schema(prefix: str | None = None) -> FromClause:
+    """One row, the name of the schema that holds the tables; no row where no channel could be."""
+    if prefix is not None:
+        return select(literal(prefix, Text).label("name")).subquery()
+    relation = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
+    namespace = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
+    name = cast(namespace.c.nspname, Text)
+    return (
+        select(name.label("name"))
+        .select_from(relation.join(namespace, namespace.c.oid == relation.c.relnamespace))
+        .where(relation.c.oid == func.to_regclass("oban_jobs"))
+        .where(func.octet_length(name) <= LONGEST_PREFIX)
+        .subquery()
+    )

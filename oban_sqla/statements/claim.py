@@ -1,0 +1,84 @@
+"""Claim: `available` to `executing`, for one producer, together with its last outcomes."""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Integer,
+    Text,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, array
+
+from ..clock import database_now
+from ..models import Job, JobState
+from .acknowledge import acknowledged, error_entry
+from .states import constant, state_in
+
+NONE_LEFT = "the job was available with no attempt left, so it is discarded"
+
+
+@lru_cache(maxsize=8)
+def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
+    """Apply `acks`, then claim up to `limit` jobs of `queue_name` for `producer` of `node_name`.
+
+    Returns at least one row: the list of ids whose outcome applied, and the columns of a claimed
+    job, all NULL when nothing was claimed. A job with no attempt left comes back `discarded`: the
+    table's own check would fail the claim, and skipping it would leave it ahead of all others.
+    """
+    acks = acknowledged(now=now)
+    jobs = _claimed(database_now(now))
+    applied = select(func.array_agg(acks.c.id, type_=ARRAY(BigInteger))).scalar_subquery()
+    one = select(applied.label("acknowledged")).subquery("one")
+    return (
+        select(one, *jobs.c)
+        .select_from(one.outerjoin(jobs, true()))
+        .order_by(jobs.c.priority, jobs.c.scheduled_at, jobs.c.id)
+    )
+
+
+def _claimed(time: ColumnElement[Any]) -> CTE:
+    first = (
+        select(Job.id)
+        .where(state_in(JobState.AVAILABLE), Job.queue == bindparam("queue_name", type_=Text))
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+    left = Job.attempt < Job.max_attempts
+    return (
+        update(Job)
+        # Not a join: for a prepared statement the planner would expect a tenth of the table.
+        .where(Job.id == any_(func.array(first.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .values(
+            state=case((left, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
+            attempt=case((left, Job.attempt + 1), else_=Job.attempt),
+            attempted_at=case((left, time), else_=Job.attempted_at),
+            attempted_by=case(
+                (
+                    left,
+                    array([bindparam("node_name", type_=Text), bindparam("producer", type_=Text)]),
+                ),
+                else_=Job.attempted_by,
+            ),
+            discarded_at=case((left, Job.discarded_at), else_=time),
+            errors=case(
+                (left, Job.errors),
+                else_=Job.errors.op("||")(error_entry(Job.attempt, time, literal(NONE_LEFT, Text))),
+            ),
+        )
+        .returning(*Job.__table__.c)
+        .cte("claimed")
+    )

@@ -1,0 +1,18 @@
+"""States as constants in SQL: behind a bound parameter, a partial index would not be seen."""
+
+from sqlalchemy import ColumnElement, cast, literal_column
+
+from ..models import Job, JobState
+from ..models.types import job_state
+
+
+def constant(state: JobState) -> ColumnElement[JobState]:
+    """The state, written out in the statement."""
+    return cast(literal_column(f"'{state.value}'"), job_state)
+
+
+def state_in(*states: JobState) -> ColumnElement[bool]:
+    """Whether a job is in one of the states."""
+    if len(states) == 1:
+        return Job.state == constant(states[0])
+    return Job.state.in_([constant(state) for state in states])

@@ -1,0 +1,92 @@
+"""Wake-ups within a process: the commit hook publishes, the running instances subscribe.
+
+They are a short cut. NOTIFY tells the other processes, and a slow poll repairs what gets lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from typing import NamedTuple
+
+from sqlalchemy import URL
+
+
+class Database(NamedTuple):
+    """A database as a URL names it; with two spellings of one, only the short cut is missed."""
+
+    host: str | None
+    port: int | None
+    name: str | None
+
+    @classmethod
+    def of(cls, url: URL) -> Database:
+        host = url.host or url.query.get("host")
+        return cls(str(host) if host else None, url.port, url.database)
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """What became visible: jobs in some queues, and the earliest job that is due later."""
+
+    queues: frozenset[str] | None = frozenset()
+    """`None` for any queue, and for jobs scheduled at any time."""
+    due_at: datetime | None = None
+
+    def __or__(self, other: Wakeup) -> Wakeup:
+        if self.queues is None or other.queues is None:
+            return Wakeup(queues=None)
+        times = [at for at in (self.due_at, other.due_at) if at is not None]
+        return Wakeup(self.queues | other.queues, min(times, default=None))
+
+    def __bool__(self) -> bool:
+        return self.queues is None or bool(self.queues) or self.due_at is not None
+
+
+Deliver = Callable[[Wakeup], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    database: Database
+    prefix: str | None
+    loop: asyncio.AbstractEventLoop
+    deliver: Deliver
+
+
+_subscriptions: list[_Subscription] = []
+_lock = Lock()
+
+
+def subscribe(database: Database, prefix: str, deliver: Deliver) -> Callable[[], None]:
+    """Have `deliver` called on the running event loop; returns what ends the subscription."""
+    subscription = _Subscription(database, prefix, asyncio.get_running_loop(), deliver)
+    with _lock:
+        _subscriptions.append(subscription)
+
+    def unsubscribe() -> None:
+        with _lock:
+            if subscription in _subscriptions:
+                _subscriptions.remove(subscription)
+
+    return unsubscribe
+
+
+def publish(database: Database, prefix: str | None, wakeup: Wakeup) -> None:
+    """Wake the subscribers on this database, from any thread; no prefix means any prefix."""
+    with _lock:
+        subscribed = list(_subscriptions)
+    for subscription in subscribed:
+        if subscription.database != database:
+            continue
+        if prefix is None or subscription.prefix == prefix:
+            try:
+                subscription.loop.call_soon_threadsafe(subscription.deliver, wakeup)
+            except RuntimeError:
+                # Its loop is closed: it never had the chance to unsubscribe.
+                with _lock:
+                    if subscription in _subscriptions:
+                        _subscriptions.remove(subscription)

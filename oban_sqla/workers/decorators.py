@@ -1,0 +1,110 @@
+"""`@worker` for classes and `@job` for functions."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack
+
+from ..enqueue.enqueue import Conn
+from ..models import Job
+from .function import Backoff, JobFunction
+from .options import JobOptions
+from .worker import Worker, declare
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class WorkerClass(Protocol[T_co]):
+    """A decorated class, as a type checker sees it.
+
+    mypy ignores what a class decorator returns: under mypy, inherit from `Worker` instead.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> T_co: ...
+
+    def new(self, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
+        """As `Worker.new`."""
+        ...
+
+    async def enqueue(
+        self,
+        args: Mapping[str, Any] | None = None,
+        /,
+        *,
+        conn: Conn | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """As `Worker.enqueue`."""
+        ...
+
+
+def worker(
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    tags: Iterable[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    oban: str | None = None,
+) -> Callable[[type[T]], WorkerClass[T]]:
+    """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
+
+    `TypeError` if it has no such method; `ValueError` or `TypeError` for options that no job may
+    have, and `ValueError` for a name that is taken.
+    """
+
+    def decorate(cls: type[T]) -> WorkerClass[T]:
+        if not hasattr(cls, "process"):
+            raise TypeError(f"{cls.__qualname__} has no method process(self, job)")
+        for method in ("new", "enqueue", "backoff"):
+            if not hasattr(cls, method):
+                setattr(cls, method, vars(Worker)[method])
+        declare(
+            cls,
+            name=name,
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            tags=tags,
+            meta=meta,
+            oban=oban,
+        )
+        return cls  # type: ignore[return-value]
+
+    return decorate
+
+
+def job(
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    tags: Iterable[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    oban: str | None = None,
+    backoff: Backoff | None = None,
+) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
+    """Make a function a worker: `function.enqueue(...)` takes its own arguments.
+
+    The function may be sync, and then runs in a thread, or async. Its result counts as that of
+    `Worker.process`. `backoff(job)` returns the seconds until the next attempt. `ValueError` if a
+    parameter has the name of a job's option, so that a call would be ambiguous.
+    """
+
+    def decorate(function: Callable[P, R]) -> JobFunction[P, R]:
+        return JobFunction(
+            function,
+            name=name,
+            backoff=backoff,
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            tags=tags,
+            meta=meta,
+            oban=oban,
+        )
+
+    return decorate

@@ -1,0 +1,147 @@
+"""`JobFunction`: a function whose calls can be enqueued."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from ..enqueue.enqueue import Conn, enqueue_by_name
+from ..models import Job
+from .backoff import jittery_clamped
+from .naming import worker_name
+from .options import JOB_OPTIONS, JobOptions, WorkerOptions
+from .registry import Registration, register
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Backoff = Callable[[Job], float | timedelta]
+
+_Kind = inspect.Parameter
+
+
+class JobFunction(Generic[P, R]):
+    """What `@job()` makes of a function.
+
+    Calling it calls the function. `new` and `enqueue` take the function's own arguments, and beside
+    them the options of a job as keywords. The arguments are kept by name, as given: a default that
+    changes later counts for jobs that wait.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        backoff: Backoff | None = None,
+        **options: Any,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._signature = inspect.signature(function)
+        self._backoff = backoff
+        self._refuse_collisions()
+        self.__oban__ = WorkerOptions().declare(
+            function.__qualname__, worker_name(function, name), options
+        )
+        asynchronous = inspect.iscoroutinefunction(function)
+        register(
+            Registration(
+                name=self.__oban__.name,
+                origin=f"{function.__module__}.{function.__qualname__}",
+                create=lambda: self,
+                asynchronous=asynchronous,
+            )
+        )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._function(*args, **kwargs)
+
+    # The type system can't add keywords to a function's own, so a call that has any is unchecked.
+    @overload
+    def new(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    @overload
+    def new(self, *args: Any, schedule_in: timedelta | float, **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, scheduled_at: datetime, **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, queue: str, **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, priority: int, **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, max_attempts: int, **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, tags: Iterable[str], **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
+    def new(self, *args: Any, **kwargs: Any) -> Job:
+        """A job that calls the function with these arguments, not enqueued.
+
+        `TypeError` if they do not fit the function; `ValueError` or `TypeError`, naming the field
+        and the value, for input that no job may hold.
+        """
+        options = {key: kwargs.pop(key) for key in JOB_OPTIONS if key in kwargs}
+        return self.__oban__.new_job(self._bind(args, kwargs), cast(JobOptions, options))
+
+    @overload
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, conn: Conn | None, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, schedule_in: timedelta | float, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, scheduled_at: datetime, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, queue: str, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, priority: int, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, max_attempts: int, **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, tags: Iterable[str], **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
+    async def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """Make a job that calls the function, and enqueue it as `Worker.enqueue` does."""
+        conn: Conn | None = kwargs.pop("conn", None)
+        job = self.new(*args, **kwargs)
+        await enqueue_by_name([job], conn, self.__oban__.oban)
+        return job
+
+    def process(self, job: Job) -> R:
+        """Call the function with the arguments of a job."""
+        arguments = dict(job.args)
+        bound = inspect.BoundArguments(self._signature, {})
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is _Kind.VAR_KEYWORD:
+                bound.arguments[parameter.name] = arguments
+                arguments = {}
+            elif parameter.name in arguments:
+                bound.arguments[parameter.name] = arguments.pop(parameter.name)
+        if arguments:
+            raise TypeError(
+                f"{self.__oban__.name}{self._signature} takes no argument {next(iter(arguments))!r}"
+            )
+        return self._function(*bound.args, **bound.kwargs)
+
+    def backoff(self, job: Job) -> float | timedelta:
+        """Seconds until the next attempt of a failed job."""
+        if self._backoff is not None:
+            return self._backoff(job)
+        return jittery_clamped(job.attempt, job.max_attempts)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        arguments = dict(self._signature.bind(*args, **kwargs).arguments)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is _Kind.VAR_KEYWORD:
+                arguments.update(arguments.pop(parameter.name, {}))
+        return arguments
+
+    def _refuse_collisions(self) -> None:
+        for option in (*JOB_OPTIONS, "conn"):
+            if option in self._signature.parameters:
+                raise ValueError(
+                    f"{self._function.__qualname__} has a parameter {option!r}, which enqueue()"
+                    " takes as an option of the job: rename it"
+                )

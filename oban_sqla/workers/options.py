@@ -1,0 +1,99 @@
+"""The options of a worker and of a single job, and the one way from both to a `Job`."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from ..clock import client_now
+from ..instances import DEFAULT_NAME
+from ..models import Job, validation
+
+
+class JobOptions(TypedDict, total=False):
+    """What a job may say of itself; what it leaves out, its worker says."""
+
+    queue: str
+    priority: int
+    """From 0, which runs first, to 9."""
+    max_attempts: int
+    tags: Iterable[str]
+    meta: Mapping[str, Any]
+    schedule_in: timedelta | float
+    """A delay from now, by the client's clock: a `timedelta` or seconds."""
+    scheduled_at: datetime
+    """An instant; a naive one is taken as UTC."""
+
+
+JOB_OPTIONS = tuple(JobOptions.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker says of all its jobs. Oban's defaults."""
+
+    name: str = ""
+    queue: str = "default"
+    priority: int = 0
+    max_attempts: int = 20
+    tags: list[str] = field(default_factory=list)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    oban: str = DEFAULT_NAME
+    """The name of the instance that `enqueue` uses when it is given no `conn`."""
+
+    def declare(self, subject: str, name: str, changes: Mapping[str, Any]) -> "WorkerOptions":
+        """These options under a name, with changes; wrong ones raise when declared, not later."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        _refuse_unknown(subject, given, tuple(_WORKER_CHECKS))
+        checked = {key: _WORKER_CHECKS[key](value) for key, value in given.items()}
+        return replace(self, name=name, **checked)
+
+    def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
+        """A job of the worker, not enqueued."""
+        _refuse_unknown(self.name, options, JOB_OPTIONS)
+        return Job(
+            self.name,
+            args,
+            queue=options.get("queue", self.queue),
+            priority=options.get("priority", self.priority),
+            max_attempts=options.get("max_attempts", self.max_attempts),
+            tags=options.get("tags", self.tags),
+            meta=options.get("meta", self.meta),
+            scheduled_at=_scheduled_at(options),
+        )
+
+
+def _scheduled_at(options: JobOptions) -> datetime | None:
+    at, delay = options.get("scheduled_at"), options.get("schedule_in")
+    if delay is None:
+        return at
+    if at is not None:
+        raise ValueError(
+            f"schedule_in ({delay!r}) and scheduled_at ({at!r}) exclude each other: give one"
+        )
+    return validation.moment_after("schedule_in", client_now(), delay)
+
+
+def _refuse_unknown(subject: str, given: Iterable[str], known: tuple[str, ...]) -> None:
+    for option in given:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise TypeError(f"{subject} has no option {option!r}; {hint}")
+
+
+def _instance_name(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"oban must be the name of an instance, not {value!r}")
+    return value
+
+
+_WORKER_CHECKS: Mapping[str, Any] = {
+    "queue": validation.queue_name,
+    "priority": validation.priority,
+    "max_attempts": validation.max_attempts,
+    "tags": validation.tag_list,
+    "meta": lambda value: validation.json_object("meta", value),
+    "oban": _instance_name,
+}

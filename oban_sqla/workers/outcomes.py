@@ -1,0 +1,40 @@
+"""What `process` may return, besides anything else, which completes the job."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from ..models import validation
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop for good: the job is `cancelled`, with the reason among its errors."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Run again later, without spending the attempt: the job is `scheduled` anew.
+
+    `seconds` is a number of seconds or a `timedelta`; `ValueError` if it is negative or infinite.
+    """
+
+    seconds: float | timedelta
+
+    def __post_init__(self) -> None:
+        validation.delay("Snooze(seconds)", self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Complete the job and keep a value, any JSON, to be read as `job.recorded`.
+
+    `TypeError` or `ValueError`, which fail the attempt, if the value is not JSON.
+    """
+
+    value: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", validation.json_value("Record(value)", self.value))

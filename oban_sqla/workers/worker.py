@@ -1,0 +1,135 @@
+"""`Worker`: a class that processes jobs, as a base class or a mixin."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, Unpack
+
+from ..enqueue.enqueue import Conn, enqueue_by_name
+from ..models import Job
+from .backoff import jittery_clamped
+from .naming import worker_name
+from .options import JobOptions, WorkerOptions
+from .registry import Registration, register
+
+
+class Worker:
+    """A class of which each instance processes one job::
+
+        class WelcomeEmail(Worker, queue="mailers", max_attempts=5):
+            async def process(self, job: Job) -> object: ...
+
+    It is built without arguments for each attempt, and `process(job)` is called: a coroutine
+    function on the event loop, a plain function in a thread. What it returns completes the job,
+    unless it is `Cancel`, `Snooze` or `Record`; what it raises is recorded, and retried after
+    `backoff(job)` seconds while attempts are left.
+
+    Keywords of the class are the defaults of its jobs, and `name`, under which they are stored:
+    `module.qualname` if it is not given. A subclass inherits them, but for the name. A class
+    without `process` only passes its keywords on.
+    """
+
+    __oban__: ClassVar[WorkerOptions] = WorkerOptions()
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        tags: Iterable[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        oban: str | None = None,
+        **others: Any,
+    ) -> None:
+        # The keywords of other bases pass by; where there are none, a misspelt one ends here.
+        super().__init_subclass__(**others)
+        declare(
+            cls,
+            name=name,
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            tags=tags,
+            meta=meta,
+            oban=oban,
+        )
+
+    @classmethod
+    def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
+        """A job with these arguments, not enqueued: add it to a session yourself.
+
+        `ValueError` or `TypeError`, naming the field and the value, for input that no job may hold.
+        """
+        return _declared(cls).new_job(args, options)
+
+    @classmethod
+    async def enqueue(
+        cls,
+        args: Mapping[str, Any] | None = None,
+        /,
+        *,
+        conn: Conn | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """Make a job and enqueue it in the transaction of `conn`.
+
+        A session only has it added, and `job.id` is there after the flush; another connection
+        inserts it at once. Without `conn` the instance named by the worker's option `oban` does so
+        in a transaction of its own. The errors are those of `new`, `TypeError` for a `conn` of
+        another kind, and `InstanceNotFoundError`.
+        """
+        job = cls.new(args, **options)
+        await enqueue_by_name([job], conn, _declared(cls).oban)
+        return job
+
+    def backoff(self, job: Job) -> float | timedelta:
+        """Seconds until the next attempt of a failed job; override it to your liking.
+
+        The default is Oban's: 15 + 2^attempt seconds and a little jitter.
+        """
+        return jittery_clamped(job.attempt, job.max_attempts)
+
+
+def declare(cls: type, *, name: str | None, **changes: Any) -> None:
+    """Keep the options on the class, and register it if it can process jobs."""
+    inherited: WorkerOptions = getattr(cls, "__oban__", WorkerOptions())
+    own = vars(cls).get("__oban__")
+    # A class made anew from its own namespace, as slotted dataclasses are, comes without keywords.
+    declared_name = worker_name(cls, name or (own.name if own else None))
+    options = inherited.declare(cls.__qualname__, declared_name, changes)
+    cls.__oban__ = options  # type: ignore[attr-defined]
+    process = getattr(cls, "process", None)
+    if process is None:
+        return
+    _check_signature(cls, process)
+    register(
+        Registration(
+            name=options.name,
+            origin=f"{cls.__module__}.{cls.__qualname__}",
+            create=cls,
+            asynchronous=inspect.iscoroutinefunction(process),
+        )
+    )
+
+
+def _declared(cls: type) -> WorkerOptions:
+    options: WorkerOptions | None = vars(cls).get("__oban__")
+    if options is None:
+        raise TypeError(
+            f"{cls.__qualname__} is not a worker of its own: decorate it with @worker()"
+        )
+    if not hasattr(cls, "process"):
+        raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
+    return options
+
+
+def _check_signature(cls: type, process: Any) -> None:
+    try:
+        inspect.signature(process).bind(object(), object())
+    except TypeError:
+        raise TypeError(
+            f"{cls.__qualname__}.process{inspect.signature(process)} can't be called with a job:"
+            " define it as process(self, job)"
+        ) from None
