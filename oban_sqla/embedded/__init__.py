@@ -1,0 +1,6 @@
+"""A real PostgreSQL in this process's care, for scripts and tests (extra `embedded`)."""
+
+from .cluster import EmbeddedPostgresError
+from .postgres import EmbeddedPostgres, embedded_postgres
+
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "embedded_postgres"]

