@@ -46,7 +46,7 @@ class Cluster:
             options += ["--no-sync"]
         self._run("initdb", *options, data=unfinished)
         with (unfinished / "postgresql.conf").open("a") as file:
-            file.write("\ninclude_if_exists = 'oban.conf'\n")
+            file.write("\ninclude = 'oban.conf'\n")
         unfinished.rename(self.data)
 
     def check(self) -> None:
@@ -65,6 +65,9 @@ class Cluster:
         lines = ["listen_addresses = ''", *settings]
         lines += [f"port = {PORT}", "unix_socket_directories = '.'"]
         self._configuration.write_text("\n".join(lines) + "\n")
+        if os.geteuid() == 0:
+            owner = self.data.stat()
+            os.chown(self._configuration, owner.st_uid, owner.st_gid)
 
     def check_settings(self, settings: list[str]) -> None:
         running = self._configuration.read_text().splitlines()
@@ -168,9 +171,11 @@ def _give_to_server_user(data: Path) -> None:
 def _open_to_all(data: Path, installed: Path) -> None:
     for directory in (*data.parents, *installed.parents):
         _allow(directory, 0o001)
-    if installed.stat().st_mode & 0o005 != 0o005:  # installed under a strict umask
-        for path in (installed, *installed.rglob("*")):
-            _allow(path, (path.stat().st_mode & 0o500) >> 6)
+    if installed.stat().st_mode & 0o005 != 0o005:  # pip ran under a strict umask
+        package = installed.parent
+        for root in (*package.parent.glob(f"{package.name}.libs"), installed):
+            for path in (*root.rglob("*"), root):
+                _allow(path, (path.stat().st_mode & 0o500) >> 6)
 
 
 def _allow(path: Path, bits: int) -> None:

@@ -124,6 +124,14 @@ class TestLife:
         with embedded_postgres(directory / name) as dsn:
             assert run(dsn, "SHOW data_directory") == [(str(directory / name / "pgdata"),)]
 
+    def test_a_strict_umask_keeps_nothing_from_the_server(self, directory: Path) -> None:
+        before = os.umask(0o077)
+        try:
+            with embedded_postgres(directory, settings={"cluster_name": "strict"}) as dsn:
+                assert run(dsn, "SHOW cluster_name") == [("strict",)]
+        finally:
+            os.umask(before)
+
     def test_the_environment_of_libpq_does_not_mislead_it(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
