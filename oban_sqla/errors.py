@@ -15,6 +15,12 @@ class SchemaMissingError(ObanError):
     __module__ = "oban_sqla"
 
 
+class SchemaVersionError(ObanError):
+    """The database has a version of the schema that this oban_sqla does not know."""
+
+    __module__ = "oban_sqla"
+
+
 class InstanceNotFoundError(ObanError):
     """No `Oban` of that name was built in this process, and no `conn` was given."""
 

@@ -1,0 +1,94 @@
+"""Alembic's environment for the tables of oban_sqla alone.
+
+OBAN_DSN=postgresql://localhost/app alembic upgrade head
+alembic -x dsn=postgresql://localhost/app -x prefix=jobs check
+"""
+
+import logging
+import os
+from typing import Any
+
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.schema import CreateSchema
+
+import oban_sqla.migrations  # noqa: F401 - gives `op` its operations
+from alembic import context
+from oban_sqla.migrations.database import engine_for
+from oban_sqla.models import metadata
+
+arguments = context.get_x_argument(as_dictionary=True)
+prefix = arguments.get("prefix")
+
+settings: dict[str, Any] = {
+    "target_metadata": metadata,
+    "compare_type": True,
+    "compare_server_default": True,
+    # The database may be an application's: its tables are none of ours, and its history another.
+    "include_name": lambda name, kind, parents: kind != "table" or name in metadata.tables,
+    "version_table": "oban_sqla_alembic_version",
+}
+
+
+def run_offline() -> None:
+    context.configure(
+        dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        **settings,
+    )
+    with context.begin_transaction():
+        for statement in use_prefix():
+            context.execute(statement)
+        context.run_migrations()
+
+
+def run_online(connection: Connection) -> None:
+    for statement in use_prefix():
+        connection.execute(statement)
+        connection.dialect.default_schema_name = prefix
+    connection.commit()
+    context.configure(connection=connection, **settings)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def use_prefix() -> list[Any]:
+    """What makes the prefix the schema of the tables, and of Alembic's own record of them."""
+    if prefix is None:
+        return []
+    return [
+        CreateSchema(prefix, if_not_exists=True),
+        select(func.set_config("search_path", func.quote_ident(prefix), False)),
+    ]
+
+
+def connect() -> Connection:
+    try:
+        return engine().connect()
+    except OperationalError as error:
+        raise CommandError(f"no connection to the database: {error.orig}") from error
+
+
+def engine() -> Engine:
+    dsn = arguments.get("dsn") or os.environ.get("OBAN_DSN")
+    if not dsn:
+        raise CommandError("no database was named: set OBAN_DSN, or pass -x dsn=postgresql://...")
+    try:
+        return engine_for(dsn)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+if context.config.cmd_opts is not None:  # from the command line: say what is done
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+if context.is_offline_mode():
+    run_offline()
+elif given := context.config.attributes.get("connection"):  # from a test, or another program
+    with given.connect() if isinstance(given, Engine) else given as connection:
+        run_online(connection)
+else:
+    with connect() as connection:
+        run_online(connection)

@@ -1,0 +1,68 @@
+"""What the migrations say in raw SQL, because neither Alembic nor Core has a word for it.
+
+Everything is idempotent, and decided by the database itself: it works in Alembic's offline mode
+too, where nobody can ask what is there.
+"""
+
+from collections.abc import Mapping
+
+from alembic.operations import Operations
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ENUM, CreateEnumType
+
+# Names are quoted for a paramstyle without %: what the driver wants escaped, text() does, once.
+_dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+def name(identifier: str, schema: str | None = None) -> str:
+    """An identifier, quoted where PostgreSQL needs it, in its schema when one is given."""
+    quote = _dialect.identifier_preparer
+    if schema is None:
+        return quote.quote(identifier)
+    return f"{quote.quote_schema(schema)}.{quote.quote(identifier)}"
+
+
+def literal(value: str) -> str:
+    """A string constant."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def execute(op: Operations, statement: str) -> None:
+    """Run a complete statement: nothing in it is taken for a parameter."""
+    op.execute(text(statement.replace(":", r"\:")))
+
+
+def create_schema(op: Operations, schema: str) -> None:
+    """Create the schema unless it exists."""
+    # CREATE SCHEMA IF NOT EXISTS demands the right to create one even when it does.
+    missing = f"to_regnamespace({literal(name(schema))}) IS NULL"
+    _do(op, f"BEGIN IF {missing} THEN CREATE SCHEMA {name(schema)}; END IF; END")
+
+
+def create_enum(op: Operations, enum: ENUM) -> None:
+    """Create an enum type unless it exists."""
+    create = CreateEnumType(enum).compile(dialect=_dialect)
+    _do(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_object THEN NULL; END")
+
+
+def create_function(op: Operations, signature: str, body: str) -> None:
+    """Create a function in PL/pgSQL unless it exists."""
+    create = f"CREATE FUNCTION {signature} LANGUAGE plpgsql AS {_quoted(body, '$function$')}"
+    _do(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
+
+
+def set_storage(op: Operations, table: str, parameters: Mapping[str, float]) -> None:
+    """Set a table's storage parameters unless somebody already chose any."""
+    values = ", ".join(f"{parameter} = {value}" for parameter, value in parameters.items())
+    chosen = f"(SELECT reloptions FROM pg_class WHERE oid = to_regclass({literal(table)}))"
+    _do(op, f"BEGIN IF {chosen} IS NULL THEN ALTER TABLE {table} SET ({values}); END IF; END")
+
+
+def _do(op: Operations, body: str) -> None:
+    execute(op, f"DO {_quoted(body, '$do$')}")
+
+
+def _quoted(body: str, tag: str) -> str:
+    # Dollars spare the reader of an offline script the doubled quotes.
+    return literal(body) if tag in body else f"{tag}{body}{tag}"

@@ -1,0 +1,60 @@
+"""Installing the schema with no Alembic project: plain functions on a SQLAlchemy connection.
+
+Like `MetaData.create_all()` they work in the connection's transaction, which is the caller's to
+commit: `with engine.begin() as connection: upgrade(connection)`, and for an `AsyncConnection`
+`await connection.run_sync(upgrade)`.
+"""
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from . import version_table
+from .operations import DowngradeObanOp, UpgradeObanOp
+
+
+def upgrade(
+    connection: Connection, *, version: int | None = None, prefix: str | None = None
+) -> list[int]:
+    """Install the tables, or bring them up to `version`; jobs are kept.
+
+    Does nothing when the database is there already. Processes that upgrade at once wait for each
+    other. Tables that Oban for Python installed are adopted.
+
+    Args:
+        connection: the database; the caller commits.
+        version: the version to reach; None: the latest that the library knows.
+        prefix: the PostgreSQL schema for the tables, created when missing; None: the first of
+            the search path.
+
+    Returns: the versions that were applied, in order.
+
+    Raises `SchemaVersionError` when the database has a version that the library doesn't know.
+    """
+    applied: list[int] = _operations(connection).invoke(UpgradeObanOp(version, prefix))
+    return applied
+
+
+def downgrade(connection: Connection, version: int, *, prefix: str | None = None) -> list[int]:
+    """Bring the tables down to `version`; 0 drops them, and with them all jobs.
+
+    Args:
+        connection: the database; the caller commits.
+        version: the version to reach; 0: none.
+        prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
+
+    Returns: the versions that were undone, in order.
+
+    Raises `SchemaVersionError` when the database has a version that the library doesn't know.
+    """
+    undone: list[int] = _operations(connection).invoke(DowngradeObanOp(version, prefix))
+    return undone
+
+
+def current(connection: Connection, *, prefix: str | None = None) -> int:
+    """The version of the schema that the database has; 0 when it has none of our making."""
+    return version_table.current(connection, prefix)
+
+
+def _operations(connection: Connection) -> Operations:
+    return Operations(MigrationContext.configure(connection))

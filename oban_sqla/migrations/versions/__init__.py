@@ -1,0 +1,24 @@
+"""The versions of the schema. A released one never changes: what is new gets a new version."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from alembic.operations import Operations
+
+from . import v1
+
+
+class Version(Protocol):
+    """A step of the schema: one module each."""
+
+    def upgrade(self, op: Operations, prefix: str | None) -> None:
+        """Bring the schema from the version before to this one; what is there already stays."""
+
+    def downgrade(self, op: Operations, prefix: str | None) -> None:
+        """Bring it back to the version before."""
+
+
+VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1})
+
+LATEST = max(VERSIONS)

@@ -1,0 +1,111 @@
+"""The project's own Alembic history, in alembic/versions."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_alembic.tests import (  # noqa: F401 - pytest collects them
+    test_model_definitions_match_ddl,
+    test_single_head_revision,
+    test_up_down_consistency,
+    test_upgrade,
+)
+from sqlalchemy import Connection, inspect, text
+
+ROOT = Path(__file__).parents[2]
+TABLES = {"oban_jobs", "oban_leaders", "oban_producers", "oban_sqla_version"}
+
+
+def alembic(*arguments: str, dsn: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
+    if dsn is not None:
+        environment["OBAN_DSN"] = dsn
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("prefix", [None, "jobs", 'odd "%(x)s :name'])
+def test_the_commands(database_dsn: str, connection: Connection, prefix: str | None) -> None:
+    options = [] if prefix is None else ["-x", f"prefix={prefix}"]
+
+    def run(*command: str) -> str:
+        done = alembic(*options, *command, dsn=database_dsn)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("upgrade", "head")
+    run("upgrade", "head")
+    assert "No new upgrade operations" in run("check")
+    assert "(head)" in run("current")
+    assert set(inspect(connection).get_table_names(schema=prefix)) > TABLES
+    if prefix is not None:
+        assert inspect(connection).get_table_names() == []
+
+    run("downgrade", "base")
+    left = inspect(connection).get_table_names(schema=prefix)
+    assert left == ["oban_sqla_alembic_version"]
+    assert inspect(connection).get_enums(schema=prefix) == []
+
+
+def test_check_sees_a_difference(database_dsn: str, connection: Connection) -> None:
+    assert alembic("upgrade", "head", dsn=database_dsn).returncode == 0
+    with connection.begin():
+        connection.execute(text("ALTER TABLE oban_jobs DROP COLUMN meta"))
+    done = alembic("check", dsn=database_dsn)
+    assert done.returncode != 0
+    assert "oban_jobs" in done.stdout + done.stderr
+
+
+def test_an_application_has_its_own_tables_and_history(
+    database_dsn: str, connection: Connection
+) -> None:
+    with connection.begin():
+        connection.execute(text("CREATE TABLE users (id int)"))
+        connection.execute(text("CREATE TABLE alembic_version (version_num text)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
+    assert alembic("upgrade", "head", dsn=database_dsn).returncode == 0
+    assert alembic("check", dsn=database_dsn).returncode == 0
+    assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        (None, "no database was named: set OBAN_DSN, or pass -x dsn="),
+        ("mysql://localhost/app", "must start with postgresql://, not mysql://"),
+        ("host=localhost dbname=app", "the DSN is not a URL of the form postgresql://"),
+        ("postgresql://localhost:1/app", "no connection to the database"),
+    ],
+)
+def test_no_database(dsn: str | None, message: str) -> None:
+    done = alembic("current", dsn=dsn)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_dsn_as_an_option(database_dsn: str) -> None:
+    done = alembic("-x", f"dsn={database_dsn}", "upgrade", "head", dsn="postgresql://localhost:1/x")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("prefix", [None, "jobs"])
+def test_offline_scripts(database_dsn: str, connection: Connection, prefix: str | None) -> None:
+    options = [] if prefix is None else ["-x", f"prefix={prefix}"]
+    # Offline it takes no database; it runs with the command's output as a DBA would run it.
+    script = alembic(*options, "upgrade", "head", "--sql").stdout
+    connection.connection.driver_connection.execute(script)  # type: ignore[union-attr]
+    connection.rollback()
+    assert "No new upgrade operations" in alembic(*options, "check", dsn=database_dsn).stdout
+
+    script = alembic(*options, "downgrade", "head:base", "--sql").stdout
+    connection.connection.driver_connection.execute(script)  # type: ignore[union-attr]
+    connection.rollback()
+    assert inspect(connection).get_table_names(schema=prefix) == ["oban_sqla_alembic_version"]
