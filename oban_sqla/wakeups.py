@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import URL
 
 
-class Database(NamedTuple):
+class Address(NamedTuple):
     """A database as a URL names it; with two spellings of one, only the short cut is missed."""
 
     host: str | None
@@ -23,7 +23,7 @@ class Database(NamedTuple):
     name: str | None
 
     @classmethod
-    def of(cls, url: URL) -> Database:
+    def of(cls, url: URL) -> Address:
         host = url.host or url.query.get("host")
         return cls(str(host) if host else None, url.port, url.database)
 
@@ -51,7 +51,7 @@ Deliver = Callable[[Wakeup], None]
 
 @dataclass(frozen=True, slots=True)
 class _Subscription:
-    database: Database
+    address: Address
     prefix: str | None
     loop: asyncio.AbstractEventLoop
     deliver: Deliver
@@ -61,9 +61,9 @@ _subscriptions: list[_Subscription] = []
 _lock = Lock()
 
 
-def subscribe(database: Database, prefix: str, deliver: Deliver) -> Callable[[], None]:
+def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], None]:
     """Have `deliver` called on the running event loop; returns what ends the subscription."""
-    subscription = _Subscription(database, prefix, asyncio.get_running_loop(), deliver)
+    subscription = _Subscription(address, prefix, asyncio.get_running_loop(), deliver)
     with _lock:
         _subscriptions.append(subscription)
 
@@ -75,12 +75,12 @@ def subscribe(database: Database, prefix: str, deliver: Deliver) -> Callable[[],
     return unsubscribe
 
 
-def publish(database: Database, prefix: str | None, wakeup: Wakeup) -> None:
-    """Wake the subscribers on this database, from any thread; no prefix means any prefix."""
+def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
+    """Wake the subscribers at this address, from any thread; no prefix means any prefix."""
     with _lock:
         subscribed = list(_subscriptions)
     for subscription in subscribed:
-        if subscription.database != database:
+        if subscription.address != address:
             continue
         if prefix is None or subscription.prefix == prefix:
             try:

@@ -3,11 +3,12 @@
 At the flush, inside the transaction, NOTIFY announces them: rolled back with them, to a savepoint
 too. At the commit of the root transaction the instances of this process are woken directly; that
 is a short cut only, since `after_commit` also fires for a session that joined somebody's
-transaction. Importing this module registers the listeners; `event.remove` takes them off.
+transaction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, object_
 from .. import wakeups
 from ..models import Job, JobState
 from ..statements.announce import announce, announce_everything
-from ..wakeups import Database, Wakeup
+from ..wakeups import Address, Wakeup
 
 _KEY = "oban_sqla"
 
@@ -28,6 +29,20 @@ class _News:
 
     flushed: Wakeup = field(default_factory=Wakeup)
     total: Wakeup = field(default_factory=Wakeup)
+
+
+def attach() -> None:
+    """Hook the listeners to every session; importing `oban_sqla` does so."""
+    for target, name, listener, options in _LISTENERS:
+        if not event.contains(target, name, listener):
+            event.listen(target, name, listener, **options)
+
+
+def detach() -> None:
+    """Take the listeners off: jobs are then found by the polls alone."""
+    for target, name, listener, _ in _LISTENERS:
+        if event.contains(target, name, listener):
+            event.remove(target, name, listener)
 
 
 def collect(mapper: Any, connection: Connection, job: Job) -> None:
@@ -73,7 +88,7 @@ def wake(session: Session) -> None:
     if session.in_nested_transaction():
         return
     for connection, news in session.info.pop(_KEY, {}).items():
-        wakeups.publish(Database.of(connection.engine.url), _prefix(connection), news.total)
+        wakeups.publish(Address.of(connection.engine.url), _prefix(connection), news.total)
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
@@ -98,9 +113,11 @@ def _may_notify(connection: Connection) -> bool:
     return not isinstance(connection.get_transaction(), TwoPhaseTransaction)
 
 
-event.listen(Job, "after_insert", collect, propagate=True)
-event.listen(Job, "after_update", collect, propagate=True)
-event.listen(Session, "after_flush", announce_flushed)
-event.listen(Session, "do_orm_execute", announce_bulk)
-event.listen(Session, "after_commit", wake)
-event.listen(Session, "after_transaction_end", forget)
+_LISTENERS: tuple[tuple[Any, str, Callable[..., None], dict[str, bool]], ...] = (
+    (Job, "after_insert", collect, {"propagate": True}),
+    (Job, "after_update", collect, {"propagate": True}),
+    (Session, "after_flush", announce_flushed, {}),
+    (Session, "do_orm_execute", announce_bulk, {}),
+    (Session, "after_commit", wake, {}),
+    (Session, "after_transaction_end", forget, {}),
+)

@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, Text, func, inspect
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Identity,
+    Index,
+    SmallInteger,
+    Text,
+    func,
+    inspect,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, validates
@@ -81,13 +90,19 @@ class Job(Base):
             postgresql_where=sql("state IN ('scheduled', 'retryable')"),
         ),
         Index(
-            "oban_jobs_completed_at_index", completed_at, postgresql_where=sql("state = 'completed'")
+            "oban_jobs_completed_at_index",
+            completed_at,
+            postgresql_where=sql("state = 'completed'"),
         ),
         Index(
-            "oban_jobs_cancelled_at_index", cancelled_at, postgresql_where=sql("state = 'cancelled'")
+            "oban_jobs_cancelled_at_index",
+            cancelled_at,
+            postgresql_where=sql("state = 'cancelled'"),
         ),
         Index(
-            "oban_jobs_discarded_at_index", discarded_at, postgresql_where=sql("state = 'discarded'")
+            "oban_jobs_discarded_at_index",
+            discarded_at,
+            postgresql_where=sql("state = 'discarded'"),
         ),
     )
     # Ids and times made by the server come back with the INSERT, so that nothing reads them later.

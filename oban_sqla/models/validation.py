@@ -15,7 +15,7 @@ ATTEMPTS = range(1, 32768)
 LARGEST_INTEGER_BITS = 14_000
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """A value that JSON can't hold; each container on the way out adds its key to the path."""
 
     def __init__(self, kind: type[Exception], reason: str) -> None:
@@ -40,7 +40,7 @@ def json_value(field: str, value: object) -> Any:
     """A deep, plain copy of any JSON value; the errors are those of `json_object`."""
     try:
         return _plain(value)
-    except _Unfit as unfit:
+    except _UnfitError as unfit:
         raise unfit.kind(f"{field}{unfit.path} {unfit.reason}") from None
     except RecursionError:
         raise ValueError(f"{field} is nested too deeply, or contains itself") from None
@@ -123,7 +123,9 @@ def _name(field: str, value: object, longest: int) -> str:
     if not value.strip():
         raise ValueError(f"{field} must not be blank, got {value!r}")
     if len(value) > longest:
-        raise ValueError(f"{field} is {len(value)} characters long, at most {longest} fit: {_show(value)}")
+        raise ValueError(
+            f"{field} is {len(value)} characters long, at most {longest} fit: {_show(value)}"
+        )
     _storable(field, value)
     return str.__str__(value)
 
@@ -139,7 +141,7 @@ def _integer(field: str, value: object, allowed: range) -> int:
 def _storable(field: str, text: str) -> None:
     try:
         _text(text)
-    except _Unfit as unfit:
+    except _UnfitError as unfit:
         raise unfit.kind(f"{field} {unfit.reason}") from None
 
 
@@ -152,13 +154,13 @@ def _plain(value: object) -> Any:
         return _whole(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _Unfit(ValueError, f"is {value!r}, which JSON has no word for")
+            raise _UnfitError(ValueError, f"is {value!r}, which JSON has no word for")
         return float(value)
     if isinstance(value, Mapping):
         return _object(value)
     if isinstance(value, list | tuple):
         return _array(value)
-    raise _Unfit(
+    raise _UnfitError(
         TypeError,
         f"is a {type(value).__name__}, not JSON: {_show(value)};"
         " pass str, int, float, bool, None, lists and dicts of them",
@@ -169,10 +171,10 @@ def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise _Unfit(TypeError, f"has the key {_show(key)}; the keys of JSON are strings")
+            raise _UnfitError(TypeError, f"has the key {_show(key)}; the keys of JSON are strings")
         try:
             plain[_text(key)] = _plain(item)
-        except _Unfit as unfit:
+        except _UnfitError as unfit:
             _locate(unfit, key)
     return plain
 
@@ -182,30 +184,34 @@ def _array(value: list[Any] | tuple[Any, ...]) -> list[Any]:
     for index, item in enumerate(value):
         try:
             plain.append(_plain(item))
-        except _Unfit as unfit:
+        except _UnfitError as unfit:
             _locate(unfit, index)
     return plain
 
 
-def _locate(unfit: _Unfit, key: object) -> NoReturn:
+def _locate(unfit: _UnfitError, key: object) -> NoReturn:
     unfit.path = f"[{_show(key)}]{unfit.path}"
     raise unfit
 
 
 def _whole(value: int) -> int:
     if value.bit_length() > LARGEST_INTEGER_BITS:
-        raise _Unfit(ValueError, f"is an integer of {value.bit_length()} bits, too large to store")
+        raise _UnfitError(
+            ValueError, f"is an integer of {value.bit_length()} bits, too large to store"
+        )
     return int(value)
 
 
 def _text(value: str) -> str:
     if "\x00" in value:
-        raise _Unfit(ValueError, f"has a NUL character, which PostgreSQL can't store: {_show(value)}")
+        raise _UnfitError(
+            ValueError, f"has a NUL character, which PostgreSQL can't store: {_show(value)}"
+        )
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Unfit(
+            raise _UnfitError(
                 ValueError, f"has a lone surrogate, which is not valid Unicode: {_show(value)}"
             ) from None
     return value if type(value) is str else str.__str__(value)

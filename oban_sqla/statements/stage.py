@@ -30,7 +30,7 @@ from .states import constant, state_in
 def stage(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
     """Promote up to `batch` due jobs of all queues, and announce them.
 
-    Returns one row: `count` of promoted jobs, their `queues` (NULL for none), `now` as the seconds
+    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), `now` in seconds
     of the epoch by the database's clock, and `next_in`, the seconds until the next job is due (NULL
     when none is waiting). Jobs that another stager has locked are left to it.
     """
@@ -60,7 +60,7 @@ def stage(*, prefix: str | None = None, now: datetime | None = None) -> Executab
         .scalar_subquery()
     )
     return select(
-        select(func.count()).select_from(staged).scalar_subquery().label("count"),
+        select(func.count()).select_from(staged).scalar_subquery().label("staged"),
         select(func.array_agg(queues.c.queue, type_=ARRAY(Text))).scalar_subquery().label("queues"),
         cast(extract("epoch", time), Float).label("now"),
         cast(extract("epoch", next_at - time), Float).label("next_in"),

@@ -1,0 +1,1 @@
+"""Listeners of the events, and nothing else."""

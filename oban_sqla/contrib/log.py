@@ -1,0 +1,147 @@
+"""Logging: all wording and all levels, as listeners of the events.
+
+The lines go to the logger `oban_sqla`: incidents as warnings and errors, restored things as INFO,
+each job as INFO when it fails or is cancelled and as DEBUG when it completes. `detach()` ends it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+
+from ..events import (
+    AckStop,
+    ClaimStop,
+    GiveBackStop,
+    JobException,
+    JobStop,
+    NotifierLost,
+    NotifierRestored,
+    ServiceCancelled,
+    ServiceFailed,
+    ServiceRestored,
+)
+from ..models import Job, JobState
+from ..oban import Oban
+
+logger = logging.getLogger("oban_sqla")
+
+
+def attach() -> None:
+    """Log the events of every instance; importing `oban_sqla` does so."""
+    for name, listener in _LISTENERS.items():
+        if not event.contains(Oban, name, listener):
+            event.listen(Oban, name, listener)
+
+
+def detach() -> None:
+    """Log nothing."""
+    for name, listener in _LISTENERS.items():
+        if event.contains(Oban, name, listener):
+            event.remove(Oban, name, listener)
+
+
+def _job_stop(oban: Oban, stop: JobStop) -> None:
+    if stop.state is JobState.COMPLETED:
+        logger.debug("%s completed in %.3f s", _of(stop.job), stop.duration)
+    elif stop.state is JobState.SCHEDULED:
+        logger.debug("%s snoozed after %.3f s", _of(stop.job), stop.duration)
+    else:
+        logger.info("%s was cancelled by its worker after %.3f s", _of(stop.job), stop.duration)
+
+
+def _job_exception(oban: Oban, exception: JobException) -> None:
+    job, error = exception.job, exception.error
+    what = f"{type(error).__name__}: {_shorten(error)}"
+    if exception.state is JobState.DISCARDED:
+        logger.error("%s failed for the last time, so it is discarded: %s", _of(job), what)
+    else:
+        logger.info("%s failed, and will be tried again: %s", _of(job), what)
+
+
+def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
+    if stop.discarded:
+        logger.warning(
+            "queue %s: discarded jobs that were available with no attempt left: %s",
+            stop.queue,
+            _ids(stop.discarded),
+        )
+
+
+def _ack_stop(oban: Oban, stop: AckStop) -> None:
+    if stop.dropped:
+        logger.warning(
+            "queue %s: dropped the outcome of jobs that were deleted, or taken over, while they"
+            " ran: %s",
+            stop.queue,
+            _ids(stop.dropped),
+        )
+
+
+def _give_back_stop(oban: Oban, stop: GiveBackStop) -> None:
+    logger.warning("queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids))
+
+
+def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
+    logger.warning("%s: notifications are lost, polling instead: %s", oban.name, lost.reason)
+
+
+def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
+    logger.info("%s: notifications are back", oban.name)
+
+
+def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
+    logger.error(
+        "%s: %s failed, trying again until it succeeds: %s",
+        oban.name,
+        failed.service,
+        _shorten(failed.error),
+        exc_info=(type(failed.error), failed.error, failed.error.__traceback__)
+        if logger.isEnabledFor(logging.DEBUG)
+        else None,
+    )
+
+
+def _service_restored(oban: Oban, restored: ServiceRestored) -> None:
+    logger.info("%s: %s works again", oban.name, restored.service)
+
+
+def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
+    logger.warning(
+        "%s: %s did not stop within %.1f s and was cancelled",
+        oban.name,
+        cancelled.service,
+        cancelled.grace,
+    )
+
+
+def _of(job: Job) -> str:
+    return f"job {job.id} ({job.worker}, attempt {job.attempt} of {job.max_attempts})"
+
+
+def _ids(ids: tuple[int, ...], most: int = 20) -> str:
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(map(str, ids[:most])) + more
+
+
+def _shorten(error: BaseException, longest: int = 500) -> str:
+    try:
+        text = str(error) or type(error).__name__
+    except Exception:
+        text = f"{type(error).__name__}, which can't be printed"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+_LISTENERS: dict[str, Callable[[Any, Any], None]] = {
+    "job_stop": _job_stop,
+    "job_exception": _job_exception,
+    "claim_stop": _claim_stop,
+    "ack_stop": _ack_stop,
+    "give_back_stop": _give_back_stop,
+    "notifier_lost": _notifier_lost,
+    "notifier_restored": _notifier_restored,
+    "service_failed": _service_failed,
+    "service_restored": _service_restored,
+    "service_cancelled": _service_cancelled,
+}

@@ -1,0 +1,178 @@
+"""`Oban`: an instance, which enqueues jobs, and runs them if it has queues."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Literal, Self
+
+import psycopg
+
+from . import instances, wakeups
+from .config import Config, QueueConfig
+from .enqueue.enqueue import Conn, enqueue, gather
+from .events import ObanEvents, Observable, emit
+from .models import Job, JobState
+from .runtime.database import Database, EngineLike
+from .runtime.supervisor import Supervisor
+from .wakeups import Wakeup
+
+__all__ = ["Oban", "ObanEvents"]
+
+
+class Oban(Observable):
+    """Background jobs on a database that you have an engine for::
+
+        async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
+            await oban.enqueue(WelcomeEmail.new({"email": "x@y"}))
+
+    With `queues` it runs their jobs between `start` and `stop`. Without, it is for enqueueing, and
+    need not be started. Workers find it by `name`, so that `Worker.enqueue()` needs no `conn`.
+    """
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        *,
+        queues: Mapping[str, QueueConfig] | None = None,
+        name: str = instances.DEFAULT_NAME,
+        node: str | None = None,
+        prefix: str | None = None,
+        shutdown_grace_period: float = 15.0,
+        notify: Literal["listen", "poll"] = "listen",
+        listen_dsn: str | None = None,
+        poll_interval: float = 1.0,
+        fallback_interval: float = 15.0,
+        heartbeat_interval: float = 15.0,
+        stage_batch: int = 5000,
+    ) -> None:
+        """Build an instance; nothing is connected yet. All times are seconds.
+
+        engine: an `AsyncEngine`, an `async_sessionmaker` bound to one, or a URL.
+        queues: names, and how many jobs of each run at once on this node: `10`, or
+            `{"limit": 10, "paused": True}`.
+        name: told apart in one process, and shared by the nodes that work together.
+        node: unique among the running processes; host name and process id if not given.
+        prefix: the schema of the tables; if not given, where the search path finds them.
+        shutdown_grace_period: how long `stop` waits for running jobs.
+        notify: "listen" hears new jobs at once through LISTEN, on a connection of its own; "poll"
+            looks every `poll_interval`.
+        listen_dsn: a direct connection for LISTEN, where the engine's goes through a pooler.
+        poll_interval: between looks for work while LISTEN is not working.
+        fallback_interval: between looks while it is, to repair a lost wake-up.
+        heartbeat_interval: between signs of life for the other nodes.
+        stage_batch: how many due jobs one statement of the stager promotes.
+
+        `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
+        """
+        self._config = Config.check(
+            queues=queues,
+            name=name,
+            node=node,
+            prefix=prefix,
+            shutdown_grace_period=shutdown_grace_period,
+            notify=notify,
+            listen_dsn=listen_dsn,
+            poll_interval=poll_interval,
+            fallback_interval=fallback_interval,
+            heartbeat_interval=heartbeat_interval,
+            stage_batch=stage_batch,
+        )
+        self._database = Database(engine, self._config.prefix)
+        self._supervisor: Supervisor | None = None
+        instances.register(self)
+
+    @property
+    def name(self) -> str:
+        """The name that workers find it by."""
+        return self._config.name
+
+    @property
+    def node(self) -> str:
+        """The name of this process among those that run jobs."""
+        return self._config.node
+
+    @property
+    def prefix(self) -> str | None:
+        """The schema of the tables; `None` before the start, if it was not given."""
+        return self._database.prefix
+
+    async def start(self) -> Self:
+        """Run the jobs of the queues, if there are any.
+
+        `SchemaMissingError` when the tables are not there: it says how to install them.
+        """
+        instances.register(self)
+        if self._config.queues and self._supervisor is None:
+            supervisor = Supervisor(self._config, self._database, self._emit)
+            await supervisor.start()
+            self._supervisor = supervisor
+        return self
+
+    async def stop(self) -> None:
+        """Claim no more jobs, and wait for the running ones for the grace period.
+
+        What does not finish is cancelled, and goes back to its queue at once, its attempt not
+        spent; a thread can't be cancelled, and runs on with nobody waiting for its outcome.
+        Stopping twice, or before the start, does nothing.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            await supervisor.stop()
+        await self._database.dispose()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.stop()
+
+    async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job:
+        """Enqueue a job in the transaction of `conn`, or in one of its own.
+
+        Afterwards it has its id, unless `conn` is a session: then it has it after the flush.
+        """
+        await self.enqueue_many([job], conn=conn)
+        return job
+
+    async def enqueue_many(
+        self, /, *jobs: Job | Iterable[Job], conn: Conn | None = None
+    ) -> list[Job]:
+        """Enqueue any number of jobs, given one by one or in iterables: all of them, or none.
+
+        Through a session they are inserted by its flush, otherwise with one statement for each
+        10,000. `TypeError` or `ValueError`, before anything is sent, for what is not a job, a job
+        given twice, and a `conn` of another kind.
+        """
+        gathered = gather(jobs)
+        if conn is not None:
+            await enqueue(gathered, conn, prefix=self.prefix)
+        elif gathered:
+            database = self._database
+            alone = len(gathered) == 1
+            async with database.autocommit() if alone else database.transaction() as own:
+                await enqueue(gathered, own, prefix=self.prefix)
+            wakeups.publish(database.address, self.prefix, _wakeup(gathered))
+        return gathered
+
+    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
+        """A psycopg connection from the engine's pool, for a block.
+
+        `ObanError` if the engine's driver is not psycopg. What is open at the end is committed, or
+        rolled back after an exception.
+        """
+        return self._database.psycopg_connection()
+
+    _connection = connection
+    """Its name in oban-py."""
+
+    def _emit(self, name: str, data: object) -> None:
+        emit(self, name, data)
+
+    def __repr__(self) -> str:
+        return f"<Oban {self.name!r} on {self.node}>"
+
+
+def _wakeup(jobs: Iterable[Job]) -> Wakeup:
+    queues = {job.queue for job in jobs if job.state is JobState.AVAILABLE}
+    times: list[datetime] = [job.scheduled_at for job in jobs if job.state is JobState.SCHEDULED]
+    return Wakeup(frozenset(queues), min(times, default=None))

@@ -1,0 +1,168 @@
+"""The database of an instance: its engine, the schema of its tables, the ways to a statement."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import psycopg
+from sqlalchemy import URL, Engine, Executable, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from ..errors import ObanError, SchemaMissingError
+from ..statements.inspect import TABLES, home, installed
+from ..wakeups import Address
+
+EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | str
+
+
+class Database:
+    """An engine, and the schema `prefix` in which it finds the tables.
+
+    A URL makes an engine of its own, which `dispose` disposes of; `TypeError` for what is neither
+    an `AsyncEngine`, nor an `async_sessionmaker` bound to one, nor a URL.
+    """
+
+    def __init__(self, engine: EngineLike, prefix: str | None) -> None:
+        self.engine, self._owned = _engine(engine)
+        schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
+        self._schemas: Mapping[Any, Any] = schemas
+        self._prefix: str | None = prefix or schemas.get(None)
+        self._bind()
+
+    def _bind(self) -> None:
+        options = {"schema_translate_map": {**self._schemas, None: self._prefix}}
+        self._engine = self.engine.execution_options(**options) if self._prefix else self.engine
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def address(self) -> Address:
+        """Where commits in this process are published."""
+        return Address.of(self.engine.url)
+
+    @property
+    def prefix(self) -> str | None:
+        """The schema of the tables; `None` until `verify` found it, if none was given."""
+        return self._prefix
+
+    async def verify(self) -> str:
+        """Find the tables, and return the name of their schema; `SchemaMissingError` without."""
+        if self._prefix is None:
+            rows = await self.fetch(home())
+            self._prefix = rows[0][0] if rows else None
+            self._bind()
+        found = (
+            {name for (name,) in await self.fetch(installed(self._prefix))} if self._prefix else ()
+        )
+        if missing := [name for name in TABLES if name not in found]:
+            where = f"schema {self._prefix!r} of " if self._prefix else ""
+            option = f" --prefix {self._prefix}" if self._prefix else ""
+            raise SchemaMissingError(
+                f"{', '.join(missing)} not found in {where}database {self.engine.url.database!r}:"
+                f" install the tables with `oban-sqla schema upgrade --dsn ...{option}`,"
+                " or with op.upgrade_oban() in an Alembic migration"
+            )
+        assert self._prefix is not None
+        return self._prefix
+
+    async def fetch(
+        self, statement: Executable, params: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]:
+        """Run one statement, which is a transaction of its own, and return its rows."""
+        async with self._autocommit.connect() as connection:
+            result = await connection.execute(statement, params)
+            return result.all() if result.returns_rows else []
+
+    def autocommit(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection on which each statement is a transaction."""
+        return self._autocommit.connect()
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection with a transaction that commits at the end."""
+        return self._engine.begin()
+
+    @asynccontextmanager
+    async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        """A connection of psycopg from the engine's pool; `ObanError` for another driver.
+
+        What is open at the end is committed, or rolled back after an exception.
+        """
+        async with self.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            if not isinstance(driver, psycopg.AsyncConnection):
+                raise ObanError(
+                    f"connection() gives a psycopg connection, but the engine's driver is"
+                    f" {self.engine.dialect.driver}: use postgresql+psycopg:// in its URL"
+                )
+            try:
+                yield driver
+            except BaseException:
+                await driver.rollback()
+                raise
+            await driver.commit()
+
+    @asynccontextmanager
+    async def listening_connection(
+        self, listen_dsn: str | None
+    ) -> AsyncIterator[psycopg.AsyncConnection]:
+        """A connection outside of the pool, in autocommit, for LISTEN."""
+        if listen_dsn is None and self.engine.dialect.driver == "psycopg":
+            # From the engine, so that its connect_args and events apply, but not kept from others.
+            async with self._autocommit.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(driver, psycopg.AsyncConnection)
+                await connection.run_sync(lambda sync: sync.detach())
+                # The pool of an async engine lets go of a detached connection without closing it.
+                try:
+                    yield driver
+                finally:
+                    await driver.close()
+            return
+        url = self.engine.url.set(drivername="postgresql")
+        dsn = listen_dsn or url.render_as_string(hide_password=False)
+        own = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        try:
+            yield own
+        finally:
+            await own.close()
+
+    async def dispose(self) -> None:
+        """Close the pool of an engine that was made from a URL; its next use opens it again."""
+        if self._owned:
+            await self.engine.dispose()
+
+
+def _engine(given: object) -> tuple[AsyncEngine, bool]:
+    if isinstance(given, AsyncEngine):
+        return given, False
+    if isinstance(given, async_sessionmaker):
+        bind = given.kw.get("bind")
+        if isinstance(bind, AsyncEngine):
+            return bind, False
+        raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
+    if isinstance(given, URL | str):
+        return create_async_engine(_psycopg_url(given)), True
+    hint = "; a sync engine can't run jobs: make one with create_async_engine()"
+    raise TypeError(
+        "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"
+        f" not {type(given).__name__}{hint if isinstance(given, Engine) else ''}"
+    )
+
+
+def _psycopg_url(given: URL | str) -> URL:
+    try:
+        url = make_url(given)
+    except ArgumentError:
+        raise ValueError(
+            "the URL of the database can't be read; it looks like"
+            " postgresql://user:password@host:5432/database"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError(f"oban_sqla needs PostgreSQL, and {url.drivername!r} is not")
+    return url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url

@@ -1,0 +1,148 @@
+"""Run a job, and turn whatever comes of it into an `Ack`."""
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ..events import JobException, JobStart, JobStop
+from ..models import Job, JobState, validation
+from ..models.job import RECORDED_AS
+from ..statements.acknowledge import Ack
+from ..workers.backoff import jittery_clamped
+from ..workers.current_job import executing
+from ..workers.outcomes import Cancel, Record, Snooze
+from ..workers.registry import resolve
+from .service import Emit
+
+LONGEST_ERROR = 20_000
+"""Characters of an error that are kept: as many from its beginning as from its end."""
+LONGEST_DELAY = 100 * 365 * 86400.0
+
+
+class Executor:
+    """Runs the jobs of one instance."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+
+    async def execute(self, job: Job, abandoned: Callable[[], bool]) -> Ack | None:
+        """The outcome of an attempt. Whatever the worker raises is one, too.
+
+        `None` if the task was cancelled because the job is `abandoned`: it is to be given back.
+        """
+        token = executing.set(job)
+        started = time.monotonic()
+        try:
+            self._emit("job_start", JobStart(job))
+            worker: list[Any] = []
+            try:
+                ack = _success(job, await _perform(job, worker))
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and abandoned():
+                    return None
+                ack = _failure(job, error, worker[0] if worker else None)
+                self._emit(
+                    "job_exception", JobException(job, ack.state, *_times(job, started), error)
+                )
+            else:
+                self._emit("job_stop", JobStop(job, ack.state, *_times(job, started)))
+            return ack
+        finally:
+            executing.reset(token)
+
+
+async def _perform(job: Job, made: list[Any]) -> Any:
+    registration = resolve(job.worker)
+
+    def process() -> Any:
+        made.append(registration.create())
+        return made[0].process(job)
+
+    if registration.asynchronous:
+        return await process()
+    result = await _in_thread(process, f"oban-job-{job.id}")
+    # A plain function that returns a coroutine was async in disguise.
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _in_thread(function: Callable[[], Any], name: str) -> Any:
+    # A daemon thread for each job: a pool would keep the process from its exit until all had ended.
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((result, error))
+
+    def run() -> None:
+        try:
+            result, error = context.run(function), None
+        except BaseException as raised:
+            result, error = None, raised
+        # The loop may be closed: then the job was given back, and nobody waits for its outcome.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    result, error = await ended
+    if error is not None:
+        raise error
+    return result
+
+
+def _success(job: Job, result: Any) -> Ack:
+    match result:
+        case Cancel(reason=reason):
+            return _ack(job, JobState.CANCELLED, error=storable(str(reason)))
+        case Snooze(seconds=seconds):
+            delay = min(validation.delay("Snooze", seconds).total_seconds(), LONGEST_DELAY)
+            snoozed = job.meta.get("snoozed", 0) + 1
+            return _ack(
+                job, JobState.SCHEDULED, delay=delay, spent=False, meta={"snoozed": snoozed}
+            )
+        case Record(value=value):
+            meta = {"recorded": RECORDED_AS, "return": value}
+            return _ack(job, JobState.COMPLETED, meta=meta)
+        case _:
+            return _ack(job, JobState.COMPLETED)
+
+
+def _failure(job: Job, error: BaseException, worker: Any) -> Ack:
+    text = "".join(traceback.format_exception(error))
+    if job.attempt >= job.max_attempts:
+        return _ack(job, JobState.DISCARDED, error=storable(text))
+    try:
+        delay = jittery_clamped(job.attempt, job.max_attempts)
+        if worker is not None:
+            chosen = validation.delay("backoff", worker.backoff(job))
+            delay = min(chosen.total_seconds(), LONGEST_DELAY)
+    except Exception as wrong:
+        text += f"\nbackoff() of the worker failed, so the default applies: {wrong!r}"
+    return _ack(job, JobState.RETRYABLE, delay=delay, error=storable(text))
+
+
+def _ack(job: Job, state: JobState, **outcome: Any) -> Ack:
+    assert job.attempted_at is not None
+    return Ack(job.id, job.attempt, job.attempted_at, state, **outcome)
+
+
+def _times(job: Job, started: float) -> tuple[float, float]:
+    assert job.attempted_at is not None
+    waited = (job.attempted_at - job.scheduled_at).total_seconds()
+    return time.monotonic() - started, waited
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL can keep it: valid Unicode without NUL, and not too long."""
+    if len(text) > LONGEST_ERROR:
+        half = LONGEST_ERROR // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,144 @@
+"""The notifier: hears NOTIFY, and proves over and over that it still does."""
+
+import asyncio
+import base64
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import func, select
+
+from ..errors import ObanError
+from ..events import NotifierLost, NotifierRestored
+from .database import Database
+from .service import Emit, Service
+
+# How often LISTEN is proven, how long the echo may take, and how long a connection may.
+PROOF_INTERVAL = 30.0
+ECHO_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 10.0
+
+Hear = Callable[[dict[str, Any]], None]
+
+
+class Notifier(Service):
+    """Hears the channels of the tables' schema on a connection of its own.
+
+    Behind a transaction pooler `SELECT 1` goes on working while LISTEN is gone. So each pass sends
+    a NOTIFY to itself, over another connection; when the echo fails to come, `listening` turns
+    false, and the queues poll.
+    """
+
+    name = "notifier"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        channels: Mapping[str, Hear],
+        on_change: Callable[[], None],
+        listen_dsn: str | None,
+    ) -> None:
+        super().__init__(emit)
+        self.listening = False
+        self._database = database
+        self._channels = channels
+        self._on_change = on_change
+        self._listen_dsn = listen_dsn
+        self._proof = f"oban_sqla.{uuid4()}"
+        self._echo = asyncio.Event()
+        self._opened = AsyncExitStack()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def run_once(self) -> float:
+        """Connect if need be, and prove that notifications arrive."""
+        if self._reader is not None and self._reader.done():
+            reader, self._reader = self._reader, None
+            await self._opened.aclose()
+            await reader
+        if self._reader is None:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._connect()
+        await self._prove()
+        if not self.listening:
+            self.listening = True
+            # What was notified while nobody heard is found by looking.
+            self._on_change()
+        return PROOF_INTERVAL
+
+    async def close(self) -> None:
+        """Hear no more."""
+        reader, self._reader = self._reader, None
+        self.listening = False
+        if reader is not None:
+            reader.cancel()
+            await asyncio.wait([reader])
+        await self._opened.aclose()
+
+    def failed(self, error: Exception) -> None:
+        self._emit("notifier_lost", NotifierLost(str(error) or type(error).__name__))
+
+    def restored(self) -> None:
+        self._emit("notifier_restored", NotifierRestored())
+
+    async def _connect(self) -> None:
+        connection = await self._opened.enter_async_context(
+            self._database.listening_connection(self._listen_dsn)
+        )
+        for channel in (*map(self._full_name, self._channels), self._proof):
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        self._reader = asyncio.create_task(self._read(connection), name="oban-notifier-reader")
+
+    async def _read(self, connection: psycopg.AsyncConnection) -> None:
+        try:
+            async for notification in connection.notifies():
+                self._hear(notification.channel, notification.payload)
+            raise ObanError("the connection that listens was closed")
+        finally:
+            if self.listening:
+                self.listening = False
+                self._on_change()
+            self.wake()
+
+    def _hear(self, channel: str, payload: str) -> None:
+        if channel == self._proof:
+            self._echo.set()
+            return
+        hear = self._channels.get(channel.rpartition(".")[2])
+        news = decode(payload)
+        if hear is not None and news is not None:
+            hear(news)
+
+    async def _prove(self) -> None:
+        self._echo.clear()
+        await self._database.fetch(select(func.pg_notify(self._proof, "")))
+        try:
+            async with asyncio.timeout(ECHO_TIMEOUT):
+                await self._echo.wait()
+        except TimeoutError:
+            await self.close()
+            self._on_change()
+            raise ObanError(
+                "LISTEN does not work on this connection, as behind a transaction pooler; the"
+                " queues poll. Name a direct connection with listen_dsn=, or choose notify='poll'"
+            ) from None
+
+    def _full_name(self, channel: str) -> str:
+        return f"{self._database.prefix}.{channel}"
+
+
+def decode(payload: str) -> dict[str, Any] | None:
+    """A payload as Oban sends it: JSON, or JSON in gzip in base64; `None` for anything else."""
+    try:
+        if not payload.startswith("{"):
+            payload = gzip.decompress(base64.b64decode(payload)).decode()
+        news = json.loads(payload)
+    except (ValueError, OSError, EOFError):
+        return None
+    return news if isinstance(news, dict) else None

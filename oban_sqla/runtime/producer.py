@@ -1,0 +1,202 @@
+"""The producer: the loop of one queue on one node. It claims jobs, runs them, acknowledges them."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.orm import configure_mappers, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..events import AckStop, ClaimStop, GiveBackStop
+from ..models import Job, JobState
+from ..statements.acknowledge import Ack, outcomes
+from ..statements.claim import acknowledge_and_claim
+from ..statements.give_back import give_back
+from .database import Database
+from .executor import Executor
+from .service import UNWINDING, Emit, Service
+
+# How many outcomes one statement takes.
+ACK_BATCH = 1000
+# A server that lost its client may still finish the claim it was sent: look again for so long.
+DOUBT = 60.0
+# What a stop spends on telling a database that does not answer.
+FAREWELL = 5.0
+
+_COLUMNS = tuple(Job.__table__.columns.keys())
+
+
+class Producer(Service):
+    """Keeps up to `limit` jobs of a queue running.
+
+    A pass writes the outcomes of the jobs that ended and claims as many new ones, in one statement.
+    The statement is fenced, so it may be repeated when its answer got lost.
+    """
+
+    name = "producer"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        executor: Executor,
+        *,
+        queue: str,
+        limit: int,
+        paused: bool,
+        node: str,
+        poll_interval: Callable[[], float],
+    ) -> None:
+        super().__init__(emit)
+        self.queue = queue
+        self.limit = limit
+        self.paused = paused
+        self.uuid: UUID = uuid4()
+        self._database = database
+        self._executor = executor
+        self._node = node
+        self._poll_interval = poll_interval
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._acks: list[Ack] = []
+        # Outcomes that were sent once without an answer: being dropped does not tell anything.
+        self._sent_before = 0
+        self._doubtful_until = -math.inf
+        self._draining = False
+        self._abandoning = False
+
+    @property
+    def label(self) -> str:
+        return f"producer {self.queue}"
+
+    @property
+    def running(self) -> list[int]:
+        """The ids of the jobs that are being processed."""
+        return list(self._running)
+
+    async def start(self) -> None:
+        """Start claiming, under a new uuid if it was stopped before."""
+        if self._draining:
+            self.uuid = uuid4()
+        self._draining = self._abandoning = False
+        configure_mappers()
+        await super().start()
+
+    async def stop(self, grace: float = 15.0) -> None:
+        """Claim no more, wait for the running jobs for `grace` seconds, and give back the rest."""
+        self._draining = True
+        await self._wait_for_jobs(grace)
+        await super().stop()
+
+    async def run_once(self) -> float:
+        """Acknowledge and claim; then wait for a job to end, or to be woken."""
+        if self._in_doubt():
+            await self._give_back_lost()
+        idle = self.paused or self._draining
+        demand = 0 if idle else max(0, self.limit - len(self._running))
+        acks = self._acks[:ACK_BATCH]
+        if not acks and not demand:
+            return self._poll_interval() if self._in_doubt() else math.inf
+        claimed = await self._acknowledge_and_claim(acks, demand)
+        if self._draining and claimed:
+            # The stop came while the claim was under way.
+            await self._give_back_lost()
+            return 0.0
+        executing = [job for job in claimed if job.state is JobState.EXECUTING]
+        for job in executing:
+            self._run(job)
+        return 0.0 if len(executing) < len(claimed) else self._poll_interval()
+
+    async def close(self) -> None:
+        """Write the last outcomes, and give back what is still claimed, if the database answers."""
+        if not self._draining:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL):
+                while self._acks:
+                    await self._acknowledge_and_claim(self._acks[:ACK_BATCH], 0)
+                await self._give_back_lost()
+        except Exception as error:
+            self.failed(error)
+
+    async def _acknowledge_and_claim(self, acks: Sequence[Ack], demand: int) -> list[Job]:
+        started = time.monotonic()
+        try:
+            rows = await self._database.fetch(
+                acknowledge_and_claim(),
+                {
+                    **outcomes(acks),
+                    "queue_name": self.queue,
+                    "limit": demand,
+                    "node_name": self._node,
+                    "producer": str(self.uuid),
+                },
+            )
+        except BaseException:
+            # It may have been carried out: what it claimed for us has to be found again.
+            self._doubtful_until = asyncio.get_running_loop().time() + DOUBT
+            self._sent_before = max(self._sent_before, len(acks))
+            raise
+        duration = time.monotonic() - started
+        del self._acks[: len(acks)]
+        if acks:
+            applied = set(rows[0][0] or ())
+            dropped = [ack.id for ack in acks[self._sent_before :] if ack.id not in applied]
+            self._sent_before = max(0, self._sent_before - len(acks))
+            self._emit("ack_stop", AckStop(self.queue, len(applied), tuple(dropped), duration))
+        jobs = [_load(row[1:]) for row in rows if row[1] is not None]
+        if demand:
+            discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
+            count = len(jobs) - len(discarded)
+            self._emit("claim_stop", ClaimStop(self.queue, count, discarded, duration))
+        return jobs
+
+    def _run(self, job: Job) -> None:
+        task = asyncio.create_task(self._process(job), name=f"oban-job-{job.id}")
+        self._running[job.id] = task
+
+    async def _process(self, job: Job) -> None:
+        try:
+            ack = await self._executor.execute(job, lambda: self._abandoning)
+            if ack is not None:
+                self._acks.append(ack)
+        finally:
+            self._running.pop(job.id, None)
+            self.wake()
+
+    def _in_doubt(self) -> bool:
+        return asyncio.get_running_loop().time() < self._doubtful_until
+
+    async def _give_back_lost(self) -> None:
+        """Give back what was claimed under our uuid without our knowledge, or left unfinished."""
+        known = [ack.id for ack in self._acks]
+        if not self._abandoning:
+            known += self._running
+        rows = await self._database.fetch(
+            give_back(prefix=self._database.prefix),
+            {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
+        )
+        if rows:
+            ids = tuple(row.id for row in rows)
+            self._emit("give_back_stop", GiveBackStop(self.queue, ids))
+
+    async def _wait_for_jobs(self, grace: float) -> None:
+        # The loop goes on meanwhile, so that each outcome is written as soon as it is there.
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=grace)
+        self._abandoning = True
+        if left := list(self._running.values()):
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=UNWINDING)
+
+
+def _load(row: Sequence[Any]) -> Job:
+    # A detached instance, so that the worker may add it to a session or read it without one.
+    job: Job = Job.__mapper__.class_manager.new_instance()
+    for key, value in zip(_COLUMNS, row, strict=True):
+        set_committed_value(job, key, value)
+    make_transient_to_detached(job)
+    return job

@@ -1,0 +1,143 @@
+"""`Service`: the one loop that everything which runs in the background is."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import ClassVar
+
+from ..events import ServiceCancelled, ServiceFailed, ServiceRestored
+
+Emit = Callable[[str, object], None]
+
+FIRST_RETRY = 0.25
+LONGEST_RETRY = 30.0
+# How long a loop that was cancelled may take to unwind before it is left behind.
+UNWINDING = 1.0
+
+
+class Service:
+    """A loop around `run_once`, which makes one pass and returns the seconds until the next.
+
+    A pass that raises is repeated with a growing, jittered delay, and reported once for the whole
+    outage. `wake()` asks for a pass now; one that comes during a pass is not lost.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._failures = 0
+
+    async def run_once(self) -> float:
+        """Make one pass; `math.inf` waits for `wake()`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let go of what the loop held; called after its end, perhaps more than once."""
+
+    @property
+    def label(self) -> str:
+        """The service's name in events and tasks."""
+        return self.name
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last pass raised."""
+        return self._failures > 0
+
+    def wake(self) -> None:
+        """Make a pass now."""
+        self._woken.set()
+
+    def wake_in(self, seconds: float) -> None:
+        """Make a pass after so many seconds at the latest."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._alarm is not None:
+            if self._alarm.when() <= when:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(when, self._ring)
+
+    async def start(self) -> None:
+        """Start the loop, unless it runs."""
+        async with self._lock:
+            if self._task is None:
+                self._stopping.clear()
+                self._woken.clear()
+                self._failures = 0
+                self._task = asyncio.create_task(self._loop(), name=f"oban-{self.label}")
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Let the pass that is being made end, for `grace` seconds, and stop.
+
+        It may be called twice, at once too, and before `start`.
+        """
+        async with self._lock:
+            task, self._task = self._task, None
+            if task is not None:
+                self._stopping.set()
+                self._woken.set()
+                await self._end(task, grace)
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+            await self.close()
+
+    async def _end(self, task: asyncio.Task[None], grace: float) -> None:
+        await asyncio.wait([task], timeout=grace)
+        if not task.done():
+            self._emit("service_cancelled", ServiceCancelled(self.label, grace))
+            task.cancel()
+            await asyncio.wait([task], timeout=UNWINDING)
+
+    async def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                delay = await self.run_once()
+            except Exception as error:
+                self._failures += 1
+                if self._failures == 1:
+                    self.failed(error)
+                await self._back_off()
+            else:
+                if self._failures:
+                    self._failures = 0
+                    self.restored()
+                await self._sleep(delay)
+
+    def failed(self, error: Exception) -> None:
+        """Report the first failure of a row."""
+        self._emit("service_failed", ServiceFailed(self.label, error))
+
+    def restored(self) -> None:
+        """Report the first success after failures."""
+        self._emit("service_restored", ServiceRestored(self.label))
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            # A pass that wants another one at once must not keep the event loop from the others.
+            await asyncio.sleep(0)
+            return
+        if seconds != float("inf"):
+            self.wake_in(seconds)
+        await self._woken.wait()
+
+    async def _back_off(self) -> None:
+        # Not to be cut short by wake(): whoever has work would hammer a server that is down.
+        delay = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
+        try:
+            async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._woken.set()
