@@ -118,10 +118,11 @@ class Database:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert isinstance(driver, psycopg.AsyncConnection)
                 await connection.run_sync(lambda sync: sync.detach())
-                # The pool of an async engine lets go of a detached connection without closing it.
                 try:
                     yield driver
                 finally:
+                    # The pool of an async engine lets go of a detached connection, unclosed.
+                    await connection.invalidate()
                     await driver.close()
             return
         url = self.engine.url.set(drivername="postgresql")

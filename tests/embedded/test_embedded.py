@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -202,7 +204,7 @@ class TestAfterAKill:
     def test_a_killed_server_recovers(self, directory: Path) -> None:
         with in_another_process(directory) as (process, dsn):
             run(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
-            os.kill(server_pid(directory), signal.SIGKILL)
+            kill_server(directory)
             process.send_signal(signal.SIGKILL)
         assert not is_running(dsn)
         with embedded_postgres(directory) as dsn:
@@ -210,7 +212,7 @@ class TestAfterAKill:
 
     def test_a_newcomer_restarts_a_killed_server_for_all(self, directory: Path) -> None:
         with embedded_postgres(directory, settings={"max_connections": 23}) as dsn:
-            os.kill(server_pid(directory), signal.SIGKILL)
+            kill_server(directory)
             with embedded_postgres(directory):
                 assert run(dsn, "SHOW max_connections") == [("23",)]
             assert is_running(dsn)
@@ -231,8 +233,21 @@ class TestAfterAKill:
             assert is_running(dsn)
 
 
-def server_pid(directory: Path) -> int:
-    return int((directory / "pgdata" / "postmaster.pid").read_text().split("\n")[0])
+def kill_server(directory: Path) -> None:
+    server = psutil.Process(
+        int((directory / "pgdata" / "postmaster.pid").read_text().split("\n")[0])
+    )
+    family = [server, *server.children()]
+    server.kill()
+    while any(is_alive(process) for process in family):
+        time.sleep(0.01)  # not its parent, so nothing tells us
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class TestSettings:
