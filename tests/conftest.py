@@ -1,14 +1,28 @@
 """What all tests share: one PostgreSQL per run, also when pytest-xdist spreads the run."""
 
+import asyncio
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
+from oban_sqla import Oban
 from oban_sqla.embedded import embedded_postgres
+from oban_sqla.migrations import upgrade
+from tests.databases import Base, async_engine, sync_engine
+
+StartOban = Callable[..., Awaitable[Oban]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,3 +52,84 @@ def postgres_dsn() -> Iterator[str]:
         },
     ) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def prefixes(postgres_dsn: str) -> Iterator[list[str]]:
+    """Schemas with our tables, empty, for one test at a time; made when there are too few."""
+    free: list[str] = []
+    yield free
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        for prefix in free:
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(prefix)))
+
+
+@pytest.fixture
+def prefix(postgres_dsn: str, prefixes: list[str]) -> Iterator[str]:
+    """A schema with our tables, empty, for this test alone. NOTIFY is told apart by it, too."""
+    name = prefixes.pop() if prefixes else _install(postgres_dsn)
+    yield name
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        for table in ("oban_jobs", "oban_leaders", "oban_producers", "users"):
+            connection.execute(
+                sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.Identifier(name, table))
+            )
+    prefixes.append(name)
+
+
+def _install(dsn: str) -> str:
+    name = f"oban_{uuid4().hex[:8]}"
+    engine = sync_engine(dsn, name)
+    with engine.begin() as connection:
+        upgrade(connection, prefix=name)
+        Base.metadata.create_all(connection)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+async def engine(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
+    """An async engine on psycopg that finds all tables, the test's own too, in `prefix`."""
+    engine = async_engine(postgres_dsn, prefix)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+@pytest.fixture
+def session_factory(postgres_dsn: str, prefix: str) -> Iterator[sessionmaker[Session]]:
+    """Sync sessions on psycopg."""
+    engine = sync_engine(postgres_dsn, prefix)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
+@pytest.fixture
+async def start(engine: AsyncEngine) -> AsyncIterator[StartOban]:
+    """Start instances that are stopped at the end: `oban = await start(queues={"default": 10})`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(given: Any = None, **options: Any) -> Oban:
+            options.setdefault("shutdown_grace_period", 1.0)
+            oban = Oban(engine if given is None else given, **options)
+            return await stack.enter_async_context(oban)
+
+        yield start
+
+
+@pytest.fixture(autouse=True)
+async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
+    """Prove that a test leaves no task behind, and logs no error that it does not expect.
+
+    A test that expects errors takes them away with `caplog.clear()`.
+    """
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"left behind: {left}"
+    errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not errors, [record.getMessage() for record in errors]

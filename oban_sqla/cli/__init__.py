@@ -1,0 +1,15 @@
+"""The command line, `oban-sqla` (extra `cli`)."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without the extra, say how to get it and exit with 2."""
+    try:
+        from .app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        print("the command line needs the extra: pip install 'oban-sqla[cli]'", file=sys.stderr)
+        sys.exit(2)
+    app(prog_name="oban-sqla")

@@ -1,0 +1,36 @@
+"""The groups of commands, assembled."""
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import run, schema
+
+app = typer.Typer(
+    help="Background jobs in your SQLAlchemy unit of work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(cls=run.StartCommand)(run.start)
+app.add_typer(schema.app, name="schema")
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda wanted: wanted and _say_version(),
+            is_eager=True,
+            help="Say the version and exit.",
+        ),
+    ] = False,
+) -> None: ...
+
+
+def _say_version() -> None:
+    typer.echo(f"oban-sqla {__version__}")
+    raise typer.Exit

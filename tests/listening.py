@@ -1,0 +1,53 @@
+"""Await events instead of sleeping."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import event
+
+from oban_sqla import Oban
+
+
+PATIENCE = 20.0
+
+
+class Heard:
+    """The events of one name that an instance emitted since the `with` began."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self._changed = asyncio.Event()
+
+    def add(self, oban: Oban, data: Any) -> None:
+        self.events.append(data)
+        self._changed.set()
+
+    async def wait(self, count: int = 1) -> list[Any]:
+        """The events, once there are so many of them."""
+        await self.until(lambda events: len(events) >= count)
+        return self.events
+
+    async def counted(self, count: int) -> None:
+        """Wait until the `count` of the events, such as acknowledged jobs, adds up to so many."""
+        await self.until(lambda events: sum(e.count for e in events) >= count)
+
+    async def until(self, holds: Callable[[list[Any]], bool]) -> None:
+        """Wait until something holds of the events so far."""
+        async with asyncio.timeout(PATIENCE):
+            while not holds(self.events):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@contextmanager
+def hear(target: Oban | type[Oban], name: str) -> Iterator[Heard]:
+    """Hear one kind of event: `with hear(oban, "job_stop") as stops: ...; await stops.wait(3)`."""
+    heard = Heard()
+    listener = heard.add
+    event.listen(target, name, listener)
+    try:
+        yield heard
+    finally:
+        event.remove(target, name, listener)
