@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from .app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "typer"):
+        if error.name != "typer":
             raise
         print("the command line needs the extra: pip install 'oban-sqla[cli]'", file=sys.stderr)
         sys.exit(2)

@@ -27,5 +27,5 @@ def told_in_one_line() -> Iterator[None]:
         yield
     except DBAPIError as error:
         fail(str(error.orig))
-    except (ObanError, ValueError, ModuleNotFoundError) as error:
+    except (ObanError, ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))

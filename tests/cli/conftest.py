@@ -1,0 +1,66 @@
+"""The command line, as processes of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+ROOT = Path(__file__).parents[2]
+
+Completed = subprocess.CompletedProcess[str]
+Cli = Callable[..., Completed]
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+def _call(*arguments: str, cwd: Path, dsn: str | None = None, **options: Any) -> dict[str, Any]:
+    environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
+    environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    if dsn is not None:
+        environment["OBAN_DSN"] = dsn
+    command = [sys.executable, "-m", "oban_sqla.cli", *arguments]
+    return {"args": command, "cwd": cwd, "env": environment, "text": True, **options}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run a command to its end: `cli("schema", "current", dsn=OBAN_DSN, input=...)`."""
+
+    def run(*arguments: str, **options: Any) -> Completed:
+        options = {"capture_output": True, "timeout": 60, **options}
+        return subprocess.run(**_call(*arguments, cwd=tmp_path, **options))
+
+    return run
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    """Start a command, with pipes for what it says; it is killed if the test left it running."""
+    processes = []
+
+    def spawn(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(**_call(*arguments, cwd=tmp_path, **pipes, **options))
+        processes.append(process)
+        return process
+
+    yield spawn
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def new_prefix(postgres_dsn: str) -> Iterator[str]:
+    """The name of a schema that is not there yet; dropped in the end."""
+    name = f"cli_{uuid4().hex[:8]}"
+    yield name
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        drop = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
+        connection.execute(drop)

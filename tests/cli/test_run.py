@@ -1,0 +1,290 @@
+"""`oban-sqla start`: a process that runs jobs until a signal."""
+
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.cli.conftest import Cli, Spawn
+
+WORKERS = """
+import asyncio
+import time
+
+from oban_sqla import worker
+
+
+@worker()
+class Quick:
+    async def process(self, job):
+        print("ran", job.id, flush=True)
+
+
+@worker()
+class Slow:
+    async def process(self, job):
+        print("begun", job.id, flush=True)
+        await asyncio.sleep(job.args["seconds"])
+        print("ran", job.id, flush=True)
+
+
+@worker()
+class Blocking:
+    async def process(self, job):
+        print("begun", job.id, flush=True)
+        time.sleep(job.args["seconds"])
+"""
+
+
+@pytest.fixture(autouse=True)
+def app(tmp_path: Path) -> None:
+    package = tmp_path / "app"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "workers.py").write_text(WORKERS)
+    (package / "needs.py").write_text("import no_such_dependency\n")
+    (package / "fails.py").write_text("\nraise LookupError('no settings')\n")
+    (package / "exits.py").write_text("raise SystemExit('not a module')\n")
+    (package / "broken.py").write_text("def f(:\n")
+    (package / "imports_broken.py").write_text("import app.broken\n")
+
+
+def enqueue(dsn: str, prefix: str, worker: str, seconds: float = 0) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("INSERT INTO {} (worker, args) VALUES (%s, jsonb_build_object('seconds', %s))")
+            .format(sql.Identifier(prefix, "oban_jobs")),
+            [f"app.workers.{worker}", seconds],
+        )  # fmt: skip
+
+
+def states(dsn: str, prefix: str) -> list[tuple[str, int]]:
+    with psycopg.connect(dsn) as connection:
+        query = sql.SQL("SELECT state::text, attempt FROM {} ORDER BY id")
+        table = sql.Identifier(prefix, "oban_jobs")
+        return connection.execute(query.format(table)).fetchall()
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """The next line with the text, skipping those before it."""
+    assert process.stdout is not None
+    before = []
+    for line in process.stdout:
+        if text in line:
+            return line
+        before.append(line)
+    raise AssertionError(f"no {text!r} in: {''.join(before)}")
+
+
+def end(process: "subprocess.Popen[str]") -> str:
+    return process.communicate(timeout=30)[0]
+
+
+def at(dsn: str, prefix: str) -> list[str]:
+    return ["--import", "app.workers", "--queues", "default:5", "--dsn", dsn, "--prefix", prefix]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_runs_jobs_until_a_signal(
+    spawn: Spawn, postgres_dsn: str, prefix: str, number: signal.Signals
+) -> None:
+    enqueue(postgres_dsn, prefix, "Quick")
+    enqueue(postgres_dsn, prefix, "Slow", 0.5)
+    process = spawn("start", *at(postgres_dsn, prefix), "--node", "n1")
+    wait_for(process, "begun 2")
+    process.send_signal(number)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert f"{number.name}: stopping" in said
+    assert "ran 2" in said  # it was waited for
+    assert states(postgres_dsn, prefix) == [("completed", 1)] * 2
+
+
+def test_what_outlives_the_grace_goes_back(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+    enqueue(postgres_dsn, prefix, "Slow", 60)
+    process = spawn("start", *at(postgres_dsn, prefix), "--grace", "0.1")
+    wait_for(process, "begun 1")
+    process.terminate()
+    said = end(process)
+    assert process.returncode == 0, said
+    assert states(postgres_dsn, prefix) == [("available", 0)]
+
+
+def test_a_second_signal_ends_it_at_once(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+    enqueue(postgres_dsn, prefix, "Slow", 60)
+    process = spawn("start", *at(postgres_dsn, prefix))
+    wait_for(process, "begun 1")
+    process.terminate()
+    wait_for(process, "stopping")
+    process.terminate()
+    said = end(process)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "a second signal: ended at once" in said
+    assert states(postgres_dsn, prefix) == [("executing", 1)]
+
+
+def test_a_worker_that_blocks_the_loop_can_be_ended(
+    spawn: Spawn, postgres_dsn: str, prefix: str
+) -> None:
+    enqueue(postgres_dsn, prefix, "Blocking", 60)
+    process = spawn("start", *at(postgres_dsn, prefix))
+    wait_for(process, "begun 1")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    said = end(process)
+    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT), said
+
+
+def test_the_dsn_from_the_environment(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+    arguments = ["--import", "app.workers", "--queues", "default:1", "--prefix", prefix]
+    process = spawn("start", *arguments, dsn=postgres_dsn)
+    wait_for(process, "runs default")
+    process.terminate()
+    end(process)
+    assert process.returncode == 0
+
+
+ORDERS = [
+    ["--embedded", "--import", "app.workers", "--queues", "default:1"],
+    ["--import", "app.workers", "--queues", "default:1", "--embedded"],
+]
+
+
+@pytest.mark.parametrize("arguments", ORDERS)
+def test_embedded_for_the_time_of_the_process(spawn: Spawn, arguments: list[str]) -> None:
+    process = spawn("start", *arguments, dsn="postgresql://localhost:1/not_this_one")
+    dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
+    wait_for(process, "runs default")
+    enqueue(dsn, "public", "Quick")
+    process.terminate()
+    said = end(process)
+    assert process.returncode == 0, said
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(dsn)
+
+
+def test_embedded_with_a_directory(spawn: Spawn) -> None:
+    with tempfile.TemporaryDirectory(prefix="oban-") as directory:
+        for form in (["--embedded", directory], [f"--embedded={directory}"]):
+            process = spawn("start", *form, "--import", "app.workers", "--queues", "idle:1")
+            dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
+            wait_for(process, "runs idle")
+            enqueue(dsn, "public", "Quick")
+            found = states(dsn, "public")
+            process.terminate()
+            said = end(process)
+            assert process.returncode == 0, said
+        assert found == [("available", 0)] * 2
+
+
+def test_embedded_is_ended_at_once_too(spawn: Spawn) -> None:
+    process = spawn("start", *ORDERS[0])
+    dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
+    enqueue(dsn, "public", "Slow", 60)
+    wait_for(process, "runs default")
+    process.terminate()
+    process.send_signal(signal.SIGINT)
+    end(process)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(dsn)
+
+
+def test_a_signal_while_it_starts(spawn: Spawn) -> None:
+    process = spawn("start", *ORDERS[0])
+    dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
+    process.terminate()
+    said = end(process)
+    assert process.returncode == 0, said
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(dsn)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("app.nothing", "can't import 'app.nothing': ModuleNotFoundError: No module named"),
+        ("app.needs", "No module named 'no_such_dependency'"),
+        ("app.needs", "app/needs.py, line 1)"),
+        ("app.fails", "can't import 'app.fails': LookupError: no settings"),
+        ("app.fails", "app/fails.py, line 2)"),
+        ("app.exits", "can't import 'app.exits': SystemExit: not a module"),
+        ("app.imports_broken", "can't import 'app.imports_broken': SyntaxError:"),
+        ("app.imports_broken", "app/broken.py, line 1)"),
+    ],
+)
+def test_a_module_that_does_not_import(cli: Cli, module: str, message: str) -> None:
+    done = cli(
+        "start", "--import", module, "--queues", "default:1", "--dsn", "postgresql://localhost:1/x"
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("queues", "message"),
+    [
+        ("default", "'default' is not a queue with its limit, like default:10"),
+        ("default:", "'default:' is not"),
+        (":10", "':10' is not"),
+        ("default:ten", "'default:ten' is not"),
+        ("default:0", "'default:0' is not"),
+        ("default:-1", "'default:-1' is not"),
+        ("a:1,,b:2", "'' is not"),
+        ("a:1,a:2", "queue 'a' is there twice"),
+    ],
+)
+def test_queues_in_another_form(cli: Cli, queues: str, message: str) -> None:
+    done = cli(
+        "start", "--import", "app.workers", "--queues", queues, "--dsn", "postgresql://localhost/x"
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_no_database_is_named(cli: Cli) -> None:
+    done = cli("start", "--import", "app.workers", "--queues", "default:1")
+    assert done.returncode == 2
+    assert "--dsn or OBAN_DSN" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        ("postgresql://localhost:1/app", "connection to server at"),
+        ("mysql://localhost/app", "PostgreSQL"),
+        ("host=localhost", "postgresql://user:password@host"),
+    ],
+)
+def test_no_such_database(cli: Cli, dsn: str, message: str) -> None:
+    done = cli("start", "--import", "app.workers", "--queues", "default:1", "--dsn", dsn)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_missing_tables(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
+    done = cli("start", *at(postgres_dsn, new_prefix))
+    assert done.returncode == 1
+    assert "oban-sqla schema upgrade" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_directory_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--import", "app.workers", "--queues", "default:1"]
+    done = cli("start", "--embedded", "file/data", *arguments)
+    assert done.returncode == 1
+    assert "file/data" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_traceback_of_a_failure(cli: Cli) -> None:
+    arguments = ["--queues", "default:1", "--dsn", "postgresql://localhost/x"]
+    done = cli("start", "--import", "app.fails", *arguments, "--log-level", "debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
