@@ -55,7 +55,10 @@ class Service:
         self._woken.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Make a pass after so many seconds at the latest."""
+        """Make a pass after so many seconds at the latest, if it runs."""
+        if self._task is None:
+            # Before the start there is a first pass to come, and after the end nothing may ring.
+            return
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._alarm is not None:
@@ -76,14 +79,14 @@ class Service:
     async def stop(self, grace: float = 5.0) -> None:
         """Let the pass that is being made end, for `grace` seconds, and stop.
 
-        It may be called twice, at once too, and before `start`.
+        It may be called twice, at once too, and before `start`; and again, if it was cancelled.
         """
         async with self._lock:
-            task, self._task = self._task, None
-            if task is not None:
+            if self._task is not None:
                 self._stopping.set()
                 self._woken.set()
-                await self._end(task, grace)
+                await self._end(self._task, grace)
+                self._task = None
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
@@ -93,8 +96,10 @@ class Service:
         await asyncio.wait([task], timeout=grace)
         if not task.done():
             self._emit("service_cancelled", ServiceCancelled(self.label, grace))
-            task.cancel()
-            await asyncio.wait([task], timeout=UNWINDING)
+            # Twice: psycopg takes the first for a wish to cancel the statement, and waits on.
+            for _ in range(2):
+                task.cancel()
+                await asyncio.wait([task], timeout=UNWINDING)
 
     async def _loop(self) -> None:
         while not self._stopping.is_set():
