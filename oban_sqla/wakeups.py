@@ -6,6 +6,7 @@ They are a short cut. NOTIFY tells the other processes, and a slow poll repairs 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,29 +58,23 @@ class _Subscription:
     deliver: Deliver
 
 
-_subscriptions: list[_Subscription] = []
+# Replaced, never changed, so that a commit reads it without the lock.
+_subscriptions: tuple[_Subscription, ...] = ()
 _lock = Lock()
 
 
 def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], None]:
     """Have `deliver` called on the running event loop; returns what ends the subscription."""
+    global _subscriptions
     subscription = _Subscription(address, prefix, asyncio.get_running_loop(), deliver)
     with _lock:
-        _subscriptions.append(subscription)
-
-    def unsubscribe() -> None:
-        with _lock:
-            if subscription in _subscriptions:
-                _subscriptions.remove(subscription)
-
-    return unsubscribe
+        _subscriptions += (subscription,)
+    return lambda: _unsubscribe(subscription)
 
 
 def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
     """Wake the subscribers at this address, from any thread; no prefix means any prefix."""
-    with _lock:
-        subscribed = list(_subscriptions)
-    for subscription in subscribed:
+    for subscription in _subscriptions:
         if subscription.address != address:
             continue
         if prefix is None or subscription.prefix == prefix:
@@ -87,6 +82,22 @@ def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
                 subscription.loop.call_soon_threadsafe(subscription.deliver, wakeup)
             except RuntimeError:
                 # Its loop is closed: it never had the chance to unsubscribe.
-                with _lock:
-                    if subscription in _subscriptions:
-                        _subscriptions.remove(subscription)
+                _unsubscribe(subscription)
+
+
+def _unsubscribe(subscription: _Subscription) -> None:
+    global _subscriptions
+    with _lock:
+        _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+
+
+def _forget_parent() -> None:
+    # A forked child has the subscriptions, but not the event loops that ran in its parent; the
+    # lock may have been held by a thread that it does not have.
+    global _subscriptions, _lock
+    _subscriptions = ()
+    _lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
