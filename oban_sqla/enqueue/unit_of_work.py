@@ -8,27 +8,50 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, TwoPhaseTransaction, event
+from sqlalchemy import Connection, Result, TwoPhaseTransaction, event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, object_session
 
 from .. import wakeups
 from ..models import Job, JobState
-from ..statements.announce import announce, announce_everything
+from ..models.state import STAGEABLE
+from ..statements.announce import announce, announce_everything, announcement
 from ..wakeups import Address, Wakeup
 
 _KEY = "oban_sqla"
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+class _Tables(NamedTuple):
+    """Where jobs went: through which connection, into which schema if that is known."""
+
+    connection: Connection
+    prefix: str | None
 
 
 @dataclass(slots=True)
 class _News:
-    """What became of jobs on one connection: since the last flush, and in the transaction."""
+    """What became of jobs in one place: in the flush that runs, and in the transaction."""
 
-    flushed: Wakeup = field(default_factory=Wakeup)
+    queues: set[str] = field(default_factory=set)
+    due_at: datetime | None = None
     total: Wakeup = field(default_factory=Wakeup)
+
+    def take_flushed(self) -> Wakeup:
+        """What the flush brought, which now counts for the transaction."""
+        flushed = Wakeup(frozenset(self.queues), self.due_at)
+        self.forget_flushed()
+        self.total |= flushed
+        return flushed
+
+    def forget_flushed(self) -> None:
+        self.queues.clear()
+        self.due_at = None
 
 
 def attach() -> None:
@@ -45,50 +68,69 @@ def detach() -> None:
             event.remove(target, name, listener)
 
 
+def renew(mapper: Any, connection: Connection, job: Job) -> None:
+    """Have the database give an id, also if it gave one before, in what was rolled back then."""
+    # The column is GENERATED ALWAYS: sending an id would break the transaction.
+    vars(job).pop("id", None)
+
+
 def collect(mapper: Any, connection: Connection, job: Job) -> None:
-    """Note a job that is being inserted or updated."""
+    """Note a job that was inserted."""
     session = object_session(job)
-    if session is None:
-        return
-    if job.state is JobState.AVAILABLE:
-        wakeup = Wakeup(queues=frozenset({job.queue}))
-    elif job.state is JobState.SCHEDULED:
-        wakeup = Wakeup(due_at=job.scheduled_at)
-    else:
-        return
-    news = _news(session).setdefault(connection, _News())
-    news.flushed |= wakeup
+    assert session is not None
+    news = _news(session, _tables(connection))
+    if job.state == JobState.AVAILABLE:
+        news.queues.add(job.queue)
+    elif job.state in STAGEABLE:
+        news.due_at = min(news.due_at or job.scheduled_at, job.scheduled_at)
+
+
+def collect_moved(mapper: Any, connection: Connection, job: Job) -> None:
+    """Note a job that was moved to another state, queue or time."""
+    attributes = inspect(job).attrs
+    if any(attributes[key].history.has_changes() for key in ("state", "queue", "scheduled_at")):
+        collect(mapper, connection, job)
 
 
 def announce_flushed(session: Session, flush_context: Any) -> None:
     """Notify of the jobs of this flush, once for each queue."""
-    for connection, news in session.info.get(_KEY, {}).items():
-        flushed, news.flushed = news.flushed, Wakeup()
-        if flushed:
-            news.total |= flushed
-            if _may_notify(connection):
-                prefix = _prefix(connection)
-                connection.execute(announce(flushed.queues or (), flushed.due_at, prefix=prefix))
+    for tables, news in session.info.get(_KEY, {}).items():
+        flushed = news.take_flushed()
+        if flushed and _may_notify(tables.connection):
+            parameters = announcement(flushed.queues or (), flushed.due_at)
+            tables.connection.execute(announce(prefix=tables.prefix), parameters)
 
 
-def announce_bulk(state: ORMExecuteState) -> None:
+def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
     """Notify of a bulk INSERT or UPDATE, which passes no flush: of every queue that runs."""
     if not (state.is_insert or state.is_update):
-        return
-    if getattr(state.statement, "table", None) != Job.__table__:
-        return
+        return None
+    if getattr(state.statement, "table", None) is not Job.__table__:
+        return None
+    # The rows first: with autocommit, whoever hears of them must find them.
+    result = state.invoke_statement()
     connection = state.session.connection(bind_arguments=state.bind_arguments)
-    _news(state.session).setdefault(connection, _News()).total = Wakeup(queues=None)
+    tables = _tables(connection, state.execution_options)
+    _news(state.session, tables).total = Wakeup(queues=None)
     if _may_notify(connection):
-        connection.execute(announce_everything(prefix=_prefix(connection)))
+        connection.execute(announce_everything(prefix=tables.prefix))
+    return result
 
 
 def wake(session: Session) -> None:
     """At the root commit, wake the instances of this process."""
     if session.in_nested_transaction():
         return
-    for connection, news in session.info.pop(_KEY, {}).items():
-        wakeups.publish(Address.of(connection.engine.url), _prefix(connection), news.total)
+    for tables, news in session.info.pop(_KEY, {}).items():
+        if news.total:
+            address = Address.of(tables.connection.engine.url)
+            wakeups.publish(address, tables.prefix, news.total)
+
+
+def forget_flushed(session: Session, transaction: SessionTransaction) -> None:
+    """After a rollback, to a savepoint too, drop what a flush that failed had noted."""
+    for news in session.info.get(_KEY, {}).values():
+        news.forget_flushed()
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
@@ -97,15 +139,16 @@ def forget(session: Session, transaction: SessionTransaction) -> None:
         session.info.pop(_KEY, None)
 
 
-def _news(session: Session) -> dict[Connection, _News]:
-    news: dict[Connection, _News] = session.info.setdefault(_KEY, {})
-    return news
+def _news(session: Session, tables: _Tables) -> _News:
+    places: dict[_Tables, _News] = session.info.setdefault(_KEY, {})
+    return places.setdefault(tables, _News())
 
 
-def _prefix(connection: Connection) -> str | None:
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    prefix: str | None = schemas.get(None)
-    return prefix
+def _tables(connection: Connection, options: Mapping[str, Any] = _NO_OPTIONS) -> _Tables:
+    for given in (options, connection.get_execution_options()):
+        if schemas := given.get("schema_translate_map"):
+            return _Tables(connection, schemas.get(None))
+    return _Tables(connection, None)
 
 
 def _may_notify(connection: Connection) -> bool:
@@ -113,11 +156,13 @@ def _may_notify(connection: Connection) -> bool:
     return not isinstance(connection.get_transaction(), TwoPhaseTransaction)
 
 
-_LISTENERS: tuple[tuple[Any, str, Callable[..., None], dict[str, bool]], ...] = (
+_LISTENERS: tuple[tuple[Any, str, Callable[..., Any], dict[str, bool]], ...] = (
+    (Job, "before_insert", renew, {"propagate": True}),
     (Job, "after_insert", collect, {"propagate": True}),
-    (Job, "after_update", collect, {"propagate": True}),
+    (Job, "after_update", collect_moved, {"propagate": True}),
     (Session, "after_flush", announce_flushed, {}),
     (Session, "do_orm_execute", announce_bulk, {}),
     (Session, "after_commit", wake, {}),
+    (Session, "after_soft_rollback", forget_flushed, {}),
     (Session, "after_transaction_end", forget, {}),
 )

@@ -7,6 +7,7 @@ that is PostgreSQL's own rule, so nothing here keeps count.
 import json
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -19,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    false,
     func,
     literal,
     select,
@@ -39,17 +41,12 @@ LONGEST_PREFIX = 63 - len(f".{SCHEDULE}")
 """PostgreSQL refuses channel names of more than 63 bytes, and that would break the transaction."""
 
 
-def announce(
-    queues: Collection[str], due_at: datetime | None = None, *, prefix: str | None = None
-) -> Executable:
-    """Announce available jobs in `queues`, and a scheduled job at `due_at`."""
-    news = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
-    if due_at is not None:
-        news.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
+@lru_cache(maxsize=64)
+def announce(*, prefix: str | None = None) -> Executable:
+    """Announce the `announcement()` that it is executed with."""
     rows = (
         func.unnest(
-            bindparam("channels", [channel for channel, _ in news], ARRAY(Text)),
-            bindparam("payloads", [payload for _, payload in news], ARRAY(Text)),
+            bindparam("channels", type_=ARRAY(Text)), bindparam("payloads", type_=ARRAY(Text))
         )
         .table_valued(column("channel", Text), column("payload", Text))
         .render_derived(name="news")
@@ -57,6 +54,18 @@ def announce(
     return notify(select(rows.c.channel, rows.c.payload), prefix)
 
 
+def announcement(queues: Collection[str], due_at: datetime | None = None) -> dict[str, list[str]]:
+    """The parameters of `announce`: available jobs in `queues`, a scheduled one at `due_at`."""
+    sent = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
+    if due_at is not None:
+        sent.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
+    return {
+        "channels": [channel for channel, _ in sent],
+        "payloads": [payload for _, payload in sent],
+    }
+
+
+@lru_cache(maxsize=64)
 def announce_everything(*, prefix: str | None = None) -> Executable:
     """Announce every queue that some node runs, when it is not known which have new jobs."""
     return notify(
@@ -87,7 +96,9 @@ def notify(news: SelectBase, prefix: str | None) -> Select[Any]:
 def schema(prefix: str | None = None) -> FromClause:
     """One row, the name of the schema that holds the tables; no row where no channel could be."""
     if prefix is not None:
-        return select(literal(prefix, Text).label("name")).subquery()
+        named = select(literal(prefix, Text).label("name"))
+        fits = len(prefix.encode()) <= LONGEST_PREFIX
+        return (named if fits else named.where(false())).subquery()
     relation = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
     namespace = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
     name = cast(namespace.c.nspname, Text)
