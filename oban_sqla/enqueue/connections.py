@@ -1,8 +1,7 @@
 """What a `conn` may be, besides a session, and how each of them runs the insert."""
 
 import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,9 +11,9 @@ from sqlalchemy import Connection, Dialect, TwoPhaseTransaction
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import make_transient, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_state
 
-from ..models import Job, JobState, validation
+from ..models import Job, validation
 from ..statements.insert import insert, record
 
 ACCEPTED = (
@@ -25,6 +24,9 @@ ACCEPTED = (
 # One parameter has to stay far below the 256 MB that a jsonb array may hold.
 MOST_ROWS = 10_000
 MOST_CHARACTERS = 16_000_000
+
+UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+"""Columns that a new row leaves NULL: a detached job could not load them."""
 
 _Row = Sequence[Any]
 
@@ -43,7 +45,8 @@ class Executes(Protocol):
 async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
     """Insert jobs with the one Core statement, through any connection."""
     refuse_unknown(conn)
-    for batch, text in _batches(jobs):
+    # All of them are encoded before any is sent, since that is where bad input shows.
+    for batch, text in list(_batches(jobs)):
         rows = await _execute(conn, text, prefix)
         for job, row in zip(batch, rows, strict=True):
             _fill(job, row)
@@ -99,10 +102,10 @@ async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) 
         result = source.fetchall()
         if inspect.isawaitable(result):
             result = await result
-    if result is None:
+    if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise TypeError(
-            f"execute() of {type(conn).__qualname__} returned no rows: it has to return them, or"
-            " something with fetchall()"
+            f"execute() of {type(conn).__qualname__} has to return the rows, or something with"
+            f" fetchall(); it returned {result!r}"
         )
     return [tuple(row.values()) if isinstance(row, Mapping) else tuple(row) for row in result]
 
@@ -124,11 +127,11 @@ def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
     records: list[str] = []
     length = 0
     for job in jobs:
-        text = json.dumps(record(job, len(batch)), allow_nan=False)
+        text = record(job, len(batch))
         if batch and (len(batch) == MOST_ROWS or length + len(text) > MOST_CHARACTERS):
             yield batch, f"[{','.join(records)}]"
             batch, records, length = [], [], 0
-            text = json.dumps(record(job, 0), allow_nan=False)
+            text = record(job, 0)
         batch.append(job)
         records.append(text)
         length += len(text)
@@ -137,12 +140,16 @@ def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
 
 
 def _fill(job: Job, row: _Row) -> None:
-    id, state, inserted_at, scheduled_at = row[:4]
-    # Inserted before, in a transaction that may have been rolled back: it is a new row now.
-    make_transient(job)
-    set_committed_value(job, "id", id)
-    set_committed_value(job, "state", JobState(state))
-    set_committed_value(job, "inserted_at", validation.instant("inserted_at", inserted_at))
-    set_committed_value(job, "scheduled_at", validation.instant("scheduled_at", scheduled_at))
+    state = instance_state(job)
+    if state.key is not None:
+        # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
+        make_transient(job)
+    values = state.dict
+    inserted_at = validation.instant("inserted_at", row[1])
+    values["id"] = row[0]
+    values["inserted_at"] = inserted_at
+    values.setdefault("scheduled_at", inserted_at)
+    for column in UNSET:
+        values.setdefault(column, None)
     # The row exists: adding the job to a session must not insert it again.
     make_transient_to_detached(job)

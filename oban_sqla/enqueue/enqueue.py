@@ -6,11 +6,14 @@ from typing import TypeAlias
 import psycopg
 from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session, make_transient, scoped_session
 
 from .. import instances
-from ..models import Job
+from ..models import Job, JobState
+from ..statements.insert import FIELDS
 from .connections import Executes, insert_through
+
+_NEW = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 
 Conn: TypeAlias = (
     AsyncSession
@@ -36,17 +39,23 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     `inserted_at` afterwards, and is detached. `prefix` is the schema of the tables, unless the
     connection has a `schema_translate_map` of its own.
 
+    A job that was enqueued before is a new row: what it was enqueued in may have been rolled back.
+
     `TypeError` for what is not a job, and for a `conn` of another kind; `ValueError` for a job
-    given twice, or one that a session has already.
+    given twice, one that a session has already, and one that is past its start.
     """
-    _check(jobs)
-    if isinstance(conn, AsyncSession | async_scoped_session | Session | scoped_session):
-        conn.add_all(jobs)
+    session = _session(conn)
+    for job in jobs:
+        _check(job, session)
+    if len({id(job) for job in jobs}) < len(jobs):
+        raise ValueError("the same job was given twice; make one with new() for each")
+    if session is None:
+        await insert_through(conn, jobs, prefix)
         return
     for job in jobs:
-        if inspect(job).session is not None:
-            raise ValueError(f"{job!r} is in a session already, which will insert it")
-    await insert_through(conn, jobs, prefix)
+        if inspect(job).detached:
+            make_transient(job)
+    session.add_all(jobs)
 
 
 async def enqueue_by_name(jobs: Sequence[Job], conn: Conn | None, name: str) -> None:
@@ -69,11 +78,24 @@ def gather(jobs: Iterable[Job | Iterable[Job]]) -> list[Job]:
     return gathered
 
 
-def _check(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if not isinstance(job, Job):
-            raise TypeError(
-                f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}"
-            )
-    if len({id(job) for job in jobs}) < len(jobs):
-        raise ValueError("the same job was given twice; make one with new() for each")
+def _session(conn: object) -> Session | None:
+    if isinstance(conn, async_scoped_session | scoped_session):
+        conn = conn()
+    if isinstance(conn, AsyncSession):
+        conn = conn.sync_session
+    return conn if isinstance(conn, Session) else None
+
+
+def _check(job: object, session: Session | None) -> None:
+    if not isinstance(job, Job):
+        raise TypeError(f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}")
+    state = inspect(job)
+    if state.session is not None and not (state.pending and state.session is session):
+        raise ValueError(f"{job!r} is in a session already, which inserts it")
+    if expired := [field for field in FIELDS if field not in state.dict]:
+        raise ValueError(
+            f"{job!r} can't be enqueued again: its {', '.join(expired)} expired with the session it"
+            " was in; make another with new()"
+        )
+    if job.state not in _NEW:
+        raise ValueError(f"{job!r} is past its start; make another with new()")

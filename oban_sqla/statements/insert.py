@@ -1,6 +1,7 @@
 """Insert any number of jobs, and announce them, in one statement with one parameter."""
 
-from datetime import datetime
+import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,16 +23,22 @@ from sqlalchemy import (
 )
 from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm.attributes import instance_state
 
-from ..models import Job, JobState
+from ..models import Job, JobState, validation
 from ..models.types import job_state
 from .announce import SCHEDULE, notify, queue_news
 from .states import constant
 
+FIELDS = ("state", "queue", "worker", "max_attempts", "priority", "args", "meta", "tags")
+"""What a job has to hold to be inserted; `scheduled_at` is now, if it holds none."""
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 
 @lru_cache(maxsize=64)
 def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, an array of `record()`; returns id, state, inserted_at and scheduled_at.
+    """Insert the `jobs`, a JSON array of `record()`s; returns the id and `inserted_at` of each.
 
     The rows come in the order of the jobs: identity values are drawn after the ORDER BY, which
     PostgreSQL guarantees for INSERT ... SELECT, and the outer SELECT sorts by them.
@@ -57,60 +64,51 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     inserted = (
         insert_into(Job)
         .from_select(
-            [
-                "state",
-                "queue",
-                "worker",
-                "max_attempts",
-                "priority",
-                "args",
-                "meta",
-                "tags",
-                "scheduled_at",
-            ],
+            [*FIELDS, "scheduled_at"],
             select(
                 cast(record.state, job_state),
-                record.queue,
-                record.worker,
-                record.max_attempts,
-                record.priority,
-                record.args,
-                record.meta,
-                record.tags,
+                *(record[field] for field in FIELDS[1:]),
                 func.coalesce(record.scheduled_at, now),
             ).order_by(record.n),
             include_defaults=False,
         )
-        .returning(Job.id, Job.state, Job.queue, Job.inserted_at, Job.scheduled_at)
+        .returning(Job.id, Job.inserted_at, Job.state, Job.queue, Job.scheduled_at)
         .cte("inserted")
     )
-    columns: list[Any] = [
-        inserted.c.id,
-        inserted.c.state,
-        inserted.c.inserted_at,
-        inserted.c.scheduled_at,
-    ]
+    columns: list[Any] = [inserted.c.id, inserted.c.inserted_at]
     if announced:
         sent = _news(inserted, prefix).subquery()
         columns.append(select(func.count()).select_from(sent).scalar_subquery())
     return select(*columns).order_by(inserted.c.id)
 
 
-def record(job: Job, n: int) -> dict[str, Any]:
-    """A job as the `n`-th element of the parameter `jobs`, which is a JSON array as text."""
-    at: datetime | None = job.scheduled_at
-    return {
-        "n": n,
-        "state": job.state,
-        "queue": job.queue,
-        "worker": job.worker,
-        "max_attempts": job.max_attempts,
-        "priority": job.priority,
-        "args": job.args,
-        "meta": job.meta,
-        "tags": job.tags,
-        "scheduled_at": None if at is None else at.replace(tzinfo=None).isoformat(),
-    }
+def record(job: Job, n: int) -> str:
+    """A job as the `n`-th element of the parameter `jobs`.
+
+    `ValueError` or `TypeError` for what was put into its args, meta or tags since they were
+    checked, and can't be stored.
+    """
+    values = instance_state(job).dict
+    fields: dict[str, Any] = {key: values[key] for key in FIELDS}
+    at = values.get("scheduled_at")
+    fields["n"] = n
+    fields["scheduled_at"] = None if at is None else at.replace(tzinfo=None).isoformat()
+    if fields["tags"]:
+        validation.tag_list(fields["tags"])
+    try:
+        text = _encode(fields)
+    except (TypeError, ValueError, RecursionError):
+        _check_again(values)
+        raise
+    # JSON has an escape for what PostgreSQL can't store: a NUL character, half a surrogate pair.
+    if "\\u0000" in text or "\\ud" in text:
+        _check_again(values)
+    return text
+
+
+def _check_again(values: Mapping[str, Any]) -> None:
+    for field in ("args", "meta"):
+        validation.json_object(field, values[field])
 
 
 def _news(inserted: CTE, prefix: str | None) -> SelectBase:
