@@ -1,0 +1,88 @@
+"""What others see: a second connection, and one that listens."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+
+class Observer:
+    """Another connection: it sees what is committed, and nothing else."""
+
+    def __init__(self, connection: psycopg.AsyncConnection, prefix: str) -> None:
+        self._connection = connection
+        self._prefix = prefix
+
+    async def jobs(self) -> list[dict[str, Any]]:
+        """The rows of `oban_jobs` in the order of their ids."""
+        return await self._rows("SELECT * FROM {} ORDER BY id", "oban_jobs")
+
+    async def args(self) -> list[Any]:
+        """The arguments of the jobs in the order of their ids."""
+        return [job["args"] for job in await self.jobs()]
+
+    async def users(self) -> list[str]:
+        """The names of the users."""
+        return [user["name"] for user in await self._rows("SELECT * FROM {} ORDER BY id", "users")]
+
+    async def _rows(self, query: str, table: str) -> list[dict[str, Any]]:
+        statement = sql.SQL(query).format(sql.Identifier(self._prefix, table))
+        return await (await self._connection.execute(statement)).fetchall()
+
+
+class Listener:
+    """A connection that listens to the two channels of one schema."""
+
+    def __init__(self, connection: psycopg.AsyncConnection, prefix: str) -> None:
+        self._connection = connection
+        self._prefix = prefix
+
+    async def start(self) -> None:
+        for channel in ("oban_insert", "oban_schedule", "fence"):
+            await self._listen(f"{self._prefix}.{channel}")
+
+    async def heard(self) -> list[tuple[str, Any]]:
+        """All that was notified so far: (channel without the schema, payload).
+
+        PostgreSQL delivers in the order of the commits, so a last notification is the fence.
+        """
+        fence = uuid4().hex
+        await self._connection.execute("SELECT pg_notify(%s, %s)", [f"{self._prefix}.fence", fence])
+        news = []
+        async for notification in self._connection.notifies(timeout=20.0):
+            schema, _, channel = notification.channel.rpartition(".")
+            assert schema == self._prefix
+            if notification.payload == fence:
+                return news
+            if channel != "fence":
+                news.append((channel, json.loads(notification.payload)))
+        raise AssertionError("the fence was not heard")
+
+    async def _listen(self, channel: str) -> None:
+        await self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+
+@pytest.fixture
+async def connection(postgres_dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    """A connection in autocommit, for looking and listening."""
+    async with await psycopg.AsyncConnection.connect(
+        postgres_dsn, autocommit=True, row_factory=dict_row
+    ) as connection:
+        yield connection
+
+
+@pytest.fixture
+def observer(connection: psycopg.AsyncConnection, prefix: str) -> Observer:
+    return Observer(connection, prefix)
+
+
+@pytest.fixture
+async def listener(connection: psycopg.AsyncConnection, prefix: str) -> Listener:
+    listener = Listener(connection, prefix)
+    await listener.start()
+    return listener

@@ -1,0 +1,753 @@
+"""One conformance class, run for each kind of `conn`; then what only some of them can do."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import create_engine, event, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError, StatementError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from oban_sqla import Job, JobState, Oban, Worker
+from oban_sqla.enqueue import connections
+from oban_sqla.enqueue.enqueue import enqueue
+from tests.databases import User
+from tests.enqueue.conftest import Listener, Observer
+from tests.enqueue.ways import WAYS, SessionWay, Way, ending_badly, opened
+from tests.factories import JobFactory
+
+SOON = datetime(2040, 5, 17, 8, 30, 15, 123456, tzinfo=UTC)
+LATER = SOON + timedelta(days=1)
+
+
+class Send(Worker, name="tests.Send", queue="mailers", max_attempts=7, priority=3, tags=["b", "a"]):
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture
+def oban(engine: AsyncEngine) -> Oban:
+    """An instance that was never started; it knows the schema."""
+    return Oban(engine)
+
+
+@pytest.fixture
+async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
+    async with opened(request.param, postgres_dsn, prefix) as way:
+        yield way
+
+
+@pytest.fixture
+def insert_user(prefix: str) -> str:
+    return f"INSERT INTO {prefix}.users (name) VALUES ('ann')"
+
+
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+class TestEveryConn:
+    async def test_a_job_exists_once_its_transaction_committed(
+        self, way: Way, oban: Oban, observer: Observer, insert_user: str
+    ) -> None:
+        await way.run(insert_user)
+        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await way.flush()
+        assert await observer.args() == []
+        await way.commit()
+        assert await observer.args() == [{"n": 1}]
+        assert await observer.users() == ["ann"]
+
+    async def test_a_job_is_rolled_back_with_the_users_rows(
+        self, way: Way, oban: Oban, observer: Observer, insert_user: str
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await way.run(insert_user)
+        await way.flush()
+        await way.rollback()
+        await way.commit()
+        assert await observer.args() == []
+        assert await observer.users() == []
+
+    async def test_a_job_of_a_released_savepoint_stays(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        async with way.savepoint():
+            await oban.enqueue(Send.new({"n": 2}), conn=way.conn)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 2}]
+
+    async def test_a_job_of_a_rolled_back_savepoint_goes(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        async with ending_badly(way.savepoint()):
+            await oban.enqueue(Send.new({"n": 2}), conn=way.conn)
+            await way.flush()
+        await oban.enqueue(Send.new({"n": 3}), conn=way.conn)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 3}]
+
+    async def test_a_job_has_the_values_of_its_row(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await way.flush()
+        values = {name: getattr(job, name) for name in Job.__table__.columns.keys()}  # noqa: SIM118
+        await way.commit()
+        [row] = await observer.jobs()
+        assert values["inserted_at"] == values["scheduled_at"]
+        assert values["inserted_at"].tzinfo is UTC
+        for instant in ("inserted_at", "scheduled_at"):
+            values[instant] = values[instant].replace(tzinfo=None)
+        assert values == row
+        assert row["state"] == "available"
+        assert isinstance(values["state"], JobState)
+        assert row["priority"] == 3
+        assert row["max_attempts"] == 7
+        assert row["tags"] == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            pytest.param(SOON, id="UTC"),
+            pytest.param(SOON.replace(tzinfo=None), id="naive"),
+            pytest.param(SOON.astimezone(timezone(timedelta(hours=5, minutes=45))), id="Kathmandu"),
+        ],
+    )
+    async def test_a_scheduled_job_is_due_at_its_instant_in_utc(
+        self, way: Way, oban: Oban, observer: Observer, given: datetime
+    ) -> None:
+        job = await oban.enqueue(Send.new(scheduled_at=given), conn=way.conn)
+        await way.flush()
+        assert job.scheduled_at == SOON
+        assert job.scheduled_at.utcoffset() == timedelta(0)
+        assert job.state is JobState.SCHEDULED
+        await way.commit()
+        [row] = await observer.jobs()
+        assert row["scheduled_at"] == SOON.replace(tzinfo=None)
+        assert row["state"] == "scheduled"
+
+    async def test_anything_that_json_and_text_can_hold_arrives_unchanged(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        nasty = "'; DROP TABLE oban_jobs; -- %s %(jobs)s {} \\ \\u0000 \" $$ \n\t ÄÖ 漢字 🦜"
+        args = {nasty: [nasty, None, True, 1.5, -(2**70), {"": []}]}
+        options: Any = {"queue": nasty, "tags": ["a,b", '"{}"', "it's \\"], "meta": {"x": nasty}}
+        await oban.enqueue(Send.new(args, **options), conn=way.conn)
+        await way.commit()
+        [row] = await observer.jobs()
+        assert row["args"] == args
+        assert row["meta"] == {"x": nasty}
+        assert row["queue"] == nasty
+        assert row["tags"] == sorted(options["tags"])
+
+    async def test_many_jobs_get_ids_in_their_order(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        jobs = [Send.new({"n": n}, priority=n % 10) for n in range(1000)]
+        assert await oban.enqueue_many(jobs, conn=way.conn) == jobs
+        await way.flush()
+        ids = [job.id for job in jobs]
+        assert ids == sorted(set(ids))
+        await way.commit()
+        rows = await observer.jobs()
+        assert [(row["id"], row["args"]) for row in rows] == [
+            (id, {"n": n}) for n, id in enumerate(ids)
+        ]
+
+    async def test_no_jobs_are_fine(self, way: Way, oban: Oban, observer: Observer) -> None:
+        assert await oban.enqueue_many(conn=way.conn) == []
+        assert await oban.enqueue_many([], conn=way.conn) == []
+        await way.commit()
+        assert await observer.args() == []
+
+    async def test_jobs_are_given_one_by_one_in_iterables_or_both(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        more = (Send.new({"n": n}) for n in (2, 3))
+        await oban.enqueue_many(Send.new({"n": 1}), more, conn=way.conn)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+    async def test_a_job_can_be_enqueued_again_after_a_rollback(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        jobs = [Send.new({"n": 1}), Send.new({"n": 2}, scheduled_at=SOON)]
+        for _ in range(2):
+            await oban.enqueue_many(jobs, conn=way.conn)
+            await way.flush()
+            await way.rollback()
+        async with ending_badly(way.savepoint()):
+            await oban.enqueue_many(jobs, conn=way.conn)
+            await way.flush()
+        await oban.enqueue_many(jobs, conn=way.conn)
+        await way.flush()
+        ids = [job.id for job in jobs]
+        await way.commit()
+        rows = await observer.jobs()
+        assert [row["id"] for row in rows] == ids
+        assert [row["args"] for row in rows] == [{"n": 1}, {"n": 2}]
+        assert [row["state"] for row in rows] == ["available", "scheduled"]
+
+    async def test_the_queues_and_the_earliest_due_time_are_notified_once_at_commit(
+        self, way: Way, oban: Oban, listener: Listener
+    ) -> None:
+        for queue in ("b", "a", "b"):
+            await oban.enqueue(Send.new(queue=queue), conn=way.conn)
+        await oban.enqueue_many(
+            [Send.new(queue="c", scheduled_at=at) for at in (LATER, SOON, LATER)], conn=way.conn
+        )
+        await way.flush()
+        assert await listener.heard() == []
+        await way.commit()
+        news = await listener.heard()
+        assert sorted(news, key=str) == [
+            ("oban_insert", {"queue": "a"}),
+            ("oban_insert", {"queue": "b"}),
+            ("oban_schedule", {"at": "2040-05-17T08:30:15.123456+00:00"}),
+        ]
+
+    async def test_what_is_rolled_back_is_not_notified(
+        self, way: Way, oban: Oban, listener: Listener
+    ) -> None:
+        async with ending_badly(way.savepoint()):
+            await oban.enqueue(Send.new(queue="inner"), conn=way.conn)
+            await oban.enqueue(Send.new(scheduled_at=SOON), conn=way.conn)
+            await way.flush()
+        await oban.enqueue(Send.new(queue="outer"), conn=way.conn)
+        await way.commit()
+        await oban.enqueue(Send.new(queue="other"), conn=way.conn)
+        await way.flush()
+        await way.rollback()
+        assert await listener.heard() == [("oban_insert", {"queue": "outer"})]
+
+    async def test_wrong_jobs_are_refused_before_anything_is_sent(
+        self, way: Way, oban: Oban, observer: Observer, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
+        job = Send.new({"n": 1})
+        async with sessions() as session:
+            taken = Send.new({"n": 2})
+            session.add(taken)
+            running = JobFactory(executing=True)
+            for jobs, error, message in [
+                ([job, job], ValueError, "the same job was given twice"),
+                ([job, taken], ValueError, "is in a session already"),
+                ([job, running], ValueError, "past its start"),
+                ([job, Send], TypeError, "can only enqueue a Job"),
+                ([job, None], TypeError, "can only enqueue a Job"),
+                ("job", TypeError, "can only enqueue a Job"),
+            ]:
+                with pytest.raises(error, match=message):
+                    await oban.enqueue_many(jobs, conn=way.conn)
+        await oban.enqueue(job, conn=way.conn)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_what_was_made_bad_after_new_spoils_at_most_a_savepoint(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        for bad in ("\x00", "\ud800", float("nan"), object()):
+            job = Send.new({"n": 2, "list": ["fine 🦜"]})
+            job.args["list"].append(bad)
+            if isinstance(way, SessionWay):
+                # A flush that fails rolls back what it is in.
+                async with way.savepoint():
+                    await oban.enqueue(job, conn=way.conn)
+                    with pytest.raises((StatementError, TypeError, ValueError)):
+                        await way.flush()
+            else:
+                with pytest.raises((TypeError, ValueError), match=r"args\['list'\]\[1\]"):
+                    await oban.enqueue(job, conn=way.conn)
+        await oban.enqueue(Send.new({"n": 3}), conn=way.conn)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 3}]
+
+
+NOT_SESSIONS = [name for name in WAYS if "ession" not in name]
+
+
+@pytest.mark.parametrize("way", NOT_SESSIONS, indirect=True)
+class TestEveryConnection:
+    """What is no session inserts at once, and its jobs are detached."""
+
+    async def test_a_job_that_is_added_to_a_session_later_is_not_inserted_again(
+        self,
+        way: Way,
+        oban: Oban,
+        observer: Observer,
+        sessions: async_sessionmaker[AsyncSession],
+    ) -> None:
+        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await way.commit()
+        async with sessions.begin() as session:
+            session.add(job)
+            job.tags = ["changed"]
+        [row] = await observer.jobs()
+        assert row["tags"] == ["changed"]
+        async with sessions() as session:
+            assert (await session.get(Job, job.id)).args == {"n": 1}
+
+    async def test_a_job_that_was_rolled_back_can_be_enqueued_through_a_session(
+        self,
+        way: Way,
+        oban: Oban,
+        observer: Observer,
+        sessions: async_sessionmaker[AsyncSession],
+    ) -> None:
+        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await way.rollback()
+        async with sessions.begin() as session:
+            await oban.enqueue(job, conn=session)
+        assert await observer.args() == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "AsyncSession-psycopg",
+        "AsyncConnection-psycopg",
+        "Connection-psycopg",
+        "psycopg.AsyncConnection",
+        "foreign-rows",
+    ],
+    indirect=True,
+)
+async def test_twenty_thousand_jobs_get_ids_in_their_order(
+    way: Way, oban: Oban, observer: Observer
+) -> None:
+    jobs = [Send.new({"n": n}) for n in range(20_000)]
+    await oban.enqueue_many(jobs, conn=way.conn)
+    await way.flush()
+    ids = [job.id for job in jobs]
+    await way.commit()
+    rows = await observer.jobs()
+    assert [row["id"] for row in rows] == ids
+    assert [row["args"]["n"] for row in rows] == list(range(20_000))
+
+
+async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
+    oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_ROWS", 2)
+    jobs = [Send.new({"n": n}) for n in range(5)]
+    jobs[4].args["bad"] = float("inf")
+    async with engine.begin() as connection:
+        with pytest.raises(ValueError, match=r"args\['bad'\]"):
+            await oban.enqueue_many(jobs, conn=connection)
+    assert await observer.args() == []
+
+
+async def test_batches_are_bounded_in_rows_and_in_length(
+    oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_ROWS", 3)
+    monkeypatch.setattr(connections, "MOST_CHARACTERS", 1000)
+    jobs = [Send.new({"n": n, "text": "x" * (2000 if n == 5 else 1)}) for n in range(9)]
+    sent: list[str] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    async with engine.begin() as connection:
+        await oban.enqueue_many(jobs, conn=connection)
+    assert len(sent) == 4  # jobs 0 to 2, 3 and 4, 5 alone, 6 to 8
+    assert [args["n"] for args in await observer.args()] == list(range(9))
+
+
+class TestJoinedTransactions:
+    """A session bound to a connection whose transaction somebody else began, and ends."""
+
+    @pytest.mark.parametrize(
+        "mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
+    )
+    async def test_a_joined_session_leaves_the_end_to_the_outer_transaction(
+        self, oban: Oban, engine: AsyncEngine, observer: Observer, listener: Listener, mode: Any
+    ) -> None:
+        async with engine.connect() as connection:
+            for commit in (False, True):
+                outer = await connection.begin()
+                async with AsyncSession(connection, join_transaction_mode=mode) as session:
+                    await oban.enqueue(Send.new({"commit": commit}), conn=session)
+                    await session.flush()
+                    if mode != "control_fully":
+                        await session.commit()
+                    assert await observer.args() == []
+                    assert await listener.heard() == []
+                    if commit:
+                        await outer.commit()
+                    else:
+                        await outer.rollback()
+        assert await observer.args() == [{"commit": True}]
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})]
+
+    async def test_a_sync_session_joins_as_well(
+        self, oban: Oban, session_factory: sessionmaker[Session], observer: Observer
+    ) -> None:
+        engine = session_factory.kw["bind"]
+        with engine.connect() as connection:
+            outer = connection.begin()
+            with Session(connection) as session:
+                await oban.enqueue(Send.new({"n": 1}), conn=session)
+                session.commit()
+            outer.rollback()
+            with connection.begin(), Session(connection) as session:
+                await oban.enqueue(Send.new({"n": 2}), conn=session)
+                session.commit()
+        assert await observer.args() == [{"n": 2}]
+
+    async def test_a_session_and_its_connection_share_the_transaction(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession], observer: Observer
+    ) -> None:
+        async with sessions() as session:
+            connection = await session.connection()
+            driver = (await connection.get_raw_connection()).driver_connection
+            await oban.enqueue(Send.new({"n": 1}), conn=connection)
+            await oban.enqueue(Send.new({"n": 2}), conn=driver)
+            await oban.enqueue(Send.new({"n": 3}), conn=session)
+            await session.flush()
+            assert await observer.args() == []
+            await session.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+async def test_another_threads_session(
+    session_factory: sessionmaker[Session], observer: Observer
+) -> None:
+    def work() -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        with session_factory.begin() as session:
+            session.add(User(name="ann"))
+            session.add(Send.new({"n": 1}))
+            asyncio.run(Send.enqueue({"n": 2}, conn=session))
+
+    await asyncio.to_thread(work)
+    assert await observer.args() == [{"n": 1}, {"n": 2}]
+    assert await observer.users() == ["ann"]
+
+
+class TestAutocommit:
+    """With autocommit each statement is a transaction, and so is each enqueueing."""
+
+    async def test_psycopg(
+        self, oban: Oban, postgres_dsn: str, observer: Observer, listener: Listener
+    ) -> None:
+        async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as conn:
+            await oban.enqueue(Send.new({"n": 1}), conn=conn)
+            assert await observer.args() == [{"n": 1}]
+            async with ending_badly(conn.transaction()):
+                await oban.enqueue(Send.new({"n": 2}), conn=conn)
+            async with conn.transaction():
+                await oban.enqueue(Send.new({"n": 3}), conn=conn)
+        assert await observer.args() == [{"n": 1}, {"n": 3}]
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
+
+    async def test_sqlalchemy(
+        self, oban: Oban, engine: AsyncEngine, observer: Observer, listener: Listener
+    ) -> None:
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with autocommit.connect() as connection:
+            await oban.enqueue(Send.new({"n": 1}), conn=connection)
+            assert await observer.args() == [{"n": 1}]
+        async with AsyncSession(autocommit) as session:
+            await oban.enqueue(Send.new({"n": 2}), conn=session)
+            await session.flush()
+            assert await observer.args() == [{"n": 1}, {"n": 2}]
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
+
+
+class TestOwnTransaction:
+    """Without `conn` the instance uses a transaction of its own."""
+
+    async def test_jobs_are_committed(
+        self, oban: Oban, observer: Observer, listener: Listener
+    ) -> None:
+        job = await oban.enqueue(Send.new({"n": 1}))
+        assert await observer.args() == [{"n": 1}]
+        first, second = await oban.enqueue_many(Send.new({"n": 2}), Send.new({"n": 3}))
+        assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
+        assert job.id < first.id < second.id
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
+
+    async def test_all_of_them_or_none(
+        self, oban: Oban, observer: Observer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connections, "MOST_ROWS", 1)
+        jobs = [Send.new({"n": n}) for n in range(3)]
+        # The validators have let it pass, so that only the database refuses it.
+        vars(jobs[2])["max_attempts"] = 0
+        with pytest.raises(Exception, match="positive_max_attempts"):
+            await oban.enqueue_many(jobs)
+        assert await observer.args() == []
+
+    async def test_no_jobs_need_no_connection(self, oban: Oban) -> None:
+        assert await Oban("postgresql://nobody@nowhere.invalid/none").enqueue_many() == []
+
+    async def test_the_worker_finds_the_instance(self, oban: Oban, observer: Observer) -> None:
+        await Send.enqueue({"n": 1})
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_the_pools_connection_of_psycopg(self, oban: Oban, observer: Observer) -> None:
+        async with oban.connection() as conn:
+            async with ending_badly(conn.transaction()):
+                await oban.enqueue(Send.new({"n": 1}), conn=conn)
+            async with conn.transaction():
+                await oban.enqueue(Send.new({"n": 2}), conn=conn)
+        assert await observer.args() == [{"n": 2}]
+
+
+class TestPrefix:
+    """Which schema the job goes to."""
+
+    async def test_the_search_path_decides_when_nothing_else_does(
+        self, postgres_dsn: str, prefix: str, observer: Observer, listener: Listener
+    ) -> None:
+        options = f"-csearch_path={prefix}"
+        async with await psycopg.AsyncConnection.connect(postgres_dsn, options=options) as conn:
+            await enqueue([Send.new({"n": 1})], conn)
+        url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
+        engine = create_engine(url, connect_args={"options": options})
+        with engine.begin() as connection:
+            await enqueue([Send.new({"n": 2})], connection)
+        with Session(engine) as session, session.begin():
+            session.add(Send.new({"n": 3}))
+        engine.dispose()
+        assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 3
+
+    async def test_the_instances_prefix_holds_for_a_connection_without_one(
+        self, postgres_dsn: str, prefix: str, observer: Observer, listener: Listener
+    ) -> None:
+        url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
+        oban = Oban(url, prefix=prefix)
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            await oban.enqueue(Send.new({"n": 1}), conn=connection)
+            await Send.enqueue({"n": 2}, conn=connection)
+        async with await psycopg.AsyncConnection.connect(postgres_dsn) as conn:
+            await Send.enqueue({"n": 3}, conn=conn)
+        engine.dispose()
+        assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
+        assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
+
+    async def test_the_connections_own_translation_comes_first(
+        self, engine: AsyncEngine, observer: Observer
+    ) -> None:
+        oban = Oban(engine, prefix="elsewhere")
+        async with engine.begin() as connection:
+            await oban.enqueue(Send.new({"n": 1}), conn=connection)
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_a_name_that_needs_quotes(
+        self, connection: psycopg.AsyncConnection, postgres_dsn: str, prefix: str
+    ) -> None:
+        # Longer than a channel's name may be with Oban's suffix: the jobs are there, unannounced.
+        name = f'a "b" %s :c {"x" * 50}'
+        await connection.execute(
+            sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (prefix, name)))
+        )
+        try:
+            url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
+            engine = create_engine(url, execution_options={"schema_translate_map": {None: name}})
+            with Session(engine) as session, session.begin():
+                session.add(Send.new({"n": 1}))
+                session.flush()
+                session.execute(Job.__table__.insert(), [{"worker": "tests.Send"}])
+                await enqueue([Send.new({"n": 2})], session.connection())
+            async with await psycopg.AsyncConnection.connect(postgres_dsn) as conn:
+                await enqueue([Send.new({"n": 3})], conn, prefix=name)
+            engine.dispose()
+            rows = await Observer(connection, name).args()
+            assert rows == [{"n": 1}, {}, {"n": 2}, {"n": 3}]
+        finally:
+            await connection.execute(
+                sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (name, prefix)))
+            )
+
+
+class TestWrongConn:
+    """What is no connection is refused with the list of what is accepted."""
+
+    async def test_types(
+        self,
+        oban: Oban,
+        engine: AsyncEngine,
+        sessions: async_sessionmaker[AsyncSession],
+        session_factory: sessionmaker[Session],
+        observer: Observer,
+    ) -> None:
+        url = engine.url
+        async with sessions() as session, session.begin() as transaction:
+            for wrong in (
+                engine,
+                engine.sync_engine,
+                url,
+                sessions,
+                session_factory,
+                transaction,
+                oban,
+                "postgresql://",
+                0,
+                False,
+                [],
+                object(),
+                Session,
+                AsyncSession,
+                psycopg.Connection,
+                _WithoutExecute(),
+            ):
+                kind = type(wrong)
+                with pytest.raises(TypeError, match="conn must be an AsyncSession, ") as raised:
+                    await oban.enqueue(Send.new({"n": 1}), conn=wrong)
+                assert f"got {kind.__module__}.{kind.__qualname__}" in str(raised.value)
+                with pytest.raises(TypeError, match="conn must be"):
+                    await oban.enqueue_many(conn=wrong)
+            await oban.enqueue(Send.new({"n": 2}), conn=session)
+        assert await observer.args() == [{"n": 2}]
+
+    async def test_asyncpg_is_refused_before_it_breaks_the_transaction(
+        self, oban: Oban, postgres_dsn: str, observer: Observer
+    ) -> None:
+        connection = await asyncpg.connect(postgres_dsn)
+        transaction = connection.transaction()
+        await transaction.start()
+        with pytest.raises(TypeError, match=r"conn must be .* got asyncpg\.connection\.Connection"):
+            await oban.enqueue(Send.new(), conn=connection)
+        assert await connection.fetchval("SELECT 1") == 1
+        await transaction.rollback()
+        await connection.close()
+
+    async def test_an_execute_without_rows(self, oban: Oban) -> None:
+        class Silent:
+            def __init__(self, result: object) -> None:
+                self.result = result
+
+            def execute(self, sql: object, params: object) -> object:
+                return self.result
+
+        for result in (None, "INSERT 0 1", 1):
+            with pytest.raises(TypeError, match=r"execute\(\) of .*Silent has to return the rows"):
+                await oban.enqueue(Send.new(), conn=Silent(result))
+
+
+class _WithoutExecute:
+    """As a connection of psycopg2, which only has cursors."""
+
+    def cursor(self) -> None: ...
+
+
+class TestTheJobAfterwards:
+    """What a user of SQLAlchemy finds in his session."""
+
+    async def test_a_session_sends_nothing_until_it_flushes(
+        self, oban: Oban, engine: AsyncEngine
+    ) -> None:
+        async with AsyncSession(engine) as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            assert job in session.new
+            assert job.id is None
+            assert engine.pool.checkedout() == 0
+
+    async def test_session_add_is_the_same(
+        self, sessions: async_sessionmaker[AsyncSession], observer: Observer
+    ) -> None:
+        async with sessions.begin() as session:
+            session.add(Send.new({"n": 1}))
+            await Send.enqueue({"n": 2}, conn=session)
+        assert await observer.args() == [{"n": 1}, {"n": 2}]
+
+    async def test_adding_and_enqueueing_a_pending_job_inserts_it_once(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession], observer: Observer
+    ) -> None:
+        async with sessions.begin() as session:
+            job = Send.new({"n": 1})
+            session.add(job)
+            await oban.enqueue(job, conn=session)
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_a_job_that_the_session_has_inserted_is_not_enqueued_again(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
+        async with sessions.begin() as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            await session.flush()
+            with pytest.raises(ValueError, match="is in a session already"):
+                await oban.enqueue(job, conn=session)
+
+    async def test_the_job_is_in_the_identity_map(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
+        async with sessions.begin() as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            await session.flush()
+            assert await session.get(Job, job.id) is job
+
+    async def test_without_expire_on_commit_the_id_is_read_without_a_statement(
+        self, engine: AsyncEngine, oban: Oban
+    ) -> None:
+        sent: list[str] = []
+        event.listen(
+            engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2])
+        )
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            await session.commit()
+            assert len(sent) == 2, "the INSERT, with all that the server generates, and the NOTIFY"
+            assert isinstance(job.id, int)
+            assert job.state is JobState.AVAILABLE
+            assert job.inserted_at <= job.scheduled_at
+            assert job.attempted_at is None
+            assert len(sent) == 2
+
+    async def test_with_expire_on_commit_it_is_loaded_as_any_object_is(
+        self, engine: AsyncEngine, session_factory: sessionmaker[Session], oban: Oban
+    ) -> None:
+        async with AsyncSession(engine) as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            await session.commit()
+            with pytest.raises(SQLAlchemyError, match="greenlet_spawn"):
+                _ = job.id
+            await session.refresh(job)
+            assert isinstance(job.id, int)
+        with session_factory(expire_on_commit=True) as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            session.commit()
+            assert isinstance(job.id, int)
+
+    async def test_an_expired_job_is_refused_with_what_it_lacks(
+        self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], oban: Oban
+    ) -> None:
+        async with AsyncSession(engine) as session:
+            job = await oban.enqueue(Send.new(), conn=session)
+            await session.commit()
+        async with sessions() as other, engine.connect() as connection:
+            for conn in (other, connection):
+                with pytest.raises(ValueError, match="expired with the session"):
+                    await oban.enqueue(job, conn=conn)
+
+    async def test_a_detached_job_that_is_enqueued_again_is_a_second_one(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession], observer: Observer
+    ) -> None:
+        async with sessions.begin() as session:
+            job = await oban.enqueue(Send.new({"n": 1}), conn=session)
+        first = job.id
+        async with sessions.begin() as session:
+            await oban.enqueue(job, conn=session)
+        assert job.id > first
+        await oban.enqueue(job)
+        assert await observer.args() == [{"n": 1}] * 3
+
+    async def test_other_objects_of_the_session_stay_as_they_are(
+        self, oban: Oban, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
+        async with sessions.begin() as session:
+            user = User(name="ann")
+            session.add(user)
+            await session.flush()
+            user.name = "bob"
+            await oban.enqueue(Send.new(), conn=session)
+            assert set(session.dirty) == {user}
+            assert [user.name for user in await session.scalars(select(User))] == ["bob"]
+            assert await session.scalar(text("SELECT 1")) == 1
