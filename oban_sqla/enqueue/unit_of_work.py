@@ -105,7 +105,7 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
     """Notify of a bulk INSERT or UPDATE, which passes no flush: of every queue that runs."""
     if not (state.is_insert or state.is_update):
         return None
-    if getattr(state.statement, "table", None) is not Job.__table__:
+    if getattr(state.statement, "table", None) != Job.__table__:
         return None
     # The rows first: with autocommit, whoever hears of them must find them.
     result = state.invoke_statement()
@@ -113,7 +113,9 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
     tables = _tables(connection, state.execution_options)
     _news(state.session, tables).total = Wakeup(queues=None)
     if _may_notify(connection):
-        connection.execute(announce_everything(prefix=tables.prefix))
+        options = {"schema_translate_map": {None: tables.prefix}} if tables.prefix else {}
+        statement = announce_everything(prefix=tables.prefix)
+        connection.execute(statement, execution_options=options)
     return result
 
 

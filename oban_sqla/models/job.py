@@ -105,8 +105,9 @@ class Job(Base):
             postgresql_where=sql("state = 'discarded'"),
         ),
     )
-    # Ids and times made by the server come back with the INSERT, so that nothing reads them later.
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declarative reads it
+    # Ids and times made by the server come back with the INSERT, so that nothing reads them later;
+    # `True` would add a SELECT to the UPDATE of a job that is not loaded whole.
+    __mapper_args__ = {"eager_defaults": "auto"}  # noqa: RUF012 - declarative reads it
 
     def __init__(
         self,
