@@ -1,6 +1,6 @@
 """`Job`: a row of `oban_jobs`, the unit of work that a worker processes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,14 @@ from sqlalchemy import (
 )
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import Mapped, mapped_column, validates
+from sqlalchemy.orm import (
+    Mapped,
+    configure_mappers,
+    make_transient_to_detached,
+    mapped_column,
+    validates,
+)
+from sqlalchemy.orm.attributes import set_committed_value
 
 from . import validation
 from .metadata import Base
@@ -30,7 +37,7 @@ RECORDED_AS = "json"
 class Job(Base):
     """A background job. Add it to a session: it commits or rolls back with everything else there.
 
-    Build one with a worker's `new()`, or by hand with the name of its worker. Every assignment is
+    Build one with a worker's `new()`, or by hand with the name of its worker. What you assign is
     checked, so bad input raises `ValueError` or `TypeError` before a statement could fail.
 
     All instants are aware datetimes in UTC. The columns, defaults and checks are Oban's.
@@ -137,13 +144,17 @@ class Job(Base):
             self.scheduled_at = scheduled_at
         self.state = state or (JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED)
 
-    @validates("worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
+    @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
         return _RULES[field](value)
 
-    @validates("scheduled_at")
-    def _check_scheduled_at(self, field: str, value: object) -> datetime:
+    @validates("inserted_at", "scheduled_at")
+    def _check_instant(self, field: str, value: object) -> datetime:
         return validation.instant(field, value)
+
+    @validates("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+    def _check_mark(self, field: str, value: object) -> datetime | None:
+        return None if value is None else validation.instant(field, value)
 
     @property
     def recorded(self) -> Any:
@@ -159,16 +170,29 @@ class Job(Base):
                 f"job {self.id} was recorded by another Oban, as an Erlang term;"
                 " decode job.meta['return'] yourself"
             )
-        return self.meta["return"]
+        return self.meta.get("return")
 
     def __repr__(self) -> str:
         # Only what is loaded: a repr must not send a SELECT.
         loaded = inspect(self).dict
         shown = ("id", "worker", "queue", "state", "attempt")
-        return f"<Job {' '.join(f'{key}={loaded[key]}' for key in shown if key in loaded)}>"
+        known = (f" {key}={loaded[key]}" for key in shown if key in loaded)
+        return f"<Job{''.join(known)}>"
 
 
-_RULES = {
+def detached(values: Mapping[str, Any]) -> Job:
+    """A job as it is in the table, in no session: it may be read without one, and added to one."""
+    if not Job.__mapper__.configured:
+        configure_mappers()
+    job: Job = Job.__mapper__.class_manager.new_instance()
+    for key, value in values.items():
+        set_committed_value(job, key, value)
+    make_transient_to_detached(job)
+    return job
+
+
+_RULES: Mapping[str, Callable[[object], object]] = {
+    "state": validation.state,
     "worker": validation.worker_name,
     "queue": validation.queue_name,
     "args": lambda value: validation.json_object("args", value),

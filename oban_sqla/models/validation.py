@@ -6,13 +6,20 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-# Oban for Elixir checks the same length in its table; NOTIFY carries the name in 8000 bytes.
-LONGEST_QUEUE = 127
-LONGEST_WORKER = 255
+from .state import JobState
+
+# Of queues and workers: the tables of Oban for Elixir check it; ours would take more.
+LONGEST_NAME = 127
 PRIORITIES = range(10)
 ATTEMPTS = range(1, 32768)
+# PostgreSQL reads some thousand levels, but Python, where a worker stands deep in its own calls,
+# only some hundred.
+DEEPEST = 256
 # PostgreSQL's numeric would take more digits than Python is willing to print.
 LARGEST_INTEGER_BITS = 14_000
+
+_reprs = reprlib.Repr()
+_reprs.maxother = 100  # a datetime with its time zone
 
 
 class _UnfitError(Exception):
@@ -31,7 +38,7 @@ def json_object(field: str, value: object) -> dict[str, Any]:
     that PostgreSQL's `jsonb` can't hold: the message gives the path to it.
     """
     if not isinstance(value, Mapping):
-        raise TypeError(f"{field} must be a mapping of strings to JSON values, not {_show(value)}")
+        raise TypeError(f"{field} must be a mapping of strings to JSON values, not {show(value)}")
     plain: dict[str, Any] = json_value(field, value)
     return plain
 
@@ -39,31 +46,33 @@ def json_object(field: str, value: object) -> dict[str, Any]:
 def json_value(field: str, value: object) -> Any:
     """A deep, plain copy of any JSON value; the errors are those of `json_object`."""
     try:
-        return _plain(value)
+        return _plain(value, 0)
     except _UnfitError as unfit:
         raise unfit.kind(f"{field}{unfit.path} {unfit.reason}") from None
     except RecursionError:
-        raise ValueError(f"{field} is nested too deeply, or contains itself") from None
+        raise ValueError(
+            f"{field} is nested more than {DEEPEST} levels deep, or contains itself: {show(value)}"
+        ) from None
 
 
 def queue_name(value: object) -> str:
     """A queue's name: text of 1 to 127 characters, not blank."""
-    return _name("queue", value, LONGEST_QUEUE)
+    return _name("queue", value)
 
 
 def worker_name(value: object) -> str:
-    """A worker's name: text of 1 to 255 characters, not blank."""
-    return _name("worker", value, LONGEST_WORKER)
+    """A worker's name: text of 1 to 127 characters, not blank."""
+    return _name("worker", value)
 
 
 def tag_list(value: object) -> list[str]:
     """Tags as Oban keeps them: trimmed, in lower case, each once, sorted."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise TypeError(f"tags must be a list of strings, not {_show(value)}")
+        raise TypeError(f"tags must be a list of strings, not {show(value)}")
     tags: set[str] = set()
     for tag in value:
         if not isinstance(tag, str):
-            raise TypeError(f"tags must be strings; {_show(tag)} is a {type(tag).__name__}")
+            raise TypeError(f"tags must be strings; {show(tag)} is a {type(tag).__name__}")
         _storable("tags", tag)
         tags.add(tag.strip().lower())
     return sorted(tags - {""})
@@ -79,16 +88,26 @@ def max_attempts(value: object) -> int:
     return _integer("max_attempts", value, ATTEMPTS)
 
 
+def state(value: object) -> JobState:
+    """A state of a job, or its name."""
+    if not isinstance(value, str):
+        raise TypeError(f"state must be a JobState, not {show(value)}")
+    try:
+        return JobState(value)
+    except ValueError:
+        raise ValueError(f"state must be one of {', '.join(JobState)}, not {show(value)}") from None
+
+
 def instant(field: str, value: object) -> datetime:
     """An aware datetime in UTC: aware ones are converted, naive ones are taken as UTC."""
     if not isinstance(value, datetime):
-        raise TypeError(f"{field} must be a datetime, not {_show(value)}")
-    if value.tzinfo is None:
+        raise TypeError(f"{field} must be a datetime, not {show(value)}")
+    if value.utcoffset() is None:
         return value.replace(tzinfo=UTC)
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{field} {_show(value)} is outside the years 1 to 9999 in UTC") from None
+        raise ValueError(f"{field} {show(value)} is outside the years 1 to 9999 in UTC") from None
 
 
 def delay(field: str, value: object) -> timedelta:
@@ -96,16 +115,18 @@ def delay(field: str, value: object) -> timedelta:
     if isinstance(value, timedelta):
         length = value
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{field} must be finite, not {value!r}")
+        if value < 0:
+            raise ValueError(f"{field} must not be negative, got {show(value)}")
         try:
             length = timedelta(seconds=value)
         except OverflowError:
-            raise ValueError(f"{field} {_show(value)} is more seconds than a date holds") from None
+            raise ValueError(f"{field} {show(value)} is more seconds than a date holds") from None
     else:
-        raise TypeError(f"{field} must be a timedelta or seconds, not {_show(value)}")
+        raise TypeError(f"{field} must be a timedelta or seconds, not {show(value)}")
     if length < timedelta(0):
-        raise ValueError(f"{field} must not be negative, got {_show(value)}")
+        raise ValueError(f"{field} must not be negative, got {show(value)}")
     return length
 
 
@@ -114,17 +135,25 @@ def moment_after(field: str, start: datetime, value: object) -> datetime:
     try:
         return start + delay(field, value)
     except OverflowError:
-        raise ValueError(f"{field} {_show(value)} leads beyond the year 9999") from None
+        raise ValueError(f"{field} {show(value)} leads beyond the year 9999") from None
 
 
-def _name(field: str, value: object, longest: int) -> str:
+def show(value: object) -> str:
+    """A value as a message shows it: short, and without fail."""
+    try:
+        return _reprs.repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _name(field: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{field} must be a string, not {_show(value)}")
+        raise TypeError(f"{field} must be a string, not {show(value)}")
     if not value.strip():
-        raise ValueError(f"{field} must not be blank, got {value!r}")
-    if len(value) > longest:
+        raise ValueError(f"{field} must not be blank, got {show(value)}")
+    if len(value) > LONGEST_NAME:
         raise ValueError(
-            f"{field} is {len(value)} characters long, at most {longest} fit: {_show(value)}"
+            f"{field} is {len(value)} characters long, at most {LONGEST_NAME} fit: {show(value)}"
         )
     _storable(field, value)
     return str.__str__(value)
@@ -132,9 +161,9 @@ def _name(field: str, value: object, longest: int) -> str:
 
 def _integer(field: str, value: object, allowed: range) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{field} must be an integer, not {_show(value)}")
+        raise TypeError(f"{field} must be an integer, not {show(value)}")
     if value not in allowed:
-        raise ValueError(f"{field} must be from {allowed[0]} to {allowed[-1]}, got {value}")
+        raise ValueError(f"{field} must be from {allowed[0]} to {allowed[-1]}, got {show(value)}")
     return int(value)
 
 
@@ -145,7 +174,7 @@ def _storable(field: str, text: str) -> None:
         raise unfit.kind(f"{field} {unfit.reason}") from None
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, depth: int) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
@@ -157,40 +186,48 @@ def _plain(value: object) -> Any:
             raise _UnfitError(ValueError, f"is {value!r}, which JSON has no word for")
         return float(value)
     if isinstance(value, Mapping):
-        return _object(value)
+        return _object(value, depth + 1)
     if isinstance(value, list | tuple):
-        return _array(value)
+        return _array(value, depth + 1)
     raise _UnfitError(
         TypeError,
-        f"is a {type(value).__name__}, not JSON: {_show(value)};"
+        f"is a {type(value).__name__}, not JSON: {show(value)};"
         " pass str, int, float, bool, None, lists and dicts of them",
     )
 
 
-def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
+def _object(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    _limit(depth)
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise _UnfitError(TypeError, f"has the key {_show(key)}; the keys of JSON are strings")
+            raise _UnfitError(TypeError, f"has the key {show(key)}; the keys of JSON are strings")
         try:
-            plain[_text(key)] = _plain(item)
+            plain[_text(key)] = _plain(item, depth)
         except _UnfitError as unfit:
             _locate(unfit, key)
     return plain
 
 
-def _array(value: list[Any] | tuple[Any, ...]) -> list[Any]:
+def _array(value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
+    _limit(depth)
     plain: list[Any] = []
     for index, item in enumerate(value):
         try:
-            plain.append(_plain(item))
+            plain.append(_plain(item, depth))
         except _UnfitError as unfit:
             _locate(unfit, index)
     return plain
 
 
+def _limit(depth: int) -> None:
+    if depth > DEEPEST:
+        # Not an _UnfitError: a path of so many keys would help nobody.
+        raise RecursionError
+
+
 def _locate(unfit: _UnfitError, key: object) -> NoReturn:
-    unfit.path = f"[{_show(key)}]{unfit.path}"
+    unfit.path = f"[{show(key)}]{unfit.path}"
     raise unfit
 
 
@@ -205,20 +242,13 @@ def _whole(value: int) -> int:
 def _text(value: str) -> str:
     if "\x00" in value:
         raise _UnfitError(
-            ValueError, f"has a NUL character, which PostgreSQL can't store: {_show(value)}"
+            ValueError, f"has a NUL character, which PostgreSQL can't store: {show(value)}"
         )
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             raise _UnfitError(
-                ValueError, f"has a lone surrogate, which is not valid Unicode: {_show(value)}"
+                ValueError, f"has a lone surrogate, which is not valid Unicode: {show(value)}"
             ) from None
     return value if type(value) is str else str.__str__(value)
-
-
-def _show(value: object) -> str:
-    try:
-        return reprlib.repr(value)
-    except Exception:
-        return f"<{type(value).__name__}>"

@@ -1,0 +1,125 @@
+"""The states, and that every statement of ours makes legal moves only."""
+
+import pkgutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from oban_sqla import Job, JobState, statements
+from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
+from oban_sqla.statements.acknowledge import Ack, outcomes
+from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.stage import stage
+
+Sessions = sessionmaker[Session]
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+PRODUCER = "0b3c5d8e-0000-4000-8000-000000000000"
+CLAIM = {"queue_name": "default", "limit": 1000, "node_name": "node", "producer": PRODUCER}
+
+
+def one_of_each(session: Session) -> dict[int, JobState]:
+    """Jobs of every state, with attempts left and without, due and not: their ids and states."""
+    jobs = []
+    for state, attempt, due_in in product(JobState, (0, 1, 20), (-60, 60)):
+        job = Job("tests.Nobody", state=state, scheduled_at=NOW + timedelta(seconds=due_in))
+        job.attempt = attempt
+        job.attempted_at = NOW
+        job.attempted_by = ["node", PRODUCER]
+        jobs.append(job)
+    session.add_all(jobs)
+    session.flush()
+    return {job.id: job.state for job in jobs}
+
+
+def claim(session: Session) -> None:
+    session.execute(acknowledge_and_claim(), {**outcomes([]), **CLAIM})
+
+
+def acknowledge(state: JobState) -> Callable[[Session], None]:
+    """An outcome of that state for every job, as a late or mistaken worker would send it."""
+
+    def acknowledge(session: Session) -> None:
+        acks = [
+            Ack(job.id, job.attempt, NOW, state, delay=60.0, spent=job.attempt == 0)
+            for job in session.scalars(select(Job))
+        ]
+        session.execute(acknowledge_and_claim(), {**outcomes(acks), **CLAIM, "limit": 0})
+
+    return acknowledge
+
+
+def give_all_back(session: Session) -> None:
+    parameters = {"queue_name": "default", "producer": PRODUCER, "running": []}
+    session.execute(give_back(), parameters)
+
+
+def stage_what_is_due(session: Session) -> None:
+    session.execute(stage(now=NOW), {"batch": 1000})
+
+
+# What each module of statements/ does to jobs, and the moves that have to be seen.
+MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
+    "claim": {claim: {("available", "executing"), ("available", "discarded")}},
+    "acknowledge": {
+        acknowledge(JobState.COMPLETED): {("executing", "completed")},
+        acknowledge(JobState.CANCELLED): {("executing", "cancelled")},
+        acknowledge(JobState.DISCARDED): {("executing", "discarded")},
+        acknowledge(JobState.RETRYABLE): {("executing", "retryable")},
+        acknowledge(JobState.SCHEDULED): {("executing", "scheduled")},
+    },
+    "give_back": {give_all_back: {("executing", "available")}},
+    "stage": {stage_what_is_due: {("scheduled", "available"), ("retryable", "available")}},
+}
+STILL = {"announce", "heartbeat", "insert", "inspect", "states"}
+"""Modules that move no job."""
+
+moves = [
+    pytest.param(move, seen, id=f"{module}-{'-'.join(sorted(to for _, to in seen))}")
+    for module, movers in MOVERS.items()
+    for move, seen in movers.items()
+]
+
+
+@pytest.mark.parametrize(("move", "seen"), moves)
+def test_a_statement_makes_its_legal_moves(
+    session_factory: Sessions, move: Callable[[Session], None], seen: set[Any]
+) -> None:
+    with session_factory() as session:
+        before = one_of_each(session)
+        move(session)
+        session.expire_all()
+        after = {job.id: job.state for job in session.scalars(select(Job))}
+    made = {(before[id], after[id]) for id in before if before[id] is not after[id]}
+    assert made == seen
+    assert all(to in LEGAL_MOVES[was] for was, to in made)
+
+
+def test_every_module_of_statements_is_known_here() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(statements.__path__)}
+    unknown = modules - STILL - MOVERS.keys()
+    assert not unknown, f"add to MOVERS what moves jobs, and to STILL what does not: {unknown}"
+
+
+def test_every_state_has_its_moves_and_none_moves_to_itself() -> None:
+    assert LEGAL_MOVES.keys() == set(JobState)
+    assert all(targets and state not in targets for state, targets in LEGAL_MOVES.items())
+
+
+def test_what_waits_can_be_staged_and_what_is_finished_only_retried() -> None:
+    assert all(JobState.AVAILABLE in LEGAL_MOVES[state] for state in STAGEABLE)
+    assert all(LEGAL_MOVES[state] == {JobState.AVAILABLE} for state in FINISHED)
+
+
+def test_the_states_are_those_of_the_database_in_its_order(session_factory: Sessions) -> None:
+    with session_factory() as session:
+        query = text("SELECT unnest(enum_range(NULL::oban_job_state))::text")
+        schema = session.connection().get_execution_options()["schema_translate_map"][None]
+        session.execute(text("SELECT set_config('search_path', :schema, true)"), {"schema": schema})
+        assert session.scalars(query).all() == list(JobState)
