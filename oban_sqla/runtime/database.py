@@ -1,5 +1,6 @@
 """The database of an instance: its engine, the schema of its tables, the ways to a statement."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -18,6 +19,13 @@ from sqlalchemy.ext.asyncio import (
 from ..errors import ObanError, SchemaMissingError
 from ..statements.inspect import TABLES, home, installed
 from ..wakeups import Address
+
+# A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
+ANSWER_TIMEOUT = 60.0
+# What a stop spends on a database that does not answer.
+FAREWELL = 5.0
+# What is left for closing a connection that did not answer.
+CLOSING = 1.0
 
 EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | str
 
@@ -74,8 +82,11 @@ class Database:
     async def fetch(
         self, statement: Executable, params: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
-        """Run one statement, which is a transaction of its own, and return its rows."""
-        async with self._autocommit.connect() as connection:
+        """Run one statement, which is a transaction of its own, and return its rows.
+
+        `TimeoutError` when there is no answer; the statement may have been carried out.
+        """
+        async with deadline(ANSWER_TIMEOUT), self._autocommit.connect() as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
@@ -137,6 +148,17 @@ class Database:
         """Close the pool of an engine that was made from a URL; its next use opens it again."""
         if self._owned:
             await self.engine.dispose()
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """`TimeoutError` for what takes longer, also when the server is silent.
+
+    psycopg takes a first cancellation for a wish to cancel the statement, and waits for the
+    server's word on that. It gives up at the second.
+    """
+    async with asyncio.timeout(seconds + CLOSING), asyncio.timeout(seconds):
+        yield
 
 
 def _engine(given: object) -> tuple[AsyncEngine, bool]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from ..statements.heartbeat import beat, end
-from .database import Database
+from .database import FAREWELL, Database, deadline
 from .producer import Producer
 from .service import Emit, Service
 
@@ -51,8 +51,6 @@ class Heartbeat(Service):
         """Take the rows away; without a database they expire by themselves."""
         if not self._beating:
             return
-        self._beating = False
-        try:
+        async with deadline(FAREWELL):
             await self._database.fetch(end([producer.uuid for producer in self._producers]))
-        except Exception as error:
-            self.failed(error)
+        self._beating = False

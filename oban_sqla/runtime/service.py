@@ -11,6 +11,8 @@ Emit = Callable[[str, object], None]
 
 FIRST_RETRY = 0.25
 LONGEST_RETRY = 30.0
+# How long the pass that is being made may take to end.
+GRACE = 5.0
 # How long a loop that was cancelled may take to unwind before it is left behind.
 UNWINDING = 1.0
 
@@ -38,7 +40,10 @@ class Service:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Let go of what the loop held; called after its end, perhaps more than once."""
+        """Let go of what the loop held; called after its end, perhaps more than once.
+
+        What it raises is reported, and keeps no other service from its stop.
+        """
 
     @property
     def label(self) -> str:
@@ -76,8 +81,8 @@ class Service:
                 self._failures = 0
                 self._task = asyncio.create_task(self._loop(), name=f"oban-{self.label}")
 
-    async def stop(self, grace: float = 5.0) -> None:
-        """Let the pass that is being made end, for `grace` seconds, and stop.
+    async def stop(self, grace: float | None = None) -> None:
+        """Let the pass that is being made end, for `grace` seconds (`GRACE`), and stop.
 
         It may be called twice, at once too, and before `start`; and again, if it was cancelled.
         """
@@ -85,12 +90,15 @@ class Service:
             if self._task is not None:
                 self._stopping.set()
                 self._woken.set()
-                await self._end(self._task, grace)
+                await self._end(self._task, GRACE if grace is None else grace)
                 self._task = None
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
-            await self.close()
+            try:
+                await self.close()
+            except Exception as error:
+                self.failed(error)
 
     async def _end(self, task: asyncio.Task[None], grace: float) -> None:
         await asyncio.wait([task], timeout=grace)
