@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import func, select
 
 from ..errors import ObanError
 from ..events import NotifierLost, NotifierRestored
-from .database import Database
+from .database import Database, deadline
 from .service import Emit, Service
 
 # How often LISTEN is proven, how long the echo may take, and how long a connection may.
@@ -59,12 +60,11 @@ class Notifier(Service):
     async def run_once(self) -> float:
         """Connect if need be, and prove that notifications arrive."""
         if self._reader is not None and self._reader.done():
-            reader, self._reader = self._reader, None
-            await self._opened.aclose()
+            reader = self._reader
+            await self.close()
             await reader
         if self._reader is None:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._connect()
+            await self._connect()
         await self._prove()
         if not self.listening:
             self.listening = True
@@ -78,7 +78,7 @@ class Notifier(Service):
         self.listening = False
         if reader is not None:
             reader.cancel()
-            await asyncio.wait([reader])
+            await asyncio.gather(reader, return_exceptions=True)
         await self._opened.aclose()
 
     def failed(self, error: Exception) -> None:
@@ -88,11 +88,14 @@ class Notifier(Service):
         self._emit("notifier_restored", NotifierRestored())
 
     async def _connect(self) -> None:
-        connection = await self._opened.enter_async_context(
-            self._database.listening_connection(self._listen_dsn)
-        )
-        for channel in (*map(self._full_name, self._channels), self._proof):
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        async with AsyncExitStack() as opened:
+            async with deadline(CONNECT_TIMEOUT):
+                connection = await opened.enter_async_context(
+                    self._database.listening_connection(self._listen_dsn)
+                )
+                for channel in (*map(self._full_name, self._channels), self._proof):
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            self._opened = opened.pop_all()
         self._reader = asyncio.create_task(self._read(connection), name="oban-notifier-reader")
 
     async def _read(self, connection: psycopg.AsyncConnection) -> None:
@@ -139,6 +142,6 @@ def decode(payload: str) -> dict[str, Any] | None:
         if not payload.startswith("{"):
             payload = gzip.decompress(base64.b64decode(payload)).decode()
         news = json.loads(payload)
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, zlib.error, RecursionError):
         return None
     return news if isinstance(news, dict) else None
