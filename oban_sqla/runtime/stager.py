@@ -1,6 +1,5 @@
 """The stager: promotes scheduled jobs when they are due, not at the next poll."""
 
-import asyncio
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -40,19 +39,23 @@ class Stager(Service):
         started = time.monotonic()
         statement = stage(prefix=self._database.prefix)
         (row,) = await self._database.fetch(statement, {"batch": self._batch})
-        self._clock_ahead = row.now - asyncio.get_running_loop().time()
+        # Both clocks as of the statement's start, which makes us early rather than late.
+        self._clock_ahead = row.now - started
         queues = tuple(row.queues or ())
         self._wake_queues(queues)
         self._emit("stage_stop", StageStop(row.staged, queues, time.monotonic() - started))
         if row.staged == self._batch:
             return 0.0
         waiting: float = self._poll_interval()
-        return waiting if row.next_in is None else min(waiting, row.next_in)
+        return waiting if row.next_in is None else min(waiting, self._until(row.now + row.next_in))
 
     def expect(self, due_at: datetime) -> None:
         """Learn of a job that is due at an instant, by the database's clock."""
         if self._clock_ahead is None:
             self.wake()
             return
-        loop = asyncio.get_running_loop()
-        self.wake_in(max(0.0, due_at.timestamp() - self._clock_ahead - loop.time()))
+        self.wake_in(self._until(due_at.timestamp()))
+
+    def _until(self, due_at: float) -> float:
+        assert self._clock_ahead is not None
+        return max(0.0, due_at - self._clock_ahead - time.monotonic())
