@@ -15,16 +15,14 @@ from ..models import Job, JobState
 from ..statements.acknowledge import Ack, outcomes
 from ..statements.claim import acknowledge_and_claim
 from ..statements.give_back import give_back
-from .database import Database
+from .database import FAREWELL, Database, deadline
 from .executor import Executor
-from .service import UNWINDING, Emit, Service
+from .service import GRACE, UNWINDING, Emit, Service
 
 # How many outcomes one statement takes.
 ACK_BATCH = 1000
 # A server that lost its client may still finish the claim it was sent: look again for so long.
 DOUBT = 60.0
-# What a stop spends on telling a database that does not answer.
-FAREWELL = 5.0
 
 _COLUMNS = tuple(Job.__table__.columns.keys())
 
@@ -59,11 +57,15 @@ class Producer(Service):
         self._executor = executor
         self._node = node
         self._poll_interval = poll_interval
-        self._running: dict[int, asyncio.Task[None]] = {}
+        # By their tasks: a job that somebody else gave back may run here a second time at once.
+        self._running: dict[asyncio.Task[Ack | None], int] = {}
         self._acks: list[Ack] = []
         # Outcomes that were sent once without an answer: being dropped does not tell anything.
         self._sent_before = 0
+        # When a claim whose answer was lost can't come to light any more.
         self._doubtful_until = -math.inf
+        # Whether there may be jobs in the database that are ours.
+        self._claiming = False
         self._draining = False
         self._abandoning = False
 
@@ -74,7 +76,7 @@ class Producer(Service):
     @property
     def running(self) -> list[int]:
         """The ids of the jobs that are being processed."""
-        return list(self._running)
+        return list(self._running.values())
 
     async def start(self) -> None:
         """Start claiming, under a new uuid if it was stopped before."""
@@ -84,10 +86,10 @@ class Producer(Service):
         configure_mappers()
         await super().start()
 
-    async def stop(self, grace: float = 15.0) -> None:
+    async def stop(self, grace: float | None = None) -> None:
         """Claim no more, wait for the running jobs for `grace` seconds, and give back the rest."""
         self._draining = True
-        await self._wait_for_jobs(grace)
+        await self._wait_for_jobs(GRACE if grace is None else grace)
         await super().stop()
 
     async def run_once(self) -> float:
@@ -98,7 +100,7 @@ class Producer(Service):
         demand = 0 if idle else max(0, self.limit - len(self._running))
         acks = self._acks[:ACK_BATCH]
         if not acks and not demand:
-            return self._poll_interval() if self._in_doubt() else math.inf
+            return self._pause_of_doubt()
         claimed = await self._acknowledge_and_claim(acks, demand)
         if self._draining and claimed:
             # The stop came while the claim was under way.
@@ -107,22 +109,22 @@ class Producer(Service):
         executing = [job for job in claimed if job.state is JobState.EXECUTING]
         for job in executing:
             self._run(job)
-        return 0.0 if len(executing) < len(claimed) else self._poll_interval()
+        more = bool(self._acks) or len(executing) < len(claimed)
+        return 0.0 if more else self._poll_interval()
 
     async def close(self) -> None:
         """Write the last outcomes, and give back what is still claimed, if the database answers."""
-        if not self._draining:
+        if not self._claiming:
             return
-        try:
-            async with asyncio.timeout(FAREWELL):
-                while self._acks:
-                    await self._acknowledge_and_claim(self._acks[:ACK_BATCH], 0)
-                await self._give_back_lost()
-        except Exception as error:
-            self.failed(error)
+        async with deadline(FAREWELL):
+            while self._acks:
+                await self._acknowledge_and_claim(self._acks[:ACK_BATCH], 0)
+            await self._give_back_lost()
+        self._claiming = False
 
     async def _acknowledge_and_claim(self, acks: Sequence[Ack], demand: int) -> list[Job]:
         started = time.monotonic()
+        self._claiming = self._claiming or demand > 0
         try:
             rows = await self._database.fetch(
                 acknowledge_and_claim(),
@@ -136,7 +138,8 @@ class Producer(Service):
             )
         except BaseException:
             # It may have been carried out: what it claimed for us has to be found again.
-            self._doubtful_until = asyncio.get_running_loop().time() + DOUBT
+            if demand:
+                self._doubtful_until = math.inf
             self._sent_before = max(self._sent_before, len(acks))
             raise
         duration = time.monotonic() - started
@@ -154,30 +157,38 @@ class Producer(Service):
         return jobs
 
     def _run(self, job: Job) -> None:
-        task = asyncio.create_task(self._process(job), name=f"oban-job-{job.id}")
-        self._running[job.id] = task
+        execution = self._executor.execute(job, self._is_abandoning)
+        task = asyncio.create_task(execution, name=f"oban-job-{job.id}")
+        self._running[task] = job.id
+        task.add_done_callback(self._ended)
 
-    async def _process(self, job: Job) -> None:
-        try:
-            ack = await self._executor.execute(job, lambda: self._abandoning)
-            if ack is not None:
-                self._acks.append(ack)
-        finally:
-            self._running.pop(job.id, None)
-            self.wake()
+    def _ended(self, task: asyncio.Task[Ack | None]) -> None:
+        # A callback, which is also called when the task was cancelled before its first step.
+        del self._running[task]
+        if not task.cancelled() and (ack := task.result()) is not None:
+            self._acks.append(ack)
+        self.wake()
+
+    def _is_abandoning(self) -> bool:
+        return self._abandoning
 
     def _in_doubt(self) -> bool:
-        return asyncio.get_running_loop().time() < self._doubtful_until
+        return time.monotonic() < self._doubtful_until
+
+    def _pause_of_doubt(self) -> float:
+        return self._poll_interval() if self._in_doubt() else math.inf
 
     async def _give_back_lost(self) -> None:
         """Give back what was claimed under our uuid without our knowledge, or left unfinished."""
         known = [ack.id for ack in self._acks]
         if not self._abandoning:
-            known += self._running
+            known += self._running.values()
         rows = await self._database.fetch(
             give_back(prefix=self._database.prefix),
             {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
         )
+        # Only now, after an outage of whatever length, does the server answer again.
+        self._doubtful_until = min(self._doubtful_until, time.monotonic() + DOUBT)
         if rows:
             ids = tuple(row.id for row in rows)
             self._emit("give_back_stop", GiveBackStop(self.queue, ids))
@@ -185,9 +196,9 @@ class Producer(Service):
     async def _wait_for_jobs(self, grace: float) -> None:
         # The loop goes on meanwhile, so that each outcome is written as soon as it is there.
         if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=grace)
+            await asyncio.wait(list(self._running), timeout=grace)
         self._abandoning = True
-        if left := list(self._running.values()):
+        if left := list(self._running):
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=UNWINDING)

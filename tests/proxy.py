@@ -1,0 +1,159 @@
+"""A wire that can be cut: a TCP proxy in front of the server."""
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
+
+NOTIFICATION = b"A"
+
+
+class Proxy:
+    """Forwards what clients of `dsn` send to a server, and its answers back."""
+
+    def __init__(self, server_dsn: str) -> None:
+        self._given = {key: str(value) for key, value in conninfo_to_dict(server_dsn).items()}
+        self._port = 0
+        self._listener: asyncio.Server | None = None
+        self._wires: set[_Wire] = set()
+        self.deaf = False
+        """Whether notifications are dropped, as a transaction pooler does."""
+        self.silent = False
+        """Whether all answers are dropped, and the connections kept, as a broken network does."""
+        self.connections = 0
+        """How many there were."""
+        self._marker: bytes | None = None
+        self._lost = asyncio.Event()
+
+    @property
+    def dsn(self) -> str:
+        user, name = quote(self._given.get("user", "")), quote(self._given.get("dbname", ""))
+        password = quote(self._given.get("password", ""))
+        # In clear, so that the messages can be told apart.
+        options = "sslmode=disable&gssencmode=disable"
+        return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{name}?{options}"
+
+    async def __aenter__(self) -> Self:
+        await self.allow()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.refuse()
+        tasks = [wire.task for wire in self._wires]
+        self.cut()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def allow(self) -> None:
+        """Take new connections."""
+        self._listener = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Refuse new connections; those that are open go on."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def cut(self) -> None:
+        """Cut all connections; the server may carry out what it was sent."""
+        for wire in list(self._wires):
+            wire.cut()
+
+    def lose_answer(self, marker: bytes) -> asyncio.Event:
+        """Have the next statement that contains `marker` carried out, and its answer lost.
+
+        The connection is cut when the server has answered. The event tells that it was.
+        """
+        self._marker = marker
+        self._lost = asyncio.Event()
+        return self._lost
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        host = self._given.get("host", "")
+        port = self._given.get("port", "5432")
+        try:
+            if host.startswith("/"):
+                server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+            else:
+                server = await asyncio.open_connection(host or "127.0.0.1", int(port))
+        except OSError:
+            writer.transport.abort()
+            return
+        wire = _Wire(self, (reader, writer), server)
+        self._wires.add(wire)
+        try:
+            await wire.forward()
+        finally:
+            self._wires.discard(wire)
+
+    def loses_answer_to(self, data: bytes) -> bool:
+        if self._marker is None or self._marker not in data:
+            return False
+        self._marker = None
+        return True
+
+    def answer_lost(self) -> None:
+        self._lost.set()
+
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class _Wire:
+    """One connection."""
+
+    def __init__(self, proxy: Proxy, client: _Streams, server: _Streams) -> None:
+        self._proxy, self._client, self._server = proxy, client, server
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._losing = False
+
+    async def forward(self) -> None:
+        directions = [
+            asyncio.ensure_future(self._requests()),
+            asyncio.ensure_future(self._answers()),
+        ]
+        try:
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.cut()
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
+
+    def cut(self) -> None:
+        for _, writer in (self._client, self._server):
+            writer.transport.abort()
+
+    async def _requests(self) -> None:
+        with suppress(OSError):
+            while data := await self._client[0].read(65536):
+                self._losing = self._losing or self._proxy.loses_answer_to(data)
+                self._server[1].write(data)
+                await self._server[1].drain()
+
+    async def _answers(self) -> None:
+        reader, writer = self._server[0], self._client[1]
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readexactly(5)
+                body = await reader.readexactly(int.from_bytes(head[1:]) - 4)
+                if self._losing and head[:1] != NOTIFICATION:
+                    # PostgreSQL answers when it has committed: the last message is what counts.
+                    await self._await_end(head)
+                    self._proxy.answer_lost()
+                    return
+                if self._proxy.silent or (self._proxy.deaf and head[:1] == NOTIFICATION):
+                    continue
+                writer.write(head + body)
+                await writer.drain()
+
+    async def _await_end(self, head: bytes) -> None:
+        while head[:1] != b"Z":
+            head = await self._server[0].readexactly(5)
+            await self._server[0].readexactly(int.from_bytes(head[1:]) - 4)

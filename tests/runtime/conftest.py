@@ -1,0 +1,93 @@
+"""What the tests of the services share."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState
+from oban_sqla.runtime import producer as producer_module
+from oban_sqla.runtime import service as service_module
+from tests.listening import PATIENCE
+from tests.proxy import Proxy
+from tests.runtime.workers import Blocking, Held, Quick
+
+Rows = Callable[[], Awaitable[list[tuple[JobState, int]]]]
+
+
+@pytest.fixture
+async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
+    """A wire to the server that the test can cut; give an instance `proxy.dsn`."""
+    async with Proxy(postgres_dsn) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry and unwind in no time."""
+    monkeypatch.setattr(service_module, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(service_module, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(service_module, "GRACE", 0.5)
+    monkeypatch.setattr(service_module, "UNWINDING", 0.05)
+    monkeypatch.setattr(producer_module, "UNWINDING", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def workers() -> Iterator[None]:
+    """The workers of the tests, as if none had run yet."""
+    Quick.ran.clear()
+    Held.reset()
+    Blocking.released = threading.Event()
+    yield
+    Held.release()
+    Blocking.released.set()
+
+
+@pytest.fixture
+def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:
+    """The state and attempt of each job, by id."""
+
+    async def rows() -> list[tuple[JobState, int]]:
+        async with sessions() as session:
+            query = select(Job.state, Job.attempt).order_by(Job.id)
+            return [(state, attempt) for state, attempt in await session.execute(query)]
+
+    return rows
+
+
+@pytest.fixture
+def expect_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """For a test that causes errors: what the services report of them is not unexpected."""
+    yield
+    records = caplog.get_records("call")
+    records[:] = [record for record in records if not record.name.startswith("oban_sqla")]
+
+
+async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what no event tells."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = holds()
+            if await found if isinstance(found, Awaitable) else found:
+                return
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def locked(engine: AsyncEngine, prefix: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Keep every statement off the jobs; the block gets what awaits that one is being kept off."""
+    name = f'"{prefix}".oban_jobs'
+    waiting = text(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST(:name AS regclass)"
+    )
+    async with engine.begin() as connection:
+        await connection.execute(text(f"LOCK TABLE {name} IN EXCLUSIVE MODE"))
+
+        async def is_waiting() -> bool:
+            return bool(await connection.scalar(waiting, {"name": name}))
+
+        yield lambda: until(is_waiting)

@@ -1,0 +1,474 @@
+"""The producer: what it claims, what it owes, and what a lost connection may not do to it."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, event, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState, Oban, job
+from oban_sqla.events import GiveBackStop
+from oban_sqla.runtime import producer as producer_module
+from oban_sqla.runtime.producer import Producer
+from tests.conftest import StartOban
+from tests.factories import JobFactory
+from tests.listening import PATIENCE, hear
+from tests.proxy import Proxy
+from tests.runtime.conftest import Rows, locked, until
+from tests.runtime.workers import Blocking, Held, Quick
+
+Sessions = async_sessionmaker[AsyncSession]
+
+S = JobState
+PAUSED = {"default": {"limit": 5, "paused": True}}
+# Nothing of a test depends on a poll, unless the test says so.
+NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+
+async def add(sessions: Sessions, *jobs: Job) -> list[int]:
+    async with sessions.begin() as session:
+        session.add_all(jobs)
+    return [job.id for job in jobs]
+
+
+def of(oban: Oban, queue: str = "default") -> Producer:
+    assert oban._supervisor is not None
+    return oban._supervisor.producers[queue]
+
+
+def resume(oban: Oban) -> None:
+    """Have a paused queue claim."""
+    of(oban).paused = False
+    of(oban).wake()
+
+
+def claim_of(oban: Oban) -> bytes:
+    """What only a claim of this instance contains: its node as a parameter."""
+    return len(oban.node).to_bytes(4) + oban.node.encode()
+
+
+async def test_no_more_than_the_limit_run_at_once(
+    start: StartOban, sessions: Sessions, rows: Rows
+) -> None:
+    ids = await add(sessions, *(Held.new() for _ in range(5)))
+    oban = await start(queues={"default": 2}, **NEVER)
+    with hear(oban, "ack_stop") as acks:
+        begun = [await Held.begun(), await Held.begun()]
+        assert begun == ids[:2]
+        assert of(oban).running == begun
+        assert await rows() == [(S.EXECUTING, 1)] * 2 + [(S.AVAILABLE, 0)] * 3
+        Held.release()
+        await acks.counted(5)
+    assert await rows() == [(S.COMPLETED, 1)] * 5
+
+
+async def test_one_statement_acknowledges_and_claims(start: StartOban, sessions: Sessions) -> None:
+    await add(sessions, *(Quick.new() for _ in range(30)))
+    oban = Oban(sessions, queues={"default": 10}, **NEVER)
+    with hear(oban, "ack_stop") as acks, hear(oban, "claim_stop") as claims:
+        async with oban:
+            await acks.counted(30)
+    assert [claim.count for claim in claims.events[:3]] == [10, 10, 10]
+    assert len(claims.events) <= 5
+
+
+async def test_a_paused_queue_claims_nothing(
+    start: StartOban, sessions: Sessions, rows: Rows
+) -> None:
+    await add(sessions, Quick.new(), Quick.new(queue="other"))
+    oban = Oban(sessions, queues={"default": {"limit": 5, "paused": True}, "other": 5})
+    with hear(oban, "claim_stop") as claims, hear(oban, "ack_stop") as acks:
+        async with oban:
+            await acks.counted(1)
+    assert {claim.queue for claim in claims.events} == {"other"}
+    assert await rows() == [(S.AVAILABLE, 0), (S.COMPLETED, 1)]
+
+
+async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
+    sessions: Sessions, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    spent = [JobFactory(attempt=20, queue="default") for _ in range(3)]
+    await add(sessions, *spent, Quick.new())
+    oban = Oban(sessions, queues={"default": 1}, **NEVER)
+    with hear(oban, "ack_stop") as acks, caplog.at_level(logging.WARNING):
+        async with oban:
+            await acks.counted(1)
+    assert await rows() == [(S.DISCARDED, 20)] * 3 + [(S.COMPLETED, 1)]
+    assert "discarded jobs that were available with no attempt left: 1" in caplog.text
+
+
+async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
+    start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer_module, "ACK_BATCH", 2)
+    await add(sessions, *(Held.new() for _ in range(7)))
+    oban = await start(queues={"default": 7}, **NEVER)
+    with hear(oban, "ack_stop") as acks:
+        for _ in range(7):
+            await Held.begun()
+        Held.release()
+        await acks.counted(7)
+    assert [ack.count for ack in acks.events] == [2, 2, 2, 1]
+
+
+async def test_a_commit_between_a_claim_and_the_sleep_is_not_missed(
+    start: StartOban, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    """The claim has its snapshot, and finds nothing; the wake-up comes before it has ended."""
+    oban = await start(queues={"default": 1}, **NEVER)
+    producer = of(oban)
+    fetch = producer._database.fetch
+
+    async def fetch_then_commit(*arguments: Any) -> Any:
+        answer = await fetch(*arguments)
+        producer._database.fetch = fetch  # type: ignore[method-assign]
+        await add(sessions, Quick.new())
+        return answer
+
+    producer._database.fetch = fetch_then_commit  # type: ignore[method-assign]
+    with hear(oban, "ack_stop") as acks:
+        producer.wake()
+        await acks.counted(1)
+
+
+class TestStop:
+    async def test_what_a_claim_under_way_brings_goes_back(
+        self, engine: AsyncEngine, prefix: str, sessions: Sessions, rows: Rows
+    ) -> None:
+        ids = await add(sessions, Quick.new(), Quick.new())
+        oban = Oban(engine, queues={"default": 5}, **NEVER)
+        with hear(oban, "give_back_stop") as returns:
+            async with locked(engine, prefix) as blocks:
+                await oban.start()
+                producer = of(oban)
+                await blocks()
+                stop = asyncio.create_task(oban.stop())
+                await until(lambda: producer._draining)
+            await stop
+        assert returns.events == [GiveBackStop("default", tuple(ids))]
+        assert await rows() == [(S.AVAILABLE, 0)] * 2
+        assert Quick.ran == []
+
+    async def test_an_async_job_is_cancelled_after_the_grace_and_goes_back(
+        self, sessions: Sessions, rows: Rows
+    ) -> None:
+        await add(sessions, Held.new())
+        async with Oban(sessions, queues={"default": 5}, shutdown_grace_period=0.01):
+            await Held.begun()
+        assert await rows() == [(S.AVAILABLE, 0)]
+
+    async def test_a_job_in_a_thread_goes_back(self, sessions: Sessions, rows: Rows) -> None:
+        await add(sessions, Blocking.new())
+        oban = Oban(sessions, queues={"default": 5}, shutdown_grace_period=0.01)
+        with hear(oban, "job_start") as starts:
+            async with oban:
+                await starts.wait()
+        assert await rows() == [(S.AVAILABLE, 0)]
+
+    async def test_a_job_that_ignores_its_cancellation_goes_back(
+        self, sessions: Sessions, rows: Rows, quick: None
+    ) -> None:
+        await add(sessions, Held.new({"stubborn": True}))
+        async with Oban(sessions, queues={"default": 5}, shutdown_grace_period=0.01):
+            await Held.begun()
+        assert await rows() == [(S.AVAILABLE, 0)]
+        Held.release()
+        await asyncio.sleep(0)  # for its task to end
+
+    async def test_a_job_that_was_not_yet_begun_goes_back(
+        self, sessions: Sessions, rows: Rows
+    ) -> None:
+        """Its task is cancelled before the first step, so none of its code runs."""
+        await add(sessions, Quick.new())
+        oban = Oban(sessions, queues={"default": {"limit": 5, "paused": True}}, **NEVER)
+        await oban.start()
+        producer = of(oban)
+        producer.paused = False
+        await producer.run_once()
+        assert len(producer.running) == 1
+        for task in producer._running:
+            task.cancel()
+        await oban.stop()
+        assert producer.running == []
+        assert await rows() == [(S.AVAILABLE, 0)]
+
+    async def test_outcomes_are_written_as_they_come_during_the_grace(
+        self, sessions: Sessions, rows: Rows
+    ) -> None:
+        await add(sessions, Held.new(), Blocking.new())
+        oban = Oban(sessions, queues={"default": 5}, shutdown_grace_period=PATIENCE, **NEVER)
+        with hear(oban, "ack_stop") as acks, hear(oban, "job_start") as starts:
+            await oban.start()
+            await starts.wait(2)
+            stop = asyncio.create_task(oban.stop())
+            Held.release()
+            await acks.counted(1)
+            assert await rows() == [(S.COMPLETED, 1), (S.EXECUTING, 1)]
+            Blocking.released.set()
+            await stop
+        assert await rows() == [(S.COMPLETED, 1)] * 2
+
+    async def test_without_a_database_it_ends(
+        self,
+        proxy: Proxy,
+        prefix: str,
+        sessions: Sessions,
+        rows: Rows,
+        quick: None,
+        expect_errors: None,
+    ) -> None:
+        await add(sessions, Held.new())
+        async with Oban(
+            proxy.dsn, prefix=prefix, queues={"default": 5}, shutdown_grace_period=0.01
+        ):
+            await Held.begun()
+            await proxy.refuse()
+            proxy.cut()
+        assert await rows() == [(S.EXECUTING, 1)]  # for the rescue
+
+    async def test_with_a_silent_database_it_ends(
+        self,
+        proxy: Proxy,
+        prefix: str,
+        sessions: Sessions,
+        rows: Rows,
+        quick: None,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for module in ("producer", "heartbeat"):
+            monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        await add(sessions, Held.new())
+        async with Oban(
+            proxy.dsn, prefix=prefix, queues={"default": 5}, shutdown_grace_period=0.01
+        ):
+            await Held.begun()
+            proxy.silent = True
+        assert await rows() == [(S.AVAILABLE, 0)]  # it heard us, all the same
+
+
+class TestLostAnswers:
+    async def test_what_a_claim_claimed_runs_once(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+    ) -> None:
+        oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
+        lost = proxy.lose_answer(claim_of(oban))
+        with hear(oban, "ack_stop") as acks, hear(oban, "give_back_stop") as returns:
+            ids = await add(sessions, *(Quick.new() for _ in range(3)))
+            resume(oban)
+            await until(lost.is_set)
+            await acks.counted(3)
+        assert [event.ids for event in returns.events] == [tuple(ids)]
+        assert sorted(Quick.ran) == ids
+        assert await rows() == [(S.COMPLETED, 1)] * 3
+
+    async def test_an_outage_longer_than_the_doubt(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """How long the server was away says nothing about what it had claimed for us before."""
+        monkeypatch.setattr(producer_module, "DOUBT", 0.0)
+        await add(sessions, Quick.new())
+        oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
+        lost = proxy.lose_answer(claim_of(oban))
+        with hear(oban, "ack_stop") as acks:
+            resume(oban)
+            await until(lost.is_set)
+            await proxy.refuse()
+            proxy.cut()
+            await until(lambda: of(oban)._failures >= 3)
+            await proxy.allow()
+            await acks.counted(1)
+        assert await rows() == [(S.COMPLETED, 1)]
+
+    async def test_a_claim_that_the_server_makes_later(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        engine: AsyncEngine,
+        rows: Rows,
+        sessions: Sessions,
+        expect_errors: None,
+    ) -> None:
+        """The connection is lost while the claim waits for a lock: it is made after all."""
+        oban = await start(
+            proxy.dsn, prefix=prefix, queues={"default": 5}, poll_interval=0.05, notify="poll"
+        )
+        with hear(oban, "ack_stop") as acks:
+            await add(sessions, *(Held.new() for _ in range(3)))
+            for _ in range(3):
+                await Held.begun()
+            async with locked(engine, prefix) as blocks:
+                of(oban).wake()
+                await blocks()
+                proxy.cut()
+                await until(lambda: of(oban).failing)
+            await until(lambda: not of(oban).failing)
+            assert await rows() == [(S.EXECUTING, 1)] * 3  # what runs is not given back
+            Held.release()
+            await add(sessions, Quick.new())
+            await acks.counted(4)
+        assert await rows() == [(S.COMPLETED, 1)] * 4
+
+    async def test_an_outcome_is_not_taken_for_dropped(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+    ) -> None:
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
+        lost = proxy.lose_answer(b'"state": "completed"')
+        with hear(oban, "ack_stop") as acks:
+            ids = await add(sessions, Quick.new(), Quick.new())
+            await until(lost.is_set)
+            await acks.wait(1)
+            assert await rows() == [(S.COMPLETED, 1)] * 2
+        assert [ack.dropped for ack in acks.events] == [()] * len(acks.events)
+        assert sorted(Quick.ran) == ids
+
+    async def test_jobs_that_run_meanwhile_are_not_given_back(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+    ) -> None:
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
+        with hear(oban, "ack_stop") as acks:
+            await add(sessions, Held.new())
+            await Held.begun()
+            lost = proxy.lose_answer(claim_of(oban))
+            await add(sessions, Quick.new())
+            of(oban).wake()
+            await until(lost.is_set)
+            await acks.counted(1)
+            assert await rows() == [(S.EXECUTING, 1), (S.COMPLETED, 1)]
+            Held.release()
+            await acks.counted(2)
+        assert await rows() == [(S.COMPLETED, 1)] * 2
+
+    async def test_a_server_that_does_not_answer_is_given_up(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
+        monkeypatch.setattr("oban_sqla.runtime.database.ANSWER_TIMEOUT", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        with hear(oban, "ack_stop") as acks, hear(oban, "service_failed") as failures:
+            proxy.silent = True
+            of(oban).wake()
+            await add(sessions, Quick.new())
+            await failures.until(lambda events: any("producer" in e.service for e in events))
+            proxy.silent = False
+            await acks.counted(1)
+        assert await rows() == [(S.COMPLETED, 1)]
+
+
+class TestFence:
+    async def test_the_outcome_of_a_job_that_was_deleted_is_dropped_and_logged(
+        self, start: StartOban, sessions: Sessions, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        oban = await start(queues={"default": 5}, **NEVER)
+        with hear(oban, "ack_stop") as acks, caplog.at_level(logging.WARNING):
+            (id,) = await add(sessions, Held.new())
+            await Held.begun()
+            async with sessions.begin() as session:
+                await session.execute(delete(Job))
+            Held.release()
+            await acks.wait()
+        assert [(ack.count, ack.dropped) for ack in acks.events] == [(0, (id,))]
+        assert "dropped the outcome of jobs that were deleted, or taken over" in caplog.text
+
+    async def test_a_job_that_somebody_gave_back_runs_here_a_second_time_at_once(
+        self, start: StartOban, sessions: Sessions, rows: Rows
+    ) -> None:
+        oban = await start(queues={"default": 5}, **NEVER)
+        with hear(oban, "ack_stop") as acks:
+            (id,) = await add(sessions, Held.new())
+            await Held.begun()
+            async with sessions.begin() as session:
+                await session.execute(update(Job).values(state=S.AVAILABLE))
+            await Held.begun()
+            assert of(oban).running == [id, id]
+            Held.release()
+            await acks.counted(1)
+        assert of(oban).running == []
+        assert await rows() == [(S.COMPLETED, 2)]
+
+    async def test_nodes_of_one_name_keep_their_jobs_apart(
+        self, engine: AsyncEngine, sessions: Sessions, rows: Rows
+    ) -> None:
+        await add(sessions, Held.new())
+        options = {"node": "same", "shutdown_grace_period": 0.01, **NEVER}
+        staying = Oban(engine, queues={"default": 1}, **options)
+        async with staying:
+            await Held.begun()
+            async with Oban(engine, queues={"default": 1}, **options) as leaving:
+                (id,) = await add(sessions, Held.new())
+                assert await Held.begun() == id
+                assert of(leaving).running == [id]
+            assert await rows() == [(S.EXECUTING, 1), (S.AVAILABLE, 0)]
+
+
+async def test_a_listener_that_raises_disturbs_nothing(
+    start: StartOban, sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(oban: Oban, data: object) -> None:
+        raise RuntimeError("a bad listener")
+
+    oban = await start(queues={"default": 5}, **NEVER)
+    for name in ("job_start", "job_stop", "claim_stop", "ack_stop", "stage_stop"):
+        event.listen(oban, name, fail)
+    with hear(oban, "ack_stop") as acks:
+        await add(sessions, Quick.new())
+        await acks.counted(1)
+    assert "a listener of 'job_start' raised" in caplog.text
+    caplog.clear()
+
+
+async def test_a_worker_that_blocks_the_event_loop_delays_and_breaks_nothing(
+    start: StartOban, sessions: Sessions, rows: Rows
+) -> None:
+    @job(name="blocks_the_loop")
+    async def block() -> None:
+        time.sleep(0.2)  # noqa: ASYNC251 - that is the point
+
+    oban = await start(queues={"default": 5}, heartbeat_interval=0.05)
+    with hear(oban, "ack_stop") as acks:
+        await add(sessions, block.new(), Quick.new())
+        await acks.counted(2)
+    assert await rows() == [(S.COMPLETED, 1)] * 2
