@@ -1,5 +1,6 @@
 """`Oban`: an instance, which enqueues jobs, and runs them if it has queues."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -79,6 +80,7 @@ class Oban(Observable):
         )
         self._database = Database(engine, self._config.prefix)
         self._supervisor: Supervisor | None = None
+        self._turn = asyncio.Lock()
         instances.register(self)
 
     @property
@@ -102,10 +104,15 @@ class Oban(Observable):
         `SchemaMissingError` when the tables are not there: it says how to install them.
         """
         instances.register(self)
-        if self._config.queues and self._supervisor is None:
-            supervisor = Supervisor(self._config, self._database, self._emit)
-            await supervisor.start()
-            self._supervisor = supervisor
+        async with self._turn:
+            if self._config.queues and self._supervisor is None:
+                supervisor = Supervisor(self._config, self._database, self._emit)
+                try:
+                    await supervisor.start()
+                except BaseException:
+                    await self._database.dispose()
+                    raise
+                self._supervisor = supervisor
         return self
 
     async def stop(self) -> None:
@@ -113,12 +120,14 @@ class Oban(Observable):
 
         What does not finish is cancelled, and goes back to its queue at once, its attempt not
         spent; a thread can't be cancelled, and runs on with nobody waiting for its outcome.
-        Stopping twice, or before the start, does nothing.
+        Stopping twice, or before the start, does nothing; a second stop meanwhile waits for the
+        first.
         """
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            await supervisor.stop()
-        await self._database.dispose()
+        async with self._turn:
+            if self._supervisor is not None:
+                await self._supervisor.stop()
+                self._supervisor = None
+            await self._database.dispose()
 
     async def __aenter__(self) -> Self:
         return await self.start()

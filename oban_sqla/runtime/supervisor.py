@@ -84,9 +84,7 @@ class Supervisor:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
         grace = self._config.shutdown_grace_period
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
-        await self.stager.stop()
-        await self.heartbeat.stop()
-        await self.notifier.stop()
+        await asyncio.gather(self.stager.stop(), self.heartbeat.stop(), self.notifier.stop())
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
