@@ -8,13 +8,13 @@ import logging
 import os
 from typing import Any
 
+from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateSchema
 
 import oban_sqla.migrations  # noqa: F401 - gives `op` its operations
-from alembic import context
 from oban_sqla.migrations.database import engine_for
 from oban_sqla.models import metadata
 

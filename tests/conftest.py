@@ -14,6 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -52,6 +53,17 @@ def postgres_dsn() -> Iterator[str]:
         },
     ) as dsn:
         yield dsn
+
+
+@pytest.fixture
+def database_dsn(postgres_dsn: str) -> Iterator[str]:
+    """A database of the test's own, empty, and dropped in the end."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield make_url(postgres_dsn).set(database=name).render_as_string(hide_password=False)
+        # Not WITH (FORCE): it fails when a connection was left open.
+        connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

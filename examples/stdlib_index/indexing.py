@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from alembic import command
 from examples.stdlib_index.models import Run, SourceFile
 from examples.stdlib_index.workers import IndexFile, sessions
 from oban_sqla import JobState, Oban

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command, op
 from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
-from alembic import command, op
 from oban_sqla.migrations import LATEST, current
 
 ENV = """

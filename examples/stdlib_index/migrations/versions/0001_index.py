@@ -1,7 +1,6 @@
 """The tables of the index, and those of the jobs."""
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision = "0001"
