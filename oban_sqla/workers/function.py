@@ -9,16 +9,17 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from .backoff import jittery_clamped
-from .naming import worker_name
-from .options import JOB_OPTIONS, JobOptions, WorkerOptions
-from .registry import Registration, register
+from .naming import origin, worker_name
+from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
+from .registry import register
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Backoff = Callable[[Job], float | timedelta]
 
-_Kind = inspect.Parameter
+_OPTIONS = (*JOB_OPTIONS, "conn")
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 class JobFunction(Generic[P, R]):
@@ -43,17 +44,9 @@ class JobFunction(Generic[P, R]):
         self._backoff = backoff
         self._refuse_collisions()
         self.__oban__ = WorkerOptions().declare(
-            function.__qualname__, worker_name(function, name), options
+            worker_name(function, name), origin(function), options
         )
-        asynchronous = inspect.iscoroutinefunction(function)
-        register(
-            Registration(
-                name=self.__oban__.name,
-                origin=f"{function.__module__}.{function.__qualname__}",
-                create=lambda: self,
-                asynchronous=asynchronous,
-            )
-        )
+        register(self.__oban__, lambda: self, function, backoff)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
@@ -114,7 +107,7 @@ class JobFunction(Generic[P, R]):
         arguments = dict(job.args)
         bound = inspect.BoundArguments(self._signature, {})
         for parameter in self._signature.parameters.values():
-            if parameter.kind is _Kind.VAR_KEYWORD:
+            if parameter.kind is _VAR_KEYWORD:
                 bound.arguments[parameter.name] = arguments
                 arguments = {}
             elif parameter.name in arguments:
@@ -132,14 +125,25 @@ class JobFunction(Generic[P, R]):
         return jittery_clamped(job.attempt, job.max_attempts)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        arguments = dict(self._signature.bind(*args, **kwargs).arguments)
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is _Kind.VAR_KEYWORD:
-                arguments.update(arguments.pop(parameter.name, {}))
-        return arguments
+        parameters = self._signature.parameters
+        others = [key for key, parameter in parameters.items() if parameter.kind is _VAR_KEYWORD]
+        if not others:
+            refuse_unknown(self.__oban__.name, "argument", kwargs, (*parameters, *_OPTIONS))
+        try:
+            bound = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.__oban__.name}{self._signature}: {error}") from None
+        further = bound.pop(others[0], {}) if others else {}
+        # A call of f(a=1, /, **kwargs) may have an `a` among the others; a job keeps one `a`.
+        if ambiguous := further.keys() & parameters.keys() - {*others}:
+            raise TypeError(
+                f"{self.__oban__.name}{self._signature}: a job can't keep {min(ambiguous)!r}, since"
+                " a parameter has the same name"
+            )
+        return {**bound, **further}
 
     def _refuse_collisions(self) -> None:
-        for option in (*JOB_OPTIONS, "conn"):
+        for option in _OPTIONS:
             if option in self._signature.parameters:
                 raise ValueError(
                     f"{self._function.__qualname__} has a parameter {option!r}, which enqueue()"

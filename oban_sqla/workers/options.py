@@ -1,7 +1,7 @@
 """The options of a worker and of a single job, and the one way from both to a `Job`."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -34,6 +34,8 @@ class WorkerOptions:
     """What a worker says of all its jobs. Oban's defaults."""
 
     name: str = ""
+    origin: str = ""
+    """`module.qualname` of the code, whatever its name."""
     queue: str = "default"
     priority: int = 0
     max_attempts: int = 20
@@ -42,16 +44,16 @@ class WorkerOptions:
     oban: str = DEFAULT_NAME
     """The name of the instance that `enqueue` uses when it is given no `conn`."""
 
-    def declare(self, subject: str, name: str, changes: Mapping[str, Any]) -> "WorkerOptions":
+    def declare(self, name: str, origin: str, changes: Mapping[str, Any]) -> "WorkerOptions":
         """These options under a name, with changes; wrong ones raise when declared, not later."""
         given = {key: value for key, value in changes.items() if value is not None}
-        _refuse_unknown(subject, given, tuple(_WORKER_CHECKS))
+        refuse_unknown(origin, "option", given, WORKER_OPTIONS)
         checked = {key: _WORKER_CHECKS[key](value) for key, value in given.items()}
-        return replace(self, name=name, **checked)
+        return replace(self, name=name, origin=origin, **checked)
 
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
-        _refuse_unknown(self.name, options, JOB_OPTIONS)
+        refuse_unknown(self.name, "option", options, JOB_OPTIONS)
         return Job(
             self.name,
             args,
@@ -70,22 +72,24 @@ def _scheduled_at(options: JobOptions) -> datetime | None:
         return at
     if at is not None:
         raise ValueError(
-            f"schedule_in ({delay!r}) and scheduled_at ({at!r}) exclude each other: give one"
+            f"schedule_in ({validation.show(delay)}) and scheduled_at ({validation.show(at)})"
+            " exclude each other: give one"
         )
     return validation.moment_after("schedule_in", client_now(), delay)
 
 
-def _refuse_unknown(subject: str, given: Iterable[str], known: tuple[str, ...]) -> None:
+def refuse_unknown(subject: str, kind: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """`TypeError` for the first that is not known; it names the one that was meant."""
     for option in given:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise TypeError(f"{subject} has no option {option!r}; {hint}")
+            raise TypeError(f"{subject} has no {kind} {option!r}; {hint}")
 
 
 def _instance_name(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise TypeError(f"oban must be the name of an instance, not {value!r}")
+        raise TypeError(f"oban must be the name of an instance, not {validation.show(value)}")
     return value
 
 
@@ -97,3 +101,5 @@ _WORKER_CHECKS: Mapping[str, Any] = {
     "meta": lambda value: validation.json_object("meta", value),
     "oban": _instance_name,
 }
+
+WORKER_OPTIONS = ("name", *_WORKER_CHECKS)

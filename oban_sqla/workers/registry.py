@@ -1,19 +1,19 @@
 """The workers this process knows, by name. A row in the table never makes it import anything."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownWorkerError
+from .options import WorkerOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
     """How to run the jobs of one worker."""
 
-    name: str
-    origin: str
-    """`module.qualname` of the code, whatever its name."""
+    options: WorkerOptions
     create: Callable[[], Any]
     """Makes an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
@@ -23,16 +23,30 @@ class Registration:
 _registrations: dict[str, Registration] = {}
 
 
-def register(registration: Registration) -> None:
-    """Make a worker known; `ValueError` if other code has its name already."""
-    known = _registrations.get(registration.name)
+def register(
+    options: WorkerOptions,
+    create: Callable[[], Any],
+    process: Callable[..., Any],
+    backoff: Callable[..., Any] | None,
+) -> None:
+    """Make a worker known.
+
+    `ValueError` if other code has its name already; `TypeError` for code that could not be run.
+    """
+    origin = options.origin
+    if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
+        raise TypeError(f"{origin} contains a yield, so that a job would run nothing of it")
+    if inspect.iscoroutinefunction(backoff):
+        raise TypeError(f"the backoff of {origin} is async; it has to return the seconds at once")
+    known = _registrations.get(options.name)
     # The same code again is a reloaded module, or a class that a decorator made anew.
-    if known is not None and known.origin != registration.origin:
+    if known is not None and known.options.origin != origin:
         raise ValueError(
-            f"worker name {registration.name!r} is taken by {known.origin};"
-            f" give {registration.origin} another one with name='...'"
+            f"worker name {options.name!r} is taken by {known.options.origin};"
+            f" give {origin} another one with name='...'"
         )
-    _registrations[registration.name] = registration
+    asynchronous = inspect.iscoroutinefunction(process)
+    _registrations[options.name] = Registration(options, create, asynchronous)
 
 
 def resolve(name: str) -> Registration:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Unpack
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from .backoff import jittery_clamped
-from .naming import worker_name
-from .options import JobOptions, WorkerOptions
-from .registry import Registration, register
+from .naming import origin, worker_name
+from .options import WORKER_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
+from .registry import register
 
 
 class Worker:
@@ -43,7 +43,10 @@ class Worker:
         oban: str | None = None,
         **others: Any,
     ) -> None:
-        # The keywords of other bases pass by; where there are none, a misspelt one ends here.
+        # The keywords of other bases pass by.
+        bases = cls.__mro__[cls.__mro__.index(Worker) + 1 : -1]
+        if not any("__init_subclass__" in vars(base) for base in bases):
+            refuse_unknown(cls.__qualname__, "option", others, WORKER_OPTIONS)
         super().__init_subclass__(**others)
         declare(
             cls,
@@ -96,22 +99,18 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     """Keep the options on the class, and register it if it can process jobs."""
     inherited: WorkerOptions = getattr(cls, "__oban__", WorkerOptions())
     own = vars(cls).get("__oban__")
-    # A class made anew from its own namespace, as slotted dataclasses are, comes without keywords.
-    declared_name = worker_name(cls, name or (own.name if own else None))
-    options = inherited.declare(cls.__qualname__, declared_name, changes)
+    # A class made anew from its own namespace, as slotted dataclasses are, comes without keywords,
+    # and without its qualified name.
+    if name is None and own is not None:
+        name = own.name
+    where = own.origin if own is not None else origin(cls)
+    options = inherited.declare(worker_name(cls, name), where, changes)
     cls.__oban__ = options  # type: ignore[attr-defined]
     process = getattr(cls, "process", None)
     if process is None:
         return
     _check_signature(cls, process)
-    register(
-        Registration(
-            name=options.name,
-            origin=f"{cls.__module__}.{cls.__qualname__}",
-            create=cls,
-            asynchronous=inspect.iscoroutinefunction(process),
-        )
-    )
+    register(options, cls, process, getattr(cls, "backoff", None))
 
 
 def _declared(cls: type) -> WorkerOptions:
