@@ -9,7 +9,6 @@ from sqlalchemy import event
 
 from oban_sqla import Oban
 
-
 PATIENCE = 20.0
 
 

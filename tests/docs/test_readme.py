@@ -30,7 +30,8 @@ async def test_the_tour_runs_as_written(
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
     engine = create_engine(url)
     with engine.begin() as connection:
-        shop.upgrade(Operations(MigrationContext.configure(connection)))
+        with Operations.context(MigrationContext.configure(connection)):
+            shop.upgrade()
     for block in tour:
         await run(
             block.replace(
