@@ -29,9 +29,11 @@ async def test_the_tour_runs_as_written(
     await run(migration, shop)
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
     engine = create_engine(url)
-    with engine.begin() as connection:
-        with Operations.context(MigrationContext.configure(connection)):
-            shop.upgrade()
+    with (
+        engine.begin() as connection,
+        Operations.context(MigrationContext.configure(connection)),
+    ):
+        shop.upgrade()
     for block in tour:
         await run(
             block.replace(
