@@ -35,6 +35,11 @@ class Proxy:
         options = "sslmode=disable&gssencmode=disable"
         return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{name}?{options}"
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._wires)
+
     async def __aenter__(self) -> Self:
         await self.allow()
         return self

@@ -47,6 +47,7 @@ class Producer(Service):
         paused: bool,
         node: str,
         poll_interval: Callable[[], float],
+        due_in: Callable[[float], None],
     ) -> None:
         super().__init__(emit)
         self.queue = queue
@@ -57,6 +58,7 @@ class Producer(Service):
         self._executor = executor
         self._node = node
         self._poll_interval = poll_interval
+        self._due_in = due_in
         # By their tasks: a job that somebody else gave back may run here a second time at once.
         self._running: dict[asyncio.Task[Ack | None], int] = {}
         self._acks: list[Ack] = []
@@ -149,6 +151,8 @@ class Producer(Service):
             dropped = [ack.id for ack in acks[self._sent_before :] if ack.id not in applied]
             self._sent_before = max(0, self._sent_before - len(acks))
             self._emit("ack_stop", AckStop(self.queue, len(applied), tuple(dropped), duration))
+            if delays := [ack.delay for ack in acks if ack.delay is not None]:
+                self._due_in(max(0.0, min(delays) - duration))
         jobs = [_load(row[1:]) for row in rows if row[1] is not None]
         if demand:
             discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)

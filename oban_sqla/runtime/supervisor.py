@@ -26,6 +26,13 @@ class Supervisor:
     def __init__(self, config: Config, database: Database, emit: Emit) -> None:
         self._config = config
         self._database = database
+        self.stager = Stager(
+            database,
+            emit,
+            wake_queues=self._wake_queues,
+            poll_interval=self._poll_interval,
+            batch=config.stage_batch,
+        )
         executor = Executor(emit)
         self.producers = {
             queue.name: Producer(
@@ -37,16 +44,10 @@ class Supervisor:
                 paused=queue.paused,
                 node=config.node,
                 poll_interval=self._poll_interval,
+                due_in=self.stager.wake_in,
             )
             for queue in config.queues
         }
-        self.stager = Stager(
-            database,
-            emit,
-            wake_queues=self._wake_queues,
-            poll_interval=self._poll_interval,
-            batch=config.stage_batch,
-        )
         self.heartbeat = Heartbeat(
             database,
             emit,

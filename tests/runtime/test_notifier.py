@@ -1,0 +1,230 @@
+"""The notifier: hears NOTIFY, proves that it does, and says once when it does not."""
+
+import base64
+import gzip
+import json
+import logging
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import JobState, Oban
+from oban_sqla.runtime import notifier as notifier_module
+from oban_sqla.runtime.notifier import Notifier, decode
+from tests.conftest import StartOban
+from tests.databases import async_engine
+from tests.listening import hear
+from tests.proxy import Proxy
+from tests.runtime.conftest import until
+from tests.runtime.workers import Quick
+
+Sessions = async_sessionmaker[AsyncSession]
+
+S = JobState
+# A job that starts within the patience of the tests was not found by a poll.
+NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+
+@pytest.fixture
+def quick_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prove LISTEN over and over, and have little patience with its echo."""
+    monkeypatch.setattr(notifier_module, "PROOF_INTERVAL", 0.05)
+    monkeypatch.setattr(notifier_module, "ECHO_TIMEOUT", 0.2)
+
+
+def of(oban: Oban) -> Notifier:
+    assert oban._supervisor is not None
+    return oban._supervisor.notifier
+
+
+async def listening(oban: Oban) -> None:
+    await until(lambda: of(oban).listening)
+
+
+async def enqueue(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        session.add(Quick.new())
+
+
+def notify(dsn: str, prefix: str, channel: str, payload: str) -> None:
+    """From outside, as another process."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_notify(%s, %s)", [f"{prefix}.{channel}", payload])
+
+
+async def test_jobs_of_another_process_start_at_once(
+    start: StartOban, postgres_dsn: str, prefix: str
+) -> None:
+    oban = await start(queues={"default": 5}, **NEVER)
+    await listening(oban)
+    with hear(oban, "ack_stop") as acks, psycopg.connect(postgres_dsn) as connection:
+        await Quick.enqueue({}, conn=connection)
+        connection.commit()
+        await acks.counted(1)
+
+
+async def test_it_works_for_an_engine_on_asyncpg(
+    start: StartOban, postgres_dsn: str, prefix: str, sessions: Sessions
+) -> None:
+    engine = async_engine(postgres_dsn, prefix, "asyncpg")
+    async with Oban(engine, queues={"default": 5}, **NEVER) as oban:
+        await listening(oban)
+        with hear(oban, "ack_stop") as acks:
+            await enqueue(sessions)
+            await acks.counted(1)
+    await engine.dispose()
+
+
+async def test_a_connection_of_its_own(
+    start: StartOban, proxy: Proxy, postgres_dsn: str, prefix: str, sessions: Sessions
+) -> None:
+    proxy.deaf = True
+    oban = await start(
+        proxy.dsn, prefix=prefix, queues={"default": 5}, listen_dsn=postgres_dsn, **NEVER
+    )
+    await listening(oban)
+    with hear(oban, "ack_stop") as acks:
+        await enqueue(sessions)
+        await acks.counted(1)
+
+
+async def test_without_notifications_it_polls(
+    start: StartOban, proxy: Proxy, prefix: str, sessions: Sessions
+) -> None:
+    oban = await start(
+        proxy.dsn,
+        prefix=prefix,
+        queues={"default": 5},
+        notify="poll",
+        poll_interval=0.05,
+        fallback_interval=3600.0,
+    )
+    with hear(oban, "ack_stop") as acks:
+        await enqueue(sessions)
+        await acks.counted(1)
+    assert not of(oban).listening
+
+
+async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
+    quick: None, quick_proof: None, start: StartOban, proxy: Proxy, prefix: str,
+    sessions: Sessions, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """LISTEN is accepted there, and nothing is ever heard; SELECT 1 works all the time."""
+    proxy.deaf = True
+    options = {"poll_interval": 0.05, "fallback_interval": 3600.0}
+    with hear(Oban, "notifier_lost") as lost, caplog.at_level(logging.WARNING):
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
+        with hear(oban, "ack_stop") as acks:
+            await lost.wait()
+            await enqueue(sessions)
+            await acks.counted(1)
+        await until(lambda: of(oban)._failures >= 3)
+    assert len(lost.events) == 1
+    assert "listen_dsn" in lost.events[0].reason
+    assert caplog.text.count("notifications are lost") == 1
+
+
+async def test_when_it_hears_again_it_says_so_and_catches_up(
+    quick: None, quick_proof: None, start: StartOban, proxy: Proxy, prefix: str, sessions: Sessions
+) -> None:
+    with hear(Oban, "notifier_lost") as lost, hear(Oban, "notifier_restored") as restored:
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
+        await listening(oban)
+        proxy.deaf = True
+        await lost.wait()
+        with hear(oban, "ack_stop") as acks:
+            await enqueue(sessions)  # nobody hears of it, and nobody polls
+            proxy.deaf = False
+            await restored.wait()
+            await acks.counted(1)
+            await enqueue(sessions)
+            await acks.counted(2)
+    assert (len(lost.events), len(restored.events)) == (1, 1)
+
+
+async def test_a_connection_that_the_server_ended(
+    quick: None,
+    start: StartOban,
+    engine: object,
+    postgres_dsn: str,
+    prefix: str,
+    sessions: Sessions,
+) -> None:
+    oban = await start(queues={"default": 5}, **NEVER)
+    await listening(oban)
+    with (
+        hear(oban, "notifier_lost") as lost,
+        hear(oban, "notifier_restored") as restored,
+        hear(oban, "ack_stop") as acks,
+    ):
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s",
+                [f'LISTEN "{of(oban)._proof}"'],
+            )
+        await lost.wait()
+        await restored.wait()
+        with psycopg.connect(postgres_dsn) as elsewhere:
+            await Quick.enqueue({}, conn=elsewhere)
+            elsewhere.commit()
+            await acks.counted(1)
+    assert len(lost.events) == 1
+
+
+async def test_a_connection_that_can_not_listen_is_closed(
+    quick: None, start: StartOban, proxy: Proxy, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server in recovery, which refuses LISTEN each time it is tried."""
+    # No channel has a name without characters.
+    monkeypatch.setattr(Notifier, "_full_name", lambda self, channel: "")
+    oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
+    await until(lambda: of(oban)._failures >= 5)
+    assert proxy.connections >= 5
+    await until(lambda: proxy.open <= 4)
+
+
+async def test_news_that_make_no_sense_are_passed_over(
+    start: StartOban, postgres_dsn: str, prefix: str
+) -> None:
+    oban = await start(queues={"default": 5}, **NEVER)
+    await listening(oban)
+    deep = '{"a":' * 1500
+    for channel in ("oban_insert", "oban_schedule"):
+        for payload in ("", "nonsense", "{", "[]", "{}", '{"queue": 1}', '{"queue": ["x"]}', deep):
+            notify(postgres_dsn, prefix, channel, payload)
+        for at in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "now", None, 7):
+            notify(postgres_dsn, prefix, channel, json.dumps({"at": at}))
+    with hear(oban, "ack_stop") as acks, psycopg.connect(postgres_dsn) as connection:
+        await Quick.enqueue({}, conn=connection)
+        connection.commit()
+        await acks.counted(1)
+    assert of(oban).listening
+    assert not of(oban).failing
+
+
+async def test_news_in_the_form_of_oban(start: StartOban, postgres_dsn: str, prefix: str) -> None:
+    """Oban may send its JSON in gzip, in base64."""
+    oban = await start(queues={"default": 5}, **NEVER)
+    await listening(oban)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("INSERT INTO {} (worker) VALUES (%s)").format(
+                sql.Identifier(prefix, "oban_jobs")
+            ),
+            [Quick.__oban__.name],  # type: ignore[attr-defined]
+        )
+    with hear(oban, "ack_stop") as acks:
+        packed = base64.b64encode(gzip.compress(json.dumps({"queue": "default"}).encode()))
+        notify(postgres_dsn, prefix, "oban_insert", packed.decode())
+        await acks.counted(1)
+
+
+def test_payloads_that_are_cut_or_broken() -> None:
+    packed = base64.b64encode(gzip.compress(b'{"queue": "default"}')).decode()
+    assert decode(packed) == {"queue": "default"}
+    whole = bytearray(base64.b64decode(packed))
+    whole[12] ^= 0xFF
+    for broken in (packed[:20], packed[:-8], base64.b64encode(whole).decode(), "\x00", "é"):
+        assert decode(broken) is None
