@@ -1,0 +1,146 @@
+"""Real processes, and a table in which their jobs note each run."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import Job
+from tests.proxy import Proxy
+
+PATIENCE = 60.0
+ROOT = Path(__file__).parents[2]
+
+Spawn = Callable[..., Awaitable[Process]]
+
+
+class Runs:
+    """What the processes did, seen over a connection of the test's own."""
+
+    def __init__(self, dsn: str, prefix: str) -> None:
+        self.dsn, self.prefix = dsn, prefix
+
+    def _query(self, query: str, *params: object) -> list[tuple]:
+        named = {name: sql.Identifier(self.prefix, name) for name in ("runs", "oban_jobs")}
+        named |= {"producers": sql.Identifier(self.prefix, "oban_producers")}
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(sql.SQL(query).format(**named), params)
+            return cursor.fetchall() if cursor.description else []
+
+    def install(self) -> None:
+        self._query("CREATE TABLE IF NOT EXISTS {runs} (job_id bigint, pid int)")
+        self._query("TRUNCATE {runs}")
+
+    def count(self) -> int:
+        return self._query("SELECT count(*) FROM {runs}")[0][0]
+
+    def per_job(self) -> dict[int, int]:
+        """How often each job ran."""
+        return dict(self._query("SELECT job_id, count(*) FROM {runs} GROUP BY 1"))
+
+    def states(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return dict(self._query("SELECT state::text, count(*) FROM {oban_jobs} GROUP BY 1"))
+
+    def attempts(self, state: str) -> set[int]:
+        found = self._query("SELECT attempt FROM {oban_jobs} WHERE state::text = %s", state)
+        return {attempt for (attempt,) in found}
+
+    def claimed_by(self) -> set[str]:
+        """The producers of the jobs that are executing."""
+        query = "SELECT attempted_by[2] FROM {oban_jobs} WHERE state = 'executing'"
+        return {uuid for (uuid,) in self._query(query)}
+
+    def producers(self) -> dict[str, str]:
+        """The nodes of the producers with a heartbeat, by uuid."""
+        return dict(self._query("SELECT uuid::text, node FROM {producers}"))
+
+    async def until(self, holds: Callable[[], bool], what: str = "") -> None:
+        """Look until something holds."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    if await asyncio.to_thread(self._holds, holds):
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{what} {self.states()}, {self.count()} runs") from None
+
+    def _holds(self, holds: Callable[[], bool]) -> bool:
+        try:
+            return holds()
+        except psycopg.OperationalError:
+            return False  # the server is away
+
+    async def all_completed(self, count: int) -> None:
+        await self.until(lambda: self.states() == {"completed": count}, "not all completed:")
+
+
+@pytest.fixture
+def runs(postgres_dsn: str, prefix: str) -> Runs:
+    runs = Runs(postgres_dsn, prefix)
+    runs.install()
+    return runs
+
+
+@pytest.fixture
+async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
+    async with Proxy(postgres_dsn) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def spawn(postgres_dsn: str, prefix: str) -> AsyncIterator[Spawn]:
+    """Start a process that runs jobs, and wait until it does; killed at the end if need be."""
+    processes: list[Process] = []
+
+    async def spawn(
+        dsn: str = postgres_dsn,
+        *,
+        limit: int = 20,
+        runs_dsn: str = postgres_dsn,
+        schema: str = prefix,
+    ) -> Process:
+        environment = {**os.environ, "RUNS_DSN": runs_dsn, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.failures.node", dsn, schema, str(limit)]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=PIPE, cwd=ROOT, env=environment
+        )
+        processes.append(process)
+        await says(process, "up")
+        return process
+
+    yield spawn
+    for process in processes:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def says(process: Process, word: str) -> None:
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        while (line := await process.stdout.readline()).decode().strip() != word:
+            assert line, f"it ended before it said {word!r}"
+
+
+async def ended(process: Process) -> int:
+    async with asyncio.timeout(PATIENCE):
+        return await process.wait()
+
+
+def notes(count: int, seconds: float = 0.0) -> list[Job]:
+    return [Job("failures.note", {"seconds": seconds}, max_attempts=50) for _ in range(count)]
+
+
+async def enqueue(sessions: async_sessionmaker[AsyncSession], jobs: list[Job]) -> None:
+    async with sessions.begin() as session:
+        session.add_all(jobs)

@@ -1,0 +1,63 @@
+"""A process that runs jobs until SIGTERM, and writes down each run: `node.py DSN PREFIX LIMIT`.
+
+It says "up" when it runs. Its jobs note their runs over a connection of their own, to the server
+itself (the environment's RUNS_DSN), so that the wires that the test cuts are the instance's alone.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+import psycopg
+from psycopg import sql
+
+from oban_sqla import Job, Oban, Worker
+from oban_sqla.runtime import service
+
+# A test can't wait for half a minute after every cut.
+service.LONGEST_RETRY = 0.5
+
+
+class Note(Worker, name="failures.note", max_attempts=50):
+    """Writes down that it ran, in a transaction of its own that commits before it returns."""
+
+    connection: psycopg.AsyncConnection | None = None
+    turn = asyncio.Lock()
+    insert: sql.Composed
+
+    async def process(self, job: Job) -> None:
+        async with self.turn:
+            if Note.connection is None or Note.connection.closed:
+                dsn = os.environ["RUNS_DSN"]
+                Note.connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+            await Note.connection.execute(self.insert, [job.id, os.getpid()])
+        await asyncio.sleep(job.args.get("seconds", 0))
+
+    def backoff(self, job: Job) -> float:
+        return 0.1
+
+
+class Stuck(Worker, name="failures.stuck"):
+    """Never ends."""
+
+    async def process(self, job: Job) -> None:
+        print("stuck", flush=True)
+        await asyncio.Event().wait()
+
+
+async def main(dsn: str, prefix: str, limit: str) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    table = sql.Identifier(prefix, "runs")
+    Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
+    options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
+    async with Oban(dsn, prefix=prefix, queues={"default": int(limit)}, **options):
+        print("up", flush=True)
+        await stopping.wait()
+    if Note.connection is not None:
+        await Note.connection.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Wires that are cut, and a server that goes away, under load."""
+
+import asyncio
+import random
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla.embedded import embedded_postgres
+from oban_sqla.migrations import upgrade
+from tests.databases import async_engine, sync_engine
+from tests.failures.conftest import Runs, Spawn, ended, enqueue, notes
+from tests.proxy import Proxy
+
+pytestmark = pytest.mark.torture
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@asynccontextmanager
+async def meanwhile(work: object) -> AsyncIterator[None]:
+    """Do something over and over for the time of a block."""
+
+    async def repeat() -> None:
+        while True:
+            await work()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def enqueue_persistently(sessions: Sessions, batches: int, size: int) -> int:
+    """Enqueue through a wire that is cut; returns how many jobs are certain to be there."""
+    certain = 0
+    for _ in range(batches):
+        try:
+            await enqueue(sessions, notes(size, 0.002))
+        except (DBAPIError, OSError):
+            # Its commit may have come through or not: but the whole of it, or nothing.
+            continue
+        certain += size
+    return certain
+
+
+async def finish(runs: Runs, certain: int, size: int) -> None:
+    """Nothing is stuck, nothing was lost, and everything ran."""
+    await runs.until(lambda: set(runs.states()) == {"completed"}, "not all completed:")
+    total = runs.states()["completed"]
+    assert total >= certain
+    assert total % size == 0
+    assert len(runs.per_job()) == total
+
+
+async def test_connections_cut_at_any_moment(
+    runs: Runs, spawn: Spawn, proxy: Proxy, prefix: str
+) -> None:
+    """In the middle of claims, acks, stages, heartbeats and enqueues, many times over."""
+    nodes = [await spawn(proxy.dsn, limit=10) for _ in range(2)]
+    engine = async_engine(proxy.dsn, prefix)
+    cuts = 0
+
+    async def cut() -> None:
+        nonlocal cuts
+        await asyncio.sleep(random.uniform(0.01, 0.2))
+        proxy.cut()
+        cuts += 1
+
+    async with meanwhile(cut):
+        certain = await enqueue_persistently(async_sessionmaker(engine), 100, 20)
+        await runs.until(lambda: cuts >= 30)
+    await engine.dispose()
+    await finish(runs, certain, 20)
+    for node in nodes:
+        node.terminate()
+        assert await ended(node) == 0
+
+
+async def test_answers_that_are_lost(
+    runs: Runs, spawn: Spawn, proxy: Proxy, sessions: Sessions
+) -> None:
+    """The server carries out a claim or an ack, and nobody hears of it."""
+    node = await spawn(proxy.dsn, limit=10)
+    lost = 0
+
+    async def lose() -> None:
+        nonlocal lost
+        claim = next(iter(await asyncio.to_thread(runs.producers)), "").encode()
+        for marker in (claim, b'"state": "completed"'):
+            if marker:
+                await proxy.lose_answer(marker).wait()
+                lost += 1
+
+    async with meanwhile(lose):
+        await enqueue(sessions, notes(1_000, 0.002))
+        await runs.until(lambda: lost >= 10 or runs.states() == {"completed": 1_000})
+    await runs.all_completed(1_000)
+    assert lost >= 6
+    assert set(runs.per_job().values()) == {1}  # what was lost had not begun, or was acknowledged
+    node.terminate()
+    assert await ended(node) == 0
+
+
+async def test_backends_that_are_terminated(
+    runs: Runs, spawn: Spawn, postgres_dsn: str, prefix: str, sessions: Sessions
+) -> None:
+    nodes = [await spawn(limit=10) for _ in range(2)]
+
+    async def terminate() -> None:
+        await asyncio.sleep(0.1)
+        async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as own:
+            await own.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE %s AND pid <> pg_backend_pid() AND query NOT LIKE %s",
+                [f"%{prefix}%", "%runs%"],
+            )
+
+    certain = 0
+    async with meanwhile(terminate):
+        certain = await enqueue_persistently(sessions, 100, 20)
+        await runs.until(lambda: runs.count() >= certain // 2)
+    await finish(runs, certain, 20)
+    for node in nodes:
+        node.terminate()
+        assert await ended(node) == 0
+
+
+async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
+    """Twice under load: it comes back on the same address, its unlogged tables emptied or not."""
+    with tempfile.TemporaryDirectory(prefix="oban-") as directory:
+        server = embedded_postgres(directory)
+        async with server as dsn:
+            installer = sync_engine(dsn, "public")
+            with installer.begin() as connection:
+                upgrade(connection)
+            installer.dispose()
+            runs = Runs(dsn, "public")
+            runs.install()
+            engine = async_engine(dsn, "public")
+            sessions = async_sessionmaker(engine)
+            node = await spawn(dsn, runs_dsn=dsn, schema="public", limit=5)
+            await enqueue(sessions, notes(1_000, 0.005))
+        for expected in (100, 400):
+            async with server:
+                await runs.until(lambda expected=expected: runs.count() >= expected)
+        async with server:
+            await runs.all_completed(1_000)
+            await runs.until(lambda: len(runs.producers()) == 1)
+            await engine.dispose()
+            node.terminate()
+            assert await ended(node) == 0
