@@ -1,0 +1,55 @@
+"""What the tests of the statements share: connections on which each statement is a transaction."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Executable, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job
+
+Add = Callable[..., Awaitable[list[int]]]
+Find = Callable[[int], Awaitable[Job]]
+Run = Callable[..., Awaitable[list[Any]]]
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def run(connection: AsyncConnection) -> Run:
+    """Run a statement, and return its rows."""
+
+    async def run(statement: Executable, **params: Any) -> list[Any]:
+        result = await connection.execute(statement, params)
+        return list(result.all()) if result.returns_rows else []
+
+    return run
+
+
+@pytest.fixture
+def add(sessions: async_sessionmaker[AsyncSession]) -> Add:
+    """Commit jobs, and return their ids."""
+
+    async def add(*jobs: Job) -> list[int]:
+        async with sessions.begin() as session:
+            session.add_all(jobs)
+            await session.flush()
+            return [job.id for job in jobs]
+
+    return add
+
+
+@pytest.fixture
+def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
+    """A job as its row is now."""
+
+    async def find(id: int) -> Job:
+        async with sessions() as session:
+            return (await session.scalars(select(Job).where(Job.id == id))).one()
+
+    return find

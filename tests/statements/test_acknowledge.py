@@ -1,0 +1,144 @@
+"""Acknowledge: what each outcome writes, and when it may not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from oban_sqla import Job, JobState
+from oban_sqla.statements.acknowledge import Ack, acknowledged, outcomes
+from tests.factories import JobFactory
+from tests.statements.conftest import Add, Find, Run
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+BEGUN = NOW - timedelta(seconds=3)
+S = JobState
+
+
+async def acknowledge(run: Run, *acks: Ack) -> list[int]:
+    applied = acknowledged(now=NOW)
+    return [row.id for row in await run(select(applied.c.id), **outcomes(acks))]
+
+
+def executing(**fields: Any) -> Job:
+    return JobFactory(executing=True, attempt=2, attempted_at=BEGUN, **fields)
+
+
+async def test_completed(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing(meta={"mine": 1}))
+    before = await find(id)
+    assert await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED)) == [id]
+    job = await find(id)
+    assert (job.state, job.attempt, job.completed_at) == (S.COMPLETED, 2, NOW)
+    assert (job.discarded_at, job.cancelled_at, job.errors) == (None, None, [])
+    assert (job.scheduled_at, job.meta) == (before.scheduled_at, {"mine": 1})
+    assert job.attempted_by == before.attempted_by
+
+
+async def test_completed_with_a_recorded_value(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing(meta={"mine": 1, "return": "old"}))
+    meta = {"recorded": "json", "return": {"text": "ü", "none": None}}
+    await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED, meta=meta))
+    job = await find(id)
+    assert job.meta == {"mine": 1, **meta}
+    assert job.recorded == {"text": "ü", "none": None}
+
+
+async def test_retryable(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing(errors=[{"attempt": 1, "at": "x", "error": "first"}]))
+    await acknowledge(run, Ack(id, 2, BEGUN, S.RETRYABLE, delay=17.5, error="zweiter 'Ü'\n"))
+    job = await find(id)
+    assert (job.state, job.attempt) == (S.RETRYABLE, 2)
+    assert job.scheduled_at == NOW + timedelta(seconds=17.5)
+    assert job.errors == [
+        {"attempt": 1, "at": "x", "error": "first"},
+        {"attempt": 2, "at": "2026-11-23T12:00:00.000000Z", "error": "zweiter 'Ü'\n"},
+    ]
+    assert (job.completed_at, job.discarded_at, job.cancelled_at) == (None, None, None)
+
+
+async def test_snoozed(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing())
+    ack = Ack(id, 2, BEGUN, S.SCHEDULED, delay=60, spent=False, meta={"snoozed": 1})
+    await acknowledge(run, ack)
+    job = await find(id)
+    assert (job.state, job.attempt, job.meta) == (S.SCHEDULED, 1, {"snoozed": 1})
+    assert job.scheduled_at == NOW + timedelta(seconds=60)
+    assert job.errors == []
+
+
+@pytest.mark.parametrize(
+    ("state", "column"), [(S.DISCARDED, "discarded_at"), (S.CANCELLED, "cancelled_at")]
+)
+async def test_ended_with_an_error(
+    add: Add, run: Run, find: Find, state: JobState, column: str
+) -> None:
+    (id,) = await add(executing())
+    await acknowledge(run, Ack(id, 2, BEGUN, state, error="the last"))
+    job = await find(id)
+    assert (job.state, job.attempt, getattr(job, column)) == (state, 2, NOW)
+    times = [job.completed_at, job.discarded_at, job.cancelled_at]
+    assert times.count(None) == 2
+    assert [error["error"] for error in job.errors] == ["the last"]
+
+
+@pytest.mark.parametrize("delay", [0, 0.000001, 3.25, 86400 * 365 * 100])
+async def test_delays(add: Add, run: Run, find: Find, delay: float) -> None:
+    (id,) = await add(executing())
+    await acknowledge(run, Ack(id, 2, BEGUN, S.RETRYABLE, delay=delay, error="x"))
+    assert (await find(id)).scheduled_at == NOW + timedelta(seconds=delay)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"attempt": 3},
+        {"attempted_at": NOW},
+        {"state": S.AVAILABLE},
+        {"state": S.COMPLETED},
+        {"state": S.CANCELLED},
+    ],
+    ids=str,
+)
+async def test_it_does_not_apply_to_another_attempt_or_state(
+    add: Add, run: Run, find: Find, given: dict[str, Any]
+) -> None:
+    fields = {"attempt": 2, "attempted_at": BEGUN, "state": S.EXECUTING, **given}
+    (id,) = await add(JobFactory(**fields))
+    assert await acknowledge(run, Ack(id, 2, BEGUN, S.DISCARDED, error="too late")) == []
+    job = await find(id)
+    assert (job.state, job.errors) == (fields["state"], [])
+
+
+async def test_only_once(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing())
+    ack = Ack(id, 2, BEGUN, S.RETRYABLE, delay=1, error="x")
+    assert await acknowledge(run, ack) == [id]
+    assert await acknowledge(run, ack) == []
+    assert len((await find(id)).errors) == 1
+
+
+async def test_of_two_attempts_of_a_job_the_current_one_counts(
+    add: Add, run: Run, find: Find
+) -> None:
+    (id,) = await add(executing())
+    late = Ack(id, 1, BEGUN - timedelta(minutes=1), S.DISCARDED, error="late")
+    assert await acknowledge(run, late, Ack(id, 2, BEGUN, S.COMPLETED)) == [id]
+    assert (await find(id)).state is S.COMPLETED
+
+
+async def test_many_and_deleted_and_none(add: Add, run: Run, find: Find) -> None:
+    ids = await add(*(executing() for _ in range(50)))
+    acks = [Ack(id, 2, BEGUN, S.COMPLETED) for id in (*ids, 123456789)]
+    assert sorted(await acknowledge(run, *acks)) == ids
+    assert await acknowledge(run) == []
+
+
+async def test_what_workers_say_is_bound_never_formatted(add: Add, run: Run, find: Find) -> None:
+    (id,) = await add(executing())
+    nasty = "'; DROP TABLE oban_jobs; -- %(acks)s %s :acks {} \\ \" \u2028 😀"
+    await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED, error=nasty, meta={nasty: nasty}))
+    job = await find(id)
+    assert job.errors[0]["error"] == nasty
+    assert job.meta == {nasty: nasty}

@@ -1,0 +1,55 @@
+"""Give back: what a producer will not finish."""
+
+from typing import Any
+
+from oban_sqla import Job, JobState
+from oban_sqla.statements.give_back import give_back
+from tests.factories import JobFactory
+from tests.statements.conftest import Add, Find, Run
+
+MINE = "0b3c5d8e-1111-4000-8000-000000000000"
+S = JobState
+
+
+def claimed(producer: str = MINE, **fields: Any) -> Job:
+    return JobFactory(**{"executing": True, "attempted_by": ["n1", producer], **fields})
+
+
+async def give(run: Run, prefix: str, *running: int) -> list[int]:
+    rows = await run(
+        give_back(prefix=prefix), queue_name="default", producer=MINE, running=list(running)
+    )
+    return sorted(row.id for row in rows)
+
+
+async def test_what_it_claimed_goes_back_with_its_attempt(
+    add: Add, run: Run, find: Find, prefix: str
+) -> None:
+    (id,) = await add(claimed(attempt=3, errors=[{"error": "before"}]))
+    scheduled_at = (await find(id)).scheduled_at
+    assert await give(run, prefix) == [id]
+    job = await find(id)
+    assert (job.state, job.attempt, job.scheduled_at) == (S.AVAILABLE, 2, scheduled_at)
+    assert job.errors == [{"error": "before"}]
+
+
+async def test_nothing_else_does(add: Add, run: Run, find: Find, prefix: str) -> None:
+    running, *others = await add(
+        claimed(),
+        claimed("0b3c5d8e-2222-4000-8000-000000000000"),
+        claimed(queue="other"),
+        claimed(state=S.COMPLETED),
+        claimed(state=S.AVAILABLE),
+        claimed(attempted_by=[]),
+        claimed(attempted_by=[MINE, "n1"]),
+    )
+    before = [(await find(id)).state for id in others]
+    assert await give(run, prefix, running) == []
+    assert [(await find(id)).state for id in others] == before
+    assert (await find(running)).state is S.EXECUTING
+
+
+async def test_an_attempt_is_never_below_none(add: Add, run: Run, find: Find, prefix: str) -> None:
+    (id,) = await add(claimed(attempt=0))
+    assert await give(run, prefix) == [id]
+    assert (await find(id)).attempt == 0

@@ -1,0 +1,45 @@
+"""The rows of `oban_producers`."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla.models import Producer
+from oban_sqla.statements.heartbeat import beat, end
+from tests.statements.conftest import Run
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def row(uuid: UUID, **fields: Any) -> dict[str, Any]:
+    return {"uuid": str(uuid), "name": "Oban", "node": "n1", "queue": "q", "meta": {}, **fields}
+
+
+async def found(sessions: Sessions) -> list[Producer]:
+    async with sessions() as session:
+        return list(await session.scalars(select(Producer).order_by(Producer.queue)))
+
+
+async def test_rows_are_written_and_kept_alive(run: Run, sessions: Sessions) -> None:
+    one, two = uuid4(), uuid4()
+    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": False})]))
+    first = await found(sessions)
+    assert [(p.uuid, p.name, p.node, p.queue) for p in first] == [
+        (one, "Oban", "n1", "a"),
+        (two, "Oban", "n1", "b"),
+    ]
+    assert first[0].started_at == first[0].updated_at
+    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": True})]))
+    second = await found(sessions)
+    assert [p.started_at for p in second] == [p.started_at for p in first]
+    assert all(now.updated_at > then.updated_at for now, then in zip(second, first, strict=True))
+    assert second[1].meta == {"paused": True}
+
+
+async def test_they_are_taken_away(run: Run, sessions: Sessions) -> None:
+    mine, other = uuid4(), uuid4()
+    await run(beat([row(mine), row(other)]))
+    await run(end([mine, uuid4()]))
+    assert [p.uuid for p in await found(sessions)] == [other]

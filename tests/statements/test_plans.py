@@ -1,0 +1,71 @@
+"""Plans: with many rows, and for statements prepared once and for all, the indexes are used."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Executable
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+
+from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.stage import stage
+
+FILL = """
+INSERT INTO {} (worker, queue, state, priority, scheduled_at, attempt, attempted_by)
+SELECT 'w', 'q' || n %% 10, s.state::{}, n %% 4, timezone('UTC', now()) + s.shift * n, 0,
+       CASE WHEN s.state = 'executing' THEN ARRAY['n1', 'p' || n %% 20] ELSE '{{}}' END
+FROM generate_series(1, %(count)s) n,
+     (VALUES ('available', interval '-1 s', 40), ('scheduled', interval '1 s', 30),
+             ('completed', interval '-1 s', 29), ('executing', interval '-1 s', 1))
+       AS s(state, shift, share)
+WHERE n %% 100 < s.share
+"""
+
+
+@pytest.fixture
+async def full(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    """A connection to 100,000 jobs."""
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        jobs = sql.Identifier(prefix, "oban_jobs")
+        state = sql.Identifier(prefix, "oban_job_state")
+        await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 100_000})
+        await connection.execute(sql.SQL("ANALYZE {}").format(jobs))
+        yield connection
+
+
+async def plan(connection: psycopg.AsyncConnection, prefix: str, statement: Any) -> str:
+    """How the server would carry it out, whatever its parameters."""
+    compiled = statement.compile(
+        dialect=psycopg_dialect.dialect(),
+        schema_translate_map={None: prefix},
+        render_schema_translate=True,
+    )
+    names = list(compiled.params)
+    numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", str(compiled))
+    query = f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {numbered.replace('%%', '%')}"
+    cursor = await connection.execute(query.encode())
+    return "\n".join(line for (line,) in await cursor.fetchall())
+
+
+INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (acknowledge_and_claim(), INDEX),
+        (stage(), "oban_jobs_staging_index"),
+        (give_back(), INDEX),
+    ],
+    ids=["claim", "stage", "give_back"],
+)
+async def test_no_scan_of_the_table(
+    full: psycopg.AsyncConnection, prefix: str, statement: Executable, index: str
+) -> None:
+    found = await plan(full, prefix, statement)
+    assert "Seq Scan on oban_jobs" not in found, found
+    assert index in found, found
