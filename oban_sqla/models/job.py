@@ -23,7 +23,6 @@ from sqlalchemy.orm import (
     mapped_column,
     validates,
 )
-from sqlalchemy.orm.attributes import set_committed_value
 
 from . import validation
 from .metadata import Base
@@ -185,8 +184,8 @@ def detached(values: Mapping[str, Any]) -> Job:
     if not Job.__mapper__.configured:
         configure_mappers()
     job: Job = Job.__mapper__.class_manager.new_instance()
-    for key, value in values.items():
-        set_committed_value(job, key, value)
+    # Without set_committed_value() for each of them, which took a third of the time of a claim.
+    inspect(job).dict.update(values)
     make_transient_to_detached(job)
     return job
 

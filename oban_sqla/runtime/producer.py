@@ -4,14 +4,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 from uuid import UUID, uuid4
-
-from sqlalchemy.orm import configure_mappers, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
 
 from ..events import AckStop, ClaimStop, GiveBackStop
 from ..models import Job, JobState
+from ..models.job import detached
 from ..statements.acknowledge import Ack, outcomes
 from ..statements.claim import acknowledge_and_claim
 from ..statements.give_back import give_back
@@ -85,7 +82,6 @@ class Producer(Service):
         if self._draining:
             self.uuid = uuid4()
         self._draining = self._abandoning = False
-        configure_mappers()
         await super().start()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -153,7 +149,11 @@ class Producer(Service):
             self._emit("ack_stop", AckStop(self.queue, len(applied), tuple(dropped), duration))
             if delays := [ack.delay for ack in acks if ack.delay is not None]:
                 self._due_in(max(0.0, min(delays) - duration))
-        jobs = [_load(row[1:]) for row in rows if row[1] is not None]
+        jobs = [
+            detached(dict(zip(_COLUMNS, row[1:], strict=True)))
+            for row in rows
+            if row[1] is not None
+        ]
         if demand:
             discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
             count = len(jobs) - len(discarded)
@@ -206,12 +206,3 @@ class Producer(Service):
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=UNWINDING)
-
-
-def _load(row: Sequence[Any]) -> Job:
-    # A detached instance, so that the worker may add it to a session or read it without one.
-    job: Job = Job.__mapper__.class_manager.new_instance()
-    for key, value in zip(_COLUMNS, row, strict=True):
-        set_committed_value(job, key, value)
-    make_transient_to_detached(job)
-    return job
