@@ -1,17 +1,26 @@
 """An instance from start to stop."""
 
 import asyncio
+import gc
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Record, Worker, job
+from oban_sqla.errors import SchemaMissingError
 from tests.conftest import StartOban
 from tests.databases import User
 from tests.listening import hear
+from tests.proxy import Proxy
+from tests.runtime.conftest import Rows, until
+from tests.runtime.workers import Held, Quick
 
 Sessions = async_sessionmaker[AsyncSession]
+
+S = JobState
 
 
 class Greet(Worker, queue="greetings"):
@@ -40,9 +49,190 @@ async def test_jobs_of_a_committed_session_run(start: StartOban, sessions: Sessi
     assert jobs[0].id == greeting.id
 
 
-async def test_stopping_twice_and_before_the_start_does_nothing(engine) -> None:
+@pytest.fixture(params=["engine", "sessionmaker", "url", "string"])
+def given(request: pytest.FixtureRequest, engine: AsyncEngine, postgres_dsn: str) -> Any:
+    """Each kind of thing that an instance is built on."""
+    return {
+        "engine": engine,
+        "sessionmaker": async_sessionmaker(engine),
+        "url": make_url(postgres_dsn),
+        "string": postgres_dsn,
+    }[request.param]
+
+
+async def test_what_it_is_built_on(given: Any, prefix: str) -> None:
+    async with Oban(given, queues={"default": 5}, prefix=prefix) as oban:
+        with hear(oban, "ack_stop") as acks:
+            await oban.enqueue(Quick.new())
+            await acks.counted(1)
+
+
+async def test_it_restarts_after_a_stop(given: Any, prefix: str) -> None:
+    oban = Oban(given, queues={"default": 5}, prefix=prefix)
+    for _ in range(2):
+        async with oban:
+            with hear(oban, "ack_stop") as acks:
+                await oban.enqueue(Quick.new())
+                await acks.counted(1)
+
+
+async def test_a_sync_engine_is_refused(postgres_dsn: str) -> None:
+    engine: Engine = create_engine(make_url(postgres_dsn).set(drivername="postgresql+psycopg"))
+    with pytest.raises(TypeError, match=r"a sync engine can't run jobs.*create_async_engine"):
+        Oban(engine)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bound to an AsyncEngine, not to None"):
+        Oban(async_sessionmaker())
+    with pytest.raises(TypeError, match="not int"):
+        Oban(7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs PostgreSQL"):
+        Oban("sqlite://")
+    with pytest.raises(ValueError, match="looks like postgresql://"):
+        Oban("not a url")
+
+
+async def test_missing_tables(postgres_dsn: str) -> None:
+    """The error says how to install them, and the engine made for the URL is closed again."""
+    oban = Oban(postgres_dsn, queues={"default": 5}, prefix="no_such_schema")
+    with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade") as raised:
+        await oban.start()
+    assert "oban_jobs, oban_leaders, oban_producers not found" in str(raised.value)
+    assert "--prefix no_such_schema" in str(raised.value)
+    assert oban._database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+    gc.collect()
+
+
+async def test_an_engine_of_its_own_is_disposed_of(postgres_dsn: str, prefix: str) -> None:
+    oban = Oban(postgres_dsn, queues={"default": 5}, prefix=prefix)
+    async with oban:
+        pass
+    assert oban._database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+
+
+async def test_the_callers_engine_is_not(engine: AsyncEngine) -> None:
+    async with Oban(engine, queues={"default": 5}):
+        pass
+    assert engine.pool.checkedin() > 0  # type: ignore[attr-defined]
+
+
+async def test_without_queues_it_only_enqueues(engine: AsyncEngine, rows: Rows) -> None:
+    async with Oban(engine) as oban:
+        await oban.enqueue(Quick.new())
+    assert await rows() == [(S.AVAILABLE, 0)]
+
+
+async def test_several_instances_in_one_process(
+    start: StartOban, sessions: Sessions, rows: Rows
+) -> None:
+    one = await start(queues={"default": 5}, name="one")
+    two = await start(queues={"greetings": 5, "default": 5}, name="two")
+    with hear(one, "ack_stop") as acks_of_one, hear(two, "ack_stop") as acks_of_two:
+        async with sessions.begin() as session:
+            session.add_all(Quick.new() for _ in range(20))
+            session.add(Greet.new({"name": "x"}))
+        await until(lambda: sum(e.count for e in [*acks_of_one.events, *acks_of_two.events]) == 21)
+    assert len(Quick.ran) == 20
+    assert len(set(Quick.ran)) == 20
+    assert await rows() == [(S.COMPLETED, 1)] * 21
+
+
+async def test_stopping_twice_and_before_the_start_does_nothing(engine: AsyncEngine) -> None:
     oban = Oban(engine, queues={"default": 1})
     await oban.stop()
     async with oban:
         pass
     await asyncio.gather(oban.stop(), oban.stop())
+
+
+async def test_starting_twice_at_once_starts_once(engine: AsyncEngine) -> None:
+    oban = Oban(engine, queues={"default": 1})
+    before = len(asyncio.all_tasks())
+    await asyncio.gather(oban.start(), oban.start(), oban.start())
+    once = len(asyncio.all_tasks())
+    await oban.start()
+    assert len(asyncio.all_tasks()) == once
+    await oban.stop()
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_second_stop_waits_for_the_first(engine: AsyncEngine, rows: Rows) -> None:
+    oban = Oban(engine, queues={"default": 1}, shutdown_grace_period=20.0)
+    await oban.start()
+    await oban.enqueue(Held.new())
+    await Held.begun()
+    stops = [asyncio.create_task(oban.stop()) for _ in range(2)]
+    done, _ = await asyncio.wait(stops, timeout=0.05)
+    assert not done
+    Held.release()
+    await asyncio.gather(*stops)
+    assert await rows() == [(S.COMPLETED, 1)]
+
+
+async def test_a_stop_that_was_cancelled_can_be_made_again(engine: AsyncEngine, rows: Rows) -> None:
+    oban = Oban(engine, queues={"default": 1}, shutdown_grace_period=20.0)
+    before = asyncio.all_tasks()
+    await oban.start()
+    await oban.enqueue(Held.new())
+    await Held.begun()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await oban.stop()
+    Held.release()
+    await oban.stop()
+    assert asyncio.all_tasks() == before
+    assert await rows() == [(S.COMPLETED, 1)]
+
+
+@pytest.mark.parametrize("service", ["notifier", "heartbeat", "stager", "producer"])
+async def test_a_start_that_fails_in_the_middle_leaves_nothing_running(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    async def fail(self: Any) -> None:
+        raise ConnectionError("in the middle")
+
+    target = f"oban_sqla.runtime.{service}.{service.capitalize()}.start"
+    monkeypatch.setattr(target, fail)
+    before = asyncio.all_tasks()
+    oban = Oban(engine, queues={"default": 1})
+    with pytest.raises(ConnectionError, match="in the middle"):
+        await oban.start()
+    assert asyncio.all_tasks() == before
+    monkeypatch.undo()
+    async with oban:
+        pass
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_running(proxy: Proxy, prefix: str) -> None:
+    proxy.silent = True
+    oban = Oban(proxy.dsn, queues={"default": 1}, prefix=prefix)
+    start = asyncio.create_task(oban.start())
+    await until(lambda: proxy.open == 1)
+    start.cancel()
+    await asyncio.wait([start])
+    assert start.cancelled()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("oban-")]
+
+
+async def test_it_survives_a_database_that_goes_away_and_comes_back(
+    quick: None,
+    start: StartOban,
+    proxy: Proxy,
+    prefix: str,
+    sessions: Sessions,
+    expect_errors: None,
+) -> None:
+    """Each loop says once that it fails, and once that it works again."""
+    options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_interval": 0.1}
+    with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
+        oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
+        await proxy.refuse()
+        proxy.cut()
+        names = ["heartbeat", "producer default", "stager"]
+        await failed.until(lambda events: sorted({e.service for e in events}) == names)
+        await until(lambda: oban._supervisor.stager._failures > 3)  # type: ignore[union-attr]
+        assert sorted(e.service for e in failed.events) == names
+        async with sessions.begin() as session:
+            session.add(Quick.new())
+        with hear(oban, "ack_stop") as acks:
+            await proxy.allow()
+            await acks.counted(1)
+        await restored.until(lambda events: sorted({e.service for e in events}) == names)
