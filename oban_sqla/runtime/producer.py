@@ -4,7 +4,10 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from uuid import UUID, uuid4
+
+from sqlalchemy.exc import DBAPIError
 
 from ..events import AckStop, ClaimStop, GiveBackStop
 from ..models import Job, JobState
@@ -20,6 +23,8 @@ from .service import GRACE, UNWINDING, Emit, Service
 ACK_BATCH = 1000
 # A server that lost its client may still finish the claim it was sent: look again for so long.
 DOUBT = 60.0
+# Until the next attempt of a job whose outcome could not be stored.
+REFUSED = 60.0
 
 _COLUMNS = tuple(Job.__table__.columns.keys())
 
@@ -61,6 +66,8 @@ class Producer(Service):
         self._acks: list[Ack] = []
         # Outcomes that were sent once without an answer: being dropped does not tell anything.
         self._sent_before = 0
+        # How many outcomes to write one by one, since the database refuses one of them.
+        self._singly = 0
         # When a claim whose answer was lost can't come to light any more.
         self._doubtful_until = -math.inf
         # Whether there may be jobs in the database that are ours.
@@ -96,7 +103,7 @@ class Producer(Service):
             await self._give_back_lost()
         idle = self.paused or self._draining
         demand = 0 if idle else max(0, self.limit - len(self._running))
-        acks = self._acks[:ACK_BATCH]
+        acks = self._next_acks()
         if not acks and not demand:
             return self._pause_of_doubt()
         claimed = await self._acknowledge_and_claim(acks, demand)
@@ -116,7 +123,7 @@ class Producer(Service):
             return
         async with deadline(FAREWELL):
             while self._acks:
-                await self._acknowledge_and_claim(self._acks[:ACK_BATCH], 0)
+                await self._acknowledge_and_claim(self._next_acks(), 0)
             await self._give_back_lost()
         self._claiming = False
 
@@ -134,7 +141,9 @@ class Producer(Service):
                     "producer": str(self.uuid),
                 },
             )
-        except BaseException:
+        except BaseException as error:
+            if acks and _is_refusal(error):
+                self._set_apart(acks)
             # It may have been carried out: what it claimed for us has to be found again.
             if demand:
                 self._doubtful_until = math.inf
@@ -142,6 +151,7 @@ class Producer(Service):
             raise
         duration = time.monotonic() - started
         del self._acks[: len(acks)]
+        self._singly = max(0, self._singly - len(acks))
         if acks:
             applied = set(rows[0][0] or ())
             dropped = [ack.id for ack in acks[self._sent_before :] if ack.id not in applied]
@@ -159,6 +169,19 @@ class Producer(Service):
             count = len(jobs) - len(discarded)
             self._emit("claim_stop", ClaimStop(self.queue, count, discarded, duration))
         return jobs
+
+    def _next_acks(self) -> list[Ack]:
+        return self._acks[: 1 if self._singly else ACK_BATCH]
+
+    def _set_apart(self, acks: Sequence[Ack]) -> None:
+        # An outcome that can't be stored, an immense one for example, must not hold up the others.
+        if len(acks) > 1:
+            self._singly = len(acks)
+        else:
+            error = "the outcome was refused by the database, so the attempt failed"
+            self._acks[0] = replace(
+                acks[0], state=JobState.RETRYABLE, delay=REFUSED, spent=True, error=error, meta=None
+            )
 
     def _run(self, job: Job) -> None:
         execution = self._executor.execute(job, self._is_abandoning)
@@ -206,3 +229,10 @@ class Producer(Service):
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=UNWINDING)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    # By SQLSTATE: data that is not valid, or beyond a limit of the server.
+    if not isinstance(error, DBAPIError):
+        return False
+    return str(getattr(error.orig, "sqlstate", "")).startswith(("22", "54"))

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, job
@@ -18,7 +18,7 @@ from tests.factories import JobFactory
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, locked, until
-from tests.runtime.workers import Blocking, Held, Quick
+from tests.runtime.workers import Blocking, Held, Quick, Unstorable
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -132,6 +132,31 @@ async def test_a_commit_between_a_claim_and_the_sleep_is_not_missed(
     with hear(oban, "ack_stop") as acks:
         producer.wake()
         await acks.counted(1)
+
+
+async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
+    quick: None,
+    start: StartOban,
+    sessions: Sessions,
+    rows: Rows,
+    expect_errors: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("oban_sqla.runtime.executor.storable", lambda text: text)
+    oban = await start(queues={"default": 9}, **NEVER)
+    with hear(oban, "ack_stop") as acks:
+        await add(sessions, Held.new(), Held.new(), Unstorable.new(), Held.new())
+        for _ in range(3):
+            await Held.begun()
+        Held.release()
+        await acks.counted(4)
+        await add(sessions, Quick.new())
+        await acks.counted(5)
+    done = (S.COMPLETED, 1)
+    assert await rows() == [done, done, (S.RETRYABLE, 1), done, done]
+    async with sessions() as session:
+        (error,) = await session.scalar(select(Job.errors).where(Job.state == S.RETRYABLE))
+    assert "refused by the database" in error["error"]
 
 
 class TestStop:

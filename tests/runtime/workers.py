@@ -56,3 +56,11 @@ class Blocking(Worker, queue="default"):
 
     def process(self, job: Job) -> None:
         self.released.wait(PATIENCE)
+
+
+class Unstorable(Worker, queue="default"):
+    """Fails when it is released, with an error that PostgreSQL can't store."""
+
+    async def process(self, job: Job) -> None:
+        await Held.released.wait()
+        raise ValueError("\x00")
