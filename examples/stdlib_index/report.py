@@ -39,7 +39,7 @@ async def show(console: Console, session: AsyncSession, run_id: int, seconds: fl
         )
     ).one()
     table = Table(title=f"The standard library, indexed in {seconds:.1f} s", show_header=False)
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="bold", no_wrap=True, min_width=15)
     table.add_column(no_wrap=True, overflow="ellipsis")
     table.add_row("files", f"{await session.scalar(indexed):,} of {jobs:,}")
     table.add_row("classes", f"{kinds.get('class', 0):,}")

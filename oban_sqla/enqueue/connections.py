@@ -1,17 +1,16 @@
 """What a `conn` may be, besides a session, and how each of them runs the insert."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from psycopg.rows import tuple_row
-from sqlalchemy import Connection, Dialect, TwoPhaseTransaction
+from sqlalchemy import Connection, Dialect, TwoPhaseTransaction, inspect
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import make_transient, make_transient_to_detached
-from sqlalchemy.orm.attributes import instance_state
 
 from ..models import Job, validation
 from ..statements.insert import insert, record
@@ -95,12 +94,12 @@ def _execute_core(connection: Connection, text: str, prefix: str | None) -> Sequ
 
 async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) -> Sequence[_Row]:
     result = conn.execute(sql, params)
-    if inspect.isawaitable(result):
+    if isawaitable(result):
         result = await result
     source = conn if result is None else result
     if hasattr(source, "fetchall"):
         result = source.fetchall()
-        if inspect.isawaitable(result):
+        if isawaitable(result):
             result = await result
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise TypeError(
@@ -140,7 +139,7 @@ def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
 
 
 def _fill(job: Job, row: _Row) -> None:
-    state = instance_state(job)
+    state = inspect(job)
     if state.key is not None:
         # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
         make_transient(job)

@@ -17,13 +17,13 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    inspect,
     literal,
     select,
     union_all,
 )
 from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm.attributes import instance_state
 
 from ..models import Job, JobState, validation
 from ..models.types import job_state
@@ -88,7 +88,7 @@ def record(job: Job, n: int) -> str:
     `ValueError` or `TypeError` for what was put into its args, meta or tags since they were
     checked, and can't be stored.
     """
-    values = instance_state(job).dict
+    values = inspect(job).dict
     fields: dict[str, Any] = {key: values[key] for key in FIELDS}
     at = values.get("scheduled_at")
     fields["n"] = n
