@@ -3,7 +3,7 @@
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,9 @@ from .instances import DEFAULT_NAME
 
 # The longest channel name is 63 bytes, of which ".oban_schedule" takes 14.
 LONGEST_PREFIX = 49
+LONGEST_QUEUE = 127
+# What PostgreSQL's `integer` holds.
+LARGEST_COUNT = 2**31 - 1
 
 QueueConfig = int | Mapping[str, Any]
 
@@ -71,19 +74,25 @@ class Config:
             f"queues must map names to limits, like {{'default': 10}}, not {queues!r}",
         )
         for queue, given in (queues if isinstance(queues, Mapping) else {}).items():
-            try:
-                checked.append(_queue(queue, given))
-            except ValueError as error:
-                errors.append(str(error))
+            options = given if isinstance(given, Mapping) else {"limit": given}
+            if complaints := list(_wrong_with_queue(queue, options)):
+                errors.extend(complaints)
+            else:
+                checked.append(Queue(queue, **options))
         demand(_is_name(name), f"name must be a string that is not blank, not {name!r}")
         demand(node is None or _is_name(node), f"node must be a string that is not blank: {node!r}")
         demand(
-            prefix is None or (_is_name(prefix) and len(prefix.encode()) <= LONGEST_PREFIX),
+            prefix is None or _is_name(prefix, LONGEST_PREFIX),
             f"prefix must be the name of a schema of at most {LONGEST_PREFIX} bytes: {prefix!r}",
         )
         demand(notify in ("listen", "poll"), f"notify must be 'listen' or 'poll', not {notify!r}")
         demand(
-            listen_dsn is None or notify == "listen",
+            listen_dsn is None or _is_name(listen_dsn),
+            # Not shown: it holds a password.
+            "listen_dsn must be a connection string that is not blank",
+        )
+        demand(
+            listen_dsn is None or notify != "poll",
             "listen_dsn names the connection for LISTEN, which notify='poll' does without",
         )
         demand(
@@ -100,7 +109,8 @@ class Config:
                 f"{key} must be seconds, more than 0, not {seconds!r}",
             )
         demand(
-            _is_count(stage_batch), f"stage_batch must be an integer above 0, not {stage_batch!r}"
+            _is_count(stage_batch),
+            f"stage_batch must be an integer from 1 to {LARGEST_COUNT}, not {stage_batch!r}",
         )
         if errors:
             raise ValueError("; ".join(errors))
@@ -120,27 +130,39 @@ class Config:
         )
 
 
-def _queue(name: object, given: object) -> Queue:
-    if not _is_name(name) or len(str(name)) > 127:
-        raise ValueError(f"a queue's name must be 1 to 127 characters, not blank: {name!r}")
-    options = given if isinstance(given, Mapping) else {"limit": given}
-    if unknown := sorted(map(str, set(options) - {"limit", "paused"})):
-        raise ValueError(f"queue {name!r} has no option {unknown[0]!r}; there are limit, paused")
-    limit, paused = options.get("limit"), options.get("paused", False)
-    if not _is_count(limit):
-        raise ValueError(f"the limit of queue {name!r} must be an integer above 0, not {limit!r}")
-    if not isinstance(paused, bool):
-        raise ValueError(f"paused of queue {name!r} must be True or False, not {paused!r}")
-    return Queue(str(name), int(str(limit)), paused)
+def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]:
+    if not _is_name(name) or len(str(name)) > LONGEST_QUEUE:
+        yield f"a queue's name must be 1 to {LONGEST_QUEUE} characters, not blank: {name!r}"
+    for unknown in options.keys() - {"limit", "paused"}:
+        yield f"queue {name!r} has no option {unknown!r}; there are limit, paused"
+    if "limit" not in options:
+        yield f"queue {name!r} needs a limit, like {{'limit': 10}}"
+    elif not _is_count(options["limit"]):
+        yield (
+            f"the limit of queue {name!r} must be an integer from 1 to {LARGEST_COUNT},"
+            f" not {options['limit']!r}"
+        )
+    if not isinstance(paused := options.get("paused", False), bool):
+        yield f"paused of queue {name!r} must be True or False, not {paused!r}"
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\x00" not in value
+def _is_name(value: object, most_bytes: float = math.inf) -> bool:
+    if not isinstance(value, str) or not value.strip() or "\x00" in value:
+        return False
+    try:
+        return len(value.encode()) <= most_bytes
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    except OverflowError:
+        return False
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT

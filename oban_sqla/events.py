@@ -162,8 +162,10 @@ class ObanEvents(event.Events[Observable]):
 
 def emit(target: Observable, name: str, data: object) -> None:
     """Call the listeners of one event; what a listener raises ends here."""
-    for listener in getattr(target.dispatch, name):
+    # A copy, as a listener may remove itself.
+    for listener in tuple(getattr(target.dispatch, name)):
         try:
             listener(target, data)
-        except Exception:
+        except BaseException:
+            # A SystemExit, too: the emitter stands between a job and the record of its outcome.
             _logger.exception("a listener of %r raised: %r", name, listener)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from oban_sqla import Oban
+from oban_sqla import Oban, instances
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.migrations import upgrade
 from tests.databases import Base, async_engine, sync_engine
@@ -131,6 +132,12 @@ async def start(engine: AsyncEngine) -> AsyncIterator[StartOban]:
             return await stack.enter_async_context(oban)
 
         yield start
+
+
+@pytest.fixture
+def no_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No instance is known: those of other tests live until they are collected as garbage."""
+    monkeypatch.setattr(instances, "_instances", WeakValueDictionary())
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import contextvars
-import inspect
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any
+
+from sqlalchemy import inspect
 
 from ..events import JobException, JobStart, JobStop
 from ..models import Job, JobState, validation
-from ..models.job import RECORDED_AS
+from ..models.job import RECORDED_AS, detached
 from ..statements.acknowledge import Ack
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
@@ -23,6 +25,8 @@ from .service import Emit
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""
 LONGEST_DELAY = 100 * 365 * 86400.0
+
+_COLUMNS = tuple(Job.__table__.columns.keys())
 
 
 class Executor:
@@ -36,13 +40,16 @@ class Executor:
 
         `None` if the task was cancelled because the job is `abandoned`: it is to be given back.
         """
-        token = executing.set(job)
+        # The worker may change its job, or add it to a session, whose commit expires it: it gets a
+        # copy, and the outcome is written by ours.
+        own = _copy(job)
+        token = executing.set(own)
         started = time.monotonic()
         try:
             self._emit("job_start", JobStart(job))
             worker: list[Any] = []
             try:
-                ack = _success(job, await _perform(job, worker))
+                ack = _success(job, await _perform(own, worker))
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and abandoned():
                     return None
@@ -68,7 +75,7 @@ async def _perform(job: Job, made: list[Any]) -> Any:
         return await process()
     result = await _in_thread(process, f"oban-job-{job.id}")
     # A plain function that returns a coroutine was async in disguise.
-    return await result if inspect.isawaitable(result) else result
+    return await result if isawaitable(result) else result
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:
@@ -103,10 +110,8 @@ def _success(job: Job, result: Any) -> Ack:
             return _ack(job, JobState.CANCELLED, error=storable(str(reason)))
         case Snooze(seconds=seconds):
             delay = min(validation.delay("Snooze", seconds).total_seconds(), LONGEST_DELAY)
-            snoozed = job.meta.get("snoozed", 0) + 1
-            return _ack(
-                job, JobState.SCHEDULED, delay=delay, spent=False, meta={"snoozed": snoozed}
-            )
+            count = {"snoozed": _snoozed(job) + 1}
+            return _ack(job, JobState.SCHEDULED, delay=delay, spent=False, meta=count)
         case Record(value=value):
             meta = {"recorded": RECORDED_AS, "return": value}
             return _ack(job, JobState.COMPLETED, meta=meta)
@@ -115,17 +120,36 @@ def _success(job: Job, result: Any) -> Ack:
 
 
 def _failure(job: Job, error: BaseException, worker: Any) -> Ack:
-    text = "".join(traceback.format_exception(error))
+    text = _describe(error)
     if job.attempt >= job.max_attempts:
         return _ack(job, JobState.DISCARDED, error=storable(text))
-    try:
-        delay = jittery_clamped(job.attempt, job.max_attempts)
-        if worker is not None:
-            chosen = validation.delay("backoff", worker.backoff(job))
+    delay = jittery_clamped(job.attempt, job.max_attempts)
+    if worker is not None:
+        try:
+            chosen = validation.delay("backoff", worker.backoff(_copy(job)))
             delay = min(chosen.total_seconds(), LONGEST_DELAY)
-    except Exception as wrong:
-        text += f"\nbackoff() of the worker failed, so the default applies: {wrong!r}"
+        except BaseException as wrong:
+            text += f"\nbackoff() of the worker failed, so the default applies:\n{_describe(wrong)}"
     return _ack(job, JobState.RETRYABLE, delay=delay, error=storable(text))
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as wrong:
+        # A SyntaxError with fields of the wrong type, for one.
+        return f"{type(error).__name__}, of which no traceback can be made: {type(wrong).__name__}"
+
+
+def _snoozed(job: Job) -> int:
+    # It is the user's meta: anything may be there.
+    count = job.meta.get("snoozed")
+    return count if isinstance(count, int) else 0
+
+
+def _copy(job: Job) -> Job:
+    loaded = inspect(job).dict
+    return detached({key: loaded[key] for key in _COLUMNS})
 
 
 def _ack(job: Job, state: JobState, **outcome: Any) -> Ack:
