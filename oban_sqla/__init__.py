@@ -6,7 +6,11 @@ from .errors import InstanceNotFoundError, ObanError, SchemaMissingError, Unknow
 from .events import ObanEvents
 from .models import Job, JobState
 from .oban import Oban
-from .workers import Cancel, JobFunction, Record, Snooze, Worker, current_job, job, worker
+from .workers.current_job import current_job
+from .workers.decorators import job, worker
+from .workers.function import JobFunction
+from .workers.outcomes import Cancel, Record, Snooze
+from .workers.worker import Worker
 
 __version__ = "0.1.0"
 

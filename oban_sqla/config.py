@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
 from .instances import DEFAULT_NAME
 
-# The longest channel name is 63 bytes, of which ".oban_schedule" takes 14.
+# PostgreSQL refuses channel names of more than 63 bytes; ".oban_schedule" takes 14 of them.
 LONGEST_PREFIX = 49
-LONGEST_QUEUE = 127
+# Oban for Elixir checks the same length of queues and workers in its table.
+LONGEST_NAME = 127
 # What PostgreSQL's `integer` holds.
 LARGEST_COUNT = 2**31 - 1
 
@@ -130,9 +134,26 @@ class Config:
         )
 
 
+def database_url(given: URL | str) -> URL:
+    """The URL of a PostgreSQL, through psycopg unless it names a driver; `ValueError` if it is not.
+
+    What can't be read is not shown in the message: it may hold a password.
+    """
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "the DSN is not a URL of the form postgresql://user:password@host:5432/database"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError(f"the DSN must start with postgresql://, not {url.drivername}://")
+    # Without a driver it is libpq's form, which SQLAlchemy would take for psycopg2.
+    return url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
+
+
 def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]:
-    if not _is_name(name) or len(str(name)) > LONGEST_QUEUE:
-        yield f"a queue's name must be 1 to {LONGEST_QUEUE} characters, not blank: {name!r}"
+    if not _is_name(name) or len(str(name)) > LONGEST_NAME:
+        yield f"a queue's name must be 1 to {LONGEST_NAME} characters, not blank: {name!r}"
     for unknown in options.keys() - {"limit", "paused"}:
         yield f"queue {name!r} has no option {unknown!r}; there are limit, paused"
     if "limit" not in options:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
+from ..config import LONGEST_NAME
 from .state import JobState
 
-# Of queues and workers: the tables of Oban for Elixir check it; ours would take more.
-LONGEST_NAME = 127
 PRIORITIES = range(10)
 ATTEMPTS = range(1, 32768)
 # PostgreSQL reads some thousand levels, but Python, where a worker stands deep in its own calls,

@@ -6,8 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import psycopg
-from sqlalchemy import URL, Engine, Executable, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Engine, Executable
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -16,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from ..config import database_url
 from ..errors import ObanError, SchemaMissingError
 from ..statements.inspect import TABLES, home, installed
 from ..wakeups import Address
@@ -170,22 +170,9 @@ def _engine(given: object) -> tuple[AsyncEngine, bool]:
             return bind, False
         raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
     if isinstance(given, URL | str):
-        return create_async_engine(_psycopg_url(given)), True
+        return create_async_engine(database_url(given)), True
     hint = "; a sync engine can't run jobs: make one with create_async_engine()"
     raise TypeError(
         "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"
         f" not {type(given).__name__}{hint if isinstance(given, Engine) else ''}"
     )
-
-
-def _psycopg_url(given: URL | str) -> URL:
-    try:
-        url = make_url(given)
-    except ArgumentError:
-        raise ValueError(
-            "the URL of the database can't be read; it looks like"
-            " postgresql://user:password@host:5432/database"
-        ) from None
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ValueError(f"oban_sqla needs PostgreSQL, and {url.drivername!r} is not")
-    return url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url

@@ -30,15 +30,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from ..config import LONGEST_PREFIX
 from ..models import Producer
 
 INSERT = "oban_insert"
 """Oban's channel: `{"queue": name}` for a queue that has available jobs."""
 SCHEDULE = "oban_schedule"
 """Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
-
-LONGEST_PREFIX = 63 - len(f".{SCHEDULE}")
-"""PostgreSQL refuses channel names of more than 63 bytes, and that would break the transaction."""
 
 
 @lru_cache(maxsize=64)

@@ -84,7 +84,7 @@ async def test_a_sync_engine_is_refused(postgres_dsn: str) -> None:
         Oban(async_sessionmaker())
     with pytest.raises(TypeError, match="not int"):
         Oban(7)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs PostgreSQL"):
+    with pytest.raises(ValueError, match="must start with postgresql://"):
         Oban("sqlite://")
     with pytest.raises(ValueError, match="looks like postgresql://"):
         Oban("not a url")

@@ -1,0 +1,55 @@
+"""What a type checker knows of workers: mypy and pyright agree, errors included."""
+
+from datetime import UTC, datetime, timedelta
+from typing import assert_type
+
+from oban_sqla import Cancel, Job, Record, Snooze, Worker, current_job, job
+
+
+class Welcome(Worker, queue="mailers", max_attempts=5, priority=0, tags=["email"], name="welcome"):
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def process(self, job: Job) -> Cancel | Snooze | Record | None:
+        return Snooze(timedelta(minutes=1)) if job.attempt > 1 else Record({"sent": self.sent})
+
+    def backoff(self, job: Job) -> int:
+        return 2 * job.attempt
+
+
+assert_type(Welcome().sent, int)
+assert_type(Welcome.new({"to": "ann"}, priority=3, schedule_in=timedelta(hours=1)), Job)
+assert_type(Welcome.new({"to": "ann"}, scheduled_at=datetime.now(UTC)), Job)
+assert_type(current_job(), Job | None)
+Welcome.new({"to": "ann"}, prioriti=3)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+Welcome.new(["ann"])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+Welcome.new({}, queue=3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def enqueue_a_class() -> None:
+    assert_type(await Welcome.enqueue({"to": "ann"}, queue="later"), Job)
+
+
+@job(queue="reports", max_attempts=3, backoff=lambda job: job.attempt)
+def report(month: str, detailed: bool = False) -> int:
+    return len(month)
+
+
+@job()
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+assert_type(report("2026-11"), int)
+assert_type(report.new("2026-11", detailed=True), Job)
+assert_type(report.new("2026-11", schedule_in=60), Job)
+report(11)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def enqueue_a_function() -> None:
+    assert_type(await fetch("https://"), bytes)
+    assert_type(await report.enqueue("2026-11", detailed=True), Job)
+    assert_type(await report.enqueue("2026-11", True, conn=None, priority=1), Job)
+    assert_type(await fetch.enqueue("https://", max_attempts=1), Job)
+    await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    await report.enqueue("2026-11", details=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
