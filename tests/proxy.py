@@ -18,6 +18,7 @@ class Proxy:
         self._port = 0
         self._listener: asyncio.Server | None = None
         self._wires: set[_Wire] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.deaf = False
         """Whether notifications are dropped, as a transaction pooler does."""
         self.silent = False
@@ -46,10 +47,10 @@ class Proxy:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.refuse()
-        tasks = [wire.task for wire in self._wires]
-        self.cut()
-        if tasks:
-            await asyncio.wait(tasks)
+        # Those that are being connected, too.
+        while self._tasks:
+            self.cut()
+            await asyncio.wait(self._tasks, timeout=0.1)
 
     async def allow(self) -> None:
         """Take new connections."""
@@ -78,6 +79,10 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         host = self._given.get("host", "")
         port = self._given.get("port", "5432")
         try:
@@ -113,9 +118,6 @@ class _Wire:
 
     def __init__(self, proxy: Proxy, client: _Streams, server: _Streams) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
         self._losing = False
 
     async def forward(self) -> None:
@@ -130,6 +132,9 @@ class _Wire:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
+            for _, writer in (self._client, self._server):
+                with suppress(OSError):
+                    await writer.wait_closed()
 
     def cut(self) -> None:
         for _, writer in (self._client, self._server):

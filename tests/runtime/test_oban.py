@@ -86,7 +86,7 @@ async def test_a_sync_engine_is_refused(postgres_dsn: str) -> None:
         Oban(7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must start with postgresql://"):
         Oban("sqlite://")
-    with pytest.raises(ValueError, match="looks like postgresql://"):
+    with pytest.raises(ValueError, match="of the form postgresql://"):
         Oban("not a url")
 
 
