@@ -53,7 +53,9 @@ class Oban(Observable):
             `{"limit": 10, "paused": True}`.
         name: told apart in one process, and shared by the nodes that work together.
         node: unique among the running processes; host name and process id if not given.
-        prefix: the schema of the tables; if not given, where the search path finds them.
+        prefix: the schema of the tables; if not given, where the search path finds them. A session
+            inserts jobs where its own engine finds the tables: by search path, or by an entry for
+            `None` in its `schema_translate_map`.
         shutdown_grace_period: how long `stop` waits for running jobs.
         notify: "listen" hears new jobs at once through LISTEN, on a connection of its own; "poll"
             looks every `poll_interval`.

@@ -256,7 +256,7 @@ def test_no_database_is_named(cli: Cli) -> None:
     ("dsn", "message"),
     [
         ("postgresql://localhost:1/app", "connection to server at"),
-        ("mysql://localhost/app", "PostgreSQL"),
+        ("mysql://localhost/app", "postgresql://"),
         ("host=localhost", "postgresql://user:password@host"),
     ],
 )
