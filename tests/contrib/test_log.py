@@ -1,0 +1,92 @@
+"""The log: what it says of jobs and of incidents, and at which level."""
+
+import logging
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import JobState, Oban
+from oban_sqla.contrib import log
+from oban_sqla.events import (
+    AckStop,
+    ClaimStop,
+    GiveBackStop,
+    JobException,
+    JobStop,
+    NotifierLost,
+    ServiceCancelled,
+    ServiceFailed,
+    ServiceRestored,
+    emit,
+)
+from tests.factories import JobFactory
+
+JOB = JobFactory(executing=True, worker="app.Work")
+BOOM = ValueError("boom")
+
+
+@pytest.fixture
+def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
+    caplog.set_level(logging.DEBUG, logger="oban_sqla")
+    return Oban(engine)
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "level", "words"),
+    [
+        ("job_stop", JobStop(JOB, JobState.COMPLETED, 0.1, 0.0), "DEBUG", "completed in 0.100 s"),
+        ("job_stop", JobStop(JOB, JobState.SCHEDULED, 0.1, 0.0), "DEBUG", "snoozed"),
+        ("job_stop", JobStop(JOB, JobState.CANCELLED, 0.1, 0.0), "INFO", "cancelled by its worker"),
+        (
+            "job_exception",
+            JobException(JOB, JobState.RETRYABLE, 0.1, 0.0, BOOM),
+            "INFO",
+            "(app.Work, attempt 1 of 20) failed, and will be tried again: ValueError: boom",
+        ),
+        (
+            "job_exception",
+            JobException(JOB, JobState.DISCARDED, 0.1, 0.0, BOOM),
+            "ERROR",
+            "failed for the last time, so it is discarded: ValueError: boom",
+        ),
+        ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
+        ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),
+        ("give_back_stop", GiveBackStop("q", (3, 4)), "WARNING", "gave back claimed jobs: 3, 4"),
+        ("notifier_lost", NotifierLost("cut"), "WARNING", "polling instead: cut"),
+        ("service_failed", ServiceFailed("stager", BOOM), "ERROR", "stager failed, trying again"),
+        ("service_restored", ServiceRestored("stager"), "INFO", "stager works again"),
+        ("service_cancelled", ServiceCancelled("stager", 5.0), "WARNING", "within 5.0 s"),
+    ],
+)
+def test_each_event_has_its_line(
+    oban: Oban,
+    caplog: pytest.LogCaptureFixture,
+    event: str,
+    data: object,
+    level: str,
+    words: str,
+) -> None:
+    emit(oban, event, data)
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert record.name == "oban_sqla"
+    assert words in record.getMessage()
+    caplog.clear()
+
+
+def test_a_look_in_vain_says_nothing(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:
+    emit(oban, "claim_stop", ClaimStop("q", 0, (), 0.1))
+    emit(oban, "ack_stop", AckStop("q", 5, (), 0.1))
+    assert caplog.records == []
+
+
+def test_it_can_be_detached_and_attached_again(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.detach()
+    emit(oban, "service_restored", ServiceRestored("stager"))
+    assert caplog.records == []
+    log.attach()
+    log.attach()
+    emit(oban, "service_restored", ServiceRestored("stager"))
+    assert len(caplog.records) == 1

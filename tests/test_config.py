@@ -1,0 +1,82 @@
+"""The settings of an instance: all that is wrong with them is said at once."""
+
+from typing import Any
+
+import pytest
+
+from oban_sqla.config import LONGEST_PREFIX, Config, Queue, database_url
+from oban_sqla.statements.announce import SCHEDULE
+
+
+def test_a_queue_is_a_limit_or_options() -> None:
+    config = Config.check(queues={"default": 10, "slow": {"limit": 1, "paused": True}})
+    assert config.queues == (Queue("default", 10), Queue("slow", 1, paused=True))
+
+
+def test_nodes_of_one_host_are_told_apart() -> None:
+    assert Config.check().node != Config.check(node="web-1").node
+    assert Config.check(node="web-1").node == "web-1"
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(ValueError, match="the limit of queue 'default'") as raised:
+        Config.check(
+            queues={"default": 0, "": 1, "slow": {"limits": 3}},
+            name=" ",
+            prefix="x" * 50,
+            poll_interval=0,
+            notify="push",
+        )
+    message = str(raised.value)
+    for complaint in (
+        "a queue's name must be",
+        "queue 'slow' has no option 'limits'",
+        "queue 'slow' needs a limit",
+        "name must be a string",
+        "prefix must be the name of a schema",
+        "poll_interval must be seconds",
+        "notify must be 'listen' or 'poll', not 'push'",
+    ):
+        assert complaint in message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queues": ["default"]},
+        {"queues": {"default": True}},
+        {"queues": {"default": 1.5}},
+        {"queues": {"default": {"limit": 1, "paused": 1}}},
+        {"queues": {"q" * 128: 1}},
+        {"name": None},
+        {"node": ""},
+        {"prefix": "a\x00b"},
+        {"prefix": "\ud800"},
+        {"shutdown_grace_period": -1},
+        {"shutdown_grace_period": float("nan")},
+        {"heartbeat_interval": 0},
+        {"fallback_interval": float("inf")},
+        {"stage_batch": 0},
+        {"listen_dsn": " "},
+        {"listen_dsn": "postgresql://direct", "notify": "poll"},
+    ],
+)
+def test_each_setting_is_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).rstrip("s").split("_")[0]):
+        Config.check(**wrong)
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="form postgresql://") as raised:
+        database_url("host=localhost password=secret")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_url_without_a_driver_means_psycopg() -> None:
+    assert database_url("postgresql://localhost/a").drivername == "postgresql+psycopg"
+    assert database_url("postgres://localhost/a").drivername == "postgresql+psycopg"
+    assert database_url("postgresql+asyncpg://localhost/a").drivername == "postgresql+asyncpg"
+
+
+def test_the_longest_prefix_leaves_room_for_every_channel() -> None:
+    assert len(f"{'x' * LONGEST_PREFIX}.{SCHEDULE}") == 63

@@ -1,0 +1,30 @@
+"""Instances are found by name, and held by nobody but their users."""
+
+import gc
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import InstanceNotFoundError, Oban, instances
+
+
+def test_the_newest_of_a_name_wins(engine: AsyncEngine, no_instances: None) -> None:
+    first = Oban(engine)
+    second = Oban(engine)
+    assert instances.get("Oban") is second
+    assert instances.find("Oban") is not first
+
+
+def test_a_dropped_instance_is_forgotten(engine: AsyncEngine, no_instances: None) -> None:
+    oban = Oban(engine, name="short-lived")
+    assert instances.find("short-lived") is oban
+    del oban
+    gc.collect()
+    assert instances.find("short-lived") is None
+
+
+def test_the_error_names_those_that_are_there(engine: AsyncEngine, no_instances: None) -> None:
+    oban = Oban(engine, name="billing")
+    with pytest.raises(InstanceNotFoundError, match=r"named 'Oban' .*\(there: 'billing'\)"):
+        instances.get("Oban")
+    assert oban.name == "billing"
