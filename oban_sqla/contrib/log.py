@@ -1,7 +1,9 @@
 """Logging: all wording and all levels, as listeners of the events.
 
-The lines go to the logger `oban_sqla`: incidents as warnings and errors, restored things as INFO,
-each job as INFO when it fails or is cancelled and as DEBUG when it completes. `detach()` ends it.
+The lines go to the logger `oban_sqla`: incidents as warnings and errors, restored things as INFO.
+What comes of a job goes to its child `oban_sqla.jobs`, which may be turned down by itself: ERROR
+when the job is discarded, INFO when it fails or is cancelled, DEBUG when it completes. `detach()`
+ends it all.
 """
 
 import logging
@@ -26,6 +28,7 @@ from ..models import Job, JobState
 from ..oban import Oban
 
 logger = logging.getLogger("oban_sqla")
+jobs_logger = logging.getLogger("oban_sqla.jobs")
 
 
 def attach() -> None:
@@ -44,20 +47,22 @@ def detach() -> None:
 
 def _job_stop(oban: Oban, stop: JobStop) -> None:
     if stop.state is JobState.COMPLETED:
-        logger.debug("%s completed in %.3f s", _of(stop.job), stop.duration)
+        jobs_logger.debug("%s completed in %.3f s", _of(stop.job), stop.duration)
     elif stop.state is JobState.SCHEDULED:
-        logger.debug("%s snoozed after %.3f s", _of(stop.job), stop.duration)
+        jobs_logger.debug("%s snoozed after %.3f s", _of(stop.job), stop.duration)
     else:
-        logger.info("%s was cancelled by its worker after %.3f s", _of(stop.job), stop.duration)
+        jobs_logger.info(
+            "%s was cancelled by its worker after %.3f s", _of(stop.job), stop.duration
+        )
 
 
 def _job_exception(oban: Oban, exception: JobException) -> None:
     job, error = exception.job, exception.error
     what = f"{type(error).__name__}: {_shorten(error)}"
     if exception.state is JobState.DISCARDED:
-        logger.error("%s failed for the last time, so it is discarded: %s", _of(job), what)
+        jobs_logger.error("%s failed for the last time, so it is discarded: %s", _of(job), what)
     else:
-        logger.info("%s failed, and will be tried again: %s", _of(job), what)
+        jobs_logger.info("%s failed, and will be tried again: %s", _of(job), what)
 
 
 def _claim_stop(oban: Oban, stop: ClaimStop) -> None:

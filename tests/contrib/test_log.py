@@ -69,7 +69,7 @@ def test_each_event_has_its_line(
     emit(oban, event, data)
     (record,) = caplog.records
     assert record.levelname == level
-    assert record.name == "oban_sqla"
+    assert record.name == ("oban_sqla.jobs" if event.startswith("job_") else "oban_sqla")
     assert words in record.getMessage()
     caplog.clear()
 
