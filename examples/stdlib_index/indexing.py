@@ -1,26 +1,25 @@
-"""Enqueue the jobs of a run in one transaction with its rows, and wait until they are done."""
+"""Enqueue the jobs of a run, and follow them until the last one is finished."""
 
 import asyncio
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from examples.stdlib_index.models import Run, SourceFile
-from examples.stdlib_index.workers import IndexFile, sessions
+from examples.stdlib_index.workers import IndexFile
 from oban_sqla import JobState, Oban
 from oban_sqla.events import JobException, JobStop
 
 SCHEDULED = 20
-"""How many files wait for their time, in a queue where nothing is ahead of them."""
+"""How many files have to wait for their time."""
 
 
 async def install(engine: AsyncEngine) -> None:
@@ -36,54 +35,48 @@ async def install(engine: AsyncEngine) -> None:
         await connection.run_sync(upgrade)
 
 
-def library_files(most: int | None = None) -> tuple[Path, list[str]]:
+def library_files(limit: int | None = None) -> tuple[Path, list[str]]:
     """The root of the standard library, and its Python files, relative to it."""
     root = Path(sysconfig.get_path("stdlib"))
     paths = (path.relative_to(root) for path in sorted(root.rglob("*.py")))
-    own = [str(path) for path in paths if path.parts[0] not in ("site-packages", "dist-packages")]
-    return root, own[:most]
+    others = {"site-packages", "dist-packages"}
+    return root, [str(path) for path in paths if path.parts[0] not in others][:limit]
 
 
-async def enqueue(root: Path, paths: list[str]) -> int:
-    """Record a run and enqueue a job for each file: all of it is there, or nothing."""
-    every = max(1, len(paths) // SCHEDULED)
-    async with sessions.begin() as session:
-        run = Run(python=sys.version.split()[0], root=str(root))
-        run.files = [SourceFile(path=path) for path in paths]
-        session.add(run)
-        await session.flush()
-        for n, file in enumerate(run.files):
-            if n % every:
-                await IndexFile.enqueue({"file_id": file.id}, conn=session)
-            else:
-                later = timedelta(seconds=1 + n / every * 0.15)
-                session.add(IndexFile.new({"file_id": file.id}, queue="later", schedule_in=later))
-        return run.id
+async def enqueue(session: AsyncSession, root: Path, paths: Sequence[str]) -> Run:
+    """Add a run, its files, and a job for each: the commit brings all of it, or none."""
+    run = Run(python=sys.version.split()[0], root=str(root), size=len(paths))
+    run.files = [SourceFile(path=path) for path in paths]
+    session.add(run)
+    await session.flush()  # now the files have ids
+    later = run.files[:: max(1, len(paths) // SCHEDULED)][:SCHEDULED]
+    for file in run.files:
+        if file not in later:
+            await IndexFile.enqueue({"file_id": file.id}, conn=session)
+    for n, file in enumerate(later):
+        # In a queue of their own: when their time comes, nothing is ahead of them.
+        seconds = timedelta(seconds=1 + 0.15 * n)
+        session.add(IndexFile.new({"file_id": file.id}, queue="later", schedule_in=seconds))
+    return run
 
 
-@contextmanager
-def progress(oban: Oban, total: int) -> Iterator[asyncio.Event]:
-    """A bar that the events of the instance drive; what it gives is set when all is finished."""
-    done = asyncio.Event()
-    columns = (
-        TextColumn("[bold]indexing"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("[dim]{task.fields[retried]} tried again"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as bar:
-        bar.add_task("indexing", total=total, retried=0)
-        (task,) = bar.tasks
+def follow(oban: Oban, run: Run, progress: Progress) -> asyncio.Event:
+    """Advance a bar with the jobs of a run; the event is set when the last one is finished."""
+    bar = progress.add_task("indexing", total=run.size, retried=0)
+    left = {file.id for file in run.files}
+    retried = 0
+    finished = asyncio.Event()
 
-        def count(_: Oban, ended: JobStop | JobException) -> None:
-            if ended.state is JobState.RETRYABLE:
-                bar.update(task.id, retried=task.fields["retried"] + 1)
-            else:
-                bar.advance(task.id)
-            if task.finished:
-                done.set()
+    @event.listens_for(oban, "job_stop")
+    @event.listens_for(oban, "job_exception")
+    def count(oban: Oban, ended: JobStop | JobException) -> None:
+        nonlocal retried
+        if ended.state is JobState.RETRYABLE:
+            retried += ended.job.args["file_id"] in left
+        else:
+            left.discard(ended.job.args["file_id"])
+        progress.update(bar, completed=run.size - len(left), retried=retried)
+        if not left:
+            finished.set()
 
-        for name in ("job_stop", "job_exception"):
-            event.listen(oban, name, count)
-        yield done
+    return finished

@@ -1,8 +1,8 @@
-"""What is kept of the library: the run, its files, and what they define."""
+"""What is kept of a library: the run that read it, its files, and what they define."""
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, func
+from sqlalchemy import DateTime, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -18,20 +18,23 @@ class Run(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     python: Mapped[str]
     root: Mapped[str]
-    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    size: Mapped[int]
+    """How many files it is to index."""
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
-    files: Mapped[list["SourceFile"]] = relationship(back_populates="run")
+    files: Mapped[list["SourceFile"]] = relationship(back_populates="run", order_by="SourceFile.id")
 
 
 class SourceFile(Base):
-    """A file of the library; `module` is set when it has been indexed."""
+    """A file of the library; `module` and `lines` are known once its job has read it."""
 
     __tablename__ = "index_files"
+    __table_args__ = (UniqueConstraint("run_id", "path"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey(Run.id))
     path: Mapped[str]
-    """Relative to the run's root."""
+    """Relative to the root of the run."""
     module: Mapped[str | None]
     lines: Mapped[int | None]
 
@@ -40,14 +43,16 @@ class SourceFile(Base):
 
 
 class Definition(Base):
-    """A class or a function, by the line on which it stands."""
+    """A class or a function, and the line on which it stands."""
 
     __tablename__ = "index_definitions"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     file_id: Mapped[int] = mapped_column(ForeignKey(SourceFile.id), index=True)
     kind: Mapped[str]
+    """`class` or `function`."""
     name: Mapped[str]
+    """As it is qualified in its module: `Thread.run`."""
     line: Mapped[int]
 
     file: Mapped[SourceFile] = relationship(back_populates="definitions")

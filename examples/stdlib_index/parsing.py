@@ -1,11 +1,29 @@
-"""Read a Python file, and find what it defines."""
+"""Read a Python file, and find what it defines: in processes of their own.
+
+Parsing keeps a processor busy. A thread would do it while holding the interpreter's lock, and the
+event loop, which starts the jobs, would wait.
+"""
 
 import ast
+import gc
+import signal
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
-Found = tuple[str, str, int]
-"""Kind, qualified name, and line of a definition."""
+Scope = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Found(NamedTuple):
+    """A class or a function in a file."""
+
+    kind: str
+    name: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +36,32 @@ class Outline:
 
 
 def outline(root: str, path: str) -> Outline:
-    """The outline of a file; `SyntaxError` or `ValueError` if it does not parse."""
-    source = (Path(root) / path).read_bytes()
+    """The outline of a file; `SyntaxError` if it does not parse."""
+    source = Path(root, path).read_bytes()
+    tree = ast.parse(source, filename=path)
     definitions: list[Found] = []
-    _collect(ast.parse(source, filename=path), "", definitions)
+    _collect(tree.body, "", definitions)
     parts = Path(path).with_suffix("").parts
     module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    return Outline(module, source.count(b"\n"), definitions)
+    return Outline(module, len(source.splitlines()), definitions)
 
 
-def _collect(node: ast.AST, scope: str, found: list[Found]) -> None:
-    for child in ast.iter_child_nodes(node):
-        inner = scope
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            kind = "class" if isinstance(child, ast.ClassDef) else "function"
-            inner = f"{scope}{child.name}."
-            found.append((kind, inner[:-1], child.lineno))
-        _collect(child, inner, found)
+def _collect(nodes: Iterable[ast.AST], scope: str, found: list[Found]) -> None:
+    for node in nodes:
+        if isinstance(node, ast.expr):
+            continue  # nothing is defined inside an expression, and most of a file is expressions
+        name = scope
+        if isinstance(node, Scope):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            found.append(Found(kind, scope + node.name, node.lineno))
+            name = f"{scope}{node.name}."
+        _collect(ast.iter_child_nodes(node), name, found)
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends these
+    warnings.simplefilter("ignore")  # of what the library's own files deserve
+    gc.disable()  # trees have no cycles, and to look for some doubles the time of parsing
+
+
+parsers = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_prepare)

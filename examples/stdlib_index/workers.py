@@ -1,51 +1,39 @@
-"""The worker: one job reads one file and writes down what it defines."""
+"""The worker: each job reads one file, and writes down what it defines."""
 
 import asyncio
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import joinedload
 
-from examples.stdlib_index.models import Definition, Run, SourceFile
-from examples.stdlib_index.parsing import outline
-from oban_sqla import Cancel, Job, Worker
+from examples.stdlib_index.models import Definition, SourceFile
+from examples.stdlib_index.parsing import outline, parsers
+from oban_sqla import Job, Worker
 
-sessions = async_sessionmaker[AsyncSession](expire_on_commit=False)
-"""Bound to an engine by whoever runs the workers: `sessions.configure(bind=engine)`."""
-
-
-parsers = ProcessPoolExecutor(mp_context=get_context("spawn"))
-"""Parsing keeps a processor busy: in processes it leaves the event loop alone."""
+Session = async_sessionmaker[AsyncSession](expire_on_commit=False)
+"""Whoever runs the workers binds it to an engine: `Session.configure(bind=engine)`."""
 
 
 class IndexFile(Worker, queue="index", max_attempts=2):
-    """A file that does not parse is tried twice, and its job is then discarded with the error."""
+    """A file that does not parse is tried twice; then its job is discarded, with the error."""
 
-    async def process(self, job: Job) -> Cancel | None:
-        async with sessions() as session:
-            file = await session.get(SourceFile, job.args["file_id"])
-            run = await session.get(Run, file.run_id) if file else None
-        if file is None or run is None:
-            return Cancel("the file is not in the index any more")
-        found = await asyncio.get_running_loop().run_in_executor(
-            parsers, outline, run.root, file.path
-        )
-        # A job may run again after a crash: what an earlier attempt wrote is replaced.
-        async with sessions.begin() as session:
-            await session.execute(delete(Definition).where(Definition.file_id == file.id))
+    async def process(self, job: Job) -> None:
+        async with Session() as session:
+            file = await session.get_one(
+                SourceFile, job.args["file_id"], options=[joinedload(SourceFile.run)]
+            )
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(parsers, outline, file.run.root, file.path)
+        async with Session.begin() as session:
             session.add(file)
-            file.module = found.module
-            file.lines = found.lines
+            file.module, file.lines = found.module, found.lines
+            # A job may run again, after a crash: what it wrote before is replaced.
+            await session.execute(delete(Definition).where(Definition.file_id == file.id))
             if found.definitions:
                 await session.execute(
                     insert(Definition),
-                    [
-                        {"file_id": file.id, "kind": kind, "name": name, "line": line}
-                        for kind, name, line in found.definitions
-                    ],
+                    [{"file_id": file.id, **each._asdict()} for each in found.definitions],
                 )
-        return None
 
     def backoff(self, job: Job) -> float:
         return 0.5

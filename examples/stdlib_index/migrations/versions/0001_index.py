@@ -1,4 +1,4 @@
-"""The tables of the index, and those of the jobs."""
+"""The tables of the jobs, and those of the index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("python", sa.String, nullable=False),
         sa.Column("root", sa.String, nullable=False),
-        sa.Column("started_at", sa.DateTime, server_default=sa.func.now(), nullable=False),
+        sa.Column("size", sa.Integer, nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.func.now(),
+            nullable=False,
+        ),
     )
     op.create_table(
         "index_files",
@@ -23,6 +29,7 @@ def upgrade() -> None:
         sa.Column("path", sa.String, nullable=False),
         sa.Column("module", sa.String),
         sa.Column("lines", sa.Integer),
+        sa.UniqueConstraint("run_id", "path"),
     )
     op.create_table(
         "index_definitions",
