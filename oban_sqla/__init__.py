@@ -2,7 +2,13 @@
 
 from .contrib import log as _log
 from .enqueue import unit_of_work as _unit_of_work
-from .errors import InstanceNotFoundError, ObanError, SchemaMissingError, UnknownWorkerError
+from .errors import (
+    InstanceNotFoundError,
+    ObanError,
+    SchemaMissingError,
+    SchemaVersionError,
+    UnknownWorkerError,
+)
 from .events import ObanEvents
 from .models import Job, JobState
 from .oban import Oban
@@ -25,6 +31,7 @@ __all__ = [
     "ObanEvents",
     "Record",
     "SchemaMissingError",
+    "SchemaVersionError",
     "Snooze",
     "UnknownWorkerError",
     "Worker",
