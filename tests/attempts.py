@@ -1,0 +1,71 @@
+"""Attempts of workers that do what a test says, through the executor alone."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from oban_sqla import Job, Worker
+from oban_sqla.runtime.executor import Executor
+from oban_sqla.statements.acknowledge import Ack, outcomes
+from tests.claimed import CLAIMED_AT, claimed
+
+Emitted = list[tuple[str, Any]]
+Behaviour = Callable[[Job], Any]
+
+behaviours: dict[str, Behaviour] = {}
+
+
+class Async(Worker):
+    """Does on the loop what the test says."""
+
+    async def process(self, job: Job) -> Any:
+        result = behaviours["process"](job)
+        return await result if asyncio.iscoroutine(result) else result
+
+
+class Sync(Worker):
+    """Does in a thread what the test says."""
+
+    def process(self, job: Job) -> Any:
+        return behaviours["process"](job)
+
+
+class Stubborn(Worker):
+    """Fails, and waits as the test says."""
+
+    async def process(self, job: Job) -> None:
+        raise ValueError("boom")
+
+    def backoff(self, job: Job) -> Any:
+        return behaviours["backoff"](job)
+
+
+async def perform(
+    kind: type[Worker], process: Behaviour, emitted: Emitted | None = None, **columns: Any
+) -> Ack:
+    """The outcome of one attempt of a worker that does `process`."""
+    behaviours["process"] = process
+    ack = await execute(claimed(kind.new().worker, **columns), emitted)
+    # It has to be sendable, whatever it is.
+    assert outcomes([ack])
+    return ack
+
+
+async def execute(job: Job, emitted: Emitted | None = None) -> Ack:
+    heard: Emitted = [] if emitted is None else emitted
+    ack = await Executor(lambda *data: heard.append(data)).execute(job, lambda: False)
+    assert ack is not None
+    assert (ack.id, ack.attempt, ack.attempted_at) == (job.id, job.attempt, CLAIMED_AT)
+    return ack
+
+
+def raising(error: BaseException) -> Behaviour:
+    def process(job: Job) -> None:
+        raise error
+
+    return process
+
+
+def backs_off(ack: Ack) -> bool:
+    """Whether the delay is Oban's after a first attempt."""
+    return ack.delay is not None and 17.0 <= ack.delay <= 17.0 * 1.1

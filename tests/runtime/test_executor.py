@@ -1,0 +1,244 @@
+"""One attempt: whatever comes of it is an outcome, and nothing of it reaches the loop."""
+
+import asyncio
+import gc
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import Cancel, Job, JobState, Oban, Record, Snooze, Worker
+from oban_sqla.events import JobException, JobStart, JobStop
+from oban_sqla.runtime.executor import Executor
+from tests.attempts import Async, Behaviour, Emitted, Sync, backs_off, behaviours, perform, raising
+from tests.claimed import claimed
+
+kinds = pytest.mark.parametrize("kind", [Async, Sync])
+
+
+@kinds
+class TestOutcomes:
+    @pytest.mark.parametrize("result", [None, 0, "done", object(), ValueError("not raised")])
+    async def test_anything_returned_completes(self, kind: type[Worker], result: Any) -> None:
+        ack = await perform(kind, lambda job: result)
+        assert (ack.state, ack.spent, ack.error, ack.meta) == ("completed", True, None, None)
+
+    async def test_record_keeps_the_value(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, lambda job: Record({"rows": [1, None]}))
+        assert ack.state is JobState.COMPLETED
+        assert Job("w", meta=ack.meta).recorded == {"rows": [1, None]}
+
+    async def test_cancel_keeps_the_reason(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, lambda job: Cancel("no such\x00 user"))
+        assert (ack.state, ack.error) == (JobState.CANCELLED, r"no such\x00 user")
+
+    @pytest.mark.parametrize("seconds", [90, 90.0, timedelta(seconds=90)])
+    async def test_snooze_gives_the_attempt_back(self, kind: type[Worker], seconds: Any) -> None:
+        ack = await perform(kind, lambda job: Snooze(seconds), attempt=20)
+        assert (ack.state, ack.delay, ack.spent) == (JobState.SCHEDULED, 90.0, False)
+
+    async def test_a_snooze_of_ages_stays_in_the_calendar(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, lambda job: Snooze(timedelta.max))
+        assert ack.delay == 100 * 365 * 86400.0
+
+    @pytest.mark.parametrize(("before", "after"), [({}, 1), ({"snoozed": 4}, 5)])
+    async def test_snoozes_are_counted(
+        self, kind: type[Worker], before: dict[str, Any], after: int
+    ) -> None:
+        ack = await perform(kind, lambda job: Snooze(1), meta=before)
+        assert ack.meta == {"snoozed": after}
+
+    async def test_a_count_that_is_none_begins_anew(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, lambda job: Snooze(1), meta={"snoozed": "often"})
+        assert (ack.state, ack.meta) == (JobState.SCHEDULED, {"snoozed": 1})
+
+    async def test_an_exception_is_retried_with_backoff(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, raising(ValueError("boom")))
+        assert ack.state is JobState.RETRYABLE
+        assert ack.spent
+        assert backs_off(ack)
+        assert ack.error is not None
+        assert ack.error.startswith("Traceback (most recent call last):\n")
+        assert ack.error.endswith("ValueError: boom\n")
+
+    async def test_the_last_attempt_discards(self, kind: type[Worker]) -> None:
+        ack = await perform(kind, raising(ValueError("boom")), attempt=20)
+        assert (ack.state, ack.delay) == (JobState.DISCARDED, None)
+        assert "ValueError: boom" in str(ack.error)
+
+
+@kinds
+@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.RETRYABLE])
+async def test_what_a_worker_does_to_its_job_changes_no_outcome(
+    kind: type[Worker], state: JobState
+) -> None:
+    def process(job: Job) -> None:
+        job.id, job.attempt, job.attempted_at = 1, 5, None
+        job.max_attempts = 1
+        if state is JobState.RETRYABLE:
+            raise ValueError
+
+    assert (await perform(kind, process)).state is state
+
+
+async def test_a_job_may_be_added_to_a_session_whose_commit_expires_it(
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    async def process(job: Job) -> None:
+        async with sessions() as session:
+            session.add(job)
+            session.expire(job)
+        raise ValueError("boom")
+
+    emitted: Emitted = []
+    ack = await perform(Async, lambda job: process(job), emitted)
+    assert (ack.state, "backoff" in str(ack.error)) == (JobState.RETRYABLE, False)
+    assert emitted[1][1].job.worker == Async.new().worker
+
+
+class TestThreads:
+    async def test_sync_work_never_blocks_the_loop(self) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def process(job: Job) -> Record:
+            begun.set()
+            assert go_on.wait(20)
+            return Record(threading.current_thread().name)
+
+        running = asyncio.create_task(perform(Sync, process))
+        await asyncio.to_thread(begun.wait, 20)
+        # The loop got here while the worker waits for it.
+        go_on.set()
+        assert (await running).meta == {"recorded": "json", "return": "oban-job-7"}
+
+    async def test_async_work_stays_on_the_loop(self) -> None:
+        ack = await perform(Async, lambda job: Record(threading.current_thread().name))
+        assert ack.meta is not None
+        assert ack.meta["return"] == threading.current_thread().name
+
+    async def test_a_sync_process_that_returns_a_coroutine_is_awaited_on_the_loop(self) -> None:
+        async def later() -> Record:
+            return Record(threading.current_thread().name)
+
+        ack = await perform(Sync, lambda job: later())
+        assert ack.meta is not None
+        assert ack.meta["return"] == threading.current_thread().name
+
+    async def test_a_thread_that_is_left_behind_disturbs_nobody(self) -> None:
+        begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def process(job: Job) -> None:
+            begun.set()
+            assert go_on.wait(20)
+            ended.set()
+
+        behaviours["process"] = process
+        executor = Executor(lambda name, data: None)
+        running = asyncio.create_task(
+            executor.execute(claimed(Sync.new().worker), abandoned=lambda: True)
+        )
+        await asyncio.to_thread(begun.wait, 20)
+        running.cancel()
+        assert await running is None
+        go_on.set()
+        assert await asyncio.to_thread(ended.wait, 20)
+
+
+class TestAbandonment:
+    async def test_a_cancelled_job_that_is_abandoned_has_no_outcome(self) -> None:
+        emitted: Emitted = []
+        started = asyncio.Event()
+
+        async def process() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        behaviours["process"] = lambda job: process()
+        executor = Executor(lambda *data: emitted.append(data))
+        running = asyncio.create_task(executor.execute(claimed(Async.new().worker), lambda: True))
+        await started.wait()
+        running.cancel()
+        assert await running is None
+        assert [name for name, _ in emitted] == ["job_start"]
+
+    async def test_what_it_did_raise_or_return_is_still_its_outcome(self) -> None:
+        for process, state in ((raising(ValueError()), "retryable"), (lambda job: 1, "completed")):
+            behaviours["process"] = process
+            executor = Executor(lambda name, data: None)
+            ack = await executor.execute(claimed(Async.new().worker), lambda: True)
+            assert ack is not None
+            assert ack.state == state
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("process", "state"),
+        [
+            (lambda job: None, "completed"),
+            (lambda job: Cancel("x"), "cancelled"),
+            (lambda job: Snooze(1), "scheduled"),
+        ],
+    )
+    async def test_a_return_is_a_stop(self, process: Behaviour, state: str) -> None:
+        emitted: Emitted = []
+        await perform(Sync, process, emitted)
+        (started, start), (stopped, stop) = emitted
+        assert (started, stopped) == ("job_start", "job_stop")
+        assert isinstance(start, JobStart)
+        assert isinstance(stop, JobStop)
+        assert start.job is stop.job
+        assert (stop.state, stop.queue_time) == (state, 2.0)
+        assert stop.duration >= 0
+
+    @pytest.mark.parametrize(("attempt", "state"), [(1, "retryable"), (20, "discarded")])
+    async def test_an_exception_is_told_with_the_error(self, attempt: int, state: str) -> None:
+        emitted: Emitted = []
+        error = ValueError("boom")
+        await perform(Sync, raising(error), emitted, attempt=attempt)
+        name, exception = emitted[1]
+        assert name == "job_exception"
+        assert isinstance(exception, JobException)
+        assert (exception.state, exception.error, exception.queue_time) == (state, error, 2.0)
+
+    @pytest.mark.parametrize("name", ["job_start", "job_stop", "job_exception"])
+    async def test_a_listener_that_raises_changes_no_outcome(
+        self, name: str, engine: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        oban = Oban(engine)
+
+        def leave(oban: Oban, data: object) -> None:
+            raise SystemExit
+
+        event.listen(oban, name, leave)
+        executor = Executor(oban._emit)
+        failing = name == "job_exception"
+        behaviours["process"] = raising(ValueError()) if failing else lambda job: None
+        ack = await executor.execute(claimed(Async.new().worker), lambda: False)
+        assert ack is not None
+        assert ack.state == ("retryable" if failing else "completed")
+        assert f"a listener of {name!r} raised" in caplog.text
+        caplog.clear()
+
+
+async def test_nothing_of_an_attempt_is_kept() -> None:
+    class Payload:
+        pass
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is Payload for thing in gc.get_objects())
+
+    def process(job: Job) -> None:
+        payload = Payload()
+        raise ValueError(payload)
+
+    for kind in (Async, Sync):
+        # In a task, as the producer does: its last step holds what woke it.
+        await asyncio.create_task(perform(kind, process))
+        for thread in threading.enumerate():
+            if thread.name == "oban-job-7":
+                thread.join()
+        assert alive() == 0

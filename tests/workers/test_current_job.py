@@ -1,0 +1,52 @@
+"""`current_job()`: known anywhere below `process`, and nowhere else."""
+
+import asyncio
+
+import pytest
+
+from oban_sqla import Record, Worker, current_job
+from tests.attempts import Async, Sync, behaviours, execute, perform
+from tests.claimed import claimed
+
+
+def test_there_is_none_outside() -> None:
+    assert current_job() is None
+
+
+@pytest.mark.parametrize("kind", [Async, Sync])
+async def test_it_is_the_one_that_is_processed(kind: type[Worker]) -> None:
+    ack = await perform(kind, lambda job: Record(current_job() is job))
+    assert ack.meta is not None
+    assert ack.meta["return"] is True
+    assert current_job() is None
+
+
+async def test_it_is_known_in_child_tasks_and_their_threads() -> None:
+    def number() -> int | None:
+        current = current_job()
+        return current and current.id
+
+    async def child() -> list[int | None]:
+        return [number(), await asyncio.to_thread(number)]
+
+    async def process() -> Record:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(child())
+        return Record(await task)
+
+    ack = await perform(Async, lambda job: process())
+    assert ack.meta is not None
+    assert ack.meta["return"] == [7, 7]
+
+
+async def test_jobs_at_once_don_t_see_each_other() -> None:
+    async def process() -> Record:
+        before = current_job()
+        await asyncio.sleep(0)
+        assert current_job() is before
+        return Record(before and before.id)
+
+    behaviours["process"] = lambda job: process()
+    jobs = [claimed(Async.new().worker, id=n) for n in range(1, 6)]
+    acks = await asyncio.gather(*map(execute, jobs))
+    assert [ack.meta and ack.meta["return"] for ack in acks] == [1, 2, 3, 4, 5]
