@@ -1,6 +1,7 @@
 """A wire that can be cut: a TCP proxy in front of the server."""
 
 import asyncio
+import socket
 from contextlib import suppress
 from typing import Self
 from urllib.parse import quote
@@ -16,7 +17,7 @@ class Proxy:
     def __init__(self, server_dsn: str) -> None:
         self._given = {key: str(value) for key, value in conninfo_to_dict(server_dsn).items()}
         self._port = 0
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._wires: set[_Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.deaf = False
@@ -54,12 +55,16 @@ class Proxy:
 
     async def allow(self) -> None:
         """Take new connections."""
-        self._listener = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
-        self._port = self._listener.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._listener.setblocking(False)
+        self._port = self._listener.getsockname()[1]
+        # Not start_server(): what it has accepted, and not yet handed over, nobody could close.
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def refuse(self) -> None:
         """Refuse new connections; those that are open go on."""
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
@@ -77,12 +82,20 @@ class Proxy:
         self._lost = asyncio.Event()
         return self._lost
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except OSError:  # the client has gone already
+            return
+        # Or each message would wait for the acknowledgement of the last one.
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.create_task(self._connect(accepted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        client = await asyncio.open_connection(sock=accepted)
         host = self._given.get("host", "")
         port = self._given.get("port", "5432")
         try:
@@ -91,9 +104,9 @@ class Proxy:
             else:
                 server = await asyncio.open_connection(host or "127.0.0.1", int(port))
         except OSError:
-            writer.transport.abort()
+            client[1].transport.abort()
             return
-        wire = _Wire(self, (reader, writer), server)
+        wire = _Wire(self, client, server)
         self._wires.add(wire)
         try:
             await wire.forward()
