@@ -4,6 +4,7 @@ from .contrib import log as _log
 from .enqueue import unit_of_work as _unit_of_work
 from .errors import (
     InstanceNotFoundError,
+    JobTimeoutError,
     ObanError,
     SchemaMissingError,
     SchemaVersionError,
@@ -26,6 +27,7 @@ __all__ = [
     "Job",
     "JobFunction",
     "JobState",
+    "JobTimeoutError",
     "Oban",
     "ObanError",
     "ObanEvents",

@@ -3,9 +3,10 @@
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -16,10 +17,17 @@ from .instances import DEFAULT_NAME
 LONGEST_PREFIX = 49
 # Oban for Elixir checks the same length of queues and workers in its table.
 LONGEST_NAME = 127
+DAY = 86400.0
+# The states that retention is about, as `FINISHED` has them.
+RETAINED = ("completed", "cancelled", "discarded")
 # What PostgreSQL's `integer` holds.
 LARGEST_COUNT = 2**31 - 1
 
+# A shorter one would take a node for dead for a pause of its garbage collector.
+SHORTEST_EXPIRY = 5.0
+
 QueueConfig = int | Mapping[str, Any]
+RetentionConfig = float | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,35 @@ class Queue:
     """How many of its jobs run at once on this node."""
     paused: bool = False
     """Whether it starts without claiming anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How many seconds finished jobs are kept, by state; `None` for ever."""
+
+    states: Mapping[str, float | None]
+    workers: Mapping[str, Mapping[str, float | None]]
+    """Where a worker's jobs are kept for another time."""
+
+    @classmethod
+    def parse(cls, given: RetentionConfig, complain: Callable[[str], None]) -> "Retention":
+        """Seconds for all states, or a mapping of states, with `workers` for their own."""
+        states: Any = given
+        workers: Any = {}
+        if isinstance(given, Mapping):
+            states = {key: given[key] for key in given if key != "workers"}
+            workers = given.get("workers", {})
+        states = _retained("retention", states, dict.fromkeys(RETAINED, DAY), complain)
+        if not isinstance(workers, Mapping):
+            complain(f"retention of workers must map their names to seconds, not {workers!r}")
+            workers = {}
+        return cls(
+            states,
+            {
+                str(name): _retained(f"retention of worker {name!r}", own, states, complain)
+                for name, own in workers.items()
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +83,22 @@ class Config:
     listen_dsn: str | None
     poll_interval: float
     fallback_interval: float
-    heartbeat_interval: float
+    heartbeat_expiry: float
+    rescue_after: float
+    leadership: bool
+    timezone: str
+    retention: Retention
     stage_batch: int
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Between two signs of life: the third that is lost in a row is the one that counts."""
+        return self.heartbeat_expiry / 4
+
+    @property
+    def lease(self) -> float:
+        """How long a leader stays one without a renewal: its jobs are rescued in time even so."""
+        return self.heartbeat_expiry / 3
 
     @classmethod
     def check(
@@ -62,7 +113,11 @@ class Config:
         listen_dsn: str | None = None,
         poll_interval: float = 1.0,
         fallback_interval: float = 15.0,
-        heartbeat_interval: float = 15.0,
+        heartbeat_expiry: float = 60.0,
+        rescue_after: float = 3600.0,
+        leadership: bool = True,
+        timezone: str = "UTC",
+        retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
     ) -> "Config":
         """The settings; a `ValueError` that lists all that is wrong with them."""
@@ -106,12 +161,25 @@ class Config:
         for key, seconds in {
             "poll_interval": poll_interval,
             "fallback_interval": fallback_interval,
-            "heartbeat_interval": heartbeat_interval,
+            "rescue_after": rescue_after,
         }.items():
             demand(
                 _is_number(seconds) and seconds > 0,
                 f"{key} must be seconds, more than 0, not {seconds!r}",
             )
+        demand(
+            _is_number(heartbeat_expiry) and heartbeat_expiry >= SHORTEST_EXPIRY,
+            f"heartbeat_expiry must be seconds, {SHORTEST_EXPIRY:g} or more,"
+            f" not {heartbeat_expiry!r}",
+        )
+        demand(
+            isinstance(leadership, bool), f"leadership must be True or False, not {leadership!r}"
+        )
+        demand(
+            _is_time_zone(timezone),
+            f"timezone must be a name like 'Europe/Berlin', not {timezone!r}",
+        )
+        kept = Retention.parse(retention, errors.append)
         demand(
             _is_count(stage_batch),
             f"stage_batch must be an integer from 1 to {LARGEST_COUNT}, not {stage_batch!r}",
@@ -129,7 +197,11 @@ class Config:
             listen_dsn=listen_dsn,
             poll_interval=poll_interval,
             fallback_interval=fallback_interval,
-            heartbeat_interval=heartbeat_interval,
+            heartbeat_expiry=heartbeat_expiry,
+            rescue_after=rescue_after,
+            leadership=leadership,
+            timezone=timezone,
+            retention=kept,
             stage_batch=stage_batch,
         )
 
@@ -165,6 +237,25 @@ def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]
         )
     if not isinstance(paused := options.get("paused", False), bool):
         yield f"paused of queue {name!r} must be True or False, not {paused!r}"
+
+
+def _retained(
+    where: str, given: Any, default: Mapping[str, float | None], complain: Callable[[str], None]
+) -> dict[str, float | None]:
+    chosen = given if isinstance(given, Mapping) else dict.fromkeys(RETAINED, given)
+    for state, seconds in chosen.items():
+        if state not in RETAINED:
+            complain(f"{where} has no state {state!r}; there are {', '.join(RETAINED)}")
+        elif seconds is not None and not (_is_number(seconds) and seconds >= 0):
+            complain(f"{where} must be seconds, 0 or more, or None for ever, not {seconds!r}")
+    return {**default, **chosen}
+
+
+def _is_time_zone(value: object) -> bool:
+    try:
+        return isinstance(value, str) and ZoneInfo(value) is not None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def _is_name(value: object, most_bytes: float = math.inf) -> bool:

@@ -31,3 +31,9 @@ class UnknownWorkerError(ObanError):
     """A job names a worker that this process has not imported."""
 
     __module__ = "oban_sqla"
+
+
+class JobTimeoutError(ObanError):
+    """An attempt ran longer than its worker's `timeout`."""
+
+    __module__ = "oban_sqla"

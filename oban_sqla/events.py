@@ -82,6 +82,50 @@ class GiveBackStop:
 
 
 @dataclass(frozen=True, slots=True)
+class RescueStop:
+    rescued: tuple[int, ...]
+    """Orphans that are available again."""
+    discarded: tuple[int, ...]
+    """Orphans that had no attempt left."""
+    cancelled: tuple[int, ...]
+    """Orphans that had been cancelled while they ran."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class PruneStop:
+    count: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class CronStop:
+    count: int
+    """Jobs that were enqueued for ticks."""
+    queues: tuple[str, ...]
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ElectStop:
+    leader: bool
+    """Whether this node holds the lease after the election."""
+    changed: bool
+    """Whether that is different from before."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePaused:
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotifierLost:
     reason: str
     """LISTEN does not work (any more): the queues poll until it does."""
@@ -143,6 +187,24 @@ class ObanEvents(event.Events[Observable]):
 
     def give_back_stop(self, oban: Any, stop: GiveBackStop) -> None:
         """Claimed jobs went back to their queue."""
+
+    def rescue_stop(self, oban: Any, stop: RescueStop) -> None:
+        """The leader's lifeline made a pass."""
+
+    def prune_stop(self, oban: Any, stop: PruneStop) -> None:
+        """The leader's pruner made a pass."""
+
+    def cron_stop(self, oban: Any, stop: CronStop) -> None:
+        """The leader's cron made a pass."""
+
+    def elect_stop(self, oban: Any, stop: ElectStop) -> None:
+        """This node tried to become the leader, or to stay it."""
+
+    def queue_paused(self, oban: Any, paused: QueuePaused) -> None:
+        """A queue of this node claims no more jobs."""
+
+    def queue_resumed(self, oban: Any, resumed: QueueResumed) -> None:
+        """A queue of this node claims jobs again."""
 
     def notifier_lost(self, oban: Any, lost: NotifierLost) -> None:
         """LISTEN stopped working."""

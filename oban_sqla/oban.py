@@ -9,7 +9,7 @@ from typing import Literal, Self
 import psycopg
 
 from . import instances, wakeups
-from .config import Config, QueueConfig
+from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.enqueue import Conn, enqueue, gather
 from .events import ObanEvents, Observable, emit
 from .models import Job, JobState
@@ -43,7 +43,11 @@ class Oban(Observable):
         listen_dsn: str | None = None,
         poll_interval: float = 1.0,
         fallback_interval: float = 15.0,
-        heartbeat_interval: float = 15.0,
+        heartbeat_expiry: float = 60.0,
+        rescue_after: float = 3600.0,
+        leadership: bool = True,
+        timezone: str = "UTC",
+        retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
     ) -> None:
         """Build an instance; nothing is connected yet. All times are seconds.
@@ -62,7 +66,13 @@ class Oban(Observable):
         listen_dsn: a direct connection for LISTEN, where the engine's goes through a pooler.
         poll_interval: between looks for work while LISTEN is not working.
         fallback_interval: between looks while it is, to repair a lost wake-up.
-        heartbeat_interval: between signs of life for the other nodes.
+        heartbeat_expiry: a node that has given no sign of life for so long is dead, and its jobs
+            are rescued; 5 or more. It gives one in each quarter of that time.
+        rescue_after: the same for jobs that run on nodes of another Oban, which gives no signs.
+        leadership: whether this node may become the leader, which runs cron, lifeline and pruner.
+        timezone: of cron entries that name none.
+        retention: how long finished jobs are kept: seconds, or `{"completed": 3600, "cancelled":
+            ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever.
         stage_batch: how many due jobs one statement of the stager promotes.
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
@@ -77,7 +87,11 @@ class Oban(Observable):
             listen_dsn=listen_dsn,
             poll_interval=poll_interval,
             fallback_interval=fallback_interval,
-            heartbeat_interval=heartbeat_interval,
+            heartbeat_expiry=heartbeat_expiry,
+            rescue_after=rescue_after,
+            leadership=leadership,
+            timezone=timezone,
+            retention=retention,
             stage_batch=stage_batch,
         )
         self._database = Database(engine, self._config.prefix)
@@ -99,6 +113,11 @@ class Oban(Observable):
     def prefix(self) -> str | None:
         """The schema of the tables; `None` before the start, if it was not given."""
         return self._database.prefix
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node runs the cluster-wide services: cron, lifeline, pruner."""
+        return self._supervisor is not None and self._supervisor.leader.is_leader
 
     async def start(self) -> Self:
         """Run the jobs of the queues, if there are any.

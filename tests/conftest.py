@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from oban_sqla import Oban, instances
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.migrations import upgrade
+from oban_sqla.statements.inspect import TABLES
 from tests.databases import Base, async_engine, sync_engine
 
 StartOban = Callable[..., Awaitable[Oban]]
@@ -83,7 +84,7 @@ def prefix(postgres_dsn: str, prefixes: list[str]) -> Iterator[str]:
     name = prefixes.pop() if prefixes else _install(postgres_dsn)
     yield name
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        for table in ("oban_jobs", "oban_leaders", "oban_producers", "users"):
+        for table in (*TABLES, "users"):
             connection.execute(
                 sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.Identifier(name, table))
             )

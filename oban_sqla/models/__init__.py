@@ -1,5 +1,7 @@
 """The tables as declarative models, and the rules their columns obey."""
 
+from .control import Control
+from .cron import CronEntry
 from .job import Job
 from .leader import Leader
 from .metadata import Base, metadata
@@ -7,4 +9,14 @@ from .producer import Producer
 from .state import JobState
 from .version import SchemaVersion
 
-__all__ = ["Base", "Job", "JobState", "Leader", "Producer", "SchemaVersion", "metadata"]
+__all__ = [
+    "Base",
+    "Control",
+    "CronEntry",
+    "Job",
+    "JobState",
+    "Leader",
+    "Producer",
+    "SchemaVersion",
+    "metadata",
+]

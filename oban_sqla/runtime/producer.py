@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.exc import DBAPIError
 
-from ..events import AckStop, ClaimStop, GiveBackStop
+from ..events import AckStop, ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import Job, JobState
 from ..models.job import detached
 from ..statements.acknowledge import Ack, outcomes
@@ -96,6 +96,27 @@ class Producer(Service):
         self._draining = True
         await self._wait_for_jobs(GRACE if grace is None else grace)
         await super().stop()
+
+    def pause(self) -> None:
+        """Claim no more; what runs goes on."""
+        if not self.paused:
+            self.paused = True
+            self._emit("queue_paused", QueuePaused(self.queue))
+
+    def resume(self) -> None:
+        """Claim again."""
+        if self.paused:
+            self.paused = False
+            self._emit("queue_resumed", QueueResumed(self.queue))
+            self.wake()
+
+    def scale(self, limit: int) -> None:
+        """Run so many jobs at once; when there are more, they end first."""
+        self.limit = limit
+        self.wake()
+
+    def cancel(self, id: int) -> None:
+        """Tell a job that it is cancelled, if it runs here."""
 
     async def run_once(self) -> float:
         """Acknowledge and claim; then wait for a job to end, or to be woken."""

@@ -7,16 +7,21 @@ from datetime import datetime
 from typing import Any
 
 from .. import wakeups
-from ..config import Config
+from ..config import Config, Queue
 from ..models import validation
-from ..statements.announce import INSERT, SCHEDULE
+from ..statements.announce import INSERT, LEADER, SCHEDULE, SIGNAL
 from ..wakeups import Wakeup
+from .cron import Cron
 from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
+from .leader import Leader
+from .lifeline import Lifeline
 from .notifier import Notifier
 from .producer import Producer
-from .service import Emit
+from .pruner import Pruner
+from .service import Emit, Service
+from .signals import Signals
 from .stager import Stager
 
 
@@ -26,6 +31,7 @@ class Supervisor:
     def __init__(self, config: Config, database: Database, emit: Emit) -> None:
         self._config = config
         self._database = database
+        self._emit = emit
         self.stager = Stager(
             database,
             emit,
@@ -33,21 +39,8 @@ class Supervisor:
             poll_interval=self._poll_interval,
             batch=config.stage_batch,
         )
-        executor = Executor(emit)
-        self.producers = {
-            queue.name: Producer(
-                database,
-                emit,
-                executor,
-                queue=queue.name,
-                limit=queue.limit,
-                paused=queue.paused,
-                node=config.node,
-                poll_interval=self._poll_interval,
-                due_in=self.stager.wake_in,
-            )
-            for queue in config.queues
-        }
+        self._executor = Executor(emit)
+        self.producers = {queue.name: self._producer(queue) for queue in config.queues}
         self.heartbeat = Heartbeat(
             database,
             emit,
@@ -56,10 +49,50 @@ class Supervisor:
             producers=self.producers.values(),
             interval=config.heartbeat_interval,
         )
+        self.leader = Leader(
+            database,
+            emit,
+            instance=config.name,
+            node=config.node,
+            lease=config.lease,
+            on_change=self._wake_cluster_services,
+        )
+        self.signals = Signals(
+            database,
+            emit,
+            ordered=self,
+            instance=config.name,
+            node=config.node,
+            poll_interval=self._poll_interval,
+        )
+        self.cluster_services: tuple[Service, ...] = (
+            Lifeline(
+                database,
+                emit,
+                is_leader=self._is_leader,
+                steady=self.heartbeat.steady,
+                heartbeat_expiry=config.heartbeat_expiry,
+                rescue_after=config.rescue_after,
+            ),
+            Pruner(database, emit, is_leader=self._is_leader, retention=config.retention),
+            Cron(
+                database,
+                emit,
+                is_leader=self._is_leader,
+                instance=config.name,
+                timezone=config.timezone,
+                wake_queues=self._wake_queues,
+            ),
+        )
         self.notifier = Notifier(
             database,
             emit,
-            channels={INSERT: self._hear_insert, SCHEDULE: self._hear_schedule},
+            channels={
+                INSERT: self._hear_insert,
+                SCHEDULE: self._hear_schedule,
+                SIGNAL: self.signals.hear,
+                LEADER: self.leader.hear,
+            },
             on_change=self._wake_everything,
             listen_dsn=config.listen_dsn,
         )
@@ -76,19 +109,90 @@ class Supervisor:
                 await self.notifier.start()
             await self.heartbeat.run_once()
             await self.heartbeat.start()
+            # A queue that was paused must not claim before that is known.
+            await self.signals.run_once()
+            await self.signals.start()
             await self.stager.start()
             for producer in self.producers.values():
                 await producer.start()
+            if self._config.leadership:
+                await self.leader.start()
+                for service in self.cluster_services:
+                    await service.start()
             undo.pop_all()
 
     async def stop(self) -> None:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
         grace = self._config.shutdown_grace_period
+        await asyncio.gather(
+            *(service.stop() for service in (self.signals, *self.cluster_services))
+        )
+        # The next leader takes over at once, while the jobs of this node go on.
+        await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
         await asyncio.gather(self.stager.stop(), self.heartbeat.stop(), self.notifier.stop())
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+
+    async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
+        """Start a queue on this node; one that runs stays as it is."""
+        if queue in self.producers:
+            return
+        producer = self.producers[queue] = self._producer(Queue(queue, limit, paused))
+        # Known to the other nodes before it claims.
+        await self.heartbeat.run_once()
+        await producer.start()
+
+    async def stop_queue(self, queue: str) -> None:
+        """Stop a queue of this node, as at the end of the process."""
+        if producer := self.producers.pop(queue, None):
+            await producer.stop(self._config.shutdown_grace_period)
+            await self.heartbeat.forget(producer)
+
+    def pause_queue(self, queue: str) -> None:
+        """Claim no more jobs of a queue."""
+        if producer := self.producers.get(queue):
+            producer.pause()
+
+    def resume_queue(self, queue: str) -> None:
+        """Claim jobs of a queue again."""
+        if producer := self.producers.get(queue):
+            producer.resume()
+
+    def scale_queue(self, queue: str, limit: int) -> None:
+        """Run so many jobs of a queue at once."""
+        if producer := self.producers.get(queue):
+            producer.scale(limit)
+
+    def cancel_job(self, id: int) -> None:
+        """Tell a job that it is cancelled, if it runs here."""
+        for producer in self.producers.values():
+            producer.cancel(id)
+
+    def running(self) -> list[int]:
+        """The ids of the jobs that run here."""
+        return [id for producer in self.producers.values() for id in producer.running]
+
+    def _producer(self, queue: Queue) -> Producer:
+        return Producer(
+            self._database,
+            self._emit,
+            self._executor,
+            queue=queue.name,
+            limit=queue.limit,
+            paused=queue.paused,
+            node=self._config.node,
+            poll_interval=self._poll_interval,
+            due_in=self.stager.wake_in,
+        )
+
+    def _is_leader(self) -> bool:
+        return self.leader.is_leader
+
+    def _wake_cluster_services(self) -> None:
+        for service in self.cluster_services:
+            service.wake()
 
     def _poll_interval(self) -> float:
         if self.notifier.listening:
@@ -110,7 +214,8 @@ class Supervisor:
 
     def _wake_everything(self) -> None:
         self.stager.wake()
-        self._wake_queues(self.producers)
+        self.signals.wake()
+        self._wake_queues(list(self.producers))
 
     def _hear_insert(self, news: dict[str, Any]) -> None:
         if isinstance(queue := news.get("queue"), str):

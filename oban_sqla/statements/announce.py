@@ -35,6 +35,10 @@ from ..models import Producer
 
 INSERT = "oban_insert"
 """Oban's channel: `{"queue": name}` for a queue that has available jobs."""
+SIGNAL = "oban_signal"
+"""Oban's channel for orders to the nodes: `{"action": "pause", "queue": ..., "ident": ...}`."""
+LEADER = "oban_leader"
+"""Oban's channel for `{"action": "resign", "node": ..., "name": ...}`: the lease is free."""
 SCHEDULE = "oban_schedule"
 """Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
 

@@ -2,10 +2,10 @@
 
 from sqlalchemy import Executable, String, Text, cast, column, literal, select, table
 
-from ..models import Job, Leader, Producer
+from ..models import Control, CronEntry, Job, Leader, Producer
 from .announce import schema
 
-TABLES = (Job.__tablename__, Leader.__tablename__, Producer.__tablename__)
+TABLES = tuple(model.__tablename__ for model in (Job, Leader, Producer, CronEntry, Control))
 
 
 def home() -> Executable:

@@ -1,6 +1,7 @@
 """`@worker` for classes and `@job` for functions."""
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack
 
 from ..enqueue.enqueue import Conn
@@ -48,6 +49,9 @@ def worker(
     tags: Iterable[str] | None = None,
     meta: Mapping[str, Any] | None = None,
     oban: str | None = None,
+    cron: str | Mapping[str, Any] | None = None,
+    timeout: float | timedelta | None = None,
+    interruptible: bool | None = None,
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
@@ -70,6 +74,9 @@ def worker(
             tags=tags,
             meta=meta,
             oban=oban,
+            cron=cron,
+            timeout=timeout,
+            interruptible=interruptible,
         )
         return cls  # type: ignore[return-value]
 
@@ -85,6 +92,9 @@ def job(
     tags: Iterable[str] | None = None,
     meta: Mapping[str, Any] | None = None,
     oban: str | None = None,
+    cron: str | Mapping[str, Any] | None = None,
+    timeout: float | timedelta | Callable[[Job], float | timedelta] | None = None,
+    interruptible: bool | None = None,
     backoff: Backoff | None = None,
 ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
     """Make a function a worker: `function.enqueue(...)` takes its own arguments.
@@ -105,6 +115,9 @@ def job(
             tags=tags,
             meta=meta,
             oban=oban,
+            cron=cron,
+            timeout=timeout,
+            interruptible=interruptible,
         )
 
     return decorate

@@ -1,7 +1,7 @@
 """The options of a worker and of a single job, and the one way from both to a `Job`."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -9,6 +9,9 @@ from typing import Any, TypedDict
 from ..clock import client_now
 from ..instances import DEFAULT_NAME
 from ..models import Job, validation
+from .cron import Cron, parse
+
+Timeout = float | Callable[[Job], float | timedelta]
 
 
 class JobOptions(TypedDict, total=False):
@@ -43,13 +46,20 @@ class WorkerOptions:
     meta: Mapping[str, Any] = field(default_factory=dict)
     oban: str = DEFAULT_NAME
     """The name of the instance that `enqueue` uses when it is given no `conn`."""
+    cron: Cron | None = None
+    """When jobs are enqueued by themselves; not inherited."""
+    timeout: Timeout | None = None
+    """Seconds that an attempt may take, or what says so of a job."""
+    interruptible: bool = False
+    """Whether cancelling a job that runs cancels its task, too."""
 
     def declare(self, name: str, origin: str, changes: Mapping[str, Any]) -> "WorkerOptions":
         """These options under a name, with changes; wrong ones raise when declared, not later."""
         given = {key: value for key, value in changes.items() if value is not None}
         refuse_unknown(origin, "option", given, WORKER_OPTIONS)
         checked = {key: _WORKER_CHECKS[key](value) for key, value in given.items()}
-        return replace(self, name=name, origin=origin, **checked)
+        # A subclass that inherited the entry would double its jobs.
+        return replace(self, name=name, origin=origin, **{"cron": None, **checked})
 
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
@@ -93,6 +103,21 @@ def _instance_name(value: object) -> str:
     return value
 
 
+def _timeout(value: object) -> Timeout:
+    if callable(value):
+        return value
+    seconds = validation.delay("timeout", value).total_seconds()
+    if seconds <= 0:
+        raise ValueError(f"timeout must be more than 0 seconds, not {validation.show(value)}")
+    return seconds
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"interruptible must be True or False, not {validation.show(value)}")
+    return value
+
+
 _WORKER_CHECKS: Mapping[str, Any] = {
     "queue": validation.queue_name,
     "priority": validation.priority,
@@ -100,6 +125,9 @@ _WORKER_CHECKS: Mapping[str, Any] = {
     "tags": validation.tag_list,
     "meta": lambda value: validation.json_object("meta", value),
     "oban": _instance_name,
+    "cron": parse,
+    "timeout": _timeout,
+    "interruptible": _flag,
 }
 
 WORKER_OPTIONS = ("name", *_WORKER_CHECKS)

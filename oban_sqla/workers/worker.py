@@ -41,6 +41,9 @@ class Worker:
         tags: Iterable[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         oban: str | None = None,
+        cron: str | Mapping[str, Any] | None = None,
+        timeout: float | timedelta | None = None,
+        interruptible: bool | None = None,
         **others: Any,
     ) -> None:
         # The keywords of other bases pass by.
@@ -57,6 +60,9 @@ class Worker:
             tags=tags,
             meta=meta,
             oban=oban,
+            cron=cron,
+            timeout=timeout,
+            interruptible=interruptible,
         )
 
     @classmethod

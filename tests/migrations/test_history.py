@@ -15,7 +15,14 @@ from pytest_alembic.tests import (  # noqa: F401 - pytest collects them
 from sqlalchemy import Connection, inspect, text
 
 ROOT = Path(__file__).parents[2]
-TABLES = {"oban_jobs", "oban_leaders", "oban_producers", "oban_sqla_version"}
+TABLES = {
+    "oban_jobs",
+    "oban_leaders",
+    "oban_producers",
+    "oban_sqla_controls",
+    "oban_sqla_cron",
+    "oban_sqla_version",
+}
 
 
 def alembic(*arguments: str, dsn: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ async def test_a_row_for_each_queue_while_it_runs(sessions: Sessions) -> None:
 
 
 async def test_it_goes_on_beating(start: StartOban, sessions: Sessions) -> None:
-    await start(queues={"alpha": 1}, heartbeat_interval=0.02)
+    await start(queues={"alpha": 1}, heartbeat_expiry=0.08)
     (first,) = await producers(sessions)
 
     async def beaten() -> bool:
@@ -44,7 +44,7 @@ async def test_it_goes_on_beating(start: StartOban, sessions: Sessions) -> None:
 
 async def test_rows_that_are_gone_are_written_anew(start: StartOban, sessions: Sessions) -> None:
     """The table is unlogged: a crash of the server empties it."""
-    await start(queues={"alpha": 1}, heartbeat_interval=0.02)
+    await start(queues={"alpha": 1}, heartbeat_expiry=0.08)
     (first,) = await producers(sessions)
     async with sessions.begin() as session:
         await session.execute(delete(Producer))

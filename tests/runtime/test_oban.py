@@ -221,7 +221,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
     expect_errors: None,
 ) -> None:
     """Each loop says once that it fails, and once that it works again."""
-    options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_interval": 0.1}
+    options = {"poll_interval": 0.1, "fallback_interval": 0.1}
     with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
         await proxy.refuse()

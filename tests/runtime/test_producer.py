@@ -492,7 +492,7 @@ async def test_a_worker_that_blocks_the_event_loop_delays_and_breaks_nothing(
     async def block() -> None:
         time.sleep(0.2)  # noqa: ASYNC251 - that is the point
 
-    oban = await start(queues={"default": 5}, heartbeat_interval=0.05)
+    oban = await start(queues={"default": 5})
     with hear(oban, "ack_stop") as acks:
         await add(sessions, block.new(), Quick.new())
         await acks.counted(2)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from alembic.operations import Operations
 
-from . import v1
+from . import v1, v2
 
 
 class Version(Protocol):
@@ -19,6 +19,6 @@ class Version(Protocol):
         """Bring it back to the version before."""
 
 
-VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1})
+VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1, 2: v2})
 
 LATEST = max(VERSIONS)

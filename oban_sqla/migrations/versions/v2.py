@@ -1,0 +1,32 @@
+"""Version 2: which cron ticks were enqueued, and what was ordered of the queues."""
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+from sqlalchemy.dialects import postgresql as pg
+
+
+def upgrade(op: Operations, prefix: str | None) -> None:
+    op.create_table(
+        "oban_sqla_cron",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("entry", sa.Text, primary_key=True),
+        sa.Column("ticked_at", sa.DateTime, nullable=False),
+        schema=prefix,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "oban_sqla_controls",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("node", sa.Text, primary_key=True),
+        sa.Column("queue", sa.Text, primary_key=True),
+        sa.Column("setting", sa.Text, primary_key=True),
+        sa.Column("value", pg.JSONB, nullable=False),
+        sa.Column("changed_at", sa.DateTime, nullable=False),
+        schema=prefix,
+        if_not_exists=True,
+    )
+
+
+def downgrade(op: Operations, prefix: str | None) -> None:
+    for table in ("oban_sqla_controls", "oban_sqla_cron"):
+        op.drop_table(table, schema=prefix, if_exists=True)

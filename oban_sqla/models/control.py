@@ -1,0 +1,28 @@
+"""`oban_sqla_controls`: what was last ordered of the queues, for nodes that did not hear it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .metadata import Base
+from .types import UTCDateTime
+
+
+class Control(Base):
+    """The last order of one kind, to one queue, on one node or on all. The newest wins."""
+
+    __tablename__ = "oban_sqla_controls"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The instance."""
+    node: Mapped[str] = mapped_column(Text, primary_key=True)
+    """`*` for every node."""
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    """`*` for every queue."""
+    setting: Mapped[str] = mapped_column(Text, primary_key=True)
+    """`paused`, `limit` or `running`."""
+    value: Mapped[Any] = mapped_column(JSONB)
+    changed_at: Mapped[datetime] = mapped_column(UTCDateTime)
