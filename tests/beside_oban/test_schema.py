@@ -1,0 +1,123 @@
+"""The tables that oban-py installed, adopted with their jobs; both then work on them."""
+
+from collections.abc import AsyncIterator
+
+import oban as oban_py
+import pytest
+from oban.schema import install
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from oban_sqla import SchemaMissingError
+from oban_sqla.config import database_url
+from oban_sqla.migrations import LATEST, current, upgrade
+from tests.beside_oban.conftest import StartTheirs, Table
+from tests.beside_oban.workers import OURS, THEIRS, Script, Theirs
+from tests.conftest import StartOban
+
+pytestmark = pytest.mark.oban
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+async def pool(database_dsn: str) -> AsyncIterator[AsyncConnectionPool]:
+    """A pool on an empty database, instead of the one with our tables."""
+    async with AsyncConnectionPool(database_dsn, min_size=1, max_size=10, open=False) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def engine(database_dsn: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url(database_dsn))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return "public"
+
+
+@pytest.fixture
+def table(database_dsn: str) -> Table:
+    return Table(database_dsn, "public")
+
+
+async def test_theirs_is_adopted_with_its_jobs(
+    pool: AsyncConnectionPool,
+    client: oban_py.Oban,
+    engine: AsyncEngine,
+    start: StartOban,
+    start_theirs: StartTheirs,
+    table: Table,
+) -> None:
+    await install(pool)
+    kept = [
+        Theirs.new(tags=["a"], meta={"k": [1]}, priority=2),
+        Theirs.new({"do": "fail", "times": 1}),
+        Theirs.new(scheduled_in=3600),
+    ]
+    await client.enqueue_many(kept)
+    node = await start_theirs(queues={"shared": 1}, node=THEIRS)
+    await table.until({"completed": 1, "retryable": 1, "scheduled": 1})
+    await node.stop()
+    before = await table.query("SELECT * FROM {oban_jobs} ORDER BY id")
+
+    # What is missing is said, with the way out; nothing was touched.
+    with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade"):
+        await start(queues={"shared": 1})
+
+    async with engine.begin() as connection:
+        assert await connection.run_sync(upgrade) == list(range(1, LATEST + 1))
+    assert await table.query("SELECT * FROM {oban_jobs} ORDER BY id") == before
+
+    await table.an_hour_later()
+    await start(queues={"shared": 1}, node=OURS)
+    await table.until({"completed": 3})
+    assert [side for side, _ in Script.ran] == [THEIRS] * 2 + [OURS] * 2
+    assert await table.query("SELECT DISTINCT attempt FROM {oban_jobs} WHERE id = 2") == [
+        {"attempt": 2}
+    ]
+
+
+async def test_they_go_on_beside_an_upgrade(
+    pool: AsyncConnectionPool,
+    client: oban_py.Oban,
+    engine: AsyncEngine,
+    start_theirs: StartTheirs,
+    table: Table,
+) -> None:
+    """Their node runs jobs before, while and after our tables come beside theirs."""
+    await install(pool)
+    await start_theirs()
+    await client.enqueue_many(Theirs.new({"do": "yield"}) for _ in range(200))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+    await client.enqueue_many(Theirs.new() for _ in range(10))
+    await table.until({"completed": 210})
+    assert {side for side, _ in Script.ran} == {THEIRS}
+
+
+async def test_installing_theirs_over_ours_changes_nothing(
+    pool: AsyncConnectionPool,
+    client: oban_py.Oban,
+    engine: AsyncEngine,
+    start: StartOban,
+    table: Table,
+) -> None:
+    """A deployment of theirs may run its installation again."""
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+    await client.enqueue(Theirs.new())
+    await install(pool)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(current) == LATEST
+    await start(queues={"shared": 1})
+    await table.until({"completed": 1})
+    assert [side for side, _ in Script.ran] == [OURS]
