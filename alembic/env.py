@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateSchema
 
 import oban_sqla.migrations  # noqa: F401 - gives `op` its operations
 from oban_sqla.migrations.database import engine_for
+from oban_sqla.migrations.plugin import NAME as PLUGIN
 from oban_sqla.models import metadata
 
 arguments = context.get_x_argument(as_dictionary=True)
@@ -23,6 +24,8 @@ prefix = arguments.get("prefix")
 
 settings: dict[str, Any] = {
     "target_metadata": metadata,
+    # Here the tables are looked at one by one; elsewhere the plugin keeps them out.
+    "autogenerate_plugins": ["alembic.autogenerate.*", f"~{PLUGIN}"],
     "compare_type": True,
     "compare_server_default": True,
     # The database may be an application's: its tables are none of ours, and its history another.

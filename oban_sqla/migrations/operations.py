@@ -18,11 +18,23 @@ _LOCK = 0x6F62616E
 class UpgradeObanOp(MigrateOperation):
     """Bring the schema of oban_sqla up to a version."""
 
-    def __init__(self, version: int | None = None, prefix: str | None = None) -> None:
+    def __init__(
+        self, version: int | None = None, prefix: str | None = None, *, installed: int = 0
+    ) -> None:
         self.version = LATEST if version is None else version
         self.prefix = prefix
+        self.installed = installed
+        """The version that the database had when autogenerate looked."""
         if self.version not in VERSIONS:
             raise ValueError(f"version must be from 1 to {LATEST}, got {version!r}")
+
+    def reverse(self) -> "DowngradeObanOp":
+        """What undoes it in a generated migration."""
+        return DowngradeObanOp(self.installed, self.prefix)
+
+    def to_diff_tuple(self) -> tuple[str, int, str | None]:
+        """How `alembic check` shows it."""
+        return ("upgrade_oban", self.version, self.prefix)
 
     @classmethod
     def upgrade_oban(
@@ -56,6 +68,14 @@ class DowngradeObanOp(MigrateOperation):
         self.prefix = prefix
         if version != 0 and version not in VERSIONS:
             raise ValueError(f"version must be from 0 to {LATEST}, got {version!r}")
+
+    def reverse(self) -> UpgradeObanOp:
+        """What undoes it in a generated migration."""
+        return UpgradeObanOp(None, self.prefix, installed=self.version)
+
+    def to_diff_tuple(self) -> tuple[str, int, str | None]:
+        """How `alembic check` shows it."""
+        return ("downgrade_oban", self.version, self.prefix)
 
     @classmethod
     def downgrade_oban(

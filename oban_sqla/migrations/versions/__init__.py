@@ -22,3 +22,6 @@ class Version(Protocol):
 VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1, 2: v2})
 
 LATEST = max(VERSIONS)
+
+TABLES = (*v1.TABLES, *v2.TABLES)
+"""The tables of all versions."""

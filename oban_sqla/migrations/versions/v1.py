@@ -21,6 +21,8 @@ STATES = (
     "cancelled",
 )
 
+TABLES = ("oban_jobs", "oban_leaders", "oban_producers", VERSION_TABLE)
+
 STORAGE = {
     # Rows are updated two or three times in their life: room for it on their own page.
     "fillfactor": 85,
@@ -56,7 +58,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
 
 def downgrade(op: Operations, prefix: str | None) -> None:
     execute(op, f"DROP FUNCTION IF EXISTS {name('oban_count_estimate', prefix)}(text, text)")
-    for table in (VERSION_TABLE, "oban_producers", "oban_leaders", "oban_jobs"):
+    for table in reversed(TABLES):
         op.drop_table(table, schema=prefix, if_exists=True)
     execute(op, f"DROP TYPE IF EXISTS {name('oban_job_state', prefix)}")
 

@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
+TABLES = ("oban_sqla_cron", "oban_sqla_controls")
+
 
 def upgrade(op: Operations, prefix: str | None) -> None:
     op.create_table(
@@ -28,5 +30,5 @@ def upgrade(op: Operations, prefix: str | None) -> None:
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
-    for table in ("oban_sqla_controls", "oban_sqla_cron"):
+    for table in reversed(TABLES):
         op.drop_table(table, schema=prefix, if_exists=True)

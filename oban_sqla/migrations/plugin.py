@@ -1,0 +1,24 @@
+"""The plugin that Alembic finds by itself: `op.upgrade_oban()`, which autogenerate writes.
+
+It needs nothing in a user's `env.py`. Its name lies in `alembic.autogenerate`, whose plugins are on
+by default; `autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogenerate.oban_sqla"]`
+turns it off, and `context.configure(oban_prefix="jobs")` names the schema of the tables.
+"""
+
+from alembic.runtime.plugins import Plugin
+from alembic.util import DispatchPriority
+
+from .autogenerate import compare
+
+NAME = "alembic.autogenerate.oban_sqla"
+
+
+def setup(plugin: Plugin) -> None:
+    """Called by Alembic when it is imported."""
+    plugin.add_autogenerate_comparator(
+        compare,
+        "autogenerate",
+        qualifier="postgresql",
+        # It has to see what the others propose for our tables.
+        priority=DispatchPriority.LAST,
+    )
