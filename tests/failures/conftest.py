@@ -1,6 +1,7 @@
 """Real processes, and a table in which their jobs note each run."""
 
 import asyncio
+import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -108,9 +109,11 @@ async def spawn(postgres_dsn: str, prefix: str) -> AsyncIterator[Spawn]:
         limit: int = 20,
         runs_dsn: str = postgres_dsn,
         schema: str = prefix,
+        **options: object,
     ) -> Process:
         environment = {**os.environ, "RUNS_DSN": runs_dsn, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.failures.node", dsn, schema, str(limit)]
+        command.append(json.dumps(options))
         process = await asyncio.create_subprocess_exec(
             *command, stdout=PIPE, cwd=ROOT, env=environment
         )

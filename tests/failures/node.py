@@ -1,18 +1,22 @@
-"""A process that runs jobs until SIGTERM, and writes down each run: `node.py DSN PREFIX LIMIT`.
+"""A process that runs jobs until SIGTERM: `node.py DSN PREFIX LIMIT [OPTIONS]`.
 
 It says "up" when it runs. Its jobs note their runs over a connection of their own, to the server
 itself (the environment's RUNS_DSN), so that the wires that the test cuts are the instance's alone.
+The options are `Oban`'s, in JSON, and `connect_args` for its engine.
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban_sqla import Job, Oban, Worker
+from oban_sqla.config import database_url
 from oban_sqla.runtime import service
 
 # A test can't wait for half a minute after every cut.
@@ -46,15 +50,18 @@ class Stuck(Worker, name="failures.stuck"):
         await asyncio.Event().wait()
 
 
-async def main(dsn: str, prefix: str, limit: str) -> None:
+async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     table = sql.Identifier(prefix, "runs")
     Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
     options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
-    async with Oban(dsn, prefix=prefix, queues={"default": int(limit)}, **options):
+    options |= json.loads(given)
+    engine = create_async_engine(database_url(dsn), connect_args=options.pop("connect_args", {}))
+    async with Oban(engine, prefix=prefix, queues={"default": int(limit)}, **options):
         print("up", flush=True)
         await stopping.wait()
+    await engine.dispose()
     if Note.connection is not None:
         await Note.connection.close()
 

@@ -1,0 +1,176 @@
+"""PgBouncer in transaction mode between everything and the server: all of it works, by polling.
+
+What a user has to know: prepared statements belong to one connection to the server, and a client
+gets another one for each transaction. PgBouncer before 1.21 knows nothing of them, and psycopg
+prepares what it has sent five times. So the engine has to be made with
+`connect_args={"prepare_threshold": None}`, and a connection of psycopg with that argument.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import Pool
+
+from oban_sqla import Job, Oban, Snooze, Worker
+from oban_sqla.runtime import notifier
+from tests.conftest import StartOban
+from tests.databases import async_engine
+from tests.enqueue.ways import WAYS, opened
+from tests.failures.conftest import Runs, Spawn, ended, enqueue, notes
+from tests.failures.pgbouncer import PROGRAM, PgBouncer
+from tests.listening import hear
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not installed (package pgbouncer)"),
+]
+
+UNPREPARED = {"prepare_threshold": None}
+POLLING = {"notify": "poll", "poll_interval": 0.05}
+
+
+class Quick(Worker, name="pooled.quick"):
+    async def process(self, job: Job) -> None: ...
+
+
+class Fickle(Worker, name="pooled.fickle", max_attempts=4):
+    """Fails once, is snoozed once, and completes."""
+
+    async def process(self, job: Job) -> Snooze | None:
+        if not job.errors:
+            raise ValueError("the first time")
+        return None if "snoozed" in job.meta else Snooze(0.05)
+
+    def backoff(self, job: Job) -> float:
+        return 0.05
+
+
+@pytest.fixture
+async def bouncer(postgres_dsn: str) -> AsyncIterator[PgBouncer]:
+    async with PgBouncer(postgres_dsn) as bouncer:
+        yield bouncer
+
+
+@pytest.fixture
+async def pooled(bouncer: PgBouncer, prefix: str) -> AsyncIterator[AsyncEngine]:
+    """An engine as it has to be made behind PgBouncer."""
+    engine = async_engine(bouncer.dsn, prefix, connect_args=UNPREPARED)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def unprepared() -> Iterator[None]:
+    """No connection of SQLAlchemy's prepares statements, as if made so by `connect_args`."""
+
+    def set_threshold(connection: Any, record: Any) -> None:
+        if hasattr(record.driver_connection, "prepare_threshold"):
+            record.driver_connection.prepare_threshold = None
+
+    event.listen(Pool, "connect", set_threshold)
+    yield
+    event.remove(Pool, "connect", set_threshold)
+
+
+# asyncpg names its statements, which is another matter, and for its users to see to.
+@pytest.mark.parametrize("name", [name for name in WAYS if "asyncpg" not in name])
+@pytest.mark.usefixtures("unprepared")
+async def test_jobs_enqueued_by_every_way_run(
+    name: str, bouncer: PgBouncer, pooled: AsyncEngine, start: StartOban, prefix: str, runs: Runs
+) -> None:
+    """Two at once in turns, so that they swap connections, and often enough for a preparation."""
+    oban = Oban(pooled, name="client")
+    async with opened(name, bouncer.dsn, prefix) as one, opened(name, bouncer.dsn, prefix) as other:
+        for way in (one, other):
+            if hasattr(way, "connection") and hasattr(way.connection, "prepare_threshold"):
+                way.connection.prepare_threshold = None
+        for n in range(10):
+            # Not in step, or both would prepare the same under the same name, and get away with it.
+            ways = (one, other) if n > 2 else (one,)
+            for way in ways:
+                await oban.enqueue(Quick.new({"n": n}), conn=way.conn)
+                await way.flush()
+            for way in reversed(ways):
+                await (way.rollback() if n == 9 else way.commit())
+    ours = await start(pooled, queues={"default": 5}, **POLLING)
+    with hear(ours, "ack_stop") as acks:
+        await acks.counted(15)
+    assert runs.states() == {"completed": 15}
+
+
+async def test_scheduled_retried_and_snoozed_jobs(
+    pooled: AsyncEngine, start: StartOban, runs: Runs
+) -> None:
+    ours = await start(pooled, queues={"default": 5}, **POLLING)
+    at = datetime.now(UTC) + timedelta(seconds=0.3)
+    with hear(ours, "job_stop") as stops:
+        await ours.enqueue_many(Fickle.new() for _ in range(10))
+        await ours.enqueue_many(Quick.new(scheduled_at=at) for _ in range(10))
+        await stops.until(lambda stops: sum(s.state == "completed" for s in stops) == 20)
+    assert all(s.job.attempted_at >= at for s in stops.events if s.job.worker == "pooled.quick")
+    await runs.all_completed(20)
+
+
+async def test_each_of_2000_jobs_runs_once_on_two_nodes(
+    bouncer: PgBouncer, pooled: AsyncEngine, spawn: Spawn, runs: Runs
+) -> None:
+    nodes = [
+        await spawn(bouncer.dsn, limit=10, notify="poll", connect_args=UNPREPARED) for _ in range(2)
+    ]
+    for _ in range(20):
+        await enqueue(async_sessionmaker(pooled), notes(100))
+    await runs.all_completed(2_000)
+    assert len(runs.per_job()) == 2_000
+    assert set(runs.per_job().values()) == {1}
+    for node in nodes:
+        node.terminate()
+        assert await ended(node) == 0
+    assert runs.producers() == {}
+
+
+async def test_a_pooler_that_is_restarted(
+    bouncer: PgBouncer, spawn: Spawn, runs: Runs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    node = await spawn(bouncer.dsn, limit=5, notify="poll", connect_args=UNPREPARED)
+    await enqueue(sessions, notes(600, 0.002))
+    for expected in (100, 300):
+        await runs.until(lambda expected=expected: runs.count() >= expected)
+        await bouncer.stop()
+        await bouncer.start()
+    await runs.all_completed(600)
+    assert set(runs.per_job().values()) == {1}
+    node.terminate()
+    assert await ended(node) == 0
+
+
+class TestListen:
+    async def test_it_is_found_not_to_work_and_the_queues_poll(
+        self, pooled: AsyncEngine, start: StartOban, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.5)
+        with hear(Oban, "notifier_lost") as lost:
+            ours = await start(pooled, queues={"default": 5}, poll_interval=0.05)
+            with hear(ours, "ack_stop") as acks:
+                await ours.enqueue(Quick.new())
+                await acks.counted(1)
+            reason = (await lost.wait())[0].reason
+        assert "as behind a transaction pooler" in reason
+        assert "listen_dsn=" in reason
+
+    async def test_it_works_over_a_direct_connection(
+        self,
+        postgres_dsn: str,
+        pooled: AsyncEngine,
+        start: StartOban,
+        sessions: async_sessionmaker[AsyncSession],
+    ) -> None:
+        """What was enqueued in another process is heard at once."""
+        options = {"fallback_interval": 3600.0, "listen_dsn": postgres_dsn}
+        ours = await start(pooled, queues={"default": 5}, **options)
+        with hear(ours, "ack_stop") as acks:
+            await enqueue(sessions, [Job("pooled.quick")])
+            await acks.counted(1)
