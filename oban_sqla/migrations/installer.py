@@ -6,7 +6,6 @@ commit: `with engine.begin() as connection: upgrade(connection)`, and for an `As
 """
 
 from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from . import version_table
@@ -57,4 +56,7 @@ def current(connection: Connection, *, prefix: str | None = None) -> int:
 
 
 def _operations(connection: Connection) -> Operations:
+    # Alembic loads its plugins, and so this package, while it is being imported itself.
+    from alembic.runtime.migration import MigrationContext
+
     return Operations(MigrationContext.configure(connection))

@@ -5,20 +5,32 @@ by default; `autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogener
 turns it off, and `context.configure(oban_prefix="jobs")` names the schema of the tables.
 """
 
-from alembic.runtime.plugins import Plugin
+from typing import TYPE_CHECKING
+
 from alembic.util import DispatchPriority
 
-from .autogenerate import compare
+if TYPE_CHECKING:
+    from alembic.autogenerate.api import AutogenContext
+    from alembic.operations.ops import UpgradeOps
+    from alembic.runtime.plugins import Plugin
+    from alembic.util import PriorityDispatchResult
 
 NAME = "alembic.autogenerate.oban_sqla"
 
 
-def setup(plugin: Plugin) -> None:
+def setup(plugin: "Plugin") -> None:
     """Called by Alembic when it is imported."""
     plugin.add_autogenerate_comparator(
-        compare,
+        _compare,
         "autogenerate",
         qualifier="postgresql",
         # It has to see what the others propose for our tables.
         priority=DispatchPriority.LAST,
     )
+
+
+def _compare(context: "AutogenContext", upgrade_ops: "UpgradeOps") -> "PriorityDispatchResult":
+    # Not at the top: Alembic loads its plugins in the middle of its own import.
+    from .autogenerate import compare
+
+    return compare(context, upgrade_ops)
