@@ -25,6 +25,8 @@ LARGEST_COUNT = 2**31 - 1
 
 # A shorter one would take a node for dead for a pause of its garbage collector.
 SHORTEST_EXPIRY = 5.0
+LONGEST_EXPIRY = DAY
+LONGEST_INTERVAL = 15.0
 
 QueueConfig = int | Mapping[str, Any]
 RetentionConfig = float | Mapping[str, Any]
@@ -92,8 +94,11 @@ class Config:
 
     @property
     def heartbeat_interval(self) -> float:
-        """Between two signs of life: the third that is lost in a row is the one that counts."""
-        return self.heartbeat_expiry / 4
+        """Between two signs of life: the third that is lost in a row is the one that counts.
+
+        oban-py's leader takes away what was silent for a minute, whatever the expiry.
+        """
+        return min(self.heartbeat_expiry / 4, LONGEST_INTERVAL)
 
     @property
     def lease(self) -> float:
@@ -168,8 +173,8 @@ class Config:
                 f"{key} must be seconds, more than 0, not {seconds!r}",
             )
         demand(
-            _is_number(heartbeat_expiry) and heartbeat_expiry >= SHORTEST_EXPIRY,
-            f"heartbeat_expiry must be seconds, {SHORTEST_EXPIRY:g} or more,"
+            _is_number(heartbeat_expiry) and SHORTEST_EXPIRY <= heartbeat_expiry <= LONGEST_EXPIRY,
+            f"heartbeat_expiry must be seconds from {SHORTEST_EXPIRY:g} to {LONGEST_EXPIRY:g},"
             f" not {heartbeat_expiry!r}",
         )
         demand(

@@ -15,11 +15,13 @@ from sqlalchemy import event
 from ..events import (
     AckStop,
     ClaimStop,
+    ElectStop,
     GiveBackStop,
     JobException,
     JobStop,
     NotifierLost,
     NotifierRestored,
+    RescueStop,
     ServiceCancelled,
     ServiceFailed,
     ServiceRestored,
@@ -88,6 +90,30 @@ def _give_back_stop(oban: Oban, stop: GiveBackStop) -> None:
     logger.warning("queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids))
 
 
+def _elect_stop(oban: Oban, stop: ElectStop) -> None:
+    if stop.changed and stop.leader:
+        logger.info("%s: node %s is the leader now", oban.name, oban.node)
+    elif stop.changed:
+        logger.info("%s: node %s is not the leader any more", oban.name, oban.node)
+
+
+def _rescue_stop(oban: Oban, stop: RescueStop) -> None:
+    if stop.rescued:
+        logger.warning("%s: rescued jobs of nodes that died: %s", oban.name, _ids(stop.rescued))
+    if stop.discarded:
+        logger.warning(
+            "%s: discarded jobs of nodes that died, which had no attempt left: %s",
+            oban.name,
+            _ids(stop.discarded),
+        )
+    if stop.cancelled:
+        logger.info(
+            "%s: cancelled jobs of nodes that died, as was asked for: %s",
+            oban.name,
+            _ids(stop.cancelled),
+        )
+
+
 def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
     logger.warning("%s: notifications are lost, polling instead: %s", oban.name, lost.reason)
 
@@ -144,6 +170,8 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "claim_stop": _claim_stop,
     "ack_stop": _ack_stop,
     "give_back_stop": _give_back_stop,
+    "elect_stop": _elect_stop,
+    "rescue_stop": _rescue_stop,
     "notifier_lost": _notifier_lost,
     "notifier_restored": _notifier_restored,
     "service_failed": _service_failed,

@@ -61,7 +61,7 @@ class Job(Base):
     attempted_by: Mapped[list[str]] = mapped_column(
         ARRAY(Text), server_default=sql("ARRAY[]::text[]")
     )
-    """Who claimed it last: the node's name and the producer's uuid."""
+    """Who claimed it last: the node's name, the producer's uuid, and "oban_sqla" if it is ours."""
     inserted_at: Mapped[datetime] = mapped_column(
         UTCDateTime, server_default=func.timezone("UTC", func.now())
     )

@@ -144,8 +144,22 @@ class Database:
         finally:
             await own.close()
 
+    def apart(self) -> "Database":
+        """The same database through a pool of its own, for the event loop of another thread.
+
+        It connects as the engine does: with its connect_args, creator and events.
+        """
+        engine = create_async_engine(
+            self.engine.url,
+            pool=self.engine.pool.recreate(),
+            execution_options=self.engine.get_execution_options(),
+        )
+        apart = Database(engine, self._prefix)
+        apart._owned = True
+        return apart
+
     async def dispose(self) -> None:
-        """Close the pool of an engine that was made from a URL; its next use opens it again."""
+        """Close the pool of an engine that was made here; its next use opens it again."""
         if self._owned:
             await self.engine.dispose()
 

@@ -1,15 +1,34 @@
 """The heartbeat: tells the other nodes that the producers of this one are alive."""
 
-from collections.abc import Collection
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..events import ServiceCancelled
 from ..statements.heartbeat import beat, end
 from .database import FAREWELL, Database, deadline
+from .loop_thread import LoopThread
 from .producer import Producer
 from .service import Emit, Service
 
+# How long a beat may take at the least, however short the interval.
+SHORTEST_ANSWER = 1.0
+# How long a stop waits for the beat that is being made.
+LAST_BEAT = 1.0
 
-class Heartbeat(Service):
-    """Keeps a row for each producer in `oban_producers`, and takes it away at the end."""
+
+class Heartbeat:
+    """Keeps a row for each producer in `oban_producers`, and takes it away at the end.
+
+    It beats from a thread and a connection of its own: a worker that blocks the event loop must not
+    make its node look dead. Whoever calls it does so from the event loop of the workers.
+    """
 
     name = "heartbeat"
 
@@ -22,43 +41,187 @@ class Heartbeat(Service):
         node: str,
         producers: Collection[Producer],
         interval: float,
+        expiry: float,
     ) -> None:
-        super().__init__(emit)
         self._database = database
-        self._instance = instance
-        self._node = node
+        self._emit = emit
+        self._identity = {"name": instance, "node": node}
         self._producers = producers
         self._interval = interval
-        self._beating = False
+        self._expiry = expiry
+        self._turn = asyncio.Lock()
+        self._thread: LoopThread | None = None
+        self._pulse: Pulse | None = None
 
-    async def run_once(self) -> float:
-        """Write the rows anew."""
-        rows = [
-            {
-                "uuid": str(producer.uuid),
-                "name": self._instance,
-                "node": self._node,
-                "queue": producer.queue,
-                "meta": {"local_limit": producer.limit, "paused": producer.paused},
-            }
-            for producer in self._producers
-        ]
-        self._beating = True
-        await self._database.fetch(beat(rows))
-        return self._interval
+    async def run_once(self) -> None:
+        """Write the rows of all producers now, of new ones too, and wait until they are there."""
+        async with self._turn:
+            await self._beat()
+
+    async def start(self) -> None:
+        """Write the rows, and keep them alive from now on."""
+        async with self._turn:
+            thread, pulse = await self._beat()
+            await thread.run(pulse.start())
 
     async def forget(self, producer: Producer) -> None:
-        """Take the row of one producer away."""
-        await self._database.fetch(end([producer.uuid]))
+        """Take the row of one producer away; without a database it expires by itself."""
+        if self._thread is not None and self._pulse is not None:
+            await self._thread.run(self._pulse.forget(producer))
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take the rows away and end the thread, within `FAREWELL` seconds or so.
+
+        Without a database the rows expire by themselves.
+        """
+        async with self._turn:
+            if self._thread is None or self._pulse is None:
+                return
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await self._thread.run(self._pulse.stop(LAST_BEAT if grace is None else grace))
+            except TimeoutError:
+                self._emit("service_cancelled", ServiceCancelled(self.name, FAREWELL))
+            # The thread is a daemon: one that hangs is left behind.
+            with suppress(TimeoutError):
+                await self._thread.end()
+            self._thread = self._pulse = None
 
     def steady(self) -> float:
         """For how many seconds the beats have gone on without a failure or a missing row."""
-        return 0.0
+        return 0.0 if self._pulse is None else self._pulse.steady()
+
+    def uuids(self) -> list[UUID]:
+        """The producers whose rows have been written, and are kept."""
+        return [] if self._pulse is None else list(self._pulse.started)
+
+    def started_at(self, uuid: UUID) -> datetime | None:
+        """When a producer started, by the database's clock; `None` before its first beat."""
+        return None if self._pulse is None else self._pulse.started.get(uuid)
+
+    async def _beat(self) -> tuple[LoopThread, "Pulse"]:
+        if self._thread is None or self._pulse is None:
+            database = self._database.apart()
+            thread = self._thread = LoopThread("oban-heartbeat", database.dispose)
+            self._pulse = Pulse(
+                database,
+                lambda name, data: thread.call_owner(self._emit, name, data),
+                thread,
+                identity=self._identity,
+                interval=self._interval,
+                expiry=self._expiry,
+            )
+        for producer in self._producers:
+            self._pulse.keep(producer)
+        await self._thread.run(self._pulse.beat())
+        return self._thread, self._pulse
+
+
+class Pulse(Service):
+    """The part of the heartbeat that lives in its thread.
+
+    What both threads read is replaced, never changed, so that it needs no lock.
+    """
+
+    name = "heartbeat"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        thread: LoopThread,
+        *,
+        identity: Mapping[str, str],
+        interval: float,
+        expiry: float,
+    ) -> None:
+        super().__init__(emit)
+        self.started: Mapping[UUID, datetime] = {}
+        """When the producers started whose rows have been written."""
+        self._database = database
+        self._thread = thread
+        self._identity = identity
+        self._interval = interval
+        self._expiry = expiry
+        self._kept: tuple[Producer, ...] = ()
+        self._turn = asyncio.Lock()
+        self._steady_since: float | None = None
+
+    @property
+    def longest_retry(self) -> float:
+        """After an outage it beats within two intervals."""
+        return min(super().longest_retry, self._interval)
+
+    def keep(self, producer: Producer) -> None:
+        """Beat for a producer, from the next beat until it is forgotten."""
+        if producer not in self._kept:
+            self._kept = (*self._kept, producer)
+
+    def steady(self) -> float:
+        """For how many seconds the beats have gone on without trouble."""
+        since = self._steady_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    async def run_once(self) -> float:
+        """Beat, as long as there is somebody to beat for."""
+        if self._thread.deserted:
+            # The event loop of the workers was closed under them: their jobs are orphans.
+            self._stopping.set()
+            self._thread.quit()
+            return 0.0
+        began = time.monotonic()
+        await self.beat()
+        return max(0.0, began + self._interval - time.monotonic())
+
+    async def beat(self) -> None:
+        """Write the rows."""
+        async with self._turn:
+            began = time.monotonic()
+            try:
+                async with deadline(max(self._interval, SHORTEST_ANSWER)):
+                    rows = await self._database.fetch(beat([self._row(p) for p in self._kept]))
+            except BaseException:
+                self._steady_since = None
+                raise
+            if self._steady_since is None or any(map(self._was_lost, rows)):
+                self._steady_since = began
+            self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
+
+    async def forget(self, producer: Producer) -> None:
+        """Take the row of one producer away."""
+        self._kept = tuple(kept for kept in self._kept if kept is not producer)
+        # After the beat that is being made, which would write it anew.
+        async with self._turn:
+            self.started = {
+                uuid: when for uuid, when in self.started.items() if uuid != producer.uuid
+            }
+            with suppress(SQLAlchemyError, OSError):
+                async with deadline(FAREWELL):
+                    await self._database.fetch(end([producer.uuid]))
 
     async def close(self) -> None:
-        """Take the rows away; without a database they expire by themselves."""
-        if not self._beating:
-            return
-        async with deadline(FAREWELL):
-            await self._database.fetch(end([producer.uuid for producer in self._producers]))
-        self._beating = False
+        """Take the rows away."""
+        started, self.started = self.started, {}
+        if started:
+            async with deadline(FAREWELL):
+                await self._database.fetch(end(list(started)))
+
+    def _row(self, producer: Producer) -> dict[str, Any]:
+        started_at = self.started.get(producer.uuid)
+        return {
+            **self._identity,
+            "uuid": str(producer.uuid),
+            "queue": producer.queue,
+            "meta": {
+                "local_limit": producer.limit,
+                "paused": producer.paused,
+                # By which other nodes judge this row, whatever they expect of their own.
+                "expiry": self._expiry,
+            },
+            "started_at": started_at and started_at.replace(tzinfo=None).isoformat(),
+        }
+
+    def _was_lost(self, row: Any) -> bool:
+        # Gone, or so old that others may have taken us for dead: as we might take them, just now.
+        known = row.uuid in self.started
+        return known and (row.silent_for is None or row.silent_for > self._expiry / 2)

@@ -1,14 +1,31 @@
 """The lifeline: rescues the jobs of nodes that died."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+from uuid import UUID
 
+from ..events import RescueStop
+from ..statements.rescue import bury, rescue
 from .database import Database
 from .service import Emit, Service
 
+# How many orphans one statement takes.
+BATCH = 5000
+# Until another look at orphans that somebody else has locked.
+LOCKED_RETRY = 1.0
+# What PostgreSQL's intervals and timestamps bear: a hundred years.
+LONGEST_AGE = 3.2e9
+
 
 class Lifeline(Service):
-    """Gives orphans back to their queues, on the leader."""
+    """Gives orphans back to their queues, on the leader.
+
+    It looks when the next heartbeat would expire, so that it finds a dead node at once. It rescues
+    nothing before this node has gone on beating for long enough that every living node has beaten
+    twice: when the database has been away, all of them look dead.
+    """
 
     name = "lifeline"
 
@@ -19,6 +36,7 @@ class Lifeline(Service):
         *,
         is_leader: Callable[[], bool],
         steady: Callable[[], float],
+        witnesses: Callable[[], Collection[UUID]],
         heartbeat_expiry: float,
         rescue_after: float,
     ) -> None:
@@ -26,9 +44,53 @@ class Lifeline(Service):
         self._database = database
         self._is_leader = is_leader
         self._steady = steady
+        self._witnesses = witnesses
         self._heartbeat_expiry = heartbeat_expiry
-        self._rescue_after = rescue_after
+        self._rescue_after = min(rescue_after, LONGEST_AGE)
+
+    @property
+    def longest_retry(self) -> float:
+        """After an outage there is somebody to rescue soon."""
+        return min(super().longest_retry, self._two_beats)
+
+    @property
+    def _two_beats(self) -> float:
+        return self._heartbeat_expiry / 2
 
     async def run_once(self) -> float:
-        """Make a pass."""
-        return math.inf
+        """Rescue a batch, and wait until the next heartbeat may expire."""
+        if not self._is_leader():
+            return math.inf
+        if (missing := self._two_beats - self._steady()) > 0:
+            return missing
+        started = time.monotonic()
+        row = await self._rescue()
+        rescued, discarded, cancelled = (
+            tuple(sorted(ids or ())) for ids in (row.rescued, row.discarded, row.cancelled)
+        )
+        duration = time.monotonic() - started
+        self._emit("rescue_stop", RescueStop(rescued, discarded, cancelled, duration))
+        count = len(rescued) + len(discarded) + len(cancelled)
+        if row.found > count:
+            return 0.0 if count else LOCKED_RETRY
+        if row.found == BATCH:
+            return 0.0
+        if not row.witnessed:
+            return self._two_beats
+        if row.expired:
+            await self._database.fetch(bury(), {"expiry": self._heartbeat_expiry})
+        longest = self._heartbeat_expiry
+        return longest if row.next_in is None else min(longest, row.next_in)
+
+    async def _rescue(self) -> Any:
+        (row,) = await self._database.fetch(
+            rescue(prefix=self._database.prefix),
+            {
+                "batch": BATCH,
+                "expiry": self._heartbeat_expiry,
+                "fresh": self._two_beats,
+                "witnesses": list(self._witnesses()),
+                "rescue_after": self._rescue_after,
+            },
+        )
+        return row

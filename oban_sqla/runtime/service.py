@@ -55,6 +55,11 @@ class Service:
         """Whether the last pass raised."""
         return self._failures > 0
 
+    @property
+    def longest_retry(self) -> float:
+        """The longest delay, in seconds, until a pass that failed is repeated."""
+        return LONGEST_RETRY
+
     def wake(self) -> None:
         """Make a pass now."""
         self._woken.set()
@@ -144,7 +149,7 @@ class Service:
 
     async def _back_off(self) -> None:
         # Not to be cut short by wake(): whoever has work would hammer a server that is down.
-        delay = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
+        delay = min(self.longest_retry, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
         try:
             async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
                 await self._stopping.wait()

@@ -48,6 +48,7 @@ class Supervisor:
             node=config.node,
             producers=self.producers.values(),
             interval=config.heartbeat_interval,
+            expiry=config.heartbeat_expiry,
         )
         self.leader = Leader(
             database,
@@ -71,6 +72,7 @@ class Supervisor:
                 emit,
                 is_leader=self._is_leader,
                 steady=self.heartbeat.steady,
+                witnesses=self.heartbeat.uuids,
                 heartbeat_expiry=config.heartbeat_expiry,
                 rescue_after=config.rescue_after,
             ),
@@ -107,7 +109,7 @@ class Supervisor:
             self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
             if self._config.notify == "listen":
                 await self.notifier.start()
-            await self.heartbeat.run_once()
+            # The other nodes have to know of the producers before those claim.
             await self.heartbeat.start()
             # A queue that was paused must not claim before that is known.
             await self.signals.run_once()

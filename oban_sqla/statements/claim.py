@@ -27,6 +27,9 @@ from ..models import Job, JobState
 from .acknowledge import acknowledged, error_entry
 from .states import constant, state_in
 
+CLAIMER = "oban_sqla"
+"""The third element of `attempted_by`: the claimer is one of ours, so its heartbeat tells of it."""
+
 NONE_LEFT = "the job was available with no attempt left, so it is discarded"
 
 
@@ -69,7 +72,13 @@ def _claimed(time: ColumnElement[Any]) -> CTE:
             attempted_by=case(
                 (
                     left,
-                    array([bindparam("node_name", type_=Text), bindparam("producer", type_=Text)]),
+                    array(
+                        [
+                            bindparam("node_name", type_=Text),
+                            bindparam("producer", type_=Text),
+                            literal(CLAIMER, Text),
+                        ]
+                    ),
                 ),
                 else_=Job.attempted_by,
             ),

@@ -10,10 +10,12 @@ from oban_sqla.contrib import log
 from oban_sqla.events import (
     AckStop,
     ClaimStop,
+    ElectStop,
     GiveBackStop,
     JobException,
     JobStop,
     NotifierLost,
+    RescueStop,
     ServiceCancelled,
     ServiceFailed,
     ServiceRestored,
@@ -52,6 +54,11 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
         ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
         ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),
         ("give_back_stop", GiveBackStop("q", (3, 4)), "WARNING", "gave back claimed jobs: 3, 4"),
+        ("elect_stop", ElectStop(True, True, 0.1), "INFO", "is the leader now"),
+        ("elect_stop", ElectStop(False, True, 0.1), "INFO", "is not the leader any more"),
+        ("rescue_stop", RescueStop((3, 4), (), (), 0.1), "WARNING", "nodes that died: 3, 4"),
+        ("rescue_stop", RescueStop((), (3,), (), 0.1), "WARNING", "had no attempt left: 3"),
+        ("rescue_stop", RescueStop((), (), (3,), 0.1), "INFO", "cancelled jobs of nodes that died"),
         ("notifier_lost", NotifierLost("cut"), "WARNING", "polling instead: cut"),
         ("service_failed", ServiceFailed("stager", BOOM), "ERROR", "stager failed, trying again"),
         ("service_restored", ServiceRestored("stager"), "INFO", "stager works again"),
@@ -77,6 +84,8 @@ def test_each_event_has_its_line(
 def test_a_look_in_vain_says_nothing(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:
     emit(oban, "claim_stop", ClaimStop("q", 0, (), 0.1))
     emit(oban, "ack_stop", AckStop("q", 5, (), 0.1))
+    emit(oban, "elect_stop", ElectStop(True, False, 0.1))
+    emit(oban, "rescue_stop", RescueStop((), (), (), 0.1))
     assert caplog.records == []
 
 

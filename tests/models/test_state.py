@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, statements
@@ -15,6 +15,7 @@ from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.claim import acknowledge_and_claim
 from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.rescue import rescue
 from oban_sqla.statements.stage import stage
 
 Sessions = sessionmaker[Session]
@@ -60,6 +61,16 @@ def give_all_back(session: Session) -> None:
     session.execute(give_back(), parameters)
 
 
+def rescue_from_the_dead(session: Session) -> None:
+    parameters = {"batch": 1000, "expiry": 60.0, "fresh": 30.0, "witnesses": [], "rescue_after": 1}
+    session.execute(rescue(now=NOW + timedelta(hours=1)), parameters)
+
+
+def rescue_what_was_cancelled(session: Session) -> None:
+    session.execute(update(Job).values(meta={"cancel_attempted_at": "2026-11-01T12:00:00"}))
+    rescue_from_the_dead(session)
+
+
 def stage_what_is_due(session: Session) -> None:
     session.execute(stage(now=NOW), {"batch": 1000})
 
@@ -75,9 +86,13 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
         acknowledge(JobState.SCHEDULED): {("executing", "scheduled")},
     },
     "give_back": {give_all_back: {("executing", "available")}},
+    "rescue": {
+        rescue_from_the_dead: {("executing", "available"), ("executing", "discarded")},
+        rescue_what_was_cancelled: {("executing", "cancelled")},
+    },
     "stage": {stage_what_is_due: {("scheduled", "available"), ("retryable", "available")}},
 }
-STILL = {"announce", "heartbeat", "insert", "inspect", "states"}
+STILL = {"announce", "elect", "heartbeat", "insert", "inspect", "states"}
 """Modules that move no job."""
 
 moves = [

@@ -1,16 +1,51 @@
 """The heartbeat: the rows by which other nodes know that a producer is alive."""
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+import pytest
+from sqlalchemy import delete, event, func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Oban
+from oban_sqla import Oban, config
 from oban_sqla.models import Producer
+from oban_sqla.runtime import loop_thread
+from oban_sqla.runtime.heartbeat import Heartbeat
 from tests.conftest import StartOban
+from tests.databases import async_engine
+from tests.listening import hear
+from tests.proxy import Proxy
 from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
+
+QUICKLY = {"heartbeat_expiry": 0.4}
+"""A beat in each tenth of a second."""
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    yield
+    assert threads() == []
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "oban-heartbeat"]
+
+
+def heartbeat(oban: Oban) -> Heartbeat:
+    assert oban._supervisor is not None
+    return oban._supervisor.heartbeat
 
 
 async def producers(sessions: Sessions) -> list[Producer]:
@@ -18,47 +53,288 @@ async def producers(sessions: Sessions) -> list[Producer]:
         return list(await session.scalars(select(Producer).order_by(Producer.queue)))
 
 
-async def test_a_row_for_each_queue_while_it_runs(sessions: Sessions) -> None:
-    queues: dict[str, Any] = {"alpha": 2, "beta": {"limit": 3, "paused": True}}
-    async with Oban(sessions, queues=queues, name="main", node="n1") as oban:
-        assert oban._supervisor is not None
-        alpha, beta = await producers(sessions)
-        assert [alpha.uuid, beta.uuid] == [p.uuid for p in oban._supervisor.producers.values()]
-    assert (alpha.name, alpha.node, alpha.queue) == ("main", "n1", "alpha")
-    assert alpha.meta == {"local_limit": 2, "paused": False}
-    assert beta.meta == {"local_limit": 3, "paused": True}
-    assert await producers(sessions) == []
-
-
-async def test_it_goes_on_beating(start: StartOban, sessions: Sessions) -> None:
-    await start(queues={"alpha": 1}, heartbeat_expiry=0.08)
-    (first,) = await producers(sessions)
-
+def beaten(sessions: Sessions, since: datetime) -> Callable[[], Any]:
     async def beaten() -> bool:
-        (now,) = await producers(sessions)
-        assert now.started_at == first.started_at
-        return now.updated_at > first.updated_at
+        return any(producer.updated_at > since for producer in await producers(sessions))
 
-    await until(beaten)
+    return beaten
 
 
-async def test_rows_that_are_gone_are_written_anew(start: StartOban, sessions: Sessions) -> None:
-    """The table is unlogged: a crash of the server empties it."""
-    await start(queues={"alpha": 1}, heartbeat_expiry=0.08)
-    (first,) = await producers(sessions)
-    async with sessions.begin() as session:
-        await session.execute(delete(Producer))
+class TestRows:
+    async def test_one_for_each_queue_while_it_runs(self, sessions: Sessions) -> None:
+        queues: dict[str, Any] = {"alpha": 2, "beta": {"limit": 3, "paused": True}}
+        async with Oban(sessions, queues=queues, name="main", node="n1") as oban:
+            assert oban._supervisor is not None
+            alpha, beta = await producers(sessions)
+            assert [alpha.uuid, beta.uuid] == [p.uuid for p in oban._supervisor.producers.values()]
+        assert (alpha.name, alpha.node, alpha.queue) == ("main", "n1", "alpha")
+        assert alpha.meta == {"local_limit": 2, "paused": False, "expiry": 60.0}
+        assert beta.meta == {"local_limit": 3, "paused": True, "expiry": 60.0}
+        assert await producers(sessions) == []
 
-    async def restored() -> bool:
-        return [p.uuid for p in await producers(sessions)] == [first.uuid]
+    async def test_they_are_written_before_anything_is_claimed(
+        self, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
 
-    await until(restored)
+        async def start(self: Any) -> None:
+            found.append([p.uuid for p in await producers(sessions)] == [self.uuid])
+
+        monkeypatch.setattr("oban_sqla.runtime.producer.Producer.start", start)
+        async with Oban(sessions, queues={"alpha": 1}):
+            assert found == [True]
+
+    async def test_it_goes_on_beating_and_says_what_changed(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, **QUICKLY)
+        (first,) = await producers(sessions)
+        assert oban._supervisor is not None
+        oban._supervisor.pause_queue("alpha")
+        oban._supervisor.scale_queue("alpha", 7)
+
+        async def told() -> bool:
+            (now,) = await producers(sessions)
+            assert now.started_at == first.started_at
+            return now.meta == {"local_limit": 7, "paused": True, "expiry": 0.4}
+
+        await until(told)
+        await until(beaten(sessions, first.updated_at))
+
+    async def test_a_restart_is_a_new_producer(self, sessions: Sessions) -> None:
+        oban = Oban(sessions, queues={"alpha": 1})
+        uuids = set()
+        for _ in range(2):
+            async with oban:
+                uuids |= {producer.uuid for producer in await producers(sessions)}
+        assert len(uuids) == 2
+
+    async def test_a_queue_that_is_started_and_stopped_comes_and_goes(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, **QUICKLY)
+        assert oban._supervisor is not None
+        await oban._supervisor.start_queue("beta", 2)
+        alpha, beta = await producers(sessions)
+        assert heartbeat(oban).started_at(beta.uuid) == beta.started_at
+        assert set(heartbeat(oban).uuids()) == {alpha.uuid, beta.uuid}
+        await oban._supervisor.stop_queue("beta")
+        (left,) = await producers(sessions)
+        assert heartbeat(oban).uuids() == [alpha.uuid]
+        assert heartbeat(oban).started_at(beta.uuid) is None
+        await until(beaten(sessions, left.updated_at))
+        assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
+
+    async def test_a_queue_that_is_being_stopped_is_alive(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        """Its jobs still run, and another queue that is started meanwhile changes nothing."""
+        oban = await start(queues={"alpha": 1}, **QUICKLY)
+        assert oban._supervisor is not None
+        alpha = oban._supervisor.producers.pop("alpha")
+        await oban._supervisor.start_queue("beta", 2)
+        rows = {producer.queue: producer for producer in await producers(sessions)}
+        assert rows["alpha"].updated_at == rows["beta"].updated_at
+        oban._supervisor.producers["alpha"] = alpha
 
 
-async def test_a_restart_is_a_new_producer(sessions: Sessions) -> None:
-    oban = Oban(sessions, queues={"alpha": 1})
-    uuids = set()
-    for _ in range(2):
-        async with oban:
-            uuids |= {producer.uuid for producer in await producers(sessions)}
-    assert len(uuids) == 2
+class TestTrouble:
+    async def test_rows_that_are_gone_are_written_anew_as_they_were(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        """The table is unlogged: a crash of the server empties it."""
+        oban = await start(queues={"alpha": 1}, **QUICKLY)
+        (first,) = await producers(sessions)
+        async with sessions.begin() as session:
+            await session.execute(delete(Producer))
+
+        async def restored() -> bool:
+            return [p.uuid for p in await producers(sessions)] == [first.uuid]
+
+        await until(restored)
+        (again,) = await producers(sessions)
+        assert again.started_at == first.started_at
+        assert heartbeat(oban).started_at(first.uuid) == first.started_at
+
+    async def test_it_knows_for_how_long_all_went_well(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, heartbeat_expiry=3600.0)
+        own = heartbeat(oban)
+        began = time.monotonic()
+        await until(lambda: own.steady() > 0.05)
+        await own.run_once()
+        assert 0.05 < own.steady() < time.monotonic() - began + 1
+        async with sessions.begin() as session:
+            await session.execute(delete(Producer))
+        checked = time.monotonic()
+        await own.run_once()
+        assert own.steady() < time.monotonic() - checked + 0.01
+
+    async def test_a_silence_of_its_own_is_trouble_too(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        """The process, or all machines, may have been suspended, and the clock stood still."""
+        oban = await start(queues={"alpha": 1}, heartbeat_expiry=3600.0)
+        own = heartbeat(oban)
+        await until(lambda: own.steady() > 0.05)
+        async with sessions.begin() as session:
+            past = Producer.updated_at - func.make_interval(0, 0, 0, 0, 0, 0, 1801)
+            await session.execute(update(Producer).values(updated_at=past))
+        checked = time.monotonic()
+        await own.run_once()
+        assert own.steady() < time.monotonic() - checked + 0.01
+
+    async def test_an_outage_is_reported_once_and_survived(
+        self,
+        start: StartOban,
+        proxy: Proxy,
+        prefix: str,
+        sessions: Sessions,
+        expect_errors: None,
+    ) -> None:
+        with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
+            options = {"leadership": False, "notify": "poll", "poll_interval": 3600.0}
+            oban = await start(proxy.dsn, prefix=prefix, queues={"alpha": 1}, **options, **QUICKLY)
+            await proxy.refuse()
+            proxy.cut()
+            await failed.until(lambda events: "heartbeat" in {e.service for e in events})
+            assert heartbeat(oban).steady() == 0.0
+            pulse = heartbeat(oban)._pulse
+            assert pulse is not None
+            await until(lambda: pulse._failures >= 3)
+            (before,) = await producers(sessions)
+            await proxy.allow()
+            began = time.monotonic()
+            await restored.until(lambda events: "heartbeat" in {e.service for e in events})
+            # At once, for the other services may wait for half a minute.
+            assert time.monotonic() - began < 5.0
+        assert [e.service for e in failed.events].count("heartbeat") == 1
+        await until(beaten(sessions, before.updated_at))
+        assert heartbeat(oban).steady() > 0.0
+
+    async def test_a_first_beat_that_fails_fails_the_start(
+        self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(producers: Any) -> Any:
+            raise ConnectionError("no beat")
+
+        monkeypatch.setattr("oban_sqla.runtime.heartbeat.beat", fail)
+        with pytest.raises(ConnectionError, match="no beat"):
+            await Oban(engine, queues={"alpha": 1}).start()
+
+
+class TestThread:
+    async def test_a_blocked_event_loop_does_not_keep_it_from_beating(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, **QUICKLY)
+        assert oban._supervisor is not None
+        time.sleep(1.0)  # noqa: ASYNC251 - as bad user code does
+        async with sessions() as session:
+            silent_for = await session.scalar(
+                select(func.timezone("UTC", func.clock_timestamp()) - Producer.updated_at)
+            )
+        assert silent_for is not None
+        assert silent_for.total_seconds() < 0.4
+        assert heartbeat(oban).steady() > 0.9
+
+    async def test_it_connects_as_the_engine_does(
+        self, postgres_dsn: str, prefix: str, start: StartOban
+    ) -> None:
+        threads = []
+        engine = async_engine(postgres_dsn, prefix, pool_size=1, max_overflow=0)
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def remember(*connecting: Any) -> None:
+            threads.append(threading.current_thread().name)
+
+        async with Oban(engine, queues={"alpha": 1}, notify="poll"):
+            pass
+        await engine.dispose()
+        assert threads.count("oban-heartbeat") == 1
+
+    @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+    async def test_it_works_with_each_driver(
+        self, postgres_dsn: str, prefix: str, sessions: Sessions, driver: str
+    ) -> None:
+        engine = async_engine(postgres_dsn, prefix, driver)
+        async with Oban(engine, queues={"alpha": 1}, **QUICKLY):  # type: ignore[arg-type]
+            (first,) = await producers(sessions)
+            await until(beaten(sessions, first.updated_at))
+        assert await producers(sessions) == []
+        await engine.dispose()
+
+    async def test_under_load(self, engine: AsyncEngine, sessions: Sessions) -> None:
+        """Many at once, each with its thread, come and go, and leave nothing behind."""
+        async with AsyncExitStack() as stack:
+            for number in range(10):
+                oban = Oban(engine, queues={f"q{number}": 1}, name=f"{number}", notify="poll")
+                own = heartbeat(await stack.enter_async_context(oban))
+                stack.push_async_callback(asyncio.gather, *(own.run_once() for _ in range(20)))
+            assert len(threads()) == 10
+        assert threads() == []
+        assert await producers(sessions) == []
+
+    async def test_a_stop_does_not_wait_for_a_silent_server(
+        self,
+        quick: None,
+        proxy: Proxy,
+        prefix: str,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for module in ("producer", "leader", "heartbeat"):
+            monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.5)
+        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        options = {"leadership": False, "notify": "poll"}
+        oban = Oban(proxy.dsn, prefix=prefix, queues={"alpha": 1}, **options)  # type: ignore[arg-type]
+        await oban.start()
+        own = heartbeat(oban)
+        proxy.silent = True
+        began = time.monotonic()
+        await own.stop()
+        assert time.monotonic() - began < 2.0
+        proxy.silent = False
+        await oban.stop()
+
+    async def test_a_thread_that_hangs_is_left_behind(
+        self, start: StartOban, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("oban_sqla.runtime.heartbeat.FAREWELL", 0.05)
+        monkeypatch.setattr(loop_thread, "ENDING", 0.05)
+        oban = await start(queues={"alpha": 1})
+        own = heartbeat(oban)
+        released = threading.Event()
+        assert own._thread is not None
+        own._thread._loop.call_soon_threadsafe(released.wait)
+        with hear(oban, "service_cancelled") as cancelled:
+            await own.stop()
+        assert [e.service for e in cancelled.events] == ["heartbeat"]
+        monkeypatch.undo()
+        released.set()
+        await until(lambda: threads() == [])
+
+    def test_it_does_not_outlive_the_event_loop(self, postgres_dsn: str, prefix: str) -> None:
+        """Nobody runs the jobs any more, so that their node must not look alive."""
+
+        async def start() -> None:
+            oban = Oban(postgres_dsn, queues={"alpha": 1}, prefix=prefix, **QUICKLY)  # type: ignore[arg-type]
+            database = oban._database
+            await database.verify()
+            own = Heartbeat(
+                database,
+                oban._emit,
+                instance="x",
+                node="n",
+                producers=(),
+                interval=0.05,
+                expiry=0.2,
+            )
+            await own.start()
+            await database.dispose()
+
+        asyncio.run(start())
+        (thread,) = threads()
+        thread.join(20.0)
+        assert not thread.is_alive()

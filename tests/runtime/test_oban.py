@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Oban, Record, Worker, job
+from oban_sqla import Job, JobState, Oban, Record, Worker, config, job
 from oban_sqla.errors import SchemaMissingError
 from tests.conftest import StartOban
 from tests.databases import User
@@ -95,7 +95,7 @@ async def test_missing_tables(postgres_dsn: str) -> None:
     oban = Oban(postgres_dsn, queues={"default": 5}, prefix="no_such_schema")
     with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade") as raised:
         await oban.start()
-    assert "oban_jobs, oban_leaders, oban_producers not found" in str(raised.value)
+    assert "oban_jobs, oban_leaders, oban_producers, " in str(raised.value)
     assert "--prefix no_such_schema" in str(raised.value)
     assert oban._database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
     gc.collect()
@@ -214,6 +214,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(proxy: Proxy, pr
 
 async def test_it_survives_a_database_that_goes_away_and_comes_back(
     quick: None,
+    monkeypatch: pytest.MonkeyPatch,
     start: StartOban,
     proxy: Proxy,
     prefix: str,
@@ -221,18 +222,20 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
     expect_errors: None,
 ) -> None:
     """Each loop says once that it fails, and once that it works again."""
-    options = {"poll_interval": 0.1, "fallback_interval": 0.1}
+    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+    options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_expiry": 1.0}
     with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
         await proxy.refuse()
         proxy.cut()
-        names = ["heartbeat", "producer default", "stager"]
-        await failed.until(lambda events: sorted({e.service for e in events}) == names)
+        names = {"heartbeat", "leader", "producer default", "stager"}
+        await failed.until(lambda events: {e.service for e in events} >= names)
         await until(lambda: oban._supervisor.stager._failures > 3)  # type: ignore[union-attr]
-        assert sorted(e.service for e in failed.events) == names
+        said = [e.service for e in failed.events]
+        assert len(said) == len(set(said))
         async with sessions.begin() as session:
             session.add(Quick.new())
         with hear(oban, "ack_stop") as acks:
             await proxy.allow()
             await acks.counted(1)
-        await restored.until(lambda events: sorted({e.service for e in events}) == names)
+        await restored.until(lambda events: {e.service for e in events} >= set(said))

@@ -70,7 +70,7 @@ async def test_what_it_writes_and_returns(add: Add, run: Run, find: Find) -> Non
     (row,) = await run(acknowledge_and_claim(now=NOW), **params())
     job = await find(id)
     assert (job.state, job.attempt, job.attempted_at) == (JobState.EXECUTING, 3, NOW)
-    assert job.attempted_by == ["n1", PRODUCER]
+    assert job.attempted_by == ["n1", PRODUCER, "oban_sqla"]
     assert job.errors == []
     columns = list(Job.__table__.columns.keys())
     assert tuple(row[1:]) == tuple(getattr(job, key) for key in columns)

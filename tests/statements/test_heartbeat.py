@@ -1,5 +1,6 @@
 """The rows of `oban_producers`."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,8 @@ from oban_sqla.statements.heartbeat import beat, end
 from tests.statements.conftest import Run
 
 Sessions = async_sessionmaker[AsyncSession]
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def row(uuid: UUID, **fields: Any) -> dict[str, Any]:
@@ -43,3 +46,28 @@ async def test_they_are_taken_away(run: Run, sessions: Sessions) -> None:
     await run(beat([row(mine), row(other)]))
     await run(end([mine, uuid4()]))
     assert [p.uuid for p in await found(sessions)] == [other]
+
+
+async def test_it_tells_what_it_found(run: Run) -> None:
+    here, new = uuid4(), uuid4()
+    await run(beat([row(here)], now=NOW))
+    later = NOW + timedelta(seconds=40)
+    rows = await run(beat([row(here), row(new)], now=later))
+    assert {r.uuid: (r.started_at, r.silent_for) for r in rows} == {
+        here: (NOW, 40.0),
+        new: (later, None),
+    }
+
+
+async def test_a_row_that_was_lost_keeps_its_beginning(run: Run, sessions: Sessions) -> None:
+    lost = uuid4()
+    started_at = NOW - timedelta(hours=1)
+    (written,) = await run(beat([row(lost, started_at=started_at.isoformat())], now=NOW))
+    assert (written.started_at, written.silent_for) == (started_at, None)
+    (producer,) = await found(sessions)
+    assert (producer.started_at, producer.updated_at) == (started_at, NOW)
+
+
+async def test_without_a_producer_it_writes_nothing(run: Run, sessions: Sessions) -> None:
+    assert await run(beat([])) == []
+    assert await found(sessions) == []

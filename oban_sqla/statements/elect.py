@@ -1,0 +1,88 @@
+"""Elect: take the lease of the leader when it is free, renew it, give it up."""
+
+from datetime import datetime
+from functools import lru_cache
+
+from sqlalchemy import (
+    Executable,
+    Float,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    extract,
+    func,
+    literal,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from ..clock import database_now
+from ..models import Leader
+from .announce import LEADER, notify
+
+
+@lru_cache(maxsize=8)
+def elect(*, now: datetime | None = None) -> Executable:
+    """Have `holder` hold the lease of `instance` for `lease` seconds, unless another one does.
+
+    Returns one row: whether it holds the lease (`leader`), and `expires_in`, the seconds that the
+    lease had left before, whoever's it was; NULL when there was none that the statement could see.
+    """
+    time = database_now(now)
+    until = time + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease", type_=Float))
+    statement = insert(Leader).values(
+        name=bindparam("instance", type_=Text),
+        node=bindparam("holder", type_=Text),
+        elected_at=time,
+        expires_at=until,
+    )
+    own = Leader.node == statement.excluded.node
+    held = (
+        statement.on_conflict_do_update(
+            index_elements=[Leader.name],
+            set_={
+                "node": statement.excluded.node,
+                "elected_at": case((own, Leader.elected_at), else_=statement.excluded.elected_at),
+                "expires_at": statement.excluded.expires_at,
+            },
+            where=or_(own, Leader.expires_at <= time),
+        )
+        .returning(Leader.name)
+        .cte("held")
+    )
+    before = (
+        select(cast(extract("epoch", Leader.expires_at - time), Float))
+        .where(Leader.name == bindparam("instance", type_=Text))
+        .scalar_subquery()
+    )
+    return select(select(held.c.name).exists().label("leader"), before.label("expires_in"))
+
+
+@lru_cache(maxsize=64)
+def resign(*, prefix: str | None = None) -> Executable:
+    """Give up the lease of `instance` that `holder` holds, and tell it to those who wait for it.
+
+    One row when there was such a lease.
+    """
+    freed = (
+        delete(Leader)
+        .where(
+            Leader.name == bindparam("instance", type_=Text),
+            Leader.node == bindparam("holder", type_=Text),
+        )
+        .returning(Leader.name, Leader.node)
+        .cte("freed")
+    )
+    payload = func.json_build_object(
+        literal("action", Text),
+        literal("resign", Text),
+        literal("node", Text),
+        freed.c.node,
+        literal("name", Text),
+        freed.c.name,
+    )
+    news = select(literal(LEADER, Text).label("channel"), cast(payload, Text).label("payload"))
+    return notify(news, prefix)

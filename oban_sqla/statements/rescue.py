@@ -1,0 +1,214 @@
+"""Rescue: `executing` to `available`, or to its end, what was claimed by a producer that is gone.
+
+A producer is gone when its heartbeat has expired. One that has no row at all is gone when it was
+one of ours, which restore their rows; for those of another Oban, the job's age has to tell.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Float,
+    Integer,
+    Numeric,
+    Select,
+    SQLColumnExpression,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    column,
+    delete,
+    exists,
+    extract,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from ..clock import database_now
+from ..models import Job, JobState, Producer
+from .acknowledge import error_entry
+from .announce import notify, queue_news
+from .claim import CLAIMER
+from .states import constant, state_in
+
+DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
+
+# What a row may say of its own expiry, in seconds.
+LONGEST_EXPIRY = 86400
+# Rows of another Oban don't say it: they are written every 15 seconds, and given up after 60.
+FOREIGN_EXPIRY = 60.0
+
+
+@lru_cache(maxsize=64)
+def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
+    """Rescue up to `batch` orphans, and announce those that are available again.
+
+    `expiry` holds for rows that say none themselves, `rescue_after` for jobs of unknown claimers.
+    Nothing is rescued unless all of `witnesses`, the producers of the node that asks, have their
+    rows and gave a sign of life within `fresh` seconds: otherwise the table was emptied, or the
+    database was away, and the other nodes can't be told from dead ones yet.
+
+    Returns one row: `witnessed`; the ids that were `rescued`, `discarded` and `cancelled` (NULL for
+    none); how many orphans were `found`, locked ones too; how many producers have `expired`, and
+    `next_in`, the seconds until the next one does (NULL for none).
+    """
+    time = database_now(now)
+    producers = _producers(time)
+    found = _orphans(time, producers)
+    moved = _moved(time, found)
+    queues = (
+        select(moved.c.queue)
+        .where(moved.c.state == constant(JobState.AVAILABLE))
+        .distinct()
+        .subquery("queues")
+    )
+    sent = notify(queue_news(queues.c.queue), prefix).subquery()
+
+    def ids(state: JobState) -> ColumnElement[Any]:
+        query = select(func.array_agg(moved.c.id, type_=ARRAY(BigInteger)))
+        return query.where(moved.c.state == constant(state)).scalar_subquery()
+
+    def count(rows: Any) -> ColumnElement[int]:
+        query: Select[Any] = select(func.count()).select_from(rows)
+        return query.scalar_subquery()
+
+    left = producers.c.left
+    return select(
+        _witnessed(time).label("witnessed"),
+        ids(JobState.AVAILABLE).label("rescued"),
+        ids(JobState.DISCARDED).label("discarded"),
+        ids(JobState.CANCELLED).label("cancelled"),
+        count(found).label("found"),
+        select(func.count()).where(left <= 0).scalar_subquery().label("expired"),
+        select(func.min(left)).where(left > 0).scalar_subquery().label("next_in"),
+        count(sent).label("sent"),
+    )
+
+
+@lru_cache(maxsize=8)
+def bury(*, now: datetime | None = None) -> Executable:
+    """Take away expired rows of producers that nothing is left of; `expiry` as in `rescue`."""
+    executing = exists().where(
+        state_in(JobState.EXECUTING), Job.attempted_by[2] == cast(Producer.uuid, Text)
+    )
+    return delete(Producer).where(_left(database_now(now)) <= 0, ~executing)
+
+
+def _producers(time: ColumnElement[Any]) -> CTE:
+    """The claimers that have a row, and the seconds they have `left`."""
+    claimer = cast(Producer.uuid, Text).label("claimer")
+    return select(claimer, _left(time).label("left")).cte("producers")
+
+
+def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
+    said = Producer.meta["expiry"]
+    seconds = cast(said, Numeric)
+    own = case((seconds.between(0, LONGEST_EXPIRY), seconds))
+    given = bindparam("expiry", type_=Float)
+    # In this order: what others wrote there need not be a number.
+    expiry = func.coalesce(
+        case((_is(said, "number"), cast(own, Float))),
+        func.greatest(given, literal(FOREIGN_EXPIRY, Float)),
+    )
+    return expiry - cast(extract("epoch", time - Producer.updated_at), Float)
+
+
+def _witnessed(time: ColumnElement[Any]) -> ColumnElement[bool]:
+    own = (
+        func.unnest(bindparam("witnesses", type_=ARRAY(Uuid)))
+        .table_valued(column("uuid", Uuid))
+        .render_derived(name="witness")
+    )
+    fresh = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("fresh", type_=Float))
+    alive = exists().where(Producer.uuid == own.c.uuid, Producer.updated_at > time - fresh)
+    return ~exists(select(own.c.uuid).where(~alive))
+
+
+def _orphans(time: ColumnElement[Any], producers: CTE) -> CTE:
+    after = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("rescue_after", type_=Float))
+    ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
+    left = producers.c.left
+    return (
+        select(Job.id, Job.attempt, Job.attempted_at)
+        .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
+        .where(state_in(JobState.EXECUTING), _witnessed(time))
+        .where(
+            or_(
+                left <= 0,
+                and_(left.is_(None), ours),
+                and_(
+                    left.is_(None),
+                    func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after,
+                ),
+            )
+        )
+        .order_by(Job.id)
+        .limit(bindparam("batch", type_=Integer))
+        .cte("found")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+
+
+def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
+    # A job that was claimed anew, after the statement looked for orphans, is none any more.
+    locked = (
+        select(Job.id)
+        .join(found, found.c.id == Job.id)
+        .where(
+            state_in(JobState.EXECUTING),
+            Job.attempt == found.c.attempt,
+            Job.attempted_at.is_not_distinct_from(found.c.attempted_at),
+        )
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    cancelled = Job.meta["cancel_attempted_at"].astext.is_not(None)
+    left = Job.attempt < Job.max_attempts
+    discarded = and_(~cancelled, ~left)
+    return (
+        update(Job)
+        .where(Job.id == any_(func.array(locked.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .values(
+            state=case(
+                (cancelled, constant(JobState.CANCELLED)),
+                (left, constant(JobState.AVAILABLE)),
+                else_=constant(JobState.DISCARDED),
+            ),
+            cancelled_at=case((cancelled, time), else_=Job.cancelled_at),
+            discarded_at=case((discarded, time), else_=Job.discarded_at),
+            meta=case((and_(~cancelled, left), _counted()), else_=Job.meta),
+            errors=case((discarded, _with_reason(time)), else_=Job.errors),
+        )
+        .returning(Job.id, Job.queue, Job.state)
+        .cte("moved")
+    )
+
+
+def _counted() -> ColumnElement[Any]:
+    """The job's meta with one more `rescued`, as Oban counts it, unless it is no object at all."""
+    before = Job.meta["rescued"]
+    count = case((_is(before, "number"), cast(before, Numeric)), else_=0)
+    more = func.jsonb_build_object(literal("rescued", Text), count + 1)
+    return case((_is(Job.meta, "object"), Job.meta.op("||")(more)), else_=Job.meta)
+
+
+def _with_reason(time: ColumnElement[Any]) -> ColumnElement[Any]:
+    entry = func.jsonb_build_array(error_entry(Job.attempt, time, literal(DIED, Text)))
+    return case((_is(Job.errors, "array"), Job.errors.op("||")(entry)), else_=entry)
+
+
+def _is(value: SQLColumnExpression[Any], kind: str) -> ColumnElement[bool]:
+    # Before any use of what others may have written: one bad row would fail the whole batch.
+    return func.jsonb_typeof(value) == literal(kind, Text)
