@@ -68,6 +68,12 @@ class Table:
             " WHERE state IN ('scheduled', 'retryable')"
         )
 
+    async def producers(self, node: str) -> list[dict[str, Any]]:
+        return await self.query("SELECT * FROM {oban_producers} WHERE node = %s", node)
+
+    async def has_producers(self, node: str, expected: bool) -> bool:
+        return bool(await self.producers(node)) is expected
+
     async def leader(self) -> str | None:
         """Who holds the lease."""
         rows = await self.query("SELECT node FROM {oban_leaders} WHERE name = 'Oban'")

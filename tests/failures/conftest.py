@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,7 @@ class Runs:
     def _query(self, query: str, *params: object) -> list[tuple]:
         named = {name: sql.Identifier(self.prefix, name) for name in ("runs", "oban_jobs")}
         named |= {"producers": sql.Identifier(self.prefix, "oban_producers")}
+        named |= {"leaders": sql.Identifier(self.prefix, "oban_leaders")}
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(sql.SQL(query).format(**named), params)
             return cursor.fetchall() if cursor.description else []
@@ -55,6 +57,23 @@ class Runs:
         found = self._query("SELECT attempt FROM {oban_jobs} WHERE state::text = %s", state)
         return {attempt for (attempt,) in found}
 
+    def rescued(self) -> dict[int, float]:
+        """When the last attempt of each job that was rescued began, by the database's clock."""
+        query = (
+            "SELECT id, extract(epoch FROM attempted_at AT TIME ZONE 'UTC')::float"
+            " FROM {oban_jobs} WHERE meta ? 'rescued'"
+        )
+        return dict(self._query(query))
+
+    def now(self) -> float:
+        """The database's clock."""
+        return self._query("SELECT extract(epoch FROM clock_timestamp())::float")[0][0]
+
+    def leader(self) -> str | None:
+        """The node that holds the lease."""
+        rows = self._query("SELECT node FROM {leaders} WHERE expires_at > timezone('UTC', now())")
+        return rows[0][0].partition("/")[0] if rows else None
+
     def claimed_by(self) -> set[str]:
         """The producers of the jobs that are executing."""
         query = "SELECT attempted_by[2] FROM {oban_jobs} WHERE state = 'executing'"
@@ -63,6 +82,12 @@ class Runs:
     def producers(self) -> dict[str, str]:
         """The nodes of the producers with a heartbeat, by uuid."""
         return dict(self._query("SELECT uuid::text, node FROM {producers}"))
+
+    def add_producer(self, node: str) -> None:
+        """A producer that beats for nobody."""
+        self._query(
+            "INSERT INTO {producers} (uuid, node, queue) VALUES (gen_random_uuid(), %s, 'q')", node
+        )
 
     async def until(self, holds: Callable[[], bool], what: str = "") -> None:
         """Look until something holds."""
@@ -138,6 +163,11 @@ async def says(process: Process, word: str) -> None:
 async def ended(process: Process) -> int:
     async with asyncio.timeout(PATIENCE):
         return await process.wait()
+
+
+def name_of(process: Process) -> str:
+    """The node that a process is."""
+    return f"{socket.gethostname()}.{process.pid}"
 
 
 def notes(count: int, seconds: float = 0.0) -> list[Job]:

@@ -10,17 +10,19 @@ import json
 import os
 import signal
 import sys
+import time
 
 import psycopg
 from psycopg import sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from oban_sqla import Job, Oban, Worker
+from oban_sqla import Job, Oban, Worker, config
 from oban_sqla.config import database_url
 from oban_sqla.runtime import service
 
-# A test can't wait for half a minute after every cut.
+# A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked.
 service.LONGEST_RETRY = 0.5
+config.SHORTEST_EXPIRY = 1.0
 
 
 class Note(Worker, name="failures.note", max_attempts=50):
@@ -48,6 +50,24 @@ class Stuck(Worker, name="failures.stuck"):
     async def process(self, job: Job) -> None:
         print("stuck", flush=True)
         await asyncio.Event().wait()
+
+
+class Blocking(Note, name="failures.block"):
+    """Keeps the event loop from everything else, as no worker should, busy half of the time."""
+
+    async def process(self, job: Job) -> None:
+        await super().process(job)
+        print("blocks", flush=True)
+        block(job.args["blocked"])
+
+
+def block(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        busy_until = time.monotonic() + 0.5
+        while time.monotonic() < busy_until:
+            pass
 
 
 async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job
-from tests.failures.conftest import Runs, Spawn, ended, enqueue, notes, says
+from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes, says
 
 pytestmark = pytest.mark.torture
 
@@ -29,29 +29,63 @@ async def test_each_of_10000_jobs_runs_once_on_four_nodes(
     assert runs.producers() == {}
 
 
-async def test_a_killed_process_loses_nothing(runs: Runs, spawn: Spawn, sessions: Sessions) -> None:
-    """Its jobs stay executing, under the name of a producer that is not alive: for the rescue."""
-    killed = await spawn(limit=5)
-    dead = set(runs.producers())
-    await enqueue(sessions, notes(500, 0.01))
-    await runs.until(lambda: runs.count() >= 50)
-    other = await spawn(limit=5)
-    await runs.until(lambda: runs.count() >= 150)
+async def test_one_of_three_is_killed_while_5000_jobs_run(
+    runs: Runs, spawn: Spawn, sessions: Sessions
+) -> None:
+    """The leader, at that: another one takes over, and rescues what the dead one was running."""
+    expiry = 5.0
+    nodes = [await spawn(limit=10, heartbeat_expiry=expiry) for _ in range(3)]
+    for _ in range(5):
+        await enqueue(sessions, notes(1_000, 0.01))
+    await runs.until(lambda: runs.count() >= 1_000 and runs.leader() is not None)
+    killed = next(node for node in nodes if name_of(node) == runs.leader())
+    dead = {uuid for uuid, name in runs.producers().items() if name == name_of(killed)}
     killed.kill()
+    killed_at = runs.now()
     await ended(killed)
+    await runs.all_completed(5_000)
 
-    def only_its_own_are_left() -> bool:
-        return set(runs.states()) <= {"completed", "executing"} and runs.claimed_by() <= dead
+    # At least once, and nothing but what the dead one had claimed more than once.
+    times = runs.per_job()
+    assert len(times) == 5_000
+    rescued = runs.rescued()
+    assert 0 < len(rescued) <= 10
+    assert {id for id, count in times.items() if count > 1} <= rescued.keys()
+    assert set(times.values()) <= {1, 2}
+    assert runs.attempts("completed") == {1, 2}
+    # It had given a sign of life before it was killed.
+    assert max(rescued.values()) - killed_at < expiry + 1.0
+    await runs.until(lambda: not runs.producers().keys() & dead, "its producers are left:")
+    for node in nodes:
+        if node is not killed:
+            node.terminate()
+            assert await ended(node) == 0
+    assert runs.producers() == {}
 
-    await runs.until(only_its_own_are_left)
-    states = runs.states()
-    assert sum(states.values()) == 500
-    assert 0 < states["executing"] <= 5
-    assert runs.claimed_by() == dead
-    assert runs.attempts("executing") == {1}
-    other.terminate()
-    assert await ended(other) == 0
-    assert set(runs.producers()) == dead
+
+async def test_a_worker_that_blocks_the_event_loop_does_not_make_its_node_look_dead(
+    runs: Runs, spawn: Spawn, sessions: Sessions
+) -> None:
+    """It beats on, though the jobs of the node stand still for three times the expiry."""
+    expiry = 2.0
+    blocked = await spawn(limit=5, heartbeat_expiry=expiry)
+    await enqueue(sessions, [*notes(4, 0.5), Job("failures.block", {"blocked": 3 * expiry})])
+    await says(blocked, "blocks")
+    began = runs.now()
+    assert runs.states() == {"executing": 5}
+    # Another one leads, as this one can't keep its lease, and would rescue what is an orphan.
+    other = await spawn(limit=5, heartbeat_expiry=expiry)
+    await runs.until(lambda: runs.leader() == name_of(other))
+    await enqueue(sessions, notes(50))
+    await runs.all_completed(55)
+    assert runs.now() - began >= 3 * expiry
+    assert runs.rescued() == {}
+    assert set(runs.per_job().values()) == {1}
+    assert len(runs.per_job()) == 55
+    assert runs.attempts("completed") == {1}
+    for node in (blocked, other):
+        node.terminate()
+        assert await ended(node) == 0
 
 
 async def test_a_process_told_to_stop_under_load_orphans_nothing(

@@ -2,19 +2,23 @@
 
 import asyncio
 import random
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.migrations import upgrade
 from tests.databases import async_engine, sync_engine
-from tests.failures.conftest import Runs, Spawn, ended, enqueue, notes
+from tests.failures.conftest import PATIENCE, Runs, Spawn, ended, enqueue, notes
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.torture
@@ -158,3 +162,45 @@ async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
             await engine.dispose()
             node.terminate()
             assert await ended(node) == 0
+
+
+async def test_a_server_that_crashed_has_forgotten_who_is_alive(spawn: Spawn) -> None:
+    """Its unlogged tables are empty then, and it was away for longer than a heartbeat lasts."""
+    expiry = 3.0
+    with tempfile.TemporaryDirectory(prefix="oban-") as directory:
+        server = embedded_postgres(directory)
+        async with server as dsn:
+            installer = sync_engine(dsn, "public")
+            with installer.begin() as connection:
+                upgrade(connection)
+            installer.dispose()
+            runs = Runs(dsn, "public")
+            runs.install()
+            engine = async_engine(dsn, "public")
+            options = {"runs_dsn": dsn, "schema": "public", "heartbeat_expiry": expiry}
+            nodes = [await spawn(dsn, limit=5, **options) for _ in range(2)]
+            await enqueue(async_sessionmaker(engine), notes(10, 2.5 * expiry))
+            await engine.dispose()
+            await runs.until(lambda: runs.count() == 10)
+            known = runs.producers()
+            assert len(known) == 2
+            runs.add_producer("forgotten")
+            crash(dsn)
+        await asyncio.sleep(1.1 * expiry)
+        async with server:
+            await runs.until(lambda: runs.producers() == known, "they did not come back:")
+            await runs.all_completed(10)
+            assert runs.rescued() == {}
+            assert set(runs.per_job().values()) == {1}
+            assert runs.attempts("completed") == {1}
+            for node in nodes:
+                node.terminate()
+                assert await ended(node) == 0
+
+
+def crash(dsn: str) -> None:
+    """End a server without a word to anybody, and wait until it is gone."""
+    data = Path(str(conninfo_to_dict(dsn)["host"]))
+    postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+    postmaster.send_signal(signal.SIGQUIT)
+    postmaster.wait(PATIENCE)

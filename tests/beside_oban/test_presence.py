@@ -1,0 +1,189 @@
+"""Who leads, who is alive, and whose jobs are orphans: on one table, by the rules of both."""
+
+import oban as oban_py
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import Oban, config
+from tests.beside_oban.conftest import StartTheirs, Table
+from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
+from tests.conftest import StartOban
+from tests.listening import hear
+from tests.runtime.conftest import until
+
+pytestmark = pytest.mark.oban
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Settings of ours under which what takes a minute takes less than a second."""
+    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.1)
+    return {"heartbeat_expiry": 0.6}
+
+
+class TestOneLease:
+    async def test_theirs_stays_the_leader_and_we_follow_when_it_resigns(
+        self, start_theirs: StartTheirs, start: StartOban, table: Table
+    ) -> None:
+        theirs = await start_theirs(node=THEIRS)
+        assert theirs.is_leader
+        with hear(Oban, "elect_stop") as elections:
+            ours = await start(queues={"shared": 1})
+            await elections.wait()
+            assert not ours.is_leader
+            assert await table.leader() == THEIRS
+            await theirs.stop()
+            # At once: no lease has run out yet.
+            await elections.until(lambda events: events[-1].leader)
+        assert ours.is_leader
+
+    async def test_ours_stays_the_leader_and_theirs_follows_when_it_resigns(
+        self, start_theirs: StartTheirs, start: StartOban, table: Table
+    ) -> None:
+        ours = await start(queues={"shared": 1})
+        await until(lambda: ours.is_leader)
+        theirs = await start_theirs(node=THEIRS)
+        assert not theirs.is_leader
+        await ours.stop()
+        await until(lambda: theirs.is_leader)
+        assert await table.leader() == THEIRS
+
+    async def test_a_lease_that_ran_out_is_taken_over_by_either(
+        self,
+        start_theirs: StartTheirs,
+        start: StartOban,
+        table: Table,
+        brisk: dict[str, float],
+    ) -> None:
+        await table.query(
+            "INSERT INTO {oban_leaders} VALUES ('Oban', 'dead', now(), timezone('UTC', now()))"
+        )
+        ours = await start(queues={"shared": 1}, **brisk)
+        await until(lambda: ours.is_leader)
+        await ours.stop()
+        await table.query(
+            "INSERT INTO {oban_leaders} VALUES"
+            " ('Oban', 'dead', now(), timezone('UTC', now() - interval '1 second'))"
+        )
+        theirs = await start_theirs()
+        assert theirs.is_leader
+
+
+class TestTheirLeader:
+    async def test_what_it_takes_away_of_our_producers_comes_back(
+        self, start_theirs: StartTheirs, start: StartOban, table: Table
+    ) -> None:
+        """It takes what was silent for a minute. What runs is not disturbed, whatever happens."""
+        theirs = await start_theirs(queues={"other": 1}, refresher={"interval": 0.05})
+        assert theirs.is_leader
+        ours = await start(queues={"shared": 1}, node=OURS, heartbeat_expiry=8.0)
+        job = await ours.enqueue(Ours.new({"do": "wait"}))
+        assert await Script.next_begun() == (OURS, job.id)
+        (before,) = await table.producers(OURS)
+        await table.query(
+            "UPDATE {oban_producers} SET updated_at = updated_at - interval '2 minutes'"
+            " WHERE node = %s",
+            OURS,
+        )
+        await until(lambda: table.has_producers(OURS, False))
+        await until(lambda: table.has_producers(OURS, True))
+        (after,) = await table.producers(OURS)
+        assert after["uuid"] == before["uuid"]
+        assert after["started_at"] == before["started_at"]
+        Script.gate.set()
+        await table.until({"completed": 1})
+        assert Script.ran == [(OURS, job.id)]
+
+    async def test_our_late_outcome_is_dropped_when_it_has_rescued_the_job(
+        self, start_theirs: StartTheirs, start: StartOban, sessions: Sessions, table: Table
+    ) -> None:
+        """Its rule is age: what ran for `rescue_after`, alive or not, is run again."""
+        ours = await start(queues={"shared": 1}, node=OURS, leadership=False)
+        async with sessions.begin() as session:
+            session.add(job := Ours.new({"do": "wait"}))
+        assert await Script.next_begun() == (OURS, job.id)
+        await start_theirs(node=THEIRS, lifeline={"interval": 0.05, "rescue_after": 1.0})
+        assert await Script.next_begun() == (THEIRS, job.id)
+        with hear(ours, "ack_stop") as acks:
+            Script.gate.set()
+            await acks.until(lambda events: any(event.dropped == (job.id,) for event in events))
+        await table.until({"completed": 1})
+        row = await table.job(job.id)
+        assert row["attempted_by"][0] == THEIRS
+        assert row["attempt"] == 2
+        assert row["meta"] == {"rescued": 1}
+
+
+class TestOurLeader:
+    async def test_their_running_jobs_are_no_orphans_whatever_our_expiry(
+        self,
+        start_theirs: StartTheirs,
+        start: StartOban,
+        client: oban_py.Oban,
+        table: Table,
+        brisk: dict[str, float],
+    ) -> None:
+        """They beat every 15 seconds, so a row tells of a minute; without one, age does."""
+        ours = await start(queues={"other": 1}, **brisk)
+        await until(lambda: ours.is_leader)
+        await start_theirs(node=THEIRS)
+        job = await client.enqueue(Theirs.new({"do": "wait"}))
+        await Script.next_begun()
+        await table.query(
+            "UPDATE {oban_producers} SET updated_at = updated_at - interval '50 seconds'"
+            " WHERE node = %s",
+            THEIRS,
+        )
+        with hear(ours, "rescue_stop") as passes:
+            await passes.wait(2)
+            await table.query("DELETE FROM {oban_producers} WHERE node = %s", THEIRS)
+            await passes.wait(4)
+        assert all(event.rescued == () for event in passes.events)
+        Script.gate.set()
+        await table.until({"completed": 1})
+        assert Script.ran == [(THEIRS, job.id)]
+
+    async def test_their_late_outcome_is_dropped_when_we_have_rescued_the_job(
+        self,
+        start_theirs: StartTheirs,
+        start: StartOban,
+        client: oban_py.Oban,
+        table: Table,
+        brisk: dict[str, float],
+    ) -> None:
+        theirs = await start_theirs(node=THEIRS, leadership=False)
+        job = await client.enqueue(Theirs.new({"do": "wait"}))
+        assert await Script.next_begun() == (THEIRS, job.id)
+        await table.query("DELETE FROM {oban_producers} WHERE node = %s", THEIRS)
+        # It lives, but that can't be seen: so the age of the job is what tells.
+        await start(queues={"shared": 1}, node=OURS, rescue_after=0.2, **brisk)
+        assert await Script.next_begun() == (OURS, job.id)
+        Script.gate.set()
+        await table.until({"completed": 1})
+        await theirs.stop()
+        row = await table.job(job.id)
+        assert row["attempted_by"][0] == OURS
+        assert row["attempt"] == 2
+        assert row["meta"] == {"rescued": 1}
+
+    async def test_a_node_of_theirs_that_died_is_found_by_its_row(
+        self, start: StartOban, client: oban_py.Oban, table: Table, brisk: dict[str, float]
+    ) -> None:
+        uuid = "0b3c5d8e-0000-4000-8000-000000000000"
+        job = await client.enqueue(Theirs.new())
+        await table.query(
+            "UPDATE {oban_jobs} SET state = 'executing', attempt = 1, attempted_by = %s,"
+            " attempted_at = timezone('UTC', now() - interval '61 seconds')",
+            [THEIRS, uuid],
+        )
+        await table.query(
+            "INSERT INTO {oban_producers} (uuid, name, node, queue, updated_at) VALUES"
+            " (%s, 'Oban', %s, 'shared', timezone('UTC', now() - interval '61 seconds'))",
+            uuid,
+            THEIRS,
+        )
+        await start(queues={"shared": 1}, **brisk)
+        await table.until({"completed": 1})
+        assert Script.ran == [(OURS, job.id)]
