@@ -117,11 +117,11 @@ def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
     said = Producer.meta["expiry"]
     seconds = cast(said, Numeric)
     own = case((seconds.between(0, LONGEST_EXPIRY), seconds))
-    given = bindparam("expiry", type_=Float)
+    given = cast(bindparam("expiry", type_=Float), Float)
     # In this order: what others wrote there need not be a number.
     expiry = func.coalesce(
         case((_is(said, "number"), cast(own, Float))),
-        func.greatest(given, literal(FOREIGN_EXPIRY, Float)),
+        func.greatest(given, cast(literal(FOREIGN_EXPIRY, Float), Float)),
     )
     return expiry - cast(extract("epoch", time - Producer.updated_at), Float)
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 from oban_sqla.statements.claim import acknowledge_and_claim
 from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.stage import stage
 
 FILL = """
@@ -60,8 +61,10 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (acknowledge_and_claim(), INDEX),
         (stage(), "oban_jobs_staging_index"),
         (give_back(), INDEX),
+        (rescue(), INDEX),
+        (bury(), INDEX),
     ],
-    ids=["claim", "stage", "give_back"],
+    ids=["claim", "stage", "give_back", "rescue", "bury"],
 )
 async def test_no_scan_of_the_table(
     full: psycopg.AsyncConnection, prefix: str, statement: Executable, index: str

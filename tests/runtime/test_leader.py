@@ -1,0 +1,290 @@
+"""The leader: who has the lease, for how long, and what becomes of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Oban, config
+from oban_sqla.events import ElectStop
+from oban_sqla.models import Leader as Lease
+from oban_sqla.runtime import service as service_module
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.leader import JITTER, LONGEST_WAIT, Leader
+from tests.conftest import StartOban
+from tests.databases import async_engine
+from tests.listening import hear
+from tests.proxy import Proxy
+from tests.runtime.conftest import until
+
+Sessions = async_sessionmaker[AsyncSession]
+Make = Callable[..., "Stood"]
+
+
+class Stood(Leader):
+    """A leader that notes what it says."""
+
+    def __init__(self, database: Database, node: str, lease: float, instance: str) -> None:
+        self.said: list[tuple[bool, bool]] = []
+        self.changes: list[bool] = []
+        super().__init__(
+            database,
+            self._note,
+            instance=instance,
+            node=node,
+            lease=lease,
+            on_change=lambda: self.changes.append(self.is_leader),
+        )
+
+    def _note(self, name: str, data: object) -> None:
+        if isinstance(data, ElectStop):
+            self.said.append((data.leader, data.changed))
+
+
+@pytest.fixture
+async def make(engine: AsyncEngine, prefix: str) -> AsyncIterator[Make]:
+    async with AsyncExitStack() as stack:
+
+        def make(
+            node: str = "n1", lease: float = 20.0, instance: str = "Oban", engine: Any = engine
+        ) -> Stood:
+            leader = Stood(Database(engine, prefix), node, lease, instance)
+            stack.push_async_callback(leader.stop)
+            return leader
+
+        yield make
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+
+
+async def leases(sessions: Sessions) -> list[Lease]:
+    async with sessions() as session:
+        return list(await session.scalars(select(Lease)))
+
+
+async def expire(sessions: Sessions, **values: Any) -> None:
+    """Have the lease run out, as when its holder has died long ago."""
+    async with sessions.begin() as session:
+        now = func.timezone("UTC", func.statement_timestamp())
+        await session.execute(update(Lease).values({"expires_at": now, **values}))
+
+
+class TestElection:
+    async def test_one_of_two_leads(self, make: Make, sessions: Sessions) -> None:
+        one, two = make("n1"), make("n2")
+        assert 9.0 < await one.run_once() <= 10.0
+        assert 19.0 < await two.run_once() <= 20.0 * (1 + JITTER)
+        assert (one.is_leader, two.is_leader) == (True, False)
+        assert (one.changes, two.changes) == ([True], [])
+        assert (one.said, two.said) == ([(True, True)], [(False, False)])
+        (lease,) = await leases(sessions)
+        assert (lease.name, lease.node) == ("Oban", one._lessee["holder"])
+
+    async def test_nodes_of_one_name_are_told_apart(self, make: Make) -> None:
+        """Containers may share a host name, and a process its number."""
+        one, two = make("same"), make("same")
+        await one.run_once()
+        await two.run_once()
+        assert (one.is_leader, two.is_leader) == (True, False)
+        assert one._lessee["holder"].startswith("same/")
+
+    async def test_instances_have_leaders_of_their_own(self, make: Make) -> None:
+        one, two = make(instance="one"), make(instance="two")
+        await one.run_once()
+        await two.run_once()
+        assert one.is_leader
+        assert two.is_leader
+
+    async def test_a_renewal_changes_nothing_but_the_end(
+        self, make: Make, sessions: Sessions
+    ) -> None:
+        leader = make()
+        await leader.run_once()
+        (first,) = await leases(sessions)
+        await leader.run_once()
+        (second,) = await leases(sessions)
+        assert second.expires_at > first.expires_at
+        assert (second.node, second.elected_at) == (first.node, first.elected_at)
+        assert leader.said == [(True, True), (True, False)]
+        assert leader.changes == [True]
+
+    async def test_a_lease_that_ran_out_is_taken_over(self, make: Make, sessions: Sessions) -> None:
+        old, new = make("old"), make("new")
+        await old.run_once()
+        await expire(sessions)
+        await new.run_once()
+        assert new.is_leader
+        await old.run_once()
+        assert not old.is_leader
+        assert old.changes == [True, False]
+
+    async def test_never_do_two_lead_at_once(self, make: Make) -> None:
+        """Each of them takes its lease for lost before the database does."""
+        leaders = [make(f"n{number}", lease=0.05) for number in range(5)]
+        seen = []
+
+        async def run(leader: Stood) -> None:
+            for _ in range(40):
+                await leader.run_once()
+                seen.append(sum(other.is_leader for other in leaders))
+                # Sometimes a renewal, and sometimes too late for one.
+                await asyncio.sleep(0.01 * (len(seen) % 8))
+
+        await asyncio.gather(*map(run, leaders))
+        assert set(seen) <= {0, 1}
+        assert len([leader for leader in leaders if leader.changes]) > 1
+
+    async def test_nobody_waits_long_for_a_lease_without_end(
+        self, make: Make, sessions: Sessions
+    ) -> None:
+        one, two = make("n1"), make("n2")
+        await one.run_once()
+        await expire(sessions, expires_at=datetime.now(UTC) + timedelta(days=1000))
+        assert await two.run_once() <= LONGEST_WAIT + 20.0 * JITTER
+
+
+class TestLosingIt:
+    async def test_it_is_lost_by_itself(self, make: Make) -> None:
+        """Also by a node whose event loop is blocked."""
+        leader = make(lease=1.0)
+        await leader.run_once()
+        assert leader.is_leader
+        time.sleep(1.0)  # noqa: ASYNC251 - as bad user code does
+        assert not leader.is_leader
+
+    async def test_those_who_looked_meanwhile_are_told_when_it_is_held_again(
+        self, make: Make
+    ) -> None:
+        leader = make()
+        await leader.run_once()
+        leader._until = time.monotonic()
+        await leader.run_once()
+        assert leader.changes == [True, False, True]
+        assert leader.said == [(True, True), (False, True), (True, True)]
+
+    async def test_it_is_lost_when_it_cannot_be_renewed(
+        self,
+        make: Make,
+        proxy: Proxy,
+        prefix: str,
+        monkeypatch: pytest.MonkeyPatch,
+        expect_errors: None,
+    ) -> None:
+        monkeypatch.setattr(service_module, "FIRST_RETRY", 0.01)
+        engine = async_engine(proxy.dsn, prefix)
+        cut_off, other = make("n1", lease=0.5, engine=engine), make("n2", lease=0.5)
+        await cut_off.start()
+        await until(lambda: cut_off.is_leader)
+        await other.start()
+        await proxy.refuse()
+        proxy.cut()
+        await until(lambda: other.is_leader)
+        assert not cut_off.is_leader
+        await until(lambda: cut_off.changes[-1] is False)
+        await proxy.allow()
+        failures = len(cut_off.said)
+        await until(lambda: len(cut_off.said) > failures)
+        assert other.is_leader
+        await cut_off.stop()
+        await engine.dispose()
+
+    async def test_a_silent_server_does_not_hold_it_up(
+        self,
+        make: Make,
+        proxy: Proxy,
+        prefix: str,
+        quick: None,
+        monkeypatch: pytest.MonkeyPatch,
+        expect_errors: None,
+    ) -> None:
+        monkeypatch.setattr("oban_sqla.runtime.leader.SHORTEST_ANSWER", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        engine = async_engine(proxy.dsn, prefix)
+        leader = make(lease=0.4, engine=engine)
+        await leader.start()
+        await until(lambda: leader.is_leader)
+        proxy.silent = True
+        await until(lambda: leader.changes == [True, False])
+        proxy.silent = False
+        await until(lambda: leader.is_leader)
+        await leader.stop()
+        await engine.dispose()
+
+
+class TestResigning:
+    async def test_a_stop_frees_the_lease(self, make: Make, sessions: Sessions) -> None:
+        leader = make()
+        await leader.start()
+        await until(lambda: leader.is_leader)
+        await leader.stop()
+        assert not leader.is_leader
+        assert leader.changes == [True, False]
+        assert await leases(sessions) == []
+
+    async def test_a_follower_frees_nobodys(self, make: Make, sessions: Sessions) -> None:
+        one, two = make("n1"), make("n2")
+        await one.run_once()
+        await two.run_once()
+        await two.stop()
+        (lease,) = await leases(sessions)
+        assert lease.node == one._lessee["holder"]
+
+    async def test_what_never_stood_sends_nothing(self, make: Make) -> None:
+        leader = make(engine=async_engine("postgresql://nobody@127.0.0.1:1/nothing", "none"))
+        await leader.stop()
+
+    async def test_the_next_one_hears_it_and_takes_over(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        """Long before the lease would have run out."""
+        options: dict[str, Any] = {"queues": {"default": 1}, "heartbeat_expiry": 3600.0}
+        first = Oban(sessions, node="n1", **options)
+        with hear(Oban, "elect_stop") as elections:
+            async with first:
+                await elections.until(lambda events: first.is_leader)
+                second = await start(node="n2", **options)
+                await elections.until(lambda events: not events[-1].leader)
+                assert second._supervisor is not None
+                await until(lambda: second._supervisor.notifier.listening)
+            await elections.until(lambda events: second.is_leader)
+        assert not first.is_leader
+
+    async def test_news_of_another_instance_are_none(self, make: Make) -> None:
+        leader = make()
+        for news in ({}, {"name": "other"}, {"name": None}, {"name": ["Oban"]}):
+            leader.hear(news)
+            assert not leader._woken.is_set()
+        leader.hear({"action": "resign", "node": "theirs", "name": "Oban"})
+        assert leader._woken.is_set()
+
+
+class TestInAnInstance:
+    async def test_without_notifications_the_lease_still_changes_hands(
+        self, start: StartOban, sessions: Sessions, short: None
+    ) -> None:
+        options: dict[str, Any] = {
+            "queues": {"default": 1},
+            "heartbeat_expiry": 0.6,
+            "notify": "poll",
+        }
+        async with Oban(sessions, node="n1", **options) as first:
+            await until(lambda: first.is_leader)
+            second = await start(node="n2", **options)
+        await until(lambda: second.is_leader)
+
+    async def test_who_may_not_lead_does_not_stand(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"default": 1}, leadership=False)
+        assert not oban.is_leader
+        await oban.stop()
+        assert await leases(sessions) == []

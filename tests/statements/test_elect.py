@@ -1,0 +1,124 @@
+"""Elect: who gets the lease of an instance, for how long, and how it is given up."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla.models import Leader
+from oban_sqla.statements.elect import elect, resign
+from tests.runtime.conftest import until
+from tests.statements.conftest import Run
+
+Sessions = async_sessionmaker[AsyncSession]
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+async def stand(
+    run: Run, holder: str, now: datetime = NOW, instance: str = "Oban"
+) -> tuple[bool, float | None]:
+    (row,) = await run(elect(now=now), instance=instance, holder=holder, lease=20.0)
+    return row.leader, row.expires_in
+
+
+async def lease(sessions: Sessions) -> tuple[str, datetime, datetime]:
+    async with sessions() as session:
+        leader = (await session.scalars(select(Leader))).one()
+        return leader.node, leader.elected_at, leader.expires_at
+
+
+async def test_the_first_one_gets_it(run: Run, sessions: Sessions) -> None:
+    assert await stand(run, "a") == (True, None)
+    assert await lease(sessions) == ("a", NOW, at(20))
+
+
+async def test_nobody_else_does_while_it_lasts(run: Run, sessions: Sessions) -> None:
+    await stand(run, "a")
+    assert await stand(run, "b", at(5)) == (False, 15.0)
+    assert await stand(run, "b", at(19.999)) == (False, 0.001)
+    assert await lease(sessions) == ("a", NOW, at(20))
+
+
+async def test_the_holder_renews_it(run: Run, sessions: Sessions) -> None:
+    await stand(run, "a")
+    assert await stand(run, "a", at(10)) == (True, 10.0)
+    assert await lease(sessions) == ("a", NOW, at(30))
+    assert await stand(run, "b", at(20)) == (False, 10.0)
+
+
+async def test_another_one_takes_it_over_when_it_has_run_out(run: Run, sessions: Sessions) -> None:
+    await stand(run, "a")
+    assert await stand(run, "b", at(20)) == (True, 0.0)
+    assert await lease(sessions) == ("b", at(20), at(40))
+    assert await stand(run, "a", at(21)) == (False, 19.0)
+
+
+async def test_each_instance_has_its_own(run: Run) -> None:
+    assert await stand(run, "a", instance="one") == (True, None)
+    assert await stand(run, "b", instance="two") == (True, None)
+
+
+async def test_the_clock_is_the_databases(run: Run) -> None:
+    (row,) = await run(elect(), instance="Oban", holder="a", lease=20.0)
+    assert row.leader
+    (row,) = await run(elect(), instance="Oban", holder="b", lease=20.0)
+    assert not row.leader
+    assert 0 < row.expires_in <= 20
+
+
+async def test_of_two_at_once_one_gets_it(engine: AsyncEngine) -> None:
+    """Who comes while the other one's is not committed waits, and finds it taken then."""
+    params = {"instance": "Oban", "lease": 20.0}
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = :pid")
+    async with engine.connect() as first, engine.connect() as second:
+        pid = await second.scalar(text("SELECT pg_backend_pid()"))
+        await first.execute(elect(now=NOW), {**params, "holder": "a"})
+        standing = asyncio.create_task(second.execute(elect(now=NOW), {**params, "holder": "b"}))
+
+        async def is_waiting() -> bool:
+            return bool(await first.scalar(waiting, {"pid": pid}))
+
+        await until(is_waiting)
+        await first.commit()
+        row = (await standing).one()
+        await second.commit()
+    assert (row.leader, row.expires_in) == (False, None)
+
+
+class TestResigning:
+    async def test_it_frees_the_own_lease_only(
+        self, run: Run, sessions: Sessions, prefix: str
+    ) -> None:
+        await stand(run, "a")
+        assert await run(resign(prefix=prefix), instance="Oban", holder="b") == []
+        assert await run(resign(prefix=prefix), instance="other", holder="a") == []
+        assert (await lease(sessions))[0] == "a"
+        assert len(await run(resign(prefix=prefix), instance="Oban", holder="a")) == 1
+        assert await stand(run, "b", at(1)) == (True, None)
+
+    async def test_it_is_told_as_oban_tells_it(
+        self, run: Run, postgres_dsn: str, prefix: str
+    ) -> None:
+        async with await psycopg.AsyncConnection.connect(
+            postgres_dsn, autocommit=True
+        ) as listening:
+            channel = sql.Identifier(f"{prefix}.oban_leader")
+            await listening.execute(sql.SQL("LISTEN {}").format(channel))
+            await stand(run, "a")
+            await run(resign(prefix=prefix), instance="Oban", holder="b")
+            await run(resign(prefix=prefix), instance="Oban", holder="a")
+            told: list[Any] = [
+                json.loads(news.payload)
+                async for news in listening.notifies(timeout=20.0, stop_after=1)
+            ]
+        assert told == [{"action": "resign", "node": "a", "name": "Oban"}]
