@@ -153,7 +153,7 @@ class TestOurLeader:
         table: Table,
         brisk: dict[str, float],
     ) -> None:
-        theirs = await start_theirs(node=THEIRS, leadership=False)
+        theirs = await start_theirs(node=THEIRS, queues={"shared": 1}, leadership=False)
         job = await client.enqueue(Theirs.new({"do": "wait"}))
         assert await Script.next_begun() == (THEIRS, job.id)
         await table.query("DELETE FROM {oban_producers} WHERE node = %s", THEIRS)
