@@ -20,7 +20,7 @@ from oban_sqla.runtime import notifier
 from tests.conftest import StartOban
 from tests.databases import async_engine
 from tests.enqueue.ways import WAYS, opened
-from tests.failures.conftest import Runs, Spawn, ended, enqueue, notes
+from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes
 from tests.failures.pgbouncer import PROGRAM, PgBouncer
 from tests.listening import hear
 
@@ -130,6 +130,27 @@ async def test_each_of_2000_jobs_runs_once_on_two_nodes(
         node.terminate()
         assert await ended(node) == 0
     assert runs.producers() == {}
+
+
+async def test_the_leader_is_followed_and_its_jobs_are_rescued(
+    bouncer: PgBouncer, pooled: AsyncEngine, spawn: Spawn, runs: Runs
+) -> None:
+    """Nobody is told of anything: the lease and the heartbeats run out."""
+    options = {"notify": "poll", "connect_args": UNPREPARED, "heartbeat_expiry": 2.0}
+    nodes = [await spawn(bouncer.dsn, limit=5, **options) for _ in range(2)]
+    await enqueue(async_sessionmaker(pooled), notes(500, 0.01))
+    await runs.until(lambda: runs.count() >= 50 and runs.leader() is not None)
+    killed, other = sorted(nodes, key=lambda node: name_of(node) != runs.leader())
+    killed.kill()
+    await ended(killed)
+    await runs.until(lambda: runs.leader() == name_of(other))
+    await runs.all_completed(500)
+    assert 0 < len(runs.rescued()) <= 5
+    assert {id for id, count in runs.per_job().items() if count > 1} <= runs.rescued().keys()
+    other.terminate()
+    assert await ended(other) == 0
+    # It resigned.
+    assert runs.leader() is None
 
 
 async def test_a_pooler_that_is_restarted(
