@@ -4,6 +4,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import NoSuchModuleError
 
 from ..config import database_url
+from ..runtime.database import connect_arguments
 
 
 def engine_for(dsn: str) -> Engine:
@@ -12,7 +13,8 @@ def engine_for(dsn: str) -> Engine:
     if url.drivername == "postgresql+asyncpg":
         # It can't serve a synchronous engine; psycopg, which can, is here.
         url = url.set(drivername="postgresql+psycopg")
+    url, arguments = connect_arguments(url)
     try:
-        return create_engine(url, poolclass=NullPool)
+        return create_engine(url, connect_args=arguments, poolclass=NullPool)
     except (NoSuchModuleError, ImportError) as error:
         raise ValueError(f"the DSN names a driver that is not installed: {error}") from error

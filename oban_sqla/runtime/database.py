@@ -175,6 +175,24 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
         yield
 
 
+def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
+    """A URL without `prepare_threshold`, and that as psycopg takes it: as an argument of its own.
+
+    Behind a pooler that lends its connections for a transaction, and knows nothing of prepared
+    statements, it has to be `none`. `ValueError` for what is neither that nor a number.
+    """
+    given = url.query.get("prepare_threshold")
+    if given is None or url.get_driver_name() != "psycopg":
+        return url, {}
+    if given == "none":
+        threshold = None
+    elif isinstance(given, str) and given.isdecimal():
+        threshold = int(given)
+    else:
+        raise ValueError(f"prepare_threshold in the DSN must be a number or none, not {given!r}")
+    return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": threshold}
+
+
 def _engine(given: object) -> tuple[AsyncEngine, bool]:
     if isinstance(given, AsyncEngine):
         return given, False
@@ -184,7 +202,8 @@ def _engine(given: object) -> tuple[AsyncEngine, bool]:
             return bind, False
         raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
     if isinstance(given, URL | str):
-        return create_async_engine(database_url(given)), True
+        url, arguments = connect_arguments(database_url(given))
+        return create_async_engine(url, connect_args=arguments), True
     hint = "; a sync engine can't run jobs: make one with create_async_engine()"
     raise TypeError(
         "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"

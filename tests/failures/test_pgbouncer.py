@@ -168,6 +168,17 @@ async def test_a_pooler_that_is_restarted(
     assert await ended(node) == 0
 
 
+async def test_an_instance_that_is_given_a_url(
+    bouncer: PgBouncer, start: StartOban, prefix: str, runs: Runs
+) -> None:
+    """As the command is: what its engine needs is said there."""
+    url = f"{bouncer.dsn}?prepare_threshold=none"
+    ours = await start(url, prefix=prefix, queues={"default": 5}, **POLLING)
+    for _ in range(10):
+        await ours.enqueue_many(Quick.new() for _ in range(10))
+    await runs.all_completed(100)
+
+
 class TestListen:
     async def test_it_is_found_not_to_work_and_the_queues_poll(
         self, pooled: AsyncEngine, start: StartOban, monkeypatch: pytest.MonkeyPatch
