@@ -52,8 +52,8 @@ class Oban(Observable):
     ) -> None:
         """Build an instance; nothing is connected yet. All times are seconds.
 
-        engine: an `AsyncEngine`, an `async_sessionmaker` bound to one, or a URL. Behind PgBouncer in
-            transaction mode psycopg must not prepare statements: make the engine with
+        engine: an `AsyncEngine`, an `async_sessionmaker` bound to one, or a URL. Behind PgBouncer
+            in transaction mode psycopg must not prepare statements: make the engine with
             `connect_args={"prepare_threshold": None}`, or end the URL with
             `?prepare_threshold=none`; and choose `notify="poll"`, or name a `listen_dsn`.
         queues: names, and how many jobs of each run at once on this node: `10`, or
