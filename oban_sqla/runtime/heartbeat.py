@@ -87,14 +87,6 @@ class Heartbeat:
                 await self._thread.end()
             self._thread = self._pulse = None
 
-    def steady(self) -> float:
-        """For how many seconds the beats have gone on without a failure or a missing row."""
-        return 0.0 if self._pulse is None else self._pulse.steady()
-
-    def uuids(self) -> list[UUID]:
-        """The producers whose rows have been written, and are kept."""
-        return [] if self._pulse is None else list(self._pulse.started)
-
     def started_at(self, uuid: UUID) -> datetime | None:
         """When a producer started, by the database's clock; `None` before its first beat."""
         return None if self._pulse is None else self._pulse.started.get(uuid)
@@ -145,7 +137,6 @@ class Pulse(Service):
         self._expiry = expiry
         self._kept: tuple[Producer, ...] = ()
         self._turn = asyncio.Lock()
-        self._steady_since: float | None = None
 
     @property
     def longest_retry(self) -> float:
@@ -156,11 +147,6 @@ class Pulse(Service):
         """Beat for a producer, from the next beat until it is forgotten."""
         if producer not in self._kept:
             self._kept = (*self._kept, producer)
-
-    def steady(self) -> float:
-        """For how many seconds the beats have gone on without trouble."""
-        since = self._steady_since
-        return 0.0 if since is None else time.monotonic() - since
 
     async def run_once(self) -> float:
         """Beat, as long as there is somebody to beat for."""
@@ -176,15 +162,9 @@ class Pulse(Service):
     async def beat(self) -> None:
         """Write the rows."""
         async with self._turn:
-            began = time.monotonic()
-            try:
-                async with deadline(max(self._interval, SHORTEST_ANSWER)):
-                    rows = await self._database.fetch(beat([self._row(p) for p in self._kept]))
-            except BaseException:
-                self._steady_since = None
-                raise
-            if self._steady_since is None or any(map(self._was_lost, rows)):
-                self._steady_since = began
+            statement = beat([self._row(p) for p in self._kept], expiry=self._expiry)
+            async with deadline(max(self._interval, SHORTEST_ANSWER)):
+                rows = await self._database.fetch(statement)
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
 
     async def forget(self, producer: Producer) -> None:
@@ -212,16 +192,6 @@ class Pulse(Service):
             **self._identity,
             "uuid": str(producer.uuid),
             "queue": producer.queue,
-            "meta": {
-                "local_limit": producer.limit,
-                "paused": producer.paused,
-                # By which other nodes judge this row, whatever they expect of their own.
-                "expiry": self._expiry,
-            },
+            "meta": {"local_limit": producer.limit, "paused": producer.paused},
             "started_at": started_at and started_at.replace(tzinfo=None).isoformat(),
         }
-
-    def _was_lost(self, row: Any) -> bool:
-        # Gone, or so old that others may have taken us for dead: as we might take them, just now.
-        known = row.uuid in self.started
-        return known and (row.silent_for is None or row.silent_for > self._expiry / 2)

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 from ..events import RescueStop
 from ..statements.rescue import bury, rescue
@@ -22,9 +21,9 @@ LONGEST_AGE = 3.2e9
 class Lifeline(Service):
     """Gives orphans back to their queues, on the leader.
 
-    It looks when the next heartbeat would expire, so that it finds a dead node at once. It rescues
-    nothing before this node has gone on beating for long enough that every living node has beaten
-    twice: when the database has been away, all of them look dead.
+    It looks when the next heartbeat would expire, so that it finds a dead node at once. When the
+    database has been away, or the table was emptied, all nodes look dead: it rescues nobody before
+    every living one has had the time for two beats.
     """
 
     name = "lifeline"
@@ -35,16 +34,12 @@ class Lifeline(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
-        steady: Callable[[], float],
-        witnesses: Callable[[], Collection[UUID]],
         heartbeat_expiry: float,
         rescue_after: float,
     ) -> None:
         super().__init__(emit)
         self._database = database
         self._is_leader = is_leader
-        self._steady = steady
-        self._witnesses = witnesses
         self._heartbeat_expiry = heartbeat_expiry
         self._rescue_after = min(rescue_after, LONGEST_AGE)
 
@@ -61,10 +56,12 @@ class Lifeline(Service):
         """Rescue a batch, and wait until the next heartbeat may expire."""
         if not self._is_leader():
             return math.inf
-        if (missing := self._two_beats - self._steady()) > 0:
-            return missing
         started = time.monotonic()
         row = await self._rescue()
+        if row.settled_in is None:
+            return self._two_beats / 2
+        if row.settled_in > 0:
+            return float(row.settled_in)
         rescued, discarded, cancelled = (
             tuple(sorted(ids or ())) for ids in (row.rescued, row.discarded, row.cancelled)
         )
@@ -75,8 +72,6 @@ class Lifeline(Service):
             return 0.0 if count else LOCKED_RETRY
         if row.found == BATCH:
             return 0.0
-        if not row.witnessed:
-            return self._two_beats
         if row.expired:
             await self._database.fetch(bury(), {"expiry": self._heartbeat_expiry})
         longest = self._heartbeat_expiry
@@ -88,8 +83,7 @@ class Lifeline(Service):
             {
                 "batch": BATCH,
                 "expiry": self._heartbeat_expiry,
-                "fresh": self._two_beats,
-                "witnesses": list(self._witnesses()),
+                "settled": self._two_beats,
                 "rescue_after": self._rescue_after,
             },
         )

@@ -71,8 +71,6 @@ class Supervisor:
                 database,
                 emit,
                 is_leader=self._is_leader,
-                steady=self.heartbeat.steady,
-                witnesses=self.heartbeat.uuids,
                 heartbeat_expiry=config.heartbeat_expiry,
                 rescue_after=config.rescue_after,
             ),

@@ -13,11 +13,13 @@ from sqlalchemy import (
     Float,
     Text,
     bindparam,
+    case,
     cast,
     column,
     delete,
     extract,
     func,
+    literal,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -25,14 +27,24 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from ..clock import database_now
 from ..models import Producer
 
+EXPIRY = "expiry"
+"""The key of a row's meta that says after how many seconds of silence it has expired."""
+UNBROKEN_SINCE = "unbroken_since"
+"""The key for the second of the epoch since which it was never away, nor silent for long."""
 
-def beat(producers: Sequence[dict[str, Any]], *, now: datetime | None = None) -> Executable:
+LONG = 0.375
+"""The part of its expiry after which a silence is long: one beat and a half."""
+
+
+def beat(
+    producers: Sequence[dict[str, Any]], *, expiry: float, now: datetime | None = None
+) -> Executable:
     """Say that the producers (uuid, name, node, queue, meta, started_at or None) are alive.
 
-    Returns a row for each: its `uuid`, its `started_at`, and `silent_for`, the seconds since it was
-    written last; NULL for a row that was not there. That is written anew, with the `started_at`
-    that is given: the table is unlogged, so that a crash of the server empties it, and somebody may
-    have taken us for dead.
+    A row that is gone is written anew, with the `started_at` that is given: the table is unlogged,
+    so that a crash of the server empties it, and somebody may have taken us for dead. Each row
+    tells, by the database's clock, since when nothing of the kind, and no outage, has happened.
+    Returns the `uuid` and `started_at` of each.
     """
     records = (
         func.jsonb_to_recordset(cast(bindparam("producers", json.dumps(producers), Text), JSONB))
@@ -47,31 +59,36 @@ def beat(producers: Sequence[dict[str, Any]], *, now: datetime | None = None) ->
         .render_derived(name="record", with_types=True)
     )
     time = database_now(now)
-    columns = ["uuid", "name", "node", "queue", "meta"]
+    begun = func.jsonb_build_object(
+        literal(EXPIRY, Text),
+        cast(bindparam("expiry", expiry, Float), Float),
+        literal(UNBROKEN_SINCE, Text),
+        cast(extract("epoch", time), Float),
+    )
+    columns = ["uuid", "name", "node", "queue"]
     statement = insert(Producer).from_select(
-        [*columns, "started_at", "updated_at"],
+        [*columns, "meta", "started_at", "updated_at"],
         select(
             *(records.c[name] for name in columns),
+            records.c.meta.op("||")(begun),
             func.coalesce(records.c.started_at, time),
             time,
         ),
         include_defaults=False,
     )
-    written = (
-        statement.on_conflict_do_update(
-            index_elements=[Producer.uuid],
-            set_={"meta": statement.excluded.meta, "updated_at": statement.excluded.updated_at},
-        )
-        .returning(Producer.uuid, Producer.started_at)
-        .cte("written")
+    new = statement.excluded
+    since = func.coalesce(Producer.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
+    unbroken = new.updated_at - Producer.updated_at <= func.make_interval(
+        0, 0, 0, 0, 0, 0, cast(bindparam("long", LONG * expiry, Float), Float)
     )
-    # As it was before: this part of the statement does not see what the other writes.
-    before = Producer.__table__.alias("before")
-    return select(
-        written.c.uuid,
-        written.c.started_at,
-        cast(extract("epoch", time - before.c.updated_at), Float).label("silent_for"),
-    ).select_from(written.outerjoin(before, before.c.uuid == written.c.uuid))
+    kept = func.jsonb_build_object(literal(UNBROKEN_SINCE, Text), since)
+    return statement.on_conflict_do_update(
+        index_elements=[Producer.uuid],
+        set_={
+            "meta": case((unbroken, new.meta.op("||")(kept)), else_=new.meta),
+            "updated_at": new.updated_at,
+        },
+    ).returning(Producer.uuid, Producer.started_at)
 
 
 def end(uuids: Sequence[UUID]) -> Delete:

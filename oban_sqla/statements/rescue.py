@@ -19,13 +19,11 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     Text,
-    Uuid,
     and_,
     any_,
     bindparam,
     case,
     cast,
-    column,
     delete,
     exists,
     extract,
@@ -42,6 +40,7 @@ from ..models import Job, JobState, Producer
 from .acknowledge import error_entry
 from .announce import notify, queue_news
 from .claim import CLAIMER
+from .heartbeat import EXPIRY, LONG, UNBROKEN_SINCE
 from .states import constant, state_in
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
@@ -56,18 +55,21 @@ FOREIGN_EXPIRY = 60.0
 def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
     """Rescue up to `batch` orphans, and announce those that are available again.
 
-    `expiry` holds for rows that say none themselves, `rescue_after` for jobs of unknown claimers.
-    Nothing is rescued unless all of `witnesses`, the producers of the node that asks, have their
-    rows and gave a sign of life within `fresh` seconds: otherwise the table was emptied, or the
-    database was away, and the other nodes can't be told from dead ones yet.
+    A producer expires as its row says, though not before `expiry`; `rescue_after` holds for jobs of
+    unknown claimers.
+    Nothing is rescued unless some producer has been beating without a break for `settled` seconds:
+    otherwise the table was emptied, or the database was away, and those who live can't be told from
+    the dead yet.
 
-    Returns one row: `witnessed`; the ids that were `rescued`, `discarded` and `cancelled` (NULL for
-    none); how many orphans were `found`, locked ones too; how many producers have `expired`, and
-    `next_in`, the seconds until the next one does (NULL for none).
+    Returns one row: `settled_in`, the seconds until that is so (0 or less when it is, NULL when
+    nobody beats); the ids that were `rescued`, `discarded` and `cancelled` (NULL for none); how many
+    orphans were `found`, locked ones too; how many producers have `expired`, and `next_in`, the
+    seconds until the next one does (NULL for none).
     """
     time = database_now(now)
     producers = _producers(time)
-    found = _orphans(time, producers)
+    settled_in = _settled_in(time)
+    found = _orphans(time, producers, settled_in <= 0)
     moved = _moved(time, found)
     queues = (
         select(moved.c.queue)
@@ -87,7 +89,7 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
 
     left = producers.c.left
     return select(
-        _witnessed(time).label("witnessed"),
+        settled_in.label("settled_in"),
         ids(JobState.AVAILABLE).label("rescued"),
         ids(JobState.DISCARDED).label("discarded"),
         ids(JobState.CANCELLED).label("cancelled"),
@@ -114,37 +116,49 @@ def _producers(time: ColumnElement[Any]) -> CTE:
 
 
 def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
-    said = Producer.meta["expiry"]
-    seconds = cast(said, Numeric)
-    own = case((seconds.between(0, LONGEST_EXPIRY), seconds))
-    given = cast(bindparam("expiry", type_=Float), Float)
-    # In this order: what others wrote there need not be a number.
-    expiry = func.coalesce(
-        case((_is(said, "number"), cast(own, Float))),
-        func.greatest(given, cast(literal(FOREIGN_EXPIRY, Float), Float)),
+    # Not before ours would have expired: an outage is long or short by that.
+    own = func.coalesce(_own_expiry(), cast(literal(FOREIGN_EXPIRY, Float), Float))
+    return func.greatest(own, _given("expiry")) - _silent_for(time)
+
+
+def _own_expiry() -> ColumnElement[float]:
+    """The expiry that a row says; NULL when that is not sane."""
+    said = cast(Producer.meta[EXPIRY], Numeric)
+    sane = case((said.between(0, LONGEST_EXPIRY), said))
+    return cast(case((_is(Producer.meta[EXPIRY], "number"), sane)), Float)
+
+
+def _silent_for(time: ColumnElement[Any]) -> ColumnElement[float]:
+    return cast(extract("epoch", time - Producer.updated_at), Float)
+
+
+def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:
+    epoch = cast(extract("epoch", time), Numeric)
+    said = Producer.meta[UNBROKEN_SINCE]
+    since = case((_is(said, "number"), cast(said, Numeric)))
+    expiry = _own_expiry()
+    witnesses = and_(
+        since.between(0, epoch),
+        _silent_for(time) <= LONG * expiry,
+        # What is a short silence to others may have been the death of ours.
+        expiry <= _given("expiry"),
     )
-    return expiry - cast(extract("epoch", time - Producer.updated_at), Float)
+    earliest = select(func.min(since)).where(witnesses).scalar_subquery()
+    return _given("settled") - cast(epoch - earliest, Float)
 
 
-def _witnessed(time: ColumnElement[Any]) -> ColumnElement[bool]:
-    own = (
-        func.unnest(bindparam("witnesses", type_=ARRAY(Uuid)))
-        .table_valued(column("uuid", Uuid))
-        .render_derived(name="witness")
-    )
-    fresh = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("fresh", type_=Float))
-    alive = exists().where(Producer.uuid == own.c.uuid, Producer.updated_at > time - fresh)
-    return ~exists(select(own.c.uuid).where(~alive))
+def _given(name: str) -> ColumnElement[float]:
+    return cast(bindparam(name, type_=Float), Float)
 
 
-def _orphans(time: ColumnElement[Any], producers: CTE) -> CTE:
+def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bool]) -> CTE:
     after = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("rescue_after", type_=Float))
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
     return (
         select(Job.id, Job.attempt, Job.attempted_at)
         .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
-        .where(state_in(JobState.EXECUTING), _witnessed(time))
+        .where(state_in(JobState.EXECUTING), settled)
         .where(
             or_(
                 left <= 0,

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, statements
+from oban_sqla.models import Producer
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.claim import acknowledge_and_claim
@@ -62,8 +64,12 @@ def give_all_back(session: Session) -> None:
 
 
 def rescue_from_the_dead(session: Session) -> None:
-    parameters = {"batch": 1000, "expiry": 60.0, "fresh": 30.0, "witnesses": [], "rescue_after": 1}
-    session.execute(rescue(now=NOW + timedelta(hours=1)), parameters)
+    now = NOW + timedelta(hours=1)
+    meta = {"expiry": 60.0, "unbroken_since": NOW.timestamp()}
+    session.add(Producer(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=now))
+    session.flush()
+    parameters = {"batch": 1000, "expiry": 60.0, "settled": 30.0, "rescue_after": 1.0}
+    session.execute(rescue(now=now), parameters)
 
 
 def rescue_what_was_cancelled(session: Session) -> None:

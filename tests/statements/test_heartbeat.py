@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -27,47 +28,50 @@ async def found(sessions: Sessions) -> list[Producer]:
 
 async def test_rows_are_written_and_kept_alive(run: Run, sessions: Sessions) -> None:
     one, two = uuid4(), uuid4()
-    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": False})]))
+    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": False})], expiry=60.0))
     first = await found(sessions)
     assert [(p.uuid, p.name, p.node, p.queue) for p in first] == [
         (one, "Oban", "n1", "a"),
         (two, "Oban", "n1", "b"),
     ]
     assert first[0].started_at == first[0].updated_at
-    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": True})]))
+    await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": True})], expiry=60.0))
     second = await found(sessions)
     assert [p.started_at for p in second] == [p.started_at for p in first]
     assert all(now.updated_at > then.updated_at for now, then in zip(second, first, strict=True))
-    assert second[1].meta == {"paused": True}
+    assert second[1].meta == {**first[1].meta, "paused": True}
 
 
 async def test_they_are_taken_away(run: Run, sessions: Sessions) -> None:
     mine, other = uuid4(), uuid4()
-    await run(beat([row(mine), row(other)]))
+    await run(beat([row(mine), row(other)], expiry=60.0))
     await run(end([mine, uuid4()]))
     assert [p.uuid for p in await found(sessions)] == [other]
-
-
-async def test_it_tells_what_it_found(run: Run) -> None:
-    here, new = uuid4(), uuid4()
-    await run(beat([row(here)], now=NOW))
-    later = NOW + timedelta(seconds=40)
-    rows = await run(beat([row(here), row(new)], now=later))
-    assert {r.uuid: (r.started_at, r.silent_for) for r in rows} == {
-        here: (NOW, 40.0),
-        new: (later, None),
-    }
 
 
 async def test_a_row_that_was_lost_keeps_its_beginning(run: Run, sessions: Sessions) -> None:
     lost = uuid4()
     started_at = NOW - timedelta(hours=1)
-    (written,) = await run(beat([row(lost, started_at=started_at.isoformat())], now=NOW))
-    assert (written.started_at, written.silent_for) == (started_at, None)
+    (written,) = await run(
+        beat([row(lost, started_at=started_at.isoformat())], expiry=60.0, now=NOW)
+    )
+    assert (written.uuid, written.started_at) == (lost, started_at)
     (producer,) = await found(sessions)
     assert (producer.started_at, producer.updated_at) == (started_at, NOW)
 
 
 async def test_without_a_producer_it_writes_nothing(run: Run, sessions: Sessions) -> None:
-    assert await run(beat([])) == []
+    assert await run(beat([], expiry=60.0)) == []
     assert await found(sessions) == []
+
+
+@pytest.mark.parametrize(("silence", "unbroken"), [(22.5, True), (22.6, False)])
+async def test_a_row_tells_since_when_it_is_there_without_a_break(
+    run: Run, sessions: Sessions, silence: float, unbroken: bool
+) -> None:
+    uuid = uuid4()
+    for seconds in (0.0, 10.0, 10.0 + silence):
+        await run(beat([row(uuid)], expiry=60.0, now=NOW + timedelta(seconds=seconds)))
+    (producer,) = await found(sessions)
+    since = NOW.timestamp() + (0 if unbroken else 10 + silence)
+    assert producer.meta == {"expiry": 60.0, "unbroken_since": since}

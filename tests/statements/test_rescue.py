@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import make_url, select, text, update
+from sqlalchemy import Executable, insert, make_url, select, text, update
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -24,7 +24,7 @@ from oban_sqla.migrations import upgrade
 from oban_sqla.models import Producer
 from oban_sqla.statements.acknowledge import outcomes
 from oban_sqla.statements.claim import acknowledge_and_claim
-from oban_sqla.statements.heartbeat import beat
+from oban_sqla.statements.heartbeat import beat, end
 from oban_sqla.statements.rescue import DIED, bury, rescue
 from tests.factories import JobFactory
 from tests.runtime.conftest import until
@@ -38,8 +38,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PARAMS: dict[str, Any] = {
     "batch": 100,
     "expiry": 60.0,
-    "fresh": 30.0,
-    "witnesses": [],
+    "settled": 30.0,
     "rescue_after": 3600.0,
 }
 
@@ -52,14 +51,25 @@ def ago(seconds: float) -> datetime:
 def alive(run: Run) -> Alive:
     """Have a producer give its last sign of life so many seconds ago."""
 
-    async def alive(seconds: float, meta: Any = None) -> UUID:
+    async def alive(seconds: float, expiry: float = 60.0) -> UUID:
         uuid = uuid4()
-        meta = {"expiry": 60.0} if meta is None else meta
-        row = {"uuid": str(uuid), "name": "Oban", "node": "n", "queue": "q", "meta": meta}
-        await run(beat([row], now=ago(seconds)))
+        await run(beat([row(uuid)], expiry=expiry, now=ago(seconds)))
         return uuid
 
     return alive
+
+
+@pytest.fixture(autouse=True)
+async def witness(run: Run) -> UUID:
+    """A producer that has been beating for an hour: so the others had the time for it, too."""
+    uuid = uuid4()
+    for seconds in range(3600, -1, -15):
+        await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+    return uuid
+
+
+def row(uuid: UUID) -> dict[str, Any]:
+    return {"uuid": str(uuid), "name": "Oban", "node": "n", "queue": "q", "meta": {}}
 
 
 def ran(uuid: UUID, *mark: str, **fields: Any) -> Job:
@@ -75,8 +85,8 @@ def ours(uuid: UUID, **fields: Any) -> Job:
 
 
 async def rescued(run: Run, **params: Any) -> list[int]:
-    (row,) = await run(rescue(now=NOW), **{**PARAMS, **params})
-    return sorted([*(row.rescued or ()), *(row.discarded or ()), *(row.cancelled or ())])
+    (found,) = await run(rescue(now=NOW), **{**PARAMS, **params})
+    return sorted([*(found.rescued or ()), *(found.discarded or ()), *(found.cancelled or ())])
 
 
 class TestEvidence:
@@ -97,8 +107,9 @@ class TestEvidence:
     @pytest.mark.parametrize(
         ("meta", "expires_after"),
         [
-            ({"expiry": 5}, 5),
             ({"expiry": 300.0}, 300),
+            # Never before ours: what is an outage to it need not have been one to us.
+            ({"expiry": 5}, 10),
             # What a row of another Oban, or somebody's hand, says: sixty seconds at the least.
             ({}, 60),
             ({"expiry": None}, 60),
@@ -111,16 +122,27 @@ class TestEvidence:
         ],
     )
     async def test_a_producer_expires_as_its_row_says(
-        self, add: Add, run: Run, alive: Alive, meta: Any, expires_after: float
+        self, add: Add, run: Run, alive: Alive, sessions: Sessions, meta: Any, expires_after: float
     ) -> None:
-        living, dead = await alive(expires_after - 0.1, meta), await alive(expires_after, meta)
+        living, dead = await alive(expires_after - 0.1), await alive(expires_after)
+        async with sessions.begin() as session:
+            odd = update(Producer).where(Producer.uuid.in_([living, dead]))
+            await session.execute(odd.values(meta=meta))
+            await session.execute(
+                update(Producer)
+                .where(Producer.uuid.not_in([living, dead]))
+                .values(meta=Producer.meta.op("||")({"expiry": 10}))
+            )
         _, orphan = await add(ours(living), ours(dead))
         assert await rescued(run, expiry=10.0) == [orphan]
 
     async def test_the_own_expiry_holds_for_foreign_rows_if_it_is_longer(
-        self, add: Add, run: Run, alive: Alive
+        self, add: Add, run: Run, alive: Alive, sessions: Sessions
     ) -> None:
-        living, dead = await alive(299.9, {}), await alive(300, {})
+        living, dead = await alive(299.9), await alive(300)
+        async with sessions.begin() as session:
+            odd = update(Producer).where(Producer.uuid.in_([living, dead]))
+            await session.execute(odd.values(meta={}))
         _, orphan = await add(ran(living), ran(dead))
         assert await rescued(run, expiry=300.0) == [orphan]
 
@@ -151,21 +173,84 @@ class TestEvidence:
 class TestWitnesses:
     """When the table was emptied, or the database away, those who are alive look dead."""
 
-    async def test_with_all_of_them_there_is_evidence(
-        self, add: Add, run: Run, alive: Alive
-    ) -> None:
-        witnesses = [await alive(29.9), await alive(0)]
-        (orphan,) = await add(ours(uuid4()))
-        assert await rescued(run, witnesses=witnesses) == [orphan]
+    async def settled(self, run: Run, alive: Alive, **params: Any) -> float | None:
+        """The seconds until there is evidence; without it nothing is rescued."""
+        (found,) = await run(rescue(now=NOW), **{**PARAMS, **params})
+        settled_in: float | None = found.settled_in
+        assert (found.rescued is None) == (settled_in is None or settled_in > 0)
+        return settled_in
 
-    @pytest.mark.parametrize("silent_for", [None, 30.0])
-    async def test_without_one_of_them_there_is_none(
-        self, add: Add, run: Run, alive: Alive, silent_for: float | None
-    ) -> None:
-        lost = uuid4() if silent_for is None else await alive(silent_for)
+    @pytest.fixture(autouse=True)
+    async def orphans(self, add: Add, alive: Alive) -> None:
         await add(ours(uuid4()), ours(await alive(1000)), ran(uuid4()))
-        (row,) = await run(rescue(now=NOW), **{**PARAMS, "witnesses": [await alive(0), lost]})
-        assert (row.witnessed, row.rescued, row.found) == (False, None, 0)
+
+    @pytest.fixture(autouse=True)
+    async def emptied(self, witness: UUID, run: Run) -> None:
+        await run(end([witness]))
+
+    async def test_with_nobody_who_beats_there_is_no_evidence(self, run: Run, alive: Alive) -> None:
+        assert await self.settled(run, alive) is None
+
+    async def test_with_one_who_has_beaten_long_enough_there_is(
+        self, run: Run, alive: Alive
+    ) -> None:
+        uuid = await alive(40)
+        for seconds, settled_in in ((25, 15.0), (10.5, 0.5), (10, 0.0)):
+            await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+            (found,) = await run(rescue(now=ago(seconds)), **PARAMS)
+            assert found.settled_in == pytest.approx(settled_in)
+        assert found.rescued is not None
+
+    async def test_a_row_that_was_lost_begins_anew(self, run: Run, alive: Alive) -> None:
+        """With its started_at as it was: that does not tell."""
+        uuid = await alive(1000)
+        for seconds in range(1000, 10, -15):
+            await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+        await run(end([uuid]))
+        again = {**row(uuid), "started_at": ago(1000).isoformat()}
+        await run(beat([again], expiry=60.0, now=ago(10)))
+        assert await self.settled(run, alive) == pytest.approx(20.0)
+
+    @pytest.mark.parametrize(("silence", "settled_in"), [(22.5, -10.0), (22.6, 30.0)])
+    async def test_so_does_one_that_was_silent_for_long(
+        self, run: Run, alive: Alive, silence: float, settled_in: float
+    ) -> None:
+        """It could not beat, and so perhaps could nobody."""
+        uuid = await alive(40)
+        for seconds in (silence, 0):
+            await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+        assert await self.settled(run, alive) == pytest.approx(settled_in)
+
+    async def test_who_is_silent_now_is_no_witness(self, run: Run, alive: Alive) -> None:
+        uuid = await alive(60)
+        for seconds in (45, 30):
+            await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+        (found,) = await run(rescue(now=ago(7.5)), **PARAMS)
+        assert found.settled_in is not None
+        (found,) = await run(rescue(now=ago(7)), **PARAMS)
+        assert found.settled_in is None
+
+    async def test_who_may_be_silent_for_longer_than_we_is_no_witness(
+        self, run: Run, alive: Alive
+    ) -> None:
+        uuid = await alive(60, 60.1)
+        for seconds in (45, 30, 15, 0):
+            await run(beat([row(uuid)], expiry=60.1, now=ago(seconds)))
+        assert await self.settled(run, alive) is None
+        assert await self.settled(run, alive, expiry=60.1) == pytest.approx(-30.0)
+
+    @pytest.mark.parametrize(
+        "since", [None, "long ago", -1, 1e300, [1], {"a": 1}, NOW.timestamp() + 1]
+    )
+    async def test_what_others_wrote_there_is_no_evidence(
+        self, run: Run, alive: Alive, sessions: Sessions, since: Any
+    ) -> None:
+        uuid = await alive(0)
+        async with sessions.begin() as session:
+            meta = {"expiry": 60.0, "unbroken_since": since}
+            odd = update(Producer).where(Producer.uuid == uuid)
+            await session.execute(odd.values(meta=meta))
+        assert await self.settled(run, alive) is None
 
 
 class TestWhatBecomesOfThem:
@@ -199,8 +284,8 @@ class TestWhatBecomesOfThem:
     ) -> None:
         meta = {"cancel_attempted_at": "2026-11-23T11:59:59"}
         (id,) = await add(ours(uuid4(), attempt=attempt, meta=meta))
-        (row,) = await run(rescue(now=NOW), **PARAMS)
-        assert (row.rescued, row.discarded, row.cancelled) == (None, None, [id])
+        (found,) = await run(rescue(now=NOW), **PARAMS)
+        assert (found.rescued, found.discarded, found.cancelled) == (None, None, [id])
         job = await find(id)
         assert (job.state, job.cancelled_at, job.discarded_at) == (S.CANCELLED, NOW, None)
         assert (job.meta, job.errors) == (meta, [])
@@ -268,8 +353,8 @@ class TestBatches:
         locked, free = await add(ours(uuid4()), ours(uuid4()))
         async with engine.begin() as other:
             await other.execute(select(Job.id).where(Job.id == locked).with_for_update())
-            (row,) = await run(rescue(now=NOW), **PARAMS)
-            assert (row.found, row.rescued) == (2, [free])
+            (found,) = await run(rescue(now=NOW), **PARAMS)
+            assert (found.found, found.rescued) == (2, [free])
         assert await rescued(run) == [locked]
 
     async def test_two_at_once_rescue_each_job_once(
@@ -277,8 +362,8 @@ class TestBatches:
     ) -> None:
         ids = await add(*(ours(uuid4()) for _ in range(4)))
         async with engine.begin() as one:
-            (row,) = await one.execute(rescue(now=NOW), PARAMS | {"batch": 2})
-            assert sorted(row.rescued) == ids[:2]
+            (found,) = await one.execute(rescue(now=NOW), PARAMS | {"batch": 2})
+            assert sorted(found.rescued) == ids[:2]
             assert await rescued(run) == ids[2:]
         assert {(await find(id)).meta["rescued"] for id in ids} == {1}
 
@@ -287,20 +372,20 @@ class TestNextTime:
     async def test_it_tells_when_the_next_heartbeat_expires(self, run: Run, alive: Alive) -> None:
         for seconds in (10, 45, 60, 1000):
             await alive(seconds)
-        await alive(3, {"expiry": 8})
-        (row,) = await run(rescue(now=NOW), **PARAMS)
-        assert (row.expired, row.next_in) == (2, 5.0)
+        (found,) = await run(rescue(now=NOW), **PARAMS)
+        assert (found.expired, found.next_in) == (2, 15.0)
 
-    async def test_nothing_without_producers(self, run: Run) -> None:
-        (row,) = await run(rescue(now=NOW), **PARAMS)
-        assert (row.witnessed, row.expired, row.next_in) == (True, 0, None)
+    async def test_with_no_other_producer_than_the_witness(self, run: Run) -> None:
+        (found,) = await run(rescue(now=NOW), **PARAMS)
+        assert (found.expired, found.next_in) == (0, 60.0)
 
 
 class TestBurying:
     async def test_expired_rows_go_when_nothing_is_left_of_them(
-        self, add: Add, run: Run, alive: Alive, sessions: Sessions
+        self, add: Add, run: Run, alive: Alive, sessions: Sessions, witness: UUID
     ) -> None:
-        living, gone, busy = await alive(59), await alive(60), await alive(60)
+        living, busy = await alive(59), await alive(60)
+        await alive(60)
         (id,) = await add(ours(busy))
 
         async def left() -> set[UUID]:
@@ -308,15 +393,21 @@ class TestBurying:
                 return set(await session.scalars(select(Producer.uuid)))
 
         await run(bury(now=NOW), expiry=60.0)
-        assert await left() == {living, busy}
+        assert await left() == {witness, living, busy}
         async with sessions.begin() as session:
             await session.execute(update(Job).where(Job.id == id).values(state=S.COMPLETED))
         await run(bury(now=NOW), expiry=60.0)
-        assert await left() == {living}
-        assert gone not in await left()
+        assert await left() == {witness, living}
 
 
 class TestInADatabaseOfItsOwn:
+    @pytest.fixture
+    def witness(self) -> Executable:
+        """A row that has been there for an hour."""
+        meta = {"expiry": 60.0, "unbroken_since": ago(3600).timestamp()}
+        values = {"uuid": uuid4(), "node": "n", "queue": "q", "meta": meta, "updated_at": NOW}
+        return insert(Producer).values(values)
+
     @pytest.fixture
     async def own(self, database_dsn: str) -> AsyncIterator[AsyncEngine]:
         """An engine in autocommit, on tables that the test may change."""
@@ -330,7 +421,7 @@ class TestInADatabaseOfItsOwn:
         await engine.dispose()
 
     async def test_a_job_that_was_claimed_anew_meanwhile_is_no_orphan_any_more(
-        self, own: AsyncEngine
+        self, own: AsyncEngine, witness: Executable
     ) -> None:
         """Another leader rescues it, and a new node claims it, while this one looks for orphans.
 
@@ -349,8 +440,7 @@ class TestInADatabaseOfItsOwn:
             session.add(ours(uuid4()))
             await session.commit()
         async with own.connect() as slow, own.connect() as other:
-            dead = {"uuid": str(uuid4()), "name": "", "node": "", "queue": "", "meta": {}}
-            await other.execute(beat([dead]))
+            await other.execute(witness)
             for statement in pause.split(";"):
                 await other.execute(text(statement))
             await other.execute(text("SELECT pg_advisory_lock(1)"))
@@ -363,19 +453,22 @@ class TestInADatabaseOfItsOwn:
             await other.execute(update(Job).values(state=S.AVAILABLE))
             await other.execute(acknowledge_and_claim(now=NOW), {**outcomes([]), **claim})
             await other.execute(text("SELECT pg_advisory_unlock(1)"))
-            row = (await looking).one()
-            assert (row.found, row.rescued) == (1, None)
-            found = (await other.execute(select(Job.state, Job.attempt, Job.attempted_by))).one()
-            assert tuple(found) == (S.EXECUTING, 2, ["new", new, "oban_sqla"])
+            found = (await looking).one()
+            assert (found.found, found.rescued) == (1, None)
+            job = (await other.execute(select(Job.state, Job.attempt, Job.attempted_by))).one()
+            assert tuple(job) == (S.EXECUTING, 2, ["new", new, "oban_sqla"])
 
-    async def test_a_state_that_others_added_is_passed_by(self, own: AsyncEngine) -> None:
+    async def test_a_state_that_others_added_is_passed_by(
+        self, own: AsyncEngine, witness: Executable
+    ) -> None:
         async with AsyncSession(own) as session:
             session.add_all([ours(uuid4()), ours(uuid4())])
             await session.commit()
         async with own.connect() as connection:
             await connection.execute(text("ALTER TYPE oban_job_state ADD VALUE 'odd'"))
             await connection.execute(text("UPDATE oban_jobs SET state = 'odd' WHERE id = 1"))
-            row = (await connection.execute(rescue(prefix="public", now=NOW), PARAMS)).one()
-            assert (row.found, row.rescued) == (1, [2])
+            await connection.execute(witness)
+            found = (await connection.execute(rescue(prefix="public", now=NOW), PARAMS)).one()
+            assert (found.found, found.rescued) == (1, [2])
             states = await connection.execute(text("SELECT state::text FROM oban_jobs ORDER BY id"))
             assert states.scalars().all() == ["odd", "available"]

@@ -1,0 +1,444 @@
+"""The lifeline: when it looks, and whose jobs it rescues, while nodes live and die."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import delete, event, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState, Oban, Worker, config
+from oban_sqla.events import RescueStop
+from oban_sqla.models import Producer
+from oban_sqla.runtime import lifeline as lifeline_module
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.heartbeat import Heartbeat
+from oban_sqla.runtime.lifeline import Lifeline
+from tests.conftest import StartOban
+from tests.factories import JobFactory
+from tests.listening import hear
+from tests.proxy import Proxy
+from tests.runtime.conftest import Rows, until
+from tests.runtime.workers import Held
+
+Sessions = async_sessionmaker[AsyncSession]
+
+S = JobState
+EXPIRY = 60.0
+SHORT: dict[str, Any] = {"heartbeat_expiry": 0.8, "poll_interval": 0.1, "fallback_interval": 0.1}
+
+
+SLOWER: dict[str, Any] = {**SHORT, "heartbeat_expiry": 2.0}
+
+
+class Blocker(Worker, queue="default"):
+    """Blocks the event loop, as bad user code does."""
+
+    async def process(self, job: Job) -> None:
+        time.sleep(job.args["seconds"])  # noqa: ASYNC251
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+
+
+class Made(Lifeline):
+    """A lifeline whose surroundings the test decides, and that notes what it rescues."""
+
+    def __init__(self, database: Database) -> None:
+        self.leads = True
+        self.passes: list[RescueStop] = []
+        super().__init__(
+            database,
+            lambda name, data: self.passes.append(data) if name == "rescue_stop" else None,  # type: ignore[func-returns-value, arg-type]
+            is_leader=lambda: self.leads,
+            heartbeat_expiry=EXPIRY,
+            rescue_after=3600.0,
+        )
+
+
+@pytest.fixture
+def made(engine: AsyncEngine, prefix: str) -> Made:
+    return Made(Database(engine, prefix))
+
+
+async def add(sessions: Sessions, *rows: Any) -> None:
+    async with sessions.begin() as session:
+        session.add_all(rows)
+
+
+def producer(silent_for: float, unbroken_for: float = 3600.0) -> Producer:
+    at = datetime.now(UTC) - timedelta(seconds=silent_for)
+    since = (at - timedelta(seconds=unbroken_for)).timestamp()
+    meta = {"expiry": EXPIRY, "unbroken_since": since}
+    return Producer(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=at)
+
+
+def claimed_by(uuid: UUID, *mark: str, **fields: Any) -> Job:
+    fields.setdefault("attempted_at", datetime.now(UTC))
+    return JobFactory(executing=True, attempted_by=["n", str(uuid), *mark], **fields)
+
+
+async def uuids(sessions: Sessions) -> list[UUID]:
+    async with sessions() as session:
+        return list(await session.scalars(select(Producer.uuid)))
+
+
+class TestPass:
+    async def test_it_rescues_and_waits_for_the_next_expiry(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        dead, soon, later = producer(61), producer(50), producer(1)
+        await add(sessions, dead, soon, later)
+        await add(sessions, *(claimed_by(p.uuid, "oban_sqla") for p in (dead, soon, later)))
+        assert 9.0 < await made.run_once() < 10.0
+        (stop,) = made.passes
+        assert (stop.rescued, stop.discarded, stop.cancelled) == ((1,), (), ())
+        assert await rows() == [(S.AVAILABLE, 1), (S.EXECUTING, 1), (S.EXECUTING, 1)]
+
+    async def test_the_row_of_who_expired_is_taken_away(
+        self, made: Made, sessions: Sessions
+    ) -> None:
+        dead, living = producer(61), producer(1)
+        await add(sessions, dead, living)
+        await add(sessions, claimed_by(dead.uuid))
+        await made.run_once()
+        assert await uuids(sessions) == [living.uuid]
+
+    async def test_a_follower_does_nothing(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        made.leads = False
+        await add(sessions, claimed_by(uuid4(), "oban_sqla"))
+        assert await made.run_once() == math.inf
+        assert await rows() == [(S.EXECUTING, 1)]
+        assert made.passes == []
+
+    async def test_before_two_beats_it_rescues_nobody_and_comes_when_they_are_over(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        """After an outage all rows have expired, and the table may be empty."""
+        back, dead = producer(0, unbroken_for=10), producer(61)
+        await add(sessions, back, dead)
+        await add(sessions, claimed_by(dead.uuid), claimed_by(uuid4(), "oban_sqla"))
+        assert 19.0 < await made.run_once() <= 20.0
+        assert await rows() == [(S.EXECUTING, 1)] * 2
+        assert made.passes == []
+        async with sessions.begin() as session:
+            await session.execute(delete(Producer).where(Producer.uuid == back.uuid))
+            session.add(producer(0, unbroken_for=30))
+        await made.run_once()
+        assert await rows() == [(S.AVAILABLE, 1)] * 2
+
+    async def test_while_nobody_beats_it_rescues_nobody(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        await add(sessions, claimed_by(uuid4(), "oban_sqla"))
+        assert await made.run_once() == EXPIRY / 4
+        assert await rows() == [(S.EXECUTING, 1)]
+
+    async def test_many_orphans_are_rescued_in_batches(
+        self, made: Made, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lifeline_module, "BATCH", 2)
+        living, dead = producer(0), producer(61)
+        await add(sessions, living, dead)
+        await add(sessions, *(claimed_by(dead.uuid) for _ in range(5)))
+        assert [await made.run_once() > 0.0 for _ in range(3)] == [False, False, True]
+        assert [len(stop.rescued) for stop in made.passes] == [2, 2, 1]
+        assert await uuids(sessions) == [living.uuid]
+        assert await rows() == [(S.AVAILABLE, 1)] * 5
+
+    async def test_what_is_locked_is_looked_at_again_soon(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        living, dead = producer(0), producer(61)
+        await add(sessions, living, dead)
+        await add(sessions, claimed_by(dead.uuid))
+        async with sessions.begin() as session:
+            await session.execute(select(Job.id).with_for_update())
+            assert await made.run_once() == lifeline_module.LOCKED_RETRY
+        assert await made.run_once() > lifeline_module.LOCKED_RETRY
+        assert await rows() == [(S.AVAILABLE, 1)]
+
+    async def test_two_at_once_rescue_each_job_once(
+        self, made: Made, engine: AsyncEngine, prefix: str, sessions: Sessions
+    ) -> None:
+        """Two leaders at once do no harm."""
+        living, dead = producer(0), producer(61)
+        await add(sessions, living, dead)
+        await add(sessions, *(claimed_by(dead.uuid) for _ in range(200)))
+        other = Made(Database(engine, prefix))
+        await asyncio.gather(made.run_once(), other.run_once())
+        ids = [id for stop in (*made.passes, *other.passes) for id in stop.rescued]
+        assert sorted(ids) == list(range(1, 201))
+        async with sessions() as session:
+            counts = await session.scalars(select(Job.meta["rescued"].as_integer()))
+            assert set(counts) == {1}
+
+
+def lifeline(oban: Oban) -> Lifeline:
+    assert oban._supervisor is not None
+    (found,) = (s for s in oban._supervisor.cluster_services if isinstance(s, Lifeline))
+    return found
+
+
+def heartbeat(oban: Oban) -> Heartbeat:
+    assert oban._supervisor is not None
+    return oban._supervisor.heartbeat
+
+
+async def die(oban: Oban) -> None:
+    """Leave a node's jobs and rows as a SIGKILL does: nothing is written any more."""
+    supervisor = oban._supervisor
+    assert supervisor is not None
+    thread = supervisor.heartbeat._thread
+    assert thread is not None
+    await thread.end()
+    for service in (*supervisor.producers.values(), supervisor.leader):
+        if service._task is not None:
+            service._task.cancel()
+            await asyncio.wait([service._task])
+
+
+@pytest.fixture
+async def mortal(engine: AsyncEngine) -> AsyncIterator[Callable[..., Any]]:
+    """Start instances that the test may let `die`; the end sweeps up what is left of them."""
+    obans: list[Oban] = []
+
+    async def start(**options: Any) -> Oban:
+        oban = Oban(engine, shutdown_grace_period=0.0, **SHORT, **options)
+        obans.append(oban)
+        return await oban.start()
+
+    yield start
+    for oban in obans:
+        supervisor = oban._supervisor
+        assert supervisor is not None
+        supervisor.heartbeat._thread = supervisor.heartbeat._pulse = None
+        for producer in supervisor.producers.values():
+            producer._claiming = False
+        supervisor.leader._standing = False
+        await oban.stop()
+
+
+class TestNodes:
+    async def test_the_jobs_of_a_node_that_died_run_again_in_time(
+        self, mortal: Any, start: StartOban, rows: Rows, short: None, sessions: Sessions
+    ) -> None:
+        """Its late outcome is dropped: the job was taken over."""
+        killed = await mortal(queues={"default": 1}, node="killed", leadership=False)
+        await add(sessions, Held.new())
+        await Held.begun()
+        other = await start(queues={"default": 1}, node="other", **SHORT)
+        await until(lambda: other.is_leader)
+        with hear(other, "rescue_stop") as rescues, hear(other, "job_start") as starts:
+            await die(killed)
+            died = time.monotonic()
+            (begun,) = await starts.wait()
+            assert time.monotonic() - died < 0.8 + 2.0
+        assert [id for stop in rescues.events for id in stop.rescued] == [begun.job.id]
+        assert (begun.job.attempt, begun.job.meta) == (2, {"rescued": 1})
+        await Held.begun()
+        with hear(other, "ack_stop") as acks:
+            Held.release()
+            await acks.counted(1)
+        assert await rows() == [(S.COMPLETED, 2)]
+
+    async def test_the_leader_that_died_is_replaced_and_its_jobs_are_rescued(
+        self, mortal: Any, start: StartOban, rows: Rows, short: None, sessions: Sessions
+    ) -> None:
+        killed = await mortal(queues={"default": 1}, node="killed")
+        await until(lambda: killed.is_leader)
+        await add(sessions, Held.new())
+        await Held.begun()
+        other = await start(queues={"default": 1}, node="other", **SHORT)
+        with hear(other, "job_start") as starts:
+            await die(killed)
+            died = time.monotonic()
+            await starts.wait()
+            assert time.monotonic() - died < 0.8 + 2.0
+        assert other.is_leader
+        Held.release()
+
+        async def completed() -> bool:
+            return await rows() == [(S.COMPLETED, 2)]
+
+        await until(completed)
+
+    async def test_a_node_that_was_presumed_dead_can_do_no_harm(
+        self,
+        start: StartOban,
+        rows: Rows,
+        short: None,
+        sessions: Sessions,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It stands still, while its job is rescued, and finishes it later."""
+        stalled = await start(queues={"default": 1}, node="stalled", leadership=False, **SHORT)
+        await add(sessions, Held.new())
+        id = await Held.begun()
+        assert stalled._supervisor is not None
+        pulse = stalled._supervisor.heartbeat._pulse
+        thread = stalled._supervisor.heartbeat._thread
+        assert pulse is not None
+        assert thread is not None
+        await thread.run(pulse.stop())
+        async with sessions.begin() as session:
+            # What stop() took away; a node that stands still takes nothing away.
+            (uuid,) = (p.uuid for p in stalled._supervisor.producers.values())
+            dead = producer(61)
+            dead.uuid = uuid
+            session.add(dead)
+        other = await start(queues={"default": {"limit": 1, "paused": True}}, **SHORT)
+        with hear(other, "rescue_stop") as rescues:
+            await rescues.until(lambda events: any(stop.rescued == (id,) for stop in events))
+        assert await rows() == [(S.AVAILABLE, 1)]
+        assert other._supervisor is not None
+        other._supervisor.resume_queue("default")
+        assert await Held.begun() == id
+        with hear(stalled, "ack_stop") as late, hear(other, "ack_stop") as acks:
+            Held.release()
+            (dropped,) = await late.wait()
+            await acks.counted(1)
+        assert (dropped.count, dropped.dropped) == (0, (id,))
+        assert await rows() == [(S.COMPLETED, 2)]
+
+    async def test_a_long_job_is_never_rescued_while_its_node_lives(
+        self, start: StartOban, rows: Rows, short: None, sessions: Sessions
+    ) -> None:
+        node = await start(queues={"default": 1}, rescue_after=0.001, **SHORT)
+        other = await start(queues={"other": 1}, rescue_after=0.001, **SHORT)
+        await add(sessions, Held.new())
+        await Held.begun()
+        async with sessions.begin() as session:
+            ten_hours = func.make_interval(0, 0, 0, 0, 10)
+            await session.execute(update(Job).values(scheduled_at=Job.scheduled_at - ten_hours))
+        with hear(Oban, "rescue_stop") as rescues:
+            await rescues.wait(4)
+        assert await rows() == [(S.EXECUTING, 1)]
+        assert [stop for stop in rescues.events if stop.rescued] == []
+        assert node.is_leader or other.is_leader
+
+    async def test_a_worker_that_blocks_the_event_loop_loses_nothing(
+        self,
+        start: StartOban,
+        rows: Rows,
+        short: None,
+        sessions: Sessions,
+        postgres_dsn: str,
+        prefix: str,
+    ) -> None:
+        """The leader is on another event loop, as in another process: it sees no node die."""
+        passes: list[RescueStop] = []
+        looking, done = threading.Event(), threading.Event()
+
+        async def lead() -> None:
+            async with Oban(postgres_dsn, prefix=prefix, queues={"other": 1}, **SHORT) as leader:
+                event.listen(leader, "rescue_stop", lambda oban, stop: passes.append(stop))
+                await until(lambda: bool(passes))
+                looking.set()
+                await until(done.is_set)
+
+        thread = threading.Thread(target=asyncio.run, args=(lead(),))
+        thread.start()
+        await until(looking.is_set)
+        blocked = await start(queues={"default": 2}, leadership=False, **SHORT)
+        with hear(blocked, "ack_stop") as acks:
+            await add(sessions, Held.new(), Blocker.new({"seconds": 2.5}))
+            await acks.counted(1)
+            Held.release()
+            await acks.counted(2)
+        await until(lambda: len(passes) > 3)
+        done.set()
+        await until(lambda: not thread.is_alive())
+        assert [stop for stop in passes if stop.rescued] == []
+        assert await rows() == [(S.COMPLETED, 1)] * 2
+
+    async def test_a_table_that_is_emptied_costs_nobody_a_job(
+        self, start: StartOban, rows: Rows, short: None, sessions: Sessions, prefix: str
+    ) -> None:
+        """As after a crash of the server: the rows come back, and nobody is rescued meanwhile."""
+        leader = await start(queues={"default": 1}, **SLOWER)
+        await start(queues={"default": 1}, leadership=False, **SLOWER)
+        await add(sessions, Held.new(), Held.new())
+        for _ in range(2):
+            await Held.begun()
+        before = set(await uuids(sessions))
+        with hear(leader, "rescue_stop") as rescues:
+            await rescues.wait()
+            async with sessions.begin() as session:
+                await session.execute(text(f'TRUNCATE "{prefix}".oban_producers'))
+            # A look at the very moment when all are missing, and one when the leader is back.
+            await lifeline(leader).run_once()
+            await heartbeat(leader).run_once()
+            assert await lifeline(leader).run_once() > 0
+
+            async def restored() -> bool:
+                return set(await uuids(sessions)) == before
+
+            await until(restored)
+            seen = len(rescues.events)
+            await rescues.wait(seen + 1)
+        assert [stop for stop in rescues.events if stop.rescued] == []
+        assert await rows() == [(S.EXECUTING, 1)] * 2
+
+    async def test_after_an_outage_nobody_is_taken_for_dead(
+        self,
+        start: StartOban,
+        proxy: Proxy,
+        postgres_dsn: str,
+        prefix: str,
+        rows: Rows,
+        short: None,
+        quick: None,
+        sessions: Sessions,
+        expect_errors: None,
+    ) -> None:
+        """All rows have expired: the node that is back first waits for the others."""
+        queues = {"default": 1}
+        async with Proxy(postgres_dsn) as slower:
+            leader = await start(proxy.dsn, prefix=prefix, queues=queues, **SLOWER)
+            other = Oban(slower.dsn, prefix=prefix, queues=queues, leadership=False, **SLOWER)
+            async with other:
+                await add(sessions, Held.new(), Held.new())
+                for _ in range(2):
+                    await Held.begun()
+                with (
+                    hear(leader, "service_restored") as back,
+                    hear(other, "service_restored") as also_back,
+                    hear(leader, "rescue_stop") as rescues,
+                ):
+                    await rescues.wait()
+                    for wire in (proxy, slower):
+                        await wire.refuse()
+                        wire.cut()
+
+                    async def all_expired() -> bool:
+                        async with sessions() as session:
+                            silent_for = await session.scalar(
+                                select(
+                                    func.timezone("UTC", func.now()) - func.max(Producer.updated_at)
+                                )
+                            )
+                        return silent_for is not None and silent_for.total_seconds() > 2.0
+
+                    await until(all_expired)
+                    await proxy.allow()
+                    await back.until(lambda events: "heartbeat" in {e.service for e in events})
+                    await until(lambda: leader.is_leader)
+                    assert await lifeline(leader).run_once() > 0
+                    await slower.allow()
+                    await also_back.until(lambda events: "heartbeat" in {e.service for e in events})
+                    seen = len(rescues.events)
+                    await rescues.wait(seen + 1)
+                assert [stop for stop in rescues.events if stop.rescued] == []
+                assert await rows() == [(S.EXECUTING, 1)] * 2
+                Held.release()
