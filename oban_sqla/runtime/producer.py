@@ -23,6 +23,8 @@ from .service import GRACE, UNWINDING, Emit, Service
 ACK_BATCH = 1000
 # A server that lost its client may still finish the claim it was sent: look again for so long.
 DOUBT = 60.0
+# How often to look without a reason: nobody rescues what a living producer does not know of.
+LOOK_INTERVAL = 600.0
 # Until the next attempt of a job whose outcome could not be stored.
 REFUSED = 60.0
 
@@ -70,6 +72,7 @@ class Producer(Service):
         self._singly = 0
         # When a claim whose answer was lost can't come to light any more.
         self._doubtful_until = -math.inf
+        self._looked_at = time.monotonic()
         # Whether there may be jobs in the database that are ours.
         self._claiming = False
         self._draining = False
@@ -120,7 +123,7 @@ class Producer(Service):
 
     async def run_once(self) -> float:
         """Acknowledge and claim; then wait for a job to end, or to be woken."""
-        if self._in_doubt():
+        if self._in_doubt() or self._has_not_looked():
             await self._give_back_lost()
         idle = self.paused or self._draining
         demand = 0 if idle else max(0, self.limit - len(self._running))
@@ -223,6 +226,9 @@ class Producer(Service):
     def _in_doubt(self) -> bool:
         return time.monotonic() < self._doubtful_until
 
+    def _has_not_looked(self) -> bool:
+        return self._claiming and time.monotonic() - self._looked_at > LOOK_INTERVAL
+
     def _pause_of_doubt(self) -> float:
         return self._poll_interval() if self._in_doubt() else math.inf
 
@@ -235,8 +241,9 @@ class Producer(Service):
             give_back(prefix=self._database.prefix),
             {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
         )
+        self._looked_at = time.monotonic()
         # Only now, after an outage of whatever length, does the server answer again.
-        self._doubtful_until = min(self._doubtful_until, time.monotonic() + DOUBT)
+        self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
         if rows:
             ids = tuple(row.id for row in rows)
             self._emit("give_back_stop", GiveBackStop(self.queue, ids))

@@ -324,6 +324,28 @@ class TestLostAnswers:
             await acks.counted(1)
         assert await rows() == [(S.COMPLETED, 1)]
 
+    async def test_a_claim_that_comes_to_light_long_after(
+        self,
+        start: StartOban,
+        sessions: Sessions,
+        rows: Rows,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its producer lives, so that nobody else would rescue what it does not know of."""
+        oban = await start(queues={"default": 5}, poll_interval=0.02, notify="poll")
+        with hear(oban, "ack_stop") as acks, hear(oban, "give_back_stop") as returns:
+            await add(sessions, Held.new())
+            held = await Held.begun()
+            uuid = str(of(oban).uuid)
+            quick = Quick.new()
+            quick.state, quick.attempt, quick.attempted_by = S.EXECUTING, 1, ["n", uuid]
+            (lost,) = await add(sessions, quick)
+            monkeypatch.setattr(producer_module, "LOOK_INTERVAL", 0.0)
+            await acks.counted(1)
+        assert [event.ids for event in returns.events] == [(lost,)]
+        assert held != lost
+        assert await rows() == [(S.EXECUTING, 1), (S.COMPLETED, 1)]
+
     async def test_a_claim_that_the_server_makes_later(
         self,
         quick: None,
