@@ -3,6 +3,7 @@
 from .contrib import log as _log
 from .enqueue import unit_of_work as _unit_of_work
 from .errors import (
+    ConfigError,
     InstanceNotFoundError,
     JobTimeoutError,
     ObanError,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancel",
+    "ConfigError",
     "InstanceNotFoundError",
     "Job",
     "JobFunction",

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from .errors import ConfigError
 from .instances import DEFAULT_NAME
 
 # PostgreSQL refuses channel names of more than 63 bytes; ".oban_schedule" takes 14 of them.
@@ -125,41 +126,50 @@ class Config:
         retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
     ) -> "Config":
-        """The settings; a `ValueError` that lists all that is wrong with them."""
-        errors: list[str] = []
+        """The settings; a `ConfigError` that lists all that is wrong with them."""
+        errors: list[tuple[str, str]] = []
 
-        def demand(holds: bool, complaint: str) -> None:
+        def demand(key: str, holds: bool, complaint: str) -> None:
             if not holds:
-                errors.append(complaint)
+                errors.append((key, complaint))
 
         checked: list[Queue] = []
         demand(
+            "queues",
             queues is None or isinstance(queues, Mapping),
             f"queues must map names to limits, like {{'default': 10}}, not {queues!r}",
         )
         for queue, given in (queues if isinstance(queues, Mapping) else {}).items():
             options = given if isinstance(given, Mapping) else {"limit": given}
             if complaints := list(_wrong_with_queue(queue, options)):
-                errors.extend(complaints)
+                errors.extend(("queues", complaint) for complaint in complaints)
             else:
                 checked.append(Queue(queue, **options))
-        demand(_is_name(name), f"name must be a string that is not blank, not {name!r}")
-        demand(node is None or _is_name(node), f"node must be a string that is not blank: {node!r}")
+        demand("name", _is_name(name), f"name must be a string that is not blank, not {name!r}")
+        demand("node", node is None or _is_name(node), f"node must be a name, not {node!r}")
         demand(
+            "prefix",
             prefix is None or _is_name(prefix, LONGEST_PREFIX),
             f"prefix must be the name of a schema of at most {LONGEST_PREFIX} bytes: {prefix!r}",
         )
-        demand(notify in ("listen", "poll"), f"notify must be 'listen' or 'poll', not {notify!r}")
         demand(
+            "notify",
+            notify in ("listen", "poll"),
+            f"notify must be 'listen' or 'poll', not {notify!r}",
+        )
+        demand(
+            "listen_dsn",
             listen_dsn is None or _is_name(listen_dsn),
             # Not shown: it holds a password.
             "listen_dsn must be a connection string that is not blank",
         )
         demand(
+            "listen_dsn",
             listen_dsn is None or notify != "poll",
             "listen_dsn names the connection for LISTEN, which notify='poll' does without",
         )
         demand(
+            "shutdown_grace_period",
             _is_number(shutdown_grace_period) and shutdown_grace_period >= 0,
             f"shutdown_grace_period must be seconds, 0 or more, not {shutdown_grace_period!r}",
         )
@@ -169,28 +179,31 @@ class Config:
             "rescue_after": rescue_after,
         }.items():
             demand(
+                key,
                 _is_number(seconds) and seconds > 0,
                 f"{key} must be seconds, more than 0, not {seconds!r}",
             )
         demand(
+            "heartbeat_expiry",
             _is_number(heartbeat_expiry) and SHORTEST_EXPIRY <= heartbeat_expiry <= LONGEST_EXPIRY,
             f"heartbeat_expiry must be seconds from {SHORTEST_EXPIRY:g} to {LONGEST_EXPIRY:g},"
             f" not {heartbeat_expiry!r}",
         )
+        is_bool = isinstance(leadership, bool)
+        demand("leadership", is_bool, f"leadership must be True or False, not {leadership!r}")
         demand(
-            isinstance(leadership, bool), f"leadership must be True or False, not {leadership!r}"
-        )
-        demand(
+            "timezone",
             _is_time_zone(timezone),
             f"timezone must be a name like 'Europe/Berlin', not {timezone!r}",
         )
-        kept = Retention.parse(retention, errors.append)
+        kept = Retention.parse(retention, lambda complaint: errors.append(("retention", complaint)))
         demand(
+            "stage_batch",
             _is_count(stage_batch),
             f"stage_batch must be an integer from 1 to {LARGEST_COUNT}, not {stage_batch!r}",
         )
         if errors:
-            raise ValueError("; ".join(errors))
+            raise ConfigError(errors)
         return cls(
             name=name,
             # Containers share host names, so the process tells nodes of one host apart.

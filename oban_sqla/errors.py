@@ -1,4 +1,6 @@
-"""The errors of state. Bad input is a plain `ValueError` or `TypeError`."""
+"""The errors of state, and that of settings. Bad input is a plain `ValueError` or `TypeError`."""
+
+from collections.abc import Iterable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,3 +39,13 @@ class JobTimeoutError(ObanError):
     """An attempt ran longer than its worker's `timeout`."""
 
     __module__ = "oban_sqla"
+
+
+class ConfigError(ValueError):
+    """All that is wrong with the settings: `complaints` are pairs of a setting and a sentence."""
+
+    __module__ = "oban_sqla"
+
+    def __init__(self, complaints: Iterable[tuple[str, str]]) -> None:
+        self.complaints = tuple(complaints)
+        super().__init__("; ".join(complaint for _, complaint in self.complaints))
