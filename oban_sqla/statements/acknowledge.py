@@ -15,12 +15,14 @@ from sqlalchemy import (
     Float,
     SmallInteger,
     Text,
+    and_,
     bindparam,
     case,
     cast,
     column,
     func,
     literal,
+    or_,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -28,7 +30,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.types import job_state
-from .states import state_in
+from .mark import marked, with_meta
+from .states import constant, state_in
+
+OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
+"""The outcomes of a job that was cancelled meanwhile which leave it `cancelled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +74,29 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
     ack = acks.c
     time = database_now(now)
     due = time + func.make_interval(0, 0, 0, 0, 0, 0, ack.delay)
+    ended = and_(ack.state.in_([_name(state) for state in OVERRULED]), marked())
 
     def reached(state: JobState, otherwise: Any) -> ColumnElement[Any]:
-        return case((ack.state == literal(state.value, Text), time), else_=otherwise)
+        return case((ack.state == _name(state), time), else_=otherwise)
 
     return (
         update(Job)
         .where(Job.id == ack.id, state_in(JobState.EXECUTING))
         .where(Job.attempt == ack.attempt, Job.attempted_at == ack.attempted_at)
         .values(
-            state=cast(ack.state, job_state),
-            attempt=case((ack.spent, Job.attempt), else_=Job.attempt - 1),
-            scheduled_at=case((ack.delay.is_(None), Job.scheduled_at), else_=due),
+            state=case((ended, constant(JobState.CANCELLED)), else_=cast(ack.state, job_state)),
+            attempt=case((or_(ack.spent, ended), Job.attempt), else_=Job.attempt - 1),
+            scheduled_at=case((or_(ack.delay.is_(None), ended), Job.scheduled_at), else_=due),
             completed_at=reached(JobState.COMPLETED, Job.completed_at),
-            discarded_at=reached(JobState.DISCARDED, Job.discarded_at),
-            cancelled_at=reached(JobState.CANCELLED, Job.cancelled_at),
+            discarded_at=case(
+                (ended, Job.discarded_at), else_=reached(JobState.DISCARDED, Job.discarded_at)
+            ),
+            cancelled_at=case((ended, time), else_=reached(JobState.CANCELLED, Job.cancelled_at)),
             errors=case(
                 (ack.error.is_(None), Job.errors),
                 else_=Job.errors.op("||")(error_entry(ack.attempt, time, ack.error)),
             ),
-            meta=case((ack.meta.is_(None), Job.meta), else_=Job.meta.op("||")(ack.meta)),
+            meta=case((ack.meta.is_(None), Job.meta), else_=with_meta(ack.meta)),
         )
         .returning(Job.id)
         .cte("acknowledged")
@@ -95,7 +104,10 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
 
 
 def outcomes(acks: Sequence[Ack]) -> dict[str, str]:
-    """The parameter of `acknowledged`."""
+    """The parameter of `acknowledged`.
+
+    In the order of the ids, in which those who manage many jobs lock them, too.
+    """
     return {
         "acks": json.dumps(
             [
@@ -109,10 +121,14 @@ def outcomes(acks: Sequence[Ack]) -> dict[str, str]:
                     "error": ack.error,
                     "meta": ack.meta,
                 }
-                for ack in acks
+                for ack in sorted(acks, key=lambda ack: ack.id)
             ]
         )
     }
+
+
+def _name(state: JobState) -> ColumnElement[str]:
+    return literal(state.value, Text)
 
 
 def error_entry(

@@ -42,7 +42,7 @@ def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
     table's own check would fail the claim, and skipping it would leave it ahead of all others.
     """
     acks = acknowledged(now=now)
-    jobs = _claimed(database_now(now))
+    jobs = _claimed(database_now(now), acks)
     applied = select(func.array_agg(acks.c.id, type_=ARRAY(BigInteger))).scalar_subquery()
     one = select(applied.label("acknowledged")).subquery("one")
     return (
@@ -52,10 +52,13 @@ def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
     )
 
 
-def _claimed(time: ColumnElement[Any]) -> CTE:
+def _claimed(time: ColumnElement[Any], acks: CTE) -> CTE:
+    # The outcomes first: whoever waits to write one must not hold a claim that others wait for.
+    written = select(func.count()).select_from(acks).scalar_subquery() >= 0
     first = (
         select(Job.id)
         .where(state_in(JobState.AVAILABLE), Job.queue == bindparam("queue_name", type_=Text))
+        .where(written)
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)

@@ -14,10 +14,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from oban_sqla import Job, JobState, statements
 from oban_sqla.models import Producer
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
+from oban_sqla.statements import update as update_module
 from oban_sqla.statements.acknowledge import Ack, outcomes
+from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import acknowledge_and_claim
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import rescue
+from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 
 Sessions = sessionmaker[Session]
@@ -72,9 +75,36 @@ def rescue_from_the_dead(session: Session) -> None:
     session.execute(rescue(now=now), parameters)
 
 
-def rescue_what_was_cancelled(session: Session) -> None:
-    session.execute(update(Job).values(meta={"cancel_attempted_at": "2026-11-01T12:00:00"}))
-    rescue_from_the_dead(session)
+def once_cancelled(move: Callable[[Session], None]) -> Callable[[Session], None]:
+    """The same, for jobs that were cancelled while they ran."""
+
+    def move_the_marked(session: Session) -> None:
+        session.execute(update(Job).values(meta={"cancel_attempted_at": "2026-11-01T12:00:00"}))
+        move(session)
+
+    return move_the_marked
+
+
+def every_id(session: Session) -> list[int]:
+    return list(session.scalars(select(Job.id)))
+
+
+def cancel_all(session: Session) -> None:
+    session.execute(cancel(), {"ids": every_id(session)})
+
+
+def retry_all(session: Session) -> None:
+    session.execute(retry(), {"ids": every_id(session)})
+
+
+def put_off(seconds: int) -> Callable[[Session], None]:
+    def put_off(session: Session) -> None:
+        at = NOW + timedelta(seconds=seconds)
+        statement = update_module.update(frozenset({"scheduled_at"}), now=NOW)
+        changes = [(every_id(session), {"scheduled_at": at})]
+        session.execute(statement, update_module.parameters(changes))
+
+    return put_off
 
 
 def stage_what_is_due(session: Session) -> None:
@@ -90,15 +120,45 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
         acknowledge(JobState.DISCARDED): {("executing", "discarded")},
         acknowledge(JobState.RETRYABLE): {("executing", "retryable")},
         acknowledge(JobState.SCHEDULED): {("executing", "scheduled")},
+        once_cancelled(acknowledge(JobState.RETRYABLE)): {("executing", "cancelled")},
     },
-    "give_back": {give_all_back: {("executing", "available")}},
+    "cancel": {
+        cancel_all: {
+            (state, "cancelled") for state in ("available", "scheduled", "suspended", "retryable")
+        }
+    },
+    "give_back": {
+        give_all_back: {("executing", "available")},
+        once_cancelled(give_all_back): {("executing", "cancelled")},
+    },
     "rescue": {
         rescue_from_the_dead: {("executing", "available"), ("executing", "discarded")},
-        rescue_what_was_cancelled: {("executing", "cancelled")},
+        once_cancelled(rescue_from_the_dead): {("executing", "cancelled")},
+    },
+    "retry": {
+        retry_all: {
+            (state, "available")
+            for state in JobState
+            if state not in (JobState.AVAILABLE, JobState.EXECUTING)
+        }
     },
     "stage": {stage_what_is_due: {("scheduled", "available"), ("retryable", "available")}},
+    "update": {
+        put_off(1): {("available", "scheduled")},
+        put_off(0): {("scheduled", "available")},
+    },
 }
-STILL = {"announce", "elect", "heartbeat", "insert", "inspect", "states"}
+STILL = {
+    "announce",
+    "choose",
+    "delete",
+    "elect",
+    "heartbeat",
+    "insert",
+    "inspect",
+    "mark",
+    "states",
+}
 """Modules that move no job."""
 
 moves = [

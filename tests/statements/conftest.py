@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, select
+from sqlalchemy import Executable, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job
@@ -12,6 +13,7 @@ from oban_sqla import Job
 Add = Callable[..., Awaitable[list[int]]]
 Find = Callable[[int], Awaitable[Job]]
 Run = Callable[..., Awaitable[list[Any]]]
+WithMeta = Callable[[int, Any], Awaitable[None]]
 
 
 @pytest.fixture
@@ -53,3 +55,14 @@ def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
             return (await session.scalars(select(Job).where(Job.id == id))).one()
 
     return find
+
+
+@pytest.fixture
+def with_meta(run: Run) -> WithMeta:
+    """Give a job a meta that only others would write: any JSON."""
+
+    async def with_meta(id: int, meta: Any) -> None:
+        value = literal(meta, JSONB(none_as_null=False))
+        await run(update(Job).where(Job.id == id).values(meta=value))
+
+    return with_meta

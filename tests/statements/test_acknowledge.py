@@ -9,7 +9,7 @@ from sqlalchemy import select
 from oban_sqla import Job, JobState
 from oban_sqla.statements.acknowledge import Ack, acknowledged, outcomes
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Add, Find, Run, WithMeta
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BEGUN = NOW - timedelta(seconds=3)
@@ -142,3 +142,59 @@ async def test_what_workers_say_is_bound_never_formatted(add: Add, run: Run, fin
     job = await find(id)
     assert job.errors[0]["error"] == nasty
     assert job.meta == {nasty: nasty}
+
+
+MARK = {"cancel_attempted_at": "2026-11-23T11:59:59"}
+
+
+class TestCancelledMeanwhile:
+    @pytest.mark.parametrize(
+        "ack",
+        [
+            {"state": S.RETRYABLE, "delay": 60, "error": "boom"},
+            {"state": S.DISCARDED, "error": "boom"},
+            {"state": S.SCHEDULED, "delay": 60, "spent": False, "meta": {"snoozed": 1}},
+        ],
+        ids=lambda ack: str(ack["state"]),
+    )
+    async def test_it_does_not_run_again(
+        self, add: Add, run: Run, find: Find, ack: dict[str, Any]
+    ) -> None:
+        (id,) = await add(executing(meta={"mine": 1, **MARK}))
+        before = await find(id)
+        assert await acknowledge(run, Ack(id, 2, BEGUN, **ack)) == [id]
+        job = await find(id)
+        assert (job.state, job.attempt, job.cancelled_at) == (S.CANCELLED, 2, NOW)
+        assert (job.discarded_at, job.scheduled_at) == (None, before.scheduled_at)
+        assert [entry["error"] for entry in job.errors] == ["boom"] * ("error" in ack)
+
+    @pytest.mark.parametrize("state", [S.COMPLETED, S.CANCELLED])
+    async def test_it_may_end(self, add: Add, run: Run, find: Find, state: JobState) -> None:
+        (id,) = await add(executing(meta=MARK))
+        await acknowledge(run, Ack(id, 2, BEGUN, state))
+        job = await find(id)
+        assert (job.state, job.meta) == (state, MARK)
+        assert getattr(job, f"{state}_at") == NOW
+
+    async def test_the_mark_of_one_is_not_that_of_another(
+        self, add: Add, run: Run, find: Find
+    ) -> None:
+        ids = await add(executing(meta=MARK), executing())
+        await acknowledge(run, *(Ack(id, 2, BEGUN, S.RETRYABLE, delay=1) for id in ids))
+        assert [(await find(id)).state for id in ids] == [S.CANCELLED, S.RETRYABLE]
+
+
+@pytest.mark.parametrize(
+    "meta", [[1], ["cancel_attempted_at"], "cancel_attempted_at", 7, None], ids=str
+)
+async def test_a_meta_that_is_no_object_disturbs_no_outcome(
+    add: Add, run: Run, find: Find, with_meta: WithMeta, meta: Any
+) -> None:
+    recorded, failed = await add(executing(), executing())
+    for id in (recorded, failed):
+        await with_meta(id, meta)
+    kept = Ack(recorded, 2, BEGUN, S.COMPLETED, meta={"return": 1})
+    await acknowledge(run, kept, Ack(failed, 2, BEGUN, S.RETRYABLE, delay=1))
+    assert (await find(recorded)).meta == {"meta": meta, "return": 1}
+    job = await find(failed)
+    assert (job.state, job.meta) == (S.RETRYABLE, meta)

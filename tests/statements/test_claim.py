@@ -1,5 +1,6 @@
 """Claim: which jobs, in which order, and what it writes."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from oban_sqla import Job, JobState
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.claim import NONE_LEFT, acknowledge_and_claim
+from tests.blocking import pid_of, until_blocked
 from tests.factories import JobFactory
 from tests.statements.conftest import Add, Find, Run
 
@@ -117,6 +119,26 @@ async def test_one_statement_acknowledges_and_claims(add: Add, run: Run, find: F
     assert (await find(executing)).completed_at == NOW
     (row,) = await run(acknowledge_and_claim(now=NOW), **params(10, "default", ack))
     assert (row.acknowledged, row.id) == (None, None)
+
+
+async def test_outcomes_come_first_so_that_nothing_is_claimed_while_one_waits(
+    add: Add, engine: AsyncEngine
+) -> None:
+    """Whoever has locked the one, and wants the other next, would wait in a circle."""
+    executing, available = await add(JobFactory(executing=True, attempted_at=PAST), JobFactory())
+    ack = Ack(executing, 1, PAST, JobState.COMPLETED)
+    async with engine.connect() as other, engine.connect() as claiming:
+        lock = select(Job.id).where(Job.id.in_([executing, available])).with_for_update()
+        await other.execute(lock.where(Job.id == executing))
+        pid = await pid_of(claiming)
+        statement = claiming.execute(acknowledge_and_claim(now=NOW), params(10, "default", ack))
+        running = asyncio.create_task(statement)
+        await until_blocked(engine, pid)
+        free = await other.scalars(lock.where(Job.id == available).with_for_update(nowait=True))
+        assert free.all() == [available]
+        await other.rollback()
+        (row,) = await running
+        assert (row.acknowledged, row.id) == ([executing], available)
 
 
 async def test_a_job_can_be_claimed_and_acknowledged_by_core_alone(

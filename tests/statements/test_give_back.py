@@ -1,13 +1,17 @@
 """Give back: what a producer will not finish."""
 
+from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.give_back import give_back
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Add, Find, Run, WithMeta
 
 MINE = "0b3c5d8e-1111-4000-8000-000000000000"
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 S = JobState
 
 
@@ -17,7 +21,10 @@ def claimed(producer: str = MINE, **fields: Any) -> Job:
 
 async def give(run: Run, prefix: str, *running: int) -> list[int]:
     rows = await run(
-        give_back(prefix=prefix), queue_name="default", producer=MINE, running=list(running)
+        give_back(prefix=prefix, now=NOW),
+        queue_name="default",
+        producer=MINE,
+        running=list(running),
     )
     return sorted(row.id for row in rows)
 
@@ -53,3 +60,22 @@ async def test_an_attempt_is_never_below_none(add: Add, run: Run, find: Find, pr
     (id,) = await add(claimed(attempt=0))
     assert await give(run, prefix) == [id]
     assert (await find(id)).attempt == 0
+
+
+async def test_what_was_cancelled_meanwhile_stays_so(
+    add: Add, run: Run, find: Find, prefix: str
+) -> None:
+    (id,) = await add(claimed(attempt=3, meta={"cancel_attempted_at": "2026-11-23T11:00:00"}))
+    assert await give(run, prefix) == [id]
+    job = await find(id)
+    assert (job.state, job.attempt, job.cancelled_at) == (S.CANCELLED, 3, NOW)
+
+
+@pytest.mark.parametrize("meta", [["cancel_attempted_at"], "cancel_attempted_at", None], ids=str)
+async def test_a_meta_that_is_no_object_is_no_mark(
+    add: Add, run: Run, find: Find, prefix: str, with_meta: WithMeta, meta: Any
+) -> None:
+    (id,) = await add(claimed())
+    await with_meta(id, meta)
+    assert await give(run, prefix) == [id]
+    assert (await find(id)).state is S.AVAILABLE

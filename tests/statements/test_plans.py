@@ -7,13 +7,18 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Executable
+from sqlalchemy import Executable, select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
+from oban_sqla.statements.acknowledge import acknowledged
+from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.delete import delete
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import bury, rescue
+from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
+from oban_sqla.statements.update import FIELDS, update
 
 FILL = """
 INSERT INTO {} (worker, queue, state, priority, scheduled_at, attempt, attempted_by)
@@ -52,6 +57,7 @@ async def plan(connection: psycopg.AsyncConnection, prefix: str, statement: Any)
     return "\n".join(line for (line,) in await cursor.fetchall())
 
 
+KEY = "oban_jobs_pkey"
 INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
 
 
@@ -63,8 +69,12 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (give_back(), INDEX),
         (rescue(), INDEX),
         (bury(), INDEX),
+        (cancel(), KEY),
+        (retry(), KEY),
+        (delete(), KEY),
+        (update(frozenset(FIELDS)), KEY),
     ],
-    ids=["claim", "stage", "give_back", "rescue", "bury"],
+    ids=["claim", "stage", "give_back", "rescue", "bury", "cancel", "retry", "delete", "update"],
 )
 async def test_no_scan_of_the_table(
     full: psycopg.AsyncConnection, prefix: str, statement: Executable, index: str
@@ -72,3 +82,14 @@ async def test_no_scan_of_the_table(
     found = await plan(full, prefix, statement)
     assert "Seq Scan on oban_jobs" not in found, found
     assert index in found, found
+
+
+async def test_outcomes_are_written_in_the_order_they_are_given(
+    full: psycopg.AsyncConnection, prefix: str
+) -> None:
+    """That of the ids: who locks many jobs does so in it, and nobody waits in a circle."""
+    written = select(acknowledged().c.id)
+    lines = (await plan(full, prefix, written)).splitlines()
+    (update,) = (n for n, line in enumerate(lines) if "Update on oban_jobs" in line)
+    below = [line.strip(" ->") for line in lines[update + 1 : update + 3]]
+    assert below == ["Nested Loop", "Function Scan on jsonb_to_recordset ack"], lines

@@ -1,0 +1,44 @@
+"""Choose: lock jobs in the order of their ids, so that no two who manage jobs wait in a circle."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Select, any_, bindparam, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from ..models import Job, JobState
+from .states import state_in
+
+_IDS = ARRAY(BigInteger)
+
+
+def lock(chosen: Select[Any], *states: JobState) -> Select[Any]:
+    """Lock the jobs that a SELECT finds, if they are in one of the states; returns the ids.
+
+    Until it has the lock, a job may have become one that the SELECT does not find: look `again`.
+    """
+    found = select(chosen.subquery().c.id).scalar_subquery()
+    return _in_order(Job.id == any_(func.array(found, type_=_IDS)), states)
+
+
+def again(chosen: Select[Any], ids: Sequence[int]) -> Select[Any]:
+    """The same SELECT, among these ids alone."""
+    (described,) = chosen.column_descriptions
+    return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS)))
+
+
+def load(ids: Sequence[int]) -> Select[Any]:
+    """Lock jobs of any state; returns them."""
+    chosen = select(Job).where(Job.id == any_(literal(list(ids), _IDS)))
+    return chosen.order_by(Job.id).with_for_update()
+
+
+def locked(*states: JobState) -> ColumnElement[bool]:
+    """Whether a job is one of `ids`, and in one of the states at last, when it is locked."""
+    first = _in_order(Job.id == any_(bindparam("ids", type_=_IDS)), states)
+    # Not a join: for a prepared statement the planner would expect a tenth of the table.
+    return Job.id == any_(func.array(first.scalar_subquery(), type_=_IDS))
+
+
+def _in_order(chosen: ColumnElement[bool], states: Sequence[JobState]) -> Select[Any]:
+    return select(Job.id).where(chosen, state_in(*states)).order_by(Job.id).with_for_update()

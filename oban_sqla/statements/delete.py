@@ -1,0 +1,14 @@
+"""Delete jobs, but none that runs."""
+
+from sqlalchemy import Executable
+from sqlalchemy import delete as delete_from
+
+from ..models import Job, JobState
+from .choose import locked
+
+DELETABLE = tuple(state for state in JobState if state is not JobState.EXECUTING)
+
+
+def delete() -> Executable:
+    """Delete those of `ids` that do not run; returns the id of each."""
+    return delete_from(Job).where(locked(*DELETABLE)).returning(Job.id)

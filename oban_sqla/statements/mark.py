@@ -1,0 +1,42 @@
+"""The mark of a job that is to end: `cancel_attempted_at` in its meta, as Oban writes it.
+
+A job that is cancelled while it runs stays `executing`; the mark says that it must not run again.
+Its meta may be any JSON, if others wrote it, and none of that may fail a statement.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, case, func, literal
+from sqlalchemy.dialects.postgresql import array
+
+from ..models import Job
+
+MARK = "cancel_attempted_at"
+
+
+def marked() -> ColumnElement[bool]:
+    """Whether a job carries the mark."""
+    found: ColumnElement[bool] = Job.meta[MARK].astext.is_not(None)
+    return found
+
+
+def with_mark(time: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The meta of a job with the mark."""
+    return with_meta(func.jsonb_build_object(literal(MARK, Text), time))
+
+
+def without_mark() -> ColumnElement[Any]:
+    """The meta of a job that starts afresh: Oban empties its states of uniqueness then, too."""
+    rest = Job.meta.op("-")(literal(MARK, Text))
+    none = func.jsonb_set(rest, array([literal("uniq_bmp", Text)]), func.jsonb_build_array(), False)
+    return case((_is_object(), none), else_=Job.meta)
+
+
+def with_meta(more: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The meta of a job with `more`; what is no object is kept in one, as `meta`."""
+    kept = func.jsonb_build_object(literal("meta", Text), Job.meta)
+    return case((_is_object(), Job.meta), else_=kept).op("||")(more)
+
+
+def _is_object() -> ColumnElement[bool]:
+    return func.jsonb_typeof(Job.meta) == literal("object", Text)

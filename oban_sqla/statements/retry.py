@@ -1,0 +1,38 @@
+"""Retry: back to `available`, now, with an attempt left, whatever became of the job before."""
+
+from datetime import datetime
+from functools import lru_cache
+
+from sqlalchemy import Executable, func, null, update
+
+from ..clock import database_now
+from ..models import Job, JobState, validation
+from .choose import locked
+from .mark import without_mark
+from .states import constant
+
+RETRYABLE = tuple(
+    state for state in JobState if state not in (JobState.AVAILABLE, JobState.EXECUTING)
+)
+MOST = validation.ATTEMPTS[-1]
+
+
+@lru_cache(maxsize=8)
+def retry(*, now: datetime | None = None) -> Executable:
+    """Retry those of `ids` that neither run nor are about to; returns the id and queue of each."""
+    return (
+        update(Job)
+        .where(locked(*RETRYABLE))
+        .values(
+            state=constant(JobState.AVAILABLE),
+            scheduled_at=database_now(now),
+            # A smallint holds no more: the last attempt is counted twice then.
+            attempt=func.least(Job.attempt, MOST - 1),
+            max_attempts=func.greatest(Job.max_attempts, func.least(Job.attempt, MOST - 1) + 1),
+            completed_at=null(),
+            cancelled_at=null(),
+            discarded_at=null(),
+            meta=without_mark(),
+        )
+        .returning(Job.id, Job.queue)
+    )

@@ -1,0 +1,97 @@
+"""Update what a job says of itself; a job that waits moves with its time."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Executable,
+    SmallInteger,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+)
+from sqlalchemy import update as update_rows
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from ..clock import database_now
+from ..models import Job, JobState
+from .mark import MARK, marked
+from .states import constant, state_in
+
+FIELDS: Mapping[str, Any] = {
+    "args": JSONB,
+    "max_attempts": SmallInteger,
+    "meta": JSONB,
+    "priority": SmallInteger,
+    "queue": Text,
+    "scheduled_at": DateTime,
+    "tags": ARRAY(Text),
+    "worker": Text,
+}
+"""What may be changed."""
+
+
+@lru_cache(maxsize=64)
+def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable:
+    """Make the `changes` of these fields; returns what a producer has to know of each job.
+
+    A new `scheduled_at` makes an available job scheduled, or a scheduled one available, as Oban
+    has it. A new `meta` keeps the mark of a job that was cancelled while it runs.
+    """
+    changes = (
+        func.jsonb_to_recordset(cast(bindparam("changes", type_=Text), JSONB))
+        .table_valued(
+            column("ids", ARRAY(BigInteger)),
+            *(column(name, FIELDS[name]) for name in sorted(fields)),
+        )
+        .render_derived(name="change", with_types=True)
+    )
+    change = changes.c
+    values: dict[str, Any] = {name: change[name] for name in sorted(fields)}
+    if "scheduled_at" in fields:
+        later = change.scheduled_at > database_now(now)
+        values["state"] = case(
+            (and_(state_in(JobState.AVAILABLE), later), constant(JobState.SCHEDULED)),
+            (and_(state_in(JobState.SCHEDULED), ~later), constant(JobState.AVAILABLE)),
+            else_=Job.state,
+        )
+    if "meta" in fields:
+        mark = func.jsonb_build_object(literal(MARK, Text), Job.meta[MARK])
+        values["meta"] = case(
+            (and_(state_in(JobState.EXECUTING), marked()), change.meta.op("||")(mark)),
+            else_=change.meta,
+        )
+    return (
+        update_rows(Job)
+        .where(Job.id == any_(change.ids))
+        .values(values)
+        .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
+    )
+
+
+def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> dict[str, str]:
+    """The parameter of `update`: ids, and the values of the fields that they are to have."""
+    return {
+        "changes": json.dumps(
+            [
+                {"ids": list(ids), **{name: _plain(value) for name, value in values.items()}}
+                for ids, values in changes
+            ],
+            allow_nan=False,
+        )
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value

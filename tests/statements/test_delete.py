@@ -1,0 +1,18 @@
+"""Delete: every state but `executing`."""
+
+import pytest
+from sqlalchemy import select
+
+from oban_sqla import Job, JobState
+from oban_sqla.statements.delete import delete
+from tests.factories import JobFactory
+from tests.statements.conftest import Add, Run
+
+
+@pytest.mark.parametrize("state", JobState)
+async def test_what_runs_stays_and_all_else_goes(add: Add, run: Run, state: JobState) -> None:
+    id, other = await add(JobFactory(state=state), JobFactory())
+    runs = state is JobState.EXECUTING
+    assert [row.id for row in await run(delete(), ids=[id, 123456789])] == [id][runs:]
+    left = {row.id for row in await run(select(Job.id))}
+    assert left == ({id, other} if runs else {other})
