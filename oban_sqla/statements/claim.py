@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from ..clock import database_now
 from ..models import Job, JobState
 from .acknowledge import acknowledged, error_entry
+from .mark import MARK, marked
 from .states import constant, state_in
 
 CLAIMER = "oban_sqla"
@@ -86,6 +87,9 @@ def _claimed(time: ColumnElement[Any], acks: CTE) -> CTE:
                 else_=Job.attempted_by,
             ),
             discarded_at=case((left, Job.discarded_at), else_=time),
+            # oban-py marks what it cancels, and leaves the mark when it retries: it is not about
+            # the attempt that begins now.
+            meta=case((marked(), Job.meta.op("-")(literal(MARK, Text))), else_=Job.meta),
             errors=case(
                 (left, Job.errors),
                 else_=Job.errors.op("||")(error_entry(Job.attempt, time, literal(NONE_LEFT, Text))),

@@ -99,6 +99,18 @@ async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
     assert job.errors == [{"attempt": 20, "at": "2026-11-23T12:00:00.000000Z", "error": NONE_LEFT}]
 
 
+async def test_what_was_cancelled_and_retried_is_not_cancelled_any_more(
+    add: Add, run: Run, find: Find
+) -> None:
+    """oban-py leaves the mark when it retries a job."""
+    mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}
+    retried, other = await add(JobFactory(meta={"kept": 1} | mark), JobFactory(meta={"kept": 2}))
+    rows = await run(acknowledge_and_claim(now=NOW), **params())
+    assert [row.meta for row in rows] == [{"kept": 1}, {"kept": 2}]
+    assert (await find(retried)).meta == {"kept": 1}
+    assert (await find(other)).meta == {"kept": 2}
+
+
 async def test_jobs_that_another_claim_has_locked_are_left_to_it(
     add: Add, run: Run, engine: AsyncEngine
 ) -> None:
