@@ -47,5 +47,5 @@ class ConfigError(ValueError):
     __module__ = "oban_sqla"
 
     def __init__(self, complaints: Iterable[tuple[str, str]]) -> None:
-        self.complaints = tuple(complaints)
+        self.complaints = tuple(dict.fromkeys(complaints))
         super().__init__("; ".join(complaint for _, complaint in self.complaints))

@@ -1,16 +1,18 @@
 """`Oban`: an instance, which enqueues jobs, and runs them if it has queues."""
 
 import asyncio
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import psycopg
 
-from . import instances, wakeups
+from . import instances, settings, wakeups
 from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.enqueue import Conn, enqueue, gather
+from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
 from .models import Job, JobState
 from .runtime.database import Database, EngineLike
@@ -101,6 +103,32 @@ class Oban(Observable):
         self._supervisor: Supervisor | None = None
         self._turn = asyncio.Lock()
         instances.register(self)
+
+    @classmethod
+    def from_config(
+        cls,
+        engine: EngineLike | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        **given: Any,
+    ) -> Self:
+        """Build an instance with the settings of a file and of the environment.
+
+        engine: as for `Oban`; if not given, the database that the setting `dsn` names.
+        path: the file; if not given, `oban.toml`, or `pyproject.toml` with a table `[tool.oban]`,
+            in the working directory.
+        given: settings that count more than the file, which counts more than variables such as
+            `OBAN_QUEUES="default:10,mailers:20"`. Each comes whole from the first that has it.
+
+        `ConfigError` that lists all that is wrong, with file or variable; `ModuleNotFoundError`
+        without the extra `config`.
+        """
+        loaded = settings.load(path, **given)
+        if engine is None and loaded.dsn is None:
+            raise ConfigError(
+                [("dsn", "name the database: pass an engine or dsn=, or set dsn or OBAN_DSN")]
+            )
+        return cls(engine or loaded.dsn or "", **loaded.arguments)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,285 @@
+"""Settings from code, a file and the environment: where each comes from, and all that is wrong."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from .config import Config, database_url
+from .errors import ConfigError
+from .sources import convert, read_environment, read_toml
+
+FILE = "oban.toml"
+PROJECT = "pyproject.toml"
+TABLE = "[tool.oban]"
+PREFIX = "OBAN_"
+CODE = "given in code"
+DEFAULT = "default"
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+
+HIDDEN = "(hidden)"
+# They hold passwords.
+SECRET = ("dsn", "listen_dsn")
+
+ARGUMENTS: Mapping[str, Any] = {
+    name: default.default for name, default in signature(Config.check).parameters.items()
+}
+"""The settings that are arguments of `Oban`, with their defaults."""
+DEFAULTS: Mapping[str, Any] = {
+    "dsn": None,
+    **ARGUMENTS,
+    "imports": [],
+    "log_level": "info",
+    "log_format": "text",
+}
+"""All settings, with their defaults."""
+_HINTS = {**get_type_hints(Config.check), "dsn": str | None, "imports": list[str] | None}
+KINDS: Mapping[str, Any] = {name: _HINTS.get(name, str) for name in DEFAULTS}
+"""What the text of a variable is read as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting, and where it comes from: a file, a variable, code, or the default."""
+
+    name: str
+    value: Any
+    source: str
+
+    @property
+    def shown(self) -> Any:
+        """The value, but for one that may hold a password."""
+        return HIDDEN if self.name in SECRET and self.value is not None else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was found, and checked."""
+
+    config: Config
+    found: Mapping[str, Setting]
+    """Every setting by its name, those that have their defaults, too."""
+    notes: tuple[str, ...]
+    """What is not wrong, but may not be meant."""
+
+    @property
+    def dsn(self) -> str | None:
+        """The database, if it is named."""
+        dsn: str | None = self.found["dsn"].value
+        return dsn
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules with workers."""
+        return tuple(self.found["imports"].value)
+
+    @property
+    def log_level(self) -> str:
+        """One of `LEVELS`."""
+        return str(self.found["log_level"].value)
+
+    @property
+    def log_format(self) -> str:
+        """One of `FORMATS`."""
+        return str(self.found["log_format"].value)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `Oban` is to be given, besides the database."""
+        return {
+            name: setting.value
+            for name, setting in self.found.items()
+            if name in ARGUMENTS and setting.source != DEFAULT
+        }
+
+
+def load(
+    path: str | os.PathLike[str] | None = None, *, origin: str = CODE, **given: Any
+) -> Settings:
+    """The settings: those given, then those of a file, then those of `OBAN_*` variables.
+
+    The file is `oban.toml`, or `[tool.oban]` in `pyproject.toml`, in the working directory, or the
+    one at `path`. A setting comes whole from the first source that has it. Besides the arguments of
+    `Oban` there are `dsn`, `imports` (modules with workers), `log_level` and `log_format`. In TOML,
+    `inf` is what `None` is in `retention`: for ever. A variable that is empty is not there.
+
+    path: a TOML file, or a `pyproject.toml`.
+    origin: how the settings `given` are called where a source is named.
+
+    `ConfigError` that lists all that is wrong, in whichever source; `ModuleNotFoundError` without
+    the extra `config`.
+    """
+    reading = _Reading()
+    reading.take(given, origin)
+    reading.take_file(path)
+    reading.take_environment()
+    return reading.settings()
+
+
+def parse_queues(text: str) -> dict[str, Any]:
+    """Queues and their limits in one line, `default:10,mailers:20`, or in JSON.
+
+    `ValueError` for another form.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            queues: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not JSON: {error}") from None
+        return queues
+    limits: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, limit = (piece.strip() for piece in part.rpartition(":"))
+        if not name or not limit.isdecimal() or int(limit) == 0:
+            raise ValueError(f"{part!r} is not a queue with its limit, like default:10")
+        if name in limits:
+            raise ValueError(f"queue {name!r} is there twice")
+        limits[name] = int(limit)
+    return limits
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was read so far: the first source of a setting wins."""
+
+    found: dict[str, Setting] = field(default_factory=dict)
+    complaints: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, values: Mapping[str, Any], source: str) -> None:
+        for name, value in values.items():
+            if name in DEFAULTS:
+                self.found.setdefault(name, Setting(name, _plain(name, value), source))
+            else:
+                # Its value is not shown: it may be a misspelt `dsn`.
+                complaint = f"there is no setting {name!r}{_suggestion(name)}"
+                self.complaints.append((name, f"{source}: {complaint}"))
+
+    def take_file(self, path: str | os.PathLike[str] | None) -> None:
+        if path is not None:
+            self._take_toml(Path(path))
+            return
+        own, project = Path.cwd() / FILE, Path.cwd() / PROJECT
+        if not own.is_file():
+            if project.is_file():
+                self._take_toml(project)
+            return
+        self._take_toml(own)
+        if project.is_file() and _Reading()._read(project):
+            self.notes.append(f"{own} counts, {TABLE} in {project} does not")
+
+    def take_environment(self) -> None:
+        for name, value in read_environment(PREFIX, KINDS).items():
+            if name in self.found:
+                continue
+            variable = f"{PREFIX}{name.upper()}"
+            try:
+                self.take({name: _parsed(name, value)}, variable)
+            except ValueError as error:
+                self.complaints.append((name, f"{variable}: {error}"))
+        for variable in os.environ:
+            name = variable.removeprefix(PREFIX).lower()
+            # Not wrong: others use variables of that prefix, such as Oban for Python.
+            if variable.startswith(PREFIX) and name not in DEFAULTS and (close := _close(name)):
+                self.notes.append(f"{variable} is no setting; {PREFIX}{close.upper()} is one")
+
+    def settings(self) -> Settings:
+        given = {name: setting.value for name, setting in self.found.items()}
+        try:
+            config = Config.check(**{name: given[name] for name in ARGUMENTS if name in given})
+        except ConfigError as error:
+            for name, complaint in error.complaints:
+                self._complain(name, complaint)
+        for name, complaint in _wrong(given):
+            self._complain(name, complaint)
+        if self.complaints:
+            raise ConfigError(self.complaints)
+        found = {
+            name: self.found.get(name, Setting(name, default, DEFAULT))
+            for name, default in DEFAULTS.items()
+        }
+        return Settings(config, found, tuple(self.notes))
+
+    def _take_toml(self, path: Path) -> None:
+        values = self._read(path)
+        source = f"{path} {TABLE}" if path.name == PROJECT else str(path)
+        if isinstance(values, Mapping):
+            self.take(values, source)
+        elif values is not None:
+            self.complaints.append(("", f"{source} must be a table, not {values!r}"))
+
+    def _read(self, path: Path) -> Any:
+        try:
+            values = read_toml(path)
+        except (OSError, ValueError) as error:  # a ValueError names the line
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self.complaints.append(("", f"{path}: {why}"))
+            return None
+        if path.name != PROJECT:
+            return values
+        tools = values.get("tool")
+        return tools.get("oban") if isinstance(tools, Mapping) else None
+
+    def _complain(self, name: str, complaint: str) -> None:
+        source = self.found[name].source
+        key = "" if source.startswith(PREFIX) or complaint.startswith(name) else f"{name}: "
+        self.complaints.append((name, f"{source}: {key}{complaint}"))
+
+
+def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the settings that are no arguments of `Oban`."""
+    if given.get("dsn") is not None:
+        try:
+            database_url(given["dsn"])
+        except ValueError as error:
+            yield "dsn", str(error)
+    imports = given.get("imports", [])
+    if not isinstance(imports, list | tuple) or not all(map(_is_module, imports)):
+        yield "imports", f"imports must be a list of modules, like ['app.workers'], not {imports!r}"
+    for name, allowed in (("log_level", LEVELS), ("log_format", FORMATS)):
+        if name in given and given[name] not in allowed:
+            yield name, f"{name} must be one of {', '.join(allowed)}, not {given[name]!r}"
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """What a variable says; what it can't be is left to the rules, which say so in their words."""
+    if not isinstance(value, str):
+        return value
+    if name == "queues":
+        return parse_queues(value)
+    if name == "imports":
+        return [module.strip() for module in value.split(",")]
+    return convert(KINDS[name], value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value in the form that it has in code."""
+    if name == "retention":
+        return _endless(value)
+    return value.lower() if name.startswith("log_") and isinstance(value, str) else value
+
+
+def _endless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _endless(own) for key, own in value.items()}
+    return None if value == math.inf else value  # TOML has no word for None
+
+
+def _close(name: str) -> str | None:
+    return next(iter(get_close_matches(name, DEFAULTS, 1, 0.75)), None)
+
+
+def _suggestion(name: str) -> str:
+    close = _close(name)
+    return f"; did you mean {close!r}?" if close else f"; there are {', '.join(DEFAULTS)}"

@@ -1,0 +1,313 @@
+"""Settings: the first source that has one wins, and all that is wrong is told with its source."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import ConfigError, Oban
+from oban_sqla.settings import DEFAULTS, SECRET, load, parse_queues
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no variables but those of the tests."""
+    for variable in os.environ:
+        if variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complaints(path: Path | None = None, **given: Any) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(path, **given)
+    return [complaint for _, complaint in raised.value.complaints]
+
+
+class TestEverySetting:
+    def test_every_argument_of_an_instance_is_one_with_the_same_default(self) -> None:
+        parameters = inspect.signature(Oban.__init__).parameters
+        arguments = {
+            name: parameter.default
+            for name, parameter in parameters.items()
+            if name not in ("self", "engine")
+        }
+        assert arguments.items() <= DEFAULTS.items()
+        assert DEFAULTS.keys() - arguments.keys() == {"dsn", "imports", "log_level", "log_format"}
+
+    def test_defaults(self) -> None:
+        settings = load()
+        assert {name: found.value for name, found in settings.found.items()} == DEFAULTS
+        assert {found.source for found in settings.found.values()} == {"default"}
+        assert settings.arguments == {}
+        assert settings.notes == ()
+
+    # One of a kind: how each is written in a variable, and what is meant.
+    WRITTEN = {  # noqa: RUF012
+        "dsn": ("postgresql://localhost/shop", "postgresql://localhost/shop"),
+        "queues": ("default:10, mailers:20", {"default": 10, "mailers": 20}),
+        "name": ("7", "7"),
+        "node": ("web-1", "web-1"),
+        "prefix": ("null", "null"),
+        "shutdown_grace_period": ("2.5", 2.5),
+        "notify": ("poll", "poll"),
+        "listen_dsn": ("host=direct", "host=direct"),
+        "poll_interval": ("3", 3.0),
+        "fallback_interval": ("1e1", 10.0),
+        "heartbeat_expiry": ("5", 5.0),
+        "rescue_after": ("60", 60.0),
+        "leadership": ("off", False),
+        "timezone": ("Europe/Berlin", "Europe/Berlin"),
+        "retention": ('{"completed": 60, "discarded": null}', {"completed": 60, "discarded": None}),
+        "stage_batch": ("7", 7),
+        "imports": ("app.workers, app.more", ["app.workers", "app.more"]),
+        "log_level": ("DEBUG", "debug"),
+        "log_format": ("json", "json"),
+    }
+
+    def test_every_one_is_listed_here(self) -> None:
+        assert self.WRITTEN.keys() == DEFAULTS.keys()
+
+    @pytest.mark.parametrize("name", WRITTEN)
+    def test_in_a_variable(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        written, meant = self.WRITTEN[name]
+        monkeypatch.setenv(f"OBAN_{name.upper()}", written)
+        found = load().found[name]
+        assert found.value == meant
+        assert type(found.value) is type(meant)
+        assert found.source == f"OBAN_{name.upper()}"
+
+    @pytest.mark.parametrize("name", WRITTEN)
+    def test_given_in_code(self, name: str) -> None:
+        _, meant = self.WRITTEN[name]
+        found = load(**{name: meant}).found[name]
+        assert (found.value, found.source) == (meant, "given in code")
+
+
+class TestVariables:
+    @pytest.mark.parametrize(
+        ("variable", "written", "meant"),
+        [
+            ("OBAN_QUEUES", '{"a": {"limit": 3}}', {"a": {"limit": 3}}),
+            ("OBAN_QUEUES", "billing:eu:3", {"billing:eu": 3}),
+            ("OBAN_IMPORTS", '["app.a", "app.b"]', ["app.a", "app.b"]),
+            ("OBAN_RETENTION", "3600", 3600),
+            ("OBAN_RETENTION", "inf", None),
+            ("OBAN_LEADERSHIP", "1", True),
+        ],
+    )
+    def test_other_ways_to_write(
+        self, variable: str, written: str, meant: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, written)
+        assert load().found[variable.removeprefix("OBAN_").lower()].value == meant
+
+    @pytest.mark.parametrize(
+        ("variable", "written", "complaint"),
+        [
+            ("OBAN_QUEUES", "default", "'default' is not a queue with its limit, like default:10"),
+            ("OBAN_QUEUES", '{"a": 1', "is not JSON: Expecting"),
+            ("OBAN_QUEUES", "[1]", "queues must map names to limits"),
+            ("OBAN_STAGE_BATCH", "1.5", "must be an integer from 1 to 2147483647, not '1.5'"),
+            ("OBAN_POLL_INTERVAL", "soon", "must be seconds, more than 0, not 'soon'"),
+            ("OBAN_LEADERSHIP", "maybe", "leadership must be True or False, not 'maybe'"),
+            ("OBAN_RETENTION", "{", "retention must be seconds"),
+            ("OBAN_DSN", "mysql://localhost/a", "the DSN must start with postgresql://"),
+            ("OBAN_LOG_FORMAT", "xml", "log_format must be one of text, json, not 'xml'"),
+            ("OBAN_IMPORTS", "a,,b", "imports must be a list of modules"),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_the_variable(
+        self, variable: str, written: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, written)
+        (told,) = complaints()
+        assert told.startswith(f"{variable}: ")
+        assert complaint in told
+
+    def test_an_empty_one_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OBAN_DSN", "")
+        monkeypatch.setenv("OBAN_QUEUES", "")
+        assert load().arguments == {}
+
+    def test_one_that_may_be_misspelt_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OBAN_QUEUE", "default:1")
+        monkeypatch.setenv("OBAN_POOL_MAX_SIZE", "10")  # of oban-py
+        assert load().notes == ("OBAN_QUEUE is no setting; OBAN_QUEUES is one",)
+
+
+class TestFiles:
+    def test_oban_toml(self, directory: Path) -> None:
+        (directory / "oban.toml").write_text(
+            """
+            dsn = "postgresql://localhost/shop"
+            imports = ["app.workers"]
+            poll_interval = 2
+
+            [queues]
+            default = 10
+            mailers = {limit = 20, paused = true}
+
+            [retention]
+            completed = 60
+            discarded = inf
+            workers = {"app.Mail" = {completed = inf}}
+            """
+        )
+        settings = load()
+        assert settings.dsn == "postgresql://localhost/shop"
+        assert settings.imports == ("app.workers",)
+        assert settings.arguments == {
+            "poll_interval": 2,
+            "queues": {"default": 10, "mailers": {"limit": 20, "paused": True}},
+            "retention": {
+                "completed": 60,
+                "discarded": None,
+                "workers": {"app.Mail": {"completed": None}},
+            },
+        }
+        assert settings.found["queues"].source == str(directory / "oban.toml")
+
+    def test_a_table_in_pyproject_toml(self, directory: Path) -> None:
+        (directory / "pyproject.toml").write_text("[tool.oban]\nprefix = 'jobs'\n")
+        found = load().found["prefix"]
+        assert (found.value, found.source) == ("jobs", f"{directory}/pyproject.toml [tool.oban]")
+
+    @pytest.mark.parametrize("content", ["", "[tool.other]\na = 1\n", "tool = 1\n"])
+    def test_a_pyproject_toml_that_does_not_know_us(self, directory: Path, content: str) -> None:
+        (directory / "pyproject.toml").write_text(content)
+        assert load().arguments == {}
+
+    def test_oban_toml_counts_more_and_that_is_noted(self, directory: Path) -> None:
+        (directory / "oban.toml").write_text("prefix = 'a'\n")
+        (directory / "pyproject.toml").write_text("[tool.oban]\nprefix = 'b'\nnode = 'n'\n")
+        settings = load()
+        assert settings.arguments == {"prefix": "a"}
+        (note,) = settings.notes
+        assert note.startswith(f"{directory}/oban.toml counts, [tool.oban] in ")
+
+    def test_the_file_at_a_path_counts_alone(self, directory: Path) -> None:
+        (directory / "oban.toml").write_text("prefix = 'a'\nnode = 'n'\n")
+        (directory / "other.toml").write_text("prefix = 'b'\n")
+        assert load(directory / "other.toml").arguments == {"prefix": "b"}
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            ("a = 1\nqueues = {\n", r"oban\.toml: .*line 2"),
+            (b"name = '\xff'", r"oban\.toml: .*utf-8"),
+            ("poll_interval = '1'", r"oban\.toml: poll_interval must be seconds.* not '1'"),
+            ("queues = 'default:10'", r"oban\.toml: queues must map names to limits"),
+            ("[queues]\na = 0\n", r"oban\.toml: queues: the limit of queue 'a'.* not 0"),
+            ("quues = 1", r"oban\.toml: there is no setting 'quues'; did you mean 'queues'\?"),
+            ("colour = 1", r"oban\.toml: there is no setting 'colour'; there are dsn, queues, "),
+            ("imports = 'app'", r"oban\.toml: imports must be a list of modules.* not 'app'"),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_the_file(
+        self, directory: Path, content: str | bytes, complaint: str
+    ) -> None:
+        raw = content.encode() if isinstance(content, str) else content
+        (directory / "oban.toml").write_bytes(raw)
+        with pytest.raises(ConfigError, match=complaint):
+            load()
+
+    def test_a_table_that_is_none(self, directory: Path) -> None:
+        (directory / "pyproject.toml").write_text("[tool]\noban = 1\n")
+        assert complaints() == [f"{directory}/pyproject.toml [tool.oban] must be a table, not 1"]
+
+    def test_a_path_that_leads_nowhere(self, directory: Path) -> None:
+        assert complaints(directory / "no.toml") == [f"{directory}/no.toml: there is no such file"]
+        assert complaints(directory) == [f"{directory}: there is no such file"]
+
+
+class TestPrecedence:
+    @pytest.fixture(autouse=True)
+    def everywhere(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (directory / "oban.toml").write_text("[queues]\na = 1\nb = 1\n")
+        monkeypatch.setenv("OBAN_QUEUES", "c:1")
+        monkeypatch.setenv("OBAN_NODE", "from-env")
+
+    def test_code_before_file_before_variables(self) -> None:
+        assert load(queues={"d": 1}).arguments["queues"] == {"d": 1}
+        assert load().arguments["queues"] == {"a": 1, "b": 1}
+        assert load().arguments["node"] == "from-env"
+
+    def test_none_is_given_too(self) -> None:
+        assert load(node=None).arguments["node"] is None
+
+    def test_what_does_not_count_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OBAN_QUEUES", "wrong")
+        assert load().arguments["queues"] == {"a": 1, "b": 1}
+
+
+def test_all_that_is_wrong_is_told_at_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "oban.toml").write_text("rescue_after = -1\nquue = 1\n")
+    monkeypatch.setenv("OBAN_STAGE_BATCH", "0")
+    told = complaints(prefix="", log_level="loud", poll_intervall=1)
+    assert len(told) == 6
+    for beginning in (
+        "given in code: prefix must be",
+        "given in code: log_level must be one of",
+        "given in code: there is no setting 'poll_intervall'; did you mean 'poll_interval'?",
+        f"{directory}/oban.toml: rescue_after must be",
+        f"{directory}/oban.toml: there is no setting 'quue'; did you mean 'queues'?",
+        "OBAN_STAGE_BATCH: stage_batch must be",
+    ):
+        assert any(complaint.startswith(beginning) for complaint in told), (beginning, told)
+
+
+@pytest.mark.parametrize("value", ["host=a password=secret", "mysql://u:secret@h/d", 5])
+def test_passwords_are_not_shown(value: Any, directory: Path) -> None:
+    (directory / "oban.toml").write_text("dns = 'postgresql://u:secret@h/d'\n")
+    told = " ".join(complaints(dsn=value, listen_dsn="secret", notify="poll"))
+    assert "secret" not in told
+    for name in SECRET:
+        (directory / "oban.toml").write_text(f"{name} = 'postgresql://u:secret@h/d'\n")
+        assert load().found[name].shown == "(hidden)"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("default", "'default' is not a queue"),
+        (":10", "':10' is not a queue"),
+        ("a:0", "'a:0' is not a queue"),
+        ("a:1,,b:2", "'' is not a queue"),
+        ("a:1,a:2", "queue 'a' is there twice"),
+    ],
+)
+def test_queues_in_another_form(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_queues(text)
+
+
+class TestFromConfig:
+    async def test_an_instance_as_configured(self, directory: Path) -> None:
+        (directory / "oban.toml").write_text(
+            "dsn = 'postgresql://localhost:1/shop'\nname = 'Shop'\nnode = 'n1'\nprefix = 'jobs'\n"
+        )
+        oban = Oban.from_config(node="n2")
+        assert (oban.name, oban.node, oban.prefix) == ("Shop", "n2", "jobs")
+        await oban.stop()
+
+    async def test_on_an_engine_of_yours(self, engine: AsyncEngine, directory: Path) -> None:
+        (directory / "settings.toml").write_text("[queues]\ndefault = 3\n")
+        async with Oban.from_config(engine, path=directory / "settings.toml") as oban:
+            assert repr(oban) == f"<Oban 'Oban' on {oban.node}>"
+
+    def test_no_database(self) -> None:
+        with pytest.raises(ConfigError, match="pass an engine or dsn=, or set dsn or OBAN_DSN"):
+            Oban.from_config()
+
+    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pydantic_settings", None)
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'oban-sqla\[config\]'"):
+            Oban.from_config("postgresql://localhost/shop")
