@@ -42,12 +42,12 @@ WHAT_THERE_IS = {
 
 
 def catalog(connection: Connection) -> dict[str, list[Any]]:
-    """All that is in the schema, without the one table that is only ours."""
+    """All that is in the schema, without the tables that are only ours."""
     return {
         what: [
             tuple(row)
             for row in connection.execute(text(query.replace(":", r"\:")))
-            if row[0] != "oban_sqla_version"
+            if not str(row[0]).startswith("oban_sqla_")
         ]
         for what, query in WHAT_THERE_IS.items()
     }

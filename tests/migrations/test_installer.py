@@ -16,7 +16,14 @@ from oban_sqla.errors import ObanError, SchemaVersionError
 from oban_sqla.migrations import LATEST, current, downgrade, upgrade
 from oban_sqla.models import metadata
 
-TABLES = ["oban_jobs", "oban_leaders", "oban_producers", "oban_sqla_version"]
+TABLES = [
+    "oban_jobs",
+    "oban_leaders",
+    "oban_producers",
+    "oban_sqla_controls",
+    "oban_sqla_cron",
+    "oban_sqla_version",
+]
 ALL = list(range(1, LATEST + 1))
 
 
