@@ -2,12 +2,15 @@
 
 The lines go to the logger `oban_sqla`: incidents as warnings and errors, restored things as INFO.
 What comes of a job goes to its child `oban_sqla.jobs`, which may be turned down by itself: ERROR
-when the job is discarded, INFO when it fails or is cancelled, DEBUG when it completes. `detach()`
-ends it all.
+when the job is discarded, INFO when it fails or is cancelled, DEBUG when it completes. A record has
+the facts as attributes, too, for formatters like that of `json_log`. `detach()` ends it all.
 """
 
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from functools import cache, cached_property
 from typing import Any
 
 from sqlalchemy import event
@@ -49,12 +52,19 @@ def detach() -> None:
 
 def _job_stop(oban: Oban, stop: JobStop) -> None:
     if stop.state is JobState.COMPLETED:
-        jobs_logger.debug("%s completed in %.3f s", _of(stop.job), stop.duration)
+        jobs_logger.debug(
+            "%s completed in %.3f s", _of(stop.job), stop.duration, extra=_Facts(oban, stop)
+        )
     elif stop.state is JobState.SCHEDULED:
-        jobs_logger.debug("%s snoozed after %.3f s", _of(stop.job), stop.duration)
+        jobs_logger.debug(
+            "%s snoozed after %.3f s", _of(stop.job), stop.duration, extra=_Facts(oban, stop)
+        )
     else:
         jobs_logger.info(
-            "%s was cancelled by its worker after %.3f s", _of(stop.job), stop.duration
+            "%s was cancelled by its worker after %.3f s",
+            _of(stop.job),
+            stop.duration,
+            extra=_Facts(oban, stop),
         )
 
 
@@ -62,9 +72,16 @@ def _job_exception(oban: Oban, exception: JobException) -> None:
     job, error = exception.job, exception.error
     what = f"{type(error).__name__}: {_shorten(error)}"
     if exception.state is JobState.DISCARDED:
-        jobs_logger.error("%s failed for the last time, so it is discarded: %s", _of(job), what)
+        jobs_logger.error(
+            "%s failed for the last time, so it is discarded: %s",
+            _of(job),
+            what,
+            extra=_Facts(oban, exception),
+        )
     else:
-        jobs_logger.info("%s failed, and will be tried again: %s", _of(job), what)
+        jobs_logger.info(
+            "%s failed, and will be tried again: %s", _of(job), what, extra=_Facts(oban, exception)
+        )
 
 
 def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
@@ -73,6 +90,7 @@ def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
             "queue %s: discarded jobs that were available with no attempt left: %s",
             stop.queue,
             _ids(stop.discarded),
+            extra=_Facts(oban, stop),
         )
 
 
@@ -83,43 +101,60 @@ def _ack_stop(oban: Oban, stop: AckStop) -> None:
             " ran: %s",
             stop.queue,
             _ids(stop.dropped),
+            extra=_Facts(oban, stop),
         )
 
 
 def _give_back_stop(oban: Oban, stop: GiveBackStop) -> None:
-    logger.warning("queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids))
+    logger.warning(
+        "queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids), extra=_Facts(oban, stop)
+    )
 
 
 def _elect_stop(oban: Oban, stop: ElectStop) -> None:
     if stop.changed and stop.leader:
-        logger.info("%s: node %s is the leader now", oban.name, oban.node)
+        logger.info("%s: node %s is the leader now", oban.name, oban.node, extra=_Facts(oban, stop))
     elif stop.changed:
-        logger.info("%s: node %s is not the leader any more", oban.name, oban.node)
+        logger.info(
+            "%s: node %s is not the leader any more", oban.name, oban.node, extra=_Facts(oban, stop)
+        )
 
 
 def _rescue_stop(oban: Oban, stop: RescueStop) -> None:
     if stop.rescued:
-        logger.warning("%s: rescued jobs of nodes that died: %s", oban.name, _ids(stop.rescued))
+        logger.warning(
+            "%s: rescued jobs of nodes that died: %s",
+            oban.name,
+            _ids(stop.rescued),
+            extra=_Facts(oban, stop),
+        )
     if stop.discarded:
         logger.warning(
             "%s: discarded jobs of nodes that died, which had no attempt left: %s",
             oban.name,
             _ids(stop.discarded),
+            extra=_Facts(oban, stop),
         )
     if stop.cancelled:
         logger.info(
             "%s: cancelled jobs of nodes that died, as was asked for: %s",
             oban.name,
             _ids(stop.cancelled),
+            extra=_Facts(oban, stop),
         )
 
 
 def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
-    logger.warning("%s: notifications are lost, polling instead: %s", oban.name, lost.reason)
+    logger.warning(
+        "%s: notifications are lost, polling instead: %s",
+        oban.name,
+        lost.reason,
+        extra=_Facts(oban, lost),
+    )
 
 
 def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
-    logger.info("%s: notifications are back", oban.name)
+    logger.info("%s: notifications are back", oban.name, extra=_Facts(oban, restored))
 
 
 def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
@@ -131,11 +166,12 @@ def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
         exc_info=(type(failed.error), failed.error, failed.error.__traceback__)
         if logger.isEnabledFor(logging.DEBUG)
         else None,
+        extra=_Facts(oban, failed),
     )
 
 
 def _service_restored(oban: Oban, restored: ServiceRestored) -> None:
-    logger.info("%s: %s works again", oban.name, restored.service)
+    logger.info("%s: %s works again", oban.name, restored.service, extra=_Facts(oban, restored))
 
 
 def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
@@ -144,7 +180,45 @@ def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
         oban.name,
         cancelled.service,
         cancelled.grace,
+        extra=_Facts(oban, cancelled),
     )
+
+
+class _Facts(Mapping[str, Any]):
+    """What happened, and in which instance: told only when there is a record to take it."""
+
+    def __init__(self, oban: Oban, data: Any) -> None:
+        self._oban = oban
+        self._data = data
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"event": _name(type(self._data).__name__)}
+        facts |= {"instance": self._oban.name, "node": self._oban.node}
+        for field in fields(self._data):
+            value = getattr(self._data, field.name)
+            if isinstance(value, Job):
+                facts |= {"job_id": value.id, "worker": value.worker, "queue": value.queue}
+                facts |= {"attempt": value.attempt, "max_attempts": value.max_attempts}
+            elif isinstance(value, BaseException):
+                facts["error"] = f"{type(value).__name__}: {_shorten(value)}"
+            else:
+                facts[field.name] = value
+        return facts
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+
+@cache
+def _name(event: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", event).lower()
 
 
 def _of(job: Job) -> str:
