@@ -1,14 +1,34 @@
 """Cron: enqueues a job for each tick of the entries that workers declared."""
 
 import math
+import time
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 
-from .database import Database
+from ..enqueue.enqueue import enqueue
+from ..events import CronStop
+from ..models import Job
+from ..statements.cron import advance, booted, enter, lock
+from ..workers.cron import REBOOT
+from ..workers.options import WorkerOptions
+from ..workers.registry import with_cron
+from .database import ANSWER_TIMEOUT, Database, deadline
 from .service import Emit, Service
+
+# How many missed ticks of one entry are enqueued in one transaction.
+MOST_TICKS = 1000
+# The last tick of an entry that had none.
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+# Until another look at the clock, should the database's be set.
+LONGEST_SLEEP = 600.0
 
 
 class Cron(Service):
-    """Enqueues the jobs of due ticks, on the leader."""
+    """Enqueues the jobs of due ticks, on the leader.
+
+    The entries' rows are locked meanwhile, and say which ticks have been enqueued. So a tick is
+    enqueued once, even if two nodes take themselves for the leader, and none is missed.
+    """
 
     name = "cron"
 
@@ -28,7 +48,73 @@ class Cron(Service):
         self._instance = instance
         self._timezone = timezone
         self._wake_queues = wake_queues
+        self.now: datetime | None = None
+        """An instant for tests instead of the database's clock."""
 
     async def run_once(self) -> float:
-        """Make a pass."""
-        return math.inf
+        """Enqueue what is due, and wait for the next tick."""
+        workers = {w.cron.label(w.name): w for w in with_cron() if w.cron is not None}
+        if not self._is_leader() or not workers:
+            return math.inf if not self._is_leader() else LONGEST_SLEEP
+        started = time.monotonic()
+        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+            reboots = {key for key, w in workers.items() if w.cron and w.cron.expr == REBOOT}
+            await connection.execute(enter(self._instance, [*reboots], now=NEVER))
+            await connection.execute(enter(self._instance, [*workers], now=self.now))
+            rows = (
+                await connection.execute(lock(self._instance, list(workers), now=self.now))
+            ).all()
+            booted_at = await connection.scalar(booted(self._instance))
+            jobs: list[Job] = []
+            ticked: dict[str, datetime] = {}
+            more = False
+            for row in rows:
+                options = workers[row.entry]
+                ticks, left = self._due(options, row.ticked_at, row.now, booted_at)
+                jobs += [self._job(options, tick) for tick in ticks]
+                more = more or left
+                if ticks:
+                    ticked[row.entry] = ticks[-1]
+            if jobs:
+                await enqueue(jobs, connection, prefix=self._database.prefix)
+                await connection.execute(advance(self._instance, ticked))
+        queues = tuple(sorted({job.queue for job in jobs}))
+        self._wake_queues(queues)
+        duration = time.monotonic() - started
+        self._emit("cron_stop", CronStop(len(jobs), queues, duration))
+        return 0.0 if more else self._until_next(workers.values(), rows[0].now, duration)
+
+    def _due(
+        self,
+        options: WorkerOptions,
+        since: datetime,
+        now: datetime,
+        booted_at: datetime | None,
+    ) -> tuple[list[datetime], bool]:
+        assert options.cron is not None
+        if options.cron.expr == REBOOT:
+            # Whoever was there at the last one knows of no other start since.
+            fresh = booted_at is not None and since < booted_at
+            return ([now] if fresh else []), False
+        return options.cron.due(since, now, self._timezone, MOST_TICKS)
+
+    def _until_next(
+        self, workers: Collection[WorkerOptions], now: datetime, elapsed: float
+    ) -> float:
+        ticks = (next(w.cron.after(now, self._timezone), None) for w in workers if w.cron)
+        next_at = min((tick for tick in ticks if tick is not None), default=None)
+        if next_at is None:
+            return LONGEST_SLEEP
+        return max(0.001, min(LONGEST_SLEEP, (next_at - now).total_seconds() - elapsed))
+
+    def _job(self, options: WorkerOptions, tick: datetime) -> Job:
+        cron = options.cron
+        assert cron is not None
+        meta = {
+            "cron": True,
+            "cron_at": tick.astimezone(UTC).isoformat(),
+            "cron_expr": cron.expr,
+            "cron_name": cron.label(options.name),
+            "cron_tz": cron.timezone or self._timezone,
+        }
+        return options.new_job({}, {"meta": {**options.meta, **meta}})

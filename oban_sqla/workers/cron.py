@@ -1,10 +1,36 @@
 """Cron entries: when a worker's jobs are enqueued by themselves."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from ..models import validation
 
 CatchUp = Literal["last", "all"] | None
+
+REBOOT = "@reboot"
+
+NICKNAMES: Mapping[str, str] = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+_KEYS = ("expr", "timezone", "catch_up")
+# A tick that is not older than this has not been missed.
+_JUST_NOW = timedelta(minutes=1)
+# How far back to look for the last tick: a little for a frequent one, at last as far as need be.
+_WINDOWS = (timedelta(hours=1), timedelta(days=2), timedelta(days=100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +38,104 @@ class Cron:
     """When a worker's jobs are enqueued, and what becomes of ticks that were missed."""
 
     expr: str
+    """Five fields, or a nickname such as `@daily`; `@reboot` for once when the nodes start."""
     timezone: str | None = None
     """`None` for the time zone of the instance."""
     catch_up: CatchUp = "last"
     """Of the ticks that came while no leader ran: enqueue the last one, all, or none."""
 
+    def label(self, worker: str) -> str:
+        """What tells the entry from others, the same as oban-py's `cron_name`."""
+        options = {"timezone": self.timezone} if self.timezone else {}
+        text = json.dumps(options, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(f"{self.expr}:{worker}:{text}".encode()).hexdigest()[:8]
+
+    def after(self, instant: datetime, timezone: str) -> Iterator[datetime]:
+        """The ticks after an instant, in UTC, without end; `timezone` is that of the instance.
+
+        A time that summer time leaves out comes right after the gap; one that comes twice counts
+        once, unless its hour is a wildcard. That is Debian's rule.
+        """
+        if self.expr == REBOOT:
+            return iter(())
+        zone = ZoneInfo(self.timezone or timezone)
+        ticks = CronSim(NICKNAMES.get(self.expr, self.expr), instant.astimezone(zone))
+        return (tick.astimezone(UTC) for tick in ticks)
+
+    def due(
+        self, since: datetime, now: datetime, timezone: str, most: int
+    ) -> tuple[list[datetime], bool]:
+        """The ticks after `since` until `now` that are to be enqueued, and whether more are."""
+        if self.catch_up == "all":
+            ticks: list[datetime] = []
+            for tick in self._between(since, now, timezone):
+                if len(ticks) == most:
+                    return ticks, True
+                ticks.append(tick)
+            return ticks, False
+        last = self._last(since, now, timezone)
+        if last is None or (self.catch_up is None and now - last >= _JUST_NOW):
+            return [], False
+        return [last], False
+
+    def _between(self, since: datetime, now: datetime, timezone: str) -> Iterator[datetime]:
+        for tick in self.after(since, timezone):
+            if tick > now:
+                return
+            yield tick
+
+    def _last(self, since: datetime, now: datetime, timezone: str) -> datetime | None:
+        for window in _WINDOWS:
+            if now - window > since:
+                for last in reversed(list(self._between(now - window, now, timezone))):
+                    return last
+        return next(reversed(list(self._between(since, now, timezone))), None)
+
 
 def parse(given: str | Mapping[str, Any]) -> Cron:
-    """An entry as a worker declares it: an expression, or a mapping with `expr`."""
-    return Cron(given) if isinstance(given, str) else Cron(**given)
+    """An entry as a worker declares it: an expression, or a mapping with `expr`.
+
+    `TypeError` or `ValueError`, with the value and what is right, for any other.
+    """
+    options = {"expr": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"cron must be an expression like '0 9 * * MON-FRI', or a mapping with 'expr', not"
+            f" {validation.show(given)}"
+        )
+    for key in options:
+        if key not in _KEYS:
+            raise TypeError(f"cron has no key {key!r}; there are {', '.join(_KEYS)}")
+    if not isinstance(expr := options.get("expr"), str):
+        raise TypeError(f"cron needs an expression as 'expr', not {validation.show(expr)}")
+    zone = options.get("timezone")
+    catch_up: Any = options.get("catch_up", "last")
+    if catch_up not in ("last", "all", None):
+        raise ValueError(f"catch_up must be 'last', 'all' or None, not {validation.show(catch_up)}")
+    try:
+        if zone is not None:
+            ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise ValueError(
+            f"timezone must be a name like 'Europe/Berlin', not {validation.show(zone)}"
+        ) from None
+    cron = Cron(expr.strip(), zone, catch_up)
+    _check(cron)
+    return cron
+
+
+def _check(cron: Cron) -> None:
+    if cron.expr == REBOOT:
+        return
+    fields = NICKNAMES.get(cron.expr, cron.expr)
+    wrong = f"cron expression {cron.expr!r}"
+    if cron.expr.startswith("@") and cron.expr not in NICKNAMES:
+        raise ValueError(f"{wrong} is unknown; there are {', '.join((*NICKNAMES, REBOOT))}")
+    if len(fields.split()) != 5:
+        raise ValueError(f"{wrong} must have five fields: minute hour day month weekday")
+    try:
+        comes = next(cron.after(datetime(2024, 1, 1, tzinfo=UTC), "UTC"), None)
+    except CronSimError as error:
+        raise ValueError(f"{wrong} is not valid: {error}") from None
+    if comes is None:
+        raise ValueError(f"{wrong} never comes")

@@ -46,6 +46,8 @@ class JobFunction(Generic[P, R]):
         self.__oban__ = WorkerOptions().declare(
             worker_name(function, name), origin(function), options
         )
+        if self.__oban__.cron is not None:
+            self._bind((), {})  # its jobs have no arguments
         register(self.__oban__, lambda: self, function, backoff)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

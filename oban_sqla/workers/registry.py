@@ -59,3 +59,8 @@ def resolve(name: str) -> Registration:
             f" `oban-sqla start --import {module}`, or before Oban starts"
         )
     return registration
+
+
+def with_cron() -> list[WorkerOptions]:
+    """The options of the workers that have a cron entry."""
+    return [known.options for known in _registrations.values() if known.options.cron is not None]

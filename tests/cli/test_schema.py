@@ -36,7 +36,7 @@ def test_up_and_down(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
     assert say("upgrade") == f"The schema is now at version {LATEST}.\n"
     assert say("upgrade") == f"The schema is at version {LATEST} already: nothing to do.\n"
     assert say("current") == f"The schema is at version {LATEST}: the latest.\n"
-    assert tables(postgres_dsn, new_prefix) == 4
+    assert tables(postgres_dsn, new_prefix) == 6
     assert say("downgrade", "--yes") == "The schema is not installed now.\n"
     assert say("downgrade") == "The schema is not installed: nothing to do.\n"
     assert tables(postgres_dsn, new_prefix) == 0
@@ -55,7 +55,7 @@ def test_other_spellings_of_the_dsn(cli: Cli, postgres_dsn: str, scheme: str) ->
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 4), ("\n", 1, 4), ("", 1, 4)]
+    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 6), ("\n", 1, 6), ("", 1, 6)]
 )
 def test_downgrade_asks_first(
     cli: Cli, postgres_dsn: str, new_prefix: str, answer: str, code: int, left: int

@@ -1,0 +1,58 @@
+"""The ticks of cron: how far each entry has come, locked while its jobs are enqueued."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Executable, Text, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from ..clock import database_now
+from ..models import CronEntry, Producer
+from ..models.types import UTCDateTime
+
+
+def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
+    """Enter the entries that are new: as if their last tick were now, so that none is missed."""
+    rows = func.unnest(literal(list(entries), ARRAY(Text))).column_valued("entry")
+    return (
+        insert(CronEntry)
+        .from_select(
+            ["name", "entry", "ticked_at"],
+            # In order, as whoever else enters the same waits for the same row first.
+            select(literal(name), rows, database_now(now)).order_by(rows),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def lock(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
+    """Lock the entries, so that no other leader enqueues their ticks, and read them.
+
+    Returns for each its `entry`, its `ticked_at`, and the database's `now`.
+    """
+    return (
+        select(
+            CronEntry.entry,
+            CronEntry.ticked_at,
+            database_now(now).cast(UTCDateTime).label("now"),
+        )
+        .where(CronEntry.name == name, CronEntry.entry.in_(entries))
+        .order_by(CronEntry.entry)
+        .with_for_update()
+    )
+
+
+def booted(name: str) -> Executable:
+    """When the oldest node started that is there, NULL for none."""
+    return select(func.min(Producer.started_at)).where(Producer.name == name)
+
+
+def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:
+    """Note the last tick of each entry."""
+    statement = insert(CronEntry).values(
+        [{"name": name, "entry": entry, "ticked_at": tick} for entry, tick in ticks.items()]
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[CronEntry.name, CronEntry.entry],
+        set_={"ticked_at": statement.excluded.ticked_at},
+    )

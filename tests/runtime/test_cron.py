@@ -1,0 +1,172 @@
+"""Cron: every tick once, whatever becomes of leaders."""
+
+import asyncio
+import math
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, Oban, Worker
+from oban_sqla.models import Producer
+from oban_sqla.runtime.cron import Cron
+from oban_sqla.runtime.database import Database
+from oban_sqla.workers import registry
+from tests.conftest import StartOban
+from tests.listening import hear
+
+Sessions = async_sessionmaker[AsyncSession]
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_registrations", {})
+    return
+
+
+def declare(expr: str = "* * * * *", catch_up: str | None = "last") -> type[Worker]:
+    class Tick(
+        Worker,
+        name="tick",
+        queue="cron",
+        meta={"own": 1},
+        cron={"expr": expr, "catch_up": catch_up, "timezone": "Europe/Berlin"},
+    ):
+        async def process(self, job: Job) -> None: ...
+
+    return Tick
+
+
+def service(engine: AsyncEngine, prefix: str, leads: bool = True) -> Cron:
+    def wake(queues: Collection[str]) -> None: ...
+
+    return Cron(
+        Database(engine, prefix),
+        lambda name, data: None,
+        is_leader=lambda: leads,
+        instance="Oban",
+        timezone="UTC",
+        wake_queues=wake,
+    )
+
+
+async def ticks(sessions: Sessions) -> list[str]:
+    async with sessions() as session:
+        jobs = await session.scalars(select(Job).order_by(Job.id))
+        return [datetime.fromisoformat(job.meta["cron_at"]).strftime("%H:%M") for job in jobs]
+
+
+async def at(cron: Cron, instant: datetime) -> float:
+    cron.now = instant
+    return await cron.run_once()
+
+
+async def test_a_tick_is_enqueued_when_it_comes(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare()
+    cron = service(engine, prefix)
+    assert 29 < await at(cron, NOON - timedelta(seconds=30)) <= 30
+    assert await ticks(sessions) == []
+    assert 59 < await at(cron, NOON) <= 60
+    await at(cron, NOON + timedelta(seconds=10))
+    assert await ticks(sessions) == ["12:00"]
+    async with sessions() as session:
+        job = (await session.scalars(select(Job))).one()
+    assert (job.queue, job.args) == ("cron", {})
+    assert job.meta == {
+        "own": 1,
+        "cron": True,
+        "cron_at": "2026-11-01T12:00:00+00:00",
+        "cron_expr": "* * * * *",
+        "cron_name": job.meta["cron_name"],
+        "cron_tz": "Europe/Berlin",
+    }
+
+
+async def test_two_that_take_themselves_for_the_leader_enqueue_each_tick_once(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare(catch_up="all")
+    nodes = [service(engine, prefix) for _ in range(4)]
+    await at(nodes[0], NOON - timedelta(seconds=30))
+    for minute in range(5):
+        await asyncio.gather(*(at(node, NOON + timedelta(minutes=minute)) for node in nodes))
+    assert await ticks(sessions) == ["12:00", "12:01", "12:02", "12:03", "12:04"]
+
+
+async def test_the_next_leader_catches_up(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare(catch_up="all")
+    await at(service(engine, prefix), NOON)
+    await at(service(engine, prefix), NOON + timedelta(minutes=3))
+    assert await ticks(sessions) == ["12:01", "12:02", "12:03"]
+
+
+async def test_a_clock_that_is_set_back_repeats_nothing(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare()
+    cron = service(engine, prefix)
+    for minute in (-1, 0, -5, 0):
+        await at(cron, NOON + timedelta(minutes=minute))
+    assert await ticks(sessions) == ["12:00"]
+
+
+async def test_only_the_leader_looks(engine: AsyncEngine, prefix: str, sessions: Sessions) -> None:
+    declare()
+    assert await at(service(engine, prefix, leads=False), NOON) == math.inf
+
+
+async def test_an_entry_that_was_taken_out_stops(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare()
+    cron = service(engine, prefix)
+    await at(cron, NOON - timedelta(minutes=1))
+    registry._registrations.clear()
+    await at(cron, NOON)
+    assert await ticks(sessions) == []
+
+
+async def test_reboot_is_once_for_each_generation_of_nodes(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare("@reboot")
+
+    async def started(name: str, instant: datetime) -> None:
+        async with sessions.begin() as session:
+            await session.execute(Producer.__table__.delete())
+            session.add(
+                Producer(
+                    uuid="0b3c5d8e-0000-4000-8000-000000000000",
+                    name="Oban",
+                    node=name,
+                    queue="cron",
+                    started_at=instant,
+                    updated_at=instant,
+                )
+            )
+
+    cron = service(engine, prefix)
+    await started("a", NOON)
+    await at(cron, NOON + timedelta(minutes=1))
+    await at(cron, NOON + timedelta(minutes=2))
+    # Another leader among the same nodes is no reboot.
+    await at(service(engine, prefix), NOON + timedelta(minutes=3))
+    assert await ticks(sessions) == ["12:01"]
+    await started("b", NOON + timedelta(minutes=4))
+    await at(cron, NOON + timedelta(minutes=5))
+    assert await ticks(sessions) == ["12:01", "12:05"]
+
+
+async def test_a_running_instance_runs_its_entries(start: StartOban) -> None:
+    declare("@reboot")
+    with hear(Oban, "job_stop") as stops:
+        await start(queues={"cron": 1})
+        (stop,) = await stops.wait()
+    assert stop.job.meta["cron_expr"] == "@reboot"
