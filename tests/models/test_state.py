@@ -158,6 +158,7 @@ STILL = {
     "inspect",
     "mark",
     "states",
+    "status",
 }
 """Modules that move no job."""
 

@@ -18,6 +18,7 @@ from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
+from oban_sqla.statements.status import counts
 from oban_sqla.statements.update import FIELDS, update
 
 FILL = """
@@ -82,6 +83,16 @@ async def test_no_scan_of_the_table(
     found = await plan(full, prefix, statement)
     assert "Seq Scan on oban_jobs" not in found, found
     assert index in found, found
+
+
+async def test_states_and_queues_are_found_by_descents_of_the_index(
+    full: psycopg.AsyncConnection, prefix: str
+) -> None:
+    found = await plan(full, prefix, counts(prefix=prefix, exact=50_000))
+    assert "Seq Scan on oban_jobs" not in found, found
+    following = found[found.index("Recursive Union") :]
+    descent = "Limit\n.*->  Index Only Scan using " + INDEX
+    assert len(re.findall(descent, following)) >= 2, found
 
 
 async def test_outcomes_are_written_in_the_order_they_are_given(

@@ -1,0 +1,176 @@
+"""Status: what the nodes do, and how many jobs wait, as the database tells it."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..statements.heartbeat import EXPIRY
+from ..statements.rescue import FOREIGN_EXPIRY, LONGEST_EXPIRY
+from ..statements.status import counts, leaders, producers
+from .database import Database
+
+# As many jobs of a queue in one state are counted, and no more.
+EXACT = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunningQueue:
+    """A queue that a node runs."""
+
+    queue: str
+    limit: int | None
+    """How many of its jobs the node runs at once; `None` when its row does not tell."""
+    paused: bool
+    running: int
+    started_at: datetime
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that has rows in `oban_producers`."""
+
+    instance: str
+    node: str
+    alive: bool
+    """Whether its last sign of life has not expired."""
+    silent_for: float
+    """Seconds since then."""
+    queues: tuple[RunningQueue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who leads the nodes of an instance."""
+
+    instance: str
+    node: str
+    elected_at: datetime
+    expires_in: float
+    """Seconds; less than 0 when it has expired, and nobody leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs of a queue are in a state."""
+
+    count: int
+    estimated: bool
+    """Whether the planner guessed, since there are more than `EXACT`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A queue that some living node runs, or that has jobs."""
+
+    queue: str
+    nodes: int
+    """How many living nodes run it."""
+    paused: int
+    """On how many of those it is paused."""
+    limit: int
+    """How many of its jobs those run at once."""
+    running: int
+    """How many they run now."""
+    counts: Mapping[str, Count]
+    """By state, also one that this version does not know."""
+    oldest_available: float | None
+    """For how many seconds its oldest available job has been so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What there is in the schema `schema`."""
+
+    schema: str
+    nodes: tuple[Node, ...]
+    leaders: tuple[Lease, ...]
+    queues: tuple[QueueStatus, ...]
+
+
+async def status(database: Database, *, exact: int = EXACT) -> Status:
+    """Read the status; `SchemaMissingError` without tables."""
+    prefix = await database.verify()
+    nodes = _nodes(await database.fetch(producers()))
+    leases = [
+        Lease(row.name, _node_of(row.node), *row[2:]) for row in await database.fetch(leaders())
+    ]
+    jobs = await database.fetch(counts(prefix=prefix, exact=exact))
+    return Status(prefix, nodes, tuple(leases), _queues(nodes, jobs))
+
+
+def _nodes(rows: Sequence[Any]) -> tuple[Node, ...]:
+    by_node: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for row in rows:
+        by_node[row.name, row.node].append(row)
+    return tuple(
+        Node(
+            name,
+            node,
+            alive=any(row.silent_for < _expiry(_meta(row.meta)) for row in own),
+            silent_for=min(row.silent_for for row in own),
+            queues=tuple(map(_running_queue, own)),
+        )
+        for (name, node), own in by_node.items()
+    )
+
+
+def _running_queue(row: Any) -> RunningQueue:
+    meta = _meta(row.meta)
+    limit = meta.get("local_limit")
+    return RunningQueue(
+        row.queue,
+        limit if isinstance(limit, int) else None,
+        paused=meta.get("paused") is True,
+        running=row.running,
+        started_at=row.started_at,
+        uuid=row.uuid,
+    )
+
+
+def _queues(nodes: Sequence[Node], jobs: Sequence[Any]) -> tuple[QueueStatus, ...]:
+    run: dict[str, list[RunningQueue]] = defaultdict(list)
+    for node in nodes:
+        for queue in node.queues if node.alive else ():
+            run[queue.queue].append(queue)
+    counted: dict[str, dict[str, Count]] = defaultdict(dict)
+    waits: dict[str, float] = {}
+    for row in jobs:
+        counted[row.queue][row.state] = Count(row.count, row.estimated)
+        if row.waits is not None:
+            waits[row.queue] = row.waits
+    return tuple(
+        QueueStatus(
+            queue,
+            nodes=len(run[queue]),
+            paused=sum(own.paused for own in run[queue]),
+            limit=sum(own.limit or 0 for own in run[queue]),
+            running=sum(own.running for own in run[queue]),
+            counts=counted[queue],
+            oldest_available=waits.get(queue),
+        )
+        for queue in sorted(run.keys() | counted.keys())
+    )
+
+
+def _meta(text: str) -> dict[str, Any]:
+    """A producer's meta, which others may have written; no object is no facts."""
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def _expiry(meta: Mapping[str, Any]) -> float:
+    said = meta.get(EXPIRY)
+    return said if isinstance(said, int | float) and 0 <= said <= LONGEST_EXPIRY else FOREIGN_EXPIRY
+
+
+def _node_of(holder: str) -> str:
+    """The name of the node that holds a lease; ours add what tells them from their namesakes."""
+    return re.sub(r"/[0-9a-f]{12}$", "", holder)
