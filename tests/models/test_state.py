@@ -151,12 +151,14 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 STILL = {
     "announce",
     "choose",
+    "cron",
     "delete",
     "elect",
     "heartbeat",
     "insert",
     "inspect",
     "mark",
+    "prune",
     "states",
     "status",
 }
