@@ -1,0 +1,70 @@
+"""A tick of ours is described as theirs are, so that what looks at one understands the other."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import oban as oban_py
+import pytest
+from oban import _scheduler as their_scheduler
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Job, Worker
+from oban_sqla.runtime.cron import Cron
+from oban_sqla.runtime.database import Database
+from oban_sqla.workers import registry
+from tests.beside_oban.conftest import StartTheirs, Table
+
+pytestmark = pytest.mark.oban
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def own_entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_registrations", {})
+    monkeypatch.setattr(their_scheduler, "_scheduled_entries", [])
+    return
+
+
+def declare(entry: Any) -> None:
+    """The same entry, of the same worker, on both sides."""
+
+    @oban_py.worker(queue="shared", cron=entry)
+    class Nightly:
+        async def process(self, job: oban_py.Job) -> None: ...
+
+    name = f"{Nightly.__module__}.{Nightly.__qualname__}"
+
+    class Ours(Worker, name=name, queue="shared", cron=entry):
+        async def process(self, job: Job) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["* * * * *", "@hourly", {"expr": "0 13 * * SUN", "timezone": "Europe/Berlin"}],
+    ids=["expression", "nickname", "time zone"],
+)
+async def test_meta_is_the_same(
+    entry: Any, start_theirs: StartTheirs, engine: AsyncEngine, prefix: str, table: Table
+) -> None:
+    declare(entry)
+    theirs = await start_theirs(queues={"other": 1})
+    await theirs._scheduler._evaluate(NOON)
+    cron = Cron(
+        Database(engine, prefix),
+        lambda name, data: None,
+        is_leader=lambda: True,
+        instance="Oban",
+        timezone="UTC",
+        wake_queues=lambda queues: None,
+    )
+    for cron.now in (NOON - timedelta(minutes=1), NOON):
+        await cron.run_once()
+
+    one, other = await table.query("SELECT * FROM {oban_jobs} ORDER BY id")
+    assert other["meta"].pop("cron_tz") == ("UTC" if isinstance(entry, str) else "Europe/Berlin")
+    assert one["meta"] == other["meta"]
+    assert one["meta"]["cron_at"] == "2026-11-01T12:00:00+00:00"
+    for column in ("worker", "queue", "args", "state", "priority", "max_attempts", "tags"):
+        assert one[column] == other[column]
