@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -69,9 +70,16 @@ class Runs:
         """The database's clock."""
         return self._query("SELECT extract(epoch FROM clock_timestamp())::float")[0][0]
 
-    def leader(self) -> str | None:
-        """The node that holds the lease."""
-        rows = self._query("SELECT node FROM {leaders} WHERE expires_at > timezone('UTC', now())")
+    def ticks(self) -> list[datetime]:
+        """The ticks of cron that there are jobs for."""
+        rows = self._query("SELECT meta->>'cron_at' FROM {oban_jobs} ORDER BY 1")
+        return [datetime.fromisoformat(tick) for (tick,) in rows]
+
+    def leader(self, now: float | None = None) -> str | None:
+        """The node that holds the lease, at an instant of a clock that is not the database's."""
+        at = self.now() if now is None else now
+        query = "SELECT node FROM {leaders} WHERE expires_at AT TIME ZONE 'UTC' > to_timestamp(%s)"
+        rows = self._query(query, at)
         return rows[0][0].partition("/")[0] if rows else None
 
     def claimed_by(self) -> set[str]:

@@ -2,7 +2,7 @@
 
 It says "up" when it runs. Its jobs note their runs over a connection of their own, to the server
 itself (the environment's RUNS_DSN), so that the wires that the test cuts are the instance's alone.
-The options are `Oban`'s, in JSON, and `connect_args` for its engine.
+The options are `Oban`'s, in JSON, and `connect_args` for its engine, and `cron`: an expression.
 """
 
 import asyncio
@@ -77,6 +77,11 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
     Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
     options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
     options |= json.loads(given)
+    if cron := options.pop("cron", None):
+
+        class Ticking(Note, name="failures.tick", cron=cron):
+            """Notes its ticks."""
+
     engine = create_async_engine(database_url(dsn), connect_args=options.pop("connect_args", {}))
     async with Oban(engine, prefix=prefix, queues={"default": int(limit)}, **options):
         print("up", flush=True)
