@@ -14,6 +14,7 @@ from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.enqueue import Conn, enqueue, gather
 from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
+from .job_control import JobControl
 from .models import Job, JobState
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
@@ -22,7 +23,7 @@ from .wakeups import Wakeup
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(Observable):
+class Oban(JobControl, Observable):
     """Background jobs on a database that you have an engine for::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:

@@ -8,7 +8,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from ..wakeups import Address, Wakeup
 
 _KEY = "oban_sqla"
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+_NOTHING = Wakeup()
 
 
 class _Tables(NamedTuple):
@@ -117,6 +118,23 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
         statement = announce_everything(prefix=tables.prefix)
         connection.execute(statement, execution_options=options)
     return result
+
+
+def announce_moved(
+    session: Session, moved: Wakeup = _NOTHING, cancelled: Collection[int] = ()
+) -> None:
+    """Tell of jobs that were moved without a flush, and of those that are cancelled while they run.
+
+    As with those that were flushed: now by NOTIFY, and at the root commit within this process.
+    """
+    if not moved and not cancelled:
+        return
+    connection = session.connection(bind_arguments={"mapper": Job.__mapper__})
+    tables = _tables(connection)
+    _news(session, tables).total |= moved
+    if _may_notify(connection):
+        parameters = announcement(moved.queues or (), moved.due_at, cancelled)
+        connection.execute(announce(prefix=tables.prefix), parameters)
 
 
 def wake(session: Session) -> None:

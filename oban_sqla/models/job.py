@@ -145,7 +145,7 @@ class Job(Base):
 
     @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
-        return _RULES[field](value)
+        return RULES[field](value)
 
     @validates("inserted_at", "scheduled_at")
     def _check_instant(self, field: str, value: object) -> datetime:
@@ -190,7 +190,7 @@ def detached(values: Mapping[str, Any]) -> Job:
     return job
 
 
-_RULES: Mapping[str, Callable[[object], object]] = {
+RULES: Mapping[str, Callable[[object], object]] = {
     "state": validation.state,
     "worker": validation.worker_name,
     "queue": validation.queue_name,
@@ -200,3 +200,4 @@ _RULES: Mapping[str, Callable[[object], object]] = {
     "priority": validation.priority,
     "max_attempts": validation.max_attempts,
 }
+"""What is checked when it is assigned, besides instants: each rule returns what is kept."""

@@ -98,6 +98,10 @@ class Database:
         """A connection with a transaction that commits at the end."""
         return self._engine.begin()
 
+    def session(self) -> AsyncSession:
+        """A session that finds the tables, for a transaction of our own."""
+        return AsyncSession(self._engine, expire_on_commit=False)
+
     @asynccontextmanager
     async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
         """A connection of psycopg from the engine's pool; `ObanError` for another driver.

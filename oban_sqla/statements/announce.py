@@ -56,9 +56,15 @@ def announce(*, prefix: str | None = None) -> Executable:
     return notify(select(rows.c.channel, rows.c.payload), prefix)
 
 
-def announcement(queues: Collection[str], due_at: datetime | None = None) -> dict[str, list[str]]:
-    """The parameters of `announce`: available jobs in `queues`, a scheduled one at `due_at`."""
+def announcement(
+    queues: Collection[str], due_at: datetime | None = None, cancelled: Collection[int] = ()
+) -> dict[str, list[str]]:
+    """The parameters of `announce`: available jobs in `queues`, a scheduled one at `due_at`.
+
+    And the ids of those that are `cancelled` while they run.
+    """
     sent = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
+    sent += [(SIGNAL, json.dumps({"action": "pkill", "job_id": id})) for id in sorted(cancelled)]
     if due_at is not None:
         sent.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
     return {

@@ -24,7 +24,8 @@ def lock(chosen: Select[Any], *states: JobState) -> Select[Any]:
 def again(chosen: Select[Any], ids: Sequence[int]) -> Select[Any]:
     """The same SELECT, among these ids alone."""
     (described,) = chosen.column_descriptions
-    return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS)))
+    # What was to be skipped is not among them.
+    return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS))).offset(None)
 
 
 def load(ids: Sequence[int]) -> Select[Any]:

@@ -1,0 +1,137 @@
+"""Which jobs are meant, and in which session: what `which` and `conn` may be to manage jobs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sqlalchemy import Select, inspect, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
+from sqlalchemy.orm import Session, scoped_session
+
+from ..models import Job, JobState, validation
+from ..statements.choose import again, load, lock
+
+Which: TypeAlias = Job | int | Iterable[Job | int] | Select[Any]
+"""A job, an id, any number of those, or `select(Job).where(...)`."""
+
+UnitOfWork: TypeAlias = (
+    AsyncSession | async_scoped_session[AsyncSession] | Session | scoped_session[Session]
+)
+"""The sessions whose transaction a change of jobs may join."""
+
+LARGEST_ID = 2**63 - 1
+
+BIND = {"mapper": Job.__mapper__}
+"""Where a session with several databases finds the jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The jobs that are meant, of which the database was not asked yet."""
+
+    given: Sequence[Job | int] = ()
+    statement: Select[Any] | None = None
+
+    @classmethod
+    def of(cls, which: object) -> "Chosen":
+        """`TypeError` for what `which` can't be, `ValueError` for what is no id."""
+        if isinstance(which, Select):
+            return cls(statement=_of_jobs(which))
+        if isinstance(which, Iterable) and not isinstance(which, str | bytes | Mapping):
+            return cls([_job_or_id(one) for one in which])
+        return cls([_job_or_id(which)])
+
+    def ids(self, session: Session, states: Sequence[JobState]) -> list[int]:
+        """The ids, each once. Those that a SELECT found are locked, and in one of the states.
+
+        `ValueError` for a job that has none.
+        """
+        _flush(session)
+        if self.statement is None:
+            return self._given_ids()
+        if not (ids := _lock(session, self.statement, states)):
+            return []
+        found = select(again(self.statement, ids).subquery().c.id)
+        return list(dict.fromkeys(session.scalars(found, bind_arguments=BIND)))
+
+    def load(self, session: Session) -> list[Job]:
+        """The jobs, locked, as they are now, in the order given; without those that don't exist."""
+        _flush(session)
+        fresh = {"populate_existing": True}
+        if self.statement is None:
+            given = self._given_ids()
+            jobs = session.scalars(load(given), execution_options=fresh, bind_arguments=BIND)
+            by_id = {job.id: job for job in jobs}
+            return [by_id[id] for id in given if id in by_id]
+        if not (ids := _lock(session, self.statement, tuple(JobState))):
+            return []
+        statement = again(self.statement, ids)
+        jobs = session.scalars(statement, execution_options=fresh, bind_arguments=BIND)
+        return list(jobs.unique())
+
+    def _given_ids(self) -> list[int]:
+        return list(dict.fromkeys(_id_of(one) for one in self.given))
+
+
+def unit_of_work(conn: object) -> AsyncSession | Session:
+    """The session that `conn` is, or stands for; `TypeError` for anything else."""
+    session = conn() if isinstance(conn, async_scoped_session | scoped_session) else conn
+    if isinstance(session, Session):
+        # The inner one of an AsyncSession can't be used outside of that.
+        return async_session(session) or session
+    if isinstance(session, AsyncSession):
+        return session
+    raise TypeError(
+        "conn must be an AsyncSession, async_scoped_session, Session or scoped_session, whose"
+        f" transaction is joined; got {type(conn).__module__}.{type(conn).__qualname__}."
+        " Without conn the jobs are changed in a transaction of their own"
+    )
+
+
+def identity(job: Job) -> int | None:
+    """The job's id, for which `job.id` would send a SELECT when it has expired."""
+    state = inspect(job)
+    return state.identity[0] if state.identity else state.dict.get("id")
+
+
+def _flush(session: Session) -> None:
+    # As any query of the session does; it gives new jobs their ids, too.
+    if session.autoflush:
+        session.flush()
+
+
+def _lock(session: Session, statement: Select[Any], states: Sequence[JobState]) -> Sequence[int]:
+    return session.scalars(lock(statement, *states), bind_arguments=BIND).all()
+
+
+def _of_jobs(statement: Select[Any]) -> Select[Any]:
+    described = statement.column_descriptions
+    entity = described[0].get("entity") if len(described) == 1 else None
+    if entity is None or described[0]["expr"] is not entity or not _is_job(entity):
+        names = ", ".join(str(one["name"]) for one in described)
+        raise TypeError(f"the SELECT must be of jobs alone, select(Job).where(...), not of {names}")
+    return statement
+
+
+def _is_job(entity: Any) -> bool:
+    return bool(inspect(entity).mapper.isa(Job.__mapper__))
+
+
+def _job_or_id(given: object) -> Job | int:
+    if isinstance(given, Job):
+        return given
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise TypeError(
+            "which must be a Job, an id, an iterable of those, or select(Job).where(...),"
+            f" not {validation.show(given)}"
+        )
+    if not 0 < given <= LARGEST_ID:
+        raise ValueError(f"no job has the id {validation.show(given)}")
+    return int(given)
+
+
+def _id_of(given: Job | int) -> int:
+    id = given if isinstance(given, int) else identity(given)
+    if id is None:
+        raise ValueError(f"{given!r} has no id: it was not enqueued, or not flushed")
+    return id

@@ -1,0 +1,242 @@
+"""`JobControl`: cancel, retry, delete and update jobs that are in the table."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable, Row
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from .enqueue.chosen import BIND, Chosen, UnitOfWork, Which, identity, unit_of_work
+from .enqueue.unit_of_work import announce_moved
+from .models import Job, JobState
+from .models.state import STAGEABLE
+from .runtime.database import Database
+from .statements.cancel import CANCELLABLE, cancel
+from .statements.choose import load
+from .statements.delete import DELETABLE, delete
+from .statements.retry import RETRYABLE, retry
+from .statements.update import parameters, update
+from .wakeups import Wakeup
+from .workers.changes import Changes, check
+
+T = TypeVar("T")
+
+# How many changes of single jobs one statement takes.
+MOST_CHANGES = 10_000
+
+
+class JobControl:
+    """What an `Oban` can do to jobs that are in the table, whether it was started or not.
+
+    `which` is a `Job`, an id, an iterable of those, or `select(Job).where(...)`, which may have
+    joins, an order and a limit. Jobs that are not there, or in a state that is not named, are left
+    alone. What a SELECT is to find has to hold at last, when nobody else is changing the job.
+
+    With a session as `conn` all of it belongs to the session's transaction, and its own `Job`
+    instances have the new values afterwards, also if the SELECT or the ids meant them. Other
+    instances, those that you pass too, stay as they are. Without `conn` it is a transaction of its
+    own. Jobs are locked in the order of their ids.
+
+    `TypeError` or `ValueError`, before anything is sent, for anything else as `which` or `conn`,
+    and for a job that has no id, since it was not enqueued.
+    """
+
+    _database: Database
+
+    async def cancel_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
+        """Cancel jobs that are not finished, and return how many.
+
+        Those that wait are `cancelled` at once. Those that run stay `executing` and are told:
+        their `job.cancelled()` turns true, and the task of an `interruptible` worker is cancelled.
+        They may complete nevertheless; what would make them run again makes them `cancelled`.
+        """
+        return await self._manage(which, conn, _cancel)
+
+    async def retry_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
+        """Make jobs available now, but for those that are or that run, and return how many.
+
+        A job with no attempt left is given one more, in its `max_attempts`.
+        """
+        return await self._manage(which, conn, _retry)
+
+    async def delete_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
+        """Delete jobs that do not run, and return how many."""
+        return await self._manage(which, conn, _delete)
+
+    async def update_jobs(
+        self, which: Which, changes: Changes, *, conn: UnitOfWork | None = None
+    ) -> list[Job]:
+        """Change fields of jobs, and return those jobs, in the order given.
+
+        changes: a mapping, or what returns one for a job, of args, max_attempts, meta, priority,
+            queue, scheduled_at, schedule_in (seconds or a `timedelta`), tags and worker: a name, a
+            worker class or a job function.
+
+        A new time makes an available job scheduled, or a scheduled one available, by the database's
+        clock. Of a job that runs only the row changes: its worker has the old values.
+
+        `TypeError` for a field that can't be changed; `ValueError` or `TypeError` for what no job
+        may hold, and for less `max_attempts` than a job had: then nothing is changed at all.
+        """
+        changed = changes if callable(changes) else check(changes)
+        return await self._manage(
+            which, conn, lambda session, chosen: _update(session, chosen, changed)
+        )
+
+    async def get_job(self, id: int, *, conn: UnitOfWork | None = None) -> Job | None:
+        """The job with that id, if it is there."""
+        return await self._manage(id, conn, _get)
+
+    async def cancel_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
+        """`cancel_jobs` for one, by its name in Oban."""
+        await self.cancel_jobs(job, conn=conn)
+
+    async def cancel_many_jobs(
+        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
+    ) -> int:
+        """`cancel_jobs`, by its name in Oban."""
+        return await self.cancel_jobs(jobs, conn=conn)
+
+    async def retry_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
+        """`retry_jobs` for one, by its name in Oban."""
+        await self.retry_jobs(job, conn=conn)
+
+    async def retry_many_jobs(
+        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
+    ) -> int:
+        """`retry_jobs`, by its name in Oban."""
+        return await self.retry_jobs(jobs, conn=conn)
+
+    async def delete_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
+        """`delete_jobs` for one, by its name in Oban."""
+        await self.delete_jobs(job, conn=conn)
+
+    async def delete_many_jobs(
+        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
+    ) -> int:
+        """`delete_jobs`, by its name in Oban."""
+        return await self.delete_jobs(jobs, conn=conn)
+
+    async def update_job(
+        self, job: Job | int, changes: Changes, *, conn: UnitOfWork | None = None
+    ) -> Job:
+        """`update_jobs` for one, by its name in Oban; `LookupError` if it is not there."""
+        updated = await self.update_jobs(job, changes, conn=conn)
+        if not updated:
+            raise LookupError(f"there is no job {job!r}")
+        return updated[0]
+
+    async def update_many_jobs(
+        self, jobs: Iterable[Job | int], changes: Changes, *, conn: UnitOfWork | None = None
+    ) -> list[Job]:
+        """`update_jobs`, by its name in Oban."""
+        return await self.update_jobs(jobs, changes, conn=conn)
+
+    async def _manage(
+        self, which: Which, conn: UnitOfWork | None, work: Callable[[Session, Chosen], T]
+    ) -> T:
+        chosen = Chosen.of(which)
+        if conn is None:
+            async with self._database.session() as own, own.begin():
+                return await own.run_sync(work, chosen)
+        session = unit_of_work(conn)
+        if isinstance(session, AsyncSession):
+            return await session.run_sync(work, chosen)
+        return work(session, chosen)
+
+
+def _cancel(session: Session, chosen: Chosen) -> int:
+    rows = _execute(session, cancel(), chosen.ids(session, CANCELLABLE))
+    running = [row.id for row in rows if row.state is JobState.EXECUTING]
+    announce_moved(session, cancelled=running)
+    return len(rows)
+
+
+def _retry(session: Session, chosen: Chosen) -> int:
+    rows = _execute(session, retry(), chosen.ids(session, RETRYABLE))
+    announce_moved(session, Wakeup(frozenset(row.queue for row in rows)))
+    return len(rows)
+
+
+def _delete(session: Session, chosen: Chosen) -> int:
+    ids = chosen.ids(session, DELETABLE)
+    if not ids:
+        return 0
+    # By the session, so that it forgets those it has, and has them again after a rollback.
+    result = session.execute(
+        delete(),
+        {"ids": ids},
+        execution_options={"synchronize_session": "fetch"},
+        bind_arguments=BIND,
+    )
+    return len(result.all())
+
+
+def _update(
+    session: Session,
+    chosen: Chosen,
+    changes: Mapping[str, Any] | Callable[[Job], Mapping[str, Any]],
+) -> list[Job]:
+    jobs = chosen.load(session)
+    rows: list[Row[Any]] = []
+    for fields, changed in _grouped(jobs, changes).items():
+        for start in range(0, len(changed), MOST_CHANGES):
+            given = parameters(changed[start : start + MOST_CHANGES])
+            rows += session.connection(BIND).execute(update(fields), given)
+    _refresh(session, [row.id for row in rows])
+    available = frozenset(row.queue for row in rows if row.state is JobState.AVAILABLE)
+    waiting = (row.scheduled_at for row in rows if row.state in STAGEABLE)
+    announce_moved(session, Wakeup(available, min(waiting, default=None)))
+    return jobs
+
+
+def _grouped(
+    jobs: Sequence[Job], changes: Mapping[str, Any] | Callable[[Job], Mapping[str, Any]]
+) -> dict[frozenset[str], list[tuple[list[int], Mapping[str, Any]]]]:
+    """The changes by the fields that they are of, all checked before one is made."""
+    groups = defaultdict(list)
+    if not callable(changes):
+        for job in jobs:
+            _check_attempts(job.id, job.attempt, changes)
+        groups[frozenset(changes)].append(([job.id for job in jobs], changes))
+    else:
+        for job in jobs:
+            id, attempt = job.id, job.attempt
+            own = check(changes(job))
+            _check_attempts(id, attempt, own)
+            groups[frozenset(own)].append(([id], own))
+    groups.pop(frozenset(), None)
+    return groups if jobs else {}
+
+
+def _check_attempts(id: int, attempt: int, changes: Mapping[str, Any]) -> None:
+    if changes.get("max_attempts", attempt) < attempt:
+        raise ValueError(
+            f"max_attempts {changes['max_attempts']} is less than the {attempt} attempts that job"
+            f" {id} has had"
+        )
+
+
+def _get(session: Session, chosen: Chosen) -> Job | None:
+    return session.get(Job, chosen.ids(session, ())[0], bind_arguments=BIND)
+
+
+def _execute(session: Session, statement: Executable, ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Change jobs past the session, and have it know."""
+    if not ids:
+        return []
+    rows = session.connection(BIND).execute(statement, {"ids": ids}).all()
+    _refresh(session, [row.id for row in rows])
+    return rows
+
+
+def _refresh(session: Session, ids: Sequence[int]) -> None:
+    changed = set(ids)
+    # The instances too, lest they are collected as garbage, and loaded anew for nobody.
+    held = [one for one in session.identity_map.values() if isinstance(one, Job)]
+    known = [id for one in held if (id := identity(one)) is not None]
+    if stale := changed.intersection(known):
+        fresh = {"populate_existing": True, "autoflush": False}
+        session.scalars(load([*stale]), execution_options=fresh, bind_arguments=BIND).all()

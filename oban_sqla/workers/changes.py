@@ -1,0 +1,51 @@
+"""Changes of jobs: which fields may be changed, and the check of what they are to hold."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from ..clock import client_now
+from ..models import Job, validation
+from ..models.job import RULES
+from ..statements.update import FIELDS
+from .options import WorkerOptions
+
+CHANGEABLE = (*FIELDS, "schedule_in")
+
+Changes: TypeAlias = Mapping[str, Any] | Callable[[Job], Mapping[str, Any]]
+"""New values by field, or what returns them for a job: args, max_attempts, meta, priority, queue,
+scheduled_at or schedule_in, tags, worker."""
+
+
+def check(changes: object) -> dict[str, Any]:
+    """The changes as the table is to hold them.
+
+    `TypeError` for what is no mapping, and for a field that can't be changed; `ValueError` or
+    `TypeError`, naming the field and the value, for input that no job may hold.
+    """
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"changes must be a mapping of fields, not {validation.show(changes)}")
+    for field in changes:
+        if field not in CHANGEABLE:
+            raise TypeError(
+                f"a job has no field {validation.show(field)} that can be changed;"
+                f" there are {', '.join(CHANGEABLE)}"
+            )
+    if "schedule_in" in changes and "scheduled_at" in changes:
+        raise ValueError("schedule_in and scheduled_at exclude each other: give one")
+    return dict(_check(field, value) for field, value in changes.items())
+
+
+def _check(field: str, value: object) -> tuple[str, object]:
+    match field:
+        case "schedule_in":
+            return "scheduled_at", validation.moment_after(field, client_now(), value)
+        case "scheduled_at":
+            return field, validation.instant(field, value)
+        case "worker":
+            return field, RULES[field](_name_of(value))
+    return field, RULES[field](value)
+
+
+def _name_of(worker: object) -> object:
+    declared = getattr(worker, "__oban__", None)
+    return declared.name if isinstance(declared, WorkerOptions) else worker

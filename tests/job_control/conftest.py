@@ -1,0 +1,137 @@
+"""What the tests of managing jobs share: rows, every kind of session, and one who listens."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from oban_sqla import Job, JobState, Oban
+from tests.enqueue.conftest import Listener
+
+Add = Callable[..., Awaitable[list[int]]]
+Find = Callable[..., Awaitable[list[Job]]]
+States = Callable[[], Awaitable[list[JobState]]]
+
+
+class UnitOfWork:
+    """A session of any kind, as `conn` and with the verbs that the tests need of it."""
+
+    def __init__(self, conn: Any, session: Any) -> None:
+        self.conn = conn
+        self._session = session
+
+    async def do(self, work: Callable[[Session], Any]) -> Any:
+        """Do something with the session, as a sync one."""
+        if isinstance(self._session, AsyncSession):
+            return await self._session.run_sync(work)
+        return work(self._session)
+
+    async def jobs(self) -> list[Job]:
+        """All jobs, loaded into the session."""
+        return await self.do(lambda session: session.scalars(select(Job).order_by(Job.id)).all())
+
+
+def of_async(maker: Any) -> AbstractAsyncContextManager[UnitOfWork]:
+    return _async(async_sessionmaker(maker["async"], expire_on_commit=False)(), None)
+
+
+def of_async_scoped(maker: Any) -> AbstractAsyncContextManager[UnitOfWork]:
+    scoped = async_scoped_session(async_sessionmaker(maker["async"]), scopefunc=lambda: 1)
+    return _async(scoped(), scoped)
+
+
+def of_the_inner(maker: Any) -> AbstractAsyncContextManager[UnitOfWork]:
+    session = async_sessionmaker(maker["async"])()
+    return _async(session, session.sync_session)
+
+
+def of_sync(maker: Any) -> AbstractAsyncContextManager[UnitOfWork]:
+    return _sync(maker["sync"](), None)
+
+
+def of_scoped(maker: Any) -> AbstractAsyncContextManager[UnitOfWork]:
+    scoped = scoped_session(maker["sync"], scopefunc=lambda: 1)
+    return _sync(scoped(), scoped)
+
+
+@asynccontextmanager
+async def _async(session: AsyncSession, conn: Any) -> AsyncIterator[UnitOfWork]:
+    async with session:
+        yield UnitOfWork(conn or session, session)
+
+
+@asynccontextmanager
+async def _sync(session: Session, conn: Any) -> AsyncIterator[UnitOfWork]:
+    with session:
+        yield UnitOfWork(conn or session, session)
+
+
+@pytest.fixture(params=[of_async, of_async_scoped, of_the_inner, of_sync, of_scoped])
+async def unit(
+    request: pytest.FixtureRequest, engine: AsyncEngine, session_factory: sessionmaker[Session]
+) -> AsyncIterator[UnitOfWork]:
+    """Each kind of session that may be given as `conn`."""
+    async with request.param({"async": engine, "sync": session_factory}) as unit:
+        yield unit
+
+
+@pytest.fixture
+def oban(engine: AsyncEngine) -> Oban:
+    """An instance that was not started."""
+    return Oban(engine)
+
+
+@pytest.fixture
+def add(sessions: async_sessionmaker[AsyncSession]) -> Add:
+    """Commit jobs, and return their ids."""
+
+    async def add(*jobs: Job) -> list[int]:
+        async with sessions.begin() as session:
+            session.add_all(jobs)
+            await session.flush()
+            return [job.id for job in jobs]
+
+    return add
+
+
+@pytest.fixture
+def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
+    """The jobs as others see them."""
+
+    async def find() -> list[Job]:
+        async with sessions() as session:
+            return list(await session.scalars(select(Job).order_by(Job.id)))
+
+    return find
+
+
+@pytest.fixture
+def states(find: Find) -> States:
+    """The states of the jobs, as others see them."""
+
+    async def states() -> list[JobState]:
+        return [job.state for job in await find()]
+
+    return states
+
+
+@pytest.fixture
+async def listener(postgres_dsn: str, prefix: str) -> AsyncIterator[Listener]:
+    """One who listens to queues, to the stager's channel, and to signals."""
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        listener = Listener(connection, prefix)
+        await listener.start()
+        signal = sql.Identifier(f"{prefix}.oban_signal")
+        await connection.execute(sql.SQL("LISTEN {}").format(signal))
+        yield listener
