@@ -14,6 +14,7 @@ from .errors import (
 from .events import ObanEvents
 from .models import Job, JobState
 from .oban import Oban
+from .queue_control import QueueInfo
 from .workers.current_job import current_job
 from .workers.decorators import job, worker
 from .workers.function import JobFunction
@@ -33,6 +34,7 @@ __all__ = [
     "Oban",
     "ObanError",
     "ObanEvents",
+    "QueueInfo",
     "Record",
     "SchemaMissingError",
     "SchemaVersionError",

@@ -16,6 +16,7 @@ from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
 from .job_control import JobControl
 from .models import Job, JobState
+from .queue_control import QueueControl
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
 from .wakeups import Wakeup
@@ -23,7 +24,7 @@ from .wakeups import Wakeup
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(JobControl, Observable):
+class Oban(JobControl, QueueControl, Observable):
     """Background jobs on a database that you have an engine for::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:

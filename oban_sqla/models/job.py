@@ -155,6 +155,18 @@ class Job(Base):
     def _check_mark(self, field: str, value: object) -> datetime | None:
         return None if value is None else validation.instant(field, value)
 
+    _told_to_stop = False
+
+    def cancelled(self) -> bool:
+        """Whether this job, which runs, was cancelled meanwhile: a worker may look, and stop.
+
+        As in Oban: return `Cancel(reason)` then. A worker that goes on and completes has completed.
+        """
+        return self._told_to_stop
+
+    def _tell_to_stop(self) -> None:
+        self._told_to_stop = True
+
     @property
     def recorded(self) -> Any:
         """The value that the worker returned as `Record(value)`; `None` when there is none.

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import inspect
 
+from ..errors import JobTimeoutError
 from ..events import JobException, JobStart, JobStop
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS, detached
@@ -19,7 +20,7 @@ from ..statements.acknowledge import Ack
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
-from ..workers.registry import resolve
+from ..workers.registry import Registration, is_interruptible, resolve
 from .service import Emit
 
 LONGEST_ERROR = 20_000
@@ -34,6 +35,15 @@ class Executor:
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
+        self._running: dict[asyncio.Task[Any], tuple[int, Job, bool]] = {}
+
+    def cancel(self, id: int) -> None:
+        """Tell a job that it is cancelled, and interrupt it if its worker wishes that."""
+        for task, (running, own, interruptible) in list(self._running.items()):
+            if running == id:
+                own._tell_to_stop()
+                if interruptible:
+                    task.cancel()
 
     async def execute(self, job: Job, abandoned: Callable[[], bool]) -> Ack | None:
         """The outcome of an attempt. Whatever the worker raises is one, too.
@@ -45,6 +55,9 @@ class Executor:
         own = _copy(job)
         token = executing.set(own)
         started = time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = (job.id, own, is_interruptible(job.worker))
         try:
             self._emit("job_start", JobStart(job))
             worker: list[Any] = []
@@ -53,7 +66,7 @@ class Executor:
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and abandoned():
                     return None
-                ack = _failure(job, error, worker[0] if worker else None)
+                ack = _failure(job, error, worker[0] if worker else None, own.cancelled())
                 self._emit(
                     "job_exception", JobException(job, ack.state, *_times(job, started), error)
                 )
@@ -61,21 +74,43 @@ class Executor:
                 self._emit("job_stop", JobStop(job, ack.state, *_times(job, started)))
             return ack
         finally:
+            del self._running[task]
             executing.reset(token)
 
 
 async def _perform(job: Job, made: list[Any]) -> Any:
     registration = resolve(job.worker)
-
-    def process() -> Any:
+    if registration.limited:
         made.append(registration.create())
+        seconds = _limit(registration, made[0], job)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await _process(registration, job, made)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise JobTimeoutError(f"{job.worker} timed out after {seconds:g} s") from error
+    return await _process(registration, job, made)
+
+
+async def _process(registration: Registration, job: Job, made: list[Any]) -> Any:
+    def process() -> Any:
+        if not made:
+            made.append(registration.create())
         return made[0].process(job)
 
     if registration.asynchronous:
         return await process()
+    # At a timeout nobody waits for the thread any more, which can't be stopped.
     result = await _in_thread(process, f"oban-job-{job.id}")
     # A plain function that returns a coroutine was async in disguise.
     return await result if isawaitable(result) else result
+
+
+def _limit(registration: Registration, worker: Any, job: Job) -> float:
+    chosen = getattr(worker, "timeout", registration.options.timeout)
+    seconds = chosen(job) if callable(chosen) else chosen
+    return validation.delay("timeout", seconds).total_seconds()
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:
@@ -119,8 +154,12 @@ def _success(job: Job, result: Any) -> Ack:
             return _ack(job, JobState.COMPLETED)
 
 
-def _failure(job: Job, error: BaseException, worker: Any) -> Ack:
+def _failure(job: Job, error: BaseException, worker: Any, cancelled: bool = False) -> Ack:
+    if cancelled and isinstance(error, asyncio.CancelledError):
+        return _ack(job, JobState.CANCELLED, error="cancelled while it ran")
     text = _describe(error)
+    if cancelled:
+        return _ack(job, JobState.CANCELLED, error=storable(text))
     if job.attempt >= job.max_attempts:
         return _ack(job, JobState.DISCARDED, error=storable(text))
     delay = jittery_clamped(job.attempt, job.max_attempts)

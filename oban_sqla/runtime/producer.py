@@ -118,9 +118,6 @@ class Producer(Service):
         self.limit = limit
         self.wake()
 
-    def cancel(self, id: int) -> None:
-        """Tell a job that it is cancelled, if it runs here."""
-
     async def run_once(self) -> float:
         """Acknowledge and claim; then wait for a job to end, or to be woken."""
         if self._in_doubt() or self._has_not_looked():

@@ -1,9 +1,9 @@
 """Signals: orders to the queues and jobs of this node, heard at once, or read from the database."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..statements.mark import marked_among
 from .database import Database
 from .service import Emit, Service
 
@@ -27,7 +27,10 @@ class Ordered(Protocol):
 
 
 class Signals(Service):
-    """Carries out what is ordered of this node."""
+    """Carries out, in their order, what it hears.
+
+    What a signal that got lost ordered of a job is found by asking; a queue has to be told again.
+    """
 
     name = "signals"
 
@@ -44,13 +47,37 @@ class Signals(Service):
         super().__init__(emit)
         self._database = database
         self._ordered = ordered
-        self._instance = instance
-        self._node = node
+        self._idents = (None, "any", f"{instance}.{node}")
         self._poll_interval = poll_interval
+        self._heard: list[dict[str, Any]] = []
 
     async def run_once(self) -> float:
-        """Make a pass."""
-        return math.inf
+        """Carry out what was heard, and ask which of the running jobs were cancelled."""
+        while self._heard:
+            await self.carry_out(self._heard.pop(0))
+        if running := self._ordered.running():
+            for (id,) in await self._database.fetch(marked_among(), {"running": running}):
+                self._ordered.cancel_job(id)
+        return self._poll_interval()
 
     def hear(self, news: dict[str, Any]) -> None:
-        """Carry out a signal."""
+        """Take a signal, as any Oban sends it, to be carried out."""
+        if news.get("ident") in self._idents:
+            self._heard.append(news)
+            self.wake()
+
+    async def carry_out(self, news: dict[str, Any]) -> None:
+        """Do what a signal says; what makes no sense is left alone."""
+        match news:
+            case {"action": "pkill", "job_id": int(id)}:
+                self._ordered.cancel_job(id)
+            case {"action": "start", "queue": str(queue), "limit": int(limit)} if limit > 0:
+                await self._ordered.start_queue(queue, limit, news.get("paused") is True)
+            case {"action": "stop", "queue": str(queue)}:
+                await self._ordered.stop_queue(queue)
+            case {"action": "scale", "queue": str(queue), "limit": int(limit)} if limit > 0:
+                self._ordered.scale_queue(queue, limit)
+            case {"action": "pause", "queue": str(queue)}:
+                self._ordered.pause_queue(queue)
+            case {"action": "resume", "queue": str(queue)}:
+                self._ordered.resume_queue(queue)

@@ -26,6 +26,10 @@ class RunningQueue:
     """How many of its jobs the node runs at once; `None` when its row does not tell."""
     paused: bool
     running: int
+    alive: bool
+    """Whether its last sign of life has not expired; its jobs are orphans if it has."""
+    silent_for: float
+    """Seconds since then."""
     started_at: datetime
     uuid: str
 
@@ -36,11 +40,17 @@ class Node:
 
     instance: str
     node: str
-    alive: bool
-    """Whether its last sign of life has not expired."""
-    silent_for: float
-    """Seconds since then."""
     queues: tuple[RunningQueue, ...]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it gives signs of life."""
+        return any(queue.alive for queue in self.queues)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last one."""
+        return min(queue.silent_for for queue in self.queues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +118,7 @@ def _nodes(rows: Sequence[Any]) -> tuple[Node, ...]:
     for row in rows:
         by_node[row.name, row.node].append(row)
     return tuple(
-        Node(
-            name,
-            node,
-            alive=any(row.silent_for < _expiry(_meta(row.meta)) for row in own),
-            silent_for=min(row.silent_for for row in own),
-            queues=tuple(map(_running_queue, own)),
-        )
-        for (name, node), own in by_node.items()
+        Node(name, node, tuple(map(_running_queue, own))) for (name, node), own in by_node.items()
     )
 
 
@@ -127,6 +130,8 @@ def _running_queue(row: Any) -> RunningQueue:
         limit if isinstance(limit, int) else None,
         paused=meta.get("paused") is True,
         running=row.running,
+        alive=row.silent_for < _expiry(meta),
+        silent_for=row.silent_for,
         started_at=row.started_at,
         uuid=row.uuid,
     )
@@ -135,8 +140,9 @@ def _running_queue(row: Any) -> RunningQueue:
 def _queues(nodes: Sequence[Node], jobs: Sequence[Any]) -> tuple[QueueStatus, ...]:
     run: dict[str, list[RunningQueue]] = defaultdict(list)
     for node in nodes:
-        for queue in node.queues if node.alive else ():
-            run[queue.queue].append(queue)
+        for queue in node.queues:
+            if queue.alive:
+                run[queue.queue].append(queue)
     counted: dict[str, dict[str, Count]] = defaultdict(dict)
     waits: dict[str, float] = {}
     for row in jobs:

@@ -152,12 +152,12 @@ class Supervisor:
 
     def pause_queue(self, queue: str) -> None:
         """Claim no more jobs of a queue."""
-        if producer := self.producers.get(queue):
+        for producer in self._named(queue):
             producer.pause()
 
     def resume_queue(self, queue: str) -> None:
         """Claim jobs of a queue again."""
-        if producer := self.producers.get(queue):
+        for producer in self._named(queue):
             producer.resume()
 
     def scale_queue(self, queue: str, limit: int) -> None:
@@ -167,12 +167,14 @@ class Supervisor:
 
     def cancel_job(self, id: int) -> None:
         """Tell a job that it is cancelled, if it runs here."""
-        for producer in self.producers.values():
-            producer.cancel(id)
+        self._executor.cancel(id)
 
     def running(self) -> list[int]:
         """The ids of the jobs that run here."""
         return [id for producer in self.producers.values() for id in producer.running]
+
+    def _named(self, queue: str) -> list[Producer]:
+        return [p for name, p in self.producers.items() if queue in (name, "*")]
 
     def _producer(self, queue: Queue) -> Producer:
         return Producer(

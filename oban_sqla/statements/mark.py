@@ -6,10 +6,22 @@ Its meta may be any JSON, if others wrote it, and none of that may fail a statem
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, func, literal
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Text,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, array
 
-from ..models import Job
+from ..models import Job, JobState
+from .states import state_in
 
 MARK = "cancel_attempted_at"
 
@@ -40,3 +52,12 @@ def with_meta(more: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _is_object() -> ColumnElement[bool]:
     return func.jsonb_typeof(Job.meta) == literal("object", Text)
+
+
+def marked_among() -> Executable:
+    """The ids among the `running` ones that were cancelled meanwhile."""
+    return select(Job.id).where(
+        Job.id == any_(bindparam("running", type_=ARRAY(BigInteger))),
+        state_in(JobState.EXECUTING),
+        marked(),
+    )

@@ -62,8 +62,8 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
     the dead yet.
 
     Returns one row: `settled_in`, the seconds until that is so (0 or less when it is, NULL when
-    nobody beats); the ids that were `rescued`, `discarded` and `cancelled` (NULL for none); how many
-    orphans were `found`, locked ones too; how many producers have `expired`, and `next_in`, the
+    nobody beats); the ids that were `rescued`, `discarded` and `cancelled` (NULL for none); how
+    many orphans were `found`, locked ones too; how many producers `expired`, and `next_in`, the
     seconds until the next one does (NULL for none).
     """
     time = database_now(now)

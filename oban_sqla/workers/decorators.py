@@ -1,13 +1,12 @@
 """`@worker` for classes and `@job` for functions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack
 
 from ..enqueue.enqueue import Conn
 from ..models import Job
 from .function import Backoff, JobFunction
-from .options import JobOptions
+from .options import JobOptions, Timeout
 from .worker import Worker, declare
 
 P = ParamSpec("P")
@@ -50,7 +49,7 @@ def worker(
     meta: Mapping[str, Any] | None = None,
     oban: str | None = None,
     cron: str | Mapping[str, Any] | None = None,
-    timeout: float | timedelta | None = None,
+    timeout: Timeout | None = None,
     interruptible: bool | None = None,
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
@@ -93,7 +92,7 @@ def job(
     meta: Mapping[str, Any] | None = None,
     oban: str | None = None,
     cron: str | Mapping[str, Any] | None = None,
-    timeout: float | timedelta | Callable[[Job], float | timedelta] | None = None,
+    timeout: Timeout | None = None,
     interruptible: bool | None = None,
     backoff: Backoff | None = None,
 ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:

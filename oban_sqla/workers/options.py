@@ -1,6 +1,7 @@
 """The options of a worker and of a single job, and the one way from both to a `Job`."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,7 +12,8 @@ from ..instances import DEFAULT_NAME
 from ..models import Job, validation
 from .cron import Cron, parse
 
-Timeout = float | Callable[[Job], float | timedelta]
+Timeout = float | timedelta | Callable[[Job], float | timedelta | None]
+"""Seconds or a `timedelta`, or what says so of a job; `None` for no limit."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -49,9 +51,9 @@ class WorkerOptions:
     cron: Cron | None = None
     """When jobs are enqueued by themselves; not inherited."""
     timeout: Timeout | None = None
-    """Seconds that an attempt may take, or what says so of a job."""
+    """How long an attempt may take; a method `timeout(job)` of the worker goes before it."""
     interruptible: bool = False
-    """Whether cancelling a job that runs cancels its task, too."""
+    """Whether cancelling a job that runs cancels its task, too, if it is async."""
 
     def declare(self, name: str, origin: str, changes: Mapping[str, Any]) -> "WorkerOptions":
         """These options under a name, with changes; wrong ones raise when declared, not later."""
@@ -103,13 +105,33 @@ def _instance_name(value: object) -> str:
     return value
 
 
-def _timeout(value: object) -> Timeout:
-    if callable(value):
-        return value
+def timeout_seconds(value: object) -> float:
+    """The seconds of a timeout; `TypeError` or `ValueError` for what is none."""
     seconds = validation.delay("timeout", value).total_seconds()
     if seconds <= 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {validation.show(value)}")
     return seconds
+
+
+def check_timeout(subject: str, function: Callable[..., object], *takes: object) -> None:
+    """`TypeError` for a function that can't say the timeout of a job when it is called with that."""
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"the timeout of {subject} is async; it has to return the seconds at once")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # a builtin that does not tell
+    try:
+        signature.bind(*takes)
+    except TypeError:
+        raise TypeError(f"the timeout{signature} of {subject} can't be called with a job") from None
+
+
+def _timeout(value: object) -> Timeout:
+    if callable(value) and not isinstance(value, type):
+        check_timeout("the worker", value, object())
+        return value
+    return timeout_seconds(value)
 
 
 def _flag(value: object) -> bool:

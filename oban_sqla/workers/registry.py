@@ -18,6 +18,13 @@ class Registration:
     """Makes an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
     """Whether `process` is a coroutine function; if not, it runs in a thread."""
+    has_timeout: bool = False
+    """Whether the object has `timeout(job)`, too."""
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether cancelling a job that runs cancels its task."""
+        return self.options.interruptible and self.asynchronous
 
 
 _registrations: dict[str, Registration] = {}
@@ -28,6 +35,7 @@ def register(
     create: Callable[[], Any],
     process: Callable[..., Any],
     backoff: Callable[..., Any] | None,
+    timeout: Callable[..., Any] | None = None,
 ) -> None:
     """Make a worker known.
 
@@ -46,7 +54,9 @@ def register(
             f" give {origin} another one with name='...'"
         )
     asynchronous = inspect.iscoroutinefunction(process)
-    _registrations[options.name] = Registration(options, create, asynchronous)
+    _registrations[options.name] = Registration(
+        options, create, asynchronous, has_timeout=timeout is not None
+    )
 
 
 def resolve(name: str) -> Registration:

@@ -1,7 +1,7 @@
 """`Worker`: a class that processes jobs, as a base class or a mixin."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
 
@@ -9,7 +9,14 @@ from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from .backoff import jittery_clamped
 from .naming import origin, worker_name
-from .options import WORKER_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
+from .options import (
+    WORKER_OPTIONS,
+    JobOptions,
+    Timeout,
+    WorkerOptions,
+    check_timeout,
+    refuse_unknown,
+)
 from .registry import register
 
 
@@ -27,6 +34,14 @@ class Worker:
     Keywords of the class are the defaults of its jobs, and `name`, under which they are stored:
     `module.qualname` if it is not given. A subclass inherits them, but for the name. A class
     without `process` only passes its keywords on.
+
+    An attempt may take `timeout`: seconds, a `timedelta`, what returns one for a job, or a method
+    `timeout(self, job)`, which is called on the event loop; `None` for no limit. Then it fails with
+    `JobTimeoutError`, to be retried: an async `process` is cancelled, and if it has not stopped 5
+    seconds later, left behind; a thread can't be cancelled, and runs on with nobody waiting for it.
+
+    When the job is cancelled meanwhile, `job.cancelled()` turns true. With `interruptible` the task
+    of an async `process` is cancelled as well.
     """
 
     __oban__: ClassVar[WorkerOptions] = WorkerOptions()
@@ -42,7 +57,7 @@ class Worker:
         meta: Mapping[str, Any] | None = None,
         oban: str | None = None,
         cron: str | Mapping[str, Any] | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Timeout | None = None,
         interruptible: bool | None = None,
         **others: Any,
     ) -> None:
@@ -116,7 +131,8 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     if process is None:
         return
     _check_signature(cls, process)
-    register(options, cls, process, getattr(cls, "backoff", None))
+    timeout = _timeout_of(cls, changes)
+    register(options, cls, process, getattr(cls, "backoff", None), timeout)
 
 
 def _declared(cls: type) -> WorkerOptions:
@@ -128,6 +144,19 @@ def _declared(cls: type) -> WorkerOptions:
     if not hasattr(cls, "process"):
         raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
     return options
+
+
+def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    method = getattr(cls, "timeout", None)
+    # Anything else of that name, a column of a model for one, is the user's own.
+    if not inspect.isroutine(method):
+        return None
+    if changes.get("timeout") is not None and "timeout" in vars(cls):
+        raise TypeError(
+            f"{cls.__qualname__} has a method timeout(self, job) and the option timeout: keep one"
+        )
+    check_timeout(cls.__qualname__, method, object(), object())
+    return method
 
 
 def _check_signature(cls: type, process: Any) -> None:

@@ -253,7 +253,7 @@ async def test_no_statement_for_each_job(
     "conn",
     [
         "postgresql://localhost/shop",
-        object(),
+        ...,
         AsyncSession,
         Session,
         async_sessionmaker(),

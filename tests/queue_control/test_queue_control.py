@@ -1,0 +1,82 @@
+"""Orders to queues, from this node and from others."""
+
+import base64
+import gzip
+import json
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, Oban, Worker
+from tests.conftest import StartOban
+from tests.listening import hear
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Counted(Worker, name="queue_control.counted", queue="alpha"):
+    async def process(self, job: Job) -> None: ...
+
+
+async def signal(engine: AsyncEngine, prefix: str, payload: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(select(func.pg_notify(f"{prefix}.oban_signal", payload)))
+
+
+async def test_a_pause_holds_on_every_node_until_it_is_resumed(
+    start: StartOban, engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    one = await start(queues={"alpha": 1}, node="one")
+    two = await start(queues={"alpha": 1, "beta": 1}, node="two")
+    client = Oban(engine, prefix=prefix)
+    with hear(one, "queue_paused") as first, hear(two, "queue_paused") as second:
+        await client.pause_queue("alpha")
+        await first.wait()
+        await second.wait()
+    assert [info.paused for info in two.check_all_queues()] == [True, False]
+    await client.enqueue(Counted.new())
+    with hear(Oban, "job_stop") as stops, hear(two, "queue_resumed") as resumed:
+        await one.resume_all_queues()
+        await resumed.wait()
+        await stops.wait()
+
+
+async def test_an_order_to_one_node_is_for_that_node(start: StartOban) -> None:
+    one = await start(queues={"alpha": 1}, node="one")
+    two = await start(queues={"alpha": 1}, node="two")
+    with hear(two, "queue_paused") as paused:
+        await one.pause_all_queues(node="two")
+        await paused.wait()
+    assert [oban.check_queue("alpha").paused for oban in (one, two)] == [False, True]
+
+
+async def test_scale_start_and_stop(start: StartOban) -> None:
+    oban = await start(queues={"alpha": 1})
+    await oban.scale_queue(queue="alpha", limit=7)
+    await oban.start_queue(queue="beta", limit=3, paused=True)
+    await oban.stop_queue("gamma")
+    infos = [(info.queue, info.limit, info.paused) for info in oban.check_all_queues()]
+    assert infos == [("alpha", 7, False), ("beta", 3, True)]
+    await oban.stop_queue("beta")
+    assert oban.check_queue("beta") is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_signals_as_oban_py_sends_them(
+    start: StartOban, engine: AsyncEngine, prefix: str, packed: bool
+) -> None:
+    oban = await start(queues={"alpha": 1})
+    for nonsense in ("[]", '{"action": "scale", "queue": "alpha", "limit": "9"}', '{"action": 5}'):
+        await signal(engine, prefix, nonsense)
+    payload = json.dumps({"action": "pause", "queue": "*", "ident": "any"})
+    if packed:
+        payload = base64.b64encode(gzip.compress(payload.encode())).decode()
+    with hear(oban, "queue_paused") as paused:
+        await signal(engine, prefix, payload)
+        await paused.wait()
+
+
+async def test_a_wrong_limit_is_refused(engine: AsyncEngine) -> None:
+    with pytest.raises(ValueError, match="limit of queue 'alpha' must be"):
+        await Oban(engine).scale_queue(queue="alpha", limit=0)

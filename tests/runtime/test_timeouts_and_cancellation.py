@@ -1,0 +1,126 @@
+"""Attempts that take too long, and jobs that are cancelled while they run."""
+
+import asyncio
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Cancel, Job, JobState, JobTimeoutError, Worker, job, worker
+from tests.conftest import StartOban
+from tests.listening import hear
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Slow(Worker, name="timeouts.slow", timeout=0.02):
+    async def process(self, job: Job) -> None:
+        await asyncio.Event().wait()
+
+
+class SlowByMethod(Worker, name="timeouts.method"):
+    async def process(self, job: Job) -> None:
+        await asyncio.Event().wait()
+
+    def timeout(self, job: Job) -> timedelta:
+        return timedelta(seconds=job.args["seconds"])
+
+
+@job(name="timeouts.thread", timeout=lambda job: 0.02)
+def slow_in_a_thread() -> None:
+    released.wait(20)
+
+
+released = threading.Event()
+
+
+@pytest.mark.parametrize(
+    "made", [Slow.new, lambda: SlowByMethod.new({"seconds": 0.02}), slow_in_a_thread.new]
+)
+async def test_an_attempt_that_takes_too_long_fails(
+    start: StartOban, sessions: Sessions, made
+) -> None:
+    released.clear()
+    oban = await start(queues={"default": 1})
+    with hear(oban, "job_exception") as failures, hear(oban, "ack_stop") as acks:
+        await oban.enqueue(made())
+        (failure,) = await failures.wait()
+        await acks.counted(1)
+    released.set()
+    assert isinstance(failure.error, JobTimeoutError)
+    assert "timed out after 0.02 s" in str(failure.error)
+    async with sessions() as session:
+        (stored,) = await session.scalars(select(Job))
+    assert stored.state is JobState.RETRYABLE
+    assert "JobTimeoutError" in stored.errors[0]["error"]
+
+
+async def test_a_timeout_error_of_the_worker_is_its_own(start: StartOban) -> None:
+    @worker(name="timeouts.own", timeout=60)
+    class Own:
+        async def process(self, job: Job) -> None:
+            raise TimeoutError("somebody else's")
+
+    oban = await start(queues={"default": 1})
+    with hear(oban, "job_exception") as failures:
+        await oban.enqueue(Own.new())
+        (failure,) = await failures.wait()
+    assert not isinstance(failure.error, JobTimeoutError)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), "soon"])
+def test_a_wrong_timeout_is_refused_when_declared(wrong: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+
+        @worker(name="timeouts.wrong", timeout=wrong)  # type: ignore[arg-type]
+        class Wrong:
+            async def process(self, job: Job) -> None: ...
+
+
+class Looking(Worker, name="cancel.looking"):
+    async def process(self, job: Job) -> object:
+        begun.set()
+        while not job.cancelled():  # noqa: ASYNC110 - as users do
+            await asyncio.sleep(0.001)
+        return Cancel("as I was told")
+
+
+class Interrupted(Worker, name="cancel.interrupted", interruptible=True):
+    async def process(self, job: Job) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+
+begun = asyncio.Event()
+
+
+@pytest.mark.parametrize("made", [Looking, Interrupted])
+@pytest.mark.parametrize("notify", ["listen", "poll"])
+async def test_a_running_job_learns_that_it_is_cancelled(
+    start: StartOban,
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    made: type[Worker],
+    notify: str,
+) -> None:
+    global begun
+    begun = asyncio.Event()
+    oban = await start(queues={"default": 1}, notify=notify, poll_interval=0.02)
+    with hear(oban, "ack_stop") as acks:
+        stored = await oban.enqueue(made.new())
+        await begun.wait()
+        async with sessions.begin() as session:
+            if notify == "poll":
+                meta = {"cancel_attempted_at": "2026-11-01T12:00:00"}
+                await session.execute(update(Job).values(meta=meta))
+            else:
+                payload = f'{{"action": "pkill", "job_id": {stored.id}}}'
+                await session.execute(select(func.pg_notify(f"{prefix}.oban_signal", payload)))
+        await acks.counted(1)
+    async with sessions() as session:
+        (stored,) = await session.scalars(select(Job))
+    assert stored.state is JobState.CANCELLED
+    assert len(stored.errors) == 1
