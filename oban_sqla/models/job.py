@@ -32,6 +32,8 @@ from .types import UTCDateTime, job_state
 RECORDED_AS = "json"
 """What marks a recorded value of ours in `meta`; Oban Pro marks its Erlang terms with `true`."""
 
+_TOLD_TO_STOP = "_told_to_stop"
+
 
 class Job(Base):
     """A background job. Add it to a session: it commits or rolls back with everything else there.
@@ -155,17 +157,14 @@ class Job(Base):
     def _check_mark(self, field: str, value: object) -> datetime | None:
         return None if value is None else validation.instant(field, value)
 
-    _told_to_stop = False
-
     def cancelled(self) -> bool:
-        """Whether this job, which runs, was cancelled meanwhile: a worker may look, and stop.
+        """Whether somebody cancels this job while its worker processes it, as in Oban.
 
-        As in Oban: return `Cancel(reason)` then. A worker that goes on and completes has completed.
+        It turns true in any thread, for the very job that `process` was given; of any other one it
+        tells nothing, for that see `state`. A worker may look now and then, and return
+        `Cancel(reason)`. One that goes on and completes the job has completed it.
         """
-        return self._told_to_stop
-
-    def _tell_to_stop(self) -> None:
-        self._told_to_stop = True
+        return _TOLD_TO_STOP in vars(self)
 
     @property
     def recorded(self) -> Any:
@@ -173,7 +172,8 @@ class Job(Base):
 
         Raises `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
         """
-        how = self.meta.get("recorded")
+        # Others may have written any JSON there.
+        how = self.meta.get("recorded") if isinstance(self.meta, dict) else None
         if not how:
             return None
         if how != RECORDED_AS:
@@ -200,6 +200,11 @@ def detached(values: Mapping[str, Any]) -> Job:
     inspect(job).dict.update(values)
     make_transient_to_detached(job)
     return job
+
+
+def tell_to_stop(job: Job) -> None:
+    """Have `job.cancelled()` be true."""
+    vars(job)[_TOLD_TO_STOP] = True
 
 
 RULES: Mapping[str, Callable[[object], object]] = {

@@ -15,12 +15,13 @@ from sqlalchemy import inspect
 from ..errors import JobTimeoutError
 from ..events import JobException, JobStart, JobStop
 from ..models import Job, JobState, validation
-from ..models.job import RECORDED_AS, detached
+from ..models.job import RECORDED_AS, detached, tell_to_stop
 from ..statements.acknowledge import Ack
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
+from ..workers.options import timeout_seconds
 from ..workers.outcomes import Cancel, Record, Snooze
-from ..workers.registry import Registration, is_interruptible, resolve
+from ..workers.registry import Registration, find, resolve
 from .service import Emit
 
 LONGEST_ERROR = 20_000
@@ -41,7 +42,7 @@ class Executor:
         """Tell a job that it is cancelled, and interrupt it if its worker wishes that."""
         for task, (running, own, interruptible) in list(self._running.items()):
             if running == id:
-                own._tell_to_stop()
+                tell_to_stop(own)
                 if interruptible:
                     task.cancel()
 
@@ -57,7 +58,8 @@ class Executor:
         started = time.monotonic()
         task = asyncio.current_task()
         assert task is not None
-        self._running[task] = (job.id, own, is_interruptible(job.worker))
+        known = find(job.worker)
+        self._running[task] = (job.id, own, known is not None and known.interruptible)
         try:
             self._emit("job_start", JobStart(job))
             worker: list[Any] = []
@@ -80,7 +82,7 @@ class Executor:
 
 async def _perform(job: Job, made: list[Any]) -> Any:
     registration = resolve(job.worker)
-    if registration.limited:
+    if registration.has_timeout or registration.options.timeout is not None:
         made.append(registration.create())
         seconds = _limit(registration, made[0], job)
         try:
@@ -89,7 +91,8 @@ async def _perform(job: Job, made: list[Any]) -> Any:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise JobTimeoutError(f"{job.worker} timed out after {seconds:g} s") from error
+            limited = f"{job.worker} timed out after {seconds:g} s"
+            raise JobTimeoutError(limited) from error
     return await _process(registration, job, made)
 
 
@@ -107,10 +110,10 @@ async def _process(registration: Registration, job: Job, made: list[Any]) -> Any
     return await result if isawaitable(result) else result
 
 
-def _limit(registration: Registration, worker: Any, job: Job) -> float:
-    chosen = getattr(worker, "timeout", registration.options.timeout)
+def _limit(registration: Registration, worker: Any, job: Job) -> float | None:
+    chosen = worker.timeout if registration.has_timeout else registration.options.timeout
     seconds = chosen(job) if callable(chosen) else chosen
-    return validation.delay("timeout", seconds).total_seconds()
+    return None if seconds is None else timeout_seconds(seconds)
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:

@@ -105,16 +105,16 @@ def _instance_name(value: object) -> str:
     return value
 
 
-def timeout_seconds(value: object) -> float:
+def timeout_seconds(value: object, field: str = "timeout") -> float:
     """The seconds of a timeout; `TypeError` or `ValueError` for what is none."""
-    seconds = validation.delay("timeout", value).total_seconds()
+    seconds = validation.delay(field, value).total_seconds()
     if seconds <= 0:
-        raise ValueError(f"timeout must be more than 0 seconds, not {validation.show(value)}")
+        raise ValueError(f"{field} must be more than 0 seconds, not {validation.show(value)}")
     return seconds
 
 
 def check_timeout(subject: str, function: Callable[..., object], *takes: object) -> None:
-    """`TypeError` for a function that can't say the timeout of a job when it is called with that."""
+    """`TypeError` for a function that is async, or can't be called with what it takes."""
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"the timeout of {subject} is async; it has to return the seconds at once")
     try:

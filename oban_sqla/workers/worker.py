@@ -151,7 +151,7 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     # Anything else of that name, a column of a model for one, is the user's own.
     if not inspect.isroutine(method):
         return None
-    if changes.get("timeout") is not None and "timeout" in vars(cls):
+    if changes.get("timeout") is not None:
         raise TypeError(
             f"{cls.__qualname__} has a method timeout(self, job) and the option timeout: keep one"
         )
