@@ -154,6 +154,7 @@ STILL = {
     "cron",
     "delete",
     "elect",
+    "health",
     "heartbeat",
     "insert",
     "inspect",

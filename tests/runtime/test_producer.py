@@ -208,9 +208,13 @@ class TestStop:
     ) -> None:
         """Its task is cancelled before the first step, so none of its code runs."""
         await add(sessions, Quick.new())
-        oban = Oban(sessions, queues={"default": {"limit": 5, "paused": True}}, **NEVER)
+        paused = {"default": {"limit": 5, "paused": True}}
+        oban = Oban(sessions, queues=paused, **NEVER | {"notify": "poll", "poll_interval": 3600.0})
         await oban.start()
         producer = of(oban)
+        # Its own pass claims nothing, and no other follows.
+        for _ in range(3):
+            await asyncio.sleep(0)
         producer.paused = False
         await producer.run_once()
         assert len(producer.running) == 1

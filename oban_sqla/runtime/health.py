@@ -1,0 +1,38 @@
+"""Health: what keeps jobs from running, now or before long, and what to do about it."""
+
+from collections.abc import AsyncIterator
+
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..config import Config
+from ..errors import SchemaMissingError
+from .database import Database
+from .findings import Finding
+from .node_checks import NodeChecks
+from .server_checks import ServerChecks
+from .status import status
+
+
+async def examine(database: Database, config: Config, *, latest: int) -> AsyncIterator[Finding]:
+    """Check everything; `latest` is the version that the schema should have.
+
+    A database that can't be reached is an error; a check that fails is a problem.
+    """
+    server = ServerChecks(database, config, latest)
+    try:
+        await database.verify()
+    except SchemaMissingError as error:
+        missing, _, remedy = str(error).partition(": ")
+        yield Finding("schema", "problem", missing, remedy)
+        checks = server.of_server
+    else:
+        nodes = NodeChecks(database, await status(database), config.rescue_after)
+        checks = {**server.of_tables, **server.of_server, **nodes.all}
+    for name, check in checks.items():
+        try:
+            async for finding in check():
+                yield finding
+        except (SQLAlchemyError, psycopg.Error, OSError) as error:
+            cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
+            yield Finding(name, "problem", f"could not be checked: {cause}")

@@ -1,0 +1,124 @@
+"""Checks of the nodes: whether they live, have a leader, and run what waits."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from ..instances import DEFAULT_NAME
+from ..statements import health
+from .database import Database
+from .findings import Check, Finding, ago, duration
+from .status import Status
+
+# A pause is forgotten after so many seconds.
+FORGOTTEN_AFTER = 86400.0
+
+
+class NodeChecks:
+    """What the tables tell of the nodes."""
+
+    def __init__(self, database: Database, status: Status, rescue_after: float) -> None:
+        self._database = database
+        self._status = status
+        self._rescue_after = rescue_after
+        self.all: Mapping[str, Check] = {
+            "nodes": self._nodes,
+            "leader": self._leader,
+            "orphans": self._orphans,
+            "queues": self._queues,
+            "pauses": self._pauses,
+        }
+
+    async def _nodes(self) -> AsyncIterator[Finding]:
+        alive = [node for node in self._status.nodes if node.alive]
+        for node in self._status.nodes:
+            if not node.alive:
+                yield Finding(
+                    "nodes",
+                    "problem",
+                    f"{node.node} has given no sign of life for {duration(node.silent_for)}",
+                    "see whether it still runs; if not, a leader takes its rows away in a minute",
+                )
+        if alive:
+            yield Finding("nodes", "ok", f"alive: {', '.join(node.node for node in alive)}")
+        else:
+            yield Finding("nodes", "note", "none runs", "oban-sqla start")
+
+    async def _leader(self) -> AsyncIterator[Finding]:
+        leading = {lease.instance: lease for lease in self._status.leaders if lease.expires_in > 0}
+        running = {node.instance for node in self._status.nodes if node.alive}
+        for instance in sorted(running - leading.keys()):
+            yield Finding(
+                "leader",
+                "problem",
+                f"{instance} has none: cron, rescue and pruning stand still",
+                "have at least one node with leadership = true; see its log for failed elections",
+            )
+        for instance in sorted(running & leading.keys()):
+            yield Finding("leader", "ok", f"{leading[instance].node} leads {instance}")
+
+    async def _orphans(self) -> AsyncIterator[Finding]:
+        statement = health.orphans(rescue_after=self._rescue_after)
+        orphans = Counter({row.lost: row.count for row in await self._database.fetch(statement)})
+        for node in self._status.nodes:
+            silent = sum(queue.running for queue in node.queues if not queue.alive)
+            orphans.update({node.node: silent} if silent else {})
+        for name, count in orphans.items():
+            yield Finding(
+                "orphans",
+                "problem",
+                f"{name or 'an unknown node'} is gone, and jobs still execute on it: {count}",
+                "a leader rescues them; if they stay, look for a leader, and for errors in its log",
+            )
+        if not orphans:
+            yield Finding("orphans", "ok", "every executing job has its node")
+
+    async def _queues(self) -> AsyncIterator[Finding]:
+        found = False
+        for queue in self._status.queues:
+            available = queue.counts.get("available")
+            if available is not None and queue.nodes == 0:
+                found = True
+                yield Finding(
+                    "queues",
+                    "problem",
+                    f"no node runs {queue.queue}, where jobs are available: {available.count}",
+                    f"oban-sqla start --queues {queue.queue}:10, or put it among the queues",
+                )
+        if not found:
+            yield Finding("queues", "ok", "every queue with available jobs is run")
+
+    async def _pauses(self) -> AsyncIterator[Finding]:
+        rows = await self._database.fetch(health.controls())
+        orders = [row for row in rows if row.setting == "paused"]
+        forgotten = [
+            row
+            for row in orders
+            if row.value is True
+            and row.seconds_ago > FORGOTTEN_AFTER
+            and not any(_overrides(other, row) for other in orders)
+        ]
+        for row in forgotten:
+            which = "every queue" if row.queue == "*" else row.queue
+            where = "" if row.node == "*" else f" on {row.node}"
+            options = "" if row.node == "*" else f" --node {row.node}"
+            options += "" if row.name == DEFAULT_NAME else f" --name {row.name}"
+            target = "--all" if row.queue == "*" else row.queue
+            yield Finding(
+                "pauses",
+                "problem",
+                f"{which} was paused{where} {ago(row.seconds_ago)}, and still is",
+                f"oban-sqla queues resume {target}{options}",
+            )
+        if not forgotten:
+            yield Finding("pauses", "ok", "none is forgotten")
+
+
+def _overrides(newer: Any, order: Any) -> bool:
+    """Whether a newer order covers the queue and the node of an older one."""
+    return (
+        newer.name == order.name
+        and newer.seconds_ago < order.seconds_ago
+        and newer.queue in ("*", order.queue)
+        and newer.node in ("*", order.node)
+    )

@@ -1,0 +1,195 @@
+"""Checks of the server: schema, vacuum, LISTEN, transactions, connections, clock."""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC
+from typing import Any
+
+import psycopg
+from sqlalchemy import Executable
+from sqlalchemy.exc import ProgrammingError
+
+from ..clock import client_now
+from ..config import Config
+from ..errors import ObanError
+from ..statements import health
+from .database import Database
+from .findings import Check, Finding, ago, duration
+from .notifier import Notifier
+
+# Dead rows are many when there are so many of them, and so great a part of all.
+MANY_DEAD = 10_000
+LARGE_PART = 0.2
+# A transaction is long after so many seconds, or transactions of others.
+LONG_TRANSACTION = 600.0
+MANY_TRANSACTIONS = 10_000_000
+FULL_QUEUE = 0.25
+# What one more node may open: the pool and the overflow of an engine, LISTEN, and the heartbeat.
+NODE_CONNECTIONS = 5 + 10 + 1 + 1
+SKEW = 1.0
+
+
+class ServerChecks:
+    """What only the server has to be there for; some of it needs the tables, too."""
+
+    def __init__(self, database: Database, config: Config, latest: int) -> None:
+        self._database = database
+        self._config = config
+        self._latest = latest
+        self.of_tables: Mapping[str, Check] = {"schema": self._schema, "vacuum": self._vacuum}
+        self.of_server: Mapping[str, Check] = {
+            "listen": self._listen,
+            "notifications": self._notifications,
+            "transactions": self._transactions,
+            "connections": self._connections,
+            "clock": self._clock,
+        }
+
+    async def _schema(self) -> AsyncIterator[Finding]:
+        try:
+            version = (await self._one(health.version()))[0] or 0
+        except ProgrammingError:
+            version = 0  # there is no table of versions
+        where = f"schema {self._database.prefix!r} is at version {version}"
+        if version < self._latest:
+            text = f"{where}, and {self._latest} is the latest"
+            yield Finding("schema", "problem", text, "oban-sqla schema upgrade")
+        elif version > self._latest:
+            text = f"{where}, and this oban_sqla knows versions up to {self._latest}"
+            yield Finding("schema", "problem", text, "install a newer oban_sqla")
+        else:
+            yield Finding("schema", "ok", f"{where}, the latest")
+
+    async def _vacuum(self) -> AsyncIterator[Finding]:
+        row = await self._one(health.vacuum(self._database.prefix or ""))
+        when = "never" if row.vacuumed_ago is None else ago(row.vacuumed_ago)
+        text = f"oban_jobs has {row.live} live and {row.dead} dead rows, vacuumed {when}"
+        if not row.automatic:
+            yield Finding(
+                "vacuum",
+                "problem",
+                f"{text}; autovacuum is off",
+                f"ALTER TABLE {self._database.prefix}.oban_jobs RESET (autovacuum_enabled), and"
+                " autovacuum = on in postgresql.conf",
+            )
+        elif row.dead > MANY_DEAD and row.dead > LARGE_PART * (row.live + row.dead):
+            yield Finding(
+                "vacuum",
+                "problem",
+                text,
+                f"VACUUM {self._database.prefix}.oban_jobs; if the rows stay, a transaction keeps"
+                " them: see transactions",
+            )
+        else:
+            yield Finding("vacuum", "ok", text)
+
+    async def _listen(self) -> AsyncIterator[Finding]:
+        if self._config.notify == "poll":
+            yield Finding("listen", "ok", "not needed: notify is 'poll'")
+            return
+        notifier = Notifier(
+            self._database,
+            lambda name, data: None,
+            channels={},
+            on_change=lambda: None,
+            listen_dsn=self._config.listen_dsn,
+        )
+        try:
+            await notifier.run_once()
+        except psycopg.OperationalError as error:
+            remedy = "see whether listen_dsn is right" if self._config.listen_dsn else None
+            yield Finding("listen", "problem", f"no connection for it: {error}", remedy)
+        except (ObanError, TimeoutError):
+            yield Finding(
+                "listen",
+                "problem",
+                "a NOTIFY was not heard, as behind PgBouncer in transaction mode; queues poll",
+                "name a direct connection with listen_dsn, or choose notify = 'poll'",
+            )
+        else:
+            yield Finding("listen", "ok", "a NOTIFY was heard")
+        finally:
+            await notifier.close()
+
+    async def _notifications(self) -> AsyncIterator[Finding]:
+        used = (await self._one(health.notifications()))[0]
+        text = f"the queue of notifications is {used:.0%} full"
+        if used < FULL_QUEUE:
+            yield Finding("notifications", "ok", text)
+        else:
+            yield Finding(
+                "notifications",
+                "problem",
+                f"{text}; when it is, every NOTIFY fails, and with it the commit",
+                "end the session that listens and stays in a transaction: see transactions",
+            )
+
+    async def _transactions(self) -> AsyncIterator[Finding]:
+        found = [row for row in await self._database.fetch(health.horizon()) if is_long(row)]
+        for row in found[:5]:
+            text, remedy = _TRANSACTIONS[row.kind]
+            age = f"{row.age} transactions" if row.seconds is None else duration(row.seconds)
+            text = text.format(id=row.id, what=row.what)
+            yield Finding(
+                "transactions",
+                "problem",
+                f"{text} has kept dead rows from being removed for {age}",
+                remedy.format(id=row.id.replace("'", "''")),
+            )
+        if not found:
+            yield Finding("transactions", "ok", "none is long")
+        if not (await self._one(health.sees_all()))[0]:
+            yield Finding(
+                "transactions",
+                "note",
+                "those of other roles can't be seen",
+                "GRANT pg_read_all_stats to the role that runs this",
+            )
+
+    async def _connections(self) -> AsyncIterator[Finding]:
+        row = await self._one(health.connections())
+        free = row.most - row.reserved - row.used
+        text = f"{row.used} of {row.most} are used, {max(free, 0)} are free"
+        if free >= NODE_CONNECTIONS:
+            yield Finding("connections", "ok", text)
+        else:
+            yield Finding(
+                "connections",
+                "problem",
+                f"{text}; one more node may open {NODE_CONNECTIONS}",
+                "raise max_connections, give the engines smaller pools, or put a pooler between",
+            )
+
+    async def _clock(self) -> AsyncIterator[Finding]:
+        before = client_now()
+        theirs = (await self._one(health.clock()))[0].astimezone(UTC)
+        after = client_now()
+        # It was asked at some moment between the two.
+        skew = max((theirs - after).total_seconds(), (before - theirs).total_seconds(), 0.0)
+        if skew <= SKEW:
+            yield Finding("clock", "ok", "this host and the database agree")
+            return
+        side = "behind" if theirs > after else "ahead of"
+        yield Finding(
+            "clock",
+            "problem",
+            f"this host is {duration(skew)} {side} the database; schedule_in is off by that",
+            "synchronize the clocks of both, by NTP",
+        )
+
+    async def _one(self, statement: Executable) -> Any:
+        (row,) = await self._database.fetch(statement)
+        return row
+
+
+_TRANSACTIONS = {
+    "session": ("the session {id} ({what})", "SELECT pg_terminate_backend({id})"),
+    "prepared": ("the prepared transaction {id!r}", "ROLLBACK PREPARED '{id}'"),
+    "slot": ("the replication slot {id!r}", "SELECT pg_drop_replication_slot('{id}')"),
+}
+
+
+def is_long(row: Any) -> bool:
+    """Whether what a row tells of has kept dead rows for long."""
+    if row.seconds is not None and row.seconds > LONG_TRANSACTION:
+        return True
+    return row.age is not None and row.age > MANY_TRANSACTIONS

@@ -1,0 +1,189 @@
+"""Health: what the server tells of its tables, transactions, connections and notifications."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Executable,
+    Float,
+    Integer,
+    Text,
+    and_,
+    any_,
+    cast,
+    column,
+    extract,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    table,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from ..clock import database_now
+from ..models import Control, Job, JobState, Producer
+from ..models.version import SchemaVersion
+from .claim import CLAIMER
+from .states import state_in
+
+
+def version() -> Executable:
+    """The version of the schema; NULL when it was never installed by us."""
+    return select(func.max(SchemaVersion.version))
+
+
+def clock() -> Executable:
+    """The server's clock, now."""
+    return select(func.clock_timestamp(type_=DateTime(timezone=True)))
+
+
+def vacuum(prefix: str) -> Executable:
+    """Of `oban_jobs`: its `live` and `dead` rows, and the seconds since it was last vacuumed.
+
+    And whether the server vacuums by itself, this table too (`automatic`).
+    """
+    tables = _catalog(
+        "pg_stat_all_tables",
+        *("relid", "schemaname", "relname", "n_live_tup", "n_dead_tup"),
+        *("last_vacuum", "last_autovacuum"),
+    )
+    classes = _catalog("pg_class", "oid", "reloptions")
+    last = func.greatest(tables.c.last_vacuum, tables.c.last_autovacuum)
+    options = func.coalesce(cast(classes.c.reloptions, ARRAY(Text)), cast([], ARRAY(Text)))
+    automatic = and_(
+        func.current_setting("autovacuum") == "on",
+        ~(literal("autovacuum_enabled=false", Text) == any_(options)),
+    )
+    return (
+        select(
+            tables.c.n_live_tup.label("live"),
+            tables.c.n_dead_tup.label("dead"),
+            _seconds(func.now() - last).label("vacuumed_ago"),
+            automatic.label("automatic"),
+        )
+        .join(classes, classes.c.oid == tables.c.relid)
+        .where(
+            tables.c.schemaname == literal(prefix, Text),
+            tables.c.relname == literal(Job.__tablename__, Text),
+        )
+    )
+
+
+def horizon() -> Executable:
+    """What keeps dead rows from being removed, the oldest first.
+
+    Its `kind` ("session", "prepared" or "slot"), its `id`, for a session `what` it is, the
+    `seconds` since it began, NULL if that is not known, and its `age` in transactions.
+    """
+    sessions = _catalog(
+        "pg_stat_activity",
+        *("pid", "datname", "usename", "application_name", "state", "backend_type"),
+        *("xact_start", "backend_xid", "backend_xmin"),
+    )
+    prepared = _catalog("pg_prepared_xacts", "transaction", "gid", "prepared", "database")
+    slots = _catalog("pg_replication_slots", "slot_name", "xmin")
+    here = func.current_database()
+    held = func.coalesce(sessions.c.backend_xmin, sessions.c.backend_xid)
+    what = func.concat_ws(
+        ", ", sessions.c.usename, func.nullif(sessions.c.application_name, ""), sessions.c.state
+    )
+    rows = union_all(
+        select(
+            literal("session", Text).label("kind"),
+            cast(sessions.c.pid, Text).label("id"),
+            cast(what, Text).label("what"),
+            _seconds(func.clock_timestamp() - sessions.c.xact_start).label("seconds"),
+            func.age(held, type_=BigInteger).label("age"),
+        ).where(
+            sessions.c.datname == here,
+            sessions.c.pid != func.pg_backend_pid(),
+            sessions.c.backend_type != "autovacuum worker",
+            held.is_not(None),
+        ),
+        select(
+            literal("prepared", Text),
+            cast(prepared.c.gid, Text),
+            literal("", Text),
+            _seconds(func.clock_timestamp() - prepared.c.prepared),
+            func.age(prepared.c.transaction, type_=BigInteger),
+        ).where(prepared.c.database == here),
+        select(
+            literal("slot", Text),
+            cast(slots.c.slot_name, Text),
+            literal("", Text),
+            cast(null(), Float),
+            func.age(slots.c.xmin, type_=BigInteger),
+        ).where(slots.c.xmin.is_not(None)),
+    ).subquery()
+    return select(rows).order_by(rows.c.seconds.desc().nulls_last(), rows.c.age.desc())
+
+
+def sees_all() -> Executable:
+    """Whether the role may see what the sessions of other roles do."""
+    return select(func.pg_has_role("pg_read_all_stats", "MEMBER"))
+
+
+def notifications() -> Executable:
+    """How full the queue of notifications is, from 0 to 1."""
+    return select(cast(func.pg_notification_queue_usage(), Float))
+
+
+def connections() -> Executable:
+    """How many connections the server takes (`most`), keeps for superusers, and has (`used`)."""
+    databases = _catalog("pg_stat_database", "datname", "numbackends")
+    used = select(func.sum(databases.c.numbackends)).where(databases.c.datname.is_not(None))
+    reserved = [
+        func.coalesce(cast(func.current_setting(name, True), Integer), 0)
+        for name in ("superuser_reserved_connections", "reserved_connections")
+    ]
+    return select(
+        cast(func.current_setting("max_connections"), Integer).label("most"),
+        (reserved[0] + reserved[1]).label("reserved"),
+        cast(used.scalar_subquery(), Integer).label("used"),
+    )
+
+
+def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
+    """The nodes (`lost`) of producers that have no row, and the `count` of jobs executing there.
+
+    The claims of other nodes than ours count only after `rescue_after` seconds, as for rescue.
+    """
+    claimer, ours = Job.attempted_by[2], Job.attempted_by[3]
+    old = _seconds(database_now(now) - func.coalesce(Job.attempted_at, Job.scheduled_at))
+    return (
+        select(Job.attempted_by[1].label("lost"), func.count().label("count"))
+        .outerjoin(Producer, cast(Producer.uuid, Text) == claimer)
+        .where(
+            state_in(JobState.EXECUTING),
+            Producer.uuid.is_(None),
+            or_(ours.is_not_distinct_from(literal(CLAIMER, Text)), old > rescue_after),
+        )
+        .group_by("lost")
+        .order_by("lost")
+    )
+
+
+def controls(*, now: datetime | None = None) -> Executable:
+    """What was ordered of the queues, and how many seconds ago."""
+    return select(
+        Control.name,
+        Control.node,
+        Control.queue,
+        Control.setting,
+        Control.value,
+        _seconds(database_now(now) - Control.changed_at).label("seconds_ago"),
+    ).order_by(Control.name, Control.queue, Control.node)
+
+
+def _catalog(name: str, *columns: str) -> Any:
+    return table(name, *map(column, columns), schema="pg_catalog")
+
+
+def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
+    return cast(extract("epoch", interval), Float)

@@ -1,0 +1,361 @@
+"""Health: each check finds what is wrong, and says what to do about it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Table, insert, make_url, text
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from oban_sqla import Job
+from oban_sqla.config import Config
+from oban_sqla.migrations import LATEST, upgrade
+from oban_sqla.models import Control, Leader, Producer
+from oban_sqla.runtime import notifier, server_checks
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.findings import Finding, duration
+from oban_sqla.runtime.health import examine
+from tests.conftest import StartOban
+from tests.factories import JobFactory
+from tests.proxy import Proxy
+from tests.runtime.conftest import until
+
+Sessions = async_sessionmaker[AsyncSession]
+
+NOW = datetime.now(UTC)
+
+
+async def findings(database: Database, latest: int = LATEST, **settings: Any) -> list[Finding]:
+    config = Config.check(**settings)
+    return [finding async for finding in examine(database, config, latest=latest)]
+
+
+async def problems(database: Database, check: str, **options: Any) -> list[Finding]:
+    """What is wrong by one of the checks, each with its remedy."""
+    found = [found for found in await findings(database, **options) if found.level == "problem"]
+    assert all(finding.remedy for finding in found)
+    return [finding for finding in found if finding.check == check]
+
+
+@pytest.fixture
+async def database(engine: AsyncEngine, prefix: str) -> Database:
+    return Database(engine, prefix)
+
+
+@pytest.fixture
+async def own(database_dsn: str) -> AsyncIterator[AsyncEngine]:
+    """An engine in autocommit, on a database that the test may spoil."""
+    url = make_url(database_dsn).set(drivername="postgresql+psycopg")
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+    yield engine
+    await engine.dispose()
+
+
+async def execute(engine: AsyncEngine, *statements: str) -> None:
+    async with engine.connect() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
+    oban = await start(queues={"default": 1}, node="n1")
+    await until(lambda: oban.is_leader)
+    found = await findings(database)
+    assert [finding.level for finding in found] == ["ok"] * 12
+    assert {finding.check for finding in found} == {
+        *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
+        *("clock", "nodes", "leader", "orphans", "queues", "pauses"),
+    }
+
+
+async def test_no_tables(engine: AsyncEngine) -> None:
+    found = await findings(Database(engine, "no_such_schema"))
+    assert found[0].text.endswith("in schema 'no_such_schema' of database 'postgres'")
+    assert found[0].remedy is not None
+    assert "oban-sqla schema upgrade" in found[0].remedy
+    # What does not need them is checked nevertheless.
+    assert {finding.check for finding in found[1:]} == {
+        *("listen", "notifications", "transactions", "connections", "clock")
+    }
+
+
+class TestSchema:
+    async def test_behind(self, database: Database) -> None:
+        (found,) = await problems(database, "schema", latest=LATEST + 1)
+        assert f"is at version {LATEST}, and {LATEST + 1} is the latest" in found.text
+        assert found.remedy == "oban-sqla schema upgrade"
+
+    async def test_ahead(self, database: Database) -> None:
+        (found,) = await problems(database, "schema", latest=LATEST - 1)
+        assert found.remedy == "install a newer oban_sqla"
+
+    async def test_installed_by_another_oban(self, own: AsyncEngine) -> None:
+        await execute(own, "DROP TABLE oban_sqla_version")
+        (found,) = await problems(Database(own, None), "schema")
+        assert "is at version 0" in found.text
+
+
+class TestVacuum:
+    async def test_many_dead_rows(self, own: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server_checks, "MANY_DEAD", 10)
+        await execute(
+            own,
+            "ALTER TABLE oban_jobs SET (autovacuum_vacuum_threshold = 1000000)",
+            "INSERT INTO oban_jobs (worker) SELECT 'w' FROM generate_series(1, 50)",
+            "DELETE FROM oban_jobs WHERE id % 2 = 0",
+            "SELECT pg_stat_force_next_flush()",
+        )
+        (found,) = await problems(Database(own, None), "vacuum")
+        assert found.text == "oban_jobs has 25 live and 25 dead rows, vacuumed never"
+        assert "VACUUM public.oban_jobs" in (found.remedy or "")
+
+    async def test_autovacuum_is_off(self, own: AsyncEngine) -> None:
+        await execute(own, "ALTER TABLE oban_jobs SET (autovacuum_enabled = false)")
+        (found,) = await problems(Database(own, None), "vacuum")
+        assert "autovacuum is off" in found.text
+
+
+class TestListen:
+    @pytest.fixture
+    async def behind(self, proxy: Proxy, prefix: str) -> AsyncIterator[Database]:
+        """The database, behind what may drop notifications."""
+        database = Database(proxy.dsn, prefix)
+        yield database
+        await database.dispose()
+
+    async def test_behind_a_transaction_pooler(
+        self, behind: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert await problems(behind, "listen") == []
+        monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.1)
+        proxy.deaf = True
+        (found,) = await problems(behind, "listen")
+        assert "PgBouncer" in found.text
+        assert "listen_dsn" in (found.remedy or "")
+
+    async def test_not_needed(self, behind: Database, proxy: Proxy) -> None:
+        proxy.deaf = True
+        assert await problems(behind, "listen", notify="poll") == []
+
+    async def test_a_connection_apart(
+        self, behind: Database, proxy: Proxy, postgres_dsn: str
+    ) -> None:
+        proxy.deaf = True
+        assert await problems(behind, "listen", listen_dsn=postgres_dsn) == []
+        (found,) = await problems(behind, "listen", listen_dsn="postgresql://u:secret@localhost:1/")
+        assert "no connection" in found.text
+        assert "secret" not in found.text
+
+
+async def test_the_queue_of_notifications(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_checks, "FULL_QUEUE", 0.0)
+    (found,) = await problems(database, "notifications")
+    assert "0% full" in found.text
+
+
+class TestTransactions:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server_checks, "LONG_TRANSACTION", 0.0)
+
+    async def test_a_session_that_stays_in_one(self, own: AsyncEngine) -> None:
+        async with own.execution_options(isolation_level="REPEATABLE READ").begin() as other:
+            pid = await other.scalar(text("SELECT pg_backend_pid()"))
+            (found,) = await problems(Database(own, None), "transactions")
+        assert found.text.startswith(f"the session {pid} (")
+        assert "idle in transaction)" in found.text
+        assert found.remedy == f"SELECT pg_terminate_backend({pid})"
+        assert await problems(Database(own, None), "transactions") == []
+
+    async def test_a_prepared_one(self, own: AsyncEngine) -> None:
+        async with own.connect() as connection:
+            await connection.execute(text("BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'o''k'"))
+        (found,) = await problems(Database(own, None), "transactions")
+        assert found.text.startswith('the prepared transaction "o\'k" has kept')
+        assert found.remedy == "ROLLBACK PREPARED 'o''k'"
+        await execute(own, found.remedy)
+
+    async def test_one_of_a_replica(self) -> None:
+        row = type("Row", (), {"seconds": None, "age": 10**9})
+        assert server_checks.is_long(row)
+        row.age = 10
+        assert not server_checks.is_long(row)
+
+
+async def test_a_role_that_may_see_little(own: AsyncEngine) -> None:
+    role = f"watcher_{uuid4().hex[:8]}"
+    await execute(
+        own,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        f"REVOKE SELECT ON oban_sqla_controls FROM {role}",
+        f"GRANT INSERT ON oban_sqla_controls TO {role}",
+    )
+    database = Database(own.url.set(username=role), "public")
+    found = await findings(database)
+    await database.dispose()
+    await execute(own, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    by_check = {finding.check: finding for finding in found if finding.level != "ok"}
+    assert by_check["transactions"].level == "note"
+    assert "pg_read_all_stats" in (by_check["transactions"].remedy or "")
+    assert by_check["pauses"].level == "problem"
+    assert by_check["pauses"].text.startswith("could not be checked: permission denied")
+
+
+async def test_too_few_connections(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await problems(database, "connections") == []
+    monkeypatch.setattr(server_checks, "NODE_CONNECTIONS", 10_000)
+    (found,) = await problems(database, "connections")
+    assert "one more node may open 10000" in found.text
+
+
+@pytest.mark.parametrize(("hours", "side"), [(1, "ahead of"), (-1, "behind")])
+async def test_clocks_that_differ(
+    database: Database, monkeypatch: pytest.MonkeyPatch, hours: int, side: str
+) -> None:
+    shift = timedelta(hours=hours)
+    monkeypatch.setattr(server_checks, "client_now", lambda: datetime.now(UTC) + shift)
+    (found,) = await problems(database, "clock")
+    assert f"this host is 60 minutes {side} the database" in found.text
+
+
+async def add(sessions: Sessions, table: Any, **values: Any) -> None:
+    assert isinstance(table.__table__, Table)
+    async with sessions.begin() as session:
+        await session.execute(insert(table).values(**values))
+
+
+async def beats(sessions: Sessions, silent_for: float = 0, uuid: UUID | None = None) -> None:
+    updated_at = datetime.now(UTC) - timedelta(seconds=silent_for)
+    own = {"node": "n1", "queue": "default", "updated_at": updated_at}
+    await add(sessions, Producer, uuid=uuid or uuid4(), name="Oban", **own)
+
+
+class TestNodes:
+    async def test_none(self, database: Database) -> None:
+        (found,) = [one for one in await findings(database) if one.check == "nodes"]
+        assert (found.level, found.text) == ("note", "none runs")
+
+    async def test_a_silent_one(self, database: Database, sessions: Sessions) -> None:
+        await beats(sessions, silent_for=300)
+        (found,) = await problems(database, "nodes")
+        assert found.text == "n1 has given no sign of life for 5 minutes"
+
+    @pytest.mark.parametrize("lease", [None, -1])
+    async def test_no_leader(
+        self, database: Database, sessions: Sessions, lease: int | None
+    ) -> None:
+        await beats(sessions)
+        if lease is not None:
+            until = datetime.now(UTC) + timedelta(seconds=lease)
+            own = {"elected_at": NOW, "expires_at": until}
+            await add(sessions, Leader, name="Oban", node="n1", **own)
+        (found,) = await problems(database, "leader")
+        assert found.text.startswith("Oban has none")
+
+
+class TestOrphans:
+    @pytest.mark.parametrize(
+        ("attempted_by", "age", "gone"),
+        [
+            (["n9", str(uuid4()), "oban_sqla"], 0, True),
+            (["n9", str(uuid4())], 3601, True),
+            (["n9", str(uuid4())], 3500, False),
+        ],
+    )
+    async def test_of_a_producer_that_has_no_row(
+        self,
+        database: Database,
+        sessions: Sessions,
+        attempted_by: list[str],
+        age: float,
+        gone: bool,
+    ) -> None:
+        attempted_at = datetime.now(UTC) - timedelta(seconds=age)
+        async with sessions.begin() as session:
+            for _ in range(2):
+                job: Job = JobFactory(executing=True, attempted_at=attempted_at)
+                job.attempted_by = attempted_by
+                session.add(job)
+        found = await problems(database, "orphans")
+        texts = ["n9 is gone, and jobs still execute on it: 2"] if gone else []
+        assert [one.text for one in found] == texts
+
+    @pytest.mark.parametrize(("silent_for", "gone"), [(300, True), (0, False)])
+    async def test_of_one_that_is_silent(
+        self, database: Database, sessions: Sessions, silent_for: float, gone: bool
+    ) -> None:
+        uuid = uuid4()
+        await beats(sessions, silent_for, uuid)
+        async with sessions.begin() as session:
+            job: Job = JobFactory(executing=True)
+            job.attempted_by = ["n1", str(uuid), "oban_sqla"]
+            session.add(job)
+        found = await problems(database, "orphans")
+        assert len(found) == gone
+
+
+async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) -> None:
+    await beats(sessions)
+    async with sessions.begin() as session:
+        session.add_all([JobFactory(), JobFactory(queue="lonely"), JobFactory(queue="lonely")])
+        session.add(JobFactory(queue="later", scheduled=True))
+    (found,) = await problems(database, "queues")
+    assert found.text == "no node runs lonely, where jobs are available: 2"
+
+
+class TestPauses:
+    @pytest.fixture
+    def ordered(self, sessions: Sessions) -> Any:
+        async def ordered(
+            days: float, value: Any = True, *, queue: str = "q", node: str = "*", name: str = "Oban"
+        ) -> None:
+            changed_at = datetime.now(UTC) - timedelta(days=days)
+            key = {"name": name, "node": node, "queue": queue, "setting": "paused"}
+            await add(sessions, Control, **key, value=value, changed_at=changed_at)
+
+        return ordered
+
+    async def test_one_that_was_forgotten(self, database: Database, ordered: Any) -> None:
+        await ordered(3)
+        await ordered(0.5, queue="young")
+        await ordered(3, False, queue="resumed")
+        await ordered(4, queue="one", node="n1", name="Other")
+        q, one = await problems(database, "pauses")
+        assert q.text == "q was paused 3 days ago, and still is"
+        assert q.remedy == "oban-sqla queues resume q"
+        assert one.text == "one was paused on n1 4 days ago, and still is"
+        assert one.remedy == "oban-sqla queues resume one --node n1 --name Other"
+
+    async def test_one_of_every_queue(self, database: Database, ordered: Any) -> None:
+        await ordered(3, queue="*")
+        (found,) = await problems(database, "pauses")
+        assert found.text.startswith("every queue was paused 3 days ago")
+        assert found.remedy == "oban-sqla queues resume --all"
+
+    @pytest.mark.parametrize("newer", [{"queue": "*"}, {"node": "*"}])
+    async def test_one_that_was_ended_by_a_wider_order(
+        self, database: Database, ordered: Any, newer: dict[str, str]
+    ) -> None:
+        await ordered(3, node="n1")
+        await ordered(2, False, **newer)
+        assert await problems(database, "pauses") == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1.26, "1.3 seconds"), (61, "61 seconds"), (121, "2 minutes"), (7200, "2 hours")],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
