@@ -94,10 +94,13 @@ class QueueControl:
     async def _order(self, order: dict[str, Any], node: str | None) -> None:
         name = self._config.name
         signal = {**order, "ident": "any" if node is None else f"{name}.{node}"}
+        running = self._supervisor if node in (None, self._config.node) else None
+        if running is not None and running.notifier.listening:
+            running.signals.expect_echo(signal)
         await self._database.fetch(
             announce(prefix=self._database.prefix),
             {"channels": [SIGNAL], "payloads": [json.dumps(signal)]},
         )
-        # Not by its own notification, which may take its time, or not come. Twice does no harm.
-        if self._supervisor is not None and node in (None, self._config.node):
-            await self._supervisor.signals.carry_out(signal)
+        # Not by its own notification, which may take its time, or not come.
+        if running is not None:
+            await running.signals.carry_out(signal)

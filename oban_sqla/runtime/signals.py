@@ -50,6 +50,8 @@ class Signals(Service):
         self._idents = (None, "any", f"{instance}.{node}")
         self._poll_interval = poll_interval
         self._heard: list[dict[str, Any]] = []
+        # What this instance sent, and carried out by itself: to do it again later would be wrong.
+        self._echoes: list[dict[str, Any]] = []
 
     async def run_once(self) -> float:
         """Carry out what was heard, and ask which of the running jobs were cancelled."""
@@ -62,9 +64,19 @@ class Signals(Service):
 
     def hear(self, news: dict[str, Any]) -> None:
         """Take a signal, as any Oban sends it, to be carried out."""
-        if news.get("ident") in self._idents:
+        if news in self._echoes:
+            self._echoes.remove(news)
+        elif news.get("ident") in self._idents:
             self._heard.append(news)
             self.wake()
+
+    def expect_echo(self, news: dict[str, Any]) -> None:
+        """Don't carry out a signal of our own when it comes back."""
+        self._echoes.append(news)
+
+    def expect_no_echo(self) -> None:
+        """Signals that were sent may have got lost."""
+        self._echoes.clear()
 
     async def carry_out(self, news: dict[str, Any]) -> None:
         """Do what a signal says; what makes no sense is left alone."""

@@ -93,7 +93,7 @@ class Supervisor:
                 SIGNAL: self.signals.hear,
                 LEADER: self.leader.hear,
             },
-            on_change=self._wake_everything,
+            on_change=self._listening_changed,
             listen_dsn=config.listen_dsn,
         )
         self._unsubscribe: Callable[[], None] | None = None
@@ -213,6 +213,10 @@ class Supervisor:
         for queue in queues:
             if producer := self.producers.get(queue):
                 producer.wake()
+
+    def _listening_changed(self) -> None:
+        self.signals.expect_no_echo()
+        self._wake_everything()
 
     def _wake_everything(self) -> None:
         self.stager.wake()

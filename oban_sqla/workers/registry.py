@@ -59,11 +59,6 @@ def register(
     )
 
 
-def find(name: str) -> Registration | None:
-    """The worker of that name, if it was imported."""
-    return _registrations.get(name)
-
-
 def resolve(name: str) -> Registration:
     """The worker of that name; `UnknownWorkerError` if none was imported."""
     registration = _registrations.get(name)

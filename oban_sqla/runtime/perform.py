@@ -1,0 +1,148 @@
+"""Perform an attempt: on the loop or in a thread, and for no longer than its timeout."""
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+from ..errors import JobTimeoutError
+from ..models import Job
+from ..workers.options import timeout_seconds
+from ..workers.registry import Registration, resolve
+from .attempt import Attempt
+
+# How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
+UNWINDING = 5.0
+
+# The loop itself holds its tasks by weak references only.
+_left_behind: set[asyncio.Task[Any]] = set()
+
+
+async def perform(attempt: Attempt, made: list[Any]) -> Any:
+    """What the worker returns; it is `made` on the way. Whatever it raises is raised.
+
+    `JobTimeoutError` when it takes too long. What it returns in spite of its cancellation, then or
+    because the job was cancelled, counts: the work is done.
+    """
+    registration = resolve(attempt.job.worker)
+    if registration.interruptible and attempt.cancelled:
+        attempt.interrupted = True
+        raise asyncio.CancelledError
+    seconds = _timeout(registration, attempt.own, made)
+    if seconds is not None:
+        return await _limited(attempt, registration, made, seconds)
+    if registration.interruptible:
+        return await _interruptible(attempt, registration, made)
+    return await _process(registration, attempt.own, made)
+
+
+async def _process(registration: Registration, job: Job, made: list[Any]) -> Any:
+    def process() -> Any:
+        if not made:
+            made.append(registration.create())
+        return made[0].process(job)
+
+    if registration.asynchronous:
+        return await process()
+    result = await _in_thread(process, f"oban-job-{job.id}")
+    # A plain function that returns a coroutine was async in disguise.
+    return await result if isawaitable(result) else result
+
+
+async def _in_thread(function: Callable[[], Any], name: str) -> Any:
+    # A daemon thread for each job: a pool would keep the process from its exit until all had ended.
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((result, error))
+
+    def run() -> None:
+        try:
+            result, error = context.run(function), None
+        except BaseException as raised:
+            result, error = None, raised
+        # The loop may be closed: then the job was given back, and nobody waits for its outcome.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    result, error = await ended
+    if error is not None:
+        raise error
+    return result
+
+
+async def _interruptible(attempt: Attempt, registration: Registration, made: list[Any]) -> Any:
+    attempt.interruptible_by(asyncio.current_task())
+    try:
+        return await _process(registration, attempt.own, made)
+    finally:
+        attempt.interruptible_by(None)
+
+
+def _timeout(registration: Registration, job: Job, made: list[Any]) -> float | None:
+    chosen: Any = registration.options.timeout
+    if registration.has_timeout:
+        made.append(registration.create())
+        chosen = made[0].timeout(job)
+    elif callable(chosen):
+        chosen = chosen(job)
+    return None if chosen is None else timeout_seconds(chosen, f"timeout of {job.worker}")
+
+
+async def _limited(
+    attempt: Attempt, registration: Registration, made: list[Any], seconds: float
+) -> Any:
+    # A task of its own, so that one which does not end can be left behind.
+    caught = _caught(registration, attempt.own, made)
+    task = asyncio.create_task(caught, name=f"oban-limited-job-{attempt.job.id}")
+    if registration.interruptible:
+        attempt.interruptible_by(task)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        expired = not task.done()
+        if expired:
+            task.cancel()
+            await asyncio.wait([task], timeout=UNWINDING)
+    except asyncio.CancelledError:
+        # Abandoned: it is cancelled in turn, and what comes of it then is what comes of us.
+        task.cancel()
+        return _outcome(*await task)
+    finally:
+        attempt.interruptible_by(None)
+    if not task.done():
+        _left_behind.add(task)
+        task.add_done_callback(_left_behind.discard)
+        late = f" and was cancelled, but has not stopped {UNWINDING:g} s later"
+        raise JobTimeoutError(f"{attempt.job.worker} timed out after {seconds:g} s{late}")
+    if not expired:
+        return _outcome(*task.result())
+    try:
+        return _outcome(*task.result())
+    except BaseException as error:
+        # Where an async worker was then; of a thread it would only tell that we waited for it.
+        cause = error if registration.asynchronous else None
+        message = f"{attempt.job.worker} timed out after {seconds:g} s"
+        raise JobTimeoutError(message) from cause
+
+
+async def _caught(
+    registration: Registration, job: Job, made: list[Any]
+) -> tuple[Any, BaseException | None]:
+    # A task that ends with a SystemExit would end the loop.
+    try:
+        return await _process(registration, job, made), None
+    except BaseException as error:
+        return None, error
+
+
+def _outcome(result: Any, error: BaseException | None) -> Any:
+    if error is not None:
+        raise error
+    return result
