@@ -41,6 +41,9 @@ class Table:
             await cursor.execute(sql.SQL(query).format(**named), params)
             return await cursor.fetchall() if cursor.description else []
 
+    async def finds_nothing(self, query: str, *params: object) -> bool:
+        return await self.query(query, *params) == []
+
     async def job(self, id: int | None) -> dict[str, Any]:
         (row,) = await self.query("SELECT * FROM {oban_jobs} WHERE id = %s", id)
         return row

@@ -6,6 +6,7 @@ prepares what it has sent five times. So the engine has to be made with
 `connect_args={"prepare_threshold": None}`, and a connection of psycopg with that argument.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,8 +16,11 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import Pool
 
-from oban_sqla import Job, Oban, Snooze, Worker
+from oban_sqla import Cancel, Job, Oban, Snooze, Worker
 from oban_sqla.runtime import notifier
+from oban_sqla.runtime.cron import Cron
+from oban_sqla.runtime.database import Database
+from oban_sqla.workers import registry
 from tests.conftest import StartOban
 from tests.databases import async_engine
 from tests.enqueue.ways import WAYS, opened
@@ -47,6 +51,15 @@ class Fickle(Worker, name="pooled.fickle", max_attempts=4):
 
     def backoff(self, job: Job) -> float:
         return 0.05
+
+
+class Patient(Worker, name="pooled.patient"):
+    """Runs until it is cancelled."""
+
+    async def process(self, job: Job) -> Cancel:
+        while not job.cancelled():  # noqa: ASYNC110 - that is how a worker looks
+            await asyncio.sleep(0.01)
+        return Cancel("as was asked for")
 
 
 @pytest.fixture
@@ -177,6 +190,62 @@ async def test_an_instance_that_is_given_a_url(
     for _ in range(10):
         await ours.enqueue_many(Quick.new() for _ in range(10))
     await runs.all_completed(100)
+
+
+class TestOrders:
+    """They are found in the table, by polling."""
+
+    async def test_a_running_job_is_cancelled_by_another_node(
+        self, pooled: AsyncEngine, start: StartOban, runs: Runs
+    ) -> None:
+        node = await start(pooled, queues={"default": 5}, node="node", **POLLING)
+        client = Oban(pooled, node="client")
+        with hear(node, "job_start") as starts:
+            job = await client.enqueue(Patient.new())
+            await starts.wait()
+        assert await client.cancel_jobs(job) == 1
+        await runs.until(lambda: runs.states() == {"cancelled": 1})
+
+
+class TestLeading:
+    async def test_a_tick_is_enqueued_once_by_two_that_take_themselves_for_the_leader(
+        self,
+        pooled: AsyncEngine,
+        prefix: str,
+        runs: Runs,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(registry, "_registrations", {})
+
+        class Tick(Worker, name="pooled.tick", cron="* * * * *"):
+            async def process(self, job: Job) -> None: ...
+
+        services = [
+            Cron(
+                Database(pooled, prefix),
+                lambda name, data: None,
+                is_leader=lambda: True,
+                instance="Oban",
+                timezone="UTC",
+                wake_queues=lambda queues: None,
+            )
+            for _ in range(4)
+        ]
+        noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+        for minute in range(10):
+            for cron in services:
+                cron.now = noon + timedelta(minutes=minute)
+            await asyncio.gather(*(cron.run_once() for cron in services))
+        assert runs.ticks() == [noon + timedelta(minutes=minute) for minute in range(1, 10)]
+
+    async def test_finished_jobs_are_pruned(
+        self, pooled: AsyncEngine, start: StartOban, runs: Runs
+    ) -> None:
+        one = await start(pooled, queues={"default": 5}, leadership=False, **POLLING)
+        await one.enqueue_many(Quick.new() for _ in range(20))
+        await runs.all_completed(20)
+        await start(pooled, queues={"other": 1}, retention=0, **POLLING)
+        await runs.until(lambda: runs.states() == {})
 
 
 class TestListen:
