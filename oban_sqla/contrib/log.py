@@ -35,6 +35,9 @@ from ..oban import Oban
 logger = logging.getLogger("oban_sqla")
 jobs_logger = logging.getLogger("oban_sqla.jobs")
 
+# SQLSTATEs: no prepared statement has that name, or one has it already.
+_STATEMENT_IS_ELSEWHERE = ("26000", "42P05")
+
 
 def attach() -> None:
     """Log the events of every instance; importing `oban_sqla` does so."""
@@ -159,10 +162,11 @@ def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
 
 def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
     logger.error(
-        "%s: %s failed, trying again until it succeeds: %s",
+        "%s: %s failed, trying again until it succeeds: %s%s",
         oban.name,
         failed.service,
         _shorten(failed.error),
+        _remedy(failed.error),
         exc_info=(type(failed.error), failed.error, failed.error.__traceback__)
         if logger.isEnabledFor(logging.DEBUG)
         else None,
@@ -228,6 +232,17 @@ def _of(job: Job) -> str:
 def _ids(ids: tuple[int, ...], most: int = 20) -> str:
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(map(str, ids[:most])) + more
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about an error that does not say it."""
+    if getattr(getattr(error, "orig", error), "sqlstate", None) in _STATEMENT_IS_ELSEWHERE:
+        return (
+            "; behind a transaction pooler psycopg must not prepare statements: make the engine"
+            ' with connect_args={"prepare_threshold": None}, or end the URL with'
+            " ?prepare_threshold=none"
+        )
+    return ""
 
 
 def _shorten(error: BaseException, longest: int = 500) -> str:

@@ -2,7 +2,9 @@
 
 import logging
 
+import psycopg
 import pytest
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import JobState, Oban
@@ -78,6 +80,18 @@ def test_each_event_has_its_line(
     assert record.levelname == level
     assert record.name == ("oban_sqla.jobs" if event.startswith("job_") else "oban_sqla")
     assert words in record.getMessage()
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement]
+)
+def test_what_to_do_behind_a_pooler(
+    oban: Oban, caplog: pytest.LogCaptureFixture, error: type[psycopg.Error]
+) -> None:
+    wrapped = DBAPIError("SELECT 1", {}, error('prepared statement "_pg3_0"'))
+    emit(oban, "service_failed", ServiceFailed("stager", wrapped))
+    assert "?prepare_threshold=none" in caplog.text
     caplog.clear()
 
 
