@@ -97,6 +97,9 @@ class Supervisor:
             listen_dsn=config.listen_dsn,
         )
         self._unsubscribe: Callable[[], None] | None = None
+        # Queues start and stop one after the other.
+        self._turn = asyncio.Lock()
+        self._stopping = False
 
     async def start(self) -> None:
         """Start the services: what is heard and known first, what claims last."""
@@ -123,6 +126,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
+        self._stopping = True
         grace = self._config.shutdown_grace_period
         await asyncio.gather(
             *(service.stop() for service in (self.signals, *self.cluster_services))
@@ -137,18 +141,27 @@ class Supervisor:
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
         """Start a queue on this node; one that runs stays as it is."""
-        if queue in self.producers:
-            return
-        producer = self.producers[queue] = self._producer(Queue(queue, limit, paused))
-        # Known to the other nodes before it claims.
-        await self.heartbeat.run_once()
-        await producer.start()
+        async with self._turn:
+            if queue in self.producers or self._stopping:
+                return
+            producer = self.producers[queue] = self._producer(Queue(queue, limit, paused))
+            try:
+                # Known to the other nodes before it claims.
+                await self.heartbeat.run_once()
+            except BaseException:
+                del self.producers[queue]
+                raise
+            if not self._stopping:
+                await producer.start()
 
     async def stop_queue(self, queue: str) -> None:
         """Stop a queue of this node, as at the end of the process."""
-        if producer := self.producers.pop(queue, None):
-            await producer.stop(self._config.shutdown_grace_period)
-            await self.heartbeat.forget(producer)
+        async with self._turn:
+            if producer := self.producers.get(queue):
+                # It stays among the others meanwhile, for the stop of all that may come.
+                await producer.stop(self._config.shutdown_grace_period)
+                del self.producers[queue]
+                await self.heartbeat.forget(producer)
 
     def pause_queue(self, queue: str) -> None:
         """Claim no more jobs of a queue."""

@@ -1,5 +1,6 @@
 """Orders to queues, from this node and from others."""
 
+import asyncio
 import base64
 import gzip
 import json
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, Oban, Worker
+from oban_sqla import Job, JobState, Oban, Worker
 from tests.conftest import StartOban
 from tests.listening import hear
 
@@ -17,6 +18,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 class Counted(Worker, name="queue_control.counted", queue="alpha"):
     async def process(self, job: Job) -> None: ...
+
+
+class Held(Worker, name="queue_control.held"):
+    async def process(self, job: Job) -> None:
+        await asyncio.Event().wait()
 
 
 async def signal(engine: AsyncEngine, prefix: str, payload: str) -> None:
@@ -80,3 +86,36 @@ async def test_signals_as_oban_py_sends_them(
 async def test_a_wrong_limit_is_refused(engine: AsyncEngine) -> None:
     with pytest.raises(ValueError, match="limit of queue 'alpha' must be"):
         await Oban(engine).scale_queue(queue="alpha", limit=0)
+
+
+async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
+    """They are carried out one after the other, and leave nothing running."""
+    oban = await start(queues={"alpha": 1})
+    for _ in range(5):
+        await asyncio.gather(
+            *(oban.start_queue(queue="beta", limit=1) for _ in range(3)),
+            *(oban.stop_queue("beta") for _ in range(3)),
+        )
+        await oban.stop_queue("beta")
+        assert [info.queue for info in oban.check_all_queues()] == ["alpha"]
+
+
+async def test_a_queue_that_is_started_while_the_node_stops(start: StartOban) -> None:
+    oban = await start(queues={"alpha": 1})
+    await asyncio.gather(oban.start_queue(queue="beta", limit=1), oban.stop())
+    await asyncio.gather(oban.stop(), oban.start_queue(queue="beta", limit=1))
+    assert oban.check_all_queues() == []
+
+
+async def test_a_queue_that_is_stopped_while_the_node_stops(
+    start: StartOban, sessions: Sessions
+) -> None:
+    """Its job is given back, as the others are."""
+    oban = await start(queues={"alpha": 1, "beta": 1}, shutdown_grace_period=0.2)
+    with hear(oban, "job_start") as starts:
+        await oban.enqueue_many(Held.new(queue=queue) for queue in ("alpha", "beta"))
+        await starts.wait(2)
+    await asyncio.gather(oban.stop_queue("alpha"), oban.stop())
+    async with sessions() as session:
+        jobs = (await session.scalars(select(Job))).all()
+    assert [(job.state, job.attempt) for job in jobs] == [(JobState.AVAILABLE, 0)] * 2
