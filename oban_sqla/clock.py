@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, func, literal
+from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal
 
 
 def client_now() -> datetime:
@@ -20,3 +20,17 @@ def database_now(now: datetime | None = None) -> ColumnElement[Any]:
     if now is not None:
         return literal(now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now, DateTime())
     return func.timezone("UTC", func.statement_timestamp(), type_=DateTime())
+
+
+def interval(seconds: Any) -> ColumnElement[Any]:
+    """So many seconds, an expression, as what is added to an instant."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+def seconds(span: ColumnElement[Any]) -> ColumnElement[float]:
+    """An interval in seconds; an instant in seconds of the epoch."""
+    return cast(extract("epoch", span), Float)
+
+
+LONGEST_INTERVAL = 3.2e9
+"""The seconds that PostgreSQL's timestamps bear to be taken from now: a hundred years."""

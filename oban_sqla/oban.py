@@ -126,11 +126,12 @@ class Oban(JobControl, QueueControl, Observable):
         without the extra `config`.
         """
         loaded = settings.load(path, **given)
-        if engine is None and loaded.dsn is None:
+        database = loaded.dsn if engine is None else engine
+        if database is None:
             raise ConfigError(
                 [("dsn", "name the database: pass an engine or dsn=, or set dsn or OBAN_DSN")]
             )
-        return cls(engine or loaded.dsn or "", **loaded.arguments)
+        return cls(database, **loaded.arguments)
 
     @property
     def name(self) -> str:

@@ -1,6 +1,5 @@
 """Controlling queues while they run, from any node: part of `Oban`."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -8,7 +7,7 @@ from uuid import UUID
 from .config import Config
 from .runtime.database import Database
 from .runtime.supervisor import Supervisor
-from .statements.announce import SIGNAL, announce
+from .statements.announce import announce, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,8 @@ class QueueControl:
     ) -> None:
         """Start a queue on nodes that don't run it."""
         Config.check(queues={queue: {"limit": limit, "paused": paused}})
-        order = {"action": "start", "queue": queue, "limit": limit, "paused": paused}
-        await self._order(order, node)
+        action = {"action": "start", "queue": queue, "limit": limit, "paused": paused}
+        await self._order(action, node)
 
     async def stop_queue(self, queue: str, *, node: str | None = None) -> None:
         """Stop a queue, as at the end of a process: its jobs have the grace period to end."""
@@ -91,16 +90,13 @@ class QueueControl:
             for producer in self._supervisor.producers.values()
         ]
 
-    async def _order(self, order: dict[str, Any], node: str | None) -> None:
+    async def _order(self, action: dict[str, Any], node: str | None) -> None:
         name = self._config.name
-        signal = {**order, "ident": "any" if node is None else f"{name}.{node}"}
+        signal = {**action, "ident": "any" if node is None else f"{name}.{node}"}
         running = self._supervisor if node in (None, self._config.node) else None
         if running is not None and running.notifier.listening:
             running.signals.expect_echo(signal)
-        await self._database.fetch(
-            announce(prefix=self._database.prefix),
-            {"channels": [SIGNAL], "payloads": [json.dumps(signal)]},
-        )
+        await self._database.fetch(announce(prefix=self._database.prefix), order(signal))
         # Not by its own notification, which may take its time, or not come.
         if running is not None:
             await running.signals.carry_out(signal)

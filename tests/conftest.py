@@ -19,13 +19,14 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from oban_sqla import Oban, instances
+from oban_sqla import Job, Oban, instances
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.migrations import upgrade
 from oban_sqla.statements.inspect import TABLES
 from tests.databases import Base, async_engine, sync_engine
 
 StartOban = Callable[..., Awaitable[Oban]]
+Add = Callable[..., Awaitable[list[int]]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -112,6 +113,19 @@ async def engine(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+@pytest.fixture
+def add(sessions: async_sessionmaker[AsyncSession]) -> Add:
+    """Commit jobs, and return their ids."""
+
+    async def add(*jobs: Job) -> list[int]:
+        async with sessions.begin() as session:
+            session.add_all(jobs)
+            await session.flush()
+            return [job.id for job in jobs]
+
+    return add
 
 
 @pytest.fixture

@@ -191,6 +191,10 @@ class Job(Base):
         return f"<Job{''.join(known)}>"
 
 
+COLUMNS = tuple(Job.__table__.columns.keys())
+"""What a row of jobs consists of, in the order of the table."""
+
+
 def detached(values: Mapping[str, Any]) -> Job:
     """A job as it is in the table, in no session: it may be read without one, and added to one."""
     if not Job.__mapper__.configured:

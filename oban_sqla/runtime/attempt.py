@@ -6,9 +6,7 @@ from typing import Any
 from sqlalchemy import inspect
 
 from ..models import Job
-from ..models.job import detached, tell_to_stop
-
-_COLUMNS = tuple(Job.__table__.columns.keys())
+from ..models.job import COLUMNS, detached, tell_to_stop
 
 
 class Attempt:
@@ -46,4 +44,4 @@ class Attempt:
 def copy(job: Job) -> Job:
     """A job of the same columns, in no session."""
     loaded = inspect(job).dict
-    return detached({key: loaded[key] for key in _COLUMNS})
+    return detached({key: loaded[key] for key in COLUMNS})

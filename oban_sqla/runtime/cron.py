@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 
 from ..enqueue.enqueue import enqueue
@@ -10,6 +10,7 @@ from ..events import CronStop
 from ..models import Job
 from ..statements.cron import advance, booted, enter, lock
 from ..workers.cron import REBOOT
+from ..workers.cron import Cron as Entry
 from ..workers.options import WorkerOptions
 from ..workers.registry import with_cron
 from .database import ANSWER_TIMEOUT, Database, deadline
@@ -53,25 +54,26 @@ class Cron(Service):
 
     async def run_once(self) -> float:
         """Enqueue what is due, and wait for the next tick."""
-        workers = {w.cron.label(w.name): w for w in with_cron() if w.cron is not None}
-        if not self._is_leader() or not workers:
-            return math.inf if not self._is_leader() else LONGEST_SLEEP
+        if not self._is_leader():
+            return math.inf
+        entries = {cron.label(w.name): (w, cron) for w in with_cron() if (cron := w.cron)}
+        if not entries:
+            return LONGEST_SLEEP
         started = time.monotonic()
         async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
-            reboots = {key for key, w in workers.items() if w.cron and w.cron.expr == REBOOT}
-            await connection.execute(enter(self._instance, [*reboots], now=NEVER))
-            await connection.execute(enter(self._instance, [*workers], now=self.now))
-            rows = (
-                await connection.execute(lock(self._instance, list(workers), now=self.now))
-            ).all()
+            reboots = [key for key, (_, cron) in entries.items() if cron.expr == REBOOT]
+            await connection.execute(enter(self._instance, reboots, now=NEVER))
+            await connection.execute(enter(self._instance, [*entries], now=self.now))
+            locked = await connection.execute(lock(self._instance, [*entries], now=self.now))
+            rows = locked.all()
             booted_at = await connection.scalar(booted(self._instance))
             jobs: list[Job] = []
             ticked: dict[str, datetime] = {}
             more = False
             for row in rows:
-                options = workers[row.entry]
-                ticks, left = self._due(options, row.ticked_at, row.now, booted_at)
-                jobs += [self._job(options, tick) for tick in ticks]
+                worker, cron = entries[row.entry]
+                ticks, left = self._due(cron, row.ticked_at, row.now, booted_at)
+                jobs += [self._job(worker, cron, tick) for tick in ticks]
                 more = more or left
                 if ticks:
                     ticked[row.entry] = ticks[-1]
@@ -82,39 +84,34 @@ class Cron(Service):
         self._wake_queues(queues)
         duration = time.monotonic() - started
         self._emit("cron_stop", CronStop(len(jobs), queues, duration))
-        return 0.0 if more else self._until_next(workers.values(), rows[0].now, duration)
+        return (
+            0.0
+            if more
+            else self._until_next([cron for _, cron in entries.values()], rows[0].now, duration)
+        )
 
     def _due(
-        self,
-        options: WorkerOptions,
-        since: datetime,
-        now: datetime,
-        booted_at: datetime | None,
+        self, cron: Entry, since: datetime, now: datetime, booted_at: datetime | None
     ) -> tuple[list[datetime], bool]:
-        assert options.cron is not None
-        if options.cron.expr == REBOOT:
+        if cron.expr == REBOOT:
             # Whoever was there at the last one knows of no other start since.
             fresh = booted_at is not None and since < booted_at
             return ([now] if fresh else []), False
-        return options.cron.due(since, now, self._timezone, MOST_TICKS)
+        return cron.due(since, now, self._timezone, MOST_TICKS)
 
-    def _until_next(
-        self, workers: Collection[WorkerOptions], now: datetime, elapsed: float
-    ) -> float:
-        ticks = (next(w.cron.after(now, self._timezone), None) for w in workers if w.cron)
+    def _until_next(self, entries: Iterable[Entry], now: datetime, elapsed: float) -> float:
+        ticks = (next(cron.after(now, self._timezone), None) for cron in entries)
         next_at = min((tick for tick in ticks if tick is not None), default=None)
         if next_at is None:
             return LONGEST_SLEEP
         return max(0.001, min(LONGEST_SLEEP, (next_at - now).total_seconds() - elapsed))
 
-    def _job(self, options: WorkerOptions, tick: datetime) -> Job:
-        cron = options.cron
-        assert cron is not None
+    def _job(self, worker: WorkerOptions, cron: Entry, tick: datetime) -> Job:
         meta = {
             "cron": True,
             "cron_at": tick.astimezone(UTC).isoformat(),
             "cron_expr": cron.expr,
-            "cron_name": cron.label(options.name),
+            "cron_name": cron.label(worker.name),
             "cron_tz": cron.timezone or self._timezone,
         }
-        return options.new_job({}, {"meta": {**options.meta, **meta}})
+        return worker.new_job({}, {"meta": {**worker.meta, **meta}})

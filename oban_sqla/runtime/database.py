@@ -22,6 +22,8 @@ from ..wakeups import Address
 
 # A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
 ANSWER_TIMEOUT = 60.0
+# What is granted for an answer that is wanted soon, however soon.
+SHORTEST_ANSWER = 1.0
 # What a stop spends on a database that does not answer.
 FAREWELL = 5.0
 # What is left for closing a connection that did not answer.

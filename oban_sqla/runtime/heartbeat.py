@@ -12,13 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..events import ServiceCancelled
 from ..statements.heartbeat import beat, end
-from .database import FAREWELL, Database, deadline
+from .database import FAREWELL, SHORTEST_ANSWER, Database, deadline
 from .loop_thread import LoopThread
 from .producer import Producer
 from .service import Emit, Service
 
-# How long a beat may take at the least, however short the interval.
-SHORTEST_ANSWER = 1.0
 # How long a stop waits for the beat that is being made.
 LAST_BEAT = 1.0
 

@@ -9,15 +9,13 @@ from uuid import uuid4
 
 from ..events import ElectStop
 from ..statements.elect import elect, resign
-from .database import FAREWELL, Database, deadline
+from .database import FAREWELL, SHORTEST_ANSWER, Database, deadline
 from .service import Emit, Service
 
 # How long a follower waits at the most for a lease to run out that somebody else may give up.
 LONGEST_WAIT = 30.0
 # By how much of its lease followers come later than it runs out, so that they don't come at once.
 JITTER = 0.05
-# How long an election may take at the least, however short the lease.
-SHORTEST_ANSWER = 1.0
 
 
 class Leader(Service):

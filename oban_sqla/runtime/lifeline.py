@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..clock import LONGEST_INTERVAL
 from ..events import RescueStop
 from ..statements.rescue import bury, rescue
 from .database import Database
@@ -14,8 +15,6 @@ from .service import Emit, Service
 BATCH = 5000
 # Until another look at orphans that somebody else has locked.
 LOCKED_RETRY = 1.0
-# What PostgreSQL's intervals and timestamps bear: a hundred years.
-LONGEST_AGE = 3.2e9
 
 
 class Lifeline(Service):
@@ -41,7 +40,7 @@ class Lifeline(Service):
         self._database = database
         self._is_leader = is_leader
         self._heartbeat_expiry = heartbeat_expiry
-        self._rescue_after = min(rescue_after, LONGEST_AGE)
+        self._rescue_after = min(rescue_after, LONGEST_INTERVAL)
 
     @property
     def longest_retry(self) -> float:

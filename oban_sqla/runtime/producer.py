@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..events import AckStop, ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import Job, JobState
-from ..models.job import detached
+from ..models.job import COLUMNS, detached
 from ..statements.acknowledge import Ack, outcomes
 from ..statements.claim import acknowledge_and_claim
 from ..statements.give_back import give_back
@@ -27,8 +27,6 @@ DOUBT = 60.0
 LOOK_INTERVAL = 600.0
 # Until the next attempt of a job whose outcome could not be stored.
 REFUSED = 60.0
-
-_COLUMNS = tuple(Job.__table__.columns.keys())
 
 
 class Producer(Service):
@@ -181,9 +179,7 @@ class Producer(Service):
             if delays := [ack.delay for ack in acks if ack.delay is not None]:
                 self._due_in(max(0.0, min(delays) - duration))
         jobs = [
-            detached(dict(zip(_COLUMNS, row[1:], strict=True)))
-            for row in rows
-            if row[1] is not None
+            detached(dict(zip(COLUMNS, row[1:], strict=True))) for row in rows if row[1] is not None
         ]
         if demand:
             discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)

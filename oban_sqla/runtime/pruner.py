@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
+from ..clock import LONGEST_INTERVAL
 from ..config import Retention
 from ..events import PruneStop
 from ..models import JobState
@@ -14,8 +15,6 @@ from .service import Emit, Service
 INTERVAL = 60.0
 # How many jobs one statement, which is one transaction, deletes.
 BATCH = 5000
-# What PostgreSQL's intervals and timestamps bear: a hundred years.
-LONGEST_AGE = 3.2e9
 
 
 class Pruner(Service):
@@ -43,7 +42,7 @@ class Pruner(Service):
         started = time.monotonic()
         total, full = 0, False
         for state, workers, named, age in self._rules:
-            parameters = {"workers": workers, "age": min(age, LONGEST_AGE), "batch": BATCH}
+            parameters = {"workers": workers, "age": min(age, LONGEST_INTERVAL), "batch": BATCH}
             (row,) = await self._database.fetch(prune(state, named=named), parameters)
             total += row.count
             full = full or row.count == BATCH

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..config import LONGEST_EXPIRY
 from ..statements.heartbeat import EXPIRY
-from ..statements.rescue import FOREIGN_EXPIRY, LONGEST_EXPIRY
+from ..statements.rescue import FOREIGN_EXPIRY
 from ..statements.status import counts, leaders, producers
 from .database import Database
 

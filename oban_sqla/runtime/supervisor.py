@@ -112,8 +112,6 @@ class Supervisor:
                 await self.notifier.start()
             # The other nodes have to know of the producers before those claim.
             await self.heartbeat.start()
-            # A queue that was paused must not claim before that is known.
-            await self.signals.run_once()
             await self.signals.start()
             await self.stager.start()
             for producer in self.producers.values():

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ..clock import database_now
+from ..clock import database_now, interval
 from ..models import Job, JobState
 from ..models.types import job_state
 from .mark import marked, with_meta
@@ -73,7 +73,7 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
     )
     ack = acks.c
     time = database_now(now)
-    due = time + func.make_interval(0, 0, 0, 0, 0, 0, ack.delay)
+    due = time + interval(ack.delay)
     ended = and_(ack.state.in_([_name(state) for state in OVERRULED]), marked())
 
     def reached(state: JobState, otherwise: Any) -> ColumnElement[Any]:

@@ -11,7 +11,6 @@ from sqlalchemy import (
     case,
     cast,
     delete,
-    extract,
     func,
     literal,
     or_,
@@ -19,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from ..clock import database_now
+from ..clock import database_now, interval, seconds
 from ..models import Leader
 from .announce import LEADER, notify
 
@@ -32,7 +31,7 @@ def elect(*, now: datetime | None = None) -> Executable:
     lease had left before, whoever's it was; NULL when there was none that the statement could see.
     """
     time = database_now(now)
-    until = time + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease", type_=Float))
+    until = time + interval(bindparam("lease", type_=Float))
     statement = insert(Leader).values(
         name=bindparam("instance", type_=Text),
         node=bindparam("holder", type_=Text),
@@ -54,7 +53,7 @@ def elect(*, now: datetime | None = None) -> Executable:
         .cte("held")
     )
     before = (
-        select(cast(extract("epoch", Leader.expires_at - time), Float))
+        select(seconds(Leader.expires_at - time))
         .where(Leader.name == bindparam("instance", type_=Text))
         .scalar_subquery()
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     DateTime,
     Executable,
     Float,
@@ -15,7 +14,6 @@ from sqlalchemy import (
     any_,
     cast,
     column,
-    extract,
     func,
     literal,
     null,
@@ -26,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..clock import database_now
+from ..clock import database_now, seconds
 from ..models import Control, Job, JobState, Producer
 from ..models.version import SchemaVersion
 from .claim import CLAIMER
@@ -64,7 +62,7 @@ def vacuum(prefix: str) -> Executable:
         select(
             tables.c.n_live_tup.label("live"),
             tables.c.n_dead_tup.label("dead"),
-            _seconds(func.now() - last).label("vacuumed_ago"),
+            seconds(func.now() - last).label("vacuumed_ago"),
             automatic.label("automatic"),
         )
         .join(classes, classes.c.oid == tables.c.relid)
@@ -98,7 +96,7 @@ def horizon() -> Executable:
             literal("session", Text).label("kind"),
             cast(sessions.c.pid, Text).label("id"),
             cast(what, Text).label("what"),
-            _seconds(func.clock_timestamp() - sessions.c.xact_start).label("seconds"),
+            seconds(func.clock_timestamp() - sessions.c.xact_start).label("seconds"),
             func.age(held, type_=BigInteger).label("age"),
         ).where(
             sessions.c.datname == here,
@@ -110,7 +108,7 @@ def horizon() -> Executable:
             literal("prepared", Text),
             cast(prepared.c.gid, Text),
             literal("", Text),
-            _seconds(func.clock_timestamp() - prepared.c.prepared),
+            seconds(func.clock_timestamp() - prepared.c.prepared),
             func.age(prepared.c.transaction, type_=BigInteger),
         ).where(prepared.c.database == here),
         select(
@@ -155,7 +153,7 @@ def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
     The claims of other nodes than ours count only after `rescue_after` seconds, as for rescue.
     """
     claimer, ours = Job.attempted_by[2], Job.attempted_by[3]
-    old = _seconds(database_now(now) - func.coalesce(Job.attempted_at, Job.scheduled_at))
+    old = seconds(database_now(now) - func.coalesce(Job.attempted_at, Job.scheduled_at))
     return (
         select(Job.attempted_by[1].label("lost"), func.count().label("count"))
         .outerjoin(Producer, cast(Producer.uuid, Text) == claimer)
@@ -177,13 +175,9 @@ def controls(*, now: datetime | None = None) -> Executable:
         Control.queue,
         Control.setting,
         Control.value,
-        _seconds(database_now(now) - Control.changed_at).label("seconds_ago"),
+        seconds(database_now(now) - Control.changed_at).label("seconds_ago"),
     ).order_by(Control.name, Control.queue, Control.node)
 
 
 def _catalog(name: str, *columns: str) -> Any:
     return table(name, *map(column, columns), schema="pg_catalog")
-
-
-def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
-    return cast(extract("epoch", interval), Float)

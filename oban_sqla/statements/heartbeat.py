@@ -17,14 +17,13 @@ from sqlalchemy import (
     cast,
     column,
     delete,
-    extract,
     func,
     literal,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from ..clock import database_now
+from ..clock import database_now, interval, seconds
 from ..models import Producer
 
 EXPIRY = "expiry"
@@ -63,7 +62,7 @@ def beat(
         literal(EXPIRY, Text),
         cast(bindparam("expiry", expiry, Float), Float),
         literal(UNBROKEN_SINCE, Text),
-        cast(extract("epoch", time), Float),
+        seconds(time),
     )
     columns = ["uuid", "name", "node", "queue"]
     statement = insert(Producer).from_select(
@@ -78,8 +77,8 @@ def beat(
     )
     new = statement.excluded
     since = func.coalesce(Producer.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
-    unbroken = new.updated_at - Producer.updated_at <= func.make_interval(
-        0, 0, 0, 0, 0, 0, cast(bindparam("long", LONG * expiry, Float), Float)
+    unbroken = new.updated_at - Producer.updated_at <= interval(
+        cast(bindparam("long", LONG * expiry, Float), Float)
     )
     kept = func.jsonb_build_object(literal(UNBROKEN_SINCE, Text), since)
     return statement.on_conflict_do_update(

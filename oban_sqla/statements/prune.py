@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..clock import database_now
+from ..clock import database_now, interval
 from ..models import Job, JobState
 from .states import state_in
 
@@ -42,11 +42,7 @@ def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Execu
         select(Job.id)
         .where(state_in(state))
         .where(Job.worker == any_(workers) if named else Job.worker != all_(workers))
-        .where(
-            at
-            < database_now(now)
-            - func.make_interval(0, 0, 0, 0, 0, 0, bindparam("age", type_=Float))
-        )
+        .where(at < database_now(now) - interval(bindparam("age", type_=Float)))
         .order_by(at)
         .limit(bindparam("batch", type_=Integer))
         .with_for_update(skip_locked=True)

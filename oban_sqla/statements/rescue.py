@@ -35,18 +35,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..clock import database_now
+from ..clock import database_now, interval, seconds
+from ..config import LONGEST_EXPIRY
 from ..models import Job, JobState, Producer
 from .acknowledge import error_entry
 from .announce import notify, queue_news
 from .claim import CLAIMER
 from .heartbeat import EXPIRY, LONG, UNBROKEN_SINCE
+from .mark import marked
 from .states import constant, state_in
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
 
-# What a row may say of its own expiry, in seconds.
-LONGEST_EXPIRY = 86400
 # Rows of another Oban don't say it: they are written every 15 seconds, and given up after 60.
 FOREIGN_EXPIRY = 60.0
 
@@ -129,7 +129,7 @@ def _own_expiry() -> ColumnElement[float]:
 
 
 def _silent_for(time: ColumnElement[Any]) -> ColumnElement[float]:
-    return cast(extract("epoch", time - Producer.updated_at), Float)
+    return seconds(time - Producer.updated_at)
 
 
 def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:
@@ -152,7 +152,7 @@ def _given(name: str) -> ColumnElement[float]:
 
 
 def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bool]) -> CTE:
-    after = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("rescue_after", type_=Float))
+    after = interval(bindparam("rescue_after", type_=Float))
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
     return (
@@ -188,7 +188,7 @@ def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
         )
         .with_for_update(skip_locked=True, of=Job)
     )
-    cancelled = Job.meta["cancel_attempted_at"].astext.is_not(None)
+    cancelled = marked()
     left = Job.attempt < Job.max_attempts
     discarded = and_(~cancelled, ~left)
     return (

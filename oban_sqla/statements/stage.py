@@ -6,20 +6,17 @@ from functools import lru_cache
 from sqlalchemy import (
     BigInteger,
     Executable,
-    Float,
     Integer,
     Text,
     any_,
     bindparam,
-    cast,
-    extract,
     func,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..clock import database_now
+from ..clock import database_now, seconds
 from ..models import Job, JobState
 from ..models.state import STAGEABLE
 from .announce import notify, queue_news
@@ -62,7 +59,7 @@ def stage(*, prefix: str | None = None, now: datetime | None = None) -> Executab
     return select(
         select(func.count()).select_from(staged).scalar_subquery().label("staged"),
         select(func.array_agg(queues.c.queue, type_=ARRAY(Text))).scalar_subquery().label("queues"),
-        cast(extract("epoch", time), Float).label("now"),
-        cast(extract("epoch", next_at - time), Float).label("next_in"),
+        seconds(time).label("now"),
+        seconds(next_at - time).label("next_in"),
         select(func.count()).select_from(sent).scalar_subquery().label("sent"),
     )

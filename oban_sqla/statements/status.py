@@ -11,13 +11,11 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
-    Float,
     Function,
     Integer,
     Text,
     case,
     cast,
-    extract,
     func,
     literal,
     quoted_name,
@@ -27,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now
+from ..clock import database_now, seconds
 from ..models import Job, JobState, Leader, Producer
 from .states import constant, state_in
 
@@ -52,7 +50,7 @@ def producers(*, now: datetime | None = None) -> Executable:
             uuid.label("uuid"),
             cast(Producer.meta, Text).label("meta"),
             Producer.started_at,
-            _seconds(database_now(now) - Producer.updated_at).label("silent_for"),
+            seconds(database_now(now) - Producer.updated_at).label("silent_for"),
             func.coalesce(claimed.c.count, 0).label("running"),
         )
         .outerjoin(claimed, claimed.c.claimer == uuid)
@@ -66,7 +64,7 @@ def leaders(*, now: datetime | None = None) -> Executable:
         Leader.name,
         Leader.node,
         Leader.elected_at,
-        _seconds(Leader.expires_at - database_now(now)).label("expires_in"),
+        seconds(Leader.expires_at - database_now(now)).label("expires_in"),
     ).order_by(Leader.name)
 
 
@@ -110,7 +108,7 @@ def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executabl
             groups.c.queue,
             cast(count, BigInteger).label("count"),
             more.label("estimated"),
-            _seconds(database_now(now) - groups.c.since).label("waits"),
+            seconds(database_now(now) - groups.c.since).label("waits"),
         )
         .select_from(groups.join(counted, true()))
         .order_by(groups.c.queue, groups.c.state)
@@ -149,7 +147,3 @@ def _heads(lanes: CTE) -> Any:
         .limit(1)
         .lateral("head")
     )
-
-
-def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
-    return cast(extract("epoch", interval), Float)

@@ -138,17 +138,23 @@ async def test_backends_that_are_terminated(
         assert await ended(node) == 0
 
 
+def installed(dsn: str) -> Runs:
+    """The tables, in a database that has none."""
+    engine = sync_engine(dsn, "public")
+    with engine.begin() as connection:
+        upgrade(connection)
+    engine.dispose()
+    runs = Runs(dsn, "public")
+    runs.install()
+    return runs
+
+
 async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
     """Twice under load: it comes back on the same address, its unlogged tables emptied or not."""
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
         server = embedded_postgres(directory)
         async with server as dsn:
-            installer = sync_engine(dsn, "public")
-            with installer.begin() as connection:
-                upgrade(connection)
-            installer.dispose()
-            runs = Runs(dsn, "public")
-            runs.install()
+            runs = installed(dsn)
             engine = async_engine(dsn, "public")
             sessions = async_sessionmaker(engine)
             node = await spawn(dsn, runs_dsn=dsn, schema="public", limit=5)
@@ -170,12 +176,7 @@ async def test_a_server_that_crashed_has_forgotten_who_is_alive(spawn: Spawn) ->
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
         server = embedded_postgres(directory)
         async with server as dsn:
-            installer = sync_engine(dsn, "public")
-            with installer.begin() as connection:
-                upgrade(connection)
-            installer.dispose()
-            runs = Runs(dsn, "public")
-            runs.install()
+            runs = installed(dsn)
             engine = async_engine(dsn, "public")
             options = {"runs_dsn": dsn, "schema": "public", "heartbeat_expiry": expiry}
             nodes = [await spawn(dsn, limit=5, **options) for _ in range(2)]

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from oban_sqla import Job, JobState, Oban
 from tests.enqueue.conftest import Listener
 
-Add = Callable[..., Awaitable[list[int]]]
 Find = Callable[..., Awaitable[list[Job]]]
 States = Callable[[], Awaitable[list[JobState]]]
 
@@ -90,19 +89,6 @@ async def unit(
 def oban(engine: AsyncEngine) -> Oban:
     """An instance that was not started."""
     return Oban(engine)
-
-
-@pytest.fixture
-def add(sessions: async_sessionmaker[AsyncSession]) -> Add:
-    """Commit jobs, and return their ids."""
-
-    async def add(*jobs: Job) -> list[int]:
-        async with sessions.begin() as session:
-            session.add_all(jobs)
-            await session.flush()
-            return [job.id for job in jobs]
-
-    return add
 
 
 @pytest.fixture

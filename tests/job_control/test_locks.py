@@ -13,8 +13,9 @@ from oban_sqla import Job, JobState, Oban
 from oban_sqla.statements.acknowledge import outcomes
 from oban_sqla.statements.claim import acknowledge_and_claim
 from tests.blocking import pid_of, until_blocked
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.job_control.conftest import Add, Find, States
+from tests.job_control.conftest import Find, States
 
 Sessions = async_sessionmaker[AsyncSession]
 

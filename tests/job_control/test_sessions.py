@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, Oban
+from tests.conftest import Add
 from tests.databases import User
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Add, Find, States, UnitOfWork
+from tests.job_control.conftest import Find, States, UnitOfWork
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -10,10 +10,10 @@ from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState, Oban, Worker, job, worker
-from tests.conftest import StartOban
+from tests.conftest import Add, StartOban
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Add, Find
+from tests.job_control.conftest import Find
 from tests.listening import hear
 from tests.runtime.workers import Quick
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import JobState, Oban
-from tests.conftest import StartOban
+from tests.conftest import Add, StartOban
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Add, Find, States
+from tests.job_control.conftest import Find, States
 from tests.listening import hear
 from tests.runtime.workers import Quick
 

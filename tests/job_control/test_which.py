@@ -10,9 +10,10 @@ from sqlalchemy.orm import aliased, joinedload
 
 from oban_sqla import Job, JobState, Oban
 from oban_sqla.models import Producer
+from tests.conftest import Add
 from tests.databases import User
 from tests.factories import JobFactory
-from tests.job_control.conftest import Add, States
+from tests.job_control.conftest import States
 
 Sessions = async_sessionmaker[AsyncSession]
 

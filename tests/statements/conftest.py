@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 
 from oban_sqla import Job
 
-Add = Callable[..., Awaitable[list[int]]]
 Find = Callable[[int], Awaitable[Job]]
 Run = Callable[..., Awaitable[list[Any]]]
 WithMeta = Callable[[int, Any], Awaitable[None]]
@@ -31,19 +30,6 @@ def run(connection: AsyncConnection) -> Run:
         return list(result.all()) if result.returns_rows else []
 
     return run
-
-
-@pytest.fixture
-def add(sessions: async_sessionmaker[AsyncSession]) -> Add:
-    """Commit jobs, and return their ids."""
-
-    async def add(*jobs: Job) -> list[int]:
-        async with sessions.begin() as session:
-            session.add_all(jobs)
-            await session.flush()
-            return [job.id for job in jobs]
-
-    return add
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.acknowledge import Ack, acknowledged, outcomes
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run, WithMeta
+from tests.statements.conftest import Find, Run, WithMeta
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BEGUN = NOW - timedelta(seconds=3)

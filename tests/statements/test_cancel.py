@@ -7,8 +7,9 @@ import pytest
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.cancel import cancel
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run, WithMeta
+from tests.statements.conftest import Find, Run, WithMeta
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MARK = {"cancel_attempted_at": "2026-11-23T12:00:00"}

@@ -11,8 +11,9 @@ from oban_sqla import Job, JobState
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.claim import NONE_LEFT, acknowledge_and_claim
 from tests.blocking import pid_of, until_blocked
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Find, Run
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PAST = NOW - timedelta(hours=1)

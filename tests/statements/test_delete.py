@@ -5,8 +5,9 @@ from sqlalchemy import select
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.delete import delete
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Run
+from tests.statements.conftest import Run
 
 
 @pytest.mark.parametrize("state", JobState)

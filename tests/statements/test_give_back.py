@@ -7,8 +7,9 @@ import pytest
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.give_back import give_back
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run, WithMeta
+from tests.statements.conftest import Find, Run, WithMeta
 
 MINE = "0b3c5d8e-1111-4000-8000-000000000000"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

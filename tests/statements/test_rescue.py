@@ -26,9 +26,10 @@ from oban_sqla.statements.acknowledge import outcomes
 from oban_sqla.statements.claim import acknowledge_and_claim
 from oban_sqla.statements.heartbeat import beat, end
 from oban_sqla.statements.rescue import DIED, bury, rescue
+from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.runtime.conftest import until
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Find, Run
 
 Sessions = async_sessionmaker[AsyncSession]
 Alive = Callable[..., Awaitable[UUID]]

@@ -7,8 +7,9 @@ import pytest
 
 from oban_sqla import JobState
 from oban_sqla.statements.retry import retry
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run, WithMeta
+from tests.statements.conftest import Find, Run, WithMeta
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 S = JobState

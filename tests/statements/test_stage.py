@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.stage import stage
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Find, Run
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 S = JobState

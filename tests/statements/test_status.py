@@ -12,8 +12,9 @@ from oban_sqla.config import database_url
 from oban_sqla.migrations import upgrade
 from oban_sqla.models import Leader, Producer
 from oban_sqla.statements.status import counts, leaders, producers
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Run
+from tests.statements.conftest import Run
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

@@ -7,8 +7,9 @@ import pytest
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.update import FIELDS, parameters, update
+from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.statements.conftest import Add, Find, Run
+from tests.statements.conftest import Find, Run
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
