@@ -199,8 +199,11 @@ async def die(oban: Oban) -> None:
     """Leave a node's jobs and rows as a SIGKILL does: nothing is written any more."""
     supervisor = oban._supervisor
     assert supervisor is not None
-    thread = supervisor.heartbeat._thread
+    thread, pulse = supervisor.heartbeat._thread, supervisor.heartbeat._pulse
     assert thread is not None
+    assert pulse is not None
+    # Between two beats: one that is cut off leaves its connection to the garbage collector.
+    await thread.run(pulse._turn.acquire())
     await thread.end()
     for service in (*supervisor.producers.values(), supervisor.leader):
         if service._task is not None:
@@ -272,6 +275,44 @@ class TestNodes:
             return await rows() == [(S.COMPLETED, 2)]
 
         await until(completed)
+
+    async def test_a_node_that_was_presumed_dead_can_do_no_harm(
+        self,
+        start: StartOban,
+        rows: Rows,
+        short: None,
+        sessions: Sessions,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It stands still, while its job is rescued, and finishes it later."""
+        stalled = await start(queues={"default": 1}, node="stalled", leadership=False, **SHORT)
+        await add(sessions, Held.new())
+        id = await Held.begun()
+        assert stalled._supervisor is not None
+        pulse = stalled._supervisor.heartbeat._pulse
+        thread = stalled._supervisor.heartbeat._thread
+        assert pulse is not None
+        assert thread is not None
+        await thread.run(pulse.stop())
+        async with sessions.begin() as session:
+            # What stop() took away; a node that stands still takes nothing away.
+            (uuid,) = (p.uuid for p in stalled._supervisor.producers.values())
+            dead = producer(61)
+            dead.uuid = uuid
+            session.add(dead)
+        other = await start(queues={"default": {"limit": 1, "paused": True}}, **SHORT)
+        with hear(other, "rescue_stop") as rescues:
+            await rescues.until(lambda events: any(stop.rescued == (id,) for stop in events))
+        assert await rows() == [(S.AVAILABLE, 1)]
+        assert other._supervisor is not None
+        other._supervisor.resume_queue("default")
+        assert await Held.begun() == id
+        with hear(stalled, "ack_stop") as late, hear(other, "ack_stop") as acks:
+            Held.release()
+            (dropped,) = await late.wait()
+            await acks.counted(1)
+        assert (dropped.count, dropped.dropped) == (0, (id,))
+        assert await rows() == [(S.COMPLETED, 2)]
 
     async def test_a_long_job_is_never_rescued_while_its_node_lives(
         self, start: StartOban, rows: Rows, short: None, sessions: Sessions
