@@ -1,6 +1,7 @@
 """A thread with an event loop of its own, for what must go on while user code blocks ours."""
 
 import asyncio
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -57,6 +58,9 @@ class LoopThread:
         self._ending.set()
 
     def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Only the main thread handles signals: one delivered here would not wake it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._until_the_end())
