@@ -1,13 +1,15 @@
 """Controlling queues while they run, from any node: part of `Oban`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from .config import Config
 from .runtime.database import Database
+from .runtime.signals import SETTINGS
 from .runtime.supervisor import Supervisor
-from .statements.announce import announce, order
+from .statements.control import EVERY, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,10 @@ class QueueInfo:
     paused: bool
     running: list[int]
     """The ids of its jobs that run."""
+    started_at: datetime | None
+    """When it was started here, by the database's clock."""
+    meta: dict[str, Any]
+    """What the other nodes are told about it."""
     uuid: UUID
     """The producer's, as in `oban_producers`."""
 
@@ -27,10 +33,12 @@ class QueueInfo:
 
 
 class QueueControl:
-    """Orders to queues, by Oban's signals: other nodes hear them through LISTEN.
+    """Orders to queues, from any node, or from an instance that runs none.
 
-    `node` is the name of one node; without it an order is for all. They are not kept: a node that
-    starts later, or that does not LISTEN, does not know of them.
+    `node` is the name of one node; without it an order is for all nodes of the instance. Those that
+    run hear it at once, by Oban's signals, or else at their next look; a node of another Oban has
+    to hear it. What was paused is paused again when a node starts; everything else is configured
+    there.
     """
 
     _config: Config
@@ -85,6 +93,8 @@ class QueueControl:
                 producer.limit,
                 producer.paused,
                 producer.running,
+                self._supervisor.heartbeat.started_at(producer.uuid),
+                producer.meta,
                 producer.uuid,
             )
             for producer in self._supervisor.producers.values()
@@ -92,11 +102,15 @@ class QueueControl:
 
     async def _order(self, action: dict[str, Any], node: str | None) -> None:
         name = self._config.name
-        signal = {**action, "ident": "any" if node is None else f"{name}.{node}"}
-        running = self._supervisor if node in (None, self._config.node) else None
-        if running is not None and running.notifier.listening:
-            running.signals.expect_echo(signal)
-        await self._database.fetch(announce(prefix=self._database.prefix), order(signal))
-        # Not by its own notification, which may take its time, or not come.
-        if running is not None:
-            await running.signals.carry_out(signal)
+        ident = "any" if node is None else f"{name}.{node}"
+        statement = order(
+            {**action, "ident": ident},
+            name=name,
+            node=EVERY if node is None else node,
+            setting=SETTINGS[action["action"]],
+            prefix=self._database.prefix,
+        )
+        await self._database.fetch(statement)
+        if self._supervisor is not None and node in (None, self._config.node):
+            # Not by its own notification, which may take its time, or not come.
+            await self._supervisor.signals.catch_up()

@@ -12,7 +12,7 @@ from .types import UTCDateTime
 
 
 class Control(Base):
-    """The last order of one kind, to one queue, on one node or on all. The newest wins."""
+    """The last order of one kind, to one queue or all, on one node or all. The newest wins."""
 
     __tablename__ = "oban_sqla_controls"
 
@@ -25,4 +25,5 @@ class Control(Base):
     setting: Mapped[str] = mapped_column(Text, primary_key=True)
     """`paused`, `limit` or `running`."""
     value: Mapped[Any] = mapped_column(JSONB)
+    """The signal that was sent, as `{"action": "pause", "queue": "*", ...}`."""
     changed_at: Mapped[datetime] = mapped_column(UTCDateTime)

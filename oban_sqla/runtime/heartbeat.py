@@ -190,6 +190,6 @@ class Pulse(Service):
             **self._identity,
             "uuid": str(producer.uuid),
             "queue": producer.queue,
-            "meta": {"local_limit": producer.limit, "paused": producer.paused},
+            "meta": producer.meta,
             "started_at": started_at and started_at.replace(tzinfo=None).isoformat(),
         }

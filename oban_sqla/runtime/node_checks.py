@@ -94,7 +94,7 @@ class NodeChecks:
         forgotten = [
             row
             for row in orders
-            if row.value is True
+            if row.action == "pause"
             and row.seconds_ago > FORGOTTEN_AFTER
             and not any(_overrides(other, row) for other in orders)
         ]

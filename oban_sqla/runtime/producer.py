@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy.exc import DBAPIError
@@ -79,6 +80,11 @@ class Producer(Service):
     @property
     def label(self) -> str:
         return f"producer {self.queue}"
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the other nodes are told of it, in its row."""
+        return {"local_limit": self.limit, "paused": self.paused}
 
     @property
     def running(self) -> list[int]:

@@ -1,11 +1,25 @@
 """Signals: orders to the queues and jobs of this node, heard at once, or read from the database."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import product
 from typing import Any, Protocol
 
+from ..config import LARGEST_COUNT
+from ..statements.control import EVERY, orders
 from ..statements.mark import marked_among
 from .database import Database
 from .service import Emit, Service
+
+SETTINGS = {
+    "pause": "paused",
+    "resume": "paused",
+    "scale": "limit",
+    "start": "running",
+    "stop": "running",
+}
+"""What an order changes, by its action: the newest about a setting is the one that counts."""
 
 
 class Ordered(Protocol):
@@ -27,9 +41,9 @@ class Ordered(Protocol):
 
 
 class Signals(Service):
-    """Carries out, in their order, what it hears.
+    """Carries out the orders to this node, each once, in their order.
 
-    What a signal that got lost ordered of a job is found by asking; a queue has to be told again.
+    Those that got lost on their way, or are older than the node, are found in the database.
     """
 
     name = "signals"
@@ -47,49 +61,96 @@ class Signals(Service):
         super().__init__(emit)
         self._database = database
         self._ordered = ordered
+        self._name = instance
+        self._node = node
         self._idents = (None, "any", f"{instance}.{node}")
         self._poll_interval = poll_interval
-        self._heard: list[dict[str, Any]] = []
-        # What this instance sent, and carried out by itself: to do it again later would be wrong.
-        self._echoes: list[dict[str, Any]] = []
+        # None is for an order of ours, that is to be read.
+        self._heard: list[dict[str, Any] | None] = []
+        # The signal of the order that was heard of last.
+        self._announced: Any = None
+        # The instants of the orders that were carried out, by node, queue and setting.
+        self._done: dict[tuple[str, str, str], datetime] = {}
+        self._turn = asyncio.Lock()
+
+    async def restore(self) -> None:
+        """Pause what was paused before this node started.
+
+        Everything else is as configured: an order counts for the nodes that were there.
+        """
+        async with self._turn:
+            paused = False
+            for row in await self._kept():
+                if row.setting == SETTINGS["pause"]:
+                    paused = paused or row.value["action"] == "pause"
+                    # No pause before it: a queue that is configured as paused stays so.
+                    if paused:
+                        await self._carry_out(row.value)
+                self._done[row.node, row.queue, row.setting] = row.changed_at
 
     async def run_once(self) -> float:
-        """Carry out what was heard, and ask which of the running jobs were cancelled."""
+        """Carry out what was heard, and what was not, and ask which running jobs were cancelled."""
         while self._heard:
-            await self.carry_out(self._heard.pop(0))
+            news = self._heard.pop(0)
+            await (self.catch_up() if news is None else self._carry_out(news))
+        await self.catch_up()
         if running := self._ordered.running():
             for (id,) in await self._database.fetch(marked_among(), {"running": running}):
                 self._ordered.cancel_job(id)
         return self._poll_interval()
 
-    def hear(self, news: dict[str, Any]) -> None:
-        """Take a signal, as any Oban sends it, to be carried out."""
-        if news in self._echoes:
-            self._echoes.remove(news)
-        elif news.get("ident") in self._idents:
-            self._heard.append(news)
+    def hear_order(self, news: dict[str, Any]) -> None:
+        """Take the news that there is an order in the database; its signal comes next."""
+        self._announced = news.get("signal")
+        if news.get("name") == self._name:
+            self._heard.append(None)
             self.wake()
 
-    def expect_echo(self, news: dict[str, Any]) -> None:
-        """Don't carry out a signal of our own when it comes back."""
-        self._echoes.append(news)
-
-    def expect_no_echo(self) -> None:
-        """Signals that were sent may have got lost."""
-        self._echoes.clear()
-
-    async def carry_out(self, news: dict[str, Any]) -> None:
-        """Do what a signal says; what makes no sense is left alone."""
+    def hear(self, news: dict[str, Any]) -> None:
+        """Take a signal, as any Oban sends it, to be carried out."""
+        announced, self._announced = self._announced, None
+        if news == announced or news.get("ident") not in self._idents:
+            return
         match news:
             case {"action": "pkill", "job_id": int(id)}:
                 self._ordered.cancel_job(id)
-            case {"action": "start", "queue": str(queue), "limit": int(limit)} if limit > 0:
+            case _:
+                self._heard.append(news)
+                self.wake()
+
+    def lose_track(self) -> None:
+        """Signals that were announced may not come."""
+        self._announced = None
+
+    async def catch_up(self) -> None:
+        """Carry out the orders that are in the database and were not carried out yet."""
+        async with self._turn:
+            for row in await self._kept():
+                if not self._is_done(row):
+                    await self._carry_out(row.value)
+                    self._done[row.node, row.queue, row.setting] = row.changed_at
+
+    def _is_done(self, row: Any) -> bool:
+        covering = product((row.node, EVERY), (row.queue, EVERY), (row.setting,))
+        return any(row.changed_at <= self._done[key] for key in covering if key in self._done)
+
+    async def _carry_out(self, news: Any) -> None:
+        """Do what a signal says; what makes no sense is left alone."""
+        match news:
+            case {"action": "start", "queue": str(queue), "limit": int(limit)} if _fits(limit):
                 await self._ordered.start_queue(queue, limit, news.get("paused") is True)
             case {"action": "stop", "queue": str(queue)}:
                 await self._ordered.stop_queue(queue)
-            case {"action": "scale", "queue": str(queue), "limit": int(limit)} if limit > 0:
+            case {"action": "scale", "queue": str(queue), "limit": int(limit)} if _fits(limit):
                 self._ordered.scale_queue(queue, limit)
             case {"action": "pause", "queue": str(queue)}:
                 self._ordered.pause_queue(queue)
             case {"action": "resume", "queue": str(queue)}:
                 self._ordered.resume_queue(queue)
+
+    async def _kept(self) -> Sequence[Any]:
+        return await self._database.fetch(orders(self._name, self._node))
+
+
+def _fits(limit: int) -> bool:
+    return 0 < limit <= LARGEST_COUNT

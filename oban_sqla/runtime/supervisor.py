@@ -9,7 +9,7 @@ from typing import Any
 from .. import wakeups
 from ..config import Config, Queue
 from ..models import validation
-from ..statements.announce import INSERT, LEADER, SCHEDULE, SIGNAL
+from ..statements.announce import INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..wakeups import Wakeup
 from .cron import Cron
 from .database import Database
@@ -91,6 +91,7 @@ class Supervisor:
                 INSERT: self._hear_insert,
                 SCHEDULE: self._hear_schedule,
                 SIGNAL: self.signals.hear,
+                ORDER: self.signals.hear_order,
                 LEADER: self.leader.hear,
             },
             on_change=self._listening_changed,
@@ -112,6 +113,7 @@ class Supervisor:
                 await self.notifier.start()
             # The other nodes have to know of the producers before those claim.
             await self.heartbeat.start()
+            await self.signals.restore()
             await self.signals.start()
             await self.stager.start()
             for producer in self.producers.values():
@@ -226,7 +228,7 @@ class Supervisor:
                 producer.wake()
 
     def _listening_changed(self) -> None:
-        self.signals.expect_no_echo()
+        self.signals.lose_track()
         self._wake_everything()
 
     def _wake_everything(self) -> None:

@@ -5,7 +5,7 @@ that is PostgreSQL's own rule, so nothing here keeps count.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,8 @@ INSERT = "oban_insert"
 """Oban's channel: `{"queue": name}` for a queue that has available jobs."""
 SIGNAL = "oban_signal"
 """Oban's channel for orders to the nodes: `{"action": "pause", "queue": ..., "ident": ...}`."""
+ORDER = "oban_order"
+"""Our channel: `{"name": instance, "signal": {...}}` before a signal that is kept in the table."""
 LEADER = "oban_leader"
 """Oban's channel for `{"action": "resign", "node": ..., "name": ...}`: the lease is free."""
 SCHEDULE = "oban_schedule"
@@ -67,15 +69,6 @@ def announcement(
     sent += [(SIGNAL, json.dumps({"action": "pkill", "job_id": id})) for id in sorted(cancelled)]
     if due_at is not None:
         sent.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
-    return _parameters(sent)
-
-
-def order(signal: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The parameters of `announce`: a signal to the nodes."""
-    return _parameters([(SIGNAL, json.dumps(signal))])
-
-
-def _parameters(sent: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return {
         "channels": [channel for channel, _ in sent],
         "payloads": [payload for _, payload in sent],

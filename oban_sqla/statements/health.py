@@ -174,7 +174,7 @@ def controls(*, now: datetime | None = None) -> Executable:
         Control.node,
         Control.queue,
         Control.setting,
-        Control.value,
+        Control.value["action"].astext.label("action"),
         seconds(database_now(now) - Control.changed_at).label("seconds_ago"),
     ).order_by(Control.name, Control.queue, Control.node)
 

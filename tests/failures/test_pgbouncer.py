@@ -195,6 +195,21 @@ async def test_an_instance_that_is_given_a_url(
 class TestOrders:
     """They are found in the table, by polling."""
 
+    async def test_a_queue_is_paused_and_resumed_by_another_node(
+        self, pooled: AsyncEngine, start: StartOban, runs: Runs
+    ) -> None:
+        node = await start(pooled, queues={"default": 5}, node="node", **POLLING)
+        client = Oban(pooled, node="client")
+        with hear(node, "queue_paused") as paused:
+            await client.pause_queue("default")
+            await paused.wait()
+        await client.enqueue(Quick.new())
+        with hear(node, "ack_stop") as acks:
+            await client.resume_queue("default")
+            await acks.counted(1)
+        await client.scale_queue(queue="default", limit=9)
+        await runs.until(lambda: node.check_queue("default").limit == 9)
+
     async def test_a_running_job_is_cancelled_by_another_node(
         self, pooled: AsyncEngine, start: StartOban, runs: Runs
     ) -> None:

@@ -151,6 +151,7 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 STILL = {
     "announce",
     "choose",
+    "control",
     "cron",
     "delete",
     "elect",

@@ -319,10 +319,16 @@ class TestPauses:
     @pytest.fixture
     def ordered(self, sessions: Sessions) -> Any:
         async def ordered(
-            days: float, value: Any = True, *, queue: str = "q", node: str = "*", name: str = "Oban"
+            days: float,
+            action: str = "pause",
+            *,
+            queue: str = "q",
+            node: str = "*",
+            name: str = "Oban",
         ) -> None:
             changed_at = datetime.now(UTC) - timedelta(days=days)
             key = {"name": name, "node": node, "queue": queue, "setting": "paused"}
+            value = {"action": action, "queue": queue}
             await add(sessions, Control, **key, value=value, changed_at=changed_at)
 
         return ordered
@@ -330,7 +336,7 @@ class TestPauses:
     async def test_one_that_was_forgotten(self, database: Database, ordered: Any) -> None:
         await ordered(3)
         await ordered(0.5, queue="young")
-        await ordered(3, False, queue="resumed")
+        await ordered(3, "resume", queue="resumed")
         await ordered(4, queue="one", node="n1", name="Other")
         q, one = await problems(database, "pauses")
         assert q.text == "q was paused 3 days ago, and still is"
@@ -349,7 +355,7 @@ class TestPauses:
         self, database: Database, ordered: Any, newer: dict[str, str]
     ) -> None:
         await ordered(3, node="n1")
-        await ordered(2, False, **newer)
+        await ordered(2, "resume", **newer)
         assert await problems(database, "pauses") == []
 
 
