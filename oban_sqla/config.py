@@ -54,7 +54,10 @@ class Retention:
 
     @classmethod
     def parse(cls, given: RetentionConfig, complain: Callable[[str], None]) -> "Retention":
-        """Seconds for all states, or a mapping of states, with `workers` for their own."""
+        """Seconds for all states, or a mapping of states, with `workers` for their own.
+
+        A worker is named by its name, its class or its function.
+        """
         states: Any = given
         workers: Any = {}
         if isinstance(given, Mapping):
@@ -64,13 +67,14 @@ class Retention:
         if not isinstance(workers, Mapping):
             complain(f"retention of workers must map their names to seconds, not {workers!r}")
             workers = {}
-        return cls(
-            states,
-            {
-                str(name): _retained(f"retention of worker {name!r}", own, states, complain)
-                for name, own in workers.items()
-            },
-        )
+        named = {}
+        for worker, own in workers.items():
+            name = getattr(getattr(worker, "__oban__", None), "name", worker)
+            if isinstance(name, str) and name:
+                named[name] = _retained(f"retention of worker {name!r}", own, states, complain)
+            else:
+                complain(f"retention of workers must name a worker, not {worker!r}")
+        return cls(states, named)
 
 
 @dataclass(frozen=True, slots=True)

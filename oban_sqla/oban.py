@@ -79,7 +79,8 @@ class Oban(JobControl, QueueControl, Observable):
         leadership: whether this node may become the leader, which runs cron, lifeline and pruner.
         timezone: of cron entries that name none.
         retention: how long finished jobs are kept: seconds, or `{"completed": 3600, "cancelled":
-            ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever.
+            ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever, and a
+            worker may be named by its class, too.
         stage_batch: how many due jobs one statement of the stager promotes.
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.

@@ -62,6 +62,7 @@ def test_all_mistakes_are_named_at_once() -> None:
         {"retention": {"executing": 1}},
         {"retention": {"workers": 5}},
         {"retention": {"workers": {"a": "b"}}},
+        {"retention": {"workers": {object: 5}}},
         {"fallback_interval": float("inf")},
         {"stage_batch": 0},
         {"listen_dsn": " "},

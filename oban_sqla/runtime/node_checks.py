@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from ..instances import DEFAULT_NAME
+from ..models import JobState
 from ..statements import health
 from .database import Database
 from .findings import Check, Finding, ago, duration
@@ -12,6 +13,8 @@ from .status import Status
 
 # A pause is forgotten after so many seconds.
 FORGOTTEN_AFTER = 86400.0
+# As many malformed jobs are counted, and no more.
+MALFORMED = 1000
 
 
 class NodeChecks:
@@ -26,6 +29,7 @@ class NodeChecks:
             "leader": self._leader,
             "orphans": self._orphans,
             "queues": self._queues,
+            "jobs": self._jobs,
             "pauses": self._pauses,
         }
 
@@ -87,6 +91,31 @@ class NodeChecks:
                 )
         if not found:
             yield Finding("queues", "ok", "every queue with available jobs is run")
+
+    async def _jobs(self) -> AsyncIterator[Finding]:
+        states = Counter[str]()
+        for queue in self._status.queues:
+            states.update({state: n.count for state, n in queue.counts.items()})
+        unknown = {state: states[state] for state in sorted(states.keys() - {*JobState})}
+        for state, count in unknown.items():
+            yield Finding(
+                "jobs",
+                "problem",
+                f"jobs are in the state {state!r}, which this version does not know: {count}",
+                "whoever put them there has to move them; nothing of ours touches them",
+            )
+        rows = await self._database.fetch(health.malformed(MALFORMED))
+        if rows:
+            more = " at least" if len(rows) == MALFORMED else ""
+            yield Finding(
+                "jobs",
+                "problem",
+                f"jobs have args or meta that are no JSON object:{more} {len(rows)},"
+                f" the first is {rows[0].id}",
+                "correct them, or cancel them: a worker can't count on what it is given there",
+            )
+        if not unknown and not rows:
+            yield Finding("jobs", "ok", "every job is well-formed")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
         rows = await self._database.fetch(health.controls())

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, seconds
 from ..models import Control, Job, JobState, Producer
+from ..models.state import FINISHED
 from ..models.version import SchemaVersion
 from .claim import CLAIMER
 from .states import state_in
@@ -164,6 +165,17 @@ def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
         )
         .group_by("lost")
         .order_by("lost")
+    )
+
+
+def malformed(most: int) -> Executable:
+    """Up to so many jobs that are not finished, and whose `args` or `meta` are no object."""
+    kinds = [func.jsonb_typeof(value) for value in (Job.args, Job.meta)]
+    return (
+        select(Job.id)
+        .where(~state_in(*FINISHED), or_(*(kind != literal("object", Text) for kind in kinds)))
+        .order_by(Job.id)
+        .limit(most)
     )
 
 

@@ -70,10 +70,10 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
-    assert [finding.level for finding in found] == ["ok"] * 12
+    assert [finding.level for finding in found] == ["ok"] * 13
     assert {finding.check for finding in found} == {
         *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
-        *("clock", "nodes", "leader", "orphans", "queues", "pauses"),
+        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses"),
     }
 
 
@@ -313,6 +313,28 @@ async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) 
         session.add(JobFactory(queue="later", scheduled=True))
     (found,) = await problems(database, "queues")
     assert found.text == "no node runs lonely, where jobs are available: 2"
+
+
+class TestJobs:
+    async def test_in_a_state_that_is_not_known(self, own: AsyncEngine) -> None:
+        await execute(
+            own,
+            "ALTER TYPE oban_job_state ADD VALUE 'held'",
+            "INSERT INTO oban_jobs (worker, state) VALUES ('w', 'held'), ('w', 'held')",
+        )
+        (found,) = await problems(Database(own, None), "jobs")
+        assert found.text.startswith("jobs are in the state 'held'")
+        assert found.text.endswith(": 2")
+
+    async def test_that_are_not_well_formed(self, own: AsyncEngine) -> None:
+        await execute(
+            own,
+            "INSERT INTO oban_jobs (worker, args, meta, state) VALUES"
+            " ('w', '[]', '{}', 'available'), ('w', '{}', '5', 'scheduled'),"
+            " ('w', '{}', '{}', 'available'), ('w', '{}', '5', 'completed')",
+        )
+        (found,) = await problems(Database(own, None), "jobs")
+        assert found.text.endswith("are no JSON object: 2, the first is 1")
 
 
 class TestPauses:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState
+from oban_sqla import Job, JobState, Worker
 from oban_sqla.config import Config
 from oban_sqla.runtime import pruner as pruner_module
 from oban_sqla.runtime.database import Database
@@ -55,6 +55,15 @@ async def test_finished_jobs_that_are_old_go_and_no_unfinished_one(
     assert await pruner(engine, prefix).run_once() == INTERVAL
     kept = [(state.value, "w") for state in JobState if state.value not in FINISHED]
     assert await left(sessions) == kept + [(state, "w") for state in FINISHED]
+
+
+async def test_a_worker_may_be_named_by_its_class() -> None:
+    class Audit(Worker, name="audit"):
+        async def process(self, job: Job) -> None: ...
+
+    retention = Config.check(retention={"workers": {Audit: 60}}).retention
+    assert retention == Config.check(retention={"workers": {"audit": 60}}).retention
+    assert retention.workers["audit"]["completed"] == 60
 
 
 async def test_each_state_and_worker_has_its_own_time(
