@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from weakref import WeakSet
 
+from ..clock import LONGEST_INTERVAL
 from ..events import JobException, JobStart, JobStop
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
@@ -20,7 +21,6 @@ from .service import Emit
 
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""
-LONGEST_DELAY = 100 * 365 * 86400.0
 
 INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 
@@ -84,7 +84,7 @@ def _success(attempt: Attempt, result: Any) -> Ack:
         case Snooze() if attempt.cancelled:
             return _ack(job, JobState.CANCELLED)
         case Snooze(seconds=seconds):
-            delay = min(validation.delay("Snooze", seconds).total_seconds(), LONGEST_DELAY)
+            delay = min(validation.delay("Snooze", seconds).total_seconds(), LONGEST_INTERVAL)
             count = {"snoozed": _snoozed(job) + 1}
             return _ack(job, JobState.SCHEDULED, delay=delay, spent=False, meta=count)
         case Record(value=value):
@@ -104,7 +104,7 @@ def _failure(attempt: Attempt, error: BaseException, worker: Any) -> Ack:
     if worker is not None:
         try:
             chosen = validation.delay("backoff", worker.backoff(copy(job)))
-            delay = min(chosen.total_seconds(), LONGEST_DELAY)
+            delay = min(chosen.total_seconds(), LONGEST_INTERVAL)
         except BaseException as wrong:
             text += f"\nbackoff() of the worker failed, so the default applies:\n{_describe(wrong)}"
     return _ack(job, JobState.RETRYABLE, delay=delay, error=storable(text))

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Cancel, Job, JobState, JobTimeoutError, Worker, job, worker
+from oban_sqla.runtime import perform
 from tests.conftest import StartOban
 from tests.listening import hear
 
@@ -70,6 +71,49 @@ async def test_a_timeout_error_of_the_worker_is_its_own(start: StartOban) -> Non
     assert not isinstance(failure.error, JobTimeoutError)
 
 
+class Deaf(Worker, name="timeouts.deaf", timeout=0.02):
+    """Swallows its cancellation, and ends when it likes."""
+
+    async def process(self, job: Job) -> str:
+        while True:
+            try:
+                await asyncio.wait_for(asyncio.Event().wait(), job.args["seconds"])
+            except TimeoutError:
+                return "late"
+            except asyncio.CancelledError:
+                continue
+
+
+async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
+    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perform, "UNWINDING", 0.01)
+    oban = await start(queues={"default": 1})
+    with hear(oban, "job_exception") as failures, hear(oban, "ack_stop") as acks:
+        await oban.enqueue(Deaf.new({"seconds": 0.5}))
+        (failure,) = await failures.wait()
+        await acks.counted(1)
+    assert "has not stopped 0.01 s later" in str(failure.error)
+    assert await states(sessions) == [JobState.RETRYABLE]
+    while perform._left_behind:  # it ends by itself  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_what_it_returns_in_spite_of_its_cancellation_counts(
+    start: StartOban, sessions: Sessions
+) -> None:
+    oban = await start(queues={"default": 1})
+    with hear(oban, "ack_stop") as acks:
+        await oban.enqueue(Deaf.new({"seconds": 0.05}))
+        await acks.counted(1)
+    assert await states(sessions) == [JobState.COMPLETED]
+
+
+async def states(sessions: Sessions) -> list[JobState]:
+    async with sessions() as session:
+        return list(await session.scalars(select(Job.state).order_by(Job.id)))
+
+
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), "soon"])
 def test_a_wrong_timeout_is_refused_when_declared(wrong: object) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout"):
@@ -124,3 +168,36 @@ async def test_a_running_job_learns_that_it_is_cancelled(
         (stored,) = await session.scalars(select(Job))
     assert stored.state is JobState.CANCELLED
     assert len(stored.errors) == 1
+
+
+async def test_cancelling_again_and_again_interrupts_once(
+    start: StartOban, sessions: Sessions
+) -> None:
+    """What its worker does to clean up is not interrupted in turn."""
+    cleaned = asyncio.Event()
+    told = asyncio.Event()
+
+    class Tidy(Worker, name="cancel.tidy", interruptible=True):
+        async def process(self, job: Job) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.set()
+                await asyncio.wait_for(goes_on.wait(), 20)
+                cleaned.set()
+
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    oban = await start(queues={"default": 1})
+    with hear(oban, "ack_stop") as acks:
+        stored = await oban.enqueue(Tidy.new())
+        await begun.wait()
+        assert await oban.cancel_jobs(stored) == 1
+        await told.wait()
+        await oban.cancel_jobs(stored)
+        assert oban._supervisor is not None
+        oban._supervisor.cancel_job(stored.id)
+        goes_on.set()
+        await acks.counted(1)
+    assert cleaned.is_set()
+    assert await states(sessions) == [JobState.CANCELLED]
