@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import run, schema
+from . import config, run, schema
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command(cls=run.StartCommand)(run.start)
 app.add_typer(schema.app, name="schema")
+app.add_typer(config.app, name="config")
 
 
 @app.callback()

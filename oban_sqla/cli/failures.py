@@ -1,6 +1,7 @@
-"""What the user sees when something fails: one line, and exit code 1."""
+"""What the user sees when something fails: one line for each thing, and exit code 1."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -8,16 +9,23 @@ from typing import NoReturn
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from ..errors import ObanError
+from ..errors import ConfigError, ObanError
 
 logger = logging.getLogger("oban_sqla")
 
 
-def fail(message: str) -> NoReturn:
-    """Say what is wrong in one line, and exit with 1; `--log-level debug` shows the traceback."""
-    logger.debug("failed", exc_info=True)
-    typer.echo(f"oban-sqla: {' '.join(message.split())}", err=True)
+def fail(*messages: str) -> NoReturn:
+    """Say what is wrong, a line each, and exit with 1; `--log-level debug` shows the traceback."""
+    if sys.exc_info()[0] is not None:
+        logger.debug("failed", exc_info=True)
+    for message in messages:
+        warn(message)
     raise typer.Exit(1)
+
+
+def warn(message: str) -> None:
+    """Say something in one line, on stderr."""
+    typer.echo(f"oban-sqla: {' '.join(message.split())}", err=True)
 
 
 @contextmanager
@@ -27,5 +35,9 @@ def told_in_one_line() -> Iterator[None]:
         yield
     except DBAPIError as error:
         fail(str(error.orig))
+    except ConfigError as error:
+        fail(*(complaint for _, complaint in error.complaints))
+    except TimeoutError as error:
+        fail(str(error) or "the database does not answer")
     except (ObanError, ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))

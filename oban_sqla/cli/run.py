@@ -1,28 +1,30 @@
 """`oban-sqla start`: a process that runs the jobs of its queues until it is told to stop."""
 
 import asyncio
-import importlib
 import logging
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from enum import StrEnum
 from functools import partial
+from itertools import zip_longest
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
+from ..contrib.json_log import JsonFormatter
 from ..embedded import EmbeddedPostgres, embedded_postgres
-from ..instances import DEFAULT_NAME
 from ..migrations import upgrade
 from ..migrations.database import engine_for
 from ..oban import Oban
+from ..settings import Settings, parse_queues
+from .configuration import configured, missing
 from .failures import fail, told_in_one_line
+from .modules import import_all
+from .options import Config, Dsn, Name, Prefix
 
 logger = logging.getLogger("oban_sqla")
 
@@ -36,6 +38,11 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
 class StartCommand(TyperCommand):
     """Lets `--embedded` stand alone: Typer has no word for an option whose value may be missing."""
 
@@ -45,24 +52,17 @@ class StartCommand(TyperCommand):
 
 def start(
     modules: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--import", metavar="MODULE", help="A module with workers; may be repeated."),
-    ],
+    ] = None,
     queues: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar=FORM_OF_QUEUES,
             help="The queues to run, and how many jobs of each at once: default:10,mailers:20",
         ),
-    ],
-    dsn: Annotated[
-        str | None,
-        typer.Option(
-            envvar="OBAN_DSN",
-            metavar="URL",
-            help="The database: postgresql://user:password@host/name",
-        ),
     ] = None,
+    dsn: Dsn = None,
     embedded: Annotated[
         str | None,
         typer.Option(
@@ -72,56 +72,64 @@ def start(
             " It keeps its data in DIR; without one, they are gone in the end.",
         ),
     ] = None,
-    prefix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCHEMA", help="The PostgreSQL schema of the tables, if not the default."
-        ),
-    ] = None,
-    name: Annotated[
-        str, typer.Option(help="The instance: shared by the nodes that work together.")
-    ] = DEFAULT_NAME,
+    prefix: Prefix = None,
+    name: Name = None,
     node: Annotated[
         str | None,
         typer.Option(help="This process among them; host name and process id by default."),
     ] = None,
     grace: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="How long a stop waits for running jobs."),
-    ] = 15.0,
-    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False)] = LogLevel.INFO,
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="How long a stop waits for running jobs; 15 by default."
+        ),
+    ] = None,
+    path: Config = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(case_sensitive=False, help="From info on, by default.")
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(case_sensitive=False, help="As lines of text, by default, or as JSON."),
+    ] = None,
 ) -> None:
-    """Run jobs until SIGTERM or SIGINT; a second one ends it at once."""
-    if dsn is None and embedded is None:
-        raise typer.BadParameter("name the database with --dsn or OBAN_DSN, or use --embedded")
-    limits = _limits(queues)
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    """Run jobs until SIGTERM or SIGINT; a second one ends it at once.
+
+    Each setting may stand in oban.toml, in the table tool.oban of pyproject.toml, or in a variable
+    such as OBAN_QUEUES instead; what is given here counts most.
+    """
+    settings = configured(
+        path,
+        imports=modules or None,
+        queues=None if queues is None else _limits(queues),
+        dsn=dsn,
+        prefix=prefix,
+        name=name,
+        node=node,
+        shutdown_grace_period=grace,
+        log_level=log_level and log_level.value,
+        log_format=log_format and log_format.value,
     )
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
-    for module in modules:
-        _import(module)
+    if settings.dsn is None and embedded is None:
+        raise missing("dsn", "--dsn", '"postgresql://..."', "; or use --embedded")
+    if not settings.config.queues:
+        raise missing("queues", "--queues", "{ default = 10 }")
+    if not settings.imports:
+        raise missing("imports", "--import", '["app.workers"]')
+    _log(settings)
+    for complaint in import_all(settings.imports):
+        fail(complaint)
     with told_in_one_line():
         server = None if embedded is None else embedded_postgres(embedded or None)
-        node_settings = {
-            "queues": limits,
-            "prefix": prefix,
-            "name": name,
-            "node": node,
-            "shutdown_grace_period": grace,
-        }
-        asyncio.run(_Process(dsn, server, node_settings).run())
+        asyncio.run(_Process(settings, server).run())
 
 
 class _Process:
     """The life of the process: up, until a signal, and down again."""
 
-    def __init__(
-        self, dsn: str | None, server: EmbeddedPostgres | None, settings: dict[str, Any]
-    ) -> None:
-        self._dsn = dsn
-        self._server = server
+    def __init__(self, settings: Settings, server: EmbeddedPostgres | None) -> None:
         self._settings = settings
+        self._server = server
         self._stopping = asyncio.Event()
         self._started = False
         self._told = False
@@ -138,15 +146,18 @@ class _Process:
 
     async def _run(self) -> None:
         async with AsyncExitStack() as up:
-            dsn = self._dsn
+            dsn = self._settings.dsn
             if self._server is not None:
                 dsn = await up.enter_async_context(self._server)
-                await asyncio.to_thread(_install, dsn, self._settings["prefix"])
+                await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
                 typer.echo(f"PostgreSQL is up: {dsn}")
             assert dsn is not None
-            oban = await up.enter_async_context(Oban(dsn, **self._settings))
+            oban = await up.enter_async_context(Oban(dsn, **self._settings.arguments))
             self._started = True
-            logger.info("node %s runs %s", oban.node, ", ".join(self._settings["queues"]))
+            queues = ", ".join(queue.name for queue in self._settings.config.queues)
+            logger.info("node %s runs %s", oban.node, queues)
+            for note in self._settings.notes:
+                logger.info(note)
             await self._stopping.wait()
         logger.info("stopped")
 
@@ -170,7 +181,7 @@ class _Process:
         logger.info(
             "%s: stopping, %g s for the running jobs; a second signal ends them at once",
             name,
-            self._settings["shutdown_grace_period"],
+            self._settings.config.shutdown_grace_period,
         )
         self._stopping.set()
 
@@ -187,44 +198,23 @@ def _install(dsn: str, prefix: str | None) -> None:
         upgrade(connection, prefix=prefix)
 
 
-def _limits(queues: str) -> dict[str, int]:
-    limits: dict[str, int] = {}
-    for part in queues.split(","):
-        name, _, limit = part.strip().rpartition(":")
-        if not name.strip() or not limit.isdecimal() or int(limit) == 0:
-            raise typer.BadParameter(
-                f"{part!r} is not a queue with its limit, like default:10", param_hint="--queues"
-            )
-        if name in limits:
-            raise typer.BadParameter(f"queue {name!r} is there twice", param_hint="--queues")
-        limits[name] = int(limit)
-    return limits
-
-
-def _import(module: str) -> None:
+def _limits(queues: str) -> dict[str, Any]:
     try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        cause = traceback.format_exception_only(error)[-1].strip()
-        fail(f"can't import {module!r}: {cause}{_place(error)}")
+        return parse_queues(queues)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--queues") from None
 
 
-def _place(error: BaseException) -> str:
-    """Where in the user's code an import failed, if it came that far."""
-    if isinstance(error, SyntaxError):
-        return f" ({error.filename}, line {error.lineno})"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in (__file__, importlib.__file__)
-        and not frame.filename.startswith("<frozen importlib")
-    ]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+def _log(settings: Settings) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def _with_values(arguments: Sequence[str], option: str) -> Iterator[str]:
     """The arguments, with an empty value after the option where none was given."""
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
         yield argument
         if argument == option and following.startswith("-"):
             yield ""

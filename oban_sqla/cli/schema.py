@@ -9,18 +9,9 @@ from sqlalchemy import Connection
 
 from ..migrations import LATEST, current, downgrade, upgrade
 from ..migrations.database import engine_for
+from .configuration import configured, dsn_of
 from .failures import fail, told_in_one_line
-
-Dsn = Annotated[
-    str,
-    typer.Option(
-        envvar="OBAN_DSN", metavar="URL", help="The database: postgresql://user:password@host/name"
-    ),
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option(metavar="SCHEMA", help="The PostgreSQL schema of the tables, if not the default."),
-]
+from .options import Config, Dsn, Prefix, Yes
 
 app = typer.Typer(
     help="Install the tables, without an Alembic project of your own.", no_args_is_help=True
@@ -29,12 +20,13 @@ app = typer.Typer(
 
 @app.command("upgrade")
 def upgrade_schema(
-    dsn: Dsn,
+    dsn: Dsn = None,
     prefix: Prefix = None,
     version: Annotated[int, typer.Option(min=1, max=LATEST, help="The version to reach.")] = LATEST,
+    path: Config = None,
 ) -> None:
     """Install the tables, or bring them up to date. Jobs are kept."""
-    with _connected(dsn) as connection:
+    with _connected(dsn, prefix, path) as (connection, prefix):
         applied = upgrade(connection, version=version, prefix=prefix)
         now = current(connection, prefix=prefix)
     if applied:
@@ -45,15 +37,16 @@ def upgrade_schema(
 
 @app.command("downgrade")
 def downgrade_schema(
-    dsn: Dsn,
+    dsn: Dsn = None,
     prefix: Prefix = None,
     version: Annotated[
         int, typer.Option(min=0, max=LATEST, help="The version to reach; 0 drops everything.")
     ] = 0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
+    path: Config = None,
 ) -> None:
     """Take the tables back to an older version, or drop them with all jobs."""
-    with _connected(dsn) as connection:
+    with _connected(dsn, prefix, path) as (connection, prefix):
         installed = current(connection, prefix=prefix)
         if installed <= version:
             typer.echo(f"{_at(installed)}: nothing to do.")
@@ -65,9 +58,9 @@ def downgrade_schema(
 
 
 @app.command("current")
-def current_schema(dsn: Dsn, prefix: Prefix = None) -> None:
+def current_schema(dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
     """Say which version of the tables the database has."""
-    with _connected(dsn) as connection:
+    with _connected(dsn, prefix, path) as (connection, prefix):
         installed = current(connection, prefix=prefix)
     if installed == LATEST:
         hint = "the latest"
@@ -79,9 +72,13 @@ def current_schema(dsn: Dsn, prefix: Prefix = None) -> None:
 
 
 @contextmanager
-def _connected(dsn: str) -> Iterator[Connection]:
-    with told_in_one_line(), engine_for(dsn).begin() as connection:
-        yield connection
+def _connected(
+    dsn: str | None, prefix: str | None, path: str | None
+) -> Iterator[tuple[Connection, str | None]]:
+    """A connection to the database, and the schema, that the options or other settings name."""
+    settings = configured(path, dsn=dsn, prefix=prefix)
+    with told_in_one_line(), engine_for(dsn_of(settings)).begin() as connection:
+        yield connection, settings.config.prefix
 
 
 def _at(version: int) -> str:

@@ -11,11 +11,15 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner, Result
+
+from oban_sqla.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 
 Completed = subprocess.CompletedProcess[str]
 Cli = Callable[..., Completed]
+Say = Callable[..., Result]
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -54,6 +58,41 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no variables but those of the tests."""
+    for variable in os.environ:
+        if variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(here: Path) -> Say:
+    """Run a command in this process: `call("config", "check", code=1).stdout`."""
+
+    def call(*arguments: str, code: int = 0, input: str | None = None) -> Result:
+        done = CliRunner().invoke(app, arguments, input=input, prog_name="oban-sqla")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return done
+
+    return call
+
+
+@pytest.fixture
+def on(call: Say, postgres_dsn: str, prefix: str) -> Say:
+    """`call`, on the database of the test."""
+
+    def on(*arguments: str, **options: Any) -> Result:
+        return call(*arguments, "--dsn", postgres_dsn, "--prefix", prefix, **options)
+
+    return on
 
 
 @pytest.fixture

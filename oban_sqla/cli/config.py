@@ -1,0 +1,71 @@
+"""`oban-sqla config`: what `start` would run with, and where that comes from."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from ..settings import Settings, load
+from .configuration import ORIGIN
+from .failures import told_in_one_line, warn
+from .modules import import_all
+from .options import Config, Json
+from .output import as_json, document, table
+
+app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+
+# What `start` does not go without.
+NEEDED = ("dsn", "queues", "imports")
+
+
+@app.callback()
+def group() -> None: ...
+
+
+@app.command("check")
+def check_config(
+    path: Config = None,
+    imports: Annotated[
+        bool, typer.Option(help="Import the modules with workers, as `start` does.")
+    ] = True,
+    as_document: Json = False,
+) -> None:
+    """Read all settings, say where each comes from, and find what is wrong with them."""
+    settings: Settings | None = None
+    errors: list[str] = []
+    with told_in_one_line():
+        try:
+            settings = load(path, origin=ORIGIN)
+        except ConfigError as error:
+            errors = [complaint for _, complaint in error.complaints]
+    if settings is not None and imports:
+        errors = list(import_all(settings.imports))
+    notes = [] if settings is None else _notes(settings)
+    if as_document:
+        document({"ok": not errors, "settings": _found(settings), "errors": errors, "notes": notes})
+    else:
+        if settings is not None:
+            table(
+                {"setting": "left", "value": "left", "from": "left"},
+                [(one["name"], as_json(one["value"]), one["source"]) for one in _found(settings)],
+            )
+        for note in notes:
+            typer.echo(f"note: {note}")
+        for complaint in errors:
+            warn(complaint)
+    raise typer.Exit(1 if errors else 0)
+
+
+def _found(settings: Settings | None) -> list[dict[str, Any]]:
+    if settings is None:
+        return []
+    return [
+        {"name": one.name, "value": one.shown, "source": one.source}
+        for one in settings.found.values()
+    ]
+
+
+def _notes(settings: Settings) -> list[str]:
+    missing = [name for name in NEEDED if not settings.found[name].value]
+    needs = [f"start needs {' and '.join(missing)}, on its command line"] if missing else []
+    return [*settings.notes, *needs]

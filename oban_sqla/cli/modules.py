@@ -1,0 +1,36 @@
+"""Importing the modules with workers."""
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+
+logger = logging.getLogger("oban_sqla")
+
+
+def import_all(modules: Iterable[str]) -> Iterator[str]:
+    """Import modules, also from the working directory; what is wrong with those that fail."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            logger.debug("failed", exc_info=True)
+            cause = traceback.format_exception_only(error)[-1].strip()
+            yield f"can't import {module!r}: {cause}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code an import failed, if it came that far."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__)
+        and not frame.filename.startswith("<frozen importlib")
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -1,0 +1,32 @@
+"""The options that commands share."""
+
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        help="The file with settings; oban.toml or pyproject.toml here, by default.",
+    ),
+]
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The database: postgresql://user:password@host/name; else the setting `dsn`, or"
+        " OBAN_DSN.",
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(metavar="SCHEMA", help="The PostgreSQL schema of the tables, if not the default."),
+]
+Name = Annotated[
+    str | None, typer.Option(help="The instance: shared by the nodes that work together.")
+]
+Node = Annotated[str | None, typer.Option(help="The node that is meant; all, by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

@@ -1,0 +1,57 @@
+"""What commands print: one JSON document, or tables that are as wide as they need in a pipe."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Of a row in a pipe, where no terminal has an edge.
+ENDLESS = 10_000
+
+
+def console() -> Console:
+    """Standard output; colours and width are those of a terminal, if it is one."""
+    own = Console(highlight=False)
+    return own if own.is_terminal else Console(highlight=False, width=ENDLESS)
+
+
+def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows below the names of their columns, each justified "left" or "right"."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name, justify in columns.items():
+        grid.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        # Not strings: rich would take what users wrote for its markup.
+        grid.add_row(*(Text(plain(cell)) for cell in row))
+    console().print(grid)
+
+
+def plain(value: object) -> str:
+    """Text without what a terminal would obey."""
+    text = "" if value is None else str(value)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def document(value: object) -> None:
+    """Print a value as JSON."""
+    typer.echo(as_json(value, indent=2))
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+    """A value as JSON: dataclasses as objects, instants as ISO 8601."""
+    return json.dumps(value, default=_simple, indent=indent)
+
+
+def _simple(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,104 @@
+"""`oban-sqla config check`, and the settings of `start` and `schema`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli, Say, Spawn
+from tests.cli.test_run import end, wait_for
+
+GOOD = """
+dsn = "postgresql://ann:secret@localhost/shop"
+queues = { default = 10 }
+imports = ["json"]
+"""
+
+
+class TestCheck:
+    def test_it_shows_each_setting_and_where_it_comes_from(
+        self, call: Say, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "oban.toml").write_text(GOOD)
+        monkeypatch.setenv("OBAN_NODE", "n1")
+        said = call("config", "check").stdout
+        assert "secret" not in said
+        rows = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+        assert rows["queues"].split() == ["queues", '{"default":', "10}", f"{here}/oban.toml"]
+        assert rows["node"].split() == ["node", '"n1"', "OBAN_NODE"]
+        assert rows["dsn"].split()[1] == '"(hidden)"'
+        assert rows["notify"].split() == ["notify", '"listen"', "default"]
+
+    def test_what_is_wrong_is_listed_whole(self, call: Say, here: Path) -> None:
+        (here / "oban.toml").write_text("quues = 1\nstage_batch = 0\n")
+        told = call("config", "check", code=1).stderr.splitlines()
+        assert len(told) == 2
+        assert "there is no setting 'quues'; did you mean 'queues'?" in told[0]
+        assert f"{here}/oban.toml: stage_batch must be" in told[1]
+
+    def test_a_module_that_does_not_import(self, call: Say, here: Path) -> None:
+        (here / "other.toml").write_text('imports = ["no_such_app", "json"]\n')
+        done = call("config", "check", "--config", "other.toml", code=1)
+        assert "can't import 'no_such_app'" in done.stderr
+        call("config", "check", "--config", "other.toml", "--no-imports")
+
+    def test_in_json(self, call: Say, here: Path) -> None:
+        (here / "oban.toml").write_text("[retention]\ncompleted = inf\n")
+        found = json.loads(call("config", "check", "--json").stdout)
+        assert found["ok"] is True
+        settings = {one["name"]: one for one in found["settings"]}
+        assert settings["retention"]["value"] == {"completed": None}
+        assert settings["prefix"] == {"name": "prefix", "value": None, "source": "default"}
+        assert found["notes"] == ["start needs dsn and queues and imports, on its command line"]
+        (here / "oban.toml").write_text("wrong")
+        found = json.loads(call("config", "check", "--json", code=1).stdout)
+        assert (found["ok"], len(found["errors"])) == (False, 1)
+
+
+class TestStart:
+    def test_by_a_file_alone_with_a_log_in_json(
+        self, spawn: Spawn, tmp_path: Path, postgres_dsn: str, prefix: str
+    ) -> None:
+        (tmp_path / "oban.toml").write_text(
+            f'dsn = "{postgres_dsn}"\nprefix = "{prefix}"\nimports = ["json"]\nnode = "from file"\n'
+            'log_format = "json"\n[queues]\nidle = 1\n'
+        )
+        process = spawn("start", "--node", "n1")
+        line = wait_for(process, "runs idle")
+        process.terminate()
+        end(process)
+        assert process.returncode == 0
+        assert json.loads(line)["message"] == "node n1 runs idle"
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "name the database with --dsn or OBAN_DSN, or in oban.toml or"),
+            ('dsn = "postgresql:///x"', "name the queues with --queues or OBAN_QUEUES, or in"),
+            (
+                'dsn = "postgresql:///x"\nqueues = { a = 1 }',
+                "name the modules with workers with --import or OBAN_IMPORTS, or in",
+            ),
+        ],
+    )
+    def test_what_no_source_has(self, call: Say, here: Path, content: str, message: str) -> None:
+        (here / "oban.toml").write_text(content)
+        told = call("start", code=2).stderr
+        assert message in " ".join(told.replace("│", " ").split())
+
+    def test_all_that_is_wrong_in_whichever_source(self, call: Say, here: Path) -> None:
+        (here / "oban.toml").write_text("[queues]\na = 0\n")
+        told = call("start", "--dsn", "mysql://h/d", "--log-format", "json", code=1).stderr
+        assert told.count("\n") == 2
+        assert "command line: dsn: the DSN must start with postgresql://" in told
+        assert f"{here}/oban.toml: queues: the limit of queue 'a'" in told
+
+
+def test_the_schema_where_the_file_says(
+    cli: Cli, tmp_path: Path, postgres_dsn: str, new_prefix: str
+) -> None:
+    (tmp_path / "oban.toml").write_text(f'dsn = "{postgres_dsn}"\nprefix = "{new_prefix}"\n')
+    assert cli("schema", "upgrade").returncode == 0
+    done = cli("schema", "current", "--prefix", "no_such")
+    assert "not installed" in done.stdout
+    assert "latest" in cli("schema", "current", "--config", "oban.toml").stdout
