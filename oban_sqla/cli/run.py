@@ -95,8 +95,7 @@ def start(
 ) -> None:
     """Run jobs until SIGTERM or SIGINT; a second one ends it at once.
 
-    Each setting may stand in oban.toml, in the table tool.oban of pyproject.toml, or in a variable
-    such as OBAN_QUEUES instead; what is given here counts most.
+    Each may stand in oban.toml, pyproject.toml or a variable such as OBAN_QUEUES instead.
     """
     settings = configured(
         path,

@@ -103,15 +103,23 @@ class Status:
     queues: tuple[QueueStatus, ...]
 
 
-async def status(database: Database, *, exact: int = EXACT) -> Status:
-    """Read the status; `SchemaMissingError` without tables."""
+async def status(database: Database, *, instance: str | None = None, exact: int = EXACT) -> Status:
+    """Read the status, of one `instance` alone if it is named; `SchemaMissingError` without tables.
+
+    Jobs belong to no instance: all are counted.
+    """
     prefix = await database.verify()
-    nodes = _nodes(await database.fetch(producers()))
+    nodes = _nodes(_of(instance, await database.fetch(producers())))
     leases = [
-        Lease(row.name, _node_of(row.node), *row[2:]) for row in await database.fetch(leaders())
+        Lease(row.name, _node_of(row.node), *row[2:])
+        for row in _of(instance, await database.fetch(leaders()))
     ]
     jobs = await database.fetch(counts(prefix=prefix, exact=exact))
     return Status(prefix, nodes, tuple(leases), _queues(nodes, jobs))
+
+
+def _of(instance: str | None, rows: Sequence[Any]) -> list[Any]:
+    return [row for row in rows if instance in (None, row.name)]
 
 
 def _nodes(rows: Sequence[Any]) -> tuple[Node, ...]:

@@ -1,0 +1,187 @@
+"""`oban-sqla queues`: the queues that run, and orders to them."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from ..config import LARGEST_COUNT
+from ..oban import Oban
+from ..runtime.database import Database
+from ..runtime.status import status
+from ..statements.control import EVERY
+from .configuration import ask, configured
+from .failures import warn
+from .options import Config, Dsn, Json, Name, Node, Prefix
+from .output import document, plain
+from .status import show_queues
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")]
+AnyQueue = Annotated[
+    str | None, typer.Argument(metavar="[QUEUE]", show_default=False, help="The queue, or --all.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every queue.")]
+Limit = Annotated[
+    int,
+    typer.Argument(
+        metavar="LIMIT", min=1, max=LARGEST_COUNT, help="How many of its jobs a node runs at once."
+    ),
+]
+
+app = typer.Typer(help="See the queues; pause, scale, start, stop them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_queues(
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+    as_document: Json = False,
+) -> None:
+    """List the queues that run or have jobs, with their nodes; ~ is an estimate."""
+    settings = configured(path, dsn=dsn, prefix=prefix)
+    found = ask(settings, partial(status, instance=name))
+    if as_document:
+        document(found.queues)
+    else:
+        show_queues(found.queues)
+
+
+@app.command("pause")
+def pause_queue(
+    queue: AnyQueue = None,
+    every: All = False,
+    node: Node = None,
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+) -> None:
+    """Claim no more jobs of a queue, also after a restart; those that run go on."""
+    which = _one_or_all(queue, every)
+    order = _Order(dsn, prefix, name, path, node)
+    order.give("paused", which, lambda oban: oban.pause_queue(which, node=node))
+
+
+@app.command("resume")
+def resume_queue(
+    queue: AnyQueue = None,
+    every: All = False,
+    node: Node = None,
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+) -> None:
+    """Claim jobs of a queue again."""
+    which = _one_or_all(queue, every)
+    order = _Order(dsn, prefix, name, path, node)
+    order.give("resumed", which, lambda oban: oban.resume_queue(which, node=node))
+
+
+@app.command("scale")
+def scale_queue(
+    queue: Queue,
+    limit: Limit,
+    node: Node = None,
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+) -> None:
+    """Run so many jobs of a queue at once on each node, until it restarts."""
+    order = _Order(dsn, prefix, name, path, node)
+    order.give(
+        f"scaled to {limit}",
+        queue,
+        lambda oban: oban.scale_queue(queue=queue, limit=limit, node=node),
+    )
+
+
+@app.command("start")
+def start_queue(
+    queue: Queue,
+    limit: Limit,
+    paused: Annotated[bool, typer.Option(help="Claim nothing until it is resumed.")] = False,
+    node: Node = None,
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+) -> None:
+    """Start a queue on nodes that don't run it, until they restart."""
+    order = _Order(dsn, prefix, name, path, node)
+    order.give(
+        "started",
+        queue,
+        lambda oban: oban.start_queue(queue=queue, limit=limit, paused=paused, node=node),
+        running=False,
+    )
+
+
+@app.command("stop")
+def stop_queue(
+    queue: Queue,
+    node: Node = None,
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+) -> None:
+    """Stop a queue until its nodes restart; its jobs have the grace period to end."""
+    order = _Order(dsn, prefix, name, path, node)
+    order.give("stopped", queue, lambda oban: oban.stop_queue(queue, node=node))
+
+
+class _Order:
+    """An order to the nodes of an instance, or to one of them, through the database."""
+
+    def __init__(
+        self,
+        dsn: str | None,
+        prefix: str | None,
+        name: str | None,
+        path: str | None,
+        node: str | None,
+    ) -> None:
+        self._settings = configured(path, dsn=dsn, prefix=prefix, name=name)
+        self._node = node
+
+    def give(
+        self,
+        done: str,
+        queue: str,
+        order: Callable[[Oban], Awaitable[None]],
+        *,
+        running: bool = True,
+    ) -> None:
+        """Give it, and say so; and that nobody is there to follow it, if so."""
+        name = self._settings.config.name
+
+        async def give(database: Database) -> bool:
+            schema = await database.verify()
+            await order(Oban(database.engine, name=name, prefix=schema))
+            nodes = (await status(database, instance=name)).nodes
+            return any(
+                own.alive and (not running or queue in (EVERY, own.queue))
+                for node in nodes
+                if self._node in (None, node.node)
+                for own in node.queues
+            )
+
+        heard = ask(self._settings, give)
+        what = "all queues" if queue == EVERY else plain(queue)
+        where = "all nodes" if self._node is None else plain(self._node)
+        typer.echo(f"{what} of {plain(name)}: {done} on {where}")
+        if not heard:
+            runs = f" runs {plain(queue)}" if running and queue != EVERY else " runs"
+            who = "no node" if self._node is None else f"no node {plain(self._node)}"
+            warn(f"{who} of {plain(name)}{runs} now")
+
+
+def _one_or_all(queue: str | None, every: bool) -> str:
+    if (queue is None) is not every:
+        raise typer.BadParameter("name one queue, or give --all")
+    return EVERY if queue is None else queue

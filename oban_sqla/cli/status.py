@@ -1,0 +1,77 @@
+"""`oban-sqla status`: nodes, leaders, queues and jobs, as the database tells it."""
+
+from collections.abc import Iterable
+from functools import partial
+
+import typer
+
+from ..runtime.findings import ago, duration
+from ..runtime.status import Count, Node, QueueStatus, status
+from .configuration import ask, configured
+from .options import Config, Dsn, Json, Name, Prefix
+from .output import document, plain, table
+
+
+def show_status(
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    name: Name = None,
+    path: Config = None,
+    as_document: Json = False,
+) -> None:
+    """Show the nodes, their leader and queues, and how many jobs there are; ~ is an estimate."""
+    settings = configured(path, dsn=dsn, prefix=prefix)
+    found = ask(settings, partial(status, instance=name))
+    if as_document:
+        document(found)
+        return
+    typer.echo(f"schema {plain(found.schema)}\n")
+    if found.nodes:
+        leading = {(lease.instance, lease.node) for lease in found.leaders if lease.expires_in > 0}
+        columns = {"node": "left", "instance": "left", "seen": "left", "queues": "left", "": "left"}
+        table(columns, (_of_node(node, leading) for node in found.nodes))
+    else:
+        typer.echo("no node runs")
+    typer.echo()
+    show_queues(found.queues)
+
+
+def show_queues(queues: Iterable[QueueStatus]) -> None:
+    """Print a table of queues, with the jobs in each by their states."""
+    rows = [
+        (
+            queue.queue,
+            queue.nodes,
+            f"{queue.running}/{queue.limit}",
+            _paused(queue),
+            duration(queue.oldest_available) if queue.oldest_available is not None else "",
+            ", ".join(f"{_counted(count)} {state}" for state, count in queue.counts.items()),
+        )
+        for queue in queues
+    ]
+    if not rows:
+        typer.echo("no queue runs, and there are no jobs")
+        return
+    columns = {"queue": "left", "nodes": "right", "running": "right", "paused": "left"}
+    table({**columns, "oldest waits": "left", "jobs": "left"}, rows)
+
+
+def _of_node(node: Node, leading: set[tuple[str, str]]) -> tuple[str, ...]:
+    queues = (
+        f"{queue.queue} {queue.running}/{'?' if queue.limit is None else queue.limit}"
+        f"{' paused' if queue.paused else ''}"
+        for queue in node.queues
+    )
+    seen = ago(node.silent_for) if node.alive else f"dead: {ago(node.silent_for)}"
+    leads = "leader" if (node.instance, node.node) in leading else ""
+    return node.node, node.instance, seen, ", ".join(queues), leads
+
+
+def _paused(queue: QueueStatus) -> str:
+    if not queue.paused:
+        return ""
+    return "yes" if queue.paused == queue.nodes else f"on {queue.paused} of {queue.nodes}"
+
+
+def _counted(count: Count) -> str:
+    return f"{'~' if count.estimated else ''}{count.count:,}"

@@ -1,0 +1,69 @@
+"""`oban-sqla queues`: what it lists, and what nodes do at its orders."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Say, Spawn
+from tests.cli.test_run import app, at, end, enqueue, states, wait_for  # noqa: F401
+
+
+def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str) -> None:
+    process = spawn("start", *at(postgres_dsn, prefix), "--node", "n1")
+    wait_for(process, "runs default")
+
+    said = on("queues", "pause", "default", "--node", "n1")
+    assert said.stdout == "default of Oban: paused on n1\n"
+    assert said.stderr == ""
+    enqueue(postgres_dsn, prefix, "Quick")
+    assert on("queues", "resume", "--all").stdout == "all queues of Oban: resumed on all nodes\n"
+    wait_for(process, "ran 1")
+
+    assert on("queues", "scale", "default", "7").stdout.startswith("default of Oban: scaled to 7")
+    assert on("queues", "start", "other", "2").stdout == "other of Oban: started on all nodes\n"
+    assert on("queues", "stop", "other").stdout.startswith("other of Oban: stopped on all nodes")
+    (node,) = json.loads(on("status", "--json").stdout)["nodes"]
+    assert node["node"] == "n1"
+    process.terminate()
+    end(process)
+    assert process.returncode == 0
+    assert states(postgres_dsn, prefix) == [("completed", 1)]
+
+
+def test_an_order_that_nobody_hears(on: Say) -> None:
+    assert on("queues", "pause", "q", "--name", "Shop").stderr == (
+        "oban-sqla: no node of Shop runs q now\n"
+    )
+    said = on("queues", "resume", "--all", "--name", "Shop", "--node", "n").stderr
+    assert said == "oban-sqla: no node n of Shop runs now\n"
+
+
+def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
+    assert on("queues", "list").stdout == "no queue runs, and there are no jobs\n"
+    assert json.loads(on("queues", "list", "--json").stdout) == []
+    enqueue(postgres_dsn, prefix, "Quick")
+    header, _, row = on("queues", "list").stdout.splitlines()
+    assert header.split() == ["queue", "nodes", "running", "paused", "oldest", "waits", "jobs"]
+    assert row.startswith("default ")
+    assert row.rstrip().endswith("1 available")
+    (queue,) = json.loads(on("queues", "list", "--json").stdout)
+    assert queue["counts"] == {"available": {"count": 1, "estimated": False}}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pause"],
+        ["pause", "q", "--all"],
+        ["resume"],
+        ["scale", "q"],
+        ["scale", "q", "0"],
+        ["start", "q", "x"],
+    ],
+)
+def test_usage(on: Say, arguments: list[str]) -> None:
+    assert on("queues", *arguments, code=2).stderr
+
+
+def test_a_queue_that_cannot_be(on: Say) -> None:
+    assert "a queue's name must be" in on("queues", "start", " ", "5", code=1).stderr
