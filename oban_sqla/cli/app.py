@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import config, doctor, queues, run, schema, status
+from . import config, doctor, jobs, queues, run, schema, status
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -17,6 +17,7 @@ app.command(cls=run.StartCommand)(run.start)
 app.command("status")(status.show_status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(queues.app, name="queues")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")
 

@@ -19,7 +19,7 @@ from .status import show_queues
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")]
 AnyQueue = Annotated[
-    str | None, typer.Argument(metavar="[QUEUE]", show_default=False, help="The queue, or --all.")
+    str | None, typer.Argument(metavar="QUEUE", show_default=False, help="The queue, or --all.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every queue.")]
 Limit = Annotated[

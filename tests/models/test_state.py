@@ -150,6 +150,7 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 }
 STILL = {
     "announce",
+    "browse",
     "choose",
     "control",
     "cron",

@@ -1,0 +1,122 @@
+"""Browse: find jobs by what they are, and read them whatever state others gave them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Select,
+    Text,
+    any_,
+    cast,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from ..clock import database_now, interval, seconds
+from ..models import Job, JobState
+from ..models.job import COLUMNS
+from .states import state_in
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which jobs are meant: those that all of this holds for."""
+
+    ids: tuple[int, ...] = ()
+    states: tuple[JobState, ...] = ()
+    queue: str | None = None
+    worker: str | None = None
+    older_than: float | None = None
+    """Seconds since they were enqueued, at least."""
+    newer_than: float | None = None
+    """Seconds since they were enqueued, at most."""
+
+
+def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
+    """The newest jobs: what tells them apart, `state` as text, and the text of the last `error`.
+
+    And their `age` and the time until they are due (`due_in`), in seconds.
+    """
+    time = database_now(now)
+    return (
+        select(
+            Job.id,
+            cast(Job.state, Text).label("state"),
+            *(Job.queue, Job.worker, Job.attempt, Job.max_attempts),
+            *(Job.inserted_at, Job.scheduled_at),
+            seconds(time - Job.inserted_at).label("age"),
+            seconds(Job.scheduled_at - time).label("due_in"),
+            Job.errors[-1]["error"].astext.label("error"),
+        )
+        .where(*conditions(filters, now))
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+
+
+def describe(id: int) -> Executable:
+    """All columns of a job, its `state` as text."""
+    columns: list[Any] = [
+        cast(Job.state, Text).label("state") if name == "state" else getattr(Job, name)
+        for name in COLUMNS
+    ]
+    return select(*columns).where(Job.id == id)
+
+
+def tally(filters: Filters, *, limit: int | None, now: datetime | None = None) -> Executable:
+    """How many jobs there are by `state` (`count`), of the `limit` oldest, and their `last` id."""
+    found = select(Job.id, Job.state).where(*conditions(filters, now))
+    if limit is not None:
+        found = found.order_by(Job.id).limit(limit)
+    chosen = found.subquery("chosen")
+    state = cast(chosen.c.state, Text).label("state")
+    return select(
+        state, func.count().label("count"), func.max(chosen.c.id).label("last")
+    ).group_by(chosen.c.state).order_by(chosen.c.state)  # fmt: skip
+
+
+def page(
+    filters: Filters, *, after: int, last: int, limit: int, now: datetime | None = None
+) -> Executable:
+    """The next ids behind `after`, up to the `last`."""
+    return (
+        select(Job.id)
+        .where(Job.id > after, Job.id <= last, *conditions(filters, now))
+        .order_by(Job.id)
+        .limit(limit)
+    )
+
+
+def among(filters: Filters, ids: Sequence[int], *, now: datetime | None = None) -> Select[Any]:
+    """Those of `ids` that the filters still hold for, as jobs."""
+    return select(Job).where(_one_of(ids), *conditions(filters, now))
+
+
+def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElement[bool]]:
+    """What has to hold for a job."""
+    found: list[ColumnElement[bool]] = []
+    if filters.ids:
+        found.append(_one_of(filters.ids))
+    if filters.states:
+        found.append(state_in(*filters.states))
+    if filters.queue is not None:
+        found.append(Job.queue == filters.queue)
+    if filters.worker is not None:
+        found.append(Job.worker == filters.worker)
+    time = database_now(now)
+    if filters.older_than is not None:
+        found.append(Job.inserted_at < time - interval(filters.older_than))
+    if filters.newer_than is not None:
+        found.append(Job.inserted_at >= time - interval(filters.newer_than))
+    return found
+
+
+def _one_of(ids: Sequence[int]) -> ColumnElement[bool]:
+    return Job.id == any_(literal(list(ids), ARRAY(BigInteger)))

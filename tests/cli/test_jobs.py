@@ -1,0 +1,132 @@
+"""`oban-sqla jobs`."""
+
+import json
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Say
+
+TRACEBACK = "Traceback (most recent call last):\n  File 'a.py'\nValueError: [red]boom\x1b[31m\n"
+
+
+@pytest.fixture
+def jobs(postgres_dsn: str, prefix: str) -> None:
+    """Job 1 is available, 2 retryable after an error, 3 executing, 4 completed and old."""
+    errors = json.dumps([{"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": TRACEBACK}])
+    rows = [
+        ("available", "mailers", 0, "[]", 0),
+        ("retryable", "mailers", 1, errors, 0),
+        ("executing", "reports", 1, "[]", 0),
+        ("completed", "reports", 1, "[]", 8),
+    ]
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        for state, queue, attempt, said, days in rows:
+            connection.execute(
+                f"INSERT INTO {prefix}.oban_jobs (state, queue, worker, args, attempt, errors,"
+                " scheduled_at, inserted_at) VALUES (%s, %s, 'app.Work', '{\"a\": [1]}', %s, %s,"
+                " timezone('UTC', now()) + interval '1 hour',"
+                " timezone('UTC', now()) - make_interval(days => %s))",
+                [state, queue, attempt, said, days],
+            )
+
+
+def left(dsn: str, prefix: str) -> list[tuple[int, str]]:
+    with psycopg.connect(dsn) as connection:
+        query = f"SELECT id, state::text FROM {prefix}.oban_jobs ORDER BY id"
+        return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("jobs")
+class TestLooking:
+    def test_the_list(self, on: Say) -> None:
+        header, _, *rows = on("jobs", "list").stdout.splitlines()
+        assert header.split()[:5] == ["id", "state", "queue", "worker", "attempt"]
+        assert [row.split()[0] for row in rows] == ["4", "3", "2", "1"]
+        assert "8 days" in rows[0]
+        assert "1/20" in rows[2]
+        assert "in 60 minutes" in rows[2]
+        assert rows[2].rstrip().endswith("ValueError: [red]boom\\x1b[31m")
+
+    @pytest.mark.parametrize(
+        ("arguments", "ids"),
+        [
+            (["--state", "available", "--state", "completed"], [4, 1]),
+            (["--queue", "mailers", "--limit", "1"], [2]),
+            (["--older-than", "7d"], [4]),
+            (["--newer-than", "2h", "--worker", "app.Work"], [3, 2, 1]),
+            (["1", "3", "99"], [3, 1]),
+            (["--queue", "none"], []),
+        ],
+    )
+    def test_filters(self, on: Say, arguments: list[str], ids: list[int]) -> None:
+        found = json.loads(on("jobs", "list", "--json", *arguments).stdout)
+        assert [job["id"] for job in found] == ids
+
+    def test_all_of_one(self, on: Say) -> None:
+        said = on("jobs", "show", "2").stdout
+        assert 'args          {"a": [1]}' in said
+        assert "  attempt 1, 2026-01-01T00:00:00Z\n    Traceback" in said
+        assert "\x1b" not in said
+        job = json.loads(on("jobs", "show", "2", "--json").stdout)
+        assert (job["state"], job["args"], len(job["errors"])) == ("retryable", {"a": [1]}, 1)
+        assert on("jobs", "show", "99", code=1).stderr == "oban-sqla: there is no job 99\n"
+
+
+def test_a_state_that_this_version_does_not_know(call: Say, database_dsn: str) -> None:
+    call("schema", "upgrade", "--dsn", database_dsn)
+    with psycopg.connect(database_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TYPE oban_job_state ADD VALUE 'pondering'")
+        connection.execute("INSERT INTO oban_jobs (worker, state) VALUES ('w', 'pondering')")
+    assert "pondering" in call("jobs", "list", "--dsn", database_dsn).stdout
+    assert "pondering" in call("jobs", "show", "1", "--dsn", database_dsn).stdout
+    assert "1 pondering" in call("status", "--dsn", database_dsn).stdout
+    said = call("jobs", "delete", "--all", "--yes", "--dsn", database_dsn).stdout
+    assert said == "there are no such jobs to delete\n"
+
+
+@pytest.mark.usefixtures("jobs")
+class TestChanging:
+    def test_by_ids(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+        assert on("jobs", "retry", "2", "3", "99", "--yes").stdout == "retried 1 job\n"
+        assert left(postgres_dsn, prefix)[1] == (2, "available")
+        said = on("jobs", "cancel", "1", "3", "4", "--yes").stdout
+        assert said == "cancelled 2 jobs; those that run are told to stop\n"
+        assert left(postgres_dsn, prefix)[0] == (1, "cancelled")
+        found = json.loads(on("jobs", "delete", "1", "3", "--yes", "--json").stdout)
+        assert found == {"found": 1, "deleted": 1}
+        assert [id for id, _ in left(postgres_dsn, prefix)] == [2, 3, 4]
+
+    @pytest.mark.parametrize(
+        ("answer", "code", "count"), [("y\n", 0, 2), ("n\n", 1, 4), ("", 1, 4)]
+    )
+    def test_it_asks_first(
+        self, on: Say, postgres_dsn: str, prefix: str, answer: str, code: int, count: int
+    ) -> None:
+        said = on("jobs", "delete", "--queue", "mailers", code=code, input=answer).stdout
+        assert "Delete 2 jobs (1 available, 1 retryable) of queue mailers?" in said
+        assert len(left(postgres_dsn, prefix)) == count
+
+    def test_all_of_them(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+        assert on("jobs", "delete", "--all", "--yes", "--limit", "1").stdout == "deleted 1 job\n"
+        assert on("jobs", "delete", "--all", "--yes").stdout == "deleted 2 jobs\n"
+        assert left(postgres_dsn, prefix) == [(3, "executing")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cancel"], "ids or filters"),
+        (["delete", "--limit", "1"], "ids or filters"),
+        (["retry", "1", "--all"], "ids or filters"),
+        (["delete", "1", "--json"], "--yes"),
+        (["delete", "0"], "greater than or equal to 1"),
+        (["delete", "x"], "ID"),
+        (["list", "--state", "happy"], "happy"),
+        (["list", "--older-than", "7"], "7d"),
+        (["list", "--older-than", "9999999d"], "7d"),
+        (["show"], "ID"),
+    ],
+)
+def test_usage(on: Say, arguments: list[str], message: str) -> None:
+    assert message in on("jobs", *arguments, code=2).stderr

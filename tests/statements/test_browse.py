@@ -1,0 +1,89 @@
+"""Browse: what the filters find, and in which order."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import literal, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from oban_sqla import Job, JobState
+from oban_sqla.statements.browse import Filters, among, browse, describe, page, tally
+from tests.conftest import Add
+from tests.factories import JobFactory
+from tests.statements.conftest import Run
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+async def add_some(add: Add, run: Run) -> list[int]:
+    """Enqueued 1, 2 and 3 hours ago."""
+    ids = await add(
+        JobFactory(queue="a", worker="app.A"),
+        JobFactory(queue="b", worker="app.A", retryable=True),
+        JobFactory(queue="b", worker="app.B", completed=True),
+    )
+    for hours, id in enumerate(ids, 1):
+        at = NOW - timedelta(hours=hours)
+        await run(update(Job).where(Job.id == id).values(inserted_at=at))
+    return ids
+
+
+FILTERS = [
+    (Filters(), [0, 1, 2]),
+    (Filters(states=(JobState.AVAILABLE, JobState.COMPLETED)), [0, 2]),
+    (Filters(queue="b"), [1, 2]),
+    (Filters(worker="app.A"), [0, 1]),
+    (Filters(older_than=5400), [1, 2]),
+    (Filters(newer_than=5400), [0]),
+    (Filters(newer_than=9000, older_than=5400), [1]),
+    (Filters(queue="b", worker="app.A"), [1]),
+    (Filters(queue="'; DROP TABLE oban_jobs"), []),
+]
+
+
+@pytest.mark.parametrize(("filters", "found"), FILTERS)
+async def test_all_filters_hold(add: Add, run: Run, filters: Filters, found: list[int]) -> None:
+    ids = await add_some(add, run)
+    expected = [ids[n] for n in found]
+    listed = [row.id for row in await run(browse(filters, limit=9, now=NOW))]
+    assert listed == expected[::-1]
+    last = max(ids)
+    assert [
+        row.id for row in await run(page(filters, after=0, last=last, limit=9, now=NOW))
+    ] == expected
+    assert {row.id for row in await run(among(filters, ids, now=NOW))} == set(expected)
+    counted = await run(tally(filters, limit=None, now=NOW))
+    assert sum(row.count for row in counted) == len(expected)
+    assert max((row.last for row in counted), default=None) == max(expected, default=None)
+
+
+async def test_a_page_between_two_ids(add: Add, run: Run) -> None:
+    ids = await add(*(JobFactory() for _ in range(5)))
+    rows = await run(page(Filters(), after=ids[0], last=ids[3], limit=2))
+    assert [row.id for row in rows] == ids[1:3]
+
+
+async def test_a_tally_of_the_oldest(add: Add, run: Run) -> None:
+    ids = await add(JobFactory(completed=True), JobFactory(), JobFactory())
+    rows = await run(tally(Filters(), limit=2))
+    assert {row.state: (row.count, row.last) for row in rows} == {
+        "completed": (1, ids[0]),
+        "available": (1, ids[1]),
+    }
+
+
+@pytest.mark.parametrize("errors", [[], {}, "x", [1], [{"error": None}], None])
+async def test_errors_of_any_form(add: Add, run: Run, errors: Any) -> None:
+    (id,) = await add(JobFactory())
+    value = literal(errors, JSONB(none_as_null=False))
+    await run(update(Job).where(Job.id == id).values(errors=value))
+    (row,) = await run(browse(Filters(), limit=1))
+    assert row.error is None
+
+
+async def test_all_of_a_job(add: Add, run: Run) -> None:
+    (id,) = await add(JobFactory(executing=True))
+    (row,) = await run(describe(id))
+    assert (row.id, row.state, row.attempt) == (id, "executing", 1)
+    assert await run(describe(id + 1)) == []
