@@ -46,8 +46,8 @@ def check_config(
     else:
         if settings is not None:
             table(
-                {"setting": "left", "value": "left", "from": "left"},
-                [(one["name"], as_json(one["value"]), one["source"]) for one in _found(settings)],
+                {"setting": "left", "from": "left", "value": "left"},
+                [(one["name"], one["source"], as_json(one["value"])) for one in _found(settings)],
             )
         for note in notes:
             typer.echo(f"note: {note}")

@@ -149,8 +149,10 @@ def _add(change: _Change, help: str) -> None:
         filters = Filters(
             tuple(ids or ()), tuple(state or ()), queue, worker, older_than, newer_than
         )
-        if (filters == Filters()) is not every:
+        if filters == Filters() and not every:
             raise typer.BadParameter("name jobs by ids or filters, or give --all")
+        if filters != Filters() and every:
+            raise typer.BadParameter("--all leaves nothing out: give it without ids and filters")
         if as_document and not yes:
             raise typer.BadParameter("--json can't ask: give --yes, too")
         settings = configured(path, dsn=dsn, prefix=prefix)

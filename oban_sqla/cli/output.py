@@ -23,10 +23,19 @@ def console() -> Console:
 
 
 def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows below the names of their columns, each justified "left" or "right"."""
+    """Print rows below the names of their columns, each justified "left" or "right".
+
+    In a terminal that is too narrow the last one is wrapped.
+    """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name, justify in columns.items():
-        grid.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for number, (name, justify) in enumerate(columns.items(), 1):
+        last = number == len(columns)
+        grid.add_column(
+            name,
+            justify=justify,  # type: ignore[arg-type]
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
+        )
     for row in rows:
         # Not strings: rich would take what users wrote for its markup.
         grid.add_row(*(Text(plain(cell)) for cell in row))

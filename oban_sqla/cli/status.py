@@ -28,7 +28,7 @@ def show_status(
     typer.echo(f"schema {plain(found.schema)}\n")
     if found.nodes:
         leading = {(lease.instance, lease.node) for lease in found.leaders if lease.expires_in > 0}
-        columns = {"node": "left", "instance": "left", "seen": "left", "queues": "left", "": "left"}
+        columns = {"node": "left", "instance": "left", "": "left", "seen": "left", "queues": "left"}
         table(columns, (_of_node(node, leading) for node in found.nodes))
     else:
         typer.echo("no node runs")
@@ -64,7 +64,7 @@ def _of_node(node: Node, leading: set[tuple[str, str]]) -> tuple[str, ...]:
     )
     seen = ago(node.silent_for) if node.alive else f"dead: {ago(node.silent_for)}"
     leads = "leader" if (node.instance, node.node) in leading else ""
-    return node.node, node.instance, seen, ", ".join(queues), leads
+    return node.node, node.instance, leads, seen, ", ".join(queues)
 
 
 def _paused(queue: QueueStatus) -> str:

@@ -24,10 +24,10 @@ class TestCheck:
         said = call("config", "check").stdout
         assert "secret" not in said
         rows = {line.split()[0]: line for line in said.splitlines() if line.strip()}
-        assert rows["queues"].split() == ["queues", '{"default":', "10}", f"{here}/oban.toml"]
-        assert rows["node"].split() == ["node", '"n1"', "OBAN_NODE"]
-        assert rows["dsn"].split()[1] == '"(hidden)"'
-        assert rows["notify"].split() == ["notify", '"listen"', "default"]
+        assert rows["queues"].split() == ["queues", f"{here}/oban.toml", '{"default":', "10}"]
+        assert rows["node"].split() == ["node", "OBAN_NODE", '"n1"']
+        assert rows["dsn"].split()[2] == '"(hidden)"'
+        assert rows["notify"].split() == ["notify", "default", '"listen"']
 
     def test_what_is_wrong_is_listed_whole(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("quues = 1\nstage_batch = 0\n")

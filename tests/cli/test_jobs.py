@@ -118,7 +118,7 @@ class TestChanging:
     [
         (["cancel"], "ids or filters"),
         (["delete", "--limit", "1"], "ids or filters"),
-        (["retry", "1", "--all"], "ids or filters"),
+        (["retry", "1", "--all"], "ids and filters"),
         (["delete", "1", "--json"], "--yes"),
         (["delete", "0"], "greater than or equal to 1"),
         (["delete", "x"], "ID"),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import oban_sqla
-from tests.cli.conftest import ROOT, Cli
+from tests.cli.conftest import ROOT, Cli, Say
 
 
 def test_version(cli: Cli) -> None:
@@ -18,6 +18,23 @@ def test_help(cli: Cli, arguments: list[str]) -> None:
     done = cli(*arguments)
     assert done.returncode == 0
     assert "Usage: oban-sqla" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("group", "commands"),
+    [
+        ([], "start status doctor queues jobs schema config"),
+        (["queues"], "list pause resume scale start stop"),
+        (["jobs"], "list show retry cancel delete"),
+        (["schema"], "upgrade downgrade current"),
+        (["config"], "check"),
+    ],
+)
+def test_every_command_has_its_help(call: Say, group: list[str], commands: str) -> None:
+    said = call(*group, "--help").stdout
+    for command in commands.split():
+        assert command in said
+        assert "Usage: oban-sqla" in call(*group, command, "--help").stdout
 
 
 def without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
