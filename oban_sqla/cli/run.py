@@ -22,7 +22,7 @@ from ..migrations.database import engine_for
 from ..oban import Oban
 from ..settings import Settings, parse_queues
 from .configuration import configured, missing
-from .failures import fail, told_in_one_line
+from .failures import driver_named, fail, told_in_one_line
 from .modules import import_all
 from .options import Config, Dsn, Name, Prefix
 
@@ -145,13 +145,16 @@ class _Process:
 
     async def _run(self) -> None:
         async with AsyncExitStack() as up:
-            dsn = self._settings.dsn
+            dsn, arguments = self._settings.dsn, self._settings.arguments
             if self._server is not None:
                 dsn = await up.enter_async_context(self._server)
                 await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
                 typer.echo(f"PostgreSQL is up: {dsn}")
+                arguments.pop("listen_dsn", None)  # it is of another server
             assert dsn is not None
-            oban = await up.enter_async_context(Oban(dsn, **self._settings.arguments))
+            with driver_named():
+                oban = Oban(dsn, **arguments)
+            await up.enter_async_context(oban)
             self._started = True
             queues = ", ".join(queue.name for queue in self._settings.config.queues)
             logger.info("node %s runs %s", oban.node, queues)

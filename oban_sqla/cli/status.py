@@ -19,7 +19,10 @@ def show_status(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Show the nodes, their leader and queues, and how many jobs there are; ~ is an estimate."""
+    """Show the nodes, their leader and queues, and how many jobs there are; ~ is an estimate.
+
+    What a node runs and what is paused there is as of when it was seen.
+    """
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, partial(status, instance=name))
     if as_document:

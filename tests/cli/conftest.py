@@ -23,8 +23,12 @@ Say = Callable[..., Result]
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
+def _is_ours(variable: str) -> bool:
+    return variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_")
+
+
 def _call(*arguments: str, cwd: Path, dsn: str | None = None, **options: Any) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
+    environment = {key: value for key, value in os.environ.items() if not _is_ours(key)}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
     if dsn is not None:
         environment["OBAN_DSN"] = dsn
@@ -64,7 +68,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and no variables but those of the tests."""
     for variable in os.environ:
-        if variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_"):
+        if _is_ours(variable):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)

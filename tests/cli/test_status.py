@@ -3,6 +3,7 @@
 import json
 
 import psycopg
+import pytest
 
 from tests.cli.conftest import Say
 from tests.cli.test_run import enqueue
@@ -48,3 +49,10 @@ def test_without_tables_or_a_database(call: Say, postgres_dsn: str) -> None:
     said = call("status", "--dsn", "postgresql://localhost:1/app", code=1).stderr
     assert said.count("\n") == 1
     assert "OBAN_DSN" in call("status", code=2).stderr
+
+
+@pytest.mark.parametrize("driver", ["pg8000", "psycopg2", "no_such"])
+def test_a_driver_that_cannot_be_used(call: Say, driver: str) -> None:
+    said = call("status", "--dsn", f"postgresql+{driver}://localhost/app", code=1).stderr
+    assert "the DSN names a driver that can't be used" in said
+    assert said.count("\n") == 1
