@@ -159,7 +159,7 @@ class _Process:
             queues = ", ".join(queue.name for queue in self._settings.config.queues)
             logger.info("node %s runs %s", oban.node, queues)
             for note in self._settings.notes:
-                logger.info(note)
+                logger.warning(note)
             await self._stopping.wait()
         logger.info("stopped")
 

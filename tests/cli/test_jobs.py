@@ -1,10 +1,13 @@
 """`oban-sqla jobs`."""
 
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
 
+from oban_sqla.runtime.browse import Selection
 from tests.cli.conftest import Say
 
 TRACEBACK = "Traceback (most recent call last):\n  File 'a.py'\nValueError: [red]boom\x1b[31m\n"
@@ -111,6 +114,24 @@ class TestChanging:
         assert on("jobs", "delete", "--all", "--yes", "--limit", "1").stdout == "deleted 1 job\n"
         assert on("jobs", "delete", "--all", "--yes").stdout == "deleted 2 jobs\n"
         assert left(postgres_dsn, prefix) == [(3, "executing")]
+
+    def test_what_is_done_when_it_fails_in_the_middle(
+        self, on: Say, postgres_dsn: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batches = Selection.batches
+
+        async def cut(*arguments: Any) -> AsyncIterator[Any]:
+            async for batch in batches(*arguments, size=1):
+                yield batch
+                raise OSError("the wire is cut")
+
+        monkeypatch.setattr(Selection, "batches", cut)
+        told = on("jobs", "delete", "--all", "--yes", code=1).stderr.splitlines()
+        assert told == [
+            "oban-sqla: the wire is cut",
+            "oban-sqla: interrupted: deleted 1 job of 3",
+        ]
+        assert len(left(postgres_dsn, prefix)) == 3
 
 
 @pytest.mark.parametrize(
