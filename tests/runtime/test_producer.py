@@ -46,8 +46,10 @@ def resume(oban: Oban) -> None:
 
 
 def claim_of(oban: Oban) -> bytes:
-    """What only a claim of this instance contains: its node as a parameter."""
-    return len(oban.node).to_bytes(4) + oban.node.encode()
+    """What its first claim contains, and nothing before: its producer as a parameter."""
+    assert oban._supervisor is not None
+    (uuid,) = (str(producer.uuid) for producer in oban._supervisor.producers.values())
+    return len(uuid).to_bytes(4) + uuid.encode()
 
 
 async def test_no_more_than_the_limit_run_at_once(
