@@ -39,6 +39,9 @@ class Ordered(Protocol):
 
     def running(self) -> list[int]: ...
 
+    async def report(self) -> None:
+        """Have the other nodes know at once how the queues are now."""
+
 
 class Signals(Service):
     """Carries out the orders to this node, each once, in their order.
@@ -87,6 +90,8 @@ class Signals(Service):
                     if paused:
                         await self._carry_out(row.value)
                 self._done[row.node, row.queue, row.setting] = row.changed_at
+            if paused:
+                await self._ordered.report()
 
     async def run_once(self) -> float:
         """Carry out what was heard, and what was not, and ask which running jobs were cancelled."""
@@ -125,10 +130,12 @@ class Signals(Service):
     async def catch_up(self) -> None:
         """Carry out the orders that are in the database and were not carried out yet."""
         async with self._turn:
-            for row in await self._kept():
-                if not self._is_done(row):
-                    await self._carry_out(row.value)
-                    self._done[row.node, row.queue, row.setting] = row.changed_at
+            new = [row for row in await self._kept() if not self._is_done(row)]
+            for row in new:
+                await self._carry_out(row.value)
+                self._done[row.node, row.queue, row.setting] = row.changed_at
+            if new:
+                await self._ordered.report()
 
     def _is_done(self, row: Any) -> bool:
         covering = product((row.node, EVERY), (row.queue, EVERY), (row.setting,))

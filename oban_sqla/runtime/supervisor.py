@@ -182,6 +182,10 @@ class Supervisor:
         """Tell a job that it is cancelled, if it runs here."""
         self._executor.cancel(id)
 
+    async def report(self) -> None:
+        """Have the other nodes know at once how the queues are now."""
+        await self.heartbeat.run_once()
+
     def running(self) -> list[int]:
         """The ids of the jobs that run here."""
         return [id for producer in self.producers.values() for id in producer.running]

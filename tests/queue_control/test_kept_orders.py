@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Worker
-from oban_sqla.models import Control
+from oban_sqla.models import Control, Producer
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -174,6 +174,22 @@ async def test_a_queue_tells_since_when_it_runs(start: StartOban) -> None:
     info = oban.check_queue("alpha")
     assert info.started_at is not None
     assert info.meta == {"local_limit": 3, "paused": False}
+
+
+async def test_the_other_nodes_know_at_once(
+    start: StartOban, client: Oban, sessions: Sessions
+) -> None:
+    """A quarter of the expiry would be long, for whoever looks what became of the order."""
+    await start(queues={"alpha": 3})
+    await client.pause_queue("alpha")
+    await client.scale_queue(queue="alpha", limit=5)
+
+    async def known() -> bool:
+        async with sessions() as session:
+            (meta,) = await session.scalars(select(Producer.meta))
+            return (meta["local_limit"], meta["paused"]) == (5, True)
+
+    await until(known)
 
 
 @pytest.fixture
