@@ -5,12 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from oban_sqla import Job, Worker
+from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.executor import Executor
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from tests.claimed import CLAIMED_AT, claimed
 
 Emitted = list[tuple[str, Any]]
 Behaviour = Callable[[Job], Any]
+
+NOWHERE = Database("postgresql://nowhere", None)
+"""For workers that take no session."""
 
 behaviours: dict[str, Behaviour] = {}
 
@@ -53,8 +57,9 @@ async def perform(
 
 async def execute(job: Job, emitted: Emitted | None = None) -> Ack:
     heard: Emitted = [] if emitted is None else emitted
-    ack = await Executor(lambda *data: heard.append(data)).execute(job, lambda: False)
-    assert ack is not None
+    executor = Executor(NOWHERE, lambda *data: heard.append(data))
+    ack = await executor.execute(job, lambda: False)
+    assert isinstance(ack, Ack)
     assert (ack.id, ack.attempt, ack.attempted_at) == (job.id, job.attempt, CLAIMED_AT)
     return ack
 

@@ -41,6 +41,7 @@ class Database:
 
     def __init__(self, engine: EngineLike, prefix: str | None) -> None:
         self.engine, self._owned = _engine(engine)
+        self._sessions = engine if isinstance(engine, async_sessionmaker) else async_sessionmaker()
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
         self._prefix: str | None = prefix or schemas.get(None)
@@ -104,6 +105,15 @@ class Database:
         """A session that finds the tables, for a transaction of our own."""
         return AsyncSession(self._engine, expire_on_commit=False)
 
+    def worker_session(self) -> AsyncSession:
+        """A session for a worker: as the given `async_sessionmaker` makes them, or plain."""
+        return self._sessions(bind=self.engine)
+
+    @property
+    def schemas(self) -> Mapping[str, Any]:
+        """The execution options with which a statement on a worker's session finds the tables."""
+        return self._engine.get_execution_options()
+
     @asynccontextmanager
     async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
         """A connection of psycopg from the engine's pool; `ObanError` for another driver.
@@ -162,6 +172,7 @@ class Database:
         )
         apart = Database(engine, self._prefix)
         apart._owned = True
+        apart._sessions = self._sessions
         return apart
 
     async def dispose(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -16,8 +17,10 @@ from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from .attempt import Attempt, copy
+from .database import Database
 from .perform import perform
 from .service import Emit
+from .transaction import Written
 
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""
@@ -28,13 +31,18 @@ INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 class Executor:
     """Runs the jobs of one instance."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, database: Database, emit: Emit) -> None:
+        self._database = database
         self._emit = emit
         # Weakly: the task of an attempt that is cancelled before its first step takes none away.
         self._attempts: WeakSet[Attempt] = WeakSet()
 
-    def execute(self, job: Job, abandoned: Callable[[], bool]) -> Coroutine[Any, Any, Ack | None]:
+    def execute(
+        self, job: Job, abandoned: Callable[[], bool]
+    ) -> Coroutine[Any, Any, Ack | Written | None]:
         """The outcome of an attempt. Whatever the worker raises is one, too.
+
+        It is `Written` if the worker's own transaction did that.
 
         `None` if the task was cancelled because the job is `abandoned`: it is to be given back.
         """
@@ -51,7 +59,9 @@ class Executor:
             if attempt.job.id == id:
                 attempt.cancel()
 
-    async def _execute(self, attempt: Attempt, abandoned: Callable[[], bool]) -> Ack | None:
+    async def _execute(
+        self, attempt: Attempt, abandoned: Callable[[], bool]
+    ) -> Ack | Written | None:
         job = attempt.job
         token = executing.set(attempt.own)
         started = time.monotonic()
@@ -59,7 +69,14 @@ class Executor:
             self._emit("job_start", JobStart(job))
             worker: list[Any] = []
             try:
-                ack = _success(attempt, await perform(attempt, worker))
+                outcome = partial(_success, attempt)
+                result = await perform(attempt, worker, database=self._database, outcome=outcome)
+                if isinstance(result, Written):
+                    if result.applied:
+                        stop = JobStop(job, result.ack.state, *_times(job, started))
+                        self._emit("job_stop", stop)
+                    return result
+                ack = outcome(result)
             except BaseException as error:
                 cancelled = isinstance(error, asyncio.CancelledError)
                 if cancelled and abandoned():

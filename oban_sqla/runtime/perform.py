@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 from ..errors import JobTimeoutError
 from ..models import Job
+from ..statements.acknowledge import Ack
 from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
 from .attempt import Attempt
+from .database import Database
+from .transaction import transact, transact_apart
 
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0
@@ -21,8 +25,16 @@ UNWINDING = 5.0
 _left_behind: set[asyncio.Task[Any]] = set()
 
 
-async def perform(attempt: Attempt, made: list[Any]) -> Any:
+Outcome = Callable[[Any], Ack]
+"""The outcome of what a worker has returned."""
+
+
+async def perform(
+    attempt: Attempt, made: list[Any], *, database: Database, outcome: Outcome
+) -> Any:
     """What the worker returns; it is `made` on the way. Whatever it raises is raised.
+
+    If it has used a session of ours, the `Written` outcome of what it returns.
 
     `JobTimeoutError` when it takes too long. What it returns in spite of its cancellation, then or
     because the job was cancelled, counts: the work is done.
@@ -32,11 +44,17 @@ async def perform(attempt: Attempt, made: list[Any]) -> Any:
         attempt.interrupted = True
         raise asyncio.CancelledError
     seconds = _timeout(registration, attempt.own, made)
+    process = partial(_process, registration, attempt.own, made)
+    if registration.takes_session:
+        process = partial(_transact, registration, attempt.own, made, database, outcome)
     if seconds is not None:
-        return await _limited(attempt, registration, made, seconds)
+        return await _limited(attempt, registration, process, seconds)
     if registration.interruptible:
-        return await _interruptible(attempt, registration, made)
-    return await _process(registration, attempt.own, made)
+        return await _interruptible(attempt, process)
+    return await process()
+
+
+Process = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def _process(registration: Registration, job: Job, made: list[Any]) -> Any:
@@ -50,6 +68,25 @@ async def _process(registration: Registration, job: Job, made: list[Any]) -> Any
     result = await _in_thread(process, f"oban-job-{job.id}")
     # A plain function that returns a coroutine was async in disguise.
     return await result if isawaitable(result) else result
+
+
+async def _transact(
+    registration: Registration, job: Job, made: list[Any], database: Database, outcome: Outcome
+) -> Any:
+    tried = False
+
+    def process(session: Any) -> Any:
+        nonlocal tried
+        if tried or not made:
+            made[:] = [registration.create()]
+        tried = True
+        return made[0].process(job, session=session)
+
+    if registration.asynchronous:
+        return await transact(database, process, outcome)
+    return await _in_thread(
+        lambda: asyncio.run(transact_apart(database, process, outcome)), f"oban-job-{job.id}"
+    )
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:
@@ -78,10 +115,10 @@ async def _in_thread(function: Callable[[], Any], name: str) -> Any:
     return result
 
 
-async def _interruptible(attempt: Attempt, registration: Registration, made: list[Any]) -> Any:
+async def _interruptible(attempt: Attempt, process: Process) -> Any:
     attempt.interruptible_by(asyncio.current_task())
     try:
-        return await _process(registration, attempt.own, made)
+        return await process()
     finally:
         attempt.interruptible_by(None)
 
@@ -97,11 +134,10 @@ def _timeout(registration: Registration, job: Job, made: list[Any]) -> float | N
 
 
 async def _limited(
-    attempt: Attempt, registration: Registration, made: list[Any], seconds: float
+    attempt: Attempt, registration: Registration, process: Process, seconds: float
 ) -> Any:
     # A task of its own, so that one which does not end can be left behind.
-    caught = _caught(registration, attempt.own, made)
-    task = asyncio.create_task(caught, name=f"oban-limited-job-{attempt.job.id}")
+    task = asyncio.create_task(_caught(process), name=f"oban-limited-job-{attempt.job.id}")
     if registration.interruptible:
         attempt.interruptible_by(task)
     try:
@@ -113,7 +149,7 @@ async def _limited(
     except asyncio.CancelledError:
         # Abandoned: it is cancelled in turn, and what comes of it then is what comes of us.
         task.cancel()
-        return _outcome(*await task)
+        return _returned(*await task)
     finally:
         attempt.interruptible_by(None)
     if not task.done():
@@ -122,9 +158,9 @@ async def _limited(
         late = f" and was cancelled, but has not stopped {UNWINDING:g} s later"
         raise JobTimeoutError(f"{attempt.job.worker} timed out after {seconds:g} s{late}")
     if not expired:
-        return _outcome(*task.result())
+        return _returned(*task.result())
     try:
-        return _outcome(*task.result())
+        return _returned(*task.result())
     except BaseException as error:
         # Where an async worker was then; of a thread it would only tell that we waited for it.
         cause = error if registration.asynchronous else None
@@ -132,17 +168,15 @@ async def _limited(
         raise JobTimeoutError(message) from cause
 
 
-async def _caught(
-    registration: Registration, job: Job, made: list[Any]
-) -> tuple[Any, BaseException | None]:
+async def _caught(process: Process) -> tuple[Any, BaseException | None]:
     # A task that ends with a SystemExit would end the loop.
     try:
-        return await _process(registration, job, made), None
+        return await process(), None
     except BaseException as error:
         return None, error
 
 
-def _outcome(result: Any, error: BaseException | None) -> Any:
+def _returned(result: Any, error: BaseException | None) -> Any:
     if error is not None:
         raise error
     return result

@@ -19,6 +19,7 @@ from ..statements.give_back import give_back
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
 from .service import GRACE, UNWINDING, Emit, Service
+from .transaction import Written
 
 # How many outcomes one statement takes.
 ACK_BATCH = 1000
@@ -63,7 +64,7 @@ class Producer(Service):
         self._poll_interval = poll_interval
         self._due_in = due_in
         # By their tasks: a job that somebody else gave back may run here a second time at once.
-        self._running: dict[asyncio.Task[Ack | None], int] = {}
+        self._running: dict[asyncio.Task[Ack | Written | None], int] = {}
         self._acks: list[Ack] = []
         # Outcomes that were sent once without an answer: being dropped does not tell anything.
         self._sent_before = 0
@@ -212,11 +213,17 @@ class Producer(Service):
         self._running[task] = job.id
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[Ack | None]) -> None:
+    def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
         # A callback, which is also called when the task was cancelled before its first step.
         del self._running[task]
-        if not task.cancelled() and (ack := task.result()) is not None:
-            self._acks.append(ack)
+        match None if task.cancelled() else task.result():
+            case Ack() as ack:
+                self._acks.append(ack)
+            case Written(ack=ack, applied=applied, duration=duration):
+                dropped = () if applied else (ack.id,)
+                self._emit("ack_stop", AckStop(self.queue, int(applied), dropped, duration))
+                if applied and ack.delay is not None:
+                    self._due_in(ack.delay)
         self.wake()
 
     def _is_abandoning(self) -> bool:

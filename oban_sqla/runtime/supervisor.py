@@ -39,7 +39,7 @@ class Supervisor:
             poll_interval=self._poll_interval,
             batch=config.stage_batch,
         )
-        self._executor = Executor(emit)
+        self._executor = Executor(database, emit)
         self.producers = {queue.name: self._producer(queue) for queue in config.queues}
         self.heartbeat = Heartbeat(
             database,

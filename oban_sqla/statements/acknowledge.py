@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Float,
+    Select,
     SmallInteger,
     Text,
     and_,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     func,
     literal,
     or_,
+    select,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -101,6 +104,12 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
         .returning(Job.id)
         .cte("acknowledged")
     )
+
+
+@lru_cache(maxsize=1)
+def acknowledge() -> Select[int]:
+    """The same as a statement of its own."""
+    return select(acknowledged().c.id)
 
 
 def outcomes(acks: Sequence[Ack]) -> dict[str, str]:

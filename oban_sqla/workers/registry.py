@@ -18,6 +18,8 @@ class Registration:
     """Makes an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
     """Whether `process` is a coroutine function; if not, it runs in a thread."""
+    takes_session: bool = False
+    """Whether `process` takes a `session`, too."""
     has_timeout: bool = False
     """Whether the object has `timeout(job)`, too."""
 
@@ -36,6 +38,8 @@ def register(
     process: Callable[..., Any],
     backoff: Callable[..., Any] | None,
     timeout: Callable[..., Any] | None = None,
+    *,
+    takes_session: bool = False,
 ) -> None:
     """Make a worker known.
 
@@ -55,7 +59,11 @@ def register(
         )
     asynchronous = inspect.iscoroutinefunction(process)
     _registrations[options.name] = Registration(
-        options, create, asynchronous, has_timeout=timeout is not None
+        options,
+        create,
+        asynchronous,
+        takes_session=takes_session,
+        has_timeout=timeout is not None,
     )
 
 

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from .backoff import jittery_clamped
@@ -39,6 +42,12 @@ class Worker:
     `timeout(self, job)`, which is called on the event loop; `None` for no limit. Then it fails with
     `JobTimeoutError`, to be retried: an async `process` is cancelled, and if it has not stopped 5
     seconds later, left behind; a thread can't be cancelled, and runs on with nobody waiting for it.
+
+    With `process(self, job, session)` it is given an `AsyncSession`, or a `Session` if it is a
+    plain function, whose transaction begins with its first use, and commits together with the
+    job's completion: what it changes there happens once or not at all, however often it runs. It
+    must not commit it itself; what it raises rolls it back; after a deadlock or a serialization
+    failure it is called again at once. A plain function opens a connection for each job.
 
     When the job is cancelled meanwhile, `job.cancelled()` turns true. With `interruptible` the task
     of an async `process` is cancelled as well.
@@ -130,9 +139,10 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     process = getattr(cls, "process", None)
     if process is None:
         return
-    _check_signature(cls, process)
+    takes_session = _check_signature(cls, process)
     timeout = _timeout_of(cls, changes)
-    register(options, cls, process, getattr(cls, "backoff", None), timeout)
+    backoff = getattr(cls, "backoff", None)
+    register(options, cls, process, backoff, timeout, takes_session=takes_session)
 
 
 def _declared(cls: type) -> WorkerOptions:
@@ -159,11 +169,32 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     return method
 
 
-def _check_signature(cls: type, process: Any) -> None:
+def _check_signature(cls: type, process: Any) -> bool:
+    """Whether it takes a session."""
+    signature = inspect.signature(process)
+    takes_session = "session" in signature.parameters
     try:
-        inspect.signature(process).bind(object(), object())
+        signature.bind(object(), object(), **({"session": object()} if takes_session else {}))
     except TypeError:
         raise TypeError(
-            f"{cls.__qualname__}.process{inspect.signature(process)} can't be called with a job:"
-            " define it as process(self, job)"
+            f"{cls.__qualname__}.process{signature} can't be called with a job:"
+            " define it as process(self, job), or as process(self, job, session)"
         ) from None
+    if takes_session:
+        _check_session(cls, process)
+    return takes_session
+
+
+def _check_session(cls: type, process: Any) -> None:
+    try:
+        annotated = inspect.get_annotations(process, eval_str=True).get("session")
+    except Exception:
+        return  # a name that exists for type checkers only
+    asynchronous = inspect.iscoroutinefunction(process)
+    wrong, right = (Session, AsyncSession) if asynchronous else (AsyncSession, Session)
+    if inspect.isclass(annotated) and issubclass(annotated, wrong):
+        kind = "async" if asynchronous else "not async"
+        raise TypeError(
+            f"{cls.__qualname__}.process is {kind}, so its session is {right.__name__}, not"
+            f" {annotated.__name__}"
+        )

@@ -32,7 +32,9 @@ class Runs:
         self.dsn, self.prefix = dsn, prefix
 
     def _query(self, query: str, *params: object) -> list[tuple]:
-        named = {name: sql.Identifier(self.prefix, name) for name in ("runs", "oban_jobs")}
+        named = {
+            name: sql.Identifier(self.prefix, name) for name in ("runs", "oban_jobs", "accounts")
+        }
         named |= {"producers": sql.Identifier(self.prefix, "oban_producers")}
         named |= {"leaders": sql.Identifier(self.prefix, "oban_leaders")}
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -65,6 +67,20 @@ class Runs:
             " FROM {oban_jobs} WHERE meta ? 'rescued'"
         )
         return dict(self._query(query))
+
+    def open_accounts(self, count: int, balance: int) -> None:
+        self._query("DROP TABLE IF EXISTS {accounts}")
+        self._query("CREATE TABLE {accounts} (id int PRIMARY KEY, balance int, moves int)")
+        query = "INSERT INTO {accounts} SELECT id, %s, 0 FROM generate_series(1, %s) AS id"
+        self._query(query, balance, count)
+
+    def accounts(self) -> dict[int, tuple[int, int]]:
+        """The balance of each account, and how often it has changed."""
+        rows = self._query("SELECT id, balance, moves FROM {accounts}")
+        return {id: (balance, moves) for id, balance, moves in rows}
+
+    def completed(self) -> int:
+        return self.states().get("completed", 0)
 
     def now(self) -> float:
         """The database's clock."""

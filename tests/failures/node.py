@@ -14,7 +14,8 @@ import time
 
 import psycopg
 from psycopg import sql
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban_sqla import Job, Oban, Worker, config
 from oban_sqla.config import database_url
@@ -61,6 +62,20 @@ class Blocking(Note, name="failures.block"):
         block(job.args["blocked"])
 
 
+class Transfer(Worker, name="failures.transfer", max_attempts=50):
+    """Moves money between two accounts, in an order that makes for deadlocks."""
+
+    change: TextClause
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        source, target, amount = job.args["transfer"]
+        for id, change in ((source, -amount), (target, amount)):
+            await session.execute(self.change, {"id": id, "change": change})
+
+    def backoff(self, job: Job) -> float:
+        return 0.1
+
+
 def block(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -74,6 +89,10 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     table = sql.Identifier(prefix, "runs")
+    Transfer.change = text(
+        f'UPDATE "{prefix}".accounts SET balance = balance + :change, moves = moves + 1'
+        " WHERE id = :id"
+    )
     Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
     options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
     options |= json.loads(given)

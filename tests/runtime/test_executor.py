@@ -14,7 +14,17 @@ from oban_sqla import Cancel, Job, JobState, Oban, Record, Snooze, Worker
 from oban_sqla.clock import LONGEST_INTERVAL
 from oban_sqla.events import JobException, JobStart, JobStop
 from oban_sqla.runtime.executor import Executor
-from tests.attempts import Async, Behaviour, Emitted, Sync, backs_off, behaviours, perform, raising
+from tests.attempts import (
+    NOWHERE,
+    Async,
+    Behaviour,
+    Emitted,
+    Sync,
+    backs_off,
+    behaviours,
+    perform,
+    raising,
+)
 from tests.claimed import claimed
 
 kinds = pytest.mark.parametrize("kind", [Async, Sync])
@@ -137,7 +147,7 @@ class TestThreads:
             ended.set()
 
         behaviours["process"] = process
-        executor = Executor(lambda name, data: None)
+        executor = Executor(NOWHERE, lambda name, data: None)
         running = asyncio.create_task(
             executor.execute(claimed(Sync.new().worker), abandoned=lambda: True)
         )
@@ -158,7 +168,7 @@ class TestAbandonment:
             await asyncio.Event().wait()
 
         behaviours["process"] = lambda job: process()
-        executor = Executor(lambda *data: emitted.append(data))
+        executor = Executor(NOWHERE, lambda *data: emitted.append(data))
         running = asyncio.create_task(executor.execute(claimed(Async.new().worker), lambda: True))
         await started.wait()
         running.cancel()
@@ -168,7 +178,7 @@ class TestAbandonment:
     async def test_what_it_did_raise_or_return_is_still_its_outcome(self) -> None:
         for process, state in ((raising(ValueError()), "retryable"), (lambda job: 1, "completed")):
             behaviours["process"] = process
-            executor = Executor(lambda name, data: None)
+            executor = Executor(NOWHERE, lambda name, data: None)
             ack = await executor.execute(claimed(Async.new().worker), lambda: True)
             assert ack is not None
             assert ack.state == state
@@ -214,7 +224,7 @@ class TestEvents:
             raise SystemExit
 
         event.listen(oban, name, leave)
-        executor = Executor(oban._emit)
+        executor = Executor(NOWHERE, oban._emit)
         failing = name == "job_exception"
         behaviours["process"] = raising(ValueError()) if failing else lambda job: None
         ack = await executor.execute(claimed(Async.new().worker), lambda: False)

@@ -1,0 +1,107 @@
+"""A worker's session: what it changes and the completion of its job are one transaction."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from ..errors import ObanError
+from ..statements.acknowledge import Ack, acknowledge, outcomes
+from .database import ANSWER_TIMEOUT, Database, deadline
+
+# How often a transaction is tried that others thwart: each time one of them got on.
+TRIES = 5
+# By SQLSTATE: a serialization failure, and a deadlock. Nothing of the transaction is left.
+CONFLICTS = ("40001", "40P01")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An outcome that needs no acknowledgement any more."""
+
+    ack: Ack
+    applied: bool
+    """Whether it was committed; else the job was somebody else's, and all was rolled back."""
+    duration: float
+    """Seconds that it took to write and to commit it."""
+
+
+async def transact(
+    database: Database,
+    process: Callable[[AsyncSession], Awaitable[Any]],
+    outcome: Callable[[Any], Ack],
+) -> Any:
+    """What `process` returns, or the `Written` outcome of that if it has used its session.
+
+    It is called anew, with a new session, after a conflict with other transactions. Whatever it
+    raises rolls its changes back.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await _try(database, process, outcome)
+        except DBAPIError as error:
+            if tries == TRIES or getattr(error.orig, "sqlstate", None) not in CONFLICTS:
+                raise
+
+
+async def transact_apart(
+    database: Database,
+    process: Callable[[Session], Any],
+    outcome: Callable[[Any], Ack],
+) -> Any:
+    """The same for a plain function, on an event loop of its own in a thread of its own."""
+    apart = database.apart()
+    try:
+        return await transact(apart, lambda session: session.run_sync(process), outcome)
+    finally:
+        await apart.dispose()
+
+
+async def _try(
+    database: Database,
+    process: Callable[[AsyncSession], Awaitable[Any]],
+    outcome: Callable[[Any], Ack],
+) -> Any:
+    async with database.worker_session() as session:
+        with _kept_open(session):
+            result = await process(session)
+        if not session.in_transaction():
+            return result
+        ack = outcome(result)
+        started = time.monotonic()
+        async with deadline(ANSWER_TIMEOUT):
+            await session.flush()
+            connection = await session.connection()
+            written = await connection.execute(
+                acknowledge(), outcomes([ack]), execution_options=database.schemas
+            )
+            # Somebody gave it back, or rescued it: another attempt does it all again.
+            applied = written.one_or_none() is not None
+            await (session.commit() if applied else session.rollback())
+        return Written(ack, applied, time.monotonic() - started)
+
+
+@contextmanager
+def _kept_open(session: AsyncSession) -> Iterator[None]:
+    event.listen(session.sync_session, "before_commit", _refuse)
+    try:
+        yield
+    finally:
+        event.remove(session.sync_session, "before_commit", _refuse)
+
+
+def _refuse(session: Session) -> None:
+    if not session.in_nested_transaction():
+        raise ObanError(
+            "the session that process() is given is committed with the job's completion, not by"
+            " process(): leave the commit out, use begin_nested() for a savepoint, or open a"
+            " session of your own"
+        )
