@@ -43,7 +43,7 @@ class JobStop:
 class JobException:
     job: Job
     state: JobState
-    """`retryable` or `discarded`."""
+    """`retryable`, `discarded`, or `cancelled` if somebody wanted that meanwhile."""
     duration: float
     queue_time: float
     error: BaseException

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 from oban_sqla import Cancel, Job, Record, Snooze, Worker, current_job, job
 
 
@@ -17,6 +20,17 @@ class Welcome(Worker, queue="mailers", max_attempts=5, priority=0, tags=["email"
         return 2 * job.attempt
 
 
+class Transfer(Worker, name="transfer"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        assert_type(await session.get(Welcome, 1), Welcome | None)
+
+
+class PlainTransfer(Worker, name="plain_transfer"):
+    def process(self, job: Job, session: Session) -> Snooze | None:
+        return None
+
+
+assert_type(Transfer.new({"amount": 5}), Job)
 assert_type(Welcome().sent, int)
 assert_type(Welcome.new({"to": "ann"}, priority=3, schedule_in=timedelta(hours=1)), Job)
 assert_type(Welcome.new({"to": "ann"}, scheduled_at=datetime.now(UTC)), Job)
