@@ -26,6 +26,7 @@ from sqlalchemy.orm import (
 
 from . import validation
 from .metadata import Base
+from .questions import Questions
 from .state import JobState
 from .types import UTCDateTime, job_state
 
@@ -35,7 +36,7 @@ RECORDED_AS = "json"
 _TOLD_TO_STOP = "_told_to_stop"
 
 
-class Job(Base):
+class Job(Questions, Base):
     """A background job. Add it to a session: it commits or rolls back with everything else there.
 
     Build one with a worker's `new()`, or by hand with the name of its worker. What you assign is

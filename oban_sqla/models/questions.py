@@ -1,0 +1,110 @@
+"""What can be asked of a job, of one in Python and of the table in SQL."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Interval, and_, case, literal, null, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped
+
+from ..clock import client_now, database_now
+from . import validation
+from .state import FINISHED, STAGEABLE, JobState
+
+_WAITING = (JobState.AVAILABLE, *STAGEABLE)
+
+
+class Questions:
+    """Attributes of `Job` that are no columns: `select(Job).where(Job.is_due)`."""
+
+    state: Mapped[JobState]
+    worker: Mapped[str]
+    args: Mapped[dict[str, Any]]
+    errors: Mapped[list[dict[str, Any]]]
+    scheduled_at: Mapped[datetime]
+    attempted_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    discarded_at: Mapped[datetime | None]
+
+    @hybrid_property
+    def is_finished(self) -> bool:
+        """Whether it is completed, discarded or cancelled."""
+        return self.state in FINISHED
+
+    @is_finished.inplace.expression
+    @classmethod
+    def _is_finished(cls) -> ColumnElement[bool]:
+        return cls.state.in_(FINISHED)
+
+    @hybrid_property
+    def is_due(self) -> bool:
+        """Whether it waits for nothing but a producer.
+
+        An instance asks the client's clock, and a statement the database's.
+        """
+        return self.state in _WAITING and self.scheduled_at <= client_now()
+
+    @is_due.inplace.expression
+    @classmethod
+    def _is_due(cls) -> ColumnElement[bool]:
+        return and_(cls.state.in_(_WAITING), cls.scheduled_at <= database_now())
+
+    @hybrid_property
+    def failing(self) -> bool:
+        """Whether an attempt has failed, and another one is to come or is under way."""
+        return bool(self.errors) and self.state not in FINISHED
+
+    @failing.inplace.expression
+    @classmethod
+    def _failing(cls) -> ColumnElement[bool]:
+        return and_(cls.errors != literal([], JSONB), ~cls.state.in_(FINISHED))
+
+    @hybrid_property
+    def waited(self) -> timedelta | None:
+        """The time from when it was due to its last claim; `None` before the first."""
+        return None if self.attempted_at is None else self.attempted_at - self.scheduled_at
+
+    @waited.inplace.expression
+    @classmethod
+    def _waited(cls) -> ColumnElement[timedelta | None]:
+        return type_coerce(cls.attempted_at - cls.scheduled_at, Interval)
+
+    @hybrid_property
+    def duration(self) -> timedelta | None:
+        """The time that the last attempt took; `None` unless the job is completed or discarded."""
+        ended = {
+            JobState.COMPLETED: self.completed_at,
+            JobState.DISCARDED: self.discarded_at,
+        }.get(self.state)
+        return None if ended is None or self.attempted_at is None else ended - self.attempted_at
+
+    @duration.inplace.expression
+    @classmethod
+    def _duration(cls) -> ColumnElement[timedelta | None]:
+        return case(
+            (cls.state == JobState.COMPLETED, cls.completed_at - cls.attempted_at),
+            (cls.state == JobState.DISCARDED, cls.discarded_at - cls.attempted_at),
+            else_=null(),
+        )
+
+    @classmethod
+    def for_worker(cls, *workers: Any) -> ColumnElement[bool]:
+        """The condition that a job is for one of the workers: classes, job functions, or names.
+
+        `TypeError` or `ValueError` for what is none.
+        """
+        names = [
+            validation.worker_name(getattr(getattr(worker, "__oban__", None), "name", worker))
+            for worker in workers
+        ]
+        return cls.worker.in_(names) if len(names) != 1 else cls.worker == names[0]
+
+    @classmethod
+    def args_contain(cls, args: Mapping[str, Any]) -> ColumnElement[bool]:
+        """The condition that a job's arguments have these, nested ones too, and perhaps others.
+
+        PostgreSQL's `@>`. `TypeError` or `ValueError` for what is no JSON.
+        """
+        return cls.args.op("@>")(literal(validation.json_object("args", args), JSONB))
