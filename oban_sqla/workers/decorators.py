@@ -1,11 +1,21 @@
 """`@worker` for classes and `@job` for functions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar, Unpack
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from ..enqueue.enqueue import Conn
 from ..models import Job
-from .function import Backoff, JobFunction
+from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Timeout
 from .worker import Worker, declare
 
@@ -82,41 +92,43 @@ def worker(
     return decorate
 
 
+class FunctionOptions(TypedDict, total=False):
+    """What a job function says of all its jobs, and how it is run."""
+
+    name: str | None
+    queue: str | None
+    priority: int | None
+    max_attempts: int | None
+    tags: Iterable[str] | None
+    meta: Mapping[str, Any] | None
+    oban: str | None
+    cron: str | Mapping[str, Any] | None
+    timeout: Timeout | None
+    interruptible: bool | None
+    backoff: Backoff | None
+    """Returns the seconds until the next attempt of a job."""
+
+
+@overload
 def job(
-    *,
-    name: str | None = None,
-    queue: str | None = None,
-    priority: int | None = None,
-    max_attempts: int | None = None,
-    tags: Iterable[str] | None = None,
-    meta: Mapping[str, Any] | None = None,
-    oban: str | None = None,
-    cron: str | Mapping[str, Any] | None = None,
-    timeout: Timeout | None = None,
-    interruptible: bool | None = None,
-    backoff: Backoff | None = None,
-) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
+    *, session: Literal[False] = False, **options: Unpack[FunctionOptions]
+) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+@overload
+def job(
+    *, session: Literal[True], **options: Unpack[FunctionOptions]
+) -> Callable[[Callable[Concatenate[Any, P], R]], SessionJobFunction[P, R]]: ...
+def job(*, session: bool = False, **options: Unpack[FunctionOptions]) -> Any:
     """Make a function a worker: `function.enqueue(...)` takes its own arguments.
 
     The function may be sync, and then runs in a thread, or async. Its result counts as that of
-    `Worker.process`. `backoff(job)` returns the seconds until the next attempt. `ValueError` if a
-    parameter has the name of a job's option, so that a call would be ambiguous.
+    `Worker.process`. With `session=True` its first parameter is no argument of the job: it is given
+    an `AsyncSession`, or a `Session` if it is not async, as `Worker.process` is.
+
+    `ValueError` if a parameter has the name of a job's option, so that a call would be ambiguous;
+    `ValueError` or `TypeError` for options that no job may have.
     """
 
-    def decorate(function: Callable[P, R]) -> JobFunction[P, R]:
-        return JobFunction(
-            function,
-            name=name,
-            backoff=backoff,
-            queue=queue,
-            priority=priority,
-            max_attempts=max_attempts,
-            tags=tags,
-            meta=meta,
-            oban=oban,
-            cron=cron,
-            timeout=timeout,
-            interruptible=interruptible,
-        )
+    def decorate(function: Callable[..., Any], /) -> Any:
+        return JobFunction(function, session=session, **options)
 
     return decorate

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
@@ -12,6 +12,7 @@ from .backoff import jittery_clamped
 from .naming import origin, worker_name
 from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
 from .registry import register
+from .sessions import check_session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,6 +20,7 @@ R = TypeVar("R")
 Backoff = Callable[[Job], float | timedelta]
 
 _OPTIONS = (*JOB_OPTIONS, "conn")
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
@@ -27,7 +29,7 @@ class JobFunction(Generic[P, R]):
 
     Calling it calls the function. `new` and `enqueue` take the function's own arguments, and beside
     them the options of a job as keywords. The arguments are kept by name, as given: a default that
-    changes later counts for jobs that wait.
+    changes later counts for jobs that wait. A session is not among them.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class JobFunction(Generic[P, R]):
         function: Callable[P, R],
         *,
         name: str | None = None,
+        session: bool = False,
         backoff: Backoff | None = None,
         **options: Any,
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._signature = inspect.signature(function)
+        self._whole = inspect.signature(function)
+        self._session = self._first() if session else None
+        own = [p for name, p in self._whole.parameters.items() if name != self._session]
+        self._signature = self._whole.replace(parameters=own)
         self._backoff = backoff
         self._refuse_collisions()
         self.__oban__ = WorkerOptions().declare(
@@ -48,7 +54,8 @@ class JobFunction(Generic[P, R]):
         )
         if self.__oban__.cron is not None:
             self._bind((), {})  # its jobs have no arguments
-        register(self.__oban__, lambda: self, function, backoff)
+        takes_session = self._session is not None
+        register(self.__oban__, lambda: self, function, backoff, takes_session=takes_session)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
@@ -104,10 +111,12 @@ class JobFunction(Generic[P, R]):
         await enqueue_by_name([job], conn, self.__oban__.oban)
         return job
 
-    def process(self, job: Job) -> R:
-        """Call the function with the arguments of a job."""
+    def process(self, job: Job, session: Any = None) -> R:
+        """Call the function with the arguments of a job, and a session if it takes one."""
         arguments = dict(job.args)
-        bound = inspect.BoundArguments(self._signature, {})
+        bound = inspect.BoundArguments(self._whole, {})
+        if self._session is not None:
+            bound.arguments[self._session] = session
         for parameter in self._signature.parameters.values():
             if parameter.kind is _VAR_KEYWORD:
                 bound.arguments[parameter.name] = arguments
@@ -144,6 +153,16 @@ class JobFunction(Generic[P, R]):
             )
         return {**bound, **further}
 
+    def _first(self) -> str:
+        first = next(iter(self._whole.parameters.values()), None)
+        if first is None or first.kind is not _POSITIONAL:
+            raise TypeError(
+                f"{self._function.__qualname__}{self._whole} with session=True needs a first"
+                " parameter for the session"
+            )
+        check_session(self._function.__qualname__, self._function, first.name)
+        return first.name
+
     def _refuse_collisions(self) -> None:
         for option in _OPTIONS:
             if option in self._signature.parameters:
@@ -151,3 +170,12 @@ class JobFunction(Generic[P, R]):
                     f"{self._function.__qualname__} has a parameter {option!r}, which enqueue()"
                     " takes as an option of the job: rename it"
                 )
+
+
+class SessionJobFunction(JobFunction[P, R]):
+    """One whose first parameter is a session, as a type checker sees it."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, session: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+            ...

@@ -5,9 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
-
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from .backoff import jittery_clamped
@@ -21,6 +18,7 @@ from .options import (
     refuse_unknown,
 )
 from .registry import register
+from .sessions import check_session
 
 
 class Worker:
@@ -181,20 +179,5 @@ def _check_signature(cls: type, process: Any) -> bool:
             " define it as process(self, job), or as process(self, job, session)"
         ) from None
     if takes_session:
-        _check_session(cls, process)
+        check_session(f"{cls.__qualname__}.process", process, "session")
     return takes_session
-
-
-def _check_session(cls: type, process: Any) -> None:
-    try:
-        annotated = inspect.get_annotations(process, eval_str=True).get("session")
-    except Exception:
-        return  # a name that exists for type checkers only
-    asynchronous = inspect.iscoroutinefunction(process)
-    wrong, right = (Session, AsyncSession) if asynchronous else (AsyncSession, Session)
-    if inspect.isclass(annotated) and issubclass(annotated, wrong):
-        kind = "async" if asynchronous else "not async"
-        raise TypeError(
-            f"{cls.__qualname__}.process is {kind}, so its session is {right.__name__}, not"
-            f" {annotated.__name__}"
-        )

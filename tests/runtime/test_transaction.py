@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from oban_sqla import Cancel, Job, JobState, Oban, ObanError, Record, Snooze, Worker, worker
+from oban_sqla import Cancel, Job, JobState, Oban, ObanError, Record, Snooze, Worker, job, worker
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import Rows
@@ -72,6 +72,16 @@ class PlainTransfer(Worker, name="transaction.plain"):
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+
+@job(session=True, name="transaction.deposit")
+async def deposit(session: AsyncSession, id: int, amount: int) -> None:
+    (await session.get_one(Account, id)).balance += amount
+
+
+@job(session=True, name="transaction.deposit_plainly")
+def deposit_plainly(session: Session, id: int, amount: int) -> None:
+    session.get_one(Account, id).balance += amount
 
 
 class Next(Worker, name="transaction.next", queue="another"):
@@ -151,6 +161,38 @@ class TestCompletion:
             await acks.counted(1)
         assert await accounts() == [80, 20]
         assert await rows() == [(S.COMPLETED, 1)]
+
+
+class TestFunctions:
+    @pytest.mark.parametrize("function", [deposit, deposit_plainly])
+    async def test_a_function_is_given_a_session_besides_its_arguments(
+        self, oban: Oban, function: Any, accounts: Any, sessions: Sessions
+    ) -> None:
+        with hear(oban, "ack_stop") as acks:
+            await oban.enqueue(function.new(2, amount=5))
+            await acks.counted(1)
+        assert await accounts() == [100, 5]
+        async with sessions() as session:
+            (stored,) = await session.scalars(select(Job))
+        assert (stored.state, stored.args) == (S.COMPLETED, {"id": 2, "amount": 5})
+
+    async def test_it_can_be_called_with_a_session_of_ones_own(
+        self, sessions: Sessions, accounts: Any
+    ) -> None:
+        async with sessions.begin() as session:
+            await deposit(session, 1, amount=1)
+        assert await accounts() == [101, 0]
+
+    def test_one_that_has_no_place_for_it(self) -> None:
+        with pytest.raises(TypeError, match="needs a first parameter for the session"):
+
+            @job(session=True, name="transaction.nothing")
+            def nothing(*, session: Session) -> None: ...
+
+        with pytest.raises(TypeError, match="not async, so its session is Session"):
+
+            @job(session=True, name="transaction.wrong_kind")
+            def wrong(session: AsyncSession) -> None: ...
 
 
 class TestRollback:

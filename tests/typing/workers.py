@@ -1,7 +1,7 @@
 """What a type checker knows of workers: mypy and pyright agree, errors included."""
 
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -60,10 +60,34 @@ assert_type(report.new("2026-11", schedule_in=60), Job)
 report(11)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+@job(session=True)
+async def forget(session: AsyncSession, user_id: int) -> None:
+    await session.get(Welcome, user_id)
+
+
+@job(session=True)
+def forget_plainly(session: Session, user_id: int) -> str:
+    return "gone"
+
+
+@job()
+def anything(payload: Any) -> Any:
+    return payload
+
+
+assert_type(forget.new(7), Job)
+assert_type(forget_plainly(Session(), 7), str)
+assert_type(anything.new({"a": 1}), Job)
+forget.new("7")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+forget_plainly(7)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
 async def enqueue_a_function() -> None:
     assert_type(await fetch("https://"), bytes)
     assert_type(await report.enqueue("2026-11", detailed=True), Job)
     assert_type(await report.enqueue("2026-11", True, conn=None, priority=1), Job)
+    assert_type(await forget.enqueue(7), Job)
+    assert_type(await forget.enqueue(7, queue="later"), Job)
     assert_type(await fetch.enqueue("https://", max_attempts=1), Job)
     await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     await report.enqueue("2026-11", details=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
