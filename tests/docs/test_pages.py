@@ -31,7 +31,7 @@ async def test_the_snippets_run_as_written(
         code = compile(here, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if (coroutine := eval(code, module.__dict__)) is not None:
             await coroutine
-    if own := vars(module).get("engine"):
-        await own.dispose()
+    if (own := vars(module).get("engine")) and (closing := own.dispose()) is not None:
+        await closing
     if page == "exactly_once":
         assert capsys.readouterr().out == "[90, 10]\n"
