@@ -11,6 +11,7 @@ import psycopg
 
 from . import instances, settings, wakeups
 from .config import Config, QueueConfig, RetentionConfig
+from .enqueue.chosen import Chosen
 from .enqueue.enqueue import Conn, enqueue, gather
 from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
@@ -19,6 +20,7 @@ from .models import Job, JobState
 from .queue_control import QueueControl
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
+from .runtime.waiter import Waiter
 from .wakeups import Wakeup
 
 __all__ = ["Oban", "ObanEvents"]
@@ -104,6 +106,7 @@ class Oban(JobControl, QueueControl, Observable):
         )
         self._database = Database(engine, self._config.prefix)
         self._supervisor: Supervisor | None = None
+        self._waiter = Waiter(self._config, self._database, self._emit)
         self._turn = asyncio.Lock()
         instances.register(self)
 
@@ -218,6 +221,44 @@ class Oban(JobControl, QueueControl, Observable):
                 await enqueue(gathered, own, prefix=self.prefix)
             wakeups.publish(database.address, self.prefix, _wakeup(gathered))
         return gathered
+
+    async def wait(
+        self,
+        job: Job | int,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it says what was not finished
+    ) -> Job:
+        """Wait until a job is completed, discarded or cancelled, and return it as it is then.
+
+        job: the job or its id, committed. What its worker recorded is in `recorded` of what is
+            returned, what it raised in `errors`.
+        timeout: seconds; `TimeoutError` if it takes longer.
+
+        A node of ours tells of its outcome as soon as that is committed; another end, such as being
+        cancelled while it waits, is found within `fallback_interval`. `LookupError` for a job that
+        is not there; `ValueError` for one without an id.
+        """
+        (done,) = await self.wait_many([job], timeout=timeout)
+        return done
+
+    async def wait_many(
+        self,
+        jobs: Iterable[Job | int],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> list[Job]:
+        """`wait` for all of some jobs, which are returned in the order given, each once."""
+        ids = Chosen.of(list(jobs)).given_ids()
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await self._waiter.wait(ids)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            which = f"job {ids[0]} was" if len(ids) == 1 else f"{len(ids)} jobs were not all"
+            which += " not" if len(ids) == 1 else ""
+            raise TimeoutError(f"{which} finished within {timeout:g} s") from None
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.

@@ -48,7 +48,7 @@ class Chosen:
         """
         _flush(session)
         if self.statement is None:
-            return self._given_ids()
+            return self.given_ids()
         if not (ids := _lock(session, self.statement, states)):
             return []
         found = select(again(self.statement, ids).subquery().c.id)
@@ -59,7 +59,7 @@ class Chosen:
         _flush(session)
         fresh = {"populate_existing": True}
         if self.statement is None:
-            given = self._given_ids()
+            given = self.given_ids()
             jobs = session.scalars(load(given), execution_options=fresh, bind_arguments=BIND)
             by_id = {job.id: job for job in jobs}
             return [by_id[id] for id in given if id in by_id]
@@ -69,7 +69,8 @@ class Chosen:
         jobs = session.scalars(statement, execution_options=fresh, bind_arguments=BIND)
         return list(jobs.unique())
 
-    def _given_ids(self) -> list[int]:
+    def given_ids(self) -> list[int]:
+        """The ids of jobs that were given one by one, each once; `ValueError` for one without."""
         return list(dict.fromkeys(_id_of(one) for one in self.given))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -52,6 +52,7 @@ class Producer(Service):
         node: str,
         poll_interval: Callable[[], float],
         due_in: Callable[[float], None],
+        written: Callable[[Iterable[int]], None],
     ) -> None:
         super().__init__(emit)
         self.queue = queue
@@ -63,6 +64,7 @@ class Producer(Service):
         self._node = node
         self._poll_interval = poll_interval
         self._due_in = due_in
+        self._written = written
         # By their tasks: a job that somebody else gave back may run here a second time at once.
         self._running: dict[asyncio.Task[Ack | Written | None], int] = {}
         self._acks: list[Ack] = []
@@ -183,6 +185,7 @@ class Producer(Service):
             dropped = [ack.id for ack in acks[self._sent_before :] if ack.id not in applied]
             self._sent_before = max(0, self._sent_before - len(acks))
             self._emit("ack_stop", AckStop(self.queue, len(applied), tuple(dropped), duration))
+            self._written(applied)
             if delays := [ack.delay for ack in acks if ack.delay is not None]:
                 self._due_in(max(0.0, min(delays) - duration))
         jobs = [
@@ -222,6 +225,8 @@ class Producer(Service):
             case Written(ack=ack, applied=applied, duration=duration):
                 dropped = () if applied else (ack.id,)
                 self._emit("ack_stop", AckStop(self.queue, int(applied), dropped, duration))
+                if applied:
+                    self._written([ack.id])
                 if applied and ack.delay is not None:
                     self._due_in(ack.delay)
         self.wake()

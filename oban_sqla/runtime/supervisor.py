@@ -9,8 +9,9 @@ from typing import Any
 from .. import wakeups
 from ..config import Config, Queue
 from ..models import validation
-from ..statements.announce import INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
+from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..wakeups import Wakeup
+from .awaited import Awaited
 from .cron import Cron
 from .database import Database
 from .executor import Executor
@@ -40,6 +41,7 @@ class Supervisor:
             batch=config.stage_batch,
         )
         self._executor = Executor(database, emit)
+        self.awaited = Awaited(database, emit)
         self.producers = {queue.name: self._producer(queue) for queue in config.queues}
         self.heartbeat = Heartbeat(
             database,
@@ -92,6 +94,7 @@ class Supervisor:
                 SCHEDULE: self._hear_schedule,
                 SIGNAL: self.signals.hear,
                 ORDER: self.signals.hear_order,
+                AWAIT: self.awaited.hear,
                 LEADER: self.leader.hear,
             },
             on_change=self._listening_changed,
@@ -116,6 +119,7 @@ class Supervisor:
             await self.signals.restore()
             await self.signals.start()
             await self.stager.start()
+            await self.awaited.start()
             for producer in self.producers.values():
                 await producer.start()
             if self._config.leadership:
@@ -134,7 +138,9 @@ class Supervisor:
         # The next leader takes over at once, while the jobs of this node go on.
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
-        await asyncio.gather(self.stager.stop(), self.heartbeat.stop(), self.notifier.stop())
+        await asyncio.gather(
+            *(s.stop() for s in (self.stager, self.awaited, self.heartbeat, self.notifier))
+        )
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -204,6 +210,7 @@ class Supervisor:
             node=self._config.node,
             poll_interval=self._poll_interval,
             due_in=self.stager.wake_in,
+            written=self.awaited.written,
         )
 
     def _is_leader(self) -> bool:

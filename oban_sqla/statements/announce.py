@@ -5,7 +5,7 @@ that is PostgreSQL's own rule, so nothing here keeps count.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -41,6 +41,10 @@ ORDER = "oban_order"
 """Our channel: `{"name": instance, "signal": {...}}` before a signal that is kept in the table."""
 LEADER = "oban_leader"
 """Oban's channel for `{"action": "resign", "node": ..., "name": ...}`: the lease is free."""
+AWAIT = "oban_await"
+"""Our channel: `{"ids": [...]}` for jobs that somebody waits for."""
+DONE = "oban_done"
+"""Our channel: `{"ids": [...]}` for jobs that somebody waits for, and whose outcome is written."""
 SCHEDULE = "oban_schedule"
 """Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
 
@@ -69,6 +73,28 @@ def announcement(
     sent += [(SIGNAL, json.dumps({"action": "pkill", "job_id": id})) for id in sorted(cancelled)]
     if due_at is not None:
         sent.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
+    return _parameters(sent)
+
+
+def awaiting(ids: Sequence[int]) -> dict[str, list[str]]:
+    """The parameters of `announce`: somebody waits for these jobs."""
+    return _parameters(_in_parts(AWAIT, ids))
+
+
+def told(ids: Sequence[int]) -> dict[str, list[str]]:
+    """The parameters of `announce`: the outcomes of these jobs are written."""
+    return _parameters(_in_parts(DONE, ids))
+
+
+def _in_parts(channel: str, ids: Sequence[int]) -> list[tuple[str, str]]:
+    # A payload has less than 8,000 bytes, and an id up to 21 with its comma.
+    return [
+        (channel, json.dumps({"ids": list(part)}))
+        for part in (ids[start : start + 300] for start in range(0, len(ids), 300))
+    ]
+
+
+def _parameters(sent: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return {
         "channels": [channel for channel, _ in sent],
         "payloads": [payload for _, payload in sent],

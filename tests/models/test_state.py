@@ -156,6 +156,7 @@ STILL = {
     "cron",
     "delete",
     "elect",
+    "finished",
     "health",
     "heartbeat",
     "insert",

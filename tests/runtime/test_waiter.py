@@ -1,0 +1,129 @@
+"""Waiting for jobs: told by the nodes that run them, or found by looking."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Cancel, Job, JobState, Oban, Record, Worker
+from tests.conftest import StartOban
+from tests.listening import hear
+from tests.runtime.conftest import until
+
+NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+
+class Answer(Worker, name="waiter.answer", max_attempts=1):
+    async def process(self, job: Job) -> Any:
+        match job.args.get("do"):
+            case "fail":
+                raise ValueError("boom")
+            case "cancel":
+                return Cancel("enough")
+            case "wait":
+                await released.wait()
+        return Record(job.args.get("value"))
+
+
+released: asyncio.Event
+
+
+@pytest.fixture(autouse=True)
+async def held() -> None:
+    global released
+    released = asyncio.Event()
+
+
+@pytest.fixture
+def client(engine: AsyncEngine, prefix: str) -> Oban:
+    """One that runs nothing, and does not look by itself."""
+    return Oban(engine, prefix=prefix, **NEVER)
+
+
+@pytest.fixture
+def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oban_sqla.runtime.waiter.SOON", ())
+
+
+async def test_the_outcome_of_a_job_that_runs_elsewhere(
+    client: Oban, start: StartOban, no_looks: None
+) -> None:
+    node = await start(queues={"default": 5}, **NEVER)
+    await until(lambda: node._supervisor.notifier.listening)
+    with hear(node, "job_start") as starts:
+        job = await client.enqueue(Answer.new({"do": "wait", "value": 42}))
+        await starts.wait()
+    waiting = asyncio.create_task(client.wait(job))
+    # Both have to know of each other; nobody looks.
+    await until(lambda: job.id in node._supervisor.awaited._until)
+    await until(lambda: client._waiter._notifier.listening)
+    assert not waiting.done()
+    released.set()
+    done = await asyncio.wait_for(waiting, 20)
+    assert (done.state, done.recorded) == (JobState.COMPLETED, 42)
+    assert client._waiter._notifier._task is None  # nobody waits, so nobody listens
+
+
+async def test_one_that_is_finished_already(client: Oban, start: StartOban) -> None:
+    node = await start(queues={"default": 5})
+    with hear(node, "ack_stop") as acks:
+        job = await client.enqueue(Answer.new({"value": 1}))
+        await acks.counted(1)
+    assert (await client.wait(job.id)).recorded == 1
+
+
+async def test_what_it_raised_and_why_it_was_cancelled(
+    client: Oban, start: StartOban, expect_errors: None
+) -> None:
+    await start(queues={"default": 5})
+    jobs = await client.enqueue_many(Answer.new({"do": do}) for do in ("fail", "cancel"))
+    failed, cancelled = await client.wait_many(jobs, timeout=20)
+    assert (failed.state, cancelled.state) == (JobState.DISCARDED, JobState.CANCELLED)
+    assert "ValueError: boom" in failed.errors[0]["error"]
+    assert cancelled.errors[0]["error"] == "enough"
+
+
+async def test_many_in_the_order_given(client: Oban, start: StartOban) -> None:
+    jobs = await client.enqueue_many(Answer.new({"value": n}) for n in range(700))
+    waiting = asyncio.create_task(client.wait_many(reversed(jobs), timeout=20))
+    await start(queues={"default": 50})
+    assert [done.recorded for done in await waiting] == list(reversed(range(700)))
+
+
+@pytest.mark.parametrize("notify", ["listen", "poll"])
+async def test_an_end_that_nobody_tells_is_found(
+    engine: AsyncEngine, prefix: str, notify: Any, no_looks: None
+) -> None:
+    oban = Oban(engine, prefix=prefix, notify=notify, poll_interval=0.02, fallback_interval=0.02)
+    job = await oban.enqueue(Answer.new(schedule_in=60))
+    waiting = asyncio.create_task(oban.wait(job))
+    await oban.cancel_jobs(job)
+    assert (await asyncio.wait_for(waiting, 20)).state is JobState.CANCELLED
+
+
+class TestErrors:
+    async def test_it_takes_too_long(self, client: Oban) -> None:
+        job = await client.enqueue(Answer.new())
+        with pytest.raises(TimeoutError, match=f"job {job.id} was not finished within 0.05 s"):
+            await client.wait(job, timeout=0.05)
+        with pytest.raises(TimeoutError, match="2 jobs were not all finished within"):
+            await client.wait_many([job, await client.enqueue(Answer.new())], timeout=0.05)
+
+    async def test_a_job_that_is_not_there(self, client: Oban) -> None:
+        with pytest.raises(LookupError, match="there is no job 4711"):
+            await client.wait(4711)
+        with pytest.raises(ValueError, match="has no id"):
+            await client.wait(Answer.new())
+
+    async def test_one_that_is_deleted_meanwhile(self, engine: AsyncEngine, prefix: str) -> None:
+        oban = Oban(engine, prefix=prefix, fallback_interval=0.02, poll_interval=0.02)
+        job = await oban.enqueue(Answer.new())
+        waiting = asyncio.create_task(oban.wait(job))
+        await asyncio.sleep(0)
+        await oban.delete_jobs(job)
+        with pytest.raises(LookupError, match=f"there is no job {job.id}"):
+            await asyncio.wait_for(waiting, 20)
+
+    async def test_nobody_is_waited_for(self, client: Oban) -> None:
+        assert await client.wait_many([]) == []
