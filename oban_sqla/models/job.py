@@ -132,19 +132,25 @@ class Job(Questions, Base):
         state: JobState | None = None,
     ) -> None:
         """A new job, `scheduled` when a time is given and `available` otherwise."""
-        self.worker = worker
-        self.args = {} if args is None else args  # type: ignore[assignment] # the validator copies
-        self.queue = queue
-        self.priority = priority
-        self.max_attempts = max_attempts
-        self.tags = tags  # type: ignore[assignment] # the validator makes it a list
-        self.meta = {} if meta is None else meta  # type: ignore[assignment] # the validator copies
-        self.attempt = 0
-        self.errors = []
-        self.attempted_by = []
+        given = {
+            "worker": validation.worker_name(worker),
+            "args": validation.json_object("args", {} if args is None else args),
+            "queue": validation.queue_name(queue),
+            "priority": validation.priority(priority),
+            "max_attempts": validation.max_attempts(max_attempts),
+            "tags": validation.tag_list(tags),
+            "meta": validation.json_object("meta", {} if meta is None else meta),
+            "attempt": 0,
+            "errors": [],
+            "attempted_by": [],
+            "state": JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED,
+        }
         if scheduled_at is not None:
-            self.scheduled_at = scheduled_at
-        self.state = state or (JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED)
+            given["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
+        if state:
+            given["state"] = validation.state(state)
+        # Past the instrumentation, which took half of the time: this is no change of anything.
+        inspect(self).dict.update(given)
 
     @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
