@@ -1,6 +1,7 @@
 """What a `conn` may be, besides a session, and how each of them runs the insert."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
@@ -47,8 +48,12 @@ async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) 
     # All of them are encoded before any is sent, since that is where bad input shows.
     for batch, text in list(_batches(jobs)):
         rows = await _execute(conn, text, prefix)
+        if len(rows) != len(batch):
+            raise ValueError(f"execute() returned {len(rows)} rows for {len(batch)} jobs")
+        # All rows of a statement have the same one.
+        inserted_at = validation.instant("inserted_at", rows[0][1])
         for job, row in zip(batch, rows, strict=True):
-            _fill(job, row)
+            _fill(job, row[0], inserted_at)
 
 
 def refuse_unknown(conn: object) -> None:
@@ -138,14 +143,12 @@ def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
         yield batch, f"[{','.join(records)}]"
 
 
-def _fill(job: Job, row: _Row) -> None:
-    state = inspect(job)
-    if state.key is not None:
+def _fill(job: Job, id: int, inserted_at: datetime) -> None:
+    if inspect(job).key is not None:
         # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
         make_transient(job)
-    values = state.dict
-    inserted_at = validation.instant("inserted_at", row[1])
-    values["id"] = row[0]
+    values = vars(job)
+    values["id"] = id
     values["inserted_at"] = inserted_at
     values.setdefault("scheduled_at", inserted_at)
     for column in UNSET:

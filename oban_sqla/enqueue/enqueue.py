@@ -13,6 +13,7 @@ from ..models import Job, JobState
 from ..statements.insert import FIELDS
 from .connections import Executes, insert_through
 
+_NEEDED = frozenset(FIELDS)
 _NEW = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 
 Conn: TypeAlias = (
@@ -92,10 +93,12 @@ def _check(job: object, session: Session | None) -> None:
     state = inspect(job)
     if state.session is not None and not (state.pending and state.session is session):
         raise ValueError(f"{job!r} is in a session already, which inserts it")
-    if expired := [field for field in FIELDS if field not in state.dict]:
+    values = vars(job)
+    if not values.keys() >= _NEEDED:
+        expired = ", ".join(field for field in FIELDS if field not in values)
         raise ValueError(
-            f"{job!r} can't be enqueued again: its {', '.join(expired)} expired with the session it"
-            " was in; make another with new()"
+            f"{job!r} can't be enqueued again: its {expired} expired with the session it was in;"
+            " make another with new()"
         )
-    if job.state not in _NEW:
+    if values["state"] not in _NEW:
         raise ValueError(f"{job!r} is past its start; make another with new()")

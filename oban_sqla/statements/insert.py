@@ -17,7 +17,6 @@ from sqlalchemy import (
     cast,
     column,
     func,
-    inspect,
     literal,
     select,
     union_all,
@@ -88,7 +87,7 @@ def record(job: Job, n: int) -> str:
     `ValueError` or `TypeError` for what was put into its args, meta or tags since they were
     checked, and can't be stored.
     """
-    values = inspect(job).dict
+    values = vars(job)
     fields: dict[str, Any] = {key: values[key] for key in FIELDS}
     at = values.get("scheduled_at")
     fields["n"] = n
