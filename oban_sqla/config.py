@@ -69,7 +69,7 @@ class Retention:
             workers = {}
         named = {}
         for worker, own in workers.items():
-            name = getattr(getattr(worker, "__oban__", None), "name", worker)
+            name = name_of(worker)
             if isinstance(name, str) and name:
                 named[name] = _retained(f"retention of worker {name!r}", own, states, complain)
             else:
@@ -226,6 +226,11 @@ class Config:
             retention=kept,
             stage_batch=stage_batch,
         )
+
+
+def name_of(worker: object) -> object:
+    """The name of a worker class or a job function; anything else as it is."""
+    return getattr(getattr(worker, "__oban__", None), "name", worker)
 
 
 def database_url(given: URL | str) -> URL:

@@ -133,24 +133,20 @@ class Job(Questions, Base):
     ) -> None:
         """A new job, `scheduled` when a time is given and `available` otherwise."""
         given = {
-            "worker": validation.worker_name(worker),
-            "args": validation.json_object("args", {} if args is None else args),
-            "queue": validation.queue_name(queue),
-            "priority": validation.priority(priority),
-            "max_attempts": validation.max_attempts(max_attempts),
-            "tags": validation.tag_list(tags),
-            "meta": validation.json_object("meta", {} if meta is None else meta),
-            "attempt": 0,
-            "errors": [],
-            "attempted_by": [],
-            "state": JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED,
+            "worker": worker,
+            "args": {} if args is None else args,
+            "queue": queue,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "tags": tags,
+            "meta": {} if meta is None else meta,
+            "state": state or (JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED),
         }
+        kept = {field: RULES[field](value) for field, value in given.items()}
         if scheduled_at is not None:
-            given["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
-        if state:
-            given["state"] = validation.state(state)
+            kept["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
         # Past the instrumentation, which took half of the time: this is no change of anything.
-        vars(self).update(given)
+        vars(self).update(kept, attempt=0, errors=[], attempted_by=[])
 
     @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:

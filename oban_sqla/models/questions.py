@@ -10,6 +10,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped
 
 from ..clock import client_now, database_now
+from ..config import name_of
 from . import validation
 from .state import FINISHED, STAGEABLE, JobState
 
@@ -95,10 +96,7 @@ class Questions:
 
         `TypeError` or `ValueError` for what is none.
         """
-        names = [
-            validation.worker_name(getattr(getattr(worker, "__oban__", None), "name", worker))
-            for worker in workers
-        ]
+        names = [validation.worker_name(name_of(worker)) for worker in workers]
         return cls.worker.in_(names) if len(names) != 1 else cls.worker == names[0]
 
     @classmethod

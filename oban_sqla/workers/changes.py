@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from ..clock import client_now
+from ..config import name_of
 from ..models import Job, validation
 from ..models.job import RULES
 from ..statements.update import FIELDS
-from .options import WorkerOptions
 
 CHANGEABLE = (*FIELDS, "schedule_in")
 
@@ -42,10 +42,5 @@ def _check(field: str, value: object) -> tuple[str, object]:
         case "scheduled_at":
             return field, validation.instant(field, value)
         case "worker":
-            return field, RULES[field](_name_of(value))
+            return field, RULES[field](name_of(value))
     return field, RULES[field](value)
-
-
-def _name_of(worker: object) -> object:
-    declared = getattr(worker, "__oban__", None)
-    return declared.name if isinstance(declared, WorkerOptions) else worker
