@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ..statements.announce import announce, told
+from ..statements.announce import DONE, about, announce
 from .database import Database
 from .service import Emit, Service
 
@@ -33,7 +33,7 @@ class Awaited(Service):
         """Announce the outcomes that somebody waits for."""
         if news := sorted(self._news):
             self._news.clear()
-            await self._database.fetch(announce(prefix=self._database.prefix), told(news))
+            await self._database.fetch(announce(prefix=self._database.prefix), about(DONE, news))
         return math.inf
 
     def hear(self, news: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Config
 from ..models import Job
 from ..models.job import COLUMNS, detached
-from ..statements.announce import DONE, announce, awaiting
+from ..statements.announce import AWAIT, DONE, about, announce
 from ..statements.finished import finished
 from .database import Database
 from .notifier import Notifier
@@ -47,7 +47,9 @@ class Waiter:
             looks = 0
             while left := [id for id in ids if id not in jobs]:
                 woken.clear()
-                await self._database.fetch(announce(prefix=self._database.prefix), awaiting(left))
+                await self._database.fetch(
+                    announce(prefix=self._database.prefix), about(AWAIT, left)
+                )
                 rows = await self._database.fetch(finished(left))
                 if gone := set(left) - {row.id for row in rows}:
                     raise LookupError(

@@ -76,22 +76,11 @@ def announcement(
     return _parameters(sent)
 
 
-def awaiting(ids: Sequence[int]) -> dict[str, list[str]]:
-    """The parameters of `announce`: somebody waits for these jobs."""
-    return _parameters(_in_parts(AWAIT, ids))
-
-
-def told(ids: Sequence[int]) -> dict[str, list[str]]:
-    """The parameters of `announce`: the outcomes of these jobs are written."""
-    return _parameters(_in_parts(DONE, ids))
-
-
-def _in_parts(channel: str, ids: Sequence[int]) -> list[tuple[str, str]]:
+def about(channel: str, ids: Sequence[int]) -> dict[str, list[str]]:
+    """The parameters of `announce`: these jobs are awaited (`AWAIT`), or written (`DONE`)."""
     # A payload has less than 8,000 bytes, and an id up to 21 with its comma.
-    return [
-        (channel, json.dumps({"ids": list(part)}))
-        for part in (ids[start : start + 300] for start in range(0, len(ids), 300))
-    ]
+    parts = (ids[start : start + 300] for start in range(0, len(ids), 300))
+    return _parameters([(channel, json.dumps({"ids": list(part)})) for part in parts])
 
 
 def _parameters(sent: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

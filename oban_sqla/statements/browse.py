@@ -6,22 +6,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Executable,
     Select,
     Text,
-    any_,
     cast,
     func,
-    literal,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
+from .choose import one_of
 from .states import state_in
 
 
@@ -96,14 +93,14 @@ def page(
 
 def among(filters: Filters, ids: Sequence[int], *, now: datetime | None = None) -> Select[Any]:
     """Those of `ids` that the filters still hold for, as jobs."""
-    return select(Job).where(_one_of(ids), *conditions(filters, now))
+    return select(Job).where(one_of(ids), *conditions(filters, now))
 
 
 def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElement[bool]]:
     """What has to hold for a job."""
     found: list[ColumnElement[bool]] = []
     if filters.ids:
-        found.append(_one_of(filters.ids))
+        found.append(one_of(filters.ids))
     if filters.states:
         found.append(state_in(*filters.states))
     if filters.queue is not None:
@@ -116,7 +113,3 @@ def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElem
     if filters.newer_than is not None:
         found.append(Job.inserted_at >= time - interval(filters.newer_than))
     return found
-
-
-def _one_of(ids: Sequence[int]) -> ColumnElement[bool]:
-    return Job.id == any_(literal(list(ids), ARRAY(BigInteger)))

@@ -28,9 +28,14 @@ def again(chosen: Select[Any], ids: Sequence[int]) -> Select[Any]:
     return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS))).offset(None)
 
 
+def one_of(ids: Sequence[int]) -> ColumnElement[bool]:
+    """Whether a job is one of these."""
+    return Job.id == any_(literal(list(ids), _IDS))
+
+
 def load(ids: Sequence[int]) -> Select[Any]:
     """Lock jobs of any state; returns them."""
-    chosen = select(Job).where(Job.id == any_(literal(list(ids), _IDS)))
+    chosen = select(Job).where(one_of(ids))
     return chosen.order_by(Job.id).with_for_update()
 
 

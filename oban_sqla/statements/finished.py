@@ -1,17 +1,15 @@
-"""Which jobs are finished, for whoever waits for them; those who run them are told who waits."""
+"""Which jobs are finished, for whoever waits for them."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Executable, any_, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Executable, select
 
 from ..models import Job
 from ..models.state import FINISHED
+from .choose import one_of
 from .states import state_in
 
 
 def finished(ids: Sequence[int]) -> Executable:
     """Each of the jobs that is there: its `id`, whether it is `finished`, and all its columns."""
-    return select(state_in(*FINISHED).label("finished"), *Job.__table__.c).where(
-        Job.id == any_(literal(list(ids), ARRAY(BigInteger)))
-    )
+    return select(state_in(*FINISHED).label("finished"), *Job.__table__.c).where(one_of(ids))
