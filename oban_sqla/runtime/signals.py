@@ -97,7 +97,11 @@ class Signals(Service):
         """Carry out what was heard, and what was not, and ask which running jobs were cancelled."""
         while self._heard:
             news = self._heard.pop(0)
-            await (self.catch_up() if news is None else self._carry_out(news))
+            if news is not None:
+                await self._carry_out(news)
+            elif self._heard:
+                # What was heard after it comes after it.
+                await self.catch_up()
         await self.catch_up()
         if running := self._ordered.running():
             for (id,) in await self._database.fetch(marked_among(), {"running": running}):
