@@ -48,8 +48,7 @@ class Database:
         self._bind()
 
     def _bind(self) -> None:
-        options = {"schema_translate_map": {**self._schemas, None: self._prefix}}
-        self._engine = self.engine.execution_options(**options) if self._prefix else self.engine
+        self._engine = self.engine.execution_options(**self.schemas)
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
@@ -111,8 +110,10 @@ class Database:
 
     @property
     def schemas(self) -> Mapping[str, Any]:
-        """The execution options with which a statement on a worker's session finds the tables."""
-        return self._engine.get_execution_options()
+        """The execution options with which an engine, or a statement, finds the tables."""
+        if not self._prefix:
+            return {}
+        return {"schema_translate_map": {**self._schemas, None: self._prefix}}
 
     @asynccontextmanager
     async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
