@@ -256,9 +256,8 @@ class Oban(JobControl, QueueControl, Observable):
         except TimeoutError:
             if not limit.expired():
                 raise
-            which = f"job {ids[0]} was" if len(ids) == 1 else f"{len(ids)} jobs were not all"
-            which += " not" if len(ids) == 1 else ""
-            raise TimeoutError(f"{which} finished within {timeout:g} s") from None
+            some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
+            raise TimeoutError(f"{some} finished within {timeout:g} s") from None
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.

@@ -27,7 +27,7 @@ from ..statements.retry import RETRYABLE
 from .configuration import ask, configured
 from .failures import fail, warn
 from .options import Config, Dsn, Json, Prefix, Yes
-from .output import as_json, document, plain, table
+from .output import Columns, as_json, document, plain, table
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -62,6 +62,17 @@ NewerThan = Annotated[
     float | None,
     typer.Option(parser=_duration, metavar="DURATION", help="Enqueued not so long ago."),
 ]
+
+COLUMNS: Columns = {
+    "id": "right",
+    "state": "left",
+    "queue": "left",
+    "worker": "left",
+    "attempt": "right",
+    "age": "left",
+    "due": "left",
+    "last error": "left",
+}
 
 app = typer.Typer(help="Look at jobs; retry, cancel or delete them.", no_args_is_help=True)
 
@@ -99,9 +110,7 @@ def list_jobs(
     elif not jobs:
         typer.echo("no jobs")
     else:
-        columns = {"id": "right", "state": "left", "queue": "left", "worker": "left"}
-        columns |= {"attempt": "right", "age": "left", "due": "left", "last error": "left"}
-        table(columns, map(_row, jobs))
+        table(COLUMNS, map(_row, jobs))
 
 
 @app.command("show")

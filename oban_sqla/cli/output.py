@@ -8,9 +8,12 @@ from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
+
+Columns = Mapping[str, JustifyMethod]
+"""The names of columns, and how each is justified: "left" or "right"."""
 
 # Of a row in a pipe, where no terminal has an edge.
 ENDLESS = 10_000
@@ -22,8 +25,8 @@ def console() -> Console:
     return own if own.is_terminal else Console(highlight=False, width=ENDLESS)
 
 
-def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows below the names of their columns, each justified "left" or "right".
+def table(columns: Columns, rows: Iterable[Sequence[object]]) -> None:
+    """Print rows below the names of their columns.
 
     In a terminal that is too narrow the last one is wrapped.
     """
@@ -32,7 +35,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
         last = number == len(columns)
         grid.add_column(
             name,
-            justify=justify,  # type: ignore[arg-type]
+            justify=justify,
             no_wrap=not last,
             overflow="fold" if last else "ellipsis",
         )

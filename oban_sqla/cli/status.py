@@ -9,7 +9,7 @@ from ..runtime.findings import ago, duration
 from ..runtime.status import Count, Node, QueueStatus, status
 from .configuration import ask, configured
 from .options import Config, Dsn, Json, Name, Prefix
-from .output import document, plain, table
+from .output import Columns, document, plain, table
 
 
 def show_status(
@@ -31,7 +31,13 @@ def show_status(
     typer.echo(f"schema {plain(found.schema)}\n")
     if found.nodes:
         leading = {(lease.instance, lease.node) for lease in found.leaders if lease.expires_in > 0}
-        columns = {"node": "left", "instance": "left", "": "left", "seen": "left", "queues": "left"}
+        columns: Columns = {
+            "node": "left",
+            "instance": "left",
+            "": "left",
+            "seen": "left",
+            "queues": "left",
+        }
         table(columns, (_of_node(node, leading) for node in found.nodes))
     else:
         typer.echo("no node runs")
@@ -55,7 +61,7 @@ def show_queues(queues: Iterable[QueueStatus]) -> None:
     if not rows:
         typer.echo("no queue runs, and there are no jobs")
         return
-    columns = {"queue": "left", "nodes": "right", "running": "right", "paused": "left"}
+    columns: Columns = {"queue": "left", "nodes": "right", "running": "right", "paused": "left"}
     table({**columns, "oldest waits": "left", "jobs": "left"}, rows)
 
 

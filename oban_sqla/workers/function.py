@@ -173,7 +173,10 @@ class JobFunction(Generic[P, R]):
 
 
 class SessionJobFunction(JobFunction[P, R]):
-    """One whose first parameter is a session, as a type checker sees it."""
+    """One whose first parameter is a session, as a type checker sees it.
+
+    Called directly it takes one more than `new` and `enqueue` do: no subtype as to that alone.
+    """
 
     if TYPE_CHECKING:
 
