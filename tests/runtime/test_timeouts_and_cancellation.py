@@ -95,8 +95,7 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
         await acks.counted(1)
     assert "has not stopped 0.01 s later" in str(failure.error)
     assert await states(sessions) == [JobState.RETRYABLE]
-    while perform._left_behind:  # it ends by itself  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await asyncio.gather(*perform._left_behind)  # it ends by itself
 
 
 async def test_what_it_returns_in_spite_of_its_cancellation_counts(

@@ -120,7 +120,7 @@ class TestErrors:
         oban = Oban(engine, prefix=prefix, fallback_interval=0.02, poll_interval=0.02)
         job = await oban.enqueue(Answer.new())
         waiting = asyncio.create_task(oban.wait(job))
-        await asyncio.sleep(0)
+        await until(lambda: bool(oban._waiter._waiting))
         await oban.delete_jobs(job)
         with pytest.raises(LookupError, match=f"there is no job {job.id}"):
             await asyncio.wait_for(waiting, 20)
