@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 from typing import Any, Literal, Self
 
 import psycopg
@@ -12,16 +11,15 @@ import psycopg
 from . import instances, settings, wakeups
 from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.chosen import Chosen
-from .enqueue.enqueue import Conn, enqueue, gather
+from .enqueue.enqueue import Conn, enqueue, gather, wakeup
 from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
 from .job_control import JobControl
-from .models import Job, JobState
+from .models import Job
 from .queue_control import QueueControl
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
-from .wakeups import Wakeup
 
 __all__ = ["Oban", "ObanEvents"]
 
@@ -219,7 +217,7 @@ class Oban(JobControl, QueueControl, Observable):
             alone = len(gathered) == 1
             async with database.autocommit() if alone else database.transaction() as own:
                 await enqueue(gathered, own, prefix=self.prefix)
-            wakeups.publish(database.address, self.prefix, _wakeup(gathered))
+            wakeups.publish(database.address, self.prefix, wakeup(gathered))
         return gathered
 
     async def wait(
@@ -275,9 +273,3 @@ class Oban(JobControl, QueueControl, Observable):
 
     def __repr__(self) -> str:
         return f"<Oban {self.name!r} on {self.node}>"
-
-
-def _wakeup(jobs: Iterable[Job]) -> Wakeup:
-    queues = {job.queue for job in jobs if job.state is JobState.AVAILABLE}
-    times: list[datetime] = [job.scheduled_at for job in jobs if job.state is JobState.SCHEDULED]
-    return Wakeup(frozenset(queues), min(times, default=None))

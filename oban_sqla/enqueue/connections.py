@@ -1,10 +1,9 @@
 """What a `conn` may be, besides a session, and how each of them runs the insert."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -28,6 +27,9 @@ MOST_CHARACTERS = 16_000_000
 UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
 """Columns that a new row leaves NULL: a detached job could not load them."""
 
+Batch: TypeAlias = tuple[list[Job], str]
+"""Jobs, and the parameter of the one statement that inserts them."""
+
 _Row = Sequence[Any]
 
 
@@ -46,14 +48,8 @@ async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) 
     """Insert jobs with the one Core statement, through any connection."""
     refuse_unknown(conn)
     # All of them are encoded before any is sent, since that is where bad input shows.
-    for batch, text in list(_batches(jobs)):
-        rows = await _execute(conn, text, prefix)
-        if len(rows) != len(batch):
-            raise ValueError(f"execute() returned {len(rows)} rows for {len(batch)} jobs")
-        # All rows of a statement have the same one.
-        inserted_at = validation.instant("inserted_at", rows[0][1])
-        for job, row in zip(batch, rows, strict=True):
-            _fill(job, row[0], inserted_at)
+    for batch, text in list(encoded(jobs)):
+        fill(batch, await _execute(conn, text, prefix))
 
 
 def refuse_unknown(conn: object) -> None:
@@ -66,11 +62,62 @@ def refuse_unknown(conn: object) -> None:
         )
 
 
+def execute_core(connection: Connection, text: str, prefix: str | None) -> Sequence[_Row]:
+    """Insert a batch; returns the id and `inserted_at` of each job, in their order."""
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    home = schemas.get(None) or prefix
+    options = {"schema_translate_map": {**schemas, None: home}} if home else {}
+    # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
+    announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
+    statement = insert(prefix=home, announced=announced)
+    return connection.execute(statement, {"jobs": text}, execution_options=options).all()
+
+
+def encoded(jobs: Sequence[Job]) -> Iterator[Batch]:
+    """The batches of any number of jobs.
+
+    `ValueError` or `TypeError` for what can't be stored.
+    """
+    batch: list[Job] = []
+    records: list[str] = []
+    length = 0
+    for job in jobs:
+        text = record(job, len(batch))
+        if batch and (len(batch) == MOST_ROWS or length + len(text) > MOST_CHARACTERS):
+            yield batch, f"[{','.join(records)}]"
+            batch, records, length = [], [], 0
+            text = record(job, 0)
+        batch.append(job)
+        records.append(text)
+        length += len(text)
+    if batch:
+        yield batch, f"[{','.join(records)}]"
+
+
+def fill(jobs: Sequence[Job], rows: Sequence[_Row]) -> None:
+    """Give jobs what their rows say, and make them detached: adding one inserts nothing."""
+    if len(rows) != len(jobs):
+        raise ValueError(f"execute() returned {len(rows)} rows for {len(jobs)} jobs")
+    # All rows of a statement have the same one.
+    inserted_at = validation.instant("inserted_at", rows[0][1])
+    for job, row in zip(jobs, rows, strict=True):
+        if inspect(job).key is not None:
+            # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
+            make_transient(job)
+        values = vars(job)
+        values["id"] = row[0]
+        values["inserted_at"] = inserted_at
+        values.setdefault("scheduled_at", inserted_at)
+        for column in UNSET:
+            values.setdefault(column, None)
+        make_transient_to_detached(job)
+
+
 async def _execute(conn: object, text: str, prefix: str | None) -> Sequence[_Row]:
     if isinstance(conn, AsyncConnection):
-        return await conn.run_sync(_execute_core, text, prefix)
+        return await conn.run_sync(execute_core, text, prefix)
     if isinstance(conn, Connection):
-        return _execute_core(conn, text, prefix)
+        return execute_core(conn, text, prefix)
     sql, params = _compiled(prefix)
     params = {**params, "jobs": text}
     # A cursor of our own, so that neither the user's result nor a row factory is in the way.
@@ -85,16 +132,6 @@ async def _execute(conn: object, text: str, prefix: str | None) -> Sequence[_Row
             return sync_cursor.execute(sql, params).fetchall()
     assert isinstance(conn, Executes)
     return await _execute_foreign(conn, sql, params)
-
-
-def _execute_core(connection: Connection, text: str, prefix: str | None) -> Sequence[_Row]:
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    home = schemas.get(None) or prefix
-    options = {"schema_translate_map": {**schemas, None: home}} if home else {}
-    # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
-    announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
-    statement = insert(prefix=home, announced=announced)
-    return connection.execute(statement, {"jobs": text}, execution_options=options).all()
 
 
 async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) -> Sequence[_Row]:
@@ -124,34 +161,3 @@ def _compiled(prefix: str | None) -> tuple[str, Mapping[str, Any]]:
         render_schema_translate=prefix is not None,
     )
     return str(compiled), compiled.params
-
-
-def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], str]]:
-    batch: list[Job] = []
-    records: list[str] = []
-    length = 0
-    for job in jobs:
-        text = record(job, len(batch))
-        if batch and (len(batch) == MOST_ROWS or length + len(text) > MOST_CHARACTERS):
-            yield batch, f"[{','.join(records)}]"
-            batch, records, length = [], [], 0
-            text = record(job, 0)
-        batch.append(job)
-        records.append(text)
-        length += len(text)
-    if batch:
-        yield batch, f"[{','.join(records)}]"
-
-
-def _fill(job: Job, id: int, inserted_at: datetime) -> None:
-    if inspect(job).key is not None:
-        # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
-        make_transient(job)
-    values = vars(job)
-    values["id"] = id
-    values["inserted_at"] = inserted_at
-    values.setdefault("scheduled_at", inserted_at)
-    for column in UNSET:
-        values.setdefault(column, None)
-    # The row exists: adding the job to a session must not insert it again.
-    make_transient_to_detached(job)

@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session, make_transient, scoped_session
 
 from .. import instances
 from ..models import Job, JobState
+from ..models.state import NEW
 from ..statements.insert import FIELDS
+from ..wakeups import Wakeup
 from .connections import Executes, insert_through
 
 _NEEDED = frozenset(FIELDS)
-_NEW = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 
 Conn: TypeAlias = (
     AsyncSession
@@ -79,6 +80,13 @@ def gather(jobs: Iterable[Job | Iterable[Job]]) -> list[Job]:
     return gathered
 
 
+def wakeup(jobs: Iterable[Job]) -> Wakeup:
+    """What becomes visible when these new jobs are committed."""
+    queues = {job.queue for job in jobs if job.state is JobState.AVAILABLE}
+    times = [job.scheduled_at for job in jobs if job.state is JobState.SCHEDULED]
+    return Wakeup(frozenset(queues), min(times, default=None))
+
+
 def _session(conn: object) -> Session | None:
     if isinstance(conn, async_scoped_session | scoped_session):
         conn = conn()
@@ -100,5 +108,5 @@ def _check(job: object, session: Session | None) -> None:
             f"{job!r} can't be enqueued again: its {expired} expired with the session it was in;"
             " make another with new()"
         )
-    if values["state"] not in _NEW:
+    if values["state"] not in NEW:
         raise ValueError(f"{job!r} is past its start; make another with new()")

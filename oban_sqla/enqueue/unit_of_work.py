@@ -1,14 +1,14 @@
 """The session event hook: jobs that a session flushes are announced, and wake this process.
 
-At the flush, inside the transaction, NOTIFY announces them: rolled back with them, to a savepoint
-too. At the commit of the root transaction the instances of this process are woken directly; that
-is a short cut only, since `after_commit` also fires for a session that joined somebody's
-transaction.
+The flush inserts them, and NOTIFY announces them, inside the transaction: rolled back with them, to
+a savepoint too. At the commit of the root transaction the instances of this process are woken
+directly; that is a short cut only, since `after_commit` also fires for a session that joined
+somebody's transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -21,7 +21,11 @@ from .. import wakeups
 from ..models import Job, JobState
 from ..models.state import STAGEABLE
 from ..statements.announce import announce, announce_everything, announcement
+from ..statements.insert import check_json
 from ..wakeups import Address, Wakeup
+from . import pending
+from .chosen import BIND
+from .enqueue import wakeup
 
 _KEY = "oban_sqla"
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -69,8 +73,22 @@ def detach() -> None:
             event.remove(target, name, listener)
 
 
+def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
+    """Insert the pending jobs that need no unit of work, and announce them."""
+    if batches := pending.pending(session, objects):
+        connection = session.connection(bind_arguments=BIND)
+        pending.insert_pending(session, connection, batches)
+        news = _news(session, _tables(connection))
+        for jobs, _ in batches:
+            news.total |= wakeup(jobs)
+
+
 def renew(mapper: Any, connection: Connection, job: Job) -> None:
-    """Have the database give an id, also if it gave one before, in what was rolled back then."""
+    """Have the database give an id, also if it gave one before, in what was rolled back then.
+
+    `ValueError` or `TypeError` for what was put into its args or meta later, and can't be stored.
+    """
+    check_json(vars(job))
     # The column is GENERATED ALWAYS: sending an id would break the transaction.
     vars(job).pop("id", None)
 
@@ -129,7 +147,7 @@ def announce_moved(
     """
     if not moved and not cancelled:
         return
-    connection = session.connection(bind_arguments={"mapper": Job.__mapper__})
+    connection = session.connection(bind_arguments=BIND)
     tables = _tables(connection)
     _news(session, tables).total |= moved
     if _may_notify(connection):
@@ -155,6 +173,7 @@ def forget_flushed(session: Session, transaction: SessionTransaction) -> None:
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
     """At the end of the root transaction, however it ended, start afresh."""
+    pending.end_transaction(session, transaction)
     if transaction.parent is None:
         session.info.pop(_KEY, None)
 
@@ -177,12 +196,14 @@ def _may_notify(connection: Connection) -> bool:
 
 
 _LISTENERS: tuple[tuple[Any, str, Callable[..., Any], dict[str, bool]], ...] = (
+    (Session, "before_flush", insert_pending, {}),
     (Job, "before_insert", renew, {"propagate": True}),
     (Job, "after_insert", collect, {"propagate": True}),
     (Job, "after_update", collect_moved, {"propagate": True}),
     (Session, "after_flush", announce_flushed, {}),
     (Session, "do_orm_execute", announce_bulk, {}),
     (Session, "after_commit", wake, {}),
+    (Session, "after_rollback", pending.forget_inserted, {}),
     (Session, "after_soft_rollback", forget_flushed, {}),
     (Session, "after_transaction_end", forget, {}),
 )

@@ -41,6 +41,9 @@ LEGAL_MOVES: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     }
 )
 
+NEW = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
+"""In which a job begins."""
+
 STAGEABLE = (JobState.SCHEDULED, JobState.RETRYABLE)
 """What the stager promotes to `available` when it is due."""
 

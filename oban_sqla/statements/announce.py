@@ -72,7 +72,8 @@ def announcement(
     sent = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
     sent += [(SIGNAL, json.dumps({"action": "pkill", "job_id": id})) for id in sorted(cancelled)]
     if due_at is not None:
-        sent.append((SCHEDULE, json.dumps({"at": due_at.astimezone(UTC).isoformat()})))
+        at = due_at.astimezone(UTC).isoformat(timespec="microseconds")
+        sent.append((SCHEDULE, json.dumps({"at": at})))
     return _parameters(sent)
 
 

@@ -97,17 +97,19 @@ def record(job: Job, n: int) -> str:
     try:
         text = _encode(fields)
     except (TypeError, ValueError, RecursionError):
-        _check_again(values)
+        check_json(values)
         raise
     # JSON has an escape for what PostgreSQL can't store: a NUL character, half a surrogate pair.
     if "\\u0000" in text or "\\ud" in text:
-        _check_again(values)
+        check_json(values)
     return text
 
 
-def _check_again(values: Mapping[str, Any]) -> None:
+def check_json(values: Mapping[str, Any]) -> None:
+    """`ValueError` or `TypeError` for what was put into args or meta, and can't be stored."""
     for field in ("args", "meta"):
-        validation.json_object(field, values[field])
+        if field in values:
+            validation.json_object(field, values[field])
 
 
 def _news(inserted: CTE, prefix: str | None) -> SelectBase:

@@ -29,7 +29,7 @@ from tests.listening import hear
 
 SOON = datetime(2040, 5, 17, 8, 30, tzinfo=UTC)
 LATER = SOON + timedelta(days=1)
-SOON_NEWS = ("oban_schedule", {"at": SOON.isoformat()})
+SOON_NEWS = ("oban_schedule", {"at": SOON.isoformat(timespec="microseconds")})
 
 Sessions = sessionmaker[Session]
 
@@ -97,15 +97,15 @@ async def woken(sync_engine_: Engine, prefix: str) -> Any:
 class TestFlush:
     """NOTIFY is sent by the flush, inside of the transaction."""
 
-    async def test_one_statement_announces_all_queues_of_a_flush(
+    async def test_the_insert_announces_all_queues_of_a_flush(
         self, session_factory: Sessions, sent: list[str], listener: Listener
     ) -> None:
         with session_factory.begin() as session:
             session.add_all(job(queue) for queue in "cabcabcab")
             session.flush()
             assert notifies(sent) == 1
-            assert len(sent) == 2
-        assert len(sent) == 2
+            assert len(sent) == 1, "the INSERT does it"
+        assert len(sent) == 1
         assert await listener.heard() == news("a", "b", "c")
 
     async def test_only_the_earliest_scheduled_job_is_announced(
@@ -147,12 +147,12 @@ class TestFlush:
 
     @pytest.mark.parametrize("state", ["executing", "completed"])
     async def test_jobs_that_nobody_waits_for_are_not_announced(
-        self, session_factory: Sessions, sent: list[str], state: str
+        self, session_factory: Sessions, listener: Listener, state: str
     ) -> None:
         with session_factory.begin() as session:
             session.add(JobFactory(**{state: True}))
             session.add(Job("tests.Nobody", state=JobState.SUSPENDED))
-        assert notifies(sent) == 0
+        assert await listener.heard() == []
 
     async def test_a_state_given_as_text_counts_as_well(
         self, session_factory: Sessions, listener: Listener

@@ -1,0 +1,106 @@
+"""A session's pending jobs: its flush inserts them all with the one statement, before its own work.
+
+Other rows may refer to jobs, and none has to be there before a job. After that the jobs are
+persistent, as those are that SQLAlchemy inserted, and a rollback makes them transient again. What a
+new job can't hold, such as an attempt, and jobs whose mapper events others listen to, are left to
+the unit of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+from weakref import ref
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, SessionTransaction, make_transient
+
+from ..models import Job
+from ..models.state import NEW
+from ..statements.insert import FIELDS
+from .connections import UNSET, Batch, encoded, execute_core, fill
+
+_KEY = "oban_sqla_inserted"
+_GIVEN = frozenset(FIELDS)
+_NOT_GIVEN = ("inserted_at", *UNSET)
+_EMPTY = ("attempt", "errors", "attempted_by")
+
+_Inserted: TypeAlias = dict[SessionTransaction, list[ref[Job]]]
+
+
+def pending(session: Session, objects: Iterable[object] | None) -> list[Batch]:
+    """The pending jobs that the one statement can insert; only those among `objects`, if given."""
+    jobs = [job for job in session.new if isinstance(job, Job)]
+    if jobs and objects:
+        chosen = {id(one) for one in objects}
+        jobs = [job for job in jobs if id(job) in chosen]
+    # All or none: their ids come in the order in which they were added.
+    if not jobs or not all(map(_is_plain, jobs)) or _others_listen(session):
+        return []
+    try:
+        return list(encoded(jobs))
+    except (TypeError, ValueError):
+        # The unit of work says so, and rolls back what it is in, as for any object.
+        return []
+
+
+def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
+    """Insert pending jobs of a session, and make them persistent."""
+    noted: _Inserted = session.info.setdefault(_KEY, {})
+    inserted = noted.setdefault(_boundary(session), [])
+    for batch, text in batches:
+        rows = execute_core(connection, text, None)
+        for job in batch:
+            session.expunge(job)
+        fill(batch, rows)
+        session.add_all(batch)
+        inserted.extend(map(ref, batch))
+
+
+def forget_inserted(session: Session) -> None:
+    """When a transaction is rolled back, make the jobs it inserted transient again, as they were.
+
+    To be called by `after_rollback`: later they would have expired.
+    """
+    noted: _Inserted = session.info.get(_KEY, {})
+    for reference in noted.pop(_boundary(session), ()):
+        job = reference()
+        if job is not None and job in session:
+            make_transient(job)
+            for field in ("id", "inserted_at"):
+                vars(job).pop(field, None)
+
+
+def end_transaction(session: Session, transaction: SessionTransaction) -> None:
+    """When a savepoint is released, what it inserted belongs to the transaction around it."""
+    noted: _Inserted = session.info.get(_KEY, {})
+    inserted = noted.pop(transaction, None)
+    if inserted and transaction.parent is not None:
+        noted.setdefault(_boundary(session), []).extend(inserted)
+    if transaction.parent is None:
+        session.info.pop(_KEY, None)
+
+
+def _boundary(session: Session) -> SessionTransaction:
+    """The savepoint or the root transaction that a rollback now would end."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    assert transaction is not None
+    return transaction
+
+
+def _is_plain(job: Job) -> bool:
+    values = vars(job)
+    return (
+        type(job) is Job
+        and values.keys() >= _GIVEN
+        and values["state"] in NEW
+        and not any(values.get(field) for field in _EMPTY)
+        and all(values.get(field) is None for field in _NOT_GIVEN)
+    )
+
+
+def _others_listen(session: Session) -> bool:
+    # A sharded session has to be asked for each job; a mapper event of ours is there for each.
+    events = Job.__mapper__.dispatch
+    listened = len(events.before_insert) > 1 or len(events.after_insert) > 1
+    return listened or session.connection_callable is not None

@@ -1,0 +1,318 @@
+"""Pending jobs: inserted by one statement, and otherwise as any object of a session."""
+
+import gc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import BigInteger, Engine, ForeignKey, event, func, inspect, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+    sessionmaker,
+)
+
+from oban_sqla import Job, JobState, Worker
+from oban_sqla.models import metadata
+from tests.databases import User
+from tests.factories import JobFactory
+
+Sessions = sessionmaker[Session]
+
+
+class Send(Worker, name="tests.pending.Send"):
+    async def process(self, job: Job) -> None: ...
+
+
+class Base(DeclarativeBase):
+    metadata = metadata
+
+
+class Export(Base):
+    """A row of the user's that refers to its job."""
+
+    __tablename__ = "pending_exports"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Job.id))
+    job: Mapped[Job] = relationship(Job)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_ours() -> Iterator[None]:
+    """The table stays out of the metadata of the library, when these tests have ended."""
+    yield
+    metadata.remove(Export.__table__)
+
+
+@pytest.fixture
+def statements(session_factory: Sessions) -> Iterator[list[str]]:
+    """Every statement that changes something."""
+    sent: list[str] = []
+
+    def listener(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "INSERT" in statement or "UPDATE" in statement:
+            sent.append(statement)
+
+    engine = session_factory.kw["bind"]
+    event.listen(engine, "before_cursor_execute", listener)
+    yield sent
+    event.remove(engine, "before_cursor_execute", listener)
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(Job)) or 0
+
+
+class TestTheFlush:
+    def test_any_number_of_jobs_is_one_statement(
+        self, session_factory: Sessions, statements: list[str]
+    ) -> None:
+        with session_factory.begin() as session:
+            jobs = [Send.new({"n": n}) for n in range(1000)]
+            session.add_all([*jobs, User(name="ann")])
+            session.flush()
+            assert len(statements) == 2
+            assert [job.id for job in jobs] == sorted(job.id for job in jobs)
+            assert session.scalars(select(Job).order_by(Job.id)).all() == jobs
+        assert len(statements) == 2
+
+    def test_a_job_is_persistent_and_clean(self, session_factory: Sessions) -> None:
+        with session_factory.begin() as session:
+            session.add(job := Send.new({"n": 1}, tags=["a"]))
+            session.flush()
+            assert inspect(job).persistent
+            assert job not in session.dirty
+            assert not inspect(job).expired_attributes
+            assert session.get(Job, job.id) is job
+            job.priority = 3
+        with session_factory() as session:
+            assert session.scalars(select(Job.priority)).all() == [3]
+
+    def test_it_is_loaded_again_after_the_commit(self, session_factory: Sessions) -> None:
+        with session_factory(expire_on_commit=True) as session:
+            session.add(job := Send.new({"n": 1}))
+            session.commit()
+            assert inspect(job).expired
+            assert job.args == {"n": 1}
+
+    def test_a_row_may_refer_to_its_job(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            Export.__table__.create(session.connection())
+            session.add(export := Export(job=Send.new({"n": 1})))
+            session.flush()
+            assert export.job_id == export.job.id
+            assert inspect(export.job).persistent
+            session.rollback()
+
+    def test_a_job_may_be_deleted_in_the_session_that_added_it(
+        self, session_factory: Sessions
+    ) -> None:
+        with session_factory.begin() as session:
+            session.add(job := Send.new())
+            session.flush()
+            session.delete(job)
+            session.flush()
+            assert count(session) == 0
+
+    def test_only_the_objects_that_a_flush_is_given(
+        self, session_factory: Sessions, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        with session_factory.begin() as session:
+            first, second = Send.new({"n": 1}), Send.new({"n": 2})
+            session.add_all([first, second])
+            session.flush([first])
+            assert inspect(first).persistent
+            assert inspect(second).pending
+
+    @pytest.mark.parametrize("trait", ["executing", "retryable", "completed"])
+    def test_rows_as_no_new_job_is_are_inserted_as_they_are(
+        self, session_factory: Sessions, trait: str
+    ) -> None:
+        with session_factory.begin() as session:
+            session.add_all([JobFactory(**{trait: True}), Send.new()])
+        with session_factory() as session:
+            states = session.scalars(select(Job.state).order_by(Job.id)).all()
+            assert sorted(states) == sorted([JobState(trait), JobState.AVAILABLE])
+            assert session.scalars(select(Job).where(Job.state == trait)).one().attempt == 1
+
+    def test_a_time_of_insertion_that_was_given_counts(self, session_factory: Sessions) -> None:
+        long_ago = datetime(2001, 1, 1, tzinfo=UTC)
+        job = Send.new()
+        job.inserted_at = long_ago
+        with session_factory.begin() as session:
+            session.add(job)
+        with session_factory() as session:
+            assert session.scalars(select(Job.inserted_at)).all() == [long_ago]
+
+    @pytest.mark.parametrize("name", ["before_insert", "after_insert"])
+    def test_others_that_listen_to_inserted_jobs_hear_of_them(
+        self, session_factory: Sessions, name: str
+    ) -> None:
+        heard: list[Job] = []
+
+        def listener(mapper: Any, connection: Any, job: Job) -> None:
+            heard.append(job)
+
+        event.listen(Job, name, listener)
+        try:
+            with session_factory.begin() as session:
+                session.add(job := Send.new())
+                session.flush()
+                assert heard == [job]
+                assert inspect(job).persistent
+        finally:
+            event.remove(Job, name, listener)
+
+    def test_a_job_added_by_a_listener_of_before_flush(self, session_factory: Sessions) -> None:
+        with session_factory.begin() as session:
+
+            @event.listens_for(session, "before_flush")
+            def add(session: Session, context: Any, objects: Any) -> None:
+                if any(isinstance(new, User) for new in session.new):
+                    session.add(Send.new({"late": True}))
+
+            session.add(User(name="ann"))
+        with session_factory() as session:
+            assert session.scalars(select(Job.args)).all() == [{"late": True}]
+
+    async def test_concurrent_sessions(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        async with sessions() as one, sessions() as other:
+            one.add_all([first := Send.new({"n": 1}), User(name="ann")])
+            other.add_all([second := Send.new({"n": 2}), User(name="bob")])
+            await one.flush()
+            await other.flush()
+            assert first.id != second.id
+            await one.rollback()
+            await other.commit()
+            assert (await one.scalars(select(Job.args))).all() == [{"n": 2}]
+
+
+class TestRollback:
+    """A job is transient again, and its attributes stay, as with any object of a session."""
+
+    def test_of_the_transaction(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            session.add(job := Send.new({"n": 1}))
+            session.flush()
+            session.rollback()
+            assert inspect(job).transient
+            assert job not in session
+            assert (job.args, job.state, job.id) == ({"n": 1}, JobState.AVAILABLE, None)
+            session.add(job)
+            session.commit()
+            assert session.scalars(select(Job.id)).all() == [job.id]
+
+    def test_of_a_savepoint(self, session_factory: Sessions) -> None:
+        with session_factory.begin() as session:
+            session.add(before := Send.new({"n": 1}))
+            savepoint = session.begin_nested()
+            session.add(inside := Send.new({"n": 2}))
+            session.flush()
+            savepoint.rollback()
+            assert inspect(before).persistent
+            assert inspect(inside).transient
+            session.add(Send.new({"n": 3}))
+        with session_factory() as session:
+            assert session.scalars(select(Job.args).order_by(Job.id)).all() == [{"n": 1}, {"n": 3}]
+
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_of_the_transaction_around_released_savepoints(
+        self, session_factory: Sessions, depth: int
+    ) -> None:
+        with session_factory() as session:
+            savepoints = [session.begin_nested() for _ in range(depth)]
+            session.add(job := Send.new({"n": 1}))
+            for savepoint in reversed(savepoints):
+                savepoint.commit()
+            assert inspect(job).persistent
+            session.rollback()
+            assert inspect(job).transient
+            assert job.args == {"n": 1}
+
+    def test_of_the_outer_one_of_two_savepoints(self, session_factory: Sessions) -> None:
+        with session_factory.begin() as session:
+            outer = session.begin_nested()
+            session.begin_nested()
+            session.add(job := Send.new())
+            session.flush()
+            outer.rollback()
+            assert inspect(job).transient
+            assert count(session) == 0
+
+    def test_a_change_since_the_flush_stays(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            session.add(job := Send.new())
+            session.flush()
+            job.priority = 7
+            session.rollback()
+            assert job.priority == 7
+
+    def test_because_another_object_fails_the_flush(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            session.add_all([job := Send.new({"n": 1}), User(name=None)])
+            with pytest.raises(IntegrityError):
+                session.flush()
+            session.rollback()
+            assert inspect(job).transient
+            session.add(job)
+            session.commit()
+            assert session.scalars(select(Job.args)).all() == [{"n": 1}]
+
+    def test_because_the_insert_fails(self, session_factory: Sessions, engine_: Engine) -> None:
+        def fail(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            if "INSERT" in statement:
+                cursor.execute("SELECT 1/0")
+
+        with session_factory() as session:
+            session.add(User(name="ann"))
+            session.flush()
+            savepoint = session.begin_nested()
+            session.add(job := Send.new({"n": 1}))
+            event.listen(engine_, "before_cursor_execute", fail)
+            with pytest.raises(DBAPIError):
+                session.flush()
+            event.remove(engine_, "before_cursor_execute", fail)
+            savepoint.rollback()
+            assert inspect(job).transient
+            session.add(job)
+            session.commit()
+            assert session.scalars(select(User.name)).all() == ["ann"]
+            assert session.scalars(select(Job.args)).all() == [{"n": 1}]
+
+    def test_a_job_that_the_session_let_go_of_stays_as_it_is(
+        self, session_factory: Sessions
+    ) -> None:
+        with session_factory() as session:
+            session.add(job := Send.new())
+            session.flush()
+            session.expunge(job)
+            session.rollback()
+            assert inspect(job).detached
+
+    def test_jobs_that_nobody_holds_are_not_kept(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            session.add_all(Send.new({"n": n}) for n in range(10))
+            session.flush()
+            gc.collect()
+            assert not [one for one in session if isinstance(one, Job)]
+            session.rollback()
+
+    async def test_of_an_async_session(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        async with sessions() as session:
+            session.add(job := Send.new({"n": 1}))
+            await session.flush()
+            await session.rollback()
+            assert inspect(job).transient
+            assert job.args == {"n": 1}
+
+
+@pytest.fixture
+def engine_(session_factory: Sessions) -> Engine:
+    return session_factory.kw["bind"]
