@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from ..models import Job, validation
-from ..statements.insert import insert, record
+from ..statements.insert import insert, records
 
 ACCEPTED = (
     "an AsyncSession, async_scoped_session, Session, scoped_session, AsyncConnection or Connection"
@@ -27,7 +27,7 @@ MOST_CHARACTERS = 16_000_000
 UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
 """Columns that a new row leaves NULL: a detached job could not load them."""
 
-Batch: TypeAlias = tuple[list[Job], str]
+Batch: TypeAlias = tuple[Sequence[Job], str]
 """Jobs, and the parameter of the one statement that inserts them."""
 
 _Row = Sequence[Any]
@@ -78,20 +78,18 @@ def encoded(jobs: Sequence[Job]) -> Iterator[Batch]:
 
     `ValueError` or `TypeError` for what can't be stored.
     """
-    batch: list[Job] = []
-    records: list[str] = []
-    length = 0
-    for job in jobs:
-        text = record(job, len(batch))
-        if batch and (len(batch) == MOST_ROWS or length + len(text) > MOST_CHARACTERS):
-            yield batch, f"[{','.join(records)}]"
-            batch, records, length = [], [], 0
-            text = record(job, 0)
-        batch.append(job)
-        records.append(text)
-        length += len(text)
-    if batch:
-        yield batch, f"[{','.join(records)}]"
+    for start in range(0, len(jobs), MOST_ROWS):
+        yield from _halved(jobs[start : start + MOST_ROWS])
+
+
+def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
+    text = records(jobs)
+    if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
+        yield jobs, text
+        return
+    middle = len(jobs) // 2
+    yield from _halved(jobs[:middle])
+    yield from _halved(jobs[middle:])
 
 
 def fill(jobs: Sequence[Job], rows: Sequence[_Row]) -> None:
@@ -101,10 +99,10 @@ def fill(jobs: Sequence[Job], rows: Sequence[_Row]) -> None:
     # All rows of a statement have the same one.
     inserted_at = validation.instant("inserted_at", rows[0][1])
     for job, row in zip(jobs, rows, strict=True):
-        if inspect(job).key is not None:
+        values = vars(job)
+        if "id" in values and inspect(job).key is not None:
             # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
             make_transient(job)
-        values = vars(job)
         values["id"] = row[0]
         values["inserted_at"] = inserted_at
         values.setdefault("scheduled_at", inserted_at)

@@ -23,7 +23,6 @@ from .connections import UNSET, Batch, encoded, execute_core, fill
 _KEY = "oban_sqla_inserted"
 _GIVEN = frozenset(FIELDS)
 _NOT_GIVEN = ("inserted_at", *UNSET)
-_EMPTY = ("attempt", "errors", "attempted_by")
 
 _Inserted: TypeAlias = dict[SessionTransaction, list[ref[Job]]]
 
@@ -67,7 +66,7 @@ def forget_inserted(session: Session) -> None:
         job = reference()
         if job is not None and job in session:
             make_transient(job)
-            for field in ("id", "inserted_at"):
+            for field in ("id", *_NOT_GIVEN):
                 vars(job).pop(field, None)
 
 
@@ -93,9 +92,9 @@ def _is_plain(job: Job) -> bool:
     return (
         type(job) is Job
         and values.keys() >= _GIVEN
+        and values.keys().isdisjoint(_NOT_GIVEN)
         and values["state"] in NEW
-        and not any(values.get(field) for field in _EMPTY)
-        and all(values.get(field) is None for field in _NOT_GIVEN)
+        and not (values.get("attempt") or values.get("errors") or values.get("attempted_by"))
     )
 
 

@@ -1,7 +1,7 @@
 """Insert any number of jobs, and announce them, in one statement with one parameter."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +37,7 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 @lru_cache(maxsize=64)
 def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, a JSON array of `record()`s; returns the id and `inserted_at` of each.
+    """Insert the `jobs`, `records()`; returns the id and `inserted_at` of each.
 
     The rows come in the order of the jobs: identity values are drawn after the ORDER BY, which
     PostgreSQL guarantees for INSERT ... SELECT, and the outer SELECT sorts by them.
@@ -81,28 +81,45 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     return select(*columns).order_by(inserted.c.id)
 
 
-def record(job: Job, n: int) -> str:
-    """A job as the `n`-th element of the parameter `jobs`.
+def records(jobs: Sequence[Job]) -> str:
+    """Jobs as the parameter `jobs`.
 
-    `ValueError` or `TypeError` for what was put into its args, meta or tags since they were
+    `ValueError` or `TypeError` for what was put into their args, meta or tags since they were
     checked, and can't be stored.
     """
-    values = vars(job)
-    fields: dict[str, Any] = {key: values[key] for key in FIELDS}
-    at = values.get("scheduled_at")
-    fields["n"] = n
-    fields["scheduled_at"] = None if at is None else at.replace(tzinfo=None).isoformat()
-    if fields["tags"]:
-        validation.tag_list(fields["tags"])
     try:
-        text = _encode(fields)
+        text = _encode([_record(vars(job), n) for n, job in enumerate(jobs)])
     except (TypeError, ValueError, RecursionError):
-        check_json(values)
+        _check_all(jobs)
         raise
     # JSON has an escape for what PostgreSQL can't store: a NUL character, half a surrogate pair.
     if "\\u0000" in text or "\\ud" in text:
-        check_json(values)
+        _check_all(jobs)
     return text
+
+
+def _record(values: Mapping[str, Any], n: int) -> dict[str, Any]:
+    at = values.get("scheduled_at")
+    if tags := values["tags"]:
+        validation.tag_list(tags)
+    # Written out: a loop over FIELDS took twice as long.
+    return {
+        "n": n,
+        "state": values["state"],
+        "queue": values["queue"],
+        "worker": values["worker"],
+        "max_attempts": values["max_attempts"],
+        "priority": values["priority"],
+        "args": values["args"],
+        "meta": values["meta"],
+        "tags": tags,
+        "scheduled_at": None if at is None else at.replace(tzinfo=None).isoformat(),
+    }
+
+
+def _check_all(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        check_json(vars(job))
 
 
 def check_json(values: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from ..clock import client_now
 from ..instances import DEFAULT_NAME
 from ..models import Job, validation
+from ..models.job import RULES, new
 from .cron import Cron, parse
 
 Timeout = float | timedelta | Callable[[Job], float | timedelta | None]
@@ -66,16 +67,20 @@ class WorkerOptions:
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
         refuse_unknown(self.name, "option", options, JOB_OPTIONS)
-        return Job(
-            self.name,
-            args,
-            queue=options.get("queue", self.queue),
-            priority=options.get("priority", self.priority),
-            max_attempts=options.get("max_attempts", self.max_attempts),
-            tags=options.get("tags", self.tags),
-            meta=options.get("meta", self.meta),
-            scheduled_at=_scheduled_at(options),
-        )
+        values = {
+            "worker": self.name,
+            "args": RULES["args"]({} if args is None else args),
+            "queue": self.queue,
+            "priority": self.priority,
+            "max_attempts": self.max_attempts,
+            # Of its own, since they may be changed in place.
+            "tags": [*self.tags],
+            "meta": RULES["meta"](self.meta),
+        }
+        given: Mapping[str, Any] = options
+        for option in given.keys() & values.keys():
+            values[option] = RULES[option](given[option])
+        return new(values, _scheduled_at(options))
 
 
 def _scheduled_at(options: JobOptions) -> datetime | None:

@@ -1,6 +1,7 @@
 """One conformance class, run for each kind of `conn`; then what only some of them can do."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -350,10 +351,14 @@ async def test_batches_are_bounded_in_rows_and_in_length(
     monkeypatch.setattr(connections, "MOST_CHARACTERS", 1000)
     jobs = [Send.new({"n": n, "text": "x" * (2000 if n == 5 else 1)}) for n in range(9)]
     sent: list[str] = []
-    event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[3]["jobs"])
+    )
     async with engine.begin() as connection:
         await oban.enqueue_many(jobs, conn=connection)
-    assert len(sent) == 4  # jobs 0 to 2, 3 and 4, 5 alone, 6 to 8
+    rows = [len(json.loads(batch)) for batch in sent]
+    assert rows == [3, 1, 1, 1, 3]  # jobs 3 to 5 were too long together, and so were 4 and 5
+    assert all(len(batch) <= 1000 or count == 1 for batch, count in zip(sent, rows, strict=True))
     assert [args["n"] for args in await observer.args()] == list(range(9))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job
-from oban_sqla.statements.insert import insert, record
+from oban_sqla.statements.insert import insert, records
 
 Sessions = sessionmaker[Session]
 
@@ -31,8 +31,7 @@ def add(session: Session, jobs: list[Job]) -> None:
 
 
 def insert_at_once(session: Session, jobs: list[Job]) -> None:
-    records = ",".join(record(job, n) for n, job in enumerate(jobs))
-    session.connection().execute(insert(), {"jobs": f"[{records}]"})
+    session.connection().execute(insert(), {"jobs": records(jobs)})
 
 
 ways = pytest.mark.parametrize("store", [add, insert_at_once])
