@@ -19,7 +19,6 @@ from sqlalchemy.orm import (
 )
 
 from oban_sqla import Job, JobState, Worker
-from oban_sqla.models import metadata
 from tests.databases import User
 from tests.factories import JobFactory
 
@@ -31,7 +30,7 @@ class Send(Worker, name="tests.pending.Send"):
 
 
 class Base(DeclarativeBase):
-    metadata = metadata
+    """Of the user's own, with a metadata of its own."""
 
 
 class Export(Base):
@@ -42,13 +41,6 @@ class Export(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Job.id))
     job: Mapped[Job] = relationship(Job)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def not_ours() -> Iterator[None]:
-    """The table stays out of the metadata of the library, when these tests have ended."""
-    yield
-    metadata.remove(Export.__table__)
 
 
 @pytest.fixture
