@@ -7,8 +7,10 @@ from .errors import (
     InstanceNotFoundError,
     JobTimeoutError,
     ObanError,
+    RowMissingError,
     SchemaMissingError,
     SchemaVersionError,
+    UnknownModelError,
     UnknownWorkerError,
 )
 from .events import ObanEvents
@@ -36,9 +38,11 @@ __all__ = [
     "ObanEvents",
     "QueueInfo",
     "Record",
+    "RowMissingError",
     "SchemaMissingError",
     "SchemaVersionError",
     "Snooze",
+    "UnknownModelError",
     "UnknownWorkerError",
     "Worker",
     "current_job",

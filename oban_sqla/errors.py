@@ -35,6 +35,18 @@ class UnknownWorkerError(ObanError):
     __module__ = "oban_sqla"
 
 
+class UnknownModelError(ObanError):
+    """The arguments of a job refer to a mapped class that this process has not imported."""
+
+    __module__ = "oban_sqla"
+
+
+class RowMissingError(ObanError):
+    """The arguments of a job refer to a row that is gone, and its worker has `missing="raise"`."""
+
+    __module__ = "oban_sqla"
+
+
 class JobTimeoutError(ObanError):
     """An attempt ran longer than its worker's `timeout`."""
 

@@ -13,6 +13,7 @@ from ..models import Job, JobState
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from ..wakeups import Wakeup
+from . import references
 from .connections import Executes, insert_through
 
 _NEEDED = frozenset(FIELDS)
@@ -52,6 +53,7 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     if len({id(job) for job in jobs}) < len(jobs):
         raise ValueError("the same job was given twice; make one with new() for each")
     if session is None:
+        references.check(jobs)
         await insert_through(conn, jobs, prefix)
         return
     for job in jobs:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction, make_transient
 from ..models import Job
 from ..models.state import NEW
 from ..statements.insert import FIELDS
-from .connections import UNSET, Batch, encoded, execute_core, fill
+from .connections import UNSET, Batch, execute_core, fill
 
 _KEY = "oban_sqla_inserted"
 _GIVEN = frozenset(FIELDS)
@@ -27,20 +27,18 @@ _NOT_GIVEN = ("inserted_at", *UNSET)
 _Inserted: TypeAlias = dict[SessionTransaction, list[ref[Job]]]
 
 
-def pending(session: Session, objects: Iterable[object] | None) -> list[Batch]:
-    """The pending jobs that the one statement can insert; only those among `objects`, if given."""
+def pending(session: Session, objects: Iterable[object] | None) -> list[Job]:
+    """The pending jobs of a flush; only those among `objects`, if given."""
     jobs = [job for job in session.new if isinstance(job, Job)]
     if jobs and objects:
         chosen = {id(one) for one in objects}
         jobs = [job for job in jobs if id(job) in chosen]
-    # All or none: their ids come in the order in which they were added.
-    if not jobs or not all(map(_is_plain, jobs)) or _others_listen(session):
-        return []
-    try:
-        return list(encoded(jobs))
-    except (TypeError, ValueError):
-        # The unit of work says so, and rolls back what it is in, as for any object.
-        return []
+    return jobs
+
+
+def are_plain(session: Session, jobs: Iterable[Job]) -> bool:
+    """Whether the one statement can insert all these pending jobs."""
+    return all(map(_is_plain, jobs)) and not _others_listen(session)
 
 
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
@@ -50,7 +48,8 @@ def insert_pending(session: Session, connection: Connection, batches: Iterable[B
     for batch, text in batches:
         rows = execute_core(connection, text, None)
         for job in batch:
-            session.expunge(job)
+            if job in session:
+                session.expunge(job)
         fill(batch, rows)
         session.add_all(batch)
         inserted.extend(map(ref, batch))

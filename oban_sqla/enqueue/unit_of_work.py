@@ -8,7 +8,7 @@ somebody's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -23,8 +23,9 @@ from ..models.state import STAGEABLE
 from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
 from ..wakeups import Address, Wakeup
-from . import pending
+from . import pending, references
 from .chosen import BIND
+from .connections import Batch, encoded
 from .enqueue import wakeup
 
 _KEY = "oban_sqla"
@@ -74,8 +75,38 @@ def detach() -> None:
 
 
 def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
-    """Insert the pending jobs that need no unit of work, and announce them."""
-    if batches := pending.pending(session, objects):
+    """Insert the pending jobs that need no unit of work, and announce them.
+
+    Those that wait for a key in their arguments are held back until the flush has done its work.
+    """
+    jobs = pending.pending(session, objects)
+    waiting = references.waiting(session, jobs)
+    # All or none: their ids come in the order in which they were added.
+    if not jobs or not pending.are_plain(session, jobs):
+        return
+    if waiting:
+        if not references.may_wait(session):
+            return
+        held = set(map(id, waiting))
+        jobs = [job for job in jobs if id(job) not in held]
+    try:
+        batches = list(encoded(jobs))
+    except (TypeError, ValueError):
+        # The unit of work says so, and rolls back what it is in, as for any object.
+        return
+    references.hold(session, waiting)
+    _insert(session, batches)
+
+
+def insert_held(session: Session, flush_context: Any) -> None:
+    """Insert the jobs that were held back, whose keys are known now."""
+    if held := references.release(session):
+        _insert(session, list(encoded(held)))
+    references.complete(session)
+
+
+def _insert(session: Session, batches: Sequence[Batch]) -> None:
+    if batches:
         connection = session.connection(bind_arguments=BIND)
         pending.insert_pending(session, connection, batches)
         news = _news(session, _tables(connection))
@@ -89,8 +120,14 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
     `ValueError` or `TypeError` for what was put into its args or meta later, and can't be stored.
     """
     check_json(vars(job))
+    references.note_incomplete(job)
     # The column is GENERATED ALWAYS: sending an id would break the transaction.
     vars(job).pop("id", None)
+
+
+def complete(mapper: Any, connection: Connection, job: Job) -> None:
+    """Note a job whose new arguments refer to what has no key yet."""
+    references.note_incomplete(job)
 
 
 def collect(mapper: Any, connection: Connection, job: Job) -> None:
@@ -169,6 +206,7 @@ def forget_flushed(session: Session, transaction: SessionTransaction) -> None:
     """After a rollback, to a savepoint too, drop what a flush that failed had noted."""
     for news in session.info.get(_KEY, {}).values():
         news.forget_flushed()
+    references.forget(session)
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
@@ -198,9 +236,11 @@ def _may_notify(connection: Connection) -> bool:
 _LISTENERS: tuple[tuple[Any, str, Callable[..., Any], dict[str, bool]], ...] = (
     (Session, "before_flush", insert_pending, {}),
     (Job, "before_insert", renew, {"propagate": True}),
+    (Job, "before_update", complete, {"propagate": True}),
     (Job, "after_insert", collect, {"propagate": True}),
     (Job, "after_update", collect_moved, {"propagate": True}),
     (Session, "after_flush", announce_flushed, {}),
+    (Session, "after_flush_postexec", insert_held, {}),
     (Session, "do_orm_execute", announce_bulk, {}),
     (Session, "after_commit", wake, {}),
     (Session, "after_rollback", pending.forget_inserted, {}),

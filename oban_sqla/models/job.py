@@ -24,7 +24,7 @@ from sqlalchemy.orm import (
     validates,
 )
 
-from . import validation
+from . import references, validation
 from .metadata import Base
 from .questions import Questions
 from .state import JobState
@@ -237,7 +237,7 @@ RULES: Mapping[str, Callable[[object], object]] = {
     "state": validation.state,
     "worker": validation.worker_name,
     "queue": validation.queue_name,
-    "args": lambda value: validation.json_object("args", value),
+    "args": lambda value: references.arguments("args", value),
     "meta": lambda value: validation.json_object("meta", value),
     "tags": validation.tag_list,
     "priority": validation.priority,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped
 
 from ..clock import client_now, database_now
 from ..config import name_of
-from . import validation
+from . import references, validation
 from .state import FINISHED, STAGEABLE, JobState
 
 _WAITING = (JobState.AVAILABLE, *STAGEABLE)
@@ -103,6 +103,7 @@ class Questions:
     def args_contain(cls, args: Mapping[str, Any]) -> ColumnElement[bool]:
         """The condition that a job's arguments have these, nested ones too, and perhaps others.
 
-        PostgreSQL's `@>`. `TypeError` or `ValueError` for what is no JSON.
+        PostgreSQL's `@>`; a mapped instance is meant by its key. `TypeError` or `ValueError` for
+        what is no JSON.
         """
-        return cls.args.op("@>")(literal(validation.json_object("args", args), JSONB))
+        return cls.args.op("@>")(literal(references.complete_arguments("args", args), JSONB))

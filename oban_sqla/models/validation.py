@@ -2,9 +2,9 @@
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from ..config import LONGEST_NAME
 from .state import JobState
@@ -17,8 +17,14 @@ DEEPEST = 256
 # PostgreSQL's numeric would take more digits than Python is willing to print.
 LARGEST_INTEGER_BITS = 14_000
 
+_CONTAINERS = frozenset((dict, list, tuple))
+
 _reprs = reprlib.Repr()
 _reprs.maxother = 100  # a datetime with its time zone
+
+
+Refer: TypeAlias = Callable[[object], Any]
+"""What stands for a value that is no JSON; `None` if nothing does."""
 
 
 class _UnfitError(Exception):
@@ -30,22 +36,22 @@ class _UnfitError(Exception):
         self.path = ""
 
 
-def json_object(field: str, value: object) -> dict[str, Any]:
-    """A deep, plain copy of a JSON object.
+def json_object(field: str, value: object, refer: Refer | None = None) -> dict[str, Any]:
+    """A deep, plain copy of a JSON object, where `refer` may have a word for other values.
 
     Raises `TypeError` for what is no mapping, and `TypeError` or `ValueError` for anything inside
     that PostgreSQL's `jsonb` can't hold: the message gives the path to it.
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"{field} must be a mapping of strings to JSON values, not {show(value)}")
-    plain: dict[str, Any] = json_value(field, value)
+    plain: dict[str, Any] = json_value(field, value, refer)
     return plain
 
 
-def json_value(field: str, value: object) -> Any:
+def json_value(field: str, value: object, refer: Refer | None = None) -> Any:
     """A deep, plain copy of any JSON value; the errors are those of `json_object`."""
     try:
-        return _plain(value, 0)
+        return _plain(value, 0, refer)
     except _UnfitError as unfit:
         raise unfit.kind(f"{field}{unfit.path} {unfit.reason}") from None
     except RecursionError:
@@ -173,7 +179,7 @@ def _storable(field: str, text: str) -> None:
         raise unfit.kind(f"{field} {unfit.reason}") from None
 
 
-def _plain(value: object, depth: int) -> Any:
+def _plain(value: object, depth: int, refer: Refer | None) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
@@ -184,10 +190,14 @@ def _plain(value: object, depth: int) -> Any:
         if not math.isfinite(value):
             raise _UnfitError(ValueError, f"is {value!r}, which JSON has no word for")
         return float(value)
+    if refer is not None and type(value) not in _CONTAINERS:
+        reference = refer(value)
+        if reference is not None:
+            return reference
     if isinstance(value, Mapping):
-        return _object(value, depth + 1)
+        return _object(value, depth + 1, refer)
     if isinstance(value, list | tuple):
-        return _array(value, depth + 1)
+        return _array(value, depth + 1, refer)
     raise _UnfitError(
         TypeError,
         f"is a {type(value).__name__}, not JSON: {show(value)};"
@@ -195,25 +205,25 @@ def _plain(value: object, depth: int) -> Any:
     )
 
 
-def _object(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+def _object(value: Mapping[Any, Any], depth: int, refer: Refer | None) -> dict[str, Any]:
     _limit(depth)
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
             raise _UnfitError(TypeError, f"has the key {show(key)}; the keys of JSON are strings")
         try:
-            plain[_text(key)] = _plain(item, depth)
+            plain[_text(key)] = _plain(item, depth, refer)
         except _UnfitError as unfit:
             _locate(unfit, key)
     return plain
 
 
-def _array(value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
+def _array(value: list[Any] | tuple[Any, ...], depth: int, refer: Refer | None) -> list[Any]:
     _limit(depth)
     plain: list[Any] = []
     for index, item in enumerate(value):
         try:
-            plain.append(_plain(item, depth))
+            plain.append(_plain(item, depth, refer))
         except _UnfitError as unfit:
             _locate(unfit, index)
     return plain

@@ -9,6 +9,9 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 from ..errors import JobTimeoutError
 from ..models import Job
 from ..statements.acknowledge import Ack
@@ -16,6 +19,7 @@ from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
 from .attempt import Attempt
 from .database import Database
+from .references import loader
 from .transaction import transact, transact_apart
 
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
@@ -44,7 +48,7 @@ async def perform(
         attempt.interrupted = True
         raise asyncio.CancelledError
     seconds = _timeout(registration, attempt.own, made)
-    process = partial(_process, registration, attempt.own, made)
+    process = partial(_process, registration, attempt.own, made, database)
     if registration.takes_session:
         process = partial(_transact, registration, attempt.own, made, database, outcome)
     if seconds is not None:
@@ -57,7 +61,14 @@ async def perform(
 Process = Callable[[], Coroutine[Any, Any, Any]]
 
 
-async def _process(registration: Registration, job: Job, made: list[Any]) -> Any:
+async def _process(
+    registration: Registration, job: Job, made: list[Any], database: Database
+) -> Any:
+    if load := loader(registration, job):
+        async with database.worker_session() as session:
+            if (gone := await session.run_sync(load)) is not None:
+                return gone
+
     def process() -> Any:
         if not made:
             made.append(registration.create())
@@ -74,6 +85,7 @@ async def _transact(
     registration: Registration, job: Job, made: list[Any], database: Database, outcome: Outcome
 ) -> Any:
     tried = False
+    load = loader(registration, job)
 
     def process(session: Any) -> Any:
         nonlocal tried
@@ -82,10 +94,18 @@ async def _transact(
         tried = True
         return made[0].process(job, session=session)
 
+    async def process_async(session: AsyncSession) -> Any:
+        gone = await session.run_sync(load) if load else None
+        return await process(session) if gone is None else gone
+
+    def process_sync(session: Session) -> Any:
+        gone = load(session) if load else None
+        return process(session) if gone is None else gone
+
     if registration.asynchronous:
-        return await transact(database, process, outcome)
+        return await transact(database, process_async, outcome)
     return await _in_thread(
-        lambda: asyncio.run(transact_apart(database, process, outcome)), f"oban-job-{job.id}"
+        lambda: asyncio.run(transact_apart(database, process_sync, outcome)), f"oban-job-{job.id}"
     )
 
 

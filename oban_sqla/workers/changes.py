@@ -7,6 +7,7 @@ from ..clock import client_now
 from ..config import name_of
 from ..models import Job, validation
 from ..models.job import RULES
+from ..models.references import complete_arguments
 from ..statements.update import FIELDS
 
 CHANGEABLE = (*FIELDS, "schedule_in")
@@ -43,4 +44,6 @@ def _check(field: str, value: object) -> tuple[str, object]:
             return field, validation.instant(field, value)
         case "worker":
             return field, RULES[field](name_of(value))
+        case "args":
+            return field, complete_arguments(field, value)
     return field, RULES[field](value)

@@ -16,7 +16,7 @@ from typing import (
 from ..enqueue.enqueue import Conn
 from ..models import Job
 from .function import Backoff, JobFunction, SessionJobFunction
-from .options import JobOptions, Timeout
+from .options import JobOptions, Missing, Timeout
 from .worker import Worker, declare
 
 P = ParamSpec("P")
@@ -61,6 +61,7 @@ def worker(
     cron: str | Mapping[str, Any] | None = None,
     timeout: Timeout | None = None,
     interruptible: bool | None = None,
+    missing: Missing | None = None,
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
@@ -86,6 +87,7 @@ def worker(
             cron=cron,
             timeout=timeout,
             interruptible=interruptible,
+            missing=missing,
         )
         return cls  # type: ignore[return-value]
 
@@ -105,6 +107,7 @@ class FunctionOptions(TypedDict, total=False):
     cron: str | Mapping[str, Any] | None
     timeout: Timeout | None
     interruptible: bool | None
+    missing: Missing | None
     backoff: Backoff | None
     """Returns the seconds until the next attempt of a job."""
 

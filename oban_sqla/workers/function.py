@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
+from ..importable import origin
 from ..models import Job
+from . import annotations
 from .backoff import jittery_clamped
-from .naming import origin, worker_name
+from .naming import worker_name
 from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
 from .registry import register
 from .sessions import check_session
@@ -30,6 +32,10 @@ class JobFunction(Generic[P, R]):
     Calling it calls the function. `new` and `enqueue` take the function's own arguments, and beside
     them the options of a job as keywords. The arguments are kept by name, as given: a default that
     changes later counts for jobs that wait. A session is not among them.
+
+    An argument may be what its annotation says, beside JSON: a mapped instance, a `datetime`,
+    `date`, `time`, `timedelta`, `UUID`, `Decimal`, `Enum`, dataclass or pydantic model, also within
+    lists, dicts and dataclasses. It is stored as JSON, and arrives as what it was.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class JobFunction(Generic[P, R]):
         self._session = self._first() if session else None
         own = [p for name, p in self._whole.parameters.items() if name != self._session]
         self._signature = self._whole.replace(parameters=own)
+        self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
         self._backoff = backoff
         self._refuse_collisions()
         self.__oban__ = WorkerOptions().declare(
@@ -113,7 +120,7 @@ class JobFunction(Generic[P, R]):
 
     def process(self, job: Job, session: Any = None) -> R:
         """Call the function with the arguments of a job, and a session if it takes one."""
-        arguments = dict(job.args)
+        arguments = {name: self._from_json(name, value) for name, value in job.args.items()}
         bound = inspect.BoundArguments(self._whole, {})
         if self._session is not None:
             bound.arguments[self._session] = session
@@ -137,21 +144,43 @@ class JobFunction(Generic[P, R]):
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         parameters = self._signature.parameters
-        others = [key for key, parameter in parameters.items() if parameter.kind is _VAR_KEYWORD]
-        if not others:
+        others = self._others
+        if others is None:
             refuse_unknown(self.__oban__.name, "argument", kwargs, (*parameters, *_OPTIONS))
         try:
             bound = self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(f"{self.__oban__.name}{self._signature}: {error}") from None
-        further = bound.pop(others[0], {}) if others else {}
+        further = bound.pop(others, {}) if others else {}
         # A call of f(a=1, /, **kwargs) may have an `a` among the others; a job keeps one `a`.
-        if ambiguous := further.keys() & parameters.keys() - {*others}:
+        if ambiguous := further.keys() & parameters.keys() - {others}:
             raise TypeError(
                 f"{self.__oban__.name}{self._signature}: a job can't keep {min(ambiguous)!r}, since"
                 " a parameter has the same name"
             )
-        return {**bound, **further}
+        return {name: self._to_json(name, value) for name, value in {**bound, **further}.items()}
+
+    @functools.cached_property
+    def _kinds(self) -> Mapping[str, Any]:
+        # Only now: a name may be defined behind the function.
+        return annotations.converted(self._function, self._signature)
+
+    def _kind(self, name: str) -> Any:
+        if name not in self._signature.parameters and self._others is not None:
+            return self._kinds.get(self._others)
+        return self._kinds.get(name)
+
+    def _to_json(self, name: str, value: object) -> Any:
+        kind = self._kind(name)
+        if kind is None:
+            return value
+        return annotations.to_json(self.__oban__.name, name, value, kind)
+
+    def _from_json(self, name: str, value: object) -> Any:
+        kind = self._kind(name)
+        if kind is None:
+            return value
+        return annotations.from_json(self.__oban__.name, name, value, kind)
 
     def _first(self) -> str:
         first = next(iter(self._whole.parameters.values()), None)

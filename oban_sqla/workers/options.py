@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from ..clock import client_now
 from ..instances import DEFAULT_NAME
@@ -15,6 +15,10 @@ from .cron import Cron, parse
 
 Timeout = float | timedelta | Callable[[Job], float | timedelta | None]
 """Seconds or a `timedelta`, or what says so of a job; `None` for no limit."""
+
+
+Missing = Literal["cancel", "raise", "none"]
+"""What becomes of a job when a row that its arguments refer to is gone."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -55,6 +59,8 @@ class WorkerOptions:
     """How long an attempt may take; a method `timeout(job)` of the worker goes before it."""
     interruptible: bool = False
     """Whether cancelling a job that runs cancels its task, too, if it is async."""
+    missing: Missing = "cancel"
+    """Whether a job is cancelled, fails, or gets `None`, when a row of its arguments is gone."""
 
     def declare(self, name: str, origin: str, changes: Mapping[str, Any]) -> "WorkerOptions":
         """These options under a name, with changes; wrong ones raise when declared, not later."""
@@ -145,6 +151,14 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _missing(value: object) -> Missing:
+    for policy in get_args(Missing):
+        if value == policy:
+            return policy  # type: ignore[no-any-return]
+    choices = ", ".join(map(repr, get_args(Missing)))
+    raise ValueError(f"missing must be one of {choices}, not {validation.show(value)}")
+
+
 _WORKER_CHECKS: Mapping[str, Any] = {
     "queue": validation.queue_name,
     "priority": validation.priority,
@@ -155,6 +169,7 @@ _WORKER_CHECKS: Mapping[str, Any] = {
     "cron": parse,
     "timeout": _timeout,
     "interruptible": _flag,
+    "missing": _missing,
 }
 
 WORKER_OPTIONS = ("name", *_WORKER_CHECKS)

@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import Any, ClassVar, Unpack
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
+from ..importable import origin
 from ..models import Job
 from .backoff import jittery_clamped
-from .naming import origin, worker_name
+from .naming import worker_name
 from .options import (
     WORKER_OPTIONS,
     JobOptions,
+    Missing,
     Timeout,
     WorkerOptions,
     check_timeout,
@@ -49,6 +51,10 @@ class Worker:
 
     When the job is cancelled meanwhile, `job.cancelled()` turns true. With `interruptible` the task
     of an async `process` is cancelled as well.
+
+    Mapped instances among the arguments arrive as instances again, loaded in the `session` if it is
+    given one, and detached otherwise. When the row of one is gone, the job is cancelled; with
+    `missing="raise"` it fails with `RowMissingError`, and with `missing="none"` `None` arrives.
     """
 
     __oban__: ClassVar[WorkerOptions] = WorkerOptions()
@@ -66,6 +72,7 @@ class Worker:
         cron: str | Mapping[str, Any] | None = None,
         timeout: Timeout | None = None,
         interruptible: bool | None = None,
+        missing: Missing | None = None,
         **others: Any,
     ) -> None:
         # The keywords of other bases pass by.
@@ -85,6 +92,7 @@ class Worker:
             cron=cron,
             timeout=timeout,
             interruptible=interruptible,
+            missing=missing,
         )
 
     @classmethod

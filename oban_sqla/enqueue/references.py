@@ -1,0 +1,127 @@
+"""Jobs that refer to mapped instances: each reference has its key before it is stored.
+
+A pending instance gets its key in the flush. Its jobs are held back for that time, and inserted by
+the same flush, behind its rows. A job that can't be held back, since rows of the flush refer to it
+or others listen to its mapper, is inserted at once, and its arguments completed by the next flush,
+which is part of a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import Mapper, Session, object_session
+from sqlalchemy.orm.attributes import flag_modified
+
+from ..models import Job
+from ..models.references import Reference, references
+
+_HELD = "oban_sqla_held"
+_INCOMPLETE = "oban_sqla_incomplete"
+
+
+def check(jobs: Iterable[Job]) -> None:
+    """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
+    for job in jobs:
+        for reference in _of(job):
+            if not _resolved(job, reference):
+                raise ValueError(
+                    f"{job!r} refers to {_shown(reference)}, which has no key yet: flush it first,"
+                    " or enqueue with the session that it is in"
+                )
+
+
+def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
+    """Those that refer to an instance that is pending in their session.
+
+    `ValueError` for one that refers to an instance that is neither in the table nor in the session.
+    """
+    # No list of booleans: each reference has to be resolved, and checked.
+    return [
+        job for job in jobs if _of(job) and not all([_ready(session, job, r) for r in _of(job)])
+    ]
+
+
+def may_wait(session: Session) -> bool:
+    """Whether no object of the flush may refer to a job, and so need it to be there."""
+    kinds = {type(one) for one in (*session.new, *session.dirty)}
+    mappers: Iterable[Mapper[object]] = map(inspect, kinds)
+    return not any(
+        issubclass(relationship.mapper.class_, Job)
+        for mapper in mappers
+        for relationship in mapper.relationships
+        if not relationship.viewonly
+    )
+
+
+def hold(session: Session, jobs: Sequence[Job]) -> None:
+    """Take jobs out of the flush that begins."""
+    for job in jobs:
+        session.expunge(job)
+        session.info.setdefault(_HELD, []).append(job)
+
+
+def release(session: Session) -> list[Job]:
+    """The jobs that were held back, when the flush has done its work: with their keys."""
+    held: list[Job] = session.info.pop(_HELD, [])
+    check(held)
+    return held
+
+
+def note_incomplete(job: Job) -> None:
+    """Note a job that the unit of work stores before it has all keys."""
+    session = object_session(job)
+    assert session is not None
+    if waiting(session, [job]):
+        session.info.setdefault(_INCOMPLETE, []).append(job)
+
+
+def complete(session: Session) -> None:
+    """Complete the arguments of jobs that were stored without a key: the next flush writes them."""
+    incomplete: list[Job] = session.info.pop(_INCOMPLETE, [])
+    check(incomplete)
+    for job in incomplete:
+        flag_modified(job, "args")
+
+
+def forget(session: Session) -> None:
+    """When the flush has failed."""
+    session.info.pop(_HELD, None)
+    session.info.pop(_INCOMPLETE, None)
+
+
+def _of(job: Job) -> Sequence[Reference]:
+    return references(vars(job).get("args"))
+
+
+def _ready(session: Session, job: Job, reference: Reference) -> bool:
+    if _resolved(job, reference):
+        return True
+    state = inspect(reference.instance)
+    if state.pending and state.session is session:
+        return False
+    where = (
+        "is pending in another session" if state.pending else "is in no session, and in no table"
+    )
+    raise ValueError(
+        f"{job!r} refers to {_shown(reference)}, which {where}: add it to the session of the job,"
+        " or take the job out of it with expunge()"
+    )
+
+
+def _resolved(job: Job, reference: Reference) -> bool:
+    instance = reference.instance
+    state = inspect(instance)
+    session = state.session
+    if state.was_deleted or state.deleted or (session is not None and instance in session.deleted):
+        raise ValueError(
+            f"{job!r} refers to {_shown(reference)}, which is deleted, so that no worker could load"
+            " it: pass what the worker needs of it"
+        )
+    return reference.resolve()
+
+
+def _shown(reference: Reference) -> str:
+    # Not its repr: it may load what has expired.
+    return f"a {type(reference.instance).__qualname__}"

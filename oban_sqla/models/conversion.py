@@ -1,0 +1,79 @@
+"""Values of other types as JSON, and back: times, `UUID`, `Decimal`, enums, dataclasses, models."""
+
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, get_args, get_origin
+from uuid import UUID
+
+from cattrs.preconf.json import make_converter
+from sqlalchemy import inspect
+from sqlalchemy.orm import Mapper
+
+# A datetime is a date.
+_LEAVES = (date, time, timedelta, UUID, Decimal, Enum)
+
+
+def needed(kind: Any) -> bool:
+    """Whether a value of this type, such as `list[UUID] | None`, is to be converted."""
+    if get_origin(kind) is not None:
+        return any(map(needed, get_args(kind)))
+    if not isinstance(kind, type):
+        return any(map(needed, get_args(kind)))
+    return issubclass(kind, _LEAVES) or is_dataclass(kind) or is_mapped(kind) or _is_pydantic(kind)
+
+
+def possible(kind: Any) -> bool:
+    """Whether it is told by the type how: `UUID | Decimal`, for one, does not."""
+    try:
+        _converter.get_structure_hook(kind)
+        _converter.get_unstructure_hook(kind)
+    except Exception:
+        return False
+    return True
+
+
+def to_json(value: object, kind: Any) -> Any:
+    """The value as JSON; mapped instances in it are left. Raises if it is not of the type."""
+    return _converter.unstructure(value, kind)
+
+
+def from_json(value: object, kind: Any) -> Any:
+    """The value that JSON stands for. Raises if it stands for none of the type."""
+    return _converter.structure(value, kind)
+
+
+def is_mapped(kind: Any) -> bool:
+    """Whether it is a mapped class."""
+    return isinstance(kind, type) and isinstance(inspect(kind, raiseerr=False), Mapper)
+
+
+def _is_pydantic(kind: Any) -> bool:
+    # By what it does: pydantic may not be installed.
+    return isinstance(kind, type) and all(
+        hasattr(kind, method) for method in ("model_dump", "model_validate")
+    )
+
+
+def _as_it_is(value: object, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__qualname__}")
+    return value
+
+
+_converter = make_converter(detailed_validation=False)
+_converter.register_unstructure_hook(UUID, str)
+_converter.register_structure_hook(UUID, lambda value, _: UUID(value))
+_converter.register_unstructure_hook(Decimal, str)
+_converter.register_structure_hook(Decimal, lambda value, _: Decimal(value))
+_converter.register_unstructure_hook(time, time.isoformat)
+_converter.register_structure_hook(time, lambda value, _: time.fromisoformat(value))
+_converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
+_converter.register_structure_hook(timedelta, lambda value, _: timedelta(seconds=value))
+_converter.register_unstructure_hook_func(_is_pydantic, lambda value: value.model_dump(mode="json"))
+_converter.register_structure_hook_func(
+    _is_pydantic, lambda value, kind: kind.model_validate(value)
+)
+_converter.register_unstructure_hook_func(is_mapped, lambda value: value)
+_converter.register_structure_hook_func(is_mapped, _as_it_is)

@@ -1,0 +1,67 @@
+"""The arguments of a job function as its annotations have them: stored as JSON, and back."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..models import conversion, validation
+
+
+def converted(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, Any]:
+    """The types of those parameters whose values are not JSON as they are.
+
+    What no type tells how to convert is left as it is: `UUID | Decimal`, for one, and names that
+    are imported for type checkers only.
+    """
+    kinds: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        kind = _evaluated(function, parameter.annotation)
+        if conversion.needed(kind) and conversion.possible(kind):
+            kinds[name] = kind
+    return kinds
+
+
+def to_json(subject: str, name: str, value: object, kind: Any) -> Any:
+    """The value of an argument as JSON; mapped instances in it are left.
+
+    `TypeError` if it is not of the type.
+    """
+    try:
+        plain = conversion.to_json(value, kind)
+        # What can't be read again is refused now, not when the job runs.
+        conversion.from_json(plain, kind)
+    except Exception as error:
+        raise TypeError(
+            f"{subject}: {name} must be {inspect.formatannotation(kind)}, not"
+            f" {validation.show(value)} ({error})"
+        ) from None
+    return plain
+
+
+def from_json(subject: str, name: str, value: object, kind: Any) -> Any:
+    """The value of an argument that was stored; `ValueError` if it is not of the type."""
+    if value is None:
+        return None  # a default, or a row that is gone
+    try:
+        return conversion.from_json(value, kind)
+    except Exception as error:
+        raise ValueError(
+            f"{subject}: {name} can't be read as {inspect.formatannotation(kind)}:"
+            f" {validation.show(value)} ({error})"
+        ) from error
+
+
+def _evaluated(function: Callable[..., Any], annotation: Any) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return typing.get_type_hints(_Annotated(annotation), names)["it"]
+    except Exception:
+        return None
+
+
+class _Annotated:
+    def __init__(self, annotation: str) -> None:
+        self.__annotations__ = {"it": annotation}

@@ -1,0 +1,226 @@
+"""Jobs whose arguments refer to rows: the worker is given the instances."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, object_session
+
+from oban_sqla import Job, JobState, Oban, RowMissingError, UnknownModelError, Worker, job
+from tests.conftest import Add, StartOban
+from tests.listening import hear
+from tests.models_as_arguments import Base, Dog, Line, Order, Parcel
+
+Sessions = async_sessionmaker[AsyncSession]
+
+seen: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+async def tables(sessions: Sessions) -> AsyncIterator[None]:
+    """The tables of the user."""
+    seen.clear()
+    async with sessions.begin() as session:
+        await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
+    yield
+    async with sessions.begin() as session:
+        await session.run_sync(lambda s: Base.metadata.drop_all(s.connection()))
+
+
+class Look(Worker, name="references.look"):
+    async def process(self, job: Job) -> None:
+        seen.append(job.args)
+
+
+class LookInThread(Worker, name="references.thread"):
+    def process(self, job: Job) -> None:
+        seen.append(job.args)
+
+
+class Raise(Look, name="references.raise", missing="raise", max_attempts=1): ...
+
+
+class Leave(Look, name="references.leave", missing="none"): ...
+
+
+class Double(Worker, name="references.double"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        order: Order = job.args["order"]
+        assert object_session(order) is session.sync_session
+        order.total *= 2
+
+
+class PlainDouble(Worker, name="references.plain_double"):
+    def process(self, job: Job, session: Session) -> None:
+        order: Order = job.args["order"]
+        assert object_session(order) is session
+        order.total *= 2
+
+
+@job(name="references.function")
+async def look(order: Order, note: str = "") -> None:
+    seen.append({"order": order, "note": note})
+
+
+async def run(start: StartOban, *, then: str = "job_stop") -> Any:
+    """Run the one job, and return the event that told its end."""
+    with hear(Oban, then) as heard:
+        oban = await start(queues={"default": 1})
+        (found,) = await heard.wait()
+    await oban.stop()  # which acknowledges it
+    return found
+
+
+async def add_with(sessions: Sessions, instances: list[Any], job: Job) -> Job:
+    async with sessions.begin() as session:
+        session.add_all([*instances, job])
+    return job
+
+
+@pytest.mark.parametrize("worker", [Look, LookInThread])
+async def test_they_arrive_loaded_and_detached(
+    sessions: Sessions, start: StartOban, worker: type[Worker]
+) -> None:
+    order, dog = Order(total=5), Dog(name="rex")
+    line = Line(order=order, day=func.current_date())
+    parcel = Parcel()
+    args = {"order": order, "nested": [{"line": line}, dog], "parcel": parcel, "n": 1}
+    await add_with(sessions, [line, dog, parcel], worker.new(args))
+    await run(start)
+    (given,) = seen
+    assert isinstance(given["order"], Order)
+    assert given["order"].total == 5
+    assert isinstance(given["nested"][0]["line"], Line)
+    assert given["nested"][1].name == "rex"
+    assert given["parcel"].id == parcel.id
+    assert given["n"] == 1
+    assert inspect(given["order"]).detached
+
+
+async def test_those_of_a_class_are_loaded_by_one_statement(
+    sessions: Sessions, start: StartOban, engine: AsyncEngine
+) -> None:
+    orders = [Order() for _ in range(5)]
+    await add_with(sessions, orders, Look.new({"orders": orders, "first": orders[0]}))
+    selects: list[str] = []
+
+    def listener(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if re.match(r"SELECT .*arguments_order", statement, re.DOTALL):
+            selects.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", listener)
+    await run(start)
+    assert len(selects) == 1
+    (given,) = seen
+    assert [one.id for one in given["orders"]] == [one.id for one in orders]
+    assert given["first"] is given["orders"][0]
+
+
+@pytest.mark.parametrize("worker", [Double, PlainDouble])
+async def test_with_a_session_they_are_in_it(
+    sessions: Sessions, start: StartOban, worker: type[Worker]
+) -> None:
+    order = Order(total=21)
+    await add_with(sessions, [order], worker.new({"order": order}))
+    await run(start)
+    async with sessions() as session:
+        assert (await session.get_one(Order, order.id)).total == 42
+        assert (await session.scalars(select(Job.state))).all() == [JobState.COMPLETED]
+
+
+async def test_a_function_has_them_as_arguments(sessions: Sessions, start: StartOban) -> None:
+    order = Order(total=1)
+    await add_with(sessions, [order], look.new(order, note="hi"))
+    await run(start)
+    assert seen[0]["order"].id == order.id
+    assert seen[0]["note"] == "hi"
+
+
+class TestARowThatIsGone:
+    @pytest.fixture
+    async def orphan(self, sessions: Sessions) -> dict[str, Any]:
+        async with sessions.begin() as session:
+            session.add(order := Order())
+            await session.flush()
+            args = json.loads(json.dumps(Look.new({"order": order}).args))
+            await session.delete(order)
+        return args
+
+    async def test_cancels_the_job(
+        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any], add: Add
+    ) -> None:
+        await add(Look.new(orphan))
+        stop = await run(start)
+        assert stop.state == JobState.CANCELLED
+        assert not seen
+        async with sessions() as session:
+            (job,) = await session.scalars(select(Job))
+            assert (
+                "an argument is gone: tests.models_as_arguments.Order id=1"
+                in (job.errors[0]["error"])
+            )
+
+    async def test_cancels_that_of_a_worker_with_a_session(
+        self, start: StartOban, orphan: dict[str, Any], add: Add
+    ) -> None:
+        await add(Double.new(orphan))
+        assert (await run(start)).state == JobState.CANCELLED
+
+    async def test_fails_the_job(
+        self, start: StartOban, orphan: dict[str, Any], add: Add, expect_errors: None
+    ) -> None:
+        await add(Raise.new(orphan))
+        exception = await run(start, then="job_exception")
+        assert isinstance(exception.error, RowMissingError)
+        assert exception.state == JobState.DISCARDED
+
+    async def test_leaves_none(self, start: StartOban, orphan: dict[str, Any], add: Add) -> None:
+        await add(Leave.new(orphan))
+        assert (await run(start)).state == JobState.COMPLETED
+        assert seen == [{"order": None}]
+
+    def test_has_a_policy_of_three(self) -> None:
+        with pytest.raises(ValueError, match="missing must be one of 'cancel', 'raise', 'none'"):
+
+            class Wrong(Look, missing="ignore"): ...  # type: ignore[arg-type]
+
+
+class TestWhatRefersToNothing:
+    async def fails(self, start: StartOban, add: Add, args: dict[str, Any]) -> BaseException:
+        await add(Look.new(args))
+        exception = await run(start, then="job_exception")
+        assert not seen
+        return exception.error  # type: ignore[no-any-return]
+
+    @pytest.mark.parametrize(
+        "name", ["antigravity.Order", "tests.models_as_arguments.Base", "os.path", "Order", 7]
+    )
+    async def test_an_unknown_class(
+        self, start: StartOban, add: Add, expect_errors: None, name: Any
+    ) -> None:
+        error = await self.fails(start, add, {"order": {"$model": name, "$key": {"id": 1}}})
+        assert isinstance(error, UnknownModelError)
+        assert "is no mapped class that this process has imported" in str(error)
+
+    async def test_a_key_of_another_form(
+        self, start: StartOban, add: Add, expect_errors: None
+    ) -> None:
+        name = "tests.models_as_arguments.Order"
+        error = await self.fails(start, add, {"order": {"$model": name, "$key": 1}})
+        assert isinstance(error, ValueError)
+        assert f"$key of a {name} must hold id; it is 1" in str(error)
+
+
+async def test_another_language_may_write_them(
+    sessions: Sessions, start: StartOban, add: Add
+) -> None:
+    await add_with(sessions, [Order(id=9, total=3)], Look.new({"first": True}, scheduled_at=None))
+    args = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 9}}}
+    async with sessions.begin() as session:
+        await session.execute(update(Job).values(args=args))
+    await run(start)
+    assert seen[0]["order"].total == 3

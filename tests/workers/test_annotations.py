@@ -1,0 +1,208 @@
+"""Job functions whose arguments are what their annotations say: stored as JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from oban_sqla import Job, job
+from tests.models_as_arguments import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as OnlyForCheckers
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+ONE = UUID(int=1)
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Size(StrEnum):
+    SMALL = "s"
+
+
+@dataclass
+class Money:
+    amount: Decimal
+    currency: str = "EUR"
+
+
+@dataclass
+class Invoice:
+    total: Money
+    due: date
+    order: Order | None = None
+
+
+class Report(BaseModel):
+    month: date
+    totals: dict[str, Decimal]
+
+
+@job()
+def everything(
+    at: datetime,
+    key: UUID,
+    amount: Decimal,
+    color: Color,
+    size: Size,
+    day: date,
+    hour: time,
+    length: timedelta,
+    invoice: Invoice,
+    report: Report,
+    keys: list[UUID] | None = None,
+    prices: dict[str, Decimal] | None = None,
+    **times: datetime,
+) -> dict[str, Any]:
+    return locals()
+
+
+@job()
+def late(it: Late) -> Any:
+    return it
+
+
+@dataclass
+class Late:
+    at: datetime
+
+
+@job()
+def either(key: UUID | Decimal, plain: OnlyForCheckers[int], anything: Any = None) -> Any:
+    return key
+
+
+@job()
+def plain(number: int, text: str, flag: bool = False, items: list[int] | None = None) -> Any:
+    return locals()
+
+
+def stored(job: Job) -> Job:
+    """The job after its way through the table."""
+    return Job(job.worker, json.loads(json.dumps(job.args)))
+
+
+def test_they_arrive_as_they_were_given() -> None:
+    given = {
+        "at": NOON,
+        "key": ONE,
+        "amount": Decimal("1.20"),
+        "color": Color.RED,
+        "size": Size.SMALL,
+        "day": date(2026, 11, 1),
+        "hour": time(12, 30),
+        "length": timedelta(hours=1, microseconds=1),
+        "invoice": Invoice(Money(Decimal("9.99")), date(2026, 12, 1)),
+        "report": Report(month=date(2026, 11, 1), totals={"a": Decimal("0.1")}),
+        "keys": [ONE],
+        "prices": {"a": Decimal("3.00")},
+    }
+    arrived = everything.process(stored(everything.new(**given, closing=NOON)))
+    assert arrived == {**given, "times": {"closing": NOON}}
+    assert isinstance(arrived["size"], Size)
+    assert str(arrived["amount"]) == "1.20"
+
+
+def test_they_are_stored_as_json_that_anyone_reads() -> None:
+    @job(name="annotations.readable")
+    def readable(at: datetime, key: UUID, amount: Decimal, color: Color, money: Money) -> None: ...
+
+    args = readable.new(NOON, ONE, Decimal("1.20"), Color.RED, Money(Decimal("5"))).args
+    assert args == {
+        "at": "2026-11-01T12:00:00+00:00",
+        "key": "00000000-0000-0000-0000-000000000001",
+        "amount": "1.20",
+        "color": "red",
+        "money": {"amount": "5", "currency": "EUR"},
+    }
+
+
+@given(st.datetimes(timezones=st.timezones()), st.uuids(), st.decimals(allow_nan=False))
+def test_any_value_makes_the_way(at: datetime, key: UUID, amount: Decimal) -> None:
+    @job(name="annotations.any")
+    def function(at: datetime, pair: tuple[UUID, Decimal]) -> Any:
+        return at, pair
+
+    found, pair = function.process(stored(function.new(at, (key, amount))))
+    assert found.utcoffset() == at.utcoffset()
+    assert found == at
+    assert pair == (key, amount)
+
+
+def test_a_mapped_instance_is_referred_to_within_a_dataclass() -> None:
+    @job(name="annotations.invoice")
+    def function(invoice: Invoice) -> None: ...
+
+    order = Order(id=1)
+    kept = function.new(Invoice(Money(Decimal(1)), date(2026, 1, 1), order)).args
+    assert kept["invoice"]["order"].instance is order
+
+
+def test_a_name_may_be_defined_later() -> None:
+    assert late.process(stored(late.new(Late(NOON)))) == Late(NOON)
+
+
+def test_what_is_json_is_left_as_it_is() -> None:
+    assert plain.new(True, 7, items=("1",)).args == {"number": True, "text": 7, "items": ["1"]}
+
+
+def test_what_no_type_tells_is_left_as_it_is() -> None:
+    assert either.new("a", [1]).args == {"key": "a", "plain": [1]}
+    with pytest.raises(TypeError, match=r"args\['key'\] is a UUID, not JSON"):
+        either.new(ONE, [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("at", "2026-11-01", "datetime.datetime"),
+        ("key", 7, "uuid.UUID"),
+        ("color", "red", "Color"),
+        ("invoice", {"total": 1}, "Invoice"),
+        ("report", {}, "Report"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: Any, kind: str) -> None:
+    args: dict[str, Any] = dict.fromkeys(
+        ("at", "key", "amount", "color", "size", "day", "hour", "length", "invoice", "report")
+    )
+    # In the order of the parameters: those before it are right.
+    right = {
+        "at": NOON,
+        "key": ONE,
+        "amount": Decimal(1),
+        "color": Color.RED,
+        "size": Size.SMALL,
+        "day": NOON.date(),
+        "hour": NOON.time(),
+        "length": timedelta(1),
+        "invoice": Invoice(Money(Decimal(1)), NOON.date()),
+    }
+    with pytest.raises(TypeError, match=rf"everything: {name} must be .*{kind}, not "):
+        everything.new(**{**args, **right, name: value})
+
+
+def test_an_order_is_asked_for_where_one_is_annotated() -> None:
+    @job(name="annotations.order")
+    def function(order: Order) -> None: ...
+
+    with pytest.raises(TypeError, match=r"order must be .*Order, not 7"):
+        function.new(7)  # type: ignore[arg-type]
+
+
+def test_what_was_stored_otherwise_is_said() -> None:
+    with pytest.raises(ValueError, match=r"late: it can't be read as .*Late: 7"):
+        late.process(Job(late.new(Late(NOON)).worker, {"it": 7}))
