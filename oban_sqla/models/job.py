@@ -113,6 +113,12 @@ class Job(Questions, Base):
             discarded_at,
             postgresql_where=sql("state = 'discarded'"),
         ),
+        Index(
+            "oban_sqla_jobs_self_index",
+            sql("(args -> 'self')"),
+            postgresql_using="hash",
+            postgresql_where=sql("(args -> 'self') IS NOT NULL"),
+        ),
     )
     # Ids and times made by the server come back with the INSERT, so that nothing reads them later;
     # `True` would add a SELECT to the UPDATE of a job that is not loaded whole.

@@ -26,17 +26,19 @@ KEY = "$key"
 class Reference(dict[str, Any]):
     """The reference to an instance, as JSON; while the instance is pending, its key is `None`."""
 
-    __slots__ = ("instance",)
+    __slots__ = ("_as", "instance")
 
-    def __init__(self, instance: object) -> None:
-        super().__init__({MODEL: model_name(type(instance)), KEY: None})
+    def __init__(self, instance: object, as_: type | None = None) -> None:
+        """The reference to an instance, as one of its class or of another of its inheritance."""
+        self._as = as_ or type(instance)
+        super().__init__({MODEL: model_name(self._as), KEY: None})
         self.instance = instance
         self.resolve()
 
     def resolve(self) -> bool:
         """Take the key that the instance has now; whether it has one."""
         identity = inspect(self.instance).identity
-        self[KEY] = None if identity is None else _key(type(self.instance), identity)
+        self[KEY] = None if identity is None else _key(self._as, identity)
         return identity is not None
 
 
@@ -121,7 +123,7 @@ def model(reference: Mapping[str, Any]) -> type:
 
 def identity(reference: Mapping[str, Any], cls: type) -> tuple[Any, ...]:
     """The primary key of a reference, as the mapper has it; `ValueError` for what is none."""
-    given, names = reference[KEY], _key_names(cls)
+    given, names = reference[KEY], key_names(cls)
     if not isinstance(given, dict) or given.keys() != set(names):
         raise ValueError(
             f"{KEY} of a {reference[MODEL]} must hold {', '.join(names)}; it is"
@@ -149,6 +151,13 @@ def model_name(cls: type) -> str:
     return f"{module}.{cls.__qualname__}"
 
 
+@lru_cache(maxsize=1024)
+def key_names(cls: type) -> tuple[str, ...]:
+    """The attributes of the primary key of a mapped class."""
+    mapper = _mapper(cls)
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+
+
 def _refer(found: list[Reference], value: object) -> Reference | None:
     if isinstance(value, Reference):
         reference = value
@@ -169,16 +178,10 @@ def _mapper(cls: type) -> Mapper[Any]:
     return mapper
 
 
-@lru_cache(maxsize=1024)
-def _key_names(cls: type) -> tuple[str, ...]:
-    mapper = _mapper(cls)
-    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-
-
 def _key(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
     # As one of their own type, so that what the arguments may not hold may be in a key.
     values = [to_json(value, type(value)) for value in identity]
-    return validation.json_object("the key", dict(zip(_key_names(cls), values, strict=True)))
+    return validation.json_object("the key", dict(zip(key_names(cls), values, strict=True)))
 
 
 def _value(value: object, column: ColumnElement[Any]) -> object:

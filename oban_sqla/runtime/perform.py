@@ -17,6 +17,7 @@ from ..models import Job
 from ..statements.acknowledge import Ack
 from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
+from ..workers.rows import SELF
 from .attempt import Attempt
 from .database import Database
 from .references import loader
@@ -70,7 +71,9 @@ async def _process(
                 return gone
 
     def process() -> Any:
-        if not made:
+        if registration.is_model:
+            made[:] = [job.args[SELF]]
+        elif not made:
             made.append(registration.create())
         return made[0].process(job)
 
@@ -89,7 +92,9 @@ async def _transact(
 
     def process(session: Any) -> Any:
         nonlocal tried
-        if tried or not made:
+        if registration.is_model:
+            made[:] = [job.args[SELF]]
+        elif tried or not made:
             made[:] = [registration.create()]
         tried = True
         return made[0].process(job, session=session)

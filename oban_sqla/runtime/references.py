@@ -1,6 +1,6 @@
 """Load the instances to which the arguments of a job refer."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,60 +10,101 @@ from sqlalchemy.orm import Mapper, Session
 from ..errors import RowMissingError
 from ..models import Job
 from ..models.references import identity, model, replaced, show, stored
-from ..workers.options import Missing
-from ..workers.outcomes import Cancel
+from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
+from ..workers.rows import SELF
 
-Load = Callable[[Session], Cancel | None]
+Wanted = Sequence[Mapping[str, Any]]
+Load = Callable[[Session], Cancel | Snooze | None]
+
+LOCKED = 1.0
+"""Seconds until a job is tried again whose row somebody else has locked."""
+
+_LOCKED = object()
 
 
 def loader(registration: Registration, job: Job) -> Load | None:
     """What has the job's `args` hold the instances, loaded in a session; `None` if it needs none.
 
-    It sends one SELECT for each class. When a row is gone, what the worker's `missing` says: it
-    returns `Cancel`, raises `RowMissingError`, or leaves `None` in place of the instance.
+    It sends one SELECT for each class, and one for the row of a worker that is a model. When a row
+    is gone, what the worker's `missing` says: it returns `Cancel`, raises `RowMissingError`, or
+    leaves `None` in place of the instance; when the row is locked, and to be skipped, `Snooze`.
     `UnknownModelError` or `ValueError` for what refers to nothing.
     """
     args: Any = job.args
     wanted = list(stored(args))
-    return partial(_load, job, args, wanted, registration.options.missing) if wanted else None
+    if registration.is_model:
+        if not (isinstance(args, dict) and args.get(SELF) in wanted):
+            raise ValueError(f"args[{SELF!r}] of a job of {job.worker} must refer to its row")
+        wanted.remove(args[SELF])
+    elif not wanted:
+        return None
+    return partial(_load, registration, job, args, wanted)
 
 
 def _load(
-    job: Job,
-    args: Any,
-    wanted: Sequence[Mapping[str, Any]],
-    missing: Missing,
-    session: Session,
-) -> Cancel | None:
+    registration: Registration, job: Job, args: Any, wanted: Wanted, session: Session
+) -> Cancel | Snooze | None:
+    options = registration.options
     keys: dict[type, set[tuple[Any, ...]]] = {}
     for reference in wanted:
         cls = model(reference)
         keys.setdefault(cls, set()).add(identity(reference, cls))
-    loaded = {cls: _rows(session, cls, chosen) for cls, chosen in keys.items()}
-
-    def instance(reference: Mapping[str, Any]) -> object:
-        cls = model(reference)
-        return loaded[cls].get(identity(reference, cls))
-
-    gone = dict.fromkeys(show(reference) for reference in wanted if instance(reference) is None)
-    if gone and missing != "none":
-        message = f"an argument is gone: {', '.join(gone)}"
-        if missing == "raise":
+    found = {cls: _rows(session, cls, chosen) for cls, chosen in keys.items()}
+    gone = [reference for reference in wanted if _instance(found, reference) is None]
+    row: Any = None
+    if registration.is_model:
+        row = _row(session, registration, args[SELF])
+        if row is _LOCKED:
+            return Snooze(LOCKED)
+        if row is None:
+            gone.insert(0, args[SELF])
+    if gone and options.missing != "none":
+        message = f"gone is {', '.join(dict.fromkeys(map(show, gone)))}"
+        if options.missing == "raise":
             raise RowMissingError(message)
         return Cancel(message)
+    if row is not None:
+        args = {**args, SELF: None}
+    loaded = replaced(args, partial(_instance, found))
+    if row is not None:
+        loaded[SELF] = row
     # Past the rules of what a job may hold: it is what the worker sees, and not to be written.
-    vars(job)["args"] = replaced(args, instance)
+    vars(job)["args"] = loaded
     return None
 
 
-def _rows(session: Session, cls: type, keys: set[tuple[Any, ...]]) -> dict[Any, object]:
+def _instance(found: Mapping[type, Mapping[Any, object]], reference: Mapping[str, Any]) -> object:
+    cls = model(reference)
+    return found[cls].get(identity(reference, cls))
+
+
+def _row(session: Session, registration: Registration, reference: Mapping[str, Any]) -> object:
+    # As the class of the worker, whatever the base is that all rows are referred to as.
+    cls: Any = registration.create
+    chosen = _having(cls, [identity(reference, model(reference))])
+    query = select(cls).where(chosen)
+    lock = registration.options.lock
+    if lock is not None:
+        query = query.with_for_update(of=cls, skip_locked=lock == "skip")
+    row = session.scalars(query).unique().one_or_none()
+    if (
+        row is None
+        and lock == "skip"
+        and session.scalar(select(select(cls).where(chosen).exists()))
+    ):
+        return _LOCKED
+    return row
+
+
+def _rows(session: Session, cls: type, keys: Collection[tuple[Any, ...]]) -> dict[Any, object]:
+    rows: Iterable[Any] = session.scalars(select(cls).where(_having(cls, keys))).unique()
+    return {inspect(row).identity: row for row in rows}
+
+
+def _having(cls: type, keys: Collection[tuple[Any, ...]]) -> ColumnElement[bool]:
     mapper: Mapper[Any] = inspect(cls)
     columns = mapper.primary_key
-    chosen: ColumnElement[bool] = (
-        columns[0].in_([key for (key,) in keys])
-        if len(columns) == 1
-        else tuple_(*columns).in_(list(keys))
-    )
-    rows: Iterable[Any] = session.scalars(select(cls).where(chosen)).unique()
-    return {inspect(row).identity: row for row in rows}
+    if len(columns) == 1:
+        return columns[0].in_([key for (key,) in keys])
+    return tuple_(*columns).in_(list(keys))

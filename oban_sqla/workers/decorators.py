@@ -17,6 +17,7 @@ from ..enqueue.enqueue import Conn
 from ..models import Job
 from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Missing, Timeout
+from .rows import Lock
 from .worker import Worker, declare
 
 P = ParamSpec("P")
@@ -62,6 +63,7 @@ def worker(
     timeout: Timeout | None = None,
     interruptible: bool | None = None,
     missing: Missing | None = None,
+    lock: Lock | None = None,
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
@@ -88,6 +90,7 @@ def worker(
             timeout=timeout,
             interruptible=interruptible,
             missing=missing,
+            lock=lock,
         )
         return cls  # type: ignore[return-value]
 

@@ -11,7 +11,9 @@ from ..clock import client_now
 from ..instances import DEFAULT_NAME
 from ..models import Job, validation
 from ..models.job import RULES, new
+from . import rows
 from .cron import Cron, parse
+from .rows import Lock
 
 Timeout = float | timedelta | Callable[[Job], float | timedelta | None]
 """Seconds or a `timedelta`, or what says so of a job; `None` for no limit."""
@@ -61,6 +63,9 @@ class WorkerOptions:
     """Whether cancelling a job that runs cancels its task, too, if it is async."""
     missing: Missing = "cancel"
     """Whether a job is cancelled, fails, or gets `None`, when a row of its arguments is gone."""
+
+    lock: Lock | None = None
+    """How the row of a worker that is a model is locked."""
 
     def declare(self, name: str, origin: str, changes: Mapping[str, Any]) -> "WorkerOptions":
         """These options under a name, with changes; wrong ones raise when declared, not later."""
@@ -170,6 +175,7 @@ _WORKER_CHECKS: Mapping[str, Any] = {
     "timeout": _timeout,
     "interruptible": _flag,
     "missing": _missing,
+    "lock": rows.lock,
 }
 
 WORKER_OPTIONS = ("name", *_WORKER_CHECKS)

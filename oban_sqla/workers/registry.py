@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownWorkerError
+from ..models.conversion import is_mapped
 from .options import WorkerOptions
 
 
@@ -22,6 +23,12 @@ class Registration:
     """Whether `process` takes a `session`, too."""
     has_timeout: bool = False
     """Whether the object has `timeout(job)`, too."""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether its jobs are processed by the row that they are about."""
+        # Only now: a class may be mapped after it was declared.
+        return is_mapped(self.create)
 
     @property
     def interruptible(self) -> bool:

@@ -3,11 +3,15 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+
+from sqlalchemy.orm import Mapped
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..importable import origin
 from ..models import Job
+from ..models.conversion import is_mapped
+from . import rows
 from .backoff import jittery_clamped
 from .naming import worker_name
 from .options import (
@@ -20,6 +24,7 @@ from .options import (
     refuse_unknown,
 )
 from .registry import register
+from .rows import Lock, class_or_row
 from .sessions import check_session
 
 
@@ -55,9 +60,23 @@ class Worker:
     Mapped instances among the arguments arrive as instances again, loaded in the `session` if it is
     given one, and detached otherwise. When the row of one is gone, the job is cancelled; with
     `missing="raise"` it fails with `RowMissingError`, and with `missing="none"` `None` arrives.
+
+    A mapped class may be a worker, too::
+
+        class Invoice(Worker, Base, queue="billing"):
+            async def process(self, job: Job, session: AsyncSession) -> object: ...
+
+    Each job is about a row, `await invoice.enqueue(conn=session)`, and processed by that row, which
+    is loaded as said above. `Invoice.jobs` are the jobs of a row. With `lock="update"` the row is
+    locked while it is processed; with `lock="skip"` the job is snoozed for a second, without an
+    attempt spent, while somebody else has locked it.
     """
 
     __oban__: ClassVar[WorkerOptions] = WorkerOptions()
+
+    if TYPE_CHECKING:
+        jobs: Mapped[list[Job]]
+        """The jobs of a row, in the order of their ids: a view-only relationship of a model."""
 
     def __init_subclass__(
         cls,
@@ -73,6 +92,7 @@ class Worker:
         timeout: Timeout | None = None,
         interruptible: bool | None = None,
         missing: Missing | None = None,
+        lock: Lock | None = None,
         **others: Any,
     ) -> None:
         # The keywords of other bases pass by.
@@ -93,17 +113,18 @@ class Worker:
             timeout=timeout,
             interruptible=interruptible,
             missing=missing,
+            lock=lock,
         )
 
-    @classmethod
+    @class_or_row
     def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
         """A job with these arguments, not enqueued: add it to a session yourself.
 
         `ValueError` or `TypeError`, naming the field and the value, for input that no job may hold.
         """
-        return _declared(cls).new_job(args, options)
+        return _declared(cls).new_job(rows.arguments(cls, args), options)
 
-    @classmethod
+    @class_or_row
     async def enqueue(
         cls,
         args: Mapping[str, Any] | None = None,
@@ -146,12 +167,14 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     if process is None:
         return
     takes_session = _check_signature(cls, process)
+    _check_model(cls, options, takes_session)
     timeout = _timeout_of(cls, changes)
     backoff = getattr(cls, "backoff", None)
     register(options, cls, process, backoff, timeout, takes_session=takes_session)
 
 
-def _declared(cls: type) -> WorkerOptions:
+def _declared(target: Any) -> WorkerOptions:
+    cls = target if isinstance(target, type) else type(target)
     options: WorkerOptions | None = vars(cls).get("__oban__")
     if options is None:
         raise TypeError(
@@ -167,12 +190,36 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     # Anything else of that name, a column of a model for one, is the user's own.
     if not inspect.isroutine(method):
         return None
+    if is_mapped(cls):
+        raise TypeError(
+            f"{cls.__qualname__} has a method timeout(self, job), but its row is loaded within the"
+            " time: use the option timeout=, which may be a function of the job"
+        )
     if changes.get("timeout") is not None:
         raise TypeError(
             f"{cls.__qualname__} has a method timeout(self, job) and the option timeout: keep one"
         )
     check_timeout(cls.__qualname__, method, object(), object())
     return method
+
+
+def _check_model(cls: type, options: WorkerOptions, takes_session: bool) -> None:
+    """Relate a model to its jobs; `TypeError` for options that a model, or no model, can't have."""
+    name = cls.__qualname__
+    if not is_mapped(cls):
+        if options.lock is not None and "__abstract__" not in vars(cls):
+            raise TypeError(f"{name} is no model, so it has no row to be locked: leave lock= out")
+        return
+    if options.lock is not None and not takes_session:
+        raise TypeError(
+            f"{name} has lock={options.lock!r}, but the lock ends with the transaction: define"
+            " process(self, job, session)"
+        )
+    if options.cron is not None:
+        raise TypeError(f"{name} is a model, and a cron entry has no row: use a worker of its own")
+    if options.missing == "none":
+        raise TypeError(f"{name} is a model, and can't run without its row: missing='cancel'")
+    rows.relate(cls)
 
 
 def _check_signature(cls: type, process: Any) -> bool:

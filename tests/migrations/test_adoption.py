@@ -42,12 +42,12 @@ WHAT_THERE_IS = {
 
 
 def catalog(connection: Connection) -> dict[str, list[Any]]:
-    """All that is in the schema, without the tables that are only ours."""
+    """All that is in the schema, without the tables and indexes that are only ours."""
     return {
         what: [
             tuple(row)
             for row in connection.execute(text(query.replace(":", r"\:")))
-            if not str(row[0]).startswith("oban_sqla_")
+            if not any(str(name).startswith("oban_sqla_") for name in row[:2])
         ]
         for what, query in WHAT_THERE_IS.items()
     }

@@ -9,7 +9,9 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.orm import with_parent
 
+from oban_sqla import Job
 from oban_sqla.statements.acknowledge import acknowledged
 from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import acknowledge_and_claim
@@ -20,6 +22,7 @@ from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.status import counts
 from oban_sqla.statements.update import FIELDS, update
+from tests.worker_models import Invoice
 
 FILL = """
 INSERT INTO {} (worker, queue, state, priority, scheduled_at, attempt, attempted_by)
@@ -74,8 +77,12 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (retry(), KEY),
         (delete(), KEY),
         (update(frozenset(FIELDS)), KEY),
+        (select(Job).where(with_parent(Invoice(id=1), Invoice.jobs)), "oban_sqla_jobs_self_index"),
     ],
-    ids=["claim", "stage", "give_back", "rescue", "bury", "cancel", "retry", "delete", "update"],
+    ids=[
+        *("claim", "stage", "give_back", "rescue", "bury", "cancel", "retry", "delete", "update"),
+        "jobs of a row",
+    ],
 )
 async def test_no_scan_of_the_table(
     full: psycopg.AsyncConnection, prefix: str, statement: Executable, index: str

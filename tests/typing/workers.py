@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectinload
 
 from oban_sqla import Cancel, Job, Record, Snooze, Worker, current_job, job
 
@@ -91,3 +92,28 @@ async def enqueue_a_function() -> None:
     assert_type(await fetch.enqueue("https://", max_attempts=1), Job)
     await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     await report.enqueue("2026-11", details=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+class Base(DeclarativeBase): ...
+
+
+class Invoice(Worker, Base, queue="billing", lock="update"):
+    __tablename__ = "invoices"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    async def process(self, job: Job, session: AsyncSession) -> None: ...
+
+
+async def rows(session: AsyncSession) -> None:
+    invoice = Invoice()
+    assert_type(invoice.new(priority=3), Job)
+    assert_type(await invoice.enqueue({"copy": True}, conn=session, schedule_in=5), Job)
+    assert_type(invoice.jobs, list[Job])
+    select(Invoice).options(selectinload(Invoice.jobs)).where(Invoice.jobs.any(Job.is_finished))
+
+
+@job()
+def remind(invoice: Invoice, at: datetime) -> None: ...
+
+
+remind.new(Invoice(), datetime.now())

@@ -189,7 +189,7 @@ class TestInheritance:
 
             def process(self, job: Job) -> None: ...
 
-        assert Invoice.new({"id": 1}).queue == "billing"
+        assert Invoice.__oban__.queue == "billing"
         assert Invoice(id=1).id == 1
 
 

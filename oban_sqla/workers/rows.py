@@ -1,0 +1,109 @@
+"""Workers that are mapped classes: each of their jobs is about a row, which is their `self`."""
+
+from collections.abc import Mapping
+from datetime import date
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, TypeDecorator, func, inspect, type_coerce
+from sqlalchemy import literal_column as sql
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapper, foreign, relationship, remote
+
+from ..importable import origin
+from ..models import Job, validation
+from ..models.conversion import is_mapped
+from ..models.references import KEY, MODEL, Reference, key_names
+
+SELF = "self"
+"""The argument of a job that refers to its row."""
+
+Lock = Literal["update", "skip"]
+"""How the row is locked: waiting for others that have locked it, or trying again a second later."""
+
+if TYPE_CHECKING:
+    class_or_row = classmethod
+else:
+
+    class class_or_row(classmethod):  # noqa: N801 - as classmethod is written
+        """A class method that is given the row instead, if it is called on one."""
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            if instance is not None and is_mapped(type(instance)):
+                return MethodType(self.__func__, instance)
+            return super().__get__(instance, owner)
+
+
+def arguments(target: Any, args: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The arguments of a job of a worker's class, or of the row of one.
+
+    `TypeError` for a model without a row; `ValueError` for an argument `self` beside it.
+    """
+    if isinstance(target, type):
+        if is_mapped(target):
+            raise TypeError(
+                f"{target.__qualname__} is a model: its jobs are those of a row, so call"
+                " new() or enqueue() on an instance"
+            )
+        return args
+    given = {} if args is None else args
+    if isinstance(given, Mapping):
+        if SELF in given:
+            raise ValueError(f"args[{SELF!r}] is the row itself; give the argument another name")
+        return {SELF: Reference(target, _base(type(target))), **given}
+    return given  # which the rules of arguments refuse
+
+
+def relate(cls: type) -> None:
+    """Give a model `jobs`, the view-only relationship to the jobs of its rows.
+
+    A model that has something of that name keeps it. One whose key is written otherwise by Python
+    than by PostgreSQL, such as a time, an enum or a `Decimal`, gets none.
+    """
+    mapper: Mapper[Any] = inspect(cls)
+    if not hasattr(cls, "jobs") and all(map(_is_written_alike, mapper.primary_key)):
+        mapper.add_property(
+            "jobs",
+            relationship(
+                Job,
+                primaryjoin=partial(_is_about, cls),
+                viewonly=True,
+                uselist=True,
+                order_by=Job.id,
+            ),
+        )
+
+
+def _is_about(cls: type) -> ColumnElement[bool]:
+    base = _base(cls)
+    mapper: Mapper[Any] = inspect(base)
+    key: list[Any] = []
+    for name, column in zip(key_names(base), mapper.primary_key, strict=True):
+        key += [name, column]
+    about = func.jsonb_build_object(MODEL, origin(base), KEY, func.jsonb_build_object(*key))
+    return remote(foreign(Job.args)).op("->")(sql(f"'{SELF}'")) == type_coerce(about, JSONB)
+
+
+def _is_written_alike(column: ColumnElement[Any]) -> bool:
+    if isinstance(column.type, TypeDecorator):
+        return False
+    try:
+        return column.type.python_type in (int, str, bool, UUID, date)
+    except NotImplementedError:
+        return False
+
+
+def _base(cls: type) -> type:
+    # One name for all rows of an inheritance, so that the relationship of each finds its jobs.
+    mapper: Mapper[Any] = inspect(cls)
+    base: type = mapper.base_mapper.class_
+    return base
+
+
+def lock(value: object) -> Lock:
+    """A way to lock; `ValueError` for what is none."""
+    if value != "update" and value != "skip":
+        raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
+    return value

@@ -1,0 +1,133 @@
+"""Mapped classes as workers: what they enqueue, and how they are declared."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
+
+from oban_sqla import Job, Worker
+from tests.worker_models import Account, Export, Invoice, Parcel, Reminder
+
+
+def declare(**options: Any) -> Any:
+    class Base(DeclarativeBase): ...
+
+    class Model(Worker, Base, name="rows.model", **options):
+        __tablename__ = "models"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+        async def process(self, job: Job) -> None: ...
+
+    return Model
+
+
+def test_a_job_is_about_the_row_it_was_made_by() -> None:
+    job = Invoice(id=1).new({"add": 5}, priority=2)
+    assert job.worker == "tests.worker_models.Invoice"
+    assert job.queue == "billing"
+    assert job.priority == 2
+    # The key is taken when it is sure: with the flush.
+    reference = {"$model": "tests.worker_models.Invoice", "$key": None}
+    assert job.args == {"self": reference, "add": 5}
+
+
+def test_a_subclass_has_jobs_of_its_own_and_one_name_of_the_row() -> None:
+    job = Reminder(id=1).new()
+    assert (job.worker, job.queue) == ("tests.worker_models.Reminder", "mailers")
+    assert job.args["self"]["$model"] == "tests.worker_models.Invoice"
+
+
+def test_decorated_and_dataclass_models_do_the_same() -> None:
+    assert Account().new().args["self"]["$model"] == "tests.worker_models.Account"
+    assert Parcel(weight=1).new().args["self"]["$model"] == "tests.worker_models.Parcel"
+    assert repr(Parcel(weight=1)) == "Parcel(id=None, weight=1)"
+
+
+@pytest.mark.parametrize("model", [Invoice, Account, Export])
+async def test_the_class_itself_has_no_row(model: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"is a model: its jobs are those of a row, so call new\(\)"
+    ):
+        model.new()
+    with pytest.raises(TypeError, match="is a model"):
+        await model.enqueue()
+
+
+def test_a_worker_that_is_no_model_has_its_methods_on_the_instance_too() -> None:
+    class Plain(Worker, name="rows.plain"):
+        async def process(self, job: Job) -> None: ...
+
+    assert Plain().new({"a": 1}).args == {"a": 1}
+
+
+def test_the_row_is_no_argument() -> None:
+    with pytest.raises(ValueError, match=r"args\['self'\] is the row itself"):
+        Invoice(id=1).new({"self": 1})
+    with pytest.raises(TypeError, match="args must be a mapping"):
+        Invoice(id=1).new([1])  # type: ignore[arg-type]
+
+
+def test_a_class_mapped_later_is_a_model_as_well() -> None:
+    @registry().mapped
+    class Late(Worker, name="rows.late"):
+        __tablename__ = "late"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+        async def process(self, job: Job) -> None: ...
+
+    with pytest.raises(TypeError, match="Late is a model"):
+        Late.new()
+
+
+def test_own_jobs_are_kept() -> None:
+    class Base(DeclarativeBase): ...
+
+    class Model(Worker, Base, name="rows.own"):
+        __tablename__ = "models"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        jobs: Mapped[int]  # type: ignore[assignment]
+
+        async def process(self, job: Job) -> None: ...
+
+    assert Model(jobs=3).jobs == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"lock": "update"}, r"the lock ends with the transaction: define process\(self, job, ses"),
+        ({"cron": "* * * * *"}, "a cron entry has no row"),
+        ({"missing": "none"}, "can't run without its row"),
+    ],
+)
+def test_options_that_a_model_can_not_have(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        declare(**options)
+
+
+def test_a_lock_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="lock must be 'update' or 'skip', not 'share'"):
+        declare(lock="share")
+
+
+def test_a_lock_needs_a_model() -> None:
+    with pytest.raises(TypeError, match=r"Plain is no model, so it has no row to be locked"):
+
+        class Plain(Worker, lock="update"):
+            async def process(self, job: Job, session: AsyncSession) -> None: ...
+
+
+def test_a_method_timeout_is_refused() -> None:
+    class Base(DeclarativeBase): ...
+
+    with pytest.raises(TypeError, match="its row is loaded within the time: use the option"):
+
+        class Model(Worker, Base):
+            __tablename__ = "models"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+            def timeout(self, job: Job) -> float:
+                return 1.0
+
+            async def process(self, job: Job) -> None: ...
