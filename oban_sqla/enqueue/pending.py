@@ -9,7 +9,6 @@ the unit of work.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
 from weakref import ref
 
 from sqlalchemy import Connection
@@ -19,12 +18,11 @@ from ..models import Job
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from .connections import UNSET, Batch, execute_core, fill
+from .savepoints import Noted
 
-_KEY = "oban_sqla_inserted"
+_inserted = Noted[ref[Job]]("oban_sqla_inserted")
 _GIVEN = frozenset(FIELDS)
 _NOT_GIVEN = ("inserted_at", *UNSET)
-
-_Inserted: TypeAlias = dict[SessionTransaction, list[ref[Job]]]
 
 
 def pending(session: Session, objects: Iterable[object] | None) -> list[Job]:
@@ -43,8 +41,6 @@ def are_plain(session: Session, jobs: Iterable[Job]) -> bool:
 
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
-    noted: _Inserted = session.info.setdefault(_KEY, {})
-    inserted = noted.setdefault(_boundary(session), [])
     for batch, text in batches:
         rows = execute_core(connection, text, None)
         for job in batch:
@@ -52,7 +48,7 @@ def insert_pending(session: Session, connection: Connection, batches: Iterable[B
                 session.expunge(job)
         fill(batch, rows)
         session.add_all(batch)
-        inserted.extend(map(ref, batch))
+        _inserted.add(session, map(ref, batch))
 
 
 def forget_inserted(session: Session) -> None:
@@ -60,8 +56,7 @@ def forget_inserted(session: Session) -> None:
 
     To be called by `after_rollback`: later they would have expired.
     """
-    noted: _Inserted = session.info.get(_KEY, {})
-    for reference in noted.pop(_boundary(session), ()):
+    for reference in _inserted.undone(session):
         job = reference()
         if job is not None and job in session:
             make_transient(job)
@@ -71,19 +66,7 @@ def forget_inserted(session: Session) -> None:
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:
     """When a savepoint is released, what it inserted belongs to the transaction around it."""
-    noted: _Inserted = session.info.get(_KEY, {})
-    inserted = noted.pop(transaction, None)
-    if inserted and transaction.parent is not None:
-        noted.setdefault(_boundary(session), []).extend(inserted)
-    if transaction.parent is None:
-        session.info.pop(_KEY, None)
-
-
-def _boundary(session: Session) -> SessionTransaction:
-    """The savepoint or the root transaction that a rollback now would end."""
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    assert transaction is not None
-    return transaction
+    _inserted.end(session, transaction)
 
 
 def _is_plain(job: Job) -> bool:

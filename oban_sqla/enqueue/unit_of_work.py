@@ -101,8 +101,16 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 def insert_held(session: Session, flush_context: Any) -> None:
     """Insert the jobs that were held back, whose keys are known now."""
     if held := references.release(session):
-        _insert(session, list(encoded(held)))
+        insert(session, held)
     references.complete(session)
+
+
+def insert(session: Session, jobs: Sequence[Job]) -> None:
+    """Insert jobs in the session's transaction now, and announce them; they are persistent then.
+
+    `ValueError` or `TypeError` for what can't be stored.
+    """
+    _insert(session, list(encoded(jobs)))
 
 
 def _insert(session: Session, batches: Sequence[Batch]) -> None:

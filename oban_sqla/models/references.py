@@ -75,6 +75,11 @@ def complete_arguments(field: str, value: object) -> dict[str, Any]:
     return plain
 
 
+def reference_to(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
+    """The reference to a row, by its primary key as the mapper has it."""
+    return {MODEL: model_name(cls), KEY: _key(cls, identity)}
+
+
 def references(args: object) -> Sequence[Reference]:
     """The references to instances that a new job's arguments hold."""
     return args.references if type(args) is Arguments else ()

@@ -1,6 +1,6 @@
 """`@worker` for classes and `@job` for functions."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     Any,
     Concatenate,
@@ -18,7 +18,7 @@ from ..models import Job
 from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Missing, Timeout
 from .rows import Lock
-from .worker import Worker, declare
+from .worker import Worker, declare, react
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,6 +64,11 @@ def worker(
     interruptible: bool | None = None,
     missing: Missing | None = None,
     lock: Lock | None = None,
+    on: type | None = None,
+    on_insert: bool = False,
+    on_update: bool | Sequence[str] = False,
+    on_delete: bool = False,
+    when: Callable[[Any], object] | None = None,
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
@@ -92,6 +97,7 @@ def worker(
             missing=missing,
             lock=lock,
         )
+        react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)
         return cls  # type: ignore[return-value]
 
     return decorate

@@ -52,7 +52,7 @@ def arguments(target: Any, args: Mapping[str, Any] | None) -> Mapping[str, Any] 
     if isinstance(given, Mapping):
         if SELF in given:
             raise ValueError(f"args[{SELF!r}] is the row itself; give the argument another name")
-        return {SELF: Reference(target, _base(type(target))), **given}
+        return {SELF: Reference(target, base(type(target))), **given}
     return given  # which the rules of arguments refuse
 
 
@@ -76,13 +76,27 @@ def relate(cls: type) -> None:
         )
 
 
+def base(cls: type) -> type:
+    """The model as which all rows of an inheritance are referred to: so each finds its jobs."""
+    mapper: Mapper[Any] = inspect(cls)
+    root: type = mapper.base_mapper.class_
+    return root
+
+
+def lock(value: object) -> Lock:
+    """A way to lock; `ValueError` for what is none."""
+    if value != "update" and value != "skip":
+        raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
+    return value
+
+
 def _is_about(cls: type) -> ColumnElement[bool]:
-    base = _base(cls)
-    mapper: Mapper[Any] = inspect(base)
+    root = base(cls)
+    mapper: Mapper[Any] = inspect(root)
     key: list[Any] = []
-    for name, column in zip(key_names(base), mapper.primary_key, strict=True):
+    for name, column in zip(key_names(root), mapper.primary_key, strict=True):
         key += [name, column]
-    about = func.jsonb_build_object(MODEL, origin(base), KEY, func.jsonb_build_object(*key))
+    about = func.jsonb_build_object(MODEL, origin(root), KEY, func.jsonb_build_object(*key))
     return remote(foreign(Job.args)).op("->")(sql(f"'{SELF}'")) == type_coerce(about, JSONB)
 
 
@@ -93,17 +107,3 @@ def _is_written_alike(column: ColumnElement[Any]) -> bool:
         return column.type.python_type in (int, str, bool, UUID, date)
     except NotImplementedError:
         return False
-
-
-def _base(cls: type) -> type:
-    # One name for all rows of an inheritance, so that the relationship of each finds its jobs.
-    mapper: Mapper[Any] = inspect(cls)
-    base: type = mapper.base_mapper.class_
-    return base
-
-
-def lock(value: object) -> Lock:
-    """A way to lock; `ValueError` for what is none."""
-    if value != "update" and value != "skip":
-        raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
-    return value

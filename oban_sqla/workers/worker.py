@@ -1,7 +1,7 @@
 """`Worker`: a class that processes jobs, as a base class or a mixin."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -11,7 +11,7 @@ from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..importable import origin
 from ..models import Job
 from ..models.conversion import is_mapped
-from . import rows
+from . import on_change, reactions, rows
 from .backoff import jittery_clamped
 from .naming import worker_name
 from .options import (
@@ -70,6 +70,12 @@ class Worker:
     is loaded as said above. `Invoice.jobs` are the jobs of a row. With `lock="update"` the row is
     locked while it is processed; with `lock="skip"` the job is snoozed for a second, without an
     attempt spent, while somebody else has locked it.
+
+    With `on_insert`, `on_update` (`True`, or the names of attributes) and `on_delete`, sessions
+    enqueue a job for each row of the model that they change so: of the worker itself, or of the one
+    it names with `on=Model`. Its arguments are `change`, "insert", "update" or "delete", and `row`,
+    the instance; of one that was deleted, `key`, its primary key. `when(row)` may say that it does
+    not matter. See docs/on_change.md.
     """
 
     __oban__: ClassVar[WorkerOptions] = WorkerOptions()
@@ -93,12 +99,19 @@ class Worker:
         interruptible: bool | None = None,
         missing: Missing | None = None,
         lock: Lock | None = None,
+        on: type | None = None,
+        on_insert: bool = False,
+        on_update: bool | Sequence[str] = False,
+        on_delete: bool = False,
+        when: Callable[[Any], object] | None = None,
         **others: Any,
     ) -> None:
         # The keywords of other bases pass by.
         bases = cls.__mro__[cls.__mro__.index(Worker) + 1 : -1]
         if not any("__init_subclass__" in vars(base) for base in bases):
-            refuse_unknown(cls.__qualname__, "option", others, WORKER_OPTIONS)
+            refuse_unknown(
+                cls.__qualname__, "option", others, (*WORKER_OPTIONS, *reactions.OPTIONS)
+            )
         super().__init_subclass__(**others)
         declare(
             cls,
@@ -115,6 +128,7 @@ class Worker:
             missing=missing,
             lock=lock,
         )
+        react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)
 
     @class_or_row
     def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
@@ -171,6 +185,14 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     timeout = _timeout_of(cls, changes)
     backoff = getattr(cls, "backoff", None)
     register(options, cls, process, backoff, timeout, takes_session=takes_session)
+
+
+def react(cls: type, **declared: Any) -> None:
+    """Have sessions enqueue a job of the worker for each change it has `declared` to react to."""
+    reaction = reactions.reaction(cls, **declared)
+    if reaction is not None:
+        _declared(cls)
+        on_change.react(reaction)
 
 
 def _declared(target: Any) -> WorkerOptions:

@@ -1,0 +1,128 @@
+"""UPDATE, DELETE and INSERT statements of a session, past its flush: which rows they change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Result, inspect, select, tuple_
+from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.sql import visitors
+
+from ..errors import ObanError
+from ..models.references import key_names
+from .reactions import Change, Reaction
+
+OPTION = "oban_on_change"
+"""The execution option that, when it is False, has a statement enqueue nothing."""
+
+Key: TypeAlias = tuple[Any, ...]
+
+
+def change(state: ORMExecuteState) -> Change | None:
+    """What a statement does to rows."""
+    if state.is_insert:
+        return "insert"
+    if state.is_update:
+        return "update"
+    return "delete" if state.is_delete else None
+
+
+def concerned(
+    state: ORMExecuteState, change: Change, reactions: Iterable[Reaction]
+) -> list[Reaction]:
+    """Those that may react to the rows of a statement."""
+    return [
+        reaction
+        for reaction in reactions
+        if _is_about(state, reaction) and reaction.counts(change, _sets(state, reaction))
+    ]
+
+
+def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Reaction]) -> None:
+    """`ObanError` for a statement that does not tell which rows it changes."""
+    statement: Any = state.statement
+    why = None
+    if change == "insert":
+        why = "an INSERT that does not tell its keys: add instances to the session"
+    elif state.bind_mapper is None:
+        why = "a statement on the table: write it on the model"
+    elif statement.returning_column_descriptions:
+        why = "a statement with RETURNING, which can't tell the keys beside: leave it out"
+    elif change == "delete" and any(
+        one.when or not issubclass(state.bind_mapper.class_, one.model) for one in reactions
+    ):
+        why = "a DELETE, after which the rows can't be asked: delete the instances"
+    if why is not None:
+        reaction = reactions[0]
+        raise ObanError(
+            f"{reaction.options.name} reacts to every {change} of {reaction.model.__qualname__},"
+            f" but this is {why}; or execute it with execution_options({OPTION}=False), and"
+            " nothing is enqueued"
+        )
+
+
+def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
+    """Its result, and the primary keys of the rows that it changed."""
+    assert state.bind_mapper is not None
+    if isinstance(state.parameters, Sequence):
+        # An UPDATE of each row by its key.
+        cls: type = state.bind_mapper.class_
+        names = key_names(cls)
+        keys = [tuple(row[name] for name in names) for row in state.parameters]
+        return state.invoke_statement(), keys
+    # "fetch" has the server return the keys.
+    result = state.invoke_statement(execution_options={"synchronize_session": "fetch"})
+    assert isinstance(result, CursorResult)
+    return result, [tuple(row) for row in result.returned_defaults_rows or ()]
+
+
+def rows(
+    state: ORMExecuteState, reaction: Reaction, keys: Sequence[Key]
+) -> Iterator[tuple[type, Key]]:
+    """The class and key of the rows that a reaction is about."""
+    assert state.bind_mapper is not None
+    cls = state.bind_mapper.class_
+    if reaction.when is None and issubclass(cls, reaction.model):
+        yield from ((cls, key) for key in keys)
+        return
+    mapper: Mapper[Any] = inspect(reaction.model)
+    columns = mapper.primary_key
+    chosen: ColumnElement[bool] = tuple_(*columns).in_(keys)
+    found: Iterable[Any] = state.session.scalars(select(reaction.model).where(chosen)).unique()
+    for row in found:
+        if reaction.when is None or reaction.when(row):
+            identity = inspect(row).identity
+            assert identity is not None
+            yield type(row), identity
+
+
+def _is_about(state: ORMExecuteState, reaction: Reaction) -> bool:
+    if state.bind_mapper is not None:
+        cls = state.bind_mapper.class_
+        return issubclass(cls, reaction.model) or issubclass(reaction.model, cls)
+    mapper: Mapper[Any] = inspect(reaction.model)
+    return getattr(state.statement, "table", None) in mapper.tables
+
+
+def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
+    """Whether an UPDATE sets the column of an attribute."""
+    mapper: Mapper[Any] = inspect(reaction.model)
+    statement: Any = state.statement
+
+    def sets(name: str) -> bool:
+        if isinstance(state.parameters, Sequence):
+            return any(name in row for row in state.parameters)
+        if state.bind_mapper is None:
+            return True  # a statement on the table keeps its names to itself
+        used = _columns(statement)
+        if statement.whereclause is not None:
+            used -= _columns(statement.whereclause)
+        return used[mapper.columns[name].name] > 0
+
+    return sets
+
+
+def _columns(element: Any) -> Counter[str]:
+    return Counter(one.name for one in visitors.iterate(element) if isinstance(one, ColumnClause))

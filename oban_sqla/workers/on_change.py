@@ -1,0 +1,169 @@
+"""Enqueue on change: sessions that change rows of a model enqueue jobs of those who react to it.
+
+The jobs are inserted by the flush that changes the rows, behind it, and so rolled back with it, to
+a savepoint too. A row has one job of a worker in a transaction, however often it is flushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Result, event, inspect
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, object_session
+
+from ..enqueue import unit_of_work
+from ..enqueue.savepoints import Noted
+from ..models import Job
+from . import bulk
+from .reactions import Change, Reaction
+
+_CHANGED = "oban_sqla_changed"
+
+
+class _Enqueued(NamedTuple):
+    """What a change has come to: the job, or none of it any more."""
+
+    worker: str
+    key: object
+    change: Change
+    job: Job | None
+
+
+_enqueued = Noted[_Enqueued]("oban_sqla_on_change")
+
+# By the name of the worker: a module that is loaded again declares it anew.
+_reactions: dict[str, Reaction] = {}
+
+
+def react(reaction: Reaction) -> None:
+    """Have sessions enqueue what a worker has declared."""
+    _reactions[reaction.options.name] = reaction
+    for name, listener in _MAPPER_LISTENERS:
+        if not event.contains(reaction.model, name, listener):
+            event.listen(reaction.model, name, listener, propagate=True)
+    for name, session_listener in _SESSION_LISTENERS:
+        if not event.contains(Session, name, session_listener):
+            event.listen(Session, name, session_listener)
+
+
+def _to(cls: type) -> list[Reaction]:
+    return [one for one in _reactions.values() if issubclass(cls, one.model)]
+
+
+def _inserted(mapper: Any, connection: Connection, instance: object) -> None:
+    _note("insert", instance)
+
+
+def _updated(mapper: Any, connection: Connection, instance: object) -> None:
+    _note("update", instance)
+
+
+def _deleted(mapper: Any, connection: Connection, instance: object) -> None:
+    _note("delete", instance)
+
+
+def _note(change: Change, instance: object) -> None:
+    session = object_session(instance)
+    assert session is not None
+    attributes = inspect(instance).attrs
+
+    def is_changed(name: str) -> bool:
+        return bool(attributes[name].history.has_changes())
+
+    for reaction in _to(type(instance)):
+        if change == "update" and not session.is_modified(instance, include_collections=False):
+            continue
+        # A delete counts in any case: a job that was enqueued before would find no row.
+        if change == "delete" or reaction.counts(change, is_changed):
+            session.info.setdefault(_CHANGED, []).append((reaction, change, instance))
+
+
+def _enqueue_flushed(session: Session, flush_context: Any) -> None:
+    changed = session.info.pop(_CHANGED, ())
+    if not changed:
+        return
+    found = _Found(session)
+    for reaction, change, instance in changed:
+        if reaction.when is None or reaction.when(instance):
+            key = inspect(instance).key
+            found.add(reaction, change, key, partial(reaction.job, change, instance))
+    found.enqueue()
+
+
+class _Found:
+    """The jobs that one flush, or one statement, has to enqueue."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known = {(one.worker, one.key): one for one in _enqueued.all(session)}
+        self._new: list[_Enqueued] = []
+
+    def add(self, reaction: Reaction, change: Change, key: object, make: Callable[[], Job]) -> None:
+        """Add the job of a change, unless the transaction has one of the row already."""
+        if reaction.is_own(key):
+            return
+        worker = reaction.options.name
+        known = self._known.get((worker, key))
+        if known is not None and known.job is not None:
+            if change != "delete":
+                return
+            # It would find no row. Nobody has to hear of one that was never there.
+            self._session.delete(known.job)
+            if known.change == "insert":
+                self._note(_Enqueued(worker, key, change, None))
+                return
+        if change != "delete" or reaction.delete:
+            self._note(_Enqueued(worker, key, change, make()))
+
+    def enqueue(self) -> None:
+        jobs = [one.job for one in self._new if one.job is not None]
+        unit_of_work.insert(self._session, jobs)
+        _enqueued.add(self._session, self._new)
+
+    def _note(self, enqueued: _Enqueued) -> None:
+        self._known[enqueued.worker, enqueued.key] = enqueued
+        self._new.append(enqueued)
+
+
+def _enqueue_executed(state: ORMExecuteState) -> Result[Any] | None:
+    """Enqueue for the rows of an UPDATE or DELETE that passes no flush.
+
+    `ObanError`, before it is sent, for a statement that does not tell the keys of its rows.
+    """
+    change = bulk.change(state)
+    if change is None or state.execution_options.get(bulk.OPTION) is False:
+        return None
+    reactions = bulk.concerned(state, change, _reactions.values())
+    if not reactions:
+        return None
+    bulk.refuse_untold(state, change, reactions)
+    result, keys = bulk.execute(state)
+    found = _Found(state.session)
+    for reaction in reactions:
+        for cls, identity in bulk.rows(state, reaction, keys):
+            mapper: Mapper[Any] = inspect(cls)
+            key = mapper.identity_key_from_primary_key(identity)
+            found.add(reaction, change, key, partial(reaction.job_of, change, cls, identity))
+    found.enqueue()
+    return result
+
+
+def _forget_flushed(session: Session, transaction: SessionTransaction) -> None:
+    session.info.pop(_CHANGED, None)
+
+
+_MAPPER_LISTENERS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("after_insert", _inserted),
+    ("after_update", _updated),
+    ("after_delete", _deleted),
+)
+
+_SESSION_LISTENERS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("after_flush_postexec", _enqueue_flushed),
+    ("do_orm_execute", _enqueue_executed),
+    ("after_rollback", _enqueued.undone),
+    ("after_soft_rollback", _forget_flushed),
+    ("after_transaction_end", _enqueued.end),
+)

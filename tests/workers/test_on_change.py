@@ -1,0 +1,360 @@
+"""Enqueue on change: rows that sessions change, and the jobs of those who react to it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, delete, event, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+    sessionmaker,
+)
+
+from oban_sqla import Job, ObanError, Worker, worker
+from oban_sqla.workers import on_change
+from oban_sqla.workers.current_job import executing
+
+Sessions = sessionmaker[Session]
+
+QUIETLY = {"oban_on_change": False}
+
+
+class Base(DeclarativeBase): ...
+
+
+class Order(Worker, Base, on_insert=True, on_update=("status", "email")):
+    """A model that reacts to its own rows."""
+
+    __tablename__ = "change_orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(default="new")
+    email: Mapped[str] = mapped_column(default="")
+    note: Mapped[str] = mapped_column(default="")
+    lines: Mapped[list["Line"]] = relationship(cascade="all, delete-orphan")
+
+    async def process(self, job: Job) -> None: ...
+
+
+class Line(Base):
+    __tablename__ = "change_lines"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey(Order.id))
+    amount: Mapped[int] = mapped_column(default=1)
+    kind: Mapped[str] = mapped_column(default="line")
+    __mapper_args__ = {"polymorphic_on": kind, "polymorphic_identity": "line"}  # noqa: RUF012
+
+
+class Gift(Line):
+    """Of the same table."""
+
+    __mapper_args__ = {"polymorphic_identity": "gift"}  # noqa: RUF012
+
+
+class Deliver(
+    Worker, name="change.deliver", on=Line, on_insert=True, on_update=True, on_delete=True
+):
+    async def process(self, job: Job) -> None: ...
+
+
+@worker(name="change.large", on=Line, on_update=["amount"], when=lambda line: line.amount > 10)
+class NoteLarge:
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares is forgotten."""
+    monkeypatch.setattr(on_change, "_reactions", dict(on_change._reactions))
+
+
+@pytest.fixture
+def session(session_factory: Sessions) -> Iterator[Session]:
+    """A session in a transaction that has the tables, and is rolled back at the end."""
+    with session_factory() as session:
+        Base.metadata.create_all(session.connection())
+        yield session
+
+
+@pytest.fixture
+def order(session: Session) -> Order:
+    """One that another transaction could have made."""
+    values = {"id": 7, "status": "new", "email": "", "note": ""}
+    session.execute(insert(Order.__table__).values(values), execution_options=QUIETLY)
+    return session.get_one(Order, 7)
+
+
+@pytest.fixture
+def lines(session: Session, order: Order) -> list[Line]:
+    rows = [{"id": id, "order_id": 7, "amount": 1, "kind": "line"} for id in (1, 2, 3)]
+    session.execute(insert(Line.__table__).values(rows), execution_options=QUIETLY)
+    return list(session.scalars(select(Line).order_by(Line.id)))
+
+
+def row(cls: type, id: int) -> dict[str, Any]:
+    return {"$model": f"{__name__}.{cls.__name__}", "$key": {"id": id}}
+
+
+def jobs(session: Session, *workers: Any) -> list[Any]:
+    """The arguments of the jobs, of these workers only if given."""
+    query = select(Job).order_by(Job.id)
+    if workers:
+        query = query.where(Job.for_worker(*workers))
+    return [job.args for job in session.scalars(query)]
+
+
+class TestWhatIsFlushed:
+    def test_a_row_that_is_inserted(self, session: Session) -> None:
+        session.add(order := Order())
+        session.flush()
+        assert jobs(session) == [{"change": "insert", "self": row(Order, order.id)}]
+
+    def test_attributes_that_are_updated(self, session: Session, order: Order) -> None:
+        order.note = "of no interest"
+        order.status = "new"  # as it was
+        assert jobs(session) == []
+        order.status = "paid"
+        assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
+
+    def test_a_row_that_is_deleted_by_its_key(self, session: Session, lines: list[Line]) -> None:
+        session.delete(lines[1])
+        assert jobs(session) == [{"change": "delete", "key": {"id": 2}}]
+
+    def test_cascades(self, session: Session, order: Order) -> None:
+        order.lines.append(Line())
+        order.lines.append(gift := Gift())
+        session.flush()
+        inserted = [{"change": "insert", "row": row(type(x), x.id)} for x in order.lines]
+        assert jobs(session, Deliver) == inserted
+        assert gift.id in {one["row"]["$key"]["id"] for one in inserted}
+
+    def test_orphans(self, session: Session, lines: list[Line], order: Order) -> None:
+        order.lines.pop(0)
+        assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
+
+    def test_a_predicate_decides(self, session: Session, lines: list[Line]) -> None:
+        lines[0].amount = 10
+        lines[1].amount = 11
+        assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 2)}]
+
+    def test_any_number_of_rows_is_one_batch_of_jobs(self, session: Session) -> None:
+        sent: list[str] = []
+        engine = session.get_bind()
+        session.add_all(Order() for _ in range(500))
+
+        def listener(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            sent.append(statement)
+
+        event.listen(engine, "before_cursor_execute", listener)
+        session.flush()
+        event.remove(engine, "before_cursor_execute", listener)
+        assert [one.split()[0] for one in sent] == ["INSERT", "WITH"]
+        assert len(jobs(session)) == 500
+
+
+class TestATransaction:
+    def test_has_one_job_of_a_row(self, session: Session) -> None:
+        session.add(order := Order())
+        session.flush()
+        for status in ("paid", "sent"):
+            order.status = status
+            session.flush()
+        assert [args["change"] for args in jobs(session)] == ["insert"]
+
+    def test_that_is_rolled_back_has_none(self, session: Session, order: Order) -> None:
+        savepoint = session.begin_nested()
+        order.status = "paid"
+        session.flush()
+        savepoint.rollback()
+        assert jobs(session) == []
+        # What it coalesced with is gone, too.
+        order.status = "paid"
+        assert len(jobs(session)) == 1
+
+    def test_coalesces_across_savepoints(self, session: Session, order: Order) -> None:
+        with session.begin_nested():
+            order.status = "paid"
+        with session.begin_nested():
+            order.status = "sent"
+        assert len(jobs(session)) == 1
+
+    def test_forgets_a_flush_that_failed(self, session: Session, order: Order) -> None:
+        savepoint = session.begin_nested()
+        order.status = "paid"
+        session.add(Line(order_id=0))
+        with pytest.raises(IntegrityError):
+            session.flush()
+        savepoint.rollback()
+        assert jobs(session) == []
+
+    def test_of_a_row_that_came_and_went_has_none(self, session: Session, order: Order) -> None:
+        order.lines.append(line := Line())
+        session.flush()
+        assert len(jobs(session)) == 1
+        session.delete(line)
+        session.flush()
+        assert jobs(session) == []
+
+    def test_of_an_update_and_a_delete_has_the_delete(
+        self, session: Session, lines: list[Line]
+    ) -> None:
+        lines[0].amount = 5
+        session.flush()
+        session.delete(lines[0])
+        session.flush()
+        assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
+
+    def test_after_the_commit_it_begins_anew(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            Base.metadata.create_all(session.connection())
+            session.add(order := Order())
+            session.commit()
+            order.status = "paid"
+            session.commit()
+            assert [args["change"] for args in jobs(session)] == ["insert", "update"]
+            Base.metadata.drop_all(session.connection())
+            session.commit()
+
+
+class TestStatements:
+    """UPDATE and DELETE of a model pass no flush."""
+
+    def test_an_update(self, session: Session, lines: list[Line]) -> None:
+        result = session.execute(update(Line).where(Line.id > 1).values(amount=20))
+        assert result.rowcount == 2  # type: ignore[attr-defined]
+        expected = [{"change": "update", "row": row(Line, id)} for id in (2, 3)]
+        assert jobs(session, Deliver) == expected
+        assert jobs(session, NoteLarge) == expected
+        assert [line.amount for line in lines] == [1, 20, 20]
+
+    def test_an_update_of_what_is_of_no_interest(self, session: Session, order: Order) -> None:
+        session.execute(update(Order).where(Order.status == "new").values(note="n"))
+        assert jobs(session) == []
+        session.execute(update(Order).values(status=Order.email + "x"))
+        assert len(jobs(session)) == 1
+
+    def test_an_update_that_the_predicate_refuses(
+        self, session: Session, lines: list[Line]
+    ) -> None:
+        session.execute(update(Line).values(amount=3))
+        assert len(jobs(session, Deliver)) == 3
+        assert jobs(session, NoteLarge) == []
+
+    def test_updates_by_key(self, session: Session, lines: list[Line]) -> None:
+        session.execute(update(Line), [{"id": 1, "amount": 2}, {"id": 3, "amount": 50}])
+        keys = [args["row"]["$key"]["id"] for args in jobs(session, Deliver)]
+        assert keys == [1, 3]
+        assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 3)}]
+
+    def test_a_delete(self, session: Session, lines: list[Line]) -> None:
+        assert session.execute(delete(Line).where(Line.id < 3)).rowcount == 2  # type: ignore[attr-defined]
+        expected = [{"change": "delete", "key": {"id": id}} for id in (1, 2)]
+        assert jobs(session, Deliver) == expected
+
+    def test_coalesce_with_flushes(self, session: Session, order: Order) -> None:
+        order.status = "paid"
+        session.flush()
+        session.execute(update(Order).values(status="sent"))
+        assert len(jobs(session)) == 1
+
+    @pytest.mark.parametrize(
+        ("statement", "why"),
+        [
+            (
+                insert(Order).values(note="n"),
+                "an INSERT that does not tell its keys: add instances",
+            ),
+            (update(Order.__table__).values(status="x"), "a statement on the table: write it on"),
+            (update(Order).values(status="x").returning(Order.id), "a statement with RETURNING"),
+        ],
+    )
+    def test_that_do_not_tell_their_rows_are_refused(
+        self, session: Session, order: Order, statement: Any, why: str
+    ) -> None:
+        with pytest.raises(ObanError, match=why):
+            session.execute(statement)
+        # The transaction is as it was, and there is a way out.
+        session.execute(statement, execution_options=QUIETLY)
+        assert jobs(session) == []
+
+    def test_a_delete_with_a_predicate_is_refused(self, session: Session) -> None:
+        class Gone(Worker, name="change.gone", on=Order, on_delete=True, when=lambda order: True):
+            async def process(self, job: Job) -> None: ...
+
+        with pytest.raises(ObanError, match="after which the rows can't be asked"):
+            session.execute(delete(Order))
+
+
+class TestAWorkerThatChangesItsRow:
+    @pytest.fixture
+    def processing(self, order: Order) -> Iterator[None]:
+        job = order.new()
+        vars(job)["args"] = {"self": order}
+        token = executing.set(job)
+        yield
+        executing.reset(token)
+
+    def test_does_not_enqueue_itself(
+        self, session: Session, order: Order, processing: None
+    ) -> None:
+        order.status = "processed"
+        session.flush()
+        session.execute(update(Order).values(status="sent"))
+        assert jobs(session) == []
+
+    def test_but_for_other_rows(self, session: Session, processing: None) -> None:
+        session.add(Order())
+        session.flush()
+        assert len(jobs(session)) == 1
+
+
+class TestRefusals:
+    def refused(self, why: str, base: Any = (Worker,), **options: Any) -> None:
+        async def process(self: Any, job: Job) -> None: ...
+
+        with pytest.raises((TypeError, ValueError), match=why):
+            type(Worker)("Wrong", base, {"process": process, "__qualname__": "Wrong"}, **options)
+
+    def test_what_would_do_nothing(self) -> None:
+        self.refused("not to what it reacts: add on_insert=True", on=Line)
+        self.refused("Wrong says on= or when=", when=lambda row: True)
+
+    def test_what_is_no_model(self) -> None:
+        self.refused("say which, on=Model, not None", on_insert=True)
+        self.refused("say which, on=Model, not <class 'int'>", on=int, on_insert=True)
+
+    def test_attributes_that_are_not_there(self) -> None:
+        self.refused(
+            "names 'state', but Line has no such column; there are id, order_id",
+            on=Line,
+            on_update=("state",),
+        )
+        self.refused(
+            r"must be True or names of attributes, \('status', ...\)", on=Line, on_update="amount"
+        )
+
+    def test_what_is_no_flag_or_function(self) -> None:
+        self.refused("on_insert must be True or False, not 'yes'", on=Line, on_insert="yes")
+        self.refused("when of Wrong must be a function of the row", on=Line, on_insert=True, when=1)
+
+    def test_a_model_that_reacts_to_its_end(self) -> None:
+        with pytest.raises(
+            TypeError, match="can't process a row that is deleted: declare a worker"
+        ):
+
+            class Wrong(Worker, Base, on_delete=True):
+                __tablename__ = "change_wrong"
+                id: Mapped[int] = mapped_column(primary_key=True)
+
+                async def process(self, job: Job) -> None: ...
+
+        Base.metadata.remove(Base.metadata.tables["change_wrong"])
+
+    def test_a_subclass_inherits_none(self) -> None:
+        class Quiet(Deliver, name="change.quiet"): ...
+
+        assert "change.quiet" not in on_change._reactions
