@@ -111,3 +111,16 @@ async def test_outcomes_are_written_in_the_order_they_are_given(
     (update,) = (n for n, line in enumerate(lines) if "Update on oban_jobs" in line)
     below = [line.strip(" ->") for line in lines[update + 1 : update + 3]]
     assert below == ["Nested Loop", "Function Scan on jsonb_to_recordset ack"], lines
+
+
+async def test_an_index_of_the_user_finds_jobs_by_their_arguments(
+    full: psycopg.AsyncConnection, prefix: str
+) -> None:
+    """None comes with the tables: it takes half of the time of an insert again."""
+    index = sql.SQL("CREATE INDEX by_args ON {} USING gin (args jsonb_path_ops)")
+    await full.execute(index.format(sql.Identifier(prefix, "oban_jobs")))
+    try:
+        found = await plan(full, prefix, select(Job).where(Job.args_contain({"order": 1})))
+        assert "Bitmap Index Scan on by_args" in found, found
+    finally:
+        await full.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(prefix, "by_args")))
