@@ -101,9 +101,6 @@ class Page:
         else:
             raise AssertionError(f"which file is this? {code}")
 
-    def _own(self, dsn: re.Match[str]) -> str:
-        return self._dsn.replace("://", f"{dsn[1] or ''}://", 1)
-
     def _write(self, file: str, code: str) -> None:
         path = self._directory / file
         path.parent.mkdir(parents=True, exist_ok=True)
