@@ -1,6 +1,7 @@
 """Background jobs that live in your SQLAlchemy unit of work."""
 
 from .contrib import log as _log
+from .enqueue import advice as _advice
 from .enqueue import unit_of_work as _unit_of_work
 from .errors import (
     ConfigError,
@@ -51,4 +52,5 @@ __all__ = [
 ]
 
 _unit_of_work.attach()
+_advice.attach()
 _log.attach()

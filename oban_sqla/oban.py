@@ -255,7 +255,10 @@ class Oban(JobControl, QueueControl, Observable):
             if not limit.expired():
                 raise
             some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
-            raise TimeoutError(f"{some} finished within {timeout:g} s") from None
+            raise TimeoutError(
+                f"{some} finished within {timeout:g} s; `oban-sqla jobs show {ids[0]}` says how it"
+                " is, and `oban-sqla doctor` whether a node runs its queue"
+            ) from None
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.

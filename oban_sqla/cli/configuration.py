@@ -8,7 +8,7 @@ import typer
 
 from ..runtime.database import Database
 from ..settings import Settings, load
-from .failures import driver_named, told_in_one_line
+from .failures import told_in_one_line
 
 T = TypeVar("T")
 
@@ -43,8 +43,7 @@ def ask(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     dsn = dsn_of(settings)
 
     async def run() -> T:
-        with driver_named():
-            database = Database(dsn, settings.config.prefix)
+        database = Database(dsn, settings.config.prefix)
         try:
             return await work(database)
         finally:

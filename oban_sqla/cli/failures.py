@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import ConfigError, ObanError
 
@@ -41,12 +41,3 @@ def told_in_one_line() -> Iterator[None]:
         fail(str(error) or "the database does not answer")
     except (ObanError, ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))
-
-
-@contextmanager
-def driver_named() -> Iterator[None]:
-    """`ValueError` when the DSN names a driver that is not there, or that can't wait for many."""
-    try:
-        yield
-    except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
-        raise ValueError(f"the DSN names a driver that can't be used: {error}") from error

@@ -20,7 +20,14 @@ def import_all(modules: Iterable[str]) -> Iterator[str]:
         except (Exception, SystemExit) as error:
             logger.debug("failed", exc_info=True)
             cause = traceback.format_exception_only(error)[-1].strip()
-            yield f"can't import {module!r}: {cause}{_place(error)}"
+            yield f"can't import {module!r}: {cause}{_place(error)}{_hint(module)}"
+
+
+def _hint(module: str) -> str:
+    if not module.endswith(".py"):
+        return ""
+    name = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+    return f"; a module is named without .py: {name}"
 
 
 def _place(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from ..migrations.database import engine_for
 from ..oban import Oban
 from ..settings import Settings, parse_queues
 from .configuration import configured, missing
-from .failures import driver_named, fail, told_in_one_line
+from .failures import fail, told_in_one_line
 from .modules import import_all
 from .options import Config, Dsn, Name, Prefix
 
@@ -152,8 +152,7 @@ class _Process:
                 typer.echo(f"PostgreSQL is up: {dsn}")
                 arguments.pop("listen_dsn", None)  # it is of another server
             assert dsn is not None
-            with driver_named():
-                oban = Oban(dsn, **arguments)
+            oban = Oban(dsn, **arguments)
             await up.enter_async_context(oban)
             self._started = True
             queues = ", ".join(queue.name for queue in self._settings.config.queues)

@@ -31,7 +31,7 @@ def embedded_postgres(
     version: Literal[16, 18] = 18,
     settings: Mapping[str, str | int] | None = None,
 ) -> "EmbeddedPostgres":
-    """Run a PostgreSQL for the time of a `with` or `async with` block, which gets its DSN.
+    """Run a PostgreSQL for the time of a `with` or `async with` block, which gets its DSN::
 
         async with embedded_postgres("var/postgres", settings={"max_connections": 50}) as dsn:
             ...  # postgresql://postgres:@/postgres?host=...
@@ -57,8 +57,9 @@ def embedded_postgres(
             a str may name one (`{"statement_timeout": "5s"}`). They hold until the server stops.
             None: the defaults, or, of a server that already runs, what it has.
 
-    Raises (ValueError at once, the others on entering the block):
-        ValueError: there is no such version, or a setting can't be given.
+    Raises:
+        ValueError: at once: there is no such version, or a setting can't be given. The others come
+            on entering the block.
         ModuleNotFoundError: the extra `embedded` is not installed.
         EmbeddedPostgresError: the data is of another version or another system user, the server
             already runs with other settings, or it does not start.

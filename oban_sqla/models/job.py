@@ -191,8 +191,10 @@ class Job(Questions, Base):
         return self.meta.get("return")
 
     def __repr__(self) -> str:
-        # Only what is loaded: a repr must not send a SELECT.
-        loaded = inspect(self).dict
+        # Only what is loaded, and the id, which is known when it has expired, too: a repr must not
+        # send a SELECT.
+        state = inspect(self)
+        loaded = {**state.dict, "id": state.identity[0]} if state.identity else state.dict
         shown = ("id", "worker", "queue", "state", "attempt")
         known = (f" {key}={loaded[key]}" for key in shown if key in loaded)
         return f"<Job{''.join(known)}>"

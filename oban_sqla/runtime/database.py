@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 from sqlalchemy import URL, Engine, Executable
+from sqlalchemy.exc import InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import sessionmaker
 
 from ..config import database_url
 from ..errors import ObanError, SchemaMissingError
@@ -36,7 +38,8 @@ class Database:
     """An engine, and the schema `prefix` in which it finds the tables.
 
     A URL makes an engine of its own, which `dispose` disposes of; `TypeError` for what is neither
-    an `AsyncEngine`, nor an `async_sessionmaker` bound to one, nor a URL.
+    an `AsyncEngine`, nor an `async_sessionmaker` bound to one, nor a URL; `ValueError` for a URL
+    that names another database or a driver that can't be used.
     """
 
     def __init__(self, engine: EngineLike, prefix: str | None) -> None:
@@ -221,9 +224,14 @@ def _engine(given: object) -> tuple[AsyncEngine, bool]:
         raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
     if isinstance(given, URL | str):
         url, arguments = connect_arguments(database_url(given))
-        return create_async_engine(url, connect_args=arguments), True
+        try:
+            return create_async_engine(url, connect_args=arguments), True
+        except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
+            raise ValueError(
+                f"the DSN names a driver that can't be used: {error}; postgresql+psycopg:// can"
+            ) from error
     hint = "; a sync engine can't run jobs: make one with create_async_engine()"
     raise TypeError(
         "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"
-        f" not {type(given).__name__}{hint if isinstance(given, Engine) else ''}"
+        f" not {type(given).__name__}{hint if isinstance(given, Engine | sessionmaker) else ''}"
     )

@@ -43,6 +43,16 @@ class NodeChecks:
                     f"{node.node} has given no sign of life for {duration(node.silent_for)}",
                     "see whether it still runs; if not, a leader takes its rows away in a minute",
                 )
+        for node in alive:
+            queues = Counter(queue.queue for queue in node.queues if queue.alive)
+            if twice := [queue for queue, count in queues.items() if count > 1]:
+                yield Finding(
+                    "nodes",
+                    "note",
+                    f"{node.node} is the name of several processes, or of one that was killed and"
+                    f" started again: they run {', '.join(twice)}",
+                    "give each process a node of its own, so that an order can be for one of them",
+                )
         if alive:
             yield Finding("nodes", "ok", f"alive: {', '.join(node.node for node in alive)}")
         else:

@@ -5,6 +5,7 @@ from typing import (
     Any,
     Concatenate,
     Literal,
+    Never,
     ParamSpec,
     Protocol,
     TypedDict,
@@ -14,7 +15,7 @@ from typing import (
 )
 
 from ..enqueue.enqueue import Conn
-from ..models import Job
+from ..models import Job, validation
 from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Missing, Timeout
 from .rows import Lock
@@ -51,7 +52,7 @@ class WorkerClass(Protocol[T_co]):
 
 
 def worker(
-    *,
+    *misplaced: Never,
     name: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
@@ -75,8 +76,11 @@ def worker(
     `TypeError` if it has no such method; `ValueError` or `TypeError` for options that no job may
     have, and `ValueError` for a name that is taken.
     """
+    _refuse_bare("worker", misplaced)
 
     def decorate(cls: type[T]) -> WorkerClass[T]:
+        if not isinstance(cls, type):
+            raise TypeError(f"@worker() is for classes; make {_name(cls)} a job with @job()")
         if not hasattr(cls, "process"):
             raise TypeError(f"{cls.__qualname__} has no method process(self, job)")
         for method in ("new", "enqueue", "backoff"):
@@ -129,7 +133,7 @@ def job(
 def job(
     *, session: Literal[True], **options: Unpack[FunctionOptions]
 ) -> Callable[[Callable[Concatenate[Any, P], R]], SessionJobFunction[P, R]]: ...
-def job(*, session: bool = False, **options: Unpack[FunctionOptions]) -> Any:
+def job(*misplaced: Never, session: bool = False, **options: Unpack[FunctionOptions]) -> Any:
     """Make a function a worker: `function.enqueue(...)` takes its own arguments.
 
     The function may be sync, and then runs in a thread, or async. Its result counts as that of
@@ -139,8 +143,26 @@ def job(*, session: bool = False, **options: Unpack[FunctionOptions]) -> Any:
     `ValueError` if a parameter has the name of a job's option, so that a call would be ambiguous;
     `ValueError` or `TypeError` for options that no job may have.
     """
+    _refuse_bare("job", misplaced)
 
     def decorate(function: Callable[..., Any], /) -> Any:
+        if isinstance(function, type):
+            raise TypeError(
+                f"@job() is for functions; make {_name(function)} a worker with @worker(), or"
+                " inherit from Worker"
+            )
         return JobFunction(function, session=session, **options)
 
     return decorate
+
+
+def _refuse_bare(decorator: str, misplaced: tuple[object, ...]) -> None:
+    if misplaced:
+        raise TypeError(
+            f"write @{decorator}() with parentheses above {_name(misplaced[0])}; they take the"
+            " options by name"
+        )
+
+
+def _name(decorated: object) -> str:
+    return getattr(decorated, "__qualname__", None) or validation.show(decorated)

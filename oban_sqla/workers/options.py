@@ -40,6 +40,8 @@ class JobOptions(TypedDict, total=False):
 
 JOB_OPTIONS = tuple(JobOptions.__annotations__)
 
+_ARGUMENTS = "; arguments of the job are given in a mapping, like new({'id': 1})"
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -77,7 +79,7 @@ class WorkerOptions:
 
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
-        refuse_unknown(self.name, "option", options, JOB_OPTIONS)
+        refuse_unknown(self.name, "option", options, JOB_OPTIONS, more=_ARGUMENTS)
         values = {
             "worker": self.name,
             "args": RULES["args"]({} if args is None else args),
@@ -106,12 +108,14 @@ def _scheduled_at(options: JobOptions) -> datetime | None:
     return validation.moment_after("schedule_in", client_now(), delay)
 
 
-def refuse_unknown(subject: str, kind: str, given: Iterable[str], known: Sequence[str]) -> None:
+def refuse_unknown(
+    subject: str, kind: str, given: Iterable[str], known: Sequence[str], more: str = ""
+) -> None:
     """`TypeError` for the first that is not known; it names the one that was meant."""
     for option in given:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}{more}"
             raise TypeError(f"{subject} has no {kind} {option!r}; {hint}")
 
 

@@ -132,7 +132,7 @@ def test_a_repr_sends_no_select(session_factory: Sessions) -> None:
         session.expire(job)
         sent: list[object] = []
         event.listen(session.get_bind(), "before_cursor_execute", lambda *args: sent.append(args))
-        assert repr(job) == "<Job>"
+        assert repr(job) == "<Job id=1>"
         assert not sent
         assert job.id
         assert sent

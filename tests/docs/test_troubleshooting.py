@@ -1,0 +1,38 @@
+"""The page of messages has those that the code says, word by word."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.page import DOCS, ROOT
+
+HEADINGS = re.findall(
+    r"^### `(.*)`$", (DOCS / "troubleshooting.md").read_text(), flags=re.MULTILINE
+)
+
+
+def texts() -> Iterator[str]:
+    """Every string of the package; `...` for what is put into it."""
+    for file in (ROOT / "oban_sqla").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"%[.\d]*[sfg]", "...", node.value)
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    part.value if isinstance(part, ast.Constant) else "..." for part in node.values
+                )
+
+
+TEXTS = sorted(set(texts()))
+
+
+def test_there_are_messages() -> None:
+    assert len(HEADINGS) > 30
+
+
+@pytest.mark.parametrize("message", HEADINGS)
+def test_the_message_is_one_of_ours(message: str) -> None:
+    wanted = re.compile(".*".join(map(re.escape, message.split("..."))), re.DOTALL)
+    assert any(map(wanted.search, TEXTS)), message

@@ -1,0 +1,86 @@
+"""Mistakes with workers: each message names the way out."""
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from oban_sqla import Job, Worker, job, worker
+
+
+class Mailer(Worker, name="mistakes.Mailer"):
+    async def process(self, job: Job) -> None: ...
+
+
+def fails(kind: type[Exception], message: str) -> Any:
+    return pytest.raises(kind, match=re.escape(message))
+
+
+class TestTheDecorator:
+    def test_stands_without_parentheses(self) -> None:
+        with fails(TypeError, "write @worker() with parentheses above TestTheDecorator."):
+
+            @worker  # type: ignore[call-arg, arg-type]
+            class Bare:
+                async def process(self, job: Job) -> None: ...
+
+        with fails(TypeError, "write @job() with parentheses above TestTheDecorator."):
+
+            @job  # type: ignore[call-overload]
+            def bare() -> None: ...
+
+    def test_of_classes_is_on_a_function(self) -> None:
+        def report() -> None: ...
+
+        with fails(TypeError, "@worker() is for classes; make TestTheDecorator.") as raised:
+            worker()(report)  # type: ignore[arg-type]
+        assert str(raised.value).endswith("report a job with @job()")
+
+    def test_of_functions_is_on_a_class(self) -> None:
+        with fails(TypeError, "Mailer a worker with @worker(), or inherit from Worker"):
+            job(name="mistakes.other")(Mailer)
+
+
+class TestProcess:
+    def test_takes_no_job(self) -> None:
+        with fails(TypeError, "define it as process(self, job), or as process(self, job, session)"):
+
+            class Forgetful(Worker, name="mistakes.Forgetful"):
+                async def process(self) -> None: ...
+
+    def test_has_another_name(self) -> None:
+        class Performer(Worker, name="mistakes.Performer"):
+            async def perform(self, job: Job) -> None: ...
+
+        with fails(TypeError, "Performer has no method process(self, job), so it has no jobs"):
+            Performer.new()
+
+    def test_is_async_and_asks_for_a_sync_session(self) -> None:
+        with fails(TypeError, "is async, so its session is AsyncSession, not Session"):
+
+            class Mixed(Worker, name="mistakes.Mixed"):
+                async def process(self, job: Job, session: Session) -> None: ...
+
+    def test_contains_a_yield(self) -> None:
+        with fails(TypeError, "contains a yield, so that a job would run nothing of it"):
+
+            class Lazy(Worker, name="mistakes.Lazy"):
+                def process(self, job: Job) -> Any:
+                    yield 1
+
+
+def test_two_workers_have_one_name() -> None:
+    with fails(ValueError, "'mistakes.Mailer' is taken by") as raised:
+
+        class Other(Worker, name="mistakes.Mailer"):
+            async def process(self, job: Job) -> None: ...
+
+    assert str(raised.value).endswith("another one with name='...'")
+
+
+def test_an_option_of_the_class_is_misspelt() -> None:
+    with fails(TypeError, "Misspelt has no option 'queu'; did you mean 'queue'?"):
+
+        class Misspelt(Worker, queu="mailers"):  # type: ignore[call-arg]
+            async def process(self, job: Job) -> None: ...

