@@ -1,16 +1,34 @@
-"""One run in a process of its own: `python -m benchmarks.one WORKLOAD CONTESTANT COUNT DSN`."""
+"""One step in a process of its own: `python -m benchmarks.one STEP CONTESTANT DSN ...`."""
 
 import asyncio
+import json
 import sys
+from dataclasses import asdict
 
-from .contestant import load
-from .workload import measure
+from .contestant import Drains, entrant
+from .workloads import WORKLOADS
 
 
-def main(workload: str, contestant: str, count: str, dsn: str) -> None:
-    """Print the seconds."""
-    print(asyncio.run(measure(load(contestant, dsn), workload, int(count))))
+async def install(contestant: str, dsn: str) -> None:
+    """Create the tables."""
+    await entrant(contestant)(dsn).install()
 
+
+async def fill(contestant: str, dsn: str, finished: str, future: str) -> None:
+    """Put finished and future jobs into the tables."""
+    kind = entrant(contestant)
+    assert issubclass(kind, Drains)
+    await kind(dsn).fill(int(finished), int(future))
+
+
+async def measure(contestant: str, dsn: str, workload: str, count: str) -> None:
+    """Print what a workload came to."""
+    async with entrant(contestant)(dsn) as own:
+        measured = await WORKLOADS[workload].measure(own, int(count))
+    print(json.dumps(asdict(measured)))
+
+
+STEPS = {"install": install, "fill": fill, "measure": measure}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    asyncio.run(STEPS[sys.argv[1]](*sys.argv[2:]))

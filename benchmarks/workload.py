@@ -1,73 +1,149 @@
-"""The workloads: what is measured of a contestant, and what has to be in the database then."""
+"""A workload: what is measured of those that can do it, and what it should come to."""
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
+import statistics
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import psycopg
+from .contestant import OURS, PEERS, Contestant
 
-from .contestant import Contestant
-
-Workload = Callable[[Contestant, int], Awaitable[float]]
-
-
-async def enqueue_many(contestant: Contestant, count: int) -> float:
-    """Jobs in one transaction."""
-    await contestant.enqueue_many(10)  # statements are prepared, and modules imported
-    return await _timed(contestant.enqueue_many(count))
+Figures = dict[str, float]
+"""What was measured, by name; the name ends with the unit."""
 
 
-async def enqueue_singly(contestant: Contestant, count: int) -> float:
-    """Jobs one after the other, each in a transaction."""
-    for _ in range(10):
-        await contestant.enqueue()
-    return await _timed(_enqueue_singly(contestant, count))
+@dataclass(slots=True)
+class Measured:
+    """What one run came to."""
+
+    figures: Figures
+    notes: dict[str, str] = field(default_factory=dict)
+    """What is no number, such as a plan."""
 
 
-async def drain_20(contestant: Contestant, count: int) -> float:
-    """Run jobs that do nothing, 20 at once."""
-    await contestant.enqueue_many(count)
-    return await _timed(contestant.drain(count, 20))
+class Results:
+    """What all runs came to: the figures of each by workload and contestant."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, dict[str, dict[str, list[float]]]] = {}
+
+    def add(self, workload: str, contestant: str, figures: Figures) -> None:
+        own = self.figures.setdefault(workload, {}).setdefault(contestant, {})
+        for name, figure in figures.items():
+            own.setdefault(name, []).append(figure)
+
+    def median(self, workload: str, figure: str, contestant: str = OURS) -> float:
+        """Of all runs; `LookupError` if it was not measured."""
+        return statistics.median(self.figures[workload][contestant][figure])
+
+    def peers(self, workload: str, figure: str) -> list[float]:
+        """The medians of the peers; `LookupError` if there are none."""
+        measured = [
+            self.median(workload, figure, peer)
+            for peer in PEERS
+            if figure in self.figures[workload].get(peer, ())
+        ]
+        if not measured:
+            raise LookupError(f"no peer was measured in {workload}")
+        return measured
 
 
-async def drain_100(contestant: Contestant, count: int) -> float:
-    """Run jobs that do nothing, 100 at once."""
-    await contestant.enqueue_many(count)
-    return await _timed(contestant.drain(count, 100))
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a workload should come to, as a number that has to be large, or small, enough."""
+
+    says: str
+    value: Callable[[Results], float]
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def met(self, value: float) -> bool:
+        return (self.at_least is None or value >= self.at_least) and (
+            self.at_most is None or value <= self.at_most
+        )
 
 
-WORKLOADS: dict[str, tuple[Workload, int]] = {
-    "enqueue_many": (enqueue_many, 10_000),
-    "enqueue_singly": (enqueue_singly, 1_000),
-    "drain_20": (drain_20, 10_000),
-    "drain_100": (drain_100, 10_000),
-}
-"""By name, and with the number of jobs of the full scale."""
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One row of the table."""
+
+    name: str
+    title: str
+    """What is done; `{count}` stands for how often."""
+    ability: type[Contestant]
+    """What a contestant has to be able to do."""
+    measure: Callable[[Any, int], Awaitable[Measured]]
+    """Measures a contestant, and raises `AssertionError` if its rows are not as they should be."""
+    count: int
+    """Of jobs or repetitions, at the full scale."""
+    targets: Sequence[Target] = ()
+    full: bool = False
+    """Whether the table is full of finished and future jobs."""
+    most_runs: int = 1_000_000
+    """For what takes long, or measures a distribution within one run."""
+    at_once: bool = False
+    """Whether all contestants may be measured at the same time, since they do nothing."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What to set for the database."""
+
+    def scaled(self, scale: float) -> int:
+        return max(20, int(self.count * scale))
 
 
-async def measure(contestant: Contestant, name: str, count: int) -> float:
-    """The seconds of one run; `AssertionError` if the rows are not as they should be."""
-    workload, _ = WORKLOADS[name]
-    await contestant.install()
-    async with contestant:
-        seconds = await workload(contestant, count)
-    query, expected = contestant.waiting, count + 10
-    if name.startswith("drain"):
-        query, expected = contestant.finished, count
-    async with await psycopg.AsyncConnection.connect(contestant.dsn) as connection:
-        row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    assert row[0] == expected, f"{row[0]} rows instead of {expected}"
-    return seconds
+def best_peer(workload: str, figure: str) -> Callable[[Results], float]:
+    """How many times the rate of the best peer ours is."""
+    return lambda results: results.median(workload, figure) / max(results.peers(workload, figure))
 
 
-async def _enqueue_singly(contestant: Contestant, count: int) -> None:
-    for _ in range(count):
-        await contestant.enqueue()
+def quickest_peer(workload: str, figure: str, of: str | None = None) -> Callable[[Results], float]:
+    """Which part of the time of the quickest peer ours is; `of` names its figure, if another."""
+    return lambda results: (
+        results.median(workload, figure) / min(results.peers(workload, of or figure))
+    )
 
 
-async def _timed(work: Awaitable[None]) -> float:
-    await asyncio.sleep(0)
-    started = time.perf_counter()
-    await work
-    return time.perf_counter() - started
+def beside(workload: str, figure: str, contestant: str) -> Callable[[Results], float]:
+    """How many times the figure of another contestant ours is."""
+    return lambda results: (
+        results.median(workload, figure) / results.median(workload, figure, contestant)
+    )
+
+
+def within(workload: str, figure: str, other: str) -> Callable[[Results], float]:
+    """How many times another figure of ours this one is."""
+    return lambda results: results.median(workload, figure) / results.median(workload, other)
+
+
+def itself(workload: str, figure: str) -> Callable[[Results], float]:
+    return lambda results: results.median(workload, figure)
+
+
+def percentiles(seconds: Sequence[float], prefix: str = "") -> Figures:
+    """The 50th and the 99th of some times, in milliseconds."""
+    ordered = sorted(seconds)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+    return {f"{prefix}p50 ms": at(0.5), f"{prefix}p99 ms": at(0.99)}
+
+
+def as_document(
+    results: Results, workloads: Sequence[Workload], scale: float
+) -> Mapping[str, Mapping[str, Any]]:
+    """The results of each workload beside its targets, to be written as JSON."""
+    return {
+        one.name: {
+            "title": one.title.format(count=f"{one.scaled(scale):,}"),
+            "figures": results.figures[one.name],
+            "targets": [_judged(target, results) for target in one.targets],
+        }
+        for one in workloads
+    }
+
+
+def _judged(target: Target, results: Results) -> dict[str, Any]:
+    try:
+        value = target.value(results)
+    except LookupError:
+        return {"says": target.says, "value": None, "met": None}
+    return {"says": target.says, "value": value, "met": target.met(value)}

@@ -1,31 +1,34 @@
 """oban_sqla, by its own engine."""
 
 import asyncio
-from typing import Self
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import ClassVar, Self
 
-from sqlalchemy import create_engine, event
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts, TakesSession
+from benchmarks.contestants.oban_table import ObanTable
+from benchmarks.contestants.users import User
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.config import database_url
-from oban_sqla.migrations import upgrade
 
 
 class Nothing(Worker, name="benchmarks.nothing"):
     async def process(self, job: Job) -> None: ...
 
 
-class Entrant(Contestant):
-    waiting = "SELECT count(*) FROM oban_jobs WHERE state = 'available'"
-    finished = "SELECT count(*) FROM oban_jobs WHERE state = 'completed' AND attempt = 1"
+class Start(Worker, name="benchmarks.start"):
+    told: ClassVar[Started]
 
-    async def install(self) -> None:
-        engine = create_engine(database_url(self.dsn))
-        with engine.begin() as connection:
-            upgrade(connection)
-        engine.dispose()
+    async def process(self, job: Job) -> None:
+        Start.told(job.args["at"])
 
+
+class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
     async def __aenter__(self) -> Self:
         self.engine = create_async_engine(database_url(self.dsn))
         self.client = Oban(self.engine, name="client")
@@ -42,6 +45,28 @@ class Entrant(Contestant):
     async def enqueue(self) -> None:
         await self.client.enqueue(Nothing.new({"number": 1}))
 
+    @asynccontextmanager
+    async def clients(self, count: int) -> AsyncIterator[Sequence[Callable[[], Awaitable[object]]]]:
+        engine = create_async_engine(database_url(self.dsn), pool_size=count)
+        oban = Oban(engine, name="clients")
+        yield [lambda: oban.enqueue(Nothing.new({"number": 1}))] * count
+        await engine.dispose()
+
+    async def unit_of_work(self, count: int) -> None:
+        async with AsyncSession(self.engine) as session, session.begin():
+            jobs = [Nothing.new({"number": n}) for n in range(count)]
+            for job in jobs:
+                session.add(job)
+            await session.flush()
+            assert all(job.id for job in jobs)
+
+    async def ride_along(self, count: int) -> None:
+        for number in range(count):
+            async with AsyncSession(self.engine) as session, session.begin():
+                session.add(User(name=f"user {number}"))
+                session.add(Nothing.new({"number": number}))
+                session.add(Nothing.new({"number": number}))
+
     async def drain(self, count: int, limit: int) -> None:
         done = asyncio.Event()
         written = 0
@@ -56,3 +81,22 @@ class Entrant(Contestant):
                     done.set()
 
             await done.wait()
+
+    @asynccontextmanager
+    async def node(self, started: Started) -> AsyncIterator[None]:
+        Start.told = started
+        # The node enqueues its own jobs, as a web application with queues would.
+        async with Oban(self.engine, name="client", queues={"default": 20}) as self.client:
+            yield
+
+    async def start_now(self) -> None:
+        await self.client.enqueue(Start.new({"at": time.monotonic()}))
+
+    async def start_at(self, due: float) -> None:
+        at = datetime.fromtimestamp(due, UTC)
+        await self.client.enqueue(Start.new({"at": due}, scheduled_at=at))
+
+    @asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        async with Oban(self.engine, queues={"default": 10, "mailers": 10, "reports": 10}):
+            yield

@@ -1,0 +1,1 @@
+"""What runs in processes of their own, started by `child.Child`."""

@@ -1,0 +1,20 @@
+"""Enqueues with a contestant, for each line: for the time that it says, or at once for 0."""
+
+import asyncio
+import sys
+
+from benchmarks.child import ready, told
+from benchmarks.contestant import Starts, entrant
+
+
+async def main(contestant: str, dsn: str) -> None:
+    kind = entrant(contestant)
+    assert issubclass(kind, Starts)
+    async with kind(dsn) as own:
+        ready()
+        while line := await told():
+            due = float(line)
+            await (own.start_at(due) if due else own.start_now())
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""A node of oban_sqla from the first line to the end of the lines; says how many jobs it ran."""
+
+import asyncio
+import sys
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from benchmarks.child import ready, told
+from benchmarks.contestants.oban_sqla import Nothing
+from oban_sqla import Oban
+from oban_sqla.config import database_url
+
+assert Nothing  # the worker of the jobs
+
+
+async def main(dsn: str) -> None:
+    engine = create_async_engine(database_url(dsn))
+    async with engine.connect():
+        pass
+    oban = Oban(engine, queues={"default": 20})
+    ran = 0
+
+    @event.listens_for(oban, "job_start")
+    def count(oban: Oban, start: object) -> None:
+        nonlocal ran
+        ran += 1
+
+    ready()
+    await told()
+    async with oban:
+        await told()
+    await engine.dispose()
+    print(ran)
+
+
+asyncio.run(main(*sys.argv[1:]))

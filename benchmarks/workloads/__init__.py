@@ -1,0 +1,22 @@
+"""The workloads, in the order of their names."""
+
+from benchmarks.workload import Workload
+from benchmarks.workloads import drain, enqueue, growth, idle, memory, notify, processes, start
+
+WORKLOADS: dict[str, Workload] = {
+    one.name: one
+    for one in sorted(
+        (
+            *enqueue.WORKLOADS,
+            *drain.WORKLOADS,
+            *processes.WORKLOADS,
+            *start.WORKLOADS,
+            *idle.WORKLOADS,
+            *memory.WORKLOADS,
+            *notify.WORKLOADS,
+            *growth.WORKLOADS,
+        ),
+        key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
+    )
+}
+"""By name."""

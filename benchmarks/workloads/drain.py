@@ -1,0 +1,71 @@
+"""B4, B8: running jobs that do nothing, in a table of their own and in one that is full."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from benchmarks.contestant import BARE, Drains
+from benchmarks.workload import Measured, Target, Workload, beside, best_peer
+
+PATIENCE = 6.0
+"""Seconds; who has not finished by then is measured by what is."""
+
+
+def drain(limit: int) -> Callable[[Drains, int], Awaitable[Measured]]:
+    async def measure(contestant: Drains, count: int) -> Measured:
+        before = await contestant.number(contestant.finished)
+        await contestant.enqueue_many(count)
+        started = time.perf_counter()
+        patience = asyncio.timeout(PATIENCE)
+        try:
+            async with patience:
+                await contestant.drain(count, limit)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+        seconds = time.perf_counter() - started
+        finished = await contestant.number(contestant.finished) - before
+        if patience.expired():
+            assert 0 < finished <= count, f"{finished} of {count} jobs are finished"
+        else:
+            await contestant.expect(contestant.waiting, 0)
+            assert finished == count, f"{finished} jobs are finished instead of {count}"
+        return Measured({"jobs/s": finished / seconds})
+
+    return measure
+
+
+def _targets(name: str) -> tuple[Target, ...]:
+    return (
+        Target("at least 4 times oban-py", beside(name, "jobs/s", "oban_py"), 4),
+        Target("at least 2 times the best peer", best_peer(name, "jobs/s"), 2),
+        Target("at least 0.6 times the bare SQL", beside(name, "jobs/s", BARE), 0.6),
+    )
+
+
+WORKLOADS = (
+    Workload(
+        "B4",
+        "run {count} jobs that do nothing, 20 at once",
+        Drains,
+        drain(20),
+        10_000,
+        _targets("B4"),
+    ),
+    Workload("B4b", "the same, 100 at once", Drains, drain(100), 10_000, _targets("B4b")),
+    Workload(
+        "B8",
+        "run {count} jobs, 20 at once, beside 500,000 finished and 200,000 future ones",
+        Drains,
+        drain(20),
+        10_000,
+        (
+            Target(
+                "at least 0.9 times the same in an empty table",
+                lambda results: results.median("B8", "jobs/s") / results.median("B4", "jobs/s"),
+                0.9,
+            ),
+        ),
+        full=True,
+    ),
+)

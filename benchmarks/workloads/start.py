@@ -1,0 +1,147 @@
+"""B6, B7: how soon a job starts, when it is enqueued now, and when it is due later."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from benchmarks.child import Child
+from benchmarks.contestant import OURS, PATIENCE, Starts
+from benchmarks.workload import (
+    Figures,
+    Measured,
+    Target,
+    Workload,
+    itself,
+    percentiles,
+    quickest_peer,
+)
+
+PAUSE = 0.01  # in which the last outcome is written, so that the node is idle
+SPAN = 5.0
+LEAD = 2.0  # before the first is due, to enqueue them
+FROM_ANOTHER = "from another process, "
+
+Enqueue = Callable[[float], Awaitable[None]]
+"""Enqueues a job that is due then; at once for 0."""
+
+
+async def pickup(contestant: Starts, count: int) -> Measured:
+    async with _from_another(contestant) as from_another:
+        here = await _pick_up(contestant, count, _from_here(contestant))
+        other = await _pick_up(contestant, count, from_another)
+    return Measured({**percentiles(here), **percentiles(other, FROM_ANOTHER)})
+
+
+async def _pick_up(contestant: Starts, count: int, enqueue: Enqueue) -> list[float]:
+    took: list[float] = []
+    picked_up = asyncio.Event()
+
+    def started(at: float) -> None:
+        took.append(time.monotonic() - at)
+        picked_up.set()
+
+    before = await contestant.number(contestant.finished)
+    async with contestant.node(started):
+        for _ in range(5 + count):
+            picked_up.clear()
+            await enqueue(0.0)
+            async with asyncio.timeout(PATIENCE):
+                await picked_up.wait()
+            await asyncio.sleep(PAUSE)
+        await contestant.until(contestant.finished, before + 5 + count)
+    return took[5:]
+
+
+async def punctuality(contestant: Starts, count: int) -> Measured:
+    figures: Figures = percentiles(await _await_due(contestant, count, _from_here(contestant)))
+    if _name(contestant) == OURS:  # peers don't tell their nodes, they look now and then
+        async with _from_another(contestant) as from_another:
+            late = await _await_due(contestant, count, from_another)
+        figures |= percentiles(late, FROM_ANOTHER)
+    return Measured(figures)
+
+
+async def _await_due(contestant: Starts, count: int, enqueue: Enqueue) -> list[float]:
+    late: list[float] = []
+    all_started = asyncio.Event()
+
+    def started(due: float) -> None:
+        late.append(time.time() - due)
+        if len(late) == count:
+            all_started.set()
+
+    before = await contestant.number(contestant.finished)
+    async with contestant.node(started):
+        first = time.time() + LEAD
+        for number in range(count):
+            await enqueue(first + number * SPAN / 500)
+        async with asyncio.timeout(PATIENCE):
+            await all_started.wait()
+        await contestant.until(contestant.finished, before + count)
+    return late
+
+
+def _from_here(contestant: Starts) -> Enqueue:
+    def enqueue(due: float) -> Awaitable[None]:
+        return contestant.start_at(due) if due else contestant.start_now()
+
+    return enqueue
+
+
+@asynccontextmanager
+async def _from_another(contestant: Starts) -> AsyncIterator[Enqueue]:
+    child = await Child.start("enqueuer", _name(contestant), contestant.dsn)
+    yield lambda due: child.tell(repr(due))
+    await child.end()
+
+
+def _name(contestant: Starts) -> str:
+    return type(contestant).__module__.rpartition(".")[2]
+
+
+WORKLOADS = (
+    Workload(
+        "B6",
+        "{count} times: from just before the enqueue call to the first line of the job, idle node",
+        Starts,
+        pickup,
+        100,
+        (
+            Target(
+                "p50 at most 0.5 times the best peer's", quickest_peer("B6", "p50 ms"), at_most=0.5
+            ),
+            Target(
+                "from another process: p50 at most 0.75 times the best peer's",
+                quickest_peer("B6", f"{FROM_ANOTHER}p50 ms"),
+                at_most=0.75,
+            ),
+            Target(
+                "p99 at most the best peer's p50",
+                quickest_peer("B6", "p99 ms", "p50 ms"),
+                at_most=1,
+            ),
+            Target(
+                "from another process: p99 at most the best peer's p50",
+                quickest_peer("B6", f"{FROM_ANOTHER}p99 ms", f"{FROM_ANOTHER}p50 ms"),
+                at_most=1,
+            ),
+        ),
+    ),
+    Workload(
+        "B7",
+        "{count} jobs that are due 10 ms apart: how late they start",
+        Starts,
+        punctuality,
+        500,
+        (
+            Target("p99 at most 10 ms", itself("B7", "p99 ms"), at_most=10),
+            Target(
+                "from another process: p99 at most 10 ms",
+                itself("B7", f"{FROM_ANOTHER}p99 ms"),
+                at_most=10,
+            ),
+        ),
+        most_runs=2,
+    ),
+)
