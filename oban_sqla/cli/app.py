@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import config, doctor, jobs, queues, run, schema, status
+from . import bench, config, doctor, jobs, queues, run, schema, status
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command(cls=run.StartCommand)(run.start)
 app.command("status")(status.show_status)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.add_typer(queues.app, name="queues")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schema.app, name="schema")

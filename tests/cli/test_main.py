@@ -23,7 +23,7 @@ def test_help(cli: Cli, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ([], "start status doctor queues jobs schema config"),
+        ([], "start status doctor bench queues jobs schema config"),
         (["queues"], "list pause resume scale start stop"),
         (["jobs"], "list show retry cancel delete"),
         (["schema"], "upgrade downgrade current"),

@@ -1,0 +1,308 @@
+"""What a server does: jobs enqueued and run per second, pickup, and the bare SQL beside them.
+
+All of it happens in a schema of its own, which is dropped in the end, whatever the end is.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import event
+from sqlalchemy.schema import DropSchema
+
+from .config import database_url
+from .errors import ObanError
+from .events import AckStop
+from .migrations import upgrade
+from .migrations.database import engine_for
+from .models import Job
+from .oban import Oban
+from .runtime.database import Database
+from .workers.worker import Worker
+
+BATCH = 1_000
+LIMIT = 20
+# What waits when running is measured: enough that it does not run out on a common server.
+FEED_PER_SECOND = 10_000
+WARM_UP = 3
+ROUND_TRIPS = 0.1
+"""Seconds for them: they tell at once."""
+
+# The floor: what Core would say for it would be measured, too.
+INSERT = """
+INSERT INTO {} (worker, args)
+SELECT worker, args FROM jsonb_to_recordset(%s::jsonb) AS job (worker text, args jsonb)
+RETURNING id
+"""
+NEXT = """
+WITH done AS (
+    UPDATE {0} SET state = 'completed', completed_at = timezone('UTC', now())
+    WHERE id = ANY(%(done)s) AND state = 'executing'
+), next AS (
+    SELECT id FROM {0} WHERE state = 'available' AND queue = 'default'
+    ORDER BY priority, scheduled_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE {0}
+SET state = 'executing', attempt = attempt + 1, attempted_at = timezone('UTC', now()),
+    attempted_by = ARRAY['bare']
+WHERE id = ANY(ARRAY(SELECT id FROM next))
+RETURNING {0}.*
+"""
+FEED = """
+INSERT INTO {} (worker, args)
+SELECT %s, jsonb_build_object('number', n) FROM generate_series(1, %s) n
+"""
+
+
+class Nothing(Worker, name="oban_sqla.bench.nothing"):
+    """Does nothing."""
+
+    async def process(self, job: Job) -> None: ...
+
+
+class Pickup(Worker, name="oban_sqla.bench.pickup"):
+    """Says when it starts."""
+
+    started: asyncio.Queue[float]
+
+    async def process(self, job: Job) -> None:
+        Pickup.started.put_nowait(time.perf_counter())
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that was measured."""
+
+    measured: str
+    value: float
+    unit: str
+
+
+@contextmanager
+def temporary_schema(dsn: str) -> Iterator[str]:
+    """The name of a new schema with the tables in it, which is dropped at the end.
+
+    `ObanError` that says what to do when that fails.
+    """
+    name = f"oban_bench_{uuid4().hex[:8]}"
+    engine = engine_for(dsn)
+    try:
+        with engine.begin() as connection:
+            upgrade(connection, prefix=name)
+        yield name
+    finally:
+        try:
+            with engine.begin() as connection:
+                connection.execute(DropSchema(name, cascade=True, if_exists=True))
+        except Exception as error:
+            raise ObanError(
+                f"the schema {name!r} could not be dropped ({error}):"
+                f" DROP SCHEMA {name} CASCADE does it"
+            ) from error
+
+
+async def measure(dsn: str, prefix: str, seconds: float) -> AsyncIterator[Figure]:
+    """Measure for about so many seconds, in tables that hold nothing else; figures as they come."""
+    bench = _Bench(dsn, prefix, seconds / 6)
+    try:
+        for part in (
+            bench.round_trips,
+            bench.enqueue_bare,
+            bench.enqueue_many,
+            bench.enqueue_singly,
+            bench.run_bare,
+            bench.run,
+            bench.pick_up,
+        ):
+            await bench.empty()
+            for figure in await part():
+                yield figure
+    finally:
+        await bench.dispose()
+
+
+class _Bench:
+    """The measurements, each of which takes about `seconds`."""
+
+    def __init__(self, dsn: str, prefix: str, seconds: float) -> None:
+        url = database_url(dsn)
+        # The floor is that of psycopg, whatever the engine's driver is.
+        self._database = Database(url.set(drivername="postgresql+psycopg"), prefix)
+        self._engine = Database(url, prefix)
+        self._prefix = prefix
+        self._seconds = seconds
+        self._jobs = sql.Identifier(prefix, "oban_jobs")
+
+    async def dispose(self) -> None:
+        await self._engine.dispose()
+        await self._database.dispose()
+
+    async def empty(self) -> None:
+        async with self._connection() as connection:
+            await connection.execute(sql.SQL("TRUNCATE {}").format(self._jobs))
+
+    async def round_trips(self) -> list[Figure]:
+        async with self._connection() as connection:
+            took = await self._repeat(lambda: connection.execute("SELECT 1"), ROUND_TRIPS)
+        return [Figure("round trip, p50", _percentile(took, 0.5), "ms")]
+
+    async def enqueue_bare(self) -> list[Figure]:
+        rows = [{"worker": "bare", "args": {"number": number}} for number in range(BATCH)]
+        insert = sql.SQL(INSERT).format(self._jobs)
+        async with self._connection() as connection:
+
+            async def enqueue() -> None:
+                cursor = await connection.execute(insert, [json.dumps(rows)])
+                await cursor.fetchall()
+
+            took = await self._repeat(enqueue)
+        await self._expect((len(took) + WARM_UP) * BATCH, "available")
+        return [Figure("bare SQL enqueues, 1,000 in one statement", _rate(took) * BATCH, "jobs/s")]
+
+    async def enqueue_many(self) -> list[Figure]:
+        oban = self._oban()
+
+        async def enqueue() -> None:
+            await oban.enqueue_many(Nothing.new({"number": number}) for number in range(BATCH))
+
+        took = await self._repeat(enqueue)
+        await self._expect((len(took) + WARM_UP) * BATCH, "available")
+        return [Figure("enqueue_many, 1,000 in one transaction", _rate(took) * BATCH, "jobs/s")]
+
+    async def enqueue_singly(self) -> list[Figure]:
+        oban = self._oban()
+        took = await self._repeat(lambda: oban.enqueue(Nothing.new({"number": 1})))
+        await self._expect(len(took) + WARM_UP, "available")
+        what = "enqueue, a transaction each"
+        return [
+            Figure(what, _rate(took), "jobs/s"),
+            Figure(f"{what}, p99", _percentile(took, 0.99), "ms"),
+        ]
+
+    async def run_bare(self) -> list[Figure]:
+        count = await self._feed()
+        next_jobs = sql.SQL(NEXT).format(self._jobs)
+        done: list[int] = []
+        finished = 0
+        async with self._connection() as connection:
+            started = time.perf_counter()
+            while finished < count and time.perf_counter() - started < self._seconds:
+                finished += len(done)
+                cursor = await connection.execute(next_jobs, {"done": done, "limit": LIMIT})
+                done = [row[0] for row in await cursor.fetchall()]
+            rate = finished / (time.perf_counter() - started)
+        await self._expect(finished, "completed")
+        return [Figure("bare SQL runs, 20 at once", rate, "jobs/s")]
+
+    async def run(self) -> list[Figure]:
+        count = await self._feed()
+        finished = 0
+        all_finished = asyncio.Event()
+        oban = self._oban(queues={"default": LIMIT})
+
+        @event.listens_for(oban, "ack_stop")
+        def add(oban: Oban, stop: AckStop) -> None:
+            nonlocal finished
+            finished += stop.count
+            if finished >= count:
+                all_finished.set()
+
+        started = time.perf_counter()
+        async with oban:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await all_finished.wait()
+            except TimeoutError:
+                pass  # as on most servers
+            rate = finished / (time.perf_counter() - started)
+            count = await self._take_away()
+            if finished < count:
+                await all_finished.wait()
+        await self._expect(finished, "completed")
+        return [Figure("jobs run that do nothing, 20 at once", rate, "jobs/s")]
+
+    async def pick_up(self) -> list[Figure]:
+        Pickup.started = asyncio.Queue()
+        took: list[float] = []
+
+        async def pick_up() -> None:
+            enqueued = time.perf_counter()
+            await oban.enqueue(Pickup.new({}))
+            took.append(await Pickup.started.get() - enqueued)
+
+        async with self._oban(queues={"default": LIMIT}) as oban:
+            await self._repeat(pick_up)
+        await self._expect(len(took), "completed")
+        took = took[WARM_UP:]
+        what = "pickup, from the enqueue call to the job"
+        return [
+            Figure(f"{what}, p50", _percentile(took, 0.5), "ms"),
+            Figure(f"{what}, p99", _percentile(took, 0.99), "ms"),
+        ]
+
+    def _oban(self, **options: Any) -> Oban:
+        return Oban(self._engine.engine, name="bench", prefix=self._prefix, **options)
+
+    async def _repeat(
+        self, once: Callable[[], Awaitable[object]], seconds: float | None = None
+    ) -> list[float]:
+        """How many seconds it took each time, for so many in all, after some that don't count."""
+        for _ in range(WARM_UP):
+            await once()
+        took: list[float] = []
+        until = time.perf_counter() + (self._seconds if seconds is None else seconds)
+        while not took or time.perf_counter() < until:
+            started = time.perf_counter()
+            await once()
+            took.append(time.perf_counter() - started)
+        return took
+
+    async def _feed(self) -> int:
+        """Jobs to be run, made by the server."""
+        count = max(LIMIT, int(FEED_PER_SECOND * self._seconds))
+        async with self._connection() as connection:
+            worker = Nothing.new({}).worker
+            await connection.execute(sql.SQL(FEED).format(self._jobs), [worker, count])
+            await connection.execute(sql.SQL("ANALYZE {}").format(self._jobs))
+        return count
+
+    async def _take_away(self) -> int:
+        """Delete what still waits, so that no node stops with jobs in hand; how many are left."""
+        waiting = sql.SQL("DELETE FROM {} WHERE state = 'available'").format(self._jobs)
+        left = sql.SQL("SELECT count(*) FROM {}").format(self._jobs)
+        async with self._connection() as connection:
+            await connection.execute(waiting)
+            row = await (await connection.execute(left)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def _expect(self, count: int, state: str) -> None:
+        """`ObanError` if other than so many jobs are in a state: the figure would be wrong."""
+        query = sql.SQL("SELECT count(*) FROM {} WHERE state = %s").format(self._jobs)
+        async with self._connection() as connection:
+            row = await (await connection.execute(query, [state])).fetchone()
+        if row is None or row[0] != count:
+            raise ObanError(f"{row and row[0]} jobs are {state} instead of {count}")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        async with self._database.autocommit() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)
+            yield driver
+
+
+def _rate(took: Sequence[float]) -> float:
+    return len(took) / sum(took)
+
+
+def _percentile(took: Sequence[float], share: float) -> float:
+    """In milliseconds."""
+    return sorted(took)[min(len(took) - 1, int(len(took) * share))] * 1000
