@@ -10,7 +10,7 @@ from oban_sqla.migrations import upgrade
 FILL = """
 INSERT INTO oban_jobs
     (worker, state, args, attempt, inserted_at, scheduled_at, attempted_at, completed_at)
-SELECT 'nothing', 'completed', jsonb_build_object('number', n), 1, at, at, at, at
+SELECT 'nothing', 'completed'::oban_job_state, jsonb_build_object('number', n), 1, at, at, at, at
 FROM generate_series(1, {finished}) n,
      LATERAL (SELECT timezone('UTC', now()) - n * interval '1 ms') AS past (at)
 UNION ALL

@@ -16,7 +16,8 @@ from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts
 FILL = """
 SET session_replication_role = replica;
 INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, scheduled_at, attempts)
-SELECT 'default', 'nothing', jsonb_build_object('number', n), 'succeeded', NULL, 1
+SELECT 'default', 'nothing', jsonb_build_object('number', n), 'succeeded'::procrastinate_job_status,
+       NULL, 1
 FROM generate_series(1, {finished}) n
 UNION ALL
 SELECT 'default', 'nothing', jsonb_build_object('number', n), 'todo',
