@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +21,19 @@ from typing import Any
 
 import psycopg
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from oban_sqla.embedded import embedded_postgres
 
 from .contestant import BARE, NAMES, entrant
-from .server import Server, step
-from .workload import Results, Workload, as_document
+from .server import Server, StepError, step
+from .workload import TELLING, Results, Workload, as_document
 from .workloads import WORKLOADS
 
 PACKAGES = {"oban_py": "oban", "procrastinate": "procrastinate", "pgqueuer": "pgqueuer"}
 """What a contestant needs, if it is not here anyway."""
+TOGETHER = 3
+"""So many are measured at the same time where the figures tell nothing."""
 SHOWN = ("oban-sqla", "sqlalchemy", "psycopg", "oban", "procrastinate", "pgqueuer", "asyncpg")
 
 
@@ -46,60 +48,89 @@ def main() -> None:
         parser.error(f"there is no workload {unknown.pop()!r}; there are {', '.join(WORKLOADS)}")
     wanted = [WORKLOADS[name] for name in given.workloads or WORKLOADS]
     installed = [name for name in NAMES if find_spec(PACKAGES.get(name, "oban_sqla"))]
-    results = Results()
-    notes: dict[str, dict[str, str]] = {}
-    started = time.monotonic()
     # The name of the database is what the log is read by.
     with embedded_postgres(settings={"log_line_prefix": "%d "}) as dsn:
-        server = Server(dsn, given.scale)
-        for workload in wanted:
-            notes[workload.name] = run(server, workload, installed, given, results)
-            show(workload, given.scale, results)
-        document = {
-            "scale": given.scale,
-            "runs": given.runs,
-            "seconds": round(time.monotonic() - started),
-            "machine": machine(dsn),
-            "workloads": as_document(results, wanted, given.scale),
-        }
-    for name, own in notes.items():
-        document["workloads"][name]["notes"] = own
-    judge(document["workloads"])
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=2) + "\n")
+        meeting = Meeting(Server(dsn, given.scale), installed, given.runs, given.scale)
+        about = machine(dsn)
+        for number, workload in enumerate(wanted, 1):
+            meeting.hold(workload)
+            if workload.name in meeting.results.figures:
+                show(workload, given.scale, meeting.results)
+            if given.json:  # each time: what is measured is not lost
+                document = {
+                    "scale": given.scale,
+                    "runs": given.runs,
+                    "seconds": round(meeting.seconds),
+                    "machine": about,
+                    "workloads": as_document(meeting.results, wanted[:number], given.scale),
+                }
+                given.json.write_text(json.dumps(document, indent=2) + "\n")
+    judge(as_document(meeting.results, wanted, given.scale), given.scale)
+    for failure in meeting.failures:
+        say(failure)
+    if meeting.failures:
+        raise SystemExit(1)
 
 
-def run(
-    server: Server,
-    workload: Workload,
-    installed: Sequence[str],
-    given: argparse.Namespace,
-    results: Results,
-) -> dict[str, str]:
-    """Measure all that can do it, in turn; returns what is no number."""
-    able = [name for name in installed if issubclass(entrant(name), workload.ability)]
-    rounds = min(given.runs, workload.most_runs)
-    count = workload.scaled(given.scale)
-    measure = partial(_measure, server, workload, count)
-    notes: dict[str, str] = {}
-    for name in able:
-        server.prepare(name, workload.full)
-    turns = [name for _ in range(rounds) for name in able]
-    with ThreadPoolExecutor(len(able) if workload.at_once else 1) as threads:
-        measured = threads.map(measure, turns)
-        shown = track(zip(turns, measured, strict=True), workload.name, len(turns), console=STDERR)
-        for name, found in shown:
-            results.add(workload.name, name, found["figures"])
-            notes |= found["notes"]
-    return notes
+class Meeting:
+    """All contestants on one server, workload by workload; a failure does not end it."""
+
+    def __init__(self, server: Server, installed: Sequence[str], runs: int, scale: float) -> None:
+        self.results = Results()
+        self.failures: list[str] = []
+        self._server = server
+        self._installed = installed
+        self._runs = runs
+        self._scale = scale
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def hold(self, workload: Workload) -> None:
+        """Measure all that can do it, in turn."""
+        able = [name for name in self._installed if issubclass(entrant(name), workload.ability)]
+        together = TOGETHER if self._scale < TELLING else 1
+        with ThreadPoolExecutor(together) as threads:
+            prepared = threads.map(partial(self._prepare, workload), able)
+            ready = [name for name, done in zip(able, prepared, strict=True) if done]
+        rounds = min(self._runs, workload.most_runs)
+        turns = [name for _ in range(rounds) for name in ready]
+        with ThreadPoolExecutor(len(able) if workload.at_once else together) as threads:
+            list(threads.map(partial(self._measure, workload), turns))
+
+    def _prepare(self, workload: Workload, contestant: str) -> bool:
+        try:
+            self._server.prepare(contestant, workload.full)
+        except StepError as error:
+            self._fail(workload, contestant, error)
+            return False
+        return True
+
+    def _measure(self, workload: Workload, contestant: str) -> None:
+        count = str(workload.scaled(self._scale))
+        with self._server.database(
+            contestant, full=workload.full, settings=workload.settings
+        ) as dsn:
+            began = time.monotonic()
+            try:
+                said = step("measure", contestant, dsn, workload.name, count)
+            except StepError as error:
+                self._fail(workload, contestant, error)
+                return
+        found = json.loads(said)
+        self.results.add(workload.name, contestant, found["figures"], found["notes"])
+        took = time.monotonic() - began
+        say(f"{self.seconds:4.0f} s  {workload.name:4} {contestant}: {took:.1f} s")
+
+    def _fail(self, workload: Workload, contestant: str, error: StepError) -> None:
+        self.failures.append(f"{workload.name} of {contestant} {error}")
+        say(f"{self.seconds:4.0f} s  {self.failures[-1]}")
 
 
-def _measure(server: Server, workload: Workload, count: int, contestant: str) -> dict[str, Any]:
-    with server.database(contestant, full=workload.full, settings=workload.settings) as dsn:
-        found: dict[str, Any] = json.loads(
-            step("measure", contestant, dsn, workload.name, str(count))
-        )
-    return found
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def machine(dsn: str) -> dict[str, Any]:
@@ -133,9 +164,10 @@ def show(workload: Workload, scale: float, results: Results) -> None:
     STDOUT.print(table)
 
 
-def judge(workloads: Mapping[str, Mapping[str, Any]]) -> None:
+def judge(workloads: Mapping[str, Mapping[str, Any]], scale: float) -> None:
     """Print all targets, and whether they are met."""
-    table = Table(title="Targets", title_justify="left")
+    title = "Targets" if scale >= TELLING else "Targets, of which so small a scale tells nothing"
+    table = Table(title=title, title_justify="left")
     for column in ("", "target", "it is", "met"):
         table.add_column(column, justify="right" if column == "it is" else "left")
     for name, own in workloads.items():
@@ -150,7 +182,7 @@ def _title(workload: Workload, scale: float) -> str:
     return f"{workload.name}: {workload.title.format(count=f'{workload.scaled(scale):,}')}"
 
 
-STDOUT, STDERR = Console(width=110), Console(stderr=True)
+STDOUT = Console(width=110)
 
 if __name__ == "__main__":
     main()

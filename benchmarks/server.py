@@ -1,10 +1,12 @@
 """The server of all contestants, and the databases: one from a template for each run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -12,8 +14,12 @@ from psycopg import sql
 
 ROOT = Path(__file__).parents[1]
 FINISHED, FUTURE = 500_000, 200_000
-LONGEST = 600
+LONGEST = 180
 """Seconds that a step may take."""
+
+
+class StepError(Exception):
+    """A step that failed, or took too long."""
 
 
 class Server:
@@ -23,6 +29,7 @@ class Server:
         self._dsn = dsn
         self._scale = scale
         self._templates: set[str] = set()
+        self._numbers = count(1)
 
     @contextmanager
     def database(
@@ -30,7 +37,7 @@ class Server:
     ) -> Iterator[str]:
         """A fresh database with the tables of a contestant, empty or full of other jobs."""
         template = self.prepare(contestant, full)
-        name = f"bench_{contestant}"
+        name = f"run_{next(self._numbers)}_{contestant}"
         self._execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template)
         for key, value in settings.items():
             self._execute(f"ALTER DATABASE {{}} SET {key} = '{value}'", name)
@@ -44,10 +51,11 @@ class Server:
         """Make the template of such databases, if it is not there yet, and return its name."""
         name = f"{'full' if full else 'empty'}_{contestant}"
         if name not in self._templates:
+            self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)  # half prepared
             if full:
                 empty = self.prepare(contestant, False)
                 self._execute("CREATE DATABASE {} TEMPLATE {}", name, empty)
-                counts = (str(int(count * self._scale)) for count in (FINISHED, FUTURE))
+                counts = (str(int(rows * self._scale)) for rows in (FINISHED, FUTURE))
                 step("fill", contestant, self._url(name), *counts)
             else:
                 self._execute("CREATE DATABASE {}", name)
@@ -75,14 +83,24 @@ def _environment() -> dict[str, str]:
 
 
 def step(*arguments: str) -> str:
-    """Do a step of `one.py`, and return the last line that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.one", *arguments],
+    """Do a step of `one.py`, and return the last line that it prints; `StepError` if it fails."""
+    command = [sys.executable, "-m", "benchmarks.one", *arguments]
+    # A group of its own, so that what it has started ends with it.
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
         env=_environment(),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=LONGEST,
-        check=True,
-    )
-    return done.stdout.splitlines()[-1] if done.stdout else ""
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            raise StepError(f"took longer than {LONGEST} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise StepError(f"ended with {process.returncode}: see its traceback above")
+    return said.splitlines()[-1] if said else ""

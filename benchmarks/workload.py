@@ -7,6 +7,9 @@ from typing import Any
 
 from .contestant import OURS, PEERS, Contestant
 
+TELLING = 0.2
+"""Below that scale the figures tell nothing, but that it works."""
+
 Figures = dict[str, float]
 """What was measured, by name; the name ends with the unit."""
 
@@ -25,8 +28,12 @@ class Results:
 
     def __init__(self) -> None:
         self.figures: dict[str, dict[str, dict[str, list[float]]]] = {}
+        self.notes: dict[str, dict[str, str]] = {}
 
-    def add(self, workload: str, contestant: str, figures: Figures) -> None:
+    def add(
+        self, workload: str, contestant: str, figures: Figures, notes: Mapping[str, str]
+    ) -> None:
+        self.notes.setdefault(workload, {}).update(notes)
         own = self.figures.setdefault(workload, {}).setdefault(contestant, {})
         for name, figure in figures.items():
             own.setdefault(name, []).append(figure)
@@ -134,7 +141,8 @@ def as_document(
     return {
         one.name: {
             "title": one.title.format(count=f"{one.scaled(scale):,}"),
-            "figures": results.figures[one.name],
+            "figures": results.figures.get(one.name, {}),
+            "notes": results.notes.get(one.name, {}),
             "targets": [_judged(target, results) for target in one.targets],
         }
         for one in workloads

@@ -1,5 +1,6 @@
 """B11: what NOTIFY costs clients that commit flat out."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import psycopg
@@ -46,10 +47,12 @@ async def notify(contestant: Entrant, milliseconds: int) -> Measured:
 async def _flat_out(contestant: Entrant, milliseconds: int) -> float:
     before = await contestant.number(contestant.waiting)
     seconds = milliseconds / 1000
-    children = [
-        await Child.start("clients", contestant.dsn, str(CLIENTS_EACH), str(seconds))
-        for _ in range(PROCESSES)
-    ]
+    children = await asyncio.gather(
+        *(
+            Child.start("clients", contestant.dsn, str(CLIENTS_EACH), str(seconds))
+            for _ in range(PROCESSES)
+        )
+    )
     for child in children:
         await child.tell("start")
     done = sum([int(await child.end()) for child in children])

@@ -1,5 +1,7 @@
 """B5: several processes on one queue."""
 
+import asyncio
+
 import psycopg
 
 from benchmarks.child import Child
@@ -24,7 +26,7 @@ async def processes(contestant: Entrant, count: int) -> Measured:
 
 async def _drain(contestant: Entrant, count: int, processes: int) -> float:
     await contestant.enqueue_many(count)
-    nodes = [await Child.start("node", contestant.dsn) for _ in range(processes)]
+    nodes = await asyncio.gather(*(Child.start("node", contestant.dsn) for _ in range(processes)))
     for node in nodes:
         await node.tell("start")
     await contestant.until(UNFINISHED, 0)
