@@ -32,7 +32,7 @@ from .workloads import WORKLOADS
 
 PACKAGES = {"oban_py": "oban", "procrastinate": "procrastinate", "pgqueuer": "pgqueuer"}
 """What a contestant needs, if it is not here anyway."""
-TOGETHER = 3
+TOGETHER = 5
 """So many are measured at the same time where the figures tell nothing."""
 SHOWN = ("oban-sqla", "sqlalchemy", "psycopg", "oban", "procrastinate", "pgqueuer", "asyncpg")
 

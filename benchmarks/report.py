@@ -61,10 +61,11 @@ def report(document: Document) -> Iterator[str]:
 
 def _machine(document: Document) -> Iterator[str]:
     machine = dict(document["machine"])
+    runs = document["runs"]
     yield (
         f"Measured on {machine.pop('cores')} cores, with PostgreSQL {machine.pop('postgresql')} and"
-        f" Python {machine.pop('python')}, at scale {document['scale']:g}, {document['runs']} runs"
-        f" of each, in {document['seconds'] / 60:.0f} minutes:"
+        f" Python {machine.pop('python')}, at scale {document['scale']:g}, up to {runs}"
+        f" {'run' if runs == 1 else 'runs'} of each, in {document['seconds']:,} seconds:"
     )
     yield ", ".join(f"{package} {version}" for package, version in machine.items()) + "."
     yield "A figure is the median, with the least and the most of the runs in brackets."

@@ -52,7 +52,15 @@ WORKLOADS = (
         10_000,
         _targets("B4"),
     ),
-    Workload("B4b", "the same, 100 at once", Drains, drain(100), 10_000, _targets("B4b")),
+    Workload(
+        "B4b",
+        "run {count} jobs that do nothing, 100 at once",
+        Drains,
+        drain(100),
+        10_000,
+        _targets("B4b"),
+        most_runs=2,
+    ),
     Workload(
         "B8",
         "run {count} jobs, 20 at once, beside 50 times as many finished and 20 times future ones",

@@ -22,7 +22,7 @@ async def idle(contestant: Idles, milliseconds: int) -> Measured:
     log = Path(str(parts["host"]), "server.log")
     statement = re.compile(rf"^{parts['dbname']} LOG:  (?:statement|execute)", re.MULTILINE)
     async with contestant.idle():
-        await asyncio.sleep(SETTLING)
+        await asyncio.sleep(min(SETTLING, milliseconds / 1000))
         before = _length(log)
         await asyncio.sleep(milliseconds / 1000)
         after = _length(log)

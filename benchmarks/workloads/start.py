@@ -127,6 +127,7 @@ WORKLOADS = (
                 at_most=1,
             ),
         ),
+        most_runs=2,
     ),
     Workload(
         "B7",
