@@ -93,6 +93,8 @@ def temporary_schema(dsn: str) -> Iterator[str]:
     """
     name = f"oban_bench_{uuid4().hex[:8]}"
     engine = engine_for(dsn)
+    with engine.connect():
+        pass  # it is there: from here on there may be something to drop
     try:
         with engine.begin() as connection:
             upgrade(connection, prefix=name)

@@ -108,3 +108,9 @@ def test_a_figure_whose_rows_are_not_there_is_none(postgres_dsn: str) -> None:
 
 def test_without_a_database(call: Say) -> None:
     assert "--dsn" in call("bench", code=2).stderr
+
+
+def test_a_server_that_is_not_there(call: Say) -> None:
+    said = call("bench", "--dsn", "postgresql://nobody@127.0.0.1:1/none", code=1).stderr
+    assert "Connection refused" in said
+    assert "DROP" not in said
