@@ -19,9 +19,7 @@ def bench(
     dsn: Dsn = None,
     seconds: Annotated[
         float,
-        typer.Option(
-            min=1, max=3600, help="How long to measure, in all; less than 20 tell little."
-        ),
+        typer.Option(min=1, max=300, help="How long to measure, in all; less than 20 tell little."),
     ] = 60.0,
     path: Config = None,
     as_document: Json = False,

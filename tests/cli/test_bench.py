@@ -44,7 +44,7 @@ def test_as_json(call: Say, postgres_dsn: str) -> None:
 def test_it_drops_its_schema_also_when_it_is_interrupted(
     spawn: Spawn, postgres_dsn: str, number: signal.Signals
 ) -> None:
-    process = spawn("bench", "--seconds", "600", dsn=postgres_dsn)
+    process = spawn("bench", "--seconds", "300", dsn=postgres_dsn)
     assert process.stdout is not None
     schema = schema_in(process.stdout.readline())
     process.stdout.readline()  # the first figure
