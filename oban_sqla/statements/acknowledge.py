@@ -34,7 +34,7 @@ from ..clock import database_now, interval
 from ..models import Job, JobState
 from ..models.types import job_state
 from .mark import marked, with_meta
-from .states import constant, state_in
+from .states import constant
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
 """The outcomes of a job that was cancelled meanwhile which leave it `cancelled`."""
@@ -84,7 +84,9 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
 
     return (
         update(Job)
-        .where(Job.id == ack.id, state_in(JobState.EXECUTING))
+        # As text, so that nothing but the id is looked up: what was executing before a transaction
+        # that is still open stays in the index of states.
+        .where(Job.id == ack.id, cast(Job.state, Text) == _name(JobState.EXECUTING))
         .where(Job.attempt == ack.attempt, Job.attempted_at == ack.attempted_at)
         .values(
             state=case((ended, constant(JobState.CANCELLED)), else_=cast(ack.state, job_state)),
