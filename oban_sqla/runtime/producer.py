@@ -8,16 +8,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy.exc import DBAPIError
-
 from ..events import AckStop, ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import Job, JobState
-from ..models.job import COLUMNS, detached
 from ..statements.acknowledge import Ack, outcomes
-from ..statements.claim import acknowledge_and_claim
+from ..statements.claim import acknowledge_and_claim, claimed
 from ..statements.give_back import give_back
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
+from .prepared import Prepared
 from .service import GRACE, UNWINDING, Emit, Service
 from .transaction import Written
 
@@ -60,6 +58,7 @@ class Producer(Service):
         self.paused = paused
         self.uuid: UUID = uuid4()
         self._database = database
+        self._statement = Prepared(database, acknowledge_and_claim())
         self._executor = executor
         self._node = node
         self._poll_interval = poll_interval
@@ -134,15 +133,15 @@ class Producer(Service):
         acks = self._next_acks()
         if not acks and not demand:
             return self._pause_of_doubt()
-        claimed = await self._acknowledge_and_claim(acks, demand)
-        if self._draining and claimed:
+        jobs = await self._acknowledge_and_claim(acks, demand)
+        if self._draining and jobs:
             # The stop came while the claim was under way.
             await self._give_back_lost()
             return 0.0
-        executing = [job for job in claimed if job.state is JobState.EXECUTING]
+        executing = [job for job in jobs if job.state is JobState.EXECUTING]
         for job in executing:
             self._run(job)
-        more = bool(self._acks) or len(executing) < len(claimed)
+        more = bool(self._acks) or len(executing) < len(jobs)
         return 0.0 if more else self._poll_interval()
 
     async def close(self) -> None:
@@ -159,8 +158,7 @@ class Producer(Service):
         started = time.monotonic()
         self._claiming = self._claiming or demand > 0
         try:
-            rows = await self._database.fetch(
-                acknowledge_and_claim(),
+            rows = await self._statement.fetch(
                 {
                     **outcomes(acks),
                     "queue_name": self.queue,
@@ -188,9 +186,7 @@ class Producer(Service):
             self._written(applied)
             if delays := [ack.delay for ack in acks if ack.delay is not None]:
                 self._due_in(max(0.0, min(delays) - duration))
-        jobs = [
-            detached(dict(zip(COLUMNS, row[1:], strict=True))) for row in rows if row[1] is not None
-        ]
+        jobs = claimed(rows)
         if demand:
             discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
             count = len(jobs) - len(discarded)
@@ -272,6 +268,5 @@ class Producer(Service):
 
 def _is_refusal(error: BaseException) -> bool:
     # By SQLSTATE: data that is not valid, or beyond a limit of the server.
-    if not isinstance(error, DBAPIError):
-        return False
-    return str(getattr(error.orig, "sqlstate", "")).startswith(("22", "54"))
+    found = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return str(found).startswith(("22", "54"))
