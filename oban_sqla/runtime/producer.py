@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -202,8 +201,8 @@ class Producer(Service):
             self._singly = len(acks)
         else:
             error = "the outcome was refused by the database, so the attempt failed"
-            self._acks[0] = replace(
-                acks[0], state=JobState.RETRYABLE, delay=REFUSED, spent=True, error=error, meta=None
+            self._acks[0] = acks[0]._replace(
+                state=JobState.RETRYABLE, delay=REFUSED, spent=True, error=error, meta=None
             )
 
     def _run(self, job: Job) -> None:

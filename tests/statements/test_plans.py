@@ -110,7 +110,19 @@ async def test_outcomes_are_written_in_the_order_they_are_given(
     lines = (await plan(full, prefix, written)).splitlines()
     (update,) = (n for n, line in enumerate(lines) if "Update on oban_jobs" in line)
     below = [line.strip(" ->") for line in lines[update + 1 : update + 3]]
-    assert below == ["Nested Loop", "Function Scan on jsonb_to_recordset ack"], lines
+    assert below == ["Nested Loop", "Subquery Scan on ack"], lines
+
+
+async def test_outcomes_are_found_by_their_ids_in_a_table_that_was_never_analyzed(
+    postgres_dsn: str, prefix: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        jobs = sql.Identifier(prefix, "oban_jobs")
+        state = sql.Identifier(prefix, "oban_job_state")
+        await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 10_000})
+        found = await plan(connection, prefix, select(acknowledged().c.id))
+    assert "Seq Scan on oban_jobs" not in found, found
+    assert KEY in found, found
 
 
 async def test_an_index_of_the_user_finds_jobs_by_their_arguments(
