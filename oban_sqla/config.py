@@ -122,7 +122,7 @@ class Config:
         notify: str = "listen",
         listen_dsn: str | None = None,
         poll_interval: float = 1.0,
-        fallback_interval: float = 15.0,
+        fallback_interval: float = 30.0,
         heartbeat_expiry: float = 60.0,
         rescue_after: float = 3600.0,
         leadership: bool = True,

@@ -224,8 +224,11 @@ class ObanEvents(event.Events[Observable]):
 
 def emit(target: Observable, name: str, data: object) -> None:
     """Call the listeners of one event; what a listener raises ends here."""
+    listeners = getattr(target.dispatch, name)
+    if not listeners:
+        return
     # A copy, as a listener may remove itself.
-    for listener in tuple(getattr(target.dispatch, name)):
+    for listener in tuple(listeners):
         try:
             listener(target, data)
         except BaseException:

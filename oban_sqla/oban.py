@@ -46,7 +46,7 @@ class Oban(JobControl, QueueControl, Observable):
         notify: Literal["listen", "poll"] = "listen",
         listen_dsn: str | None = None,
         poll_interval: float = 1.0,
-        fallback_interval: float = 15.0,
+        fallback_interval: float = 30.0,
         heartbeat_expiry: float = 60.0,
         rescue_after: float = 3600.0,
         leadership: bool = True,

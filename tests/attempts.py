@@ -58,9 +58,11 @@ async def perform(
 async def execute(job: Job, emitted: Emitted | None = None) -> Ack:
     heard: Emitted = [] if emitted is None else emitted
     executor = Executor(NOWHERE, lambda *data: heard.append(data))
+    # From now on it is the worker's.
+    id, attempt = job.id, job.attempt
     ack = await executor.execute(job, lambda: False)
     assert isinstance(ack, Ack)
-    assert (ack.id, ack.attempt, ack.attempted_at) == (job.id, job.attempt, CLAIMED_AT)
+    assert (ack.id, ack.attempt, ack.attempted_at) == (id, attempt, CLAIMED_AT)
     return ack
 
 

@@ -54,6 +54,9 @@ def detach() -> None:
 
 
 def _job_stop(oban: Oban, stop: JobStop) -> None:
+    cancelled = stop.state is JobState.CANCELLED
+    if not jobs_logger.isEnabledFor(logging.INFO if cancelled else logging.DEBUG):
+        return
     if stop.state is JobState.COMPLETED:
         jobs_logger.debug(
             "%s completed in %.3f s", _of(stop.job), stop.duration, extra=_Facts(oban, stop)

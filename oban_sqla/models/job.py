@@ -224,7 +224,7 @@ def detached(values: Mapping[str, Any]) -> Job:
     """A job as it is in the table, in no session: it may be read without one, and added to one."""
     job = _instance()
     # Without set_committed_value() for each of them, which took a third of the time of a claim.
-    inspect(job).dict.update(values)
+    vars(job).update(values)
     make_transient_to_detached(job)
     return job
 

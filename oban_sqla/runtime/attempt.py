@@ -1,31 +1,56 @@
 """`Attempt`: a claimed job on its way through the executor, and whoever wants it to end."""
 
 import asyncio
+from operator import is_
 from typing import Any
-
-from sqlalchemy import inspect
 
 from ..models import Job
 from ..models.job import COLUMNS, detached, tell_to_stop
 
 
 class Attempt:
-    """One attempt of a job.
+    """One attempt of a job, which is the worker's `own` from here on.
 
-    The worker may change its job, or add it to a session, whose commit expires it: it gets a copy
-    as its `own`, and the outcome is written by the one that was claimed.
+    It may change it, or add it to a session, whose commit expires it: the outcome, and what
+    listeners are told, go by what was claimed.
     """
 
-    __slots__ = ("__weakref__", "_task", "cancelled", "interrupted", "job", "own")
+    __slots__ = (
+        "__weakref__",
+        "_claimed",
+        "_task",
+        "cancelled",
+        "fence",
+        "id",
+        "interrupted",
+        "own",
+    )
 
     def __init__(self, job: Job) -> None:
-        self.job = job
-        self.own = copy(job)
+        self.id = job.id
+        assert job.attempted_at is not None
+        self.fence = (job.id, job.attempt, job.attempted_at)
+        """What an outcome of this attempt, and of no other one, begins with."""
+        self.own = job
+        self._claimed = vars(job).copy()
         self.cancelled = False
         """Whether somebody wants it to end."""
         self.interrupted = False
         """Whether its task was cancelled for that."""
         self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def job(self) -> Job:
+        """The job as it was claimed: the worker's own, if that is still as it was."""
+        now, claimed = vars(self.own), self._claimed
+        # By identity: what its args hold by now may have an equality of its own.
+        if now.keys() >= claimed.keys() and all(map(is_, map(now.get, claimed), claimed.values())):
+            return self.own
+        return self.copy()
+
+    def copy(self) -> Job:
+        """Another job as it was claimed."""
+        return detached({key: self._claimed[key] for key in COLUMNS})
 
     def cancel(self) -> None:
         """Tell the worker that the job is cancelled, and interrupt it if it wants that; once."""
@@ -39,9 +64,3 @@ class Attempt:
     def interruptible_by(self, task: asyncio.Task[Any] | None) -> None:
         """From now on, cancelling the job cancels this task; `None`: not any more."""
         self._task = task
-
-
-def copy(job: Job) -> Job:
-    """A job of the same columns, in no session."""
-    loaded = inspect(job).dict
-    return detached({key: loaded[key] for key in COLUMNS})

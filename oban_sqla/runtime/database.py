@@ -95,6 +95,19 @@ class Database:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
+    @asynccontextmanager
+    async def driver(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
+        async with deadline(ANSWER_TIMEOUT), self._autocommit.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)
+            try:
+                yield driver
+            except BaseException:
+                # Whatever state it is in, nobody else shall have it.
+                await connection.invalidate()
+                raise
+
     def autocommit(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection on which each statement is a transaction."""
         return self._autocommit.connect()

@@ -16,7 +16,7 @@ from ..statements.acknowledge import Ack
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
-from .attempt import Attempt, copy
+from .attempt import Attempt
 from .database import Database
 from .perform import perform
 from .service import Emit
@@ -56,23 +56,23 @@ class Executor:
         It may be told more than once, and before the first step of its task.
         """
         for attempt in tuple(self._attempts):
-            if attempt.job.id == id:
+            if attempt.id == id:
                 attempt.cancel()
 
     async def _execute(
         self, attempt: Attempt, abandoned: Callable[[], bool]
     ) -> Ack | Written | None:
-        job = attempt.job
         token = executing.set(attempt.own)
         started = time.monotonic()
         try:
-            self._emit("job_start", JobStart(job))
+            self._emit("job_start", JobStart(attempt.own))
             worker: list[Any] = []
             try:
                 outcome = partial(_success, attempt)
                 result = await perform(attempt, worker, database=self._database, outcome=outcome)
                 if isinstance(result, Written):
                     if result.applied:
+                        job = attempt.job
                         stop = JobStop(job, result.ack.state, *_times(job, started))
                         self._emit("job_stop", stop)
                     return result
@@ -82,11 +82,13 @@ class Executor:
                 if cancelled and abandoned():
                     return None
                 if not cancelled or not attempt.interrupted:
-                    ack = _failure(attempt, error, worker[0] if worker else None)
+                    job = attempt.job
+                    ack = _failure(attempt, job, error, worker[0] if worker else None)
                     exception = JobException(job, ack.state, *_times(job, started), error)
                     self._emit("job_exception", exception)
                     return ack
-                ack = _ack(job, JobState.CANCELLED, error=INTERRUPTED)
+                ack = _ack(attempt, JobState.CANCELLED, error=INTERRUPTED)
+            job = attempt.job
             self._emit("job_stop", JobStop(job, ack.state, *_times(job, started)))
             return ack
         finally:
@@ -94,37 +96,36 @@ class Executor:
 
 
 def _success(attempt: Attempt, result: Any) -> Ack:
-    job = attempt.job
     match result:
         case Cancel(reason=reason):
-            return _ack(job, JobState.CANCELLED, error=storable(str(reason)))
+            return _ack(attempt, JobState.CANCELLED, error=storable(str(reason)))
         case Snooze() if attempt.cancelled:
-            return _ack(job, JobState.CANCELLED)
+            return _ack(attempt, JobState.CANCELLED)
         case Snooze(seconds=seconds):
             delay = min(validation.delay("Snooze", seconds).total_seconds(), LONGEST_INTERVAL)
-            count = {"snoozed": _snoozed(job) + 1}
-            return _ack(job, JobState.SCHEDULED, delay=delay, spent=False, meta=count)
+            count = {"snoozed": _snoozed(attempt.job) + 1}
+            return _ack(attempt, JobState.SCHEDULED, delay=delay, spent=False, meta=count)
         case Record(value=value):
             meta = {"recorded": RECORDED_AS, "return": value}
-            return _ack(job, JobState.COMPLETED, meta=meta)
+            return _ack(attempt, JobState.COMPLETED, meta=meta)
         case _:
-            return _ack(job, JobState.COMPLETED)
+            return _ack(attempt, JobState.COMPLETED)
 
 
-def _failure(attempt: Attempt, error: BaseException, worker: Any) -> Ack:
-    job, text = attempt.job, _describe(error)
+def _failure(attempt: Attempt, job: Job, error: BaseException, worker: Any) -> Ack:
+    text = _describe(error)
     if attempt.cancelled:
-        return _ack(job, JobState.CANCELLED, error=storable(text))
+        return _ack(attempt, JobState.CANCELLED, error=storable(text))
     if job.attempt >= job.max_attempts:
-        return _ack(job, JobState.DISCARDED, error=storable(text))
+        return _ack(attempt, JobState.DISCARDED, error=storable(text))
     delay = jittery_clamped(job.attempt, job.max_attempts)
     if worker is not None:
         try:
-            chosen = validation.delay("backoff", worker.backoff(copy(job)))
+            chosen = validation.delay("backoff", worker.backoff(attempt.copy()))
             delay = min(chosen.total_seconds(), LONGEST_INTERVAL)
         except BaseException as wrong:
             text += f"\nbackoff() of the worker failed, so the default applies:\n{_describe(wrong)}"
-    return _ack(job, JobState.RETRYABLE, delay=delay, error=storable(text))
+    return _ack(attempt, JobState.RETRYABLE, delay=delay, error=storable(text))
 
 
 def _describe(error: BaseException) -> str:
@@ -141,9 +142,8 @@ def _snoozed(job: Job) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _ack(job: Job, state: JobState, **outcome: Any) -> Ack:
-    assert job.attempted_at is not None
-    return Ack(job.id, job.attempt, job.attempted_at, state, **outcome)
+def _ack(attempt: Attempt, state: JobState, **outcome: Any) -> Ack:
+    return Ack(*attempt.fence, state, **outcome)
 
 
 def _times(job: Job, started: float) -> tuple[float, float]:

@@ -44,7 +44,7 @@ async def perform(
     `JobTimeoutError` when it takes too long. What it returns in spite of its cancellation, then or
     because the job was cancelled, counts: the work is done.
     """
-    registration = resolve(attempt.job.worker)
+    registration = resolve(attempt.own.worker)
     if registration.interruptible and attempt.cancelled:
         attempt.interrupted = True
         raise asyncio.CancelledError
@@ -162,7 +162,7 @@ async def _limited(
     attempt: Attempt, registration: Registration, process: Process, seconds: float
 ) -> Any:
     # A task of its own, so that one which does not end can be left behind.
-    task = asyncio.create_task(_caught(process), name=f"oban-limited-job-{attempt.job.id}")
+    task = asyncio.create_task(_caught(process), name=f"oban-limited-job-{attempt.id}")
     if registration.interruptible:
         attempt.interruptible_by(task)
     try:

@@ -1,6 +1,7 @@
 """Claim: `available` to `executing`, for one producer, together with its last outcomes."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    literal_column,
     select,
     true,
     update,
@@ -24,8 +26,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from ..clock import database_now
 from ..models import Job, JobState
+from ..models.job import COLUMNS, detached
+from ..models.types import UTCDateTime
 from .acknowledge import acknowledged, error_entry
 from .mark import MARK, marked
+from .planning import planned_anew
 from .states import constant, state_in
 
 CLAIMER = "oban_sqla"
@@ -38,19 +43,42 @@ NONE_LEFT = "the job was available with no attempt left, so it is discarded"
 def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
     """Apply `acks`, then claim up to `limit` jobs of `queue_name` for `producer` of `node_name`.
 
-    Returns at least one row: the list of ids whose outcome applied, and the columns of a claimed
-    job, all NULL when nothing was claimed. A job with no attempt left comes back `discarded`: the
-    table's own check would fail the claim, and skipping it would leave it ahead of all others.
+    Returns at least one row: the list of ids whose outcome applied, in the first one, and the
+    columns of a claimed job, all NULL when nothing was claimed. A job with no attempt left comes
+    back `discarded`: the table's own check would fail the claim, and skipping it would leave it
+    ahead of all others.
     """
     acks = acknowledged(now=now)
     jobs = _claimed(database_now(now), acks)
     applied = select(func.array_agg(acks.c.id, type_=ARRAY(BigInteger))).scalar_subquery()
-    one = select(applied.label("acknowledged")).subquery("one")
+    one = select(literal_column("1").label("one")).subquery("one")
+    order = (jobs.c.priority, jobs.c.scheduled_at, jobs.c.id)
+    # Not in each row: as many rows as ids, each with all of them, is a square.
+    first = func.row_number().over(order_by=order) == literal_column("1")
     return (
-        select(one, *jobs.c)
+        select(case((first, applied)).label("acknowledged"), *jobs.c)
         .select_from(one.outerjoin(jobs, true()))
-        .order_by(jobs.c.priority, jobs.c.scheduled_at, jobs.c.id)
+        .order_by(*order)
     )
+
+
+def claimed(rows: Iterable[Any]) -> list[Job]:
+    """The jobs in the rows of `acknowledge_and_claim`; in them instants may have no time zone."""
+    return [detached(_values(row)) for row in rows if row[1] is not None]
+
+
+def _values(row: Any) -> dict[str, Any]:
+    values = dict(zip(COLUMNS, row[1:], strict=True))
+    values["state"] = _STATES[values["state"]]
+    for instant in _INSTANTS:
+        if (value := values[instant]) is not None:
+            values[instant] = value.replace(tzinfo=UTC)
+    return values
+
+
+# By what they are, and by what they are in the database.
+_STATES = {state: state for state in JobState}
+_INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
 
 
 def _claimed(time: ColumnElement[Any], acks: CTE) -> CTE:
@@ -59,7 +87,7 @@ def _claimed(time: ColumnElement[Any], acks: CTE) -> CTE:
     first = (
         select(Job.id)
         .where(state_in(JobState.AVAILABLE), Job.queue == bindparam("queue_name", type_=Text))
-        .where(written)
+        .where(written, planned_anew())
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)

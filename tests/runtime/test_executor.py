@@ -110,6 +110,37 @@ async def test_a_job_may_be_added_to_a_session_whose_commit_expires_it(
     assert emitted[1][1].job.worker == Async.new().worker
 
 
+async def test_listeners_are_told_of_the_job_as_it_was_claimed() -> None:
+    def process(job: Job) -> None:
+        job.args = {"mine": True}
+        vars(job).pop("cancelled_at")  # as if a session had expired it
+
+    emitted: Emitted = []
+    await perform(Async, process, emitted, args={"number": 1})
+    told = emitted[1][1].job
+    assert (told.args, told.cancelled_at) == ({"number": 1}, None)
+
+
+async def test_a_job_that_was_not_changed_is_not_copied() -> None:
+    given: list[Job] = []
+    emitted: Emitted = []
+    await perform(Async, given.append, emitted)
+    assert [event.job for _, event in emitted] == given * 2
+
+
+async def test_what_the_arguments_hold_by_then_is_not_compared() -> None:
+    class Touchy:
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("it was compared")
+
+    def process(job: Job) -> None:
+        vars(job)["args"] = {"number": Touchy()}
+
+    emitted: Emitted = []
+    ack = await perform(Async, process, emitted, args={"number": 1})
+    assert (ack.state, emitted[1][1].job.args) == (JobState.COMPLETED, {"number": 1})
+
+
 class TestThreads:
     async def test_sync_work_never_blocks_the_loop(self) -> None:
         begun, go_on = threading.Event(), threading.Event()

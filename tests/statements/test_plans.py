@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import with_parent
 
 from oban_sqla import Job
-from oban_sqla.statements.acknowledge import acknowledged
+from oban_sqla.statements.acknowledge import acknowledged, outcomes
 from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import acknowledge_and_claim
 from oban_sqla.statements.delete import delete
@@ -110,7 +110,19 @@ async def test_outcomes_are_written_in_the_order_they_are_given(
     lines = (await plan(full, prefix, written)).splitlines()
     (update,) = (n for n, line in enumerate(lines) if "Update on oban_jobs" in line)
     below = [line.strip(" ->") for line in lines[update + 1 : update + 3]]
-    assert below == ["Nested Loop", "Function Scan on jsonb_to_recordset ack"], lines
+    assert below == ["Nested Loop", "Subquery Scan on ack"], lines
+
+
+async def test_outcomes_are_found_by_their_ids_in_a_table_that_was_never_analyzed(
+    postgres_dsn: str, prefix: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        jobs = sql.Identifier(prefix, "oban_jobs")
+        state = sql.Identifier(prefix, "oban_job_state")
+        await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 10_000})
+        found = await plan(connection, prefix, select(acknowledged().c.id))
+    assert "Seq Scan on oban_jobs" not in found, found
+    assert KEY in found, found
 
 
 async def test_an_index_of_the_user_finds_jobs_by_their_arguments(
@@ -124,3 +136,26 @@ async def test_an_index_of_the_user_finds_jobs_by_their_arguments(
         assert "Bitmap Index Scan on by_args" in found, found
     finally:
         await full.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(prefix, "by_args")))
+
+
+async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
+    postgres_dsn: str, prefix: str
+) -> None:
+    """It would read the whole table for each claim when that has grown."""
+    connection = await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True)
+    async with connection:
+        await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(prefix, "oban_jobs")))
+        compiled = acknowledge_and_claim().compile(
+            dialect=psycopg_dialect.dialect(),
+            schema_translate_map={None: prefix},
+            render_schema_translate=True,
+        )
+        claim = {"queue_name": "q", "limit": 5, "node_name": "n", "producer": "p"}
+        for _ in range(7):  # after five of them PostgreSQL thinks about it
+            await connection.execute(
+                str(compiled).encode(),
+                {**compiled.params, **outcomes([]), **claim},
+                prepare=True,
+            )
+        kept = "SELECT sum(generic_plans), sum(custom_plans) FROM pg_prepared_statements"
+        assert await (await connection.execute(kept)).fetchone() == (0, 7)
