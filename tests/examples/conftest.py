@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from tests.examples.provider import PATIENCE, Provider
 
@@ -92,10 +93,36 @@ def spawn(database_dsn: str) -> Iterator[Spawn]:
 
 
 @pytest.fixture
+def database_url(database_dsn: str) -> str:
+    """The test's database, as SQLAlchemy is told of it."""
+    url = make_url(database_dsn).set(drivername="postgresql+psycopg")
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
 def provider() -> Iterator[Provider]:
     provider = Provider()
     yield provider
     provider.close()
+
+
+def alembic(directory: Path, *arguments: str, **environment: str) -> str:
+    """Run the command in the directory of a project, as its users do, and return what it prints."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("alembic"), *arguments],
+        cwd=directory,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise AlembicError(done.stdout + done.stderr)
+    return done.stdout
+
+
+class AlembicError(Exception):
+    """What the command said."""
 
 
 def until(holds: Callable[[], object]) -> None:
