@@ -10,6 +10,8 @@ import pytest
 from tests.examples.conftest import Process, Spawn, client_of, until
 from tests.examples.provider import Provider
 
+pytestmark = pytest.mark.examples
+
 TEAPOT, CUP, SAMOVAR = 1, 2, 3
 WEB = ("examples.fastapi_app", "--port", "0")
 WORKER = (

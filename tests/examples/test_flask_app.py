@@ -12,6 +12,8 @@ from oban_sqla import Job, JobState, Oban
 from tests.examples.conftest import Process, Spawn, alembic, client_of, until
 from tests.examples.provider import PATIENCE, Provider
 
+pytestmark = pytest.mark.examples
+
 APP = Path(__file__).parents[2] / "examples" / "flask_app"
 
 StartWorker = Callable[[], Process]

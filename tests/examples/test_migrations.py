@@ -12,6 +12,8 @@ from oban_sqla.migrations import LATEST
 from oban_sqla.statements.inspect import TABLES
 from tests.examples.conftest import ROOT, AlembicError, alembic
 
+pytestmark = pytest.mark.examples
+
 OWN = {"fastapi_app": {"days", "orders", "products"}, "flask_app": {"bookmarks"}}
 
 
