@@ -7,7 +7,7 @@ too, where nobody can ask what is there.
 from collections.abc import Mapping
 
 from alembic.operations import Operations
-from sqlalchemy import text
+from sqlalchemy import PrimaryKeyConstraint, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ENUM, CreateEnumType
 
@@ -26,6 +26,15 @@ def name(identifier: str, schema: str | None = None) -> str:
 def literal(value: str) -> str:
     """A string constant."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def primary_key(op: Operations, table: str, *columns: str) -> PrimaryKeyConstraint:
+    """A table's primary key, by the name that PostgreSQL would choose.
+
+    What is given as `op.f(...)`, here and for other constraints, no naming convention of the user's
+    metadata changes: the names are Oban's.
+    """
+    return PrimaryKeyConstraint(*columns, name=op.f(f"{table}_pkey"))
 
 
 def execute(op: Operations, statement: str) -> None:

@@ -9,7 +9,7 @@ from alembic import command, op
 from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, MetaData, inspect, text
 
 from oban_sqla.migrations import LATEST, current
 
@@ -93,3 +93,26 @@ def test_offline_steps_can_be_repeated(connection: Connection, prefix: str | Non
     for _ in range(2):
         connection.connection.driver_connection.execute(script.getvalue())  # type: ignore[union-attr]
         assert current(connection, prefix=prefix) == LATEST
+
+
+def test_a_naming_convention_of_the_users_does_not_rename_our_constraints(
+    connection: Connection,
+) -> None:
+    def names(prefix: str) -> set[tuple[str, str]]:
+        query = text(
+            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
+            " WHERE connamespace = to_regnamespace(:prefix) AND contype <> 'n'"
+        )
+        rows = connection.execute(query, {"prefix": prefix})
+        return {(table.removeprefix(f"{prefix}."), name) for table, name in rows}
+
+    convention = {"pk": "key_of_%(table_name)s", "ck": "check_%(table_name)s_%(constraint_name)s"}
+    for prefix, metadata in (
+        ("plain", MetaData()),
+        ("named", MetaData(naming_convention=convention)),
+    ):
+        context = MigrationContext.configure(connection, opts={"target_metadata": metadata})
+        with Operations.context(context) as operations:
+            operations.upgrade_oban(prefix=prefix)  # type: ignore[attr-defined]
+    assert ("oban_jobs", "attempt_range") in names("plain")
+    assert names("named") == names("plain")

@@ -7,7 +7,16 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
-from ..ddl import create_enum, create_function, create_schema, execute, literal, name, set_storage
+from ..ddl import (
+    create_enum,
+    create_function,
+    create_schema,
+    execute,
+    literal,
+    name,
+    primary_key,
+    set_storage,
+)
 from ..version_table import NAME as VERSION_TABLE
 
 STATES = (
@@ -49,8 +58,9 @@ def upgrade(op: Operations, prefix: str | None) -> None:
     _create_count_estimate(op, prefix)
     op.create_table(
         VERSION_TABLE,
-        sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("version", sa.Integer, autoincrement=False),
         _instant("upgraded_at", default=True),
+        primary_key(op, VERSION_TABLE, "version"),
         schema=prefix,
         if_not_exists=True,
     )
@@ -73,7 +83,7 @@ def _create_state(op: Operations, prefix: str | None) -> None:
 def _create_jobs(op: Operations, prefix: str | None) -> None:
     op.create_table(
         "oban_jobs",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True)),
         sa.Column("state", _state(prefix), nullable=False, server_default="available"),
         sa.Column("queue", sa.Text, nullable=False, server_default="default"),
         sa.Column("worker", sa.Text, nullable=False),
@@ -91,11 +101,12 @@ def _create_jobs(op: Operations, prefix: str | None) -> None:
         _instant("cancelled_at", nullable=True),
         _instant("completed_at", nullable=True),
         _instant("discarded_at", nullable=True),
-        sa.CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
-        sa.CheckConstraint("char_length(queue) > 0", name="queue_length"),
-        sa.CheckConstraint("char_length(worker) > 0", name="worker_length"),
-        sa.CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
-        sa.CheckConstraint("priority >= 0", name="non_negative_priority"),
+        primary_key(op, "oban_jobs", "id"),
+        sa.CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name=op.f("attempt_range")),
+        sa.CheckConstraint("char_length(queue) > 0", name=op.f("queue_length")),
+        sa.CheckConstraint("char_length(worker) > 0", name=op.f("worker_length")),
+        sa.CheckConstraint("max_attempts > 0", name=op.f("positive_max_attempts")),
+        sa.CheckConstraint("priority >= 0", name=op.f("non_negative_priority")),
         schema=prefix,
         if_not_exists=True,
     )
@@ -135,10 +146,11 @@ def _create_job_indexes(op: Operations, prefix: str | None) -> None:
 def _create_leaders(op: Operations, prefix: str | None) -> None:
     op.create_table(
         "oban_leaders",
-        sa.Column("name", sa.Text, primary_key=True, server_default="oban"),
+        sa.Column("name", sa.Text, server_default="oban"),
         sa.Column("node", sa.Text, nullable=False),
         _instant("elected_at"),
         _instant("expires_at"),
+        primary_key(op, "oban_leaders", "name"),
         schema=prefix,
         if_not_exists=True,
         prefixes=["UNLOGGED"],
@@ -148,13 +160,14 @@ def _create_leaders(op: Operations, prefix: str | None) -> None:
 def _create_producers(op: Operations, prefix: str | None) -> None:
     op.create_table(
         "oban_producers",
-        sa.Column("uuid", sa.Uuid, primary_key=True),
+        sa.Column("uuid", sa.Uuid),
         sa.Column("name", sa.Text, nullable=False, server_default="oban"),
         sa.Column("node", sa.Text, nullable=False),
         sa.Column("queue", sa.Text, nullable=False),
         sa.Column("meta", pg.JSONB, nullable=False, server_default="{}"),
         _instant("started_at", default=True),
         _instant("updated_at", default=True),
+        primary_key(op, "oban_producers", "uuid"),
         schema=prefix,
         if_not_exists=True,
         prefixes=["UNLOGGED"],

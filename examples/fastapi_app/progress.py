@@ -1,0 +1,39 @@
+"""Orders with their jobs, as pages show them: `receipt: executing, attempt 2`."""
+
+from itertools import groupby
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from examples.fastapi_app.models import Order
+from oban_sqla import Job, JobState
+
+# The migration makes an index for it.
+ITS_JOB = Job.args.contains(func.jsonb_build_object("order_id", Order.id))
+
+
+async def load(
+    session: AsyncSession, *conditions: ColumnElement[bool]
+) -> list[tuple[Order, list[Job]]]:
+    """The orders that meet the conditions, the newest first, and the jobs of each."""
+    query = (
+        select(Order, Job)
+        .outerjoin(Job, ITS_JOB)
+        .where(*conditions)
+        .options(joinedload(Order.product))
+        .order_by(Order.id.desc(), Job.id)
+    )
+    rows = await session.execute(query)
+    return [
+        (order, [job for _, job in its if job is not None])
+        for order, its in groupby(rows, lambda row: row[0])
+    ]
+
+
+def describe(job: Job) -> str:
+    """What becomes of a job, in a few words."""
+    if job.state is JobState.SCHEDULED:
+        return f"{job.worker}: scheduled for {job.scheduled_at:%Y-%m-%d %H:%M} UTC"
+    attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
+    return f"{job.worker}: {job.state}{attempt}"

@@ -1,0 +1,139 @@
+"""Real processes, as the examples' READMEs start them, and somebody else's server."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import make_url
+
+from tests.examples.provider import PATIENCE, Provider
+
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """A command that runs; what it says is kept."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._popen = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.said: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait for a line that it has not been asked for yet."""
+        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"it ended before it said {pattern!r}:\n{''.join(self.said)}")
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        self._popen.kill()
+        self._end()
+
+    def stop(self) -> int:
+        """As service managers do."""
+        self._popen.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def _end(self) -> int:
+        try:
+            code = self._popen.wait(PATIENCE)
+        finally:
+            self._popen.kill()
+            self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        with self._popen.stdout as lines:
+            for line in lines:
+                self.said.append(line)
+                self._lines.put(line)
+        self._lines.put(None)
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def spawn(database_dsn: str) -> Iterator[Spawn]:
+    """Start `python -m` with these words, and these variables; killed in the end, if need be.
+
+    They are gone before the database is dropped.
+    """
+    started: list[Process] = []
+
+    def spawn(*words: str, **environment: str) -> Process:
+        process = Process([sys.executable, "-m", *words], environment)
+        started.append(process)
+        return process
+
+    yield spawn
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def database_url(database_dsn: str) -> str:
+    """The test's database, as SQLAlchemy is told of it."""
+    url = make_url(database_dsn).set(drivername="postgresql+psycopg")
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+def alembic(directory: Path, *arguments: str, **environment: str) -> str:
+    """Run the command in the directory of a project, as its users do, and return what it prints."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("alembic"), *arguments],
+        cwd=directory,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise AlembicError(done.stdout + done.stderr)
+    return done.stdout
+
+
+class AlembicError(Exception):
+    """What the command said."""
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Look until something holds of which nobody tells."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.05)
+
+
+def client_of(process: Process) -> httpx.Client:
+    """A client of a web server that says where it runs."""
+    url = process.says(r"[Rr]unning on (http://[\d.]+:\d+)")[1]
+    return httpx.Client(base_url=url, timeout=PATIENCE)
