@@ -162,6 +162,7 @@ STILL = {
     "insert",
     "inspect",
     "mark",
+    "planning",
     "prune",
     "states",
     "status",
