@@ -1,14 +1,35 @@
 """The clocks: the database's decides what is due, the client's only computes `schedule_in`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal
 
+# Of the process, as the clock is: a test, its fixtures and the threads of its jobs share it.
+_held_at: datetime | None = None
+
 
 def client_now() -> datetime:
     """The client's clock: aware, in UTC."""
-    return datetime.now(UTC)
+    return _held_at or datetime.now(UTC)
+
+
+def held_at() -> datetime | None:
+    """The instant at which a test holds the clock, to be passed as `now`; `None` if none does."""
+    return _held_at
+
+
+@contextmanager
+def held(at: datetime) -> Iterator[None]:
+    """Hold the client's clock at an aware instant, in UTC, for a block."""
+    global _held_at
+    before, _held_at = _held_at, at
+    try:
+        yield
+    finally:
+        _held_at = before
 
 
 def database_now(now: datetime | None = None) -> ColumnElement[Any]:

@@ -17,10 +17,9 @@ from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from .attempt import Attempt
-from .database import Database
 from .perform import perform
 from .service import Emit
-from .transaction import Written
+from .transaction import WorkerSessions, Written
 
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""
@@ -31,8 +30,8 @@ INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 class Executor:
     """Runs the jobs of one instance."""
 
-    def __init__(self, database: Database, emit: Emit) -> None:
-        self._database = database
+    def __init__(self, sessions: WorkerSessions, emit: Emit) -> None:
+        self._sessions = sessions
         self._emit = emit
         # Weakly: the task of an attempt that is cancelled before its first step takes none away.
         self._attempts: WeakSet[Attempt] = WeakSet()
@@ -69,7 +68,7 @@ class Executor:
             worker: list[Any] = []
             try:
                 outcome = partial(_success, attempt)
-                result = await perform(attempt, worker, database=self._database, outcome=outcome)
+                result = await perform(attempt, worker, sessions=self._sessions, outcome=outcome)
                 if isinstance(result, Written):
                     if result.applied:
                         job = attempt.job

@@ -19,9 +19,8 @@ from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
 from ..workers.rows import SELF
 from .attempt import Attempt
-from .database import Database
 from .references import loader
-from .transaction import transact, transact_apart
+from .transaction import WorkerSessions, transact, transact_apart, transact_plainly
 
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0
@@ -35,7 +34,7 @@ Outcome = Callable[[Any], Ack]
 
 
 async def perform(
-    attempt: Attempt, made: list[Any], *, database: Database, outcome: Outcome
+    attempt: Attempt, made: list[Any], *, sessions: WorkerSessions, outcome: Outcome
 ) -> Any:
     """What the worker returns; it is `made` on the way. Whatever it raises is raised.
 
@@ -49,9 +48,9 @@ async def perform(
         attempt.interrupted = True
         raise asyncio.CancelledError
     seconds = _timeout(registration, attempt.own, made)
-    process = partial(_process, registration, attempt.own, made, database)
+    process = partial(_process, registration, attempt.own, made, sessions)
     if registration.takes_session:
-        process = partial(_transact, registration, attempt.own, made, database, outcome)
+        process = partial(_transact, registration, attempt.own, made, sessions, outcome)
     if seconds is not None:
         return await _limited(attempt, registration, process, seconds)
     if registration.interruptible:
@@ -63,10 +62,10 @@ Process = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def _process(
-    registration: Registration, job: Job, made: list[Any], database: Database
+    registration: Registration, job: Job, made: list[Any], sessions: WorkerSessions
 ) -> Any:
     if load := loader(registration, job):
-        async with database.worker_session() as session:
+        async with sessions.worker_session() as session:
             if (gone := await session.run_sync(load)) is not None:
                 return gone
 
@@ -85,7 +84,11 @@ async def _process(
 
 
 async def _transact(
-    registration: Registration, job: Job, made: list[Any], database: Database, outcome: Outcome
+    registration: Registration,
+    job: Job,
+    made: list[Any],
+    sessions: WorkerSessions,
+    outcome: Outcome,
 ) -> Any:
     tried = False
     load = loader(registration, job)
@@ -108,9 +111,12 @@ async def _transact(
         return process(session) if gone is None else gone
 
     if registration.asynchronous:
-        return await transact(database, process_async, outcome)
+        return await transact(sessions, process_async, outcome)
+    apart = sessions.apart()
+    if apart is None:
+        return await transact_plainly(sessions, process_sync, outcome)
     return await _in_thread(
-        lambda: asyncio.run(transact_apart(database, process_sync, outcome)), f"oban-job-{job.id}"
+        lambda: asyncio.run(transact_apart(apart, process_sync, outcome)), f"oban-job-{job.id}"
     )
 
 

@@ -1,16 +1,17 @@
 """A worker's session: what it changes and the completion of its job are one transaction."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..clock import held_at
 from ..errors import ObanError
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .database import ANSWER_TIMEOUT, Database, deadline
@@ -19,6 +20,18 @@ from .database import ANSWER_TIMEOUT, Database, deadline
 TRIES = 5
 # By SQLSTATE: a serialization failure, and a deadlock. Nothing of the transaction is left.
 CONFLICTS = ("40001", "40P01")
+
+
+class WorkerSessions(Protocol):
+    """Where the sessions of workers come from: a `Database`, or the one connection of a test."""
+
+    @property
+    def schemas(self) -> Mapping[str, Any]: ...
+
+    def worker_session(self) -> AsyncSession: ...
+
+    def apart(self) -> Database | None:
+        """The same for the event loop of another thread; `None` if this one has to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,7 @@ class Written:
 
 
 async def transact(
-    database: Database,
+    sessions: WorkerSessions,
     process: Callable[[AsyncSession], Awaitable[Any]],
     outcome: Callable[[Any], Ack],
 ) -> Any:
@@ -46,31 +59,39 @@ async def transact(
     while True:
         tries += 1
         try:
-            return await _try(database, process, outcome)
+            return await _try(sessions, process, outcome)
         except DBAPIError as error:
             if tries == TRIES or getattr(error.orig, "sqlstate", None) not in CONFLICTS:
                 raise
 
 
-async def transact_apart(
-    database: Database,
+async def transact_plainly(
+    sessions: WorkerSessions,
     process: Callable[[Session], Any],
     outcome: Callable[[Any], Ack],
 ) -> Any:
-    """The same for a plain function, on an event loop of its own in a thread of its own."""
-    apart = database.apart()
+    """The same for a plain function."""
+    return await transact(sessions, lambda session: session.run_sync(process), outcome)
+
+
+async def transact_apart(
+    apart: Database,
+    process: Callable[[Session], Any],
+    outcome: Callable[[Any], Ack],
+) -> Any:
+    """The same, on an event loop of its own in a thread of its own."""
     try:
-        return await transact(apart, lambda session: session.run_sync(process), outcome)
+        return await transact_plainly(apart, process, outcome)
     finally:
         await apart.dispose()
 
 
 async def _try(
-    database: Database,
+    sessions: WorkerSessions,
     process: Callable[[AsyncSession], Awaitable[Any]],
     outcome: Callable[[Any], Ack],
 ) -> Any:
-    async with database.worker_session() as session:
+    async with sessions.worker_session() as session:
         with _kept_open(session):
             result = await process(session)
         if not session.in_transaction():
@@ -79,14 +100,17 @@ async def _try(
         started = time.monotonic()
         async with deadline(ANSWER_TIMEOUT):
             await session.flush()
-            connection = await session.connection()
-            written = await connection.execute(
-                acknowledge(), outcomes([ack]), execution_options=database.schemas
-            )
             # Somebody gave it back, or rescued it: another attempt does it all again.
-            applied = written.one_or_none() is not None
+            applied = await session.run_sync(_write, ack, sessions.schemas)
             await (session.commit() if applied else session.rollback())
         return Written(ack, applied, time.monotonic() - started)
+
+
+def _write(session: Session, ack: Ack, schemas: Mapping[str, Any]) -> bool:
+    written = session.connection().execute(
+        acknowledge(now=held_at()), outcomes([ack]), execution_options=schemas
+    )
+    return written.one_or_none() is not None
 
 
 @contextmanager

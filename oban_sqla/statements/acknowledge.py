@@ -111,10 +111,10 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
     )
 
 
-@lru_cache(maxsize=1)
-def acknowledge() -> Select[int]:
+@lru_cache(maxsize=8)
+def acknowledge(*, now: datetime | None = None) -> Select[int]:
     """The same as a statement of its own."""
-    return select(acknowledged().c.id)
+    return select(acknowledged(now=now).c.id)
 
 
 def outcomes(acks: Sequence[Ack]) -> dict[str, str]:

@@ -49,7 +49,10 @@ def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
     ahead of all others.
     """
     acks = acknowledged(now=now)
-    jobs = _claimed(database_now(now), acks)
+    of_queue = Job.queue == bindparam("queue_name", type_=Text)
+    # The outcomes first: whoever waits to write one must not hold a claim that others wait for.
+    written = select(func.count()).select_from(acks).scalar_subquery() >= 0
+    jobs = _claimed(database_now(now), of_queue, written, planned_anew())
     applied = select(func.array_agg(acks.c.id, type_=ARRAY(BigInteger))).scalar_subquery()
     one = select(literal_column("1").label("one")).subquery("one")
     order = (jobs.c.priority, jobs.c.scheduled_at, jobs.c.id)
@@ -60,6 +63,14 @@ def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
         .select_from(one.outerjoin(jobs, true()))
         .order_by(*order)
     )
+
+
+@lru_cache(maxsize=8)
+def claim(*, now: datetime | None = None) -> Executable:
+    """Claim up to `limit` of the jobs with these `ids`; the same columns, of claimed jobs alone."""
+    chosen = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+    jobs = _claimed(database_now(now), chosen)
+    return select(*jobs.c).order_by(jobs.c.priority, jobs.c.scheduled_at, jobs.c.id)
 
 
 def claimed(rows: Iterable[Any]) -> list[Job]:
@@ -81,13 +92,10 @@ _STATES = {state: state for state in JobState}
 _INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
 
 
-def _claimed(time: ColumnElement[Any], acks: CTE) -> CTE:
-    # The outcomes first: whoever waits to write one must not hold a claim that others wait for.
-    written = select(func.count()).select_from(acks).scalar_subquery() >= 0
+def _claimed(time: ColumnElement[Any], *which: ColumnElement[bool]) -> CTE:
     first = (
         select(Job.id)
-        .where(state_in(JobState.AVAILABLE), Job.queue == bindparam("queue_name", type_=Text))
-        .where(written, planned_anew())
+        .where(state_in(JobState.AVAILABLE), *which)
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)

@@ -24,17 +24,20 @@ from .states import constant, state_in
 
 
 @lru_cache(maxsize=64)
-def stage(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
-    """Promote up to `batch` due jobs of all queues, and announce them.
+def stage(
+    *, prefix: str | None = None, now: datetime | None = None, of_queues: bool = False
+) -> Executable:
+    """Promote up to `batch` due jobs of all queues, or of `queue_names`, and announce them.
 
     Returns one row: the number of `staged` jobs, their `queues` (NULL for none), `now` in seconds
     of the epoch by the database's clock, and `next_in`, the seconds until the next job is due (NULL
     when none is waiting). Jobs that another stager has locked are left to it.
     """
     time = database_now(now)
+    named = [Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text)))] if of_queues else []
     due = (
         select(Job.id)
-        .where(state_in(*STAGEABLE), Job.scheduled_at <= time)
+        .where(state_in(*STAGEABLE), Job.scheduled_at <= time, *named)
         .order_by(Job.scheduled_at, Job.id)
         .limit(bindparam("batch", type_=Integer))
         .with_for_update(skip_locked=True)

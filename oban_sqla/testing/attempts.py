@@ -1,0 +1,92 @@
+"""Run chosen jobs one after the other, as a producer does, and count what came of them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from uuid import uuid4
+
+from sqlalchemy import Executable
+
+from ..clock import held_at
+from ..events import JobException
+from ..models import Job, JobState
+from ..models.job import COLUMNS, detached
+from ..runtime.executor import Executor
+from ..runtime.service import Emit
+from ..runtime.transaction import WorkerSessions, Written
+from ..statements.acknowledge import acknowledge, outcomes
+from ..statements.claim import claim
+
+COUNTED = ("completed", "cancelled", "discarded", "retryable", "scheduled")
+"""The states in which an attempt leaves its job."""
+
+
+class JobDatabase(WorkerSessions, Protocol):
+    """Where jobs are run: the database of an instance, or the transaction of a session."""
+
+    @property
+    def prefix(self) -> str | None: ...
+
+    async def fetch(
+        self, statement: Executable, params: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]: ...
+
+
+class Attempts:
+    """The attempts of one call, and how many left their jobs in which state."""
+
+    def __init__(self, database: JobDatabase, *, with_safety: bool, emit: Emit | None = None):
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self._database = database
+        self._with_safety = with_safety
+        self._listeners = emit
+        self._producer = str(uuid4())
+        self._raised: BaseException | None = None
+
+    async def run(self, id: int) -> JobState | None:
+        """Claim a job, run it, and write its outcome; `None` if it is not available any more.
+
+        Without safety, what the worker raised is raised, after it was recorded.
+        """
+        job = await self._claim(id)
+        if job is None:
+            return None
+        state: JobState | None = job.state
+        if state is JobState.EXECUTING:
+            state = await self._execute(job)
+        if state is not None:
+            self.counts[state.value] += 1
+        raised, self._raised = self._raised, None
+        if raised is not None and not self._with_safety:
+            raise raised
+        return state
+
+    async def _claim(self, id: int) -> Job | None:
+        rows = await self._database.fetch(
+            claim(now=held_at()),
+            {"ids": [id], "limit": 1, "node_name": "testing", "producer": self._producer},
+        )
+        return detached(dict(zip(COLUMNS, rows[0], strict=True))) if rows else None
+
+    async def _execute(self, job: Job) -> JobState | None:
+        executor = Executor(self._database, self._emit)
+        outcome = await executor.execute(job, _is_cancelled)
+        if outcome is None:
+            raise asyncio.CancelledError
+        if isinstance(outcome, Written):
+            return outcome.ack.state if outcome.applied else None
+        # Its worker may have deleted the job.
+        written = await self._database.fetch(acknowledge(now=held_at()), outcomes([outcome]))
+        return outcome.state if written else None
+
+    def _emit(self, name: str, data: object) -> None:
+        if isinstance(data, JobException):
+            self._raised = data.error
+        if self._listeners is not None:
+            self._listeners(name, data)
+
+
+def _is_cancelled() -> bool:
+    # Of a worker that raises CancelledError by itself, the attempt failed.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,158 @@
+"""`drain_queue()`: run what is enqueued, here and now."""
+
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from datetime import UTC, datetime
+from typing import Any, overload
+
+from sqlalchemy import select
+
+from ..clock import held_at
+from ..errors import ObanError
+from ..models import Job, JobState, validation
+from ..oban import Oban
+from ..statements.stage import stage
+from ..statements.states import state_in
+from .attempts import Attempts, JobDatabase
+from .joined import Awaited, Plain, answer, join, on, unwrapped
+from .refresh import refresh
+
+MOST_SNOOZES = 100
+"""How often a job may snooze while it is drained."""
+
+STAGE_BATCH = 10_000
+
+_AT_ANY_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@overload
+def drain_queue(
+    conn: Awaited,
+    queue: str | Iterable[str] | None = None,
+    *,
+    with_scheduled: bool | datetime = False,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+) -> Awaitable[dict[str, int]]: ...
+@overload
+def drain_queue(
+    conn: Plain,
+    queue: str | Iterable[str] | None = None,
+    *,
+    with_scheduled: bool | datetime = False,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+) -> dict[str, int]: ...
+def drain_queue(
+    conn: Awaited | Plain,
+    queue: str | Iterable[str] | None = None,
+    *,
+    with_scheduled: bool | datetime = False,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+) -> Any:
+    """Run the jobs that are due, one after the other, and return how many ended how::
+
+        assert await drain_queue(session, "mailers") == {
+            "completed": 2, "cancelled": 0, "discarded": 0, "retryable": 0, "scheduled": 0,
+        }
+
+    Each attempt counts by the state in which it left its job: `scheduled` is a snooze.
+
+    With a session all of it happens in its transaction: it is flushed, its jobs are claimed, run
+    and acknowledged on its connection, and afterwards its loaded instances, jobs and others, show
+    what the workers wrote. A worker that takes a session gets one of its own that is joined to the
+    same transaction, with a savepoint for each job: it sees what the test has not committed, and
+    its changes are rolled back if it raises. With an `Oban` each job is committed.
+
+    With a sync `Session`, workers run on an event loop of its own until all are done. Plain workers
+    are called in a thread, as ever, unless they take a session.
+
+    Args:
+        conn: the session of the test, or an `Oban`, started or not.
+        queue: one queue, or some; `None` for all.
+        with_scheduled: whether to run jobs before they are due, the retries too; or until when.
+        with_recursion: whether to run jobs that become available meanwhile, such as those that jobs
+            enqueue; otherwise only what is available at the beginning, each once.
+        with_safety: whether to only record what a worker raises. Otherwise it is recorded, and
+            raised here.
+
+    `ObanError` for a job that snoozes 100 times. It would not end.
+    """
+    given = unwrapped(conn)
+    until = _until(with_scheduled)
+    queues = _queues(queue)
+    return answer(given, _drain(given, queues, until, with_recursion, with_safety))
+
+
+async def _drain(
+    given: Any, queues: list[str] | None, until: datetime | None, recursive: bool, safe: bool
+) -> dict[str, int]:
+    if isinstance(given, Oban):
+        attempts = Attempts(given._database, with_safety=safe, emit=given._emit)
+        await _run(given._database, attempts, queues, until, recursive)
+        return attempts.counts
+    database = await join(given)
+    attempts = Attempts(database, with_safety=safe)
+    try:
+        await _run(database, attempts, queues, until, recursive)
+    finally:
+        await on(given, refresh)
+    return attempts.counts
+
+
+async def _run(
+    database: JobDatabase,
+    attempts: Attempts,
+    queues: list[str] | None,
+    until: datetime | None,
+    recursive: bool,
+) -> None:
+    snoozes: Counter[int] = Counter()
+    while True:
+        await _stage(database, queues, until)
+        # One at a time, since what it enqueues may go before the others.
+        ids = await _available(database, queues, 1 if recursive else None)
+        for id in ids:
+            if await attempts.run(id) is JobState.SCHEDULED:
+                snoozes[id] += 1
+                if snoozes[id] == MOST_SNOOZES:
+                    raise ObanError(
+                        f"job {id} has snoozed {MOST_SNOOZES} times while it was drained: leave out"
+                        " with_scheduled, or pass the time until which to run"
+                    )
+        if not ids or not recursive:
+            return
+
+
+async def _stage(database: JobDatabase, queues: list[str] | None, until: datetime | None) -> None:
+    statement = stage(prefix=database.prefix, now=until, of_queues=queues is not None)
+    params = {"batch": STAGE_BATCH} | ({} if queues is None else {"queue_names": queues})
+    while (await database.fetch(statement, params))[0].staged == STAGE_BATCH:
+        pass
+
+
+async def _available(
+    database: JobDatabase, queues: list[str] | None, limit: int | None
+) -> list[int]:
+    statement = (
+        select(Job.id)
+        .where(state_in(JobState.AVAILABLE))
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(limit)
+    )
+    if queues is not None:
+        statement = statement.where(Job.queue.in_(queues))
+    return [id for (id,) in await database.fetch(statement)]
+
+
+def _until(with_scheduled: bool | datetime) -> datetime | None:
+    if isinstance(with_scheduled, bool):
+        return _AT_ANY_TIME if with_scheduled else held_at()
+    return validation.instant("with_scheduled", with_scheduled)
+
+
+def _queues(queue: str | Iterable[str] | None) -> list[str] | None:
+    if queue is None:
+        return None
+    return [validation.queue_name(one) for one in ([queue] if isinstance(queue, str) else queue)]

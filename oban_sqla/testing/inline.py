@@ -1,0 +1,89 @@
+"""`inline()`: jobs run as soon as their session has flushed them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session
+
+from ..enqueue.chosen import BIND, identity
+from ..models import Job
+from .attempts import Attempts
+from .joined import Joined, kind_of, run
+from .refresh import refresh
+
+
+@contextmanager
+def inline(*, with_safety: bool = False) -> Iterator[None]:
+    """Run each job of any session at once, for a block::
+
+        with inline():
+            await WelcomeEmail.enqueue({"email": "ann@shop.test"}, conn=session)
+            await session.flush()  # runs it; commit and autoflush do as well
+
+    It runs at the end of the flush that inserts it, before a commit, on the session's connection,
+    as `drain_queue` runs it: what is flushed with it is there, what the worker does in its session
+    belongs to the transaction. The instances of the session show it afterwards.
+
+    Jobs that are scheduled for later wait, as do retries, and jobs that are not enqueued in a
+    session: drain those. What jobs enqueue in sessions runs at once, too.
+
+    with_safety: whether to only record what a worker raises. Otherwise the flush fails with it, and
+        so does the transaction.
+    """
+    mode = _Inline(with_safety)
+    listeners: tuple[tuple[str, Callable[..., None], dict[str, bool]], ...] = (
+        ("before_flush", mode.note, {"insert": True}),
+        ("before_flush", mode.run_if_nothing_else_is_flushed, {}),
+        ("after_flush_postexec", mode.run, {}),
+    )
+    for name, listener, options in listeners:
+        event.listen(Session, name, listener, **options)
+    try:
+        yield
+    finally:
+        for name, listener, _ in listeners:
+            event.remove(Session, name, listener)
+
+
+class _Inline:
+    """The listeners, and the jobs that sessions are about to insert."""
+
+    def __init__(self, with_safety: bool) -> None:
+        self._with_safety = with_safety
+        self._new: WeakKeyDictionary[Session, list[Job]] = WeakKeyDictionary()
+
+    def note(self, session: Session, flush_context: Any, instances: Any) -> None:
+        self._new[session] = [new for new in session.new if isinstance(new, Job)]
+
+    def run_if_nothing_else_is_flushed(
+        self, session: Session, flush_context: Any, instances: Any
+    ) -> None:
+        # Jobs may be inserted before the flush, which then has nothing to do, and no end.
+        if not (session.new or session.dirty or session.deleted):
+            self.run(session, flush_context)
+
+    def run(self, session: Session, flush_context: Any) -> None:
+        jobs = [job for job in self._new.pop(session, ()) if inspect(job).persistent]
+        if not jobs:
+            return
+        connection = session.connection(BIND)
+        database = Joined(connection, kind_of(session))
+        work = _run(Attempts(database, with_safety=self._with_safety), jobs)
+        try:
+            if connection.dialect.is_async:
+                # The way out of a flush, for what has to be awaited on the connection's event loop.
+                driver: Any = connection.connection.dbapi_connection
+                driver.run_async(lambda _: work)
+            else:
+                run(work)
+        finally:
+            refresh(session)
+
+
+async def _run(attempts: Attempts, jobs: list[Job]) -> None:
+    for id in [identity(job) for job in jobs]:
+        assert id is not None
+        await attempts.run(id)

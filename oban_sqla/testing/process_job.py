@@ -1,0 +1,93 @@
+"""`process_job()`: a worker's `process`, and nothing else."""
+
+import asyncio
+import json
+from inspect import isawaitable
+from typing import Any
+
+from sqlalchemy import inspect
+
+from ..clock import client_now
+from ..models import Job, JobState, validation
+from ..models.job import COLUMNS, detached
+from ..workers.current_job import executing
+from ..workers.outcomes import Cancel, Record, Snooze
+from ..workers.registry import Registration, resolve
+from .joined import run
+
+_OUTCOMES = (Cancel, Snooze, Record)
+
+
+def process_job(job: Job, *, session: Any = None) -> Any:
+    """Call the worker of a job, and return what it returns: for unit tests, without a database::
+
+        assert await process_job(WelcomeEmail.new({"email": "x@example.com"})) == Cancel("...")
+
+    What it raises is raised. Await it in a test that runs on an event loop; in any other it returns
+    the result at once. `process` is called in this thread, with a copy of the job as it would be in
+    its first attempt, or in attempt `n` if you set `job.attempt = n`. No timeout applies.
+
+    session: for a worker that takes one. It is given as it is, and neither flushed nor committed.
+
+    `TypeError` or `ValueError` for arguments that would not survive the database, for a session too
+    many or too few, and for a result that can't be meant: an outcome's class, or an exception.
+    `UnknownWorkerError` if the worker is not imported.
+    """
+    if not isinstance(job, Job):
+        raise TypeError(f"process_job takes a job, Worker.new({{...}}), not {validation.show(job)}")
+    registration = resolve(job.worker)
+    _check_session(job, registration, session)
+    work = _process(registration, _attempted(job), session)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run(work)
+    return work
+
+
+async def _process(registration: Registration, job: Job, session: Any) -> Any:
+    worker = registration.create()
+    token = executing.set(job)
+    try:
+        given = {"session": session} if registration.takes_session else {}
+        result = worker.process(job, **given)
+        if isawaitable(result):
+            result = await result
+    finally:
+        executing.reset(token)
+    _check_result(job, result)
+    return result
+
+
+def _attempted(job: Job) -> Job:
+    """A copy as its worker would get it: all of it has been through the database."""
+    now = client_now()
+    values: dict[str, Any] = dict.fromkeys(COLUMNS)
+    values |= {"id": 1, "inserted_at": now, "scheduled_at": now}
+    values |= {key: value for key, value in inspect(job).dict.items() if key in COLUMNS}
+    for field in ("args", "meta"):
+        values[field] = json.loads(json.dumps(validation.json_object(field, values[field])))
+    values["state"] = JobState.EXECUTING
+    values["attempt"] = max(values["attempt"], 1)
+    values["attempted_at"] = values["attempted_at"] or max(now, values["scheduled_at"])
+    values["attempted_by"] = values["attempted_by"] or ["testing"]
+    return detached(values)
+
+
+def _check_session(job: Job, registration: Registration, session: Any) -> None:
+    if registration.takes_session and session is None:
+        raise TypeError(
+            f"{job.worker} takes a session: process_job(job, session=...), with yours or a mock"
+        )
+    if session is not None and not registration.takes_session:
+        raise TypeError(f"{job.worker} takes no session: its process() has no such parameter")
+
+
+def _check_result(job: Job, result: Any) -> None:
+    if isinstance(result, type) and issubclass(result, _OUTCOMES):
+        raise TypeError(
+            f"{job.worker} returned the class {result.__name__}, which completes the job: return"
+            f" {result.__name__}(...)"
+        )
+    if isinstance(result, BaseException):
+        raise TypeError(f"{job.worker} returned {result!r}, which completes the job: raise it")

@@ -1,0 +1,26 @@
+"""A test's session as SQLAlchemy's users have it: joined to a connection that is rolled back."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session, sessionmaker
+
+
+@pytest.fixture
+async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    async with engine.connect() as connection, connection.begin() as outer:
+        async with AsyncSession(
+            connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as session:
+            yield session
+        await outer.rollback()
+
+
+@pytest.fixture
+def sync_session(session_factory: sessionmaker[Session]) -> Iterator[Session]:
+    engine = session_factory.kw["bind"]
+    with engine.connect() as connection, connection.begin() as outer:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            yield session
+        outer.rollback()
