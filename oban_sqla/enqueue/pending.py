@@ -8,7 +8,7 @@ the unit of work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from weakref import ref
 
 from sqlalchemy import Connection
@@ -49,6 +49,13 @@ def insert_pending(session: Session, connection: Connection, batches: Iterable[B
         fill(batch, rows)
         session.add_all(batch)
         _inserted.add(session, map(ref, batch))
+
+
+def inserted(session: Session) -> Iterator[Job]:
+    """The jobs that the one statement has inserted in the session's transaction."""
+    for reference in _inserted.all(session):
+        if (job := reference()) is not None:
+            yield job
 
 
 def forget_inserted(session: Session) -> None:

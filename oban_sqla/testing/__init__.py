@@ -8,8 +8,8 @@ and what is given a `Session` returns at once::
     counts = await drain_queue(session)
     assert counts["completed"] == 1
 
-The fixtures of the pytest plugin are in `pytest_oban_sqla`, and factories of jobs, which need the
-extra `testing`, in `oban_sqla.testing.factory`.
+pytest has the fixtures `oban_postgres`, `oban_schema` and `oban`, of the module `pytest_oban_sqla`;
+`JobFactory` is in `oban_sqla.testing.factory`. Both need the extra `testing`.
 """
 
 from .drain import drain_queue

@@ -1,29 +1,99 @@
-"""`JobFactory`: rows of jobs for tests, with factory-boy. It needs the extra `testing`."""
+"""`JobFactory`: jobs for tests in any state, with factory-boy. It needs the extra `testing`."""
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import factory
+try:
+    import factory
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "oban_sqla.testing.factory needs factory-boy: pip install 'oban-sqla[testing]'",
+        name=missing.name,
+    ) from missing
 
 from ..clock import client_now
 from ..config import name_of
 from ..models import Job, JobState
-from ..workers.options import WorkerOptions
 
-# What the constructor of Job takes; the rest is what happens to a job later.
-_GIVEN = (
-    "worker",
-    "args",
-    "queue",
-    "priority",
-    "max_attempts",
-    "tags",
-    "meta",
-    "scheduled_at",
-    "state",
+NODE = ("some-node", "0b3c5d8e-0000-4000-8000-000000000000")
+
+# What the constructor of a job does not take, since only the library writes it.
+_LATER = (
+    "attempt",
+    "attempted_at",
+    "attempted_by",
+    "cancelled_at",
+    "completed_at",
+    "discarded_at",
+    "errors",
 )
 
+_now = factory.LazyFunction(client_now)
 
-class _JobFactory(factory.Factory):  # type: ignore[misc, type-arg]
-    pass
+
+def _in(delay: timedelta) -> Any:
+    return factory.LazyFunction(lambda: client_now() + delay)
+
+
+def _error(attempt: int) -> dict[str, Any]:
+    return {"attempt": attempt, "at": "2026-01-01T00:00:00Z", "error": "boom"}
+
+
+class JobFactory(factory.Factory[Job]):
+    """A job as its row is in a state: `JobFactory()` waits, `JobFactory(executing=True)` runs.
+
+    There is a trait for each state: available, scheduled, suspended, executing, retryable,
+    completed, discarded and cancelled. It takes what `Job` takes, the other columns too, and a
+    class or a job function for `worker`. Add what it returns to a session of any kind.
+    """
+
+    class Meta:
+        model = Job
+
+    class Params:
+        available = factory.Trait(state=JobState.AVAILABLE)
+        scheduled = factory.Trait(state=JobState.SCHEDULED, scheduled_at=_in(timedelta(hours=1)))
+        suspended = factory.Trait(state=JobState.SUSPENDED)
+        executing = factory.Trait(
+            state=JobState.EXECUTING, attempt=1, attempted_at=_now, attempted_by=NODE
+        )
+        retryable = factory.Trait(
+            state=JobState.RETRYABLE,
+            attempt=1,
+            attempted_at=_now,
+            attempted_by=NODE,
+            scheduled_at=_in(timedelta(minutes=1)),
+            errors=[_error(1)],
+        )
+        completed = factory.Trait(
+            state=JobState.COMPLETED,
+            attempt=1,
+            attempted_at=_now,
+            attempted_by=NODE,
+            completed_at=_now,
+        )
+        discarded = factory.Trait(
+            state=JobState.DISCARDED,
+            attempt=1,
+            max_attempts=1,
+            attempted_at=_now,
+            attempted_by=NODE,
+            errors=[_error(1)],
+            discarded_at=_now,
+        )
+        cancelled = factory.Trait(state=JobState.CANCELLED, cancelled_at=_now)
+
+    worker = "tests.Nobody"
+    args = factory.Sequence(lambda n: {"n": n})
+    queue = "default"
+
+    @classmethod
+    def _create(cls, model_class: type[Job], *args: Any, **kwargs: Any) -> Job:
+        later = {key: kwargs.pop(key) for key in _LATER if key in kwargs}
+        kwargs["worker"] = name_of(kwargs["worker"])
+        job = model_class(*args, **kwargs)
+        for key, value in later.items():
+            setattr(job, key, list(value) if isinstance(value, tuple | list) else value)
+        return job
+
+    _build = _create

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
 from ..enqueue.chosen import BIND, identity
+from ..enqueue.pending import inserted
 from ..models import Job
 from .attempts import Attempts
 from .joined import Joined, kind_of, run
@@ -54,9 +55,11 @@ class _Inline:
     def __init__(self, with_safety: bool) -> None:
         self._with_safety = with_safety
         self._new: WeakKeyDictionary[Session, list[Job]] = WeakKeyDictionary()
+        self._before: WeakKeyDictionary[Session, WeakSet[Job]] = WeakKeyDictionary()
 
     def note(self, session: Session, flush_context: Any, instances: Any) -> None:
         self._new[session] = [new for new in session.new if isinstance(new, Job)]
+        self._before[session] = WeakSet(inserted(session))
 
     def run_if_nothing_else_is_flushed(
         self, session: Session, flush_context: Any, instances: Any
@@ -67,6 +70,9 @@ class _Inline:
 
     def run(self, session: Session, flush_context: Any) -> None:
         jobs = [job for job in self._new.pop(session, ()) if inspect(job).persistent]
+        # Those that a change of this flush has enqueued were not pending before.
+        known = {*self._before.pop(session, ()), *jobs}
+        jobs += [job for job in inserted(session) if job not in known]
         if not jobs:
             return
         connection = session.connection(BIND)

@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
+
 from ..clock import client_now
 from ..config import name_of
 from ..models import Job, validation
+from ..models.references import Reference
 from ..workers.options import refuse_unknown
 
 TOLERANCE = timedelta(seconds=1)
@@ -20,7 +24,7 @@ class Filters(TypedDict, total=False):
     """A worker class, a job function, or the name of a worker."""
     args: Mapping[str, Any]
     """Some of the arguments, at any depth. Values are compared with `==`, so that `mock.ANY` or
-    `pytest.approx` may stand for one."""
+    `pytest.approx` may stand for one; a mapped instance is meant by its key."""
     meta: Mapping[str, Any]
     """The same for meta."""
     tags: Iterable[str]
@@ -94,6 +98,8 @@ def _differences(job: Job, field: str, expected: Any) -> list[str]:
 
 def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
     """Where `actual` lacks something of `expected`."""
+    if isinstance(inspect(expected, raiseerr=False), InstanceState):
+        expected = Reference(expected)
     if not isinstance(expected, Mapping) or not isinstance(actual, Mapping):
         if expected != actual:
             yield f"{path} is {_show(actual)}"

@@ -1,7 +1,7 @@
 """`process_job()`: a worker's `process`, and nothing else."""
 
 import asyncio
-import json
+from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any
 
@@ -10,9 +10,11 @@ from sqlalchemy import inspect
 from ..clock import client_now
 from ..models import Job, JobState, validation
 from ..models.job import COLUMNS, detached
+from ..models.references import Reference, arguments, replaced, show
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from ..workers.registry import Registration, resolve
+from ..workers.rows import SELF
 from .joined import run
 
 _OUTCOMES = (Cancel, Snooze, Record)
@@ -25,7 +27,8 @@ def process_job(job: Job, *, session: Any = None) -> Any:
 
     What it raises is raised. Await it in a test that runs on an event loop; in any other it returns
     the result at once. `process` is called in this thread, with a copy of the job as it would be in
-    its first attempt, or in attempt `n` if you set `job.attempt = n`. No timeout applies.
+    its first attempt, or in attempt `n` if you set `job.attempt = n`. Mapped instances among its
+    arguments are those that it was made with, and a row processes its own job. No timeout applies.
 
     session: for a worker that takes one. It is given as it is, and neither flushed nor committed.
 
@@ -46,7 +49,7 @@ def process_job(job: Job, *, session: Any = None) -> Any:
 
 
 async def _process(registration: Registration, job: Job, session: Any) -> Any:
-    worker = registration.create()
+    worker = job.args[SELF] if registration.is_model else registration.create()
     token = executing.set(job)
     try:
         given = {"session": session} if registration.takes_session else {}
@@ -65,13 +68,22 @@ def _attempted(job: Job) -> Job:
     values: dict[str, Any] = dict.fromkeys(COLUMNS)
     values |= {"id": 1, "inserted_at": now, "scheduled_at": now}
     values |= {key: value for key, value in inspect(job).dict.items() if key in COLUMNS}
-    for field in ("args", "meta"):
-        values[field] = json.loads(json.dumps(validation.json_object(field, values[field])))
+    values["args"] = replaced(arguments("args", values["args"]), _instance)
+    values["meta"] = validation.json_object("meta", values["meta"])
     values["state"] = JobState.EXECUTING
     values["attempt"] = max(values["attempt"], 1)
     values["attempted_at"] = values["attempted_at"] or max(now, values["scheduled_at"])
     values["attempted_by"] = values["attempted_by"] or ["testing"]
     return detached(values)
+
+
+def _instance(reference: Mapping[str, Any]) -> object:
+    if not isinstance(reference, Reference):
+        raise TypeError(
+            f"the job refers to {show(reference)}, which process_job has no database to load from:"
+            " make it with the instance"
+        )
+    return reference.instance
 
 
 def _check_session(job: Job, registration: Registration, session: Any) -> None:

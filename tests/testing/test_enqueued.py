@@ -105,7 +105,7 @@ UNMET: list[dict[str, Any]] = [
 
 
 class TestExpected:
-    @pytest.mark.parametrize("expected", MET, ids=str)
+    @pytest.mark.parametrize("expected", MET)
     async def test_met(self, session: AsyncSession, expected: Any) -> None:
         session.add(job := _given())
         with frozen_time(AT - HOUR):
@@ -113,7 +113,7 @@ class TestExpected:
             with pytest.raises(AssertionError):
                 await refute_enqueued(session, **expected)
 
-    @pytest.mark.parametrize("expected", UNMET, ids=str)
+    @pytest.mark.parametrize("expected", UNMET)
     async def test_unmet(self, session: AsyncSession, expected: Any) -> None:
         session.add(_given())
         with frozen_time(AT - HOUR):
@@ -130,7 +130,6 @@ class TestExpected:
             ({"queue": ""}, "queue must not be blank"),
             ({"schedule_in": -1}, "schedule_in must not be negative"),
         ],
-        ids=str,
     )
     async def test_that_no_job_could_meet(
         self, session: AsyncSession, expected: Any, message: str
@@ -163,10 +162,12 @@ class TestFailure:
             "  tests.testing.workers.Outcome {'email': 'bob'} in outcomes, available,"
             f" id {ids['bob']}",
             "    args['email'] is 'bob'",
-            f"  tests.testing.workers.Outcome {{'mail': 'ann'}} in other, available, id {ids['none']}",
+            "  tests.testing.workers.Outcome {'mail': 'ann'} in other, available,"
+            f" id {ids['none']}",
             "    args has no 'email'",
             "    queue is 'other'",
-            f"  tests.testing.workers.Plain {{'email': 'ann'}} in plain, available, id {ids['ann']}",
+            "  tests.testing.workers.Plain {'email': 'ann'} in plain, available,"
+            f" id {ids['ann']}",
             "    worker is 'tests.testing.workers.Plain'",
             "    queue is 'plain'",
         ]

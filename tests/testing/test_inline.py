@@ -77,8 +77,8 @@ async def test_scheduled_jobs_wait(session: AsyncSession) -> None:
 
 
 async def test_a_raise_fails_the_flush(session: AsyncSession) -> None:
+    session.add(Outcome.new({"end": "raise"}))
     with inline(), pytest.raises(ValueError, match="boom"):
-        session.add(Outcome.new({"end": "raise"}))
         await session.flush()
     await session.rollback()
     assert await session.scalar(select(func.count()).select_from(Job)) == 0

@@ -1,0 +1,93 @@
+"""The fixtures of oban_sqla for pytest: a PostgreSQL, a schema with the tables, an `Oban`.
+
+It is a module beside the package, and imports that only for a test that asks: pytest loads it in
+every project that has oban_sqla installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+if TYPE_CHECKING:
+    from oban_sqla import Oban
+
+DSN = "OBAN_TEST_DSN"
+DIRECTORY = "OBAN_TEST_POSTGRES_DIRECTORY"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Agree with the workers of pytest-xdist, which inherit it, on where the server is."""
+    if not hasattr(config, "workerinput") and DIRECTORY not in os.environ:
+        # Not pytest's own: a later run takes away the permissions that the server's user needs.
+        directory = Path(tempfile.gettempdir(), f"oban-sqla-pytest-{uuid4().hex[:12]}")
+        os.environ[DIRECTORY] = str(directory)
+
+        def clean_up() -> None:
+            del os.environ[DIRECTORY]
+            shutil.rmtree(directory, ignore_errors=True)
+
+        config.add_cleanup(clean_up)
+
+
+@pytest.fixture(scope="session")
+def oban_postgres() -> Iterator[str]:
+    """The DSN of a PostgreSQL for the run: OBAN_TEST_DSN, or one that is brought along.
+
+    That one, which needs the extra `testing`, is started by the first test that asks, once for all
+    workers of pytest-xdist, and gone in the end. It does not survive a crash of the machine.
+    """
+    if dsn := os.environ.get(DSN):
+        yield dsn
+        return
+    from oban_sqla.embedded import embedded_postgres
+
+    directory = Path(os.environ[DIRECTORY])
+    directory.mkdir(exist_ok=True)
+    unsafe = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+    with embedded_postgres(directory / "postgres", settings=unsafe) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def oban_schema(oban_postgres: str) -> Iterator[str]:
+    """The name of a schema with the tables of oban_sqla, empty, and dropped after the test."""
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.pool import NullPool
+    from sqlalchemy.schema import DropSchema
+
+    from oban_sqla.migrations import upgrade
+
+    name = f"oban_test_{uuid4().hex[:12]}"
+    url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        upgrade(connection, prefix=name)
+    yield name
+    with engine.begin() as connection:
+        connection.execute(DropSchema(name, cascade=True))
+
+
+@pytest.fixture
+def oban(oban_postgres: str, oban_schema: str) -> Oban:
+    """An `Oban` on that schema with a queue `default`, not started.
+
+    `async with oban:` runs jobs, and `drain_queue(oban)` does without.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    from oban_sqla import Oban
+
+    url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
+    # No pool: nothing is left of it when the event loop of the test ends.
+    engine = create_async_engine(url, poolclass=NullPool)
+    return Oban(engine, prefix=oban_schema, queues={"default": 10})

@@ -1,0 +1,83 @@
+"""The pytest plugin, in the runs of a user's suite."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+import asyncio
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.orm import Session
+
+from oban_sqla import Job, Record, Worker
+from oban_sqla.testing import assert_enqueued, drain_queue
+from oban_sqla.testing.factory import JobFactory
+
+
+class Greet(Worker, queue="greetings"):
+    async def process(self, job: Job):
+        return Record(f"hello {job.args['name']}")
+
+
+@pytest.fixture
+def session(oban_postgres, oban_schema):
+    url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
+    schemas = {"schema_translate_map": {None: oban_schema}}
+    engine = create_engine(url, execution_options=schemas)
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_a_sync_session(session, n):
+    session.add_all([Greet.new({"name": "ann"}), JobFactory(completed=True)])
+    job = assert_enqueued(session, worker=Greet)
+    assert drain_queue(session, "greetings")["completed"] == 1
+    assert job.recorded == "hello ann"
+
+
+def test_an_instance(oban):
+    async def run():
+        job = await oban.enqueue(Greet.new({"name": "bob"}))
+        async with oban:
+            await oban.start_queue(queue="greetings", limit=1)
+            return (await oban.wait(job, timeout=30)).recorded
+
+    assert asyncio.run(run()) == "hello bob"
+
+
+@pytest.mark.parametrize("n", range(2))
+def test_the_server_is_one(oban_postgres, n):
+    with open("servers.txt", "a") as file:
+        print(oban_postgres, file=file)
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_its_fixtures(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+    pytester.makepyfile(test_greet=SUITE)
+    options = ("-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", "-n", workers)
+    options += ("-o", "asyncio_default_fixture_loop_scope=function")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=7)
+    (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
+    directory = Path(dsn.rpartition("host=")[2].replace("%2F", "/"))
+    assert not directory.exists(), "it is gone with the run"
+
+
+def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
+    """pytest loads the plugin everywhere: it must not take the time, nor need what is not there."""
+    code = (
+        "import sys, pytest, pytest_oban_sqla;"
+        " print({'oban_sqla', 'sqlalchemy', 'factory'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

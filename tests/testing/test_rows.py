@@ -1,0 +1,89 @@
+"""Mapped instances as arguments, and workers that are models, in the tests of a user."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from oban_sqla import Job, Record, Worker, job
+from oban_sqla.testing import all_enqueued, assert_enqueued, drain_queue, inline, process_job
+from tests.models_as_arguments import Base, Order
+from tests.worker_models import Base as RowBase
+from tests.worker_models import Invoice
+
+
+class Total(Worker, name="testing.total"):
+    async def process(self, job: Job) -> Record:
+        return Record([order.total for order in job.args["orders"]])
+
+
+class React(Worker, name="testing.react", on=Order, on_insert=True):
+    async def process(self, job: Job) -> Record:
+        return Record(job.args["row"].total)
+
+
+@job(name="testing.double")
+async def double(order: Order) -> Record:
+    return Record(order.total * 2)
+
+
+@pytest.fixture
+def tables(sync_session: Session) -> Iterator[Session]:
+    for base in (Base, RowBase):
+        base.metadata.create_all(sync_session.connection())
+    return sync_session
+
+
+class TestWithoutADatabase:
+    async def test_the_worker_has_the_very_instance(self) -> None:
+        order = Order(total=21)
+        assert await process_job(double.new(order)) == Record(42)
+        assert await process_job(Total.new({"orders": [order, order]})) == Record([21, 21])
+
+    async def test_a_row_processes_its_job(self) -> None:
+        invoice = Invoice(total=1)
+        await process_job(invoice.new({"add": 2}), session=object())
+        assert invoice.total == 3
+
+    async def test_what_was_stored_can_not_be_loaded(self) -> None:
+        stored = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 1}}}
+        with pytest.raises(TypeError, match=r"refers to .*Order id=1, which process_job has no"):
+            await process_job(Job(double.new(Order()).worker, stored))
+
+
+class TestInASession:
+    def test_they_are_found_by_their_keys(self, tables: Session) -> None:
+        tables.add_all([order := Order(), other := Order(), found := double.new(order)])
+        assert assert_enqueued(tables, args={"order": order}) is found
+        assert all_enqueued(tables, worker=double, args={"order": other}) == []
+
+    def test_they_are_loaded_while_draining(self, tables: Session) -> None:
+        tables.add_all([Order(total=1), order := Order(total=2)])
+        tables.add_all([job := Total.new({"orders": [order]}), invoice := Invoice()])
+        tables.add(own := invoice.new({"add": 5}))
+        assert drain_queue(tables)["completed"] >= 2
+        assert job.recorded == [2]
+        assert own.recorded == 5
+        assert invoice.total == 5
+
+    def test_they_run_inline(self, tables: Session) -> None:
+        with inline():
+            tables.add_all([order := Order(total=4), job := double.new(order)])
+            tables.flush()
+        assert job.recorded == 8
+
+    def test_so_does_what_a_change_enqueues(self, tables: Session) -> None:
+        with inline():
+            tables.add(Order(total=4))
+            tables.flush()
+        reacted = tables.query(Job).filter(Job.for_worker(React)).one()
+        assert reacted.recorded == 4
+
+
+async def test_in_an_async_session(session: AsyncSession) -> None:
+    await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
+    with inline():
+        session.add_all([order := Order(total=4), job := double.new(order)])
+        await session.flush()
+    assert job.recorded == 8
