@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+OPTIONS = (
+    *("-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error"),
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+)
+
 SUITE = """
 import asyncio
 
@@ -65,9 +70,7 @@ def test_its_fixtures(
     for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
         monkeypatch.delenv(variable, raising=False)
     pytester.makepyfile(test_greet=SUITE)
-    options = ("-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", "-n", workers)
-    options += ("-o", "asyncio_default_fixture_loop_scope=function")
-    pytester.runpytest_subprocess(*options).assert_outcomes(passed=7)
+    pytester.runpytest_subprocess(*OPTIONS, "-n", workers).assert_outcomes(passed=7)
     (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
     directory = Path(dsn.rpartition("host=")[2].replace("%2F", "/"))
     assert not directory.exists(), "it is gone with the run"
@@ -81,3 +84,38 @@ def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_server_of_ones_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str
+) -> None:
+    monkeypatch.setenv("OBAN_TEST_DSN", postgres_dsn)
+    pytester.makepyfile(test_greet=SUITE)
+    pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=7)
+    assert set((pytester.path / "servers.txt").read_text().splitlines()) == {postgres_dsn}
+
+
+@pytest.mark.parametrize(
+    ("missing", "use", "extra"),
+    [
+        ("factory", "import oban_sqla.testing.factory", "oban-sqla[testing]"),
+        ("psutil", "request.getfixturevalue('oban_postgres')", "oban-sqla[embedded]"),
+    ],
+)
+def test_what_needs_an_extra_names_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, missing: str, use: str, extra: str
+) -> None:
+    for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+    pytester.makepyfile(
+        f"""
+        import sys
+
+        def test_without(request):
+            sys.modules[{missing!r}] = None  # as if it were not installed
+            {use}
+        """
+    )
+    done = pytester.runpytest_subprocess(*OPTIONS)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"pip install '{extra}'" in done.stdout.str()
