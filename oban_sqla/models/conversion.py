@@ -8,7 +8,6 @@ from typing import Any, get_args, get_origin
 from uuid import UUID
 
 from cattrs.preconf.json import make_converter
-from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
 # A datetime is a date.
@@ -46,7 +45,8 @@ def from_json(value: object, kind: Any) -> Any:
 
 def is_mapped(kind: Any) -> bool:
     """Whether it is a mapped class."""
-    return isinstance(kind, type) and isinstance(inspect(kind, raiseerr=False), Mapper)
+    # inspect() would take a tenth of the time that a new job takes.
+    return isinstance(kind, type) and isinstance(vars(kind).get("__mapper__"), Mapper)
 
 
 def _is_pydantic(kind: Any) -> bool:
