@@ -56,7 +56,7 @@ def report(document: Document) -> Iterator[str]:
         header = ["figure", *(HEADINGS.get(one, one.replace("_", "-")) for one in names)]
         yield from _rows(header, _figures(own["figures"]))
         for what, plan in own.get("notes", {}).items():
-            yield from ("", f"The plan when {what}:", "", "```text", plan, "```")
+            yield from ("", f"The plan when {what}:", "", "```none", plan, "```")
 
 
 def _machine(document: Document) -> Iterator[str]:
