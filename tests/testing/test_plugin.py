@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-OPTIONS = (
-    *("-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error"),
-    *("-o", "asyncio_default_fixture_loop_scope=function"),
-)
+# By the name of its entry point.
+OPTIONS = ("-p", "oban_sqla", "-p", "no:cacheprovider", "-W", "error")
 
 SUITE = """
 import asyncio
@@ -63,14 +61,18 @@ def test_the_server_is_one(oban_postgres, n):
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_its_fixtures(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server of this run, and no other plugin: to load all of them takes seconds, each time."""
     for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+@pytest.mark.parametrize("distributed", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "xdist"])
+def test_its_fixtures(pytester: pytest.Pytester, distributed: tuple[str, ...]) -> None:
     pytester.makepyfile(test_greet=SUITE)
-    pytester.runpytest_subprocess(*OPTIONS, "-n", workers).assert_outcomes(passed=7)
+    pytester.runpytest_subprocess(*OPTIONS, *distributed).assert_outcomes(passed=7)
     (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
     directory = Path(dsn.rpartition("host=")[2].replace("%2F", "/"))
     assert not directory.exists(), "it is gone with the run"
@@ -103,10 +105,8 @@ def test_a_server_of_ones_own(
     ],
 )
 def test_what_needs_an_extra_names_it(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, missing: str, use: str, extra: str
+    pytester: pytest.Pytester, missing: str, use: str, extra: str
 ) -> None:
-    for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
-        monkeypatch.delenv(variable, raising=False)
     pytester.makepyfile(
         f"""
         import sys
