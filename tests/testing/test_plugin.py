@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 # By the name of its entry point.
 OPTIONS = ("-p", "oban_sqla", "-p", "no:cacheprovider", "-W", "error")
@@ -74,7 +75,8 @@ def test_its_fixtures(pytester: pytest.Pytester, distributed: tuple[str, ...]) -
     pytester.makepyfile(test_greet=SUITE)
     pytester.runpytest_subprocess(*OPTIONS, *distributed).assert_outcomes(passed=7)
     (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
-    directory = Path(dsn.rpartition("host=")[2].replace("%2F", "/"))
+    data = Path(str(make_url(dsn).query["host"]))
+    directory = next(one for one in data.parents if one.name.startswith("oban-sqla-pytest-"))
     assert not directory.exists(), "it is gone with the run"
 
 
