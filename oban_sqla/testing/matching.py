@@ -98,8 +98,7 @@ def _differences(job: Job, field: str, expected: Any) -> list[str]:
 
 def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
     """Where `actual` lacks something of `expected`."""
-    if isinstance(inspect(expected, raiseerr=False), InstanceState):
-        expected = Reference(expected)
+    expected = _as_stored(expected)
     if not isinstance(expected, Mapping) or not isinstance(actual, Mapping):
         if expected != actual:
             yield f"{path} is {_show(actual)}"
@@ -109,6 +108,17 @@ def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
             yield from _within(f"{path}[{key!r}]", value, actual[key])
         else:
             yield f"{path} has no {key!r}"
+
+
+def _as_stored(expected: Any) -> Any:
+    """References for instances, also in the lists that tuples become; asked anew for their keys."""
+    if isinstance(expected, list | tuple):
+        return [_as_stored(item) for item in expected]
+    if isinstance(expected, dict):
+        return {key: _as_stored(item) for key, item in expected.items()}
+    if isinstance(inspect(expected, raiseerr=False), InstanceState):
+        return Reference(expected)
+    return expected
 
 
 def _show(value: object) -> str:

@@ -4,13 +4,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban_sqla import Job, JobState
-from oban_sqla.testing import all_enqueued, drain_queue
+from oban_sqla import JobState
+from oban_sqla.testing import all_enqueued
 from oban_sqla.testing.factory import JobFactory
-from tests.models_as_arguments import Base, Order
-
-from .test_rows import Total
-from .workers import Plain
+from tests.testing.workers import Plain
 
 STATES = [pytest.param(state, id=state.value) for state in JobState]
 
@@ -34,11 +31,3 @@ async def test_a_state_in_an_async_session(session: AsyncSession, state: JobStat
 async def test_a_worker_is_its_class(session: AsyncSession) -> None:
     session.add_all([job := JobFactory(worker=Plain), JobFactory(worker=Plain, executing=True)])
     assert await all_enqueued(session, worker=Plain) == [job]
-
-
-async def test_a_job_with_an_instance_is_drained(session: AsyncSession) -> None:
-    await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
-    session.add_all([order := Order(total=3), job := Total.new({"orders": [order]})])
-    assert isinstance(job, Job)
-    assert (await drain_queue(session, with_safety=True))["completed"] >= 1
-    assert job.recorded == [3]

@@ -1,6 +1,7 @@
 """Mapped instances as arguments, and workers that are models, in the tests of a user."""
 
 from collections.abc import Iterator
+from unittest.mock import ANY
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -58,6 +59,15 @@ class TestInASession:
         assert assert_enqueued(tables, args={"order": order}) is found
         assert all_enqueued(tables, worker=double, args={"order": other}) == []
 
+    def test_they_are_found_in_lists(self, tables: Session) -> None:
+        tables.add_all([one := Order(), two := Order(), found := Total.new({"orders": [one, two]})])
+        for orders in ([one, two], (one, two), [one, ANY]):
+            assert assert_enqueued(tables, worker=Total, args={"orders": orders}) is found
+        for orders in ([two, one], [one], [Order(), two]):
+            assert all_enqueued(tables, worker=Total, args={"orders": orders}) == []
+        tables.add(nested := Job(double.new(one).worker, {"of": [{"order": two}]}))
+        assert assert_enqueued(tables, args={"of": [{"order": two}]}) is nested
+
     def test_they_are_loaded_while_draining(self, tables: Session) -> None:
         tables.add_all([Order(total=1), order := Order(total=2)])
         tables.add_all([job := Total.new({"orders": [order]}), invoice := Invoice()])
@@ -87,3 +97,11 @@ async def test_in_an_async_session(session: AsyncSession) -> None:
         session.add_all([order := Order(total=4), job := double.new(order)])
         await session.flush()
     assert job.recorded == 8
+
+
+async def test_they_are_loaded_while_an_async_session_is_drained(session: AsyncSession) -> None:
+    await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
+    session.add_all([order := Order(total=3), job := Total.new({"orders": [order]})])
+    assert await assert_enqueued(session, args={"orders": [order]}) is job
+    await drain_queue(session)
+    assert job.recorded == [3]
