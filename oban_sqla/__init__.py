@@ -15,7 +15,7 @@ from .errors import (
     UnknownWorkerError,
 )
 from .events import ObanEvents
-from .models import Job, JobState
+from .models import Job, JobState, Unique
 from .oban import Oban
 from .queue_control import QueueInfo
 from .workers.current_job import current_job
@@ -43,6 +43,7 @@ __all__ = [
     "SchemaMissingError",
     "SchemaVersionError",
     "Snooze",
+    "Unique",
     "UnknownModelError",
     "UnknownWorkerError",
     "Worker",

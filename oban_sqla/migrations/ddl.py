@@ -61,6 +61,12 @@ def create_function(op: Operations, signature: str, body: str) -> None:
     _do(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
 
 
+def add_constraint(op: Operations, table: str, constraint: str, definition: str) -> None:
+    """Add a constraint to a table unless it has one of that name."""
+    add = f"ALTER TABLE {table} ADD CONSTRAINT {name(constraint)} {definition}"
+    _do(op, f"BEGIN {add}; EXCEPTION WHEN duplicate_object OR duplicate_table THEN NULL; END")
+
+
 def set_storage(op: Operations, table: str, parameters: Mapping[str, float]) -> None:
     """Set a table's storage parameters unless somebody already chose any."""
     values = ", ".join(f"{parameter} = {value}" for parameter, value in parameters.items())

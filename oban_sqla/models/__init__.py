@@ -7,6 +7,7 @@ from .leader import Leader
 from .metadata import Base, metadata
 from .producer import Producer
 from .state import JobState
+from .unique import Unique
 from .version import SchemaVersion
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Leader",
     "Producer",
     "SchemaVersion",
+    "Unique",
     "metadata",
 ]

@@ -1,6 +1,6 @@
 """`Job`: a row of `oban_jobs`, the unit of work that a worker processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,11 +29,16 @@ from .metadata import Base
 from .questions import Questions
 from .state import JobState
 from .types import UTCDateTime, job_state
+from .unique import Unique, unique_option
 
 RECORDED_AS = "json"
 """What marks a recorded value of ours in `meta`; Oban Pro marks its Erlang terms with `true`."""
 
 _TOLD_TO_STOP = "_told_to_stop"
+UNIQUE = "_unique"
+"""Where a new job keeps its `Unique`."""
+GIVEN = "_given"
+"""What a duplicate was, before it became the job that is there."""
 
 
 class Job(Questions, Base):
@@ -136,8 +141,12 @@ class Job(Questions, Base):
         meta: Mapping[str, Any] | None = None,
         scheduled_at: datetime | None = None,
         state: JobState | None = None,
+        unique: Unique | bool | None = None,
     ) -> None:
-        """A new job, `scheduled` when a time is given and `available` otherwise."""
+        """A new job, `scheduled` when a time is given and `available` otherwise.
+
+        unique: when it is a duplicate of another one; `True` stands for `Unique()`.
+        """
         given = {
             "worker": worker,
             "args": {} if args is None else args,
@@ -150,7 +159,7 @@ class Job(Questions, Base):
         kept = {field: RULES[field](value) for field, value in given.items()}
         if state is not None:
             kept["state"] = validation.state(state)
-        vars(self).update(_begun(kept, scheduled_at))
+        vars(self).update(_begun(kept, scheduled_at, unique_option(unique)))
 
     @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
@@ -172,6 +181,11 @@ class Job(Questions, Base):
         `Cancel(reason)`. One that goes on and completes the job has completed it.
         """
         return _TOLD_TO_STOP in vars(self)
+
+    @property
+    def conflict(self) -> bool:
+        """Whether it was a duplicate when it was enqueued, and has become the job that is there."""
+        return GIVEN in vars(self)
 
     @property
     def recorded(self) -> Any:
@@ -204,19 +218,25 @@ COLUMNS = tuple(Job.__table__.columns.keys())
 """What a row of jobs consists of, in the order of the table."""
 
 
-def new(checked: Mapping[str, Any], scheduled_at: datetime | None) -> Job:
+def new(
+    checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None = None
+) -> Job:
     """A new job of values that were checked: at once what `Job(...)` makes after its checks."""
     job = _instance()
-    vars(job).update(_begun(checked, scheduled_at))
+    vars(job).update(_begun(checked, scheduled_at, unique))
     return job
 
 
-def _begun(checked: Mapping[str, Any], scheduled_at: datetime | None) -> dict[str, Any]:
+def _begun(
+    checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None
+) -> dict[str, Any]:
     # To be kept past the instrumentation, which took half of the time: this is no change of any.
     values = {"state": JobState.AVAILABLE, "attempt": 0, "errors": [], "attempted_by": []}
     if scheduled_at is not None:
         values["state"] = JobState.SCHEDULED
         values["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
+    if unique is not None:
+        values[UNIQUE] = unique
     return {**values, **checked}
 
 

@@ -42,7 +42,7 @@ WHAT_THERE_IS = {
 
 
 def catalog(connection: Connection) -> dict[str, list[Any]]:
-    """All that is in the schema, without the tables and indexes that are only ours."""
+    """All that is in the schema, without the tables and all else that is only ours."""
     return {
         what: [
             tuple(row)

@@ -64,7 +64,7 @@ def test_the_commands(database_dsn: str, connection: Connection, prefix: str | N
 def test_check_sees_a_difference(database_dsn: str, connection: Connection) -> None:
     assert alembic("upgrade", "head", dsn=database_dsn).returncode == 0
     with connection.begin():
-        connection.execute(text("ALTER TABLE oban_jobs DROP COLUMN meta"))
+        connection.execute(text("ALTER TABLE oban_jobs DROP COLUMN tags"))
     done = alembic("check", dsn=database_dsn)
     assert done.returncode != 0
     assert "oban_jobs" in done.stdout + done.stderr

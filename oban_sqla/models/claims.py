@@ -1,0 +1,56 @@
+"""What new jobs claim, and how a duplicate becomes the job that is there, and a new one again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import make_transient, make_transient_to_detached
+
+from .job import COLUMNS, GIVEN, UNIQUE, Job
+from .state import JobState
+from .unique import ENTRY, Unique
+
+
+def may_claim(job: Job) -> bool:
+    """Whether a new job is unique, or has a meta that says so, of another job perhaps."""
+    values = vars(job)
+    return UNIQUE in values or ENTRY in values["meta"]
+
+
+def claim(job: Job) -> str | None:
+    """Put what a new job claims into its meta, and return the key; `None` if it claims nothing.
+
+    It claims nothing in a state that does not count. `ValueError` or `TypeError` for args or meta
+    that are no JSON any more.
+    """
+    values = vars(job)
+    rules: Unique | None = values.get(UNIQUE)
+    meta = {key: value for key, value in values["meta"].items() if key != ENTRY}
+    own = rules.claim(values) if rules and values["state"] in rules.states else None
+    values["meta"] = {**meta, ENTRY: own} if own else meta
+    return own["key"] if own else None
+
+
+def replaces(job: Job) -> Mapping[JobState, Sequence[str]]:
+    """What a duplicate replaces of the job that is there, by its state."""
+    rules: Unique | None = vars(job).get(UNIQUE)
+    return rules.replace if rules else {}
+
+
+def become(job: Job, values: Mapping[str, Any]) -> None:
+    """Make a duplicate the job that is there, in no session; `conflict` is true from now on."""
+    given = {key: value for key, value in vars(job).items() if key in COLUMNS}
+    if inspect(job).key is not None:
+        make_transient(job)
+    vars(job).update(values)
+    vars(job)[GIVEN] = given
+    make_transient_to_detached(job)
+
+
+def restore(job: Job) -> None:
+    """Make a duplicate, in whatever session, the new job again that it was before."""
+    make_transient(job)
+    given = vars(job).pop(GIVEN)
+    for column in COLUMNS:
+        vars(job).pop(column, None)
+    vars(job).update(given)

@@ -1,0 +1,191 @@
+"""`Unique`: when a job is a duplicate of another one, and what becomes of the other one then.
+
+What a job claims is kept in its meta, under `ENTRY`, where a constraint of the table reads it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from ..clock import LONGEST_INTERVAL
+from . import validation
+from .state import FINISHED, JobState
+
+ENTRY = "oban_sqla_unique"
+"""The key of the claim in a job's meta."""
+
+CONSTRAINT = "oban_sqla_unique"
+"""No two jobs that count claim the same at the same time."""
+
+FIELDS = ("args", "meta", "queue", "worker")
+"""What jobs may be compared by."""
+
+REPLACEABLE = (
+    "args",
+    "max_attempts",
+    "meta",
+    "priority",
+    "queue",
+    "scheduled_at",
+    "tags",
+    "worker",
+)
+"""What a duplicate may replace."""
+
+WAITING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
+
+GROUPS: Mapping[str, tuple[JobState, ...]] = {
+    "all": tuple(JobState),
+    "incomplete": tuple(state for state in JobState if state not in FINISHED),
+    "scheduled": (JobState.SCHEDULED,),
+    "successful": tuple(
+        state for state in JobState if state not in (JobState.DISCARDED, JobState.CANCELLED)
+    ),
+}
+"""Oban's names for sets of states."""
+
+States: TypeAlias = str | Iterable[JobState | str]
+Replace: TypeAlias = Iterable[str] | Mapping[JobState | str, Iterable[str]]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Unique:
+    """Jobs are duplicates if they agree in `fields`, while the one that was there first counts.
+
+    It counts while it is in one of `states`, for `period` after it was inserted. A duplicate is not
+    inserted: it becomes the job that is there, with `conflict` true.
+    """
+
+    period: float | None
+    """Seconds; `None` for as long as the job is in the table."""
+    fields: tuple[str, ...]
+    """Of args, meta, queue and worker."""
+    keys: tuple[str, ...]
+    """The keys of args and meta that are compared; all, if none is named."""
+    states: tuple[JobState, ...]
+    replace: Mapping[JobState, tuple[str, ...]] = field(hash=False)
+    """What the job that is there takes over from a duplicate, by the state that it is in."""
+
+    def __init__(
+        self,
+        *,
+        period: float | timedelta | None = None,
+        fields: Iterable[str] = ("args", "queue", "worker"),
+        keys: Iterable[str] = (),
+        states: States = "successful",
+        replace: Replace = (),
+    ) -> None:
+        """All of it as Oban has it.
+
+        period: seconds or a `timedelta`, more than 0; `None` for ever.
+        fields: of `args`, `meta`, `queue` and `worker`.
+        keys: compare only these keys of args and meta.
+        states: any states, or a group of them: `"all"`, `"incomplete"`, `"scheduled"`, or
+            `"successful"` (all but cancelled and discarded).
+        replace: fields that a duplicate replaces, by the state of the job that is there:
+            `{"scheduled": ["args", "scheduled_at"]}`; a list is for all jobs that wait. They may be
+            args, max_attempts, meta, priority, queue, scheduled_at, tags and worker.
+
+        `TypeError` or `ValueError`, naming the field and the value, for anything else.
+        """
+        set_ = object.__setattr__
+        set_(self, "period", None if period is None else _period(period))
+        set_(self, "fields", _of("fields", fields, FIELDS))
+        set_(self, "keys", _texts("keys", keys))
+        set_(self, "states", _states("states", states))
+        set_(self, "replace", _replace(replace))
+        if not self.fields:
+            raise ValueError(f"fields must name at least one of {', '.join(FIELDS)}")
+        if not self.states:
+            raise ValueError("states must name at least one state, or a group of them")
+        if self.keys and not {"args", "meta"} & {*self.fields}:
+            raise ValueError(
+                f"keys {self.keys!r} are those of args or meta, so fields must have one of these"
+            )
+
+    def claim(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job with these columns claims, as its meta keeps it."""
+        compared = {name: self._compared(name, values[name]) for name in self.fields}
+        text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
+        return {
+            "key": hashlib.sha256(text.encode()).hexdigest(),
+            "states": [state.value for state in self.states],
+            "period": self.period,
+        }
+
+    def _compared(self, name: str, value: Any) -> Any:
+        if name not in ("args", "meta"):
+            return value
+        # Anew, since what was put into it after it was checked may be no JSON.
+        plain = validation.json_object(name, value)
+        plain.pop(ENTRY, None)
+        return {key: plain[key] for key in self.keys if key in plain} if self.keys else plain
+
+
+def unique_option(value: object) -> Unique | None:
+    """What an option `unique` stands for: `True` for the defaults, `False` or `None` for none."""
+    if value is True:
+        return Unique()
+    if value is None or value is False:
+        return None
+    if not isinstance(value, Unique):
+        raise TypeError(f"unique must be a Unique, True or False, not {validation.show(value)}")
+    return value
+
+
+def _period(value: object) -> float:
+    seconds = validation.delay("period", value).total_seconds()
+    if not 0 < seconds <= LONGEST_INTERVAL:
+        raise ValueError(
+            f"period must be more than 0 and at most {LONGEST_INTERVAL:g} seconds, or None for"
+            f" ever, not {validation.show(value)}"
+        )
+    return seconds
+
+
+def _states(option: str, value: object) -> tuple[JobState, ...]:
+    if isinstance(value, JobState) or (isinstance(value, str) and value not in GROUPS):
+        raise ValueError(
+            f"{option} must be one of the groups {', '.join(GROUPS)}, or a list of states, not"
+            f" {validation.show(value)}"
+        )
+    if isinstance(value, str):
+        return GROUPS[value]
+    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"{option} must be a group or a list of states, not {validation.show(value)}"
+        )
+    given = {validation.state(state) for state in value}
+    return tuple(state for state in JobState if state in given)
+
+
+def _replace(value: object) -> dict[JobState, tuple[str, ...]]:
+    if not isinstance(value, Mapping):
+        fields = _of("replace", value, REPLACEABLE)
+        return dict.fromkeys(WAITING, fields) if fields else {}
+    rules = {
+        validation.state(state): _of("replace", fields, REPLACEABLE)
+        for state, fields in value.items()
+    }
+    return {state: fields for state, fields in rules.items() if fields}
+
+
+def _of(option: str, value: object, known: tuple[str, ...]) -> tuple[str, ...]:
+    given = _texts(option, value)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{option} has {validation.show(name)}; there are {', '.join(known)}")
+    return given
+
+
+def _texts(option: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"{option} must be a list of strings, not {validation.show(value)}")
+    given = list(value)
+    for text in given:
+        if not isinstance(text, str):
+            raise TypeError(f"{option} must be strings; {validation.show(text)} is none")
+    return tuple(sorted(set(given)))
