@@ -1,19 +1,21 @@
-"""What a `conn` may be, besides a session, and how each of them runs the insert."""
+"""What a `conn` may be, besides a session, and how each of them runs the statements."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import psycopg
 from psycopg.rows import tuple_row
-from sqlalchemy import Connection, Dialect, TwoPhaseTransaction, inspect
+from sqlalchemy import Connection, Dialect, TwoPhaseTransaction
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import make_transient, make_transient_to_detached
 
-from ..models import Job, validation
+from ..models import Job
 from ..statements.insert import insert, records
+from .inserted import fill
+from .unique import Make, Parameters, apart, steps
 
 ACCEPTED = (
     "an AsyncSession, async_scoped_session, Session, scoped_session, AsyncConnection or Connection"
@@ -23,9 +25,6 @@ ACCEPTED = (
 # One parameter has to stay far below the 256 MB that a jsonb array may hold.
 MOST_ROWS = 10_000
 MOST_CHARACTERS = 16_000_000
-
-UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-"""Columns that a new row leaves NULL: a detached job could not load them."""
 
 Batch: TypeAlias = tuple[Sequence[Job], str]
 """Jobs, and the parameter of the one statement that inserts them."""
@@ -45,11 +44,28 @@ class Executes(Protocol):
 
 
 async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
-    """Insert jobs with the one Core statement, through any connection."""
+    """Insert jobs through any connection: all with one Core statement, but for unique ones."""
     refuse_unknown(conn)
+    plain, unique = apart(jobs)
     # All of them are encoded before any is sent, since that is where bad input shows.
-    for batch, text in list(encoded(jobs)):
-        fill(batch, await _execute(conn, text, prefix))
+    batches, claiming = list(encoded(plain)), list(encoded(unique))
+    for batch, text in batches:
+        fill(batch, await _execute(conn, insert, {"jobs": text}, prefix))
+    for batch, _ in claiming:
+        remaining = steps(batch)
+        with suppress(StopIteration):
+            step = next(remaining)
+            while True:
+                step = remaining.send(await _execute(conn, *step, prefix))
+
+
+def claim_core(connection: Connection, jobs: Sequence[Job]) -> None:
+    """Insert jobs that claim something through a connection of SQLAlchemy."""
+    remaining = steps(jobs)
+    with suppress(StopIteration):
+        step = next(remaining)
+        while True:
+            step = remaining.send(execute_core(connection, *step, None))
 
 
 def refuse_unknown(conn: object) -> None:
@@ -62,15 +78,17 @@ def refuse_unknown(conn: object) -> None:
         )
 
 
-def execute_core(connection: Connection, text: str, prefix: str | None) -> Sequence[_Row]:
-    """Insert a batch; returns the id and `inserted_at` of each job, in their order."""
+def execute_core(
+    connection: Connection, make: Make, parameters: Parameters, prefix: str | None
+) -> Sequence[_Row]:
+    """Execute a statement where the tables are."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
     home = schemas.get(None) or prefix
     options = {"schema_translate_map": {**schemas, None: home}} if home else {}
     # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
     announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
-    statement = insert(prefix=home, announced=announced)
-    return connection.execute(statement, {"jobs": text}, execution_options=options).all()
+    statement = make(prefix=home, announced=announced)
+    return connection.execute(statement, parameters, execution_options=options).all()
 
 
 def encoded(jobs: Sequence[Job]) -> Iterator[Batch]:
@@ -92,32 +110,15 @@ def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
     yield from _halved(jobs[middle:])
 
 
-def fill(jobs: Sequence[Job], rows: Sequence[_Row]) -> None:
-    """Give jobs what their rows say, and make them detached: adding one inserts nothing."""
-    if len(rows) != len(jobs):
-        raise ValueError(f"execute() returned {len(rows)} rows for {len(jobs)} jobs")
-    # All rows of a statement have the same one.
-    inserted_at = validation.instant("inserted_at", rows[0][1])
-    for job, row in zip(jobs, rows, strict=True):
-        values = vars(job)
-        if "id" in values and inspect(job).key is not None:
-            # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
-            make_transient(job)
-        values["id"] = row[0]
-        values["inserted_at"] = inserted_at
-        values.setdefault("scheduled_at", inserted_at)
-        for column in UNSET:
-            values.setdefault(column, None)
-        make_transient_to_detached(job)
-
-
-async def _execute(conn: object, text: str, prefix: str | None) -> Sequence[_Row]:
+async def _execute(
+    conn: object, make: Make, parameters: Parameters, prefix: str | None
+) -> Sequence[_Row]:
     if isinstance(conn, AsyncConnection):
-        return await conn.run_sync(execute_core, text, prefix)
+        return await conn.run_sync(execute_core, make, parameters, prefix)
     if isinstance(conn, Connection):
-        return execute_core(conn, text, prefix)
-    sql, params = _compiled(prefix)
-    params = {**params, "jobs": text}
+        return execute_core(conn, make, parameters, prefix)
+    sql, params = _compiled(make, prefix)
+    params = {**params, **parameters}
     # A cursor of our own, so that neither the user's result nor a row factory is in the way.
     if isinstance(conn, psycopg.AsyncConnection | psycopg.AsyncCursor):
         connection = conn.connection if isinstance(conn, psycopg.AsyncCursor) else conn
@@ -150,9 +151,9 @@ async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) 
 
 
 @lru_cache(maxsize=64)
-def _compiled(prefix: str | None) -> tuple[str, Mapping[str, Any]]:
+def _compiled(make: Make, prefix: str | None) -> tuple[str, Mapping[str, Any]]:
     dialect: Dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
-    statement: Any = insert(prefix=prefix)
+    statement: Any = make(prefix=prefix)
     compiled = statement.compile(
         dialect=dialect,
         schema_translate_map={None: prefix} if prefix else None,

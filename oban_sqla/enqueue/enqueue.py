@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, make_transient, scoped_session
 
 from .. import instances
 from ..models import Job, JobState
+from ..models.claims import restore
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from ..wakeups import Wakeup
@@ -43,13 +44,14 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     connection has a `schema_translate_map` of its own.
 
     A job that was enqueued before is a new row: what it was enqueued in may have been rolled back.
+    A duplicate that is enqueued anew is what it was before.
 
     `TypeError` for what is not a job, and for a `conn` of another kind; `ValueError` for a job
     given twice, one that a session has already, and one that is past its start.
     """
     session = _session(conn)
     for job in jobs:
-        _check(job, session)
+        _begin(job, session)
     if len({id(job) for job in jobs}) < len(jobs):
         raise ValueError("the same job was given twice; make one with new() for each")
     if session is None:
@@ -97,12 +99,14 @@ def _session(conn: object) -> Session | None:
     return conn if isinstance(conn, Session) else None
 
 
-def _check(job: object, session: Session | None) -> None:
+def _begin(job: object, session: Session | None) -> None:
     if not isinstance(job, Job):
         raise TypeError(f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}")
     state = inspect(job)
     if state.session is not None and not (state.pending and state.session is session):
         raise ValueError(f"{job!r} is in a session already, which inserts it")
+    if job.conflict:
+        restore(job)
     values = vars(job)
     if not values.keys() >= _NEEDED:
         expired = ", ".join(field for field in FIELDS if field not in values)

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from weakref import ref
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Session, SessionTransaction, make_transient
+from sqlalchemy.orm.attributes import set_committed_value
 
 from ..models import Job
+from ..models.claims import may_claim, restore
+from ..models.job import COLUMNS
 from ..models.state import NEW
-from ..statements.insert import FIELDS
-from .connections import UNSET, Batch, execute_core, fill
+from ..statements.insert import FIELDS, insert
+from .connections import Batch, claim_core, execute_core
+from .inserted import UNSET, fill
 from .savepoints import Noted
 
 _inserted = Noted[ref[Job]]("oban_sqla_inserted")
@@ -39,13 +43,16 @@ def are_plain(session: Session, jobs: Iterable[Job]) -> bool:
     return all(map(_is_plain, jobs)) and not _others_listen(session)
 
 
+def claiming(jobs: Iterable[Job]) -> list[Job]:
+    """Those that may claim something: the unit of work could only fail if they are duplicates."""
+    return [job for job in jobs if may_claim(job) and _is_plain(job)]
+
+
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
     for batch, text in batches:
-        rows = execute_core(connection, text, None)
-        for job in batch:
-            if job in session:
-                session.expunge(job)
+        rows = execute_core(connection, insert, {"jobs": text}, None)
+        _expunge(session, batch)
         fill(batch, rows)
         session.add_all(batch)
         _inserted.add(session, map(ref, batch))
@@ -54,8 +61,42 @@ def insert_pending(session: Session, connection: Connection, batches: Iterable[B
 def inserted(session: Session) -> Iterator[Job]:
     """The jobs that the one statement has inserted in the session's transaction."""
     for reference in _inserted.all(session):
-        if (job := reference()) is not None:
+        if (job := reference()) is not None and not job.conflict:
             yield job
+
+
+def claim_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
+    """Insert pending jobs that claim something, and make them persistent.
+
+    A duplicate is the job that is there. If the session has that one already, it has what it says
+    now, and the duplicate is detached.
+    """
+    for batch, _ in batches:
+        _expunge(session, batch)
+        claim_core(connection, batch)
+        session.add_all(job for job in batch if not job.conflict)
+        for job in batch:
+            if job.conflict:
+                _add_duplicate(session, job)
+        _inserted.add(session, map(ref, batch))
+
+
+def _expunge(session: Session, jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        if job in session:
+            session.expunge(job)
+
+
+def _add_duplicate(session: Session, job: Job) -> None:
+    key = inspect(job).key
+    held = None if key is None else session.identity_map.get(key)
+    if held is None:
+        session.add(job)
+        return
+    unchanged = inspect(held).unmodified
+    for column in COLUMNS:
+        if column in unchanged:
+            set_committed_value(held, column, vars(job)[column])
 
 
 def forget_inserted(session: Session) -> None:
@@ -65,7 +106,11 @@ def forget_inserted(session: Session) -> None:
     """
     for reference in _inserted.undone(session):
         job = reference()
-        if job is not None and job in session:
+        if job is None:
+            continue
+        if job.conflict:
+            restore(job)
+        elif job in session:
             make_transient(job)
             for field in ("id", *_NOT_GIVEN):
                 vars(job).pop(field, None)

@@ -18,7 +18,9 @@ from sqlalchemy import Connection, Result, TwoPhaseTransaction, event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, object_session
 
 from .. import wakeups
+from ..errors import ObanError
 from ..models import Job, JobState
+from ..models.claims import may_claim
 from ..models.state import STAGEABLE
 from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
@@ -27,6 +29,7 @@ from . import pending, references
 from .chosen import BIND
 from .connections import Batch, encoded
 from .enqueue import wakeup
+from .unique import apart
 
 _KEY = "oban_sqla"
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -80,6 +83,9 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
     Those that wait for a key in their arguments are held back until the flush has done its work.
     """
     jobs = pending.pending(session, objects)
+    if claiming := pending.claiming(jobs):
+        _hold_claiming(session, claiming)
+        jobs = [job for job in jobs if job in session.new]
     waiting = references.waiting(session, jobs)
     # All or none: their ids come in the order in which they were added.
     if not jobs or not pending.are_plain(session, jobs):
@@ -110,16 +116,31 @@ def insert(session: Session, jobs: Sequence[Job]) -> None:
 
     `ValueError` or `TypeError` for what can't be stored.
     """
-    _insert(session, list(encoded(jobs)))
+    plain, unique = apart(jobs)
+    _insert(session, list(encoded(plain)), list(encoded(unique)))
 
 
-def _insert(session: Session, batches: Sequence[Batch]) -> None:
-    if batches:
+def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = ()) -> None:
+    if plain or unique:
         connection = session.connection(bind_arguments=BIND)
-        pending.insert_pending(session, connection, batches)
+        pending.insert_pending(session, connection, plain)
+        pending.claim_pending(session, connection, unique)
         news = _news(session, _tables(connection))
-        for jobs, _ in batches:
+        for jobs, _ in (*plain, *unique):
             news.total |= wakeup(jobs)
+
+
+def _hold_claiming(session: Session, jobs: Sequence[Job]) -> None:
+    # Behind the rows of the flush: what it changes or deletes may be what a job conflicts with.
+    if references.may_wait(session):
+        references.hold(session, jobs)
+        return
+    if waiting := references.waiting(session, jobs):
+        raise ObanError(
+            f"{waiting[0]!r} is unique, and refers to what has no key before this flush, which"
+            " has rows that may refer to jobs: flush it first"
+        )
+    insert(session, jobs)
 
 
 def renew(mapper: Any, connection: Connection, job: Job) -> None:
@@ -127,6 +148,11 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
 
     `ValueError` or `TypeError` for what was put into its args or meta later, and can't be stored.
     """
+    if may_claim(job):
+        raise ObanError(
+            f"{job!r} is unique, and was added while a flush ran, or holds what no new job does:"
+            " make one with new(), and add it before the flush"
+        )
     check_json(vars(job))
     references.note_incomplete(job)
     # The column is GENERATED ALWAYS: sending an id would break the transaction.

@@ -17,8 +17,8 @@ def may_claim(job: Job) -> bool:
     return UNIQUE in values or ENTRY in values["meta"]
 
 
-def claim(job: Job) -> str | None:
-    """Put what a new job claims into its meta, and return the key; `None` if it claims nothing.
+def claim(job: Job) -> bool:
+    """Put what a new job claims into its meta; whether it claims anything.
 
     It claims nothing in a state that does not count. `ValueError` or `TypeError` for args or meta
     that are no JSON any more.
@@ -28,7 +28,13 @@ def claim(job: Job) -> str | None:
     meta = {key: value for key, value in values["meta"].items() if key != ENTRY}
     own = rules.claim(values) if rules and values["state"] in rules.states else None
     values["meta"] = {**meta, ENTRY: own} if own else meta
-    return own["key"] if own else None
+    return own is not None
+
+
+def claimed(job: Job) -> str:
+    """The key that a job claims."""
+    key: str = vars(job)["meta"][ENTRY]["key"]
+    return key
 
 
 def replaces(job: Job) -> Mapping[JobState, Sequence[str]]:

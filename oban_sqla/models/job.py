@@ -1,6 +1,6 @@
 """`Job`: a row of `oban_jobs`, the unit of work that a worker processes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 

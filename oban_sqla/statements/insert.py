@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    ColumnElement,
     DateTime,
     Executable,
+    FromClause,
     Integer,
     SelectBase,
     SmallInteger,
@@ -25,6 +27,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..models import Job, JobState, validation
+from ..models.state import STAGEABLE
 from ..models.types import job_state
 from .announce import SCHEDULE, notify, queue_news
 from .states import constant
@@ -42,23 +45,7 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     The rows come in the order of the jobs: identity values are drawn after the ORDER BY, which
     PostgreSQL guarantees for INSERT ... SELECT, and the outer SELECT sorts by them.
     """
-    records = (
-        func.jsonb_to_recordset(cast(bindparam("jobs", type_=Text), JSONB))
-        .table_valued(
-            column("n", Integer),
-            column("state", Text),
-            column("queue", Text),
-            column("worker", Text),
-            column("max_attempts", SmallInteger),
-            column("priority", SmallInteger),
-            column("args", JSONB),
-            column("meta", JSONB),
-            column("tags", ARRAY(Text)),
-            column("scheduled_at", DateTime),
-        )
-        .render_derived(name="record", with_types=True)
-    )
-    record = records.c
+    record = given().c
     now = func.timezone("UTC", func.now())
     inserted = (
         insert_into(Job)
@@ -76,9 +63,28 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     )
     columns: list[Any] = [inserted.c.id, inserted.c.inserted_at]
     if announced:
-        sent = _news(inserted, prefix).subquery()
-        columns.append(select(func.count()).select_from(sent).scalar_subquery())
+        columns.append(announced_rows(inserted, prefix))
     return select(*columns).order_by(inserted.c.id)
+
+
+def given() -> FromClause:
+    """The parameter `jobs` as rows."""
+    return (
+        func.jsonb_to_recordset(cast(bindparam("jobs", type_=Text), JSONB))
+        .table_valued(
+            column("n", Integer),
+            column("state", Text),
+            column("queue", Text),
+            column("worker", Text),
+            column("max_attempts", SmallInteger),
+            column("priority", SmallInteger),
+            column("args", JSONB),
+            column("meta", JSONB),
+            column("tags", ARRAY(Text)),
+            column("scheduled_at", DateTime),
+        )
+        .render_derived(name="record", with_types=True)
+    )
 
 
 def records(jobs: Sequence[Job]) -> str:
@@ -129,6 +135,12 @@ def check_json(values: Mapping[str, Any]) -> None:
             validation.json_object(field, values[field])
 
 
+def announced_rows(rows: CTE, prefix: str | None) -> ColumnElement[int]:
+    """Announce rows of jobs; the column has to be selected for that to happen."""
+    sent = _news(rows, prefix).subquery()
+    return select(func.count()).select_from(sent).scalar_subquery()
+
+
 def _news(inserted: CTE, prefix: str | None) -> SelectBase:
     available = inserted.alias("available")
     queues = (
@@ -141,7 +153,7 @@ def _news(inserted: CTE, prefix: str | None) -> SelectBase:
     at = func.to_char(func.min(scheduled.c.scheduled_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
     due = (
         select(literal(SCHEDULE, Text), cast(func.json_build_object(literal("at", Text), at), Text))
-        .where(scheduled.c.state == constant(JobState.SCHEDULED))
+        .where(scheduled.c.state.in_([constant(state) for state in STAGEABLE]))
         .having(func.count() > 0)
     )
     return notify(union_all(queue_news(queues.c.queue), due), prefix)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     DateTime,
     Executable,
     SmallInteger,
@@ -26,6 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..clock import database_now
 from ..models import Job, JobState
+from ..models.unique import ENTRY
 from .mark import MARK, marked
 from .states import constant, state_in
 
@@ -47,7 +49,7 @@ def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable
     """Make the `changes` of these fields; returns what a producer has to know of each job.
 
     A new `scheduled_at` makes an available job scheduled, or a scheduled one available, as Oban
-    has it. A new `meta` keeps the mark of a job that was cancelled while it runs.
+    has it. A new `meta` keeps what the library has to know.
     """
     changes = (
         func.jsonb_to_recordset(cast(bindparam("changes", type_=Text), JSONB))
@@ -67,17 +69,28 @@ def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable
             else_=Job.state,
         )
     if "meta" in fields:
-        mark = func.jsonb_build_object(literal(MARK, Text), Job.meta[MARK])
-        values["meta"] = case(
-            (and_(state_in(JobState.EXECUTING), marked()), change.meta.op("||")(mark)),
-            else_=change.meta,
-        )
+        values["meta"] = new_meta(change.meta)
     return (
         update_rows(Job)
         .where(Job.id == any_(change.ids))
         .values(values)
         .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
     )
+
+
+def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A meta that replaces a job's own, but for the mark of one that is cancelled while it runs,
+
+    and for what the job claims, which is from when it was enqueued.
+    """
+    kept: ColumnElement[Any] = meta.op("-")(literal(ENTRY, Text))
+    for name, holds in (
+        (MARK, and_(state_in(JobState.EXECUTING), marked())),
+        (ENTRY, Job.meta.has_key(literal(ENTRY, Text))),
+    ):
+        own = func.jsonb_build_object(literal(name, Text), Job.meta[name])
+        kept = case((holds, kept.op("||")(own)), else_=kept)
+    return kept
 
 
 def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import (
 )
 
 from ..enqueue.enqueue import Conn
-from ..models import Job, validation
+from ..models import Job, Unique, validation
 from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Missing, Timeout
 from .rows import Lock
@@ -64,6 +64,7 @@ def worker(
     timeout: Timeout | None = None,
     interruptible: bool | None = None,
     missing: Missing | None = None,
+    unique: Unique | bool | None = None,
     lock: Lock | None = None,
     on: type | None = None,
     on_insert: bool = False,
@@ -99,6 +100,7 @@ def worker(
             timeout=timeout,
             interruptible=interruptible,
             missing=missing,
+            unique=unique,
             lock=lock,
         )
         react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)
@@ -121,6 +123,7 @@ class FunctionOptions(TypedDict, total=False):
     timeout: Timeout | None
     interruptible: bool | None
     missing: Missing | None
+    unique: Unique | bool | None
     backoff: Backoff | None
     """Returns the seconds until the next attempt of a job."""
 

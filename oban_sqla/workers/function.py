@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..importable import origin
-from ..models import Job
+from ..models import Job, Unique
 from . import annotations
 from .backoff import jittery_clamped
 from .naming import worker_name
@@ -84,6 +84,8 @@ class JobFunction(Generic[P, R]):
     def new(self, *args: Any, tags: Iterable[str], **kwargs: Any) -> Job: ...
     @overload
     def new(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
+    @overload
+    def new(self, *args: Any, unique: Unique | bool, **kwargs: Any) -> Job: ...
     def new(self, *args: Any, **kwargs: Any) -> Job:
         """A job that calls the function with these arguments, not enqueued.
 
@@ -111,6 +113,8 @@ class JobFunction(Generic[P, R]):
     async def enqueue(self, *args: Any, tags: Iterable[str], **kwargs: Any) -> Job: ...
     @overload
     async def enqueue(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, unique: Unique | bool, **kwargs: Any) -> Job: ...
     async def enqueue(self, *args: Any, **kwargs: Any) -> Job:
         """Make a job that calls the function, and enqueue it as `Worker.enqueue` does."""
         conn: Conn | None = kwargs.pop("conn", None)

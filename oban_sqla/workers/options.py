@@ -9,8 +9,9 @@ from typing import Any, Literal, TypedDict, get_args
 
 from ..clock import client_now
 from ..instances import DEFAULT_NAME
-from ..models import Job, validation
+from ..models import Job, Unique, validation
 from ..models.job import RULES, new
+from ..models.unique import unique_option
 from . import rows
 from .cron import Cron, parse
 from .rows import Lock
@@ -36,6 +37,8 @@ class JobOptions(TypedDict, total=False):
     """A delay from now, by the client's clock: a `timedelta` or seconds."""
     scheduled_at: datetime
     """An instant; a naive one is taken as UTC."""
+    unique: Unique | bool
+    """When the job is a duplicate of another one; `True` stands for `Unique()`."""
 
 
 JOB_OPTIONS = tuple(JobOptions.__annotations__)
@@ -66,6 +69,9 @@ class WorkerOptions:
     missing: Missing = "cancel"
     """Whether a job is cancelled, fails, or gets `None`, when a row of its arguments is gone."""
 
+    unique: Unique | None = None
+    """When a job is a duplicate of another one."""
+
     lock: Lock | None = None
     """How the row of a worker that is a model is locked."""
 
@@ -93,7 +99,8 @@ class WorkerOptions:
         given: Mapping[str, Any] = options
         for option in given.keys() & values.keys():
             values[option] = RULES[option](given[option])
-        return new(values, _scheduled_at(options))
+        unique = unique_option(given["unique"]) if "unique" in given else self.unique
+        return new(values, _scheduled_at(options), unique)
 
 
 def _scheduled_at(options: JobOptions) -> datetime | None:
@@ -179,6 +186,7 @@ _WORKER_CHECKS: Mapping[str, Any] = {
     "timeout": _timeout,
     "interruptible": _flag,
     "missing": _missing,
+    "unique": unique_option,
     "lock": rows.lock,
 }
 

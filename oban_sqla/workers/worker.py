@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..importable import origin
-from ..models import Job
+from ..models import Job, Unique
 from ..models.conversion import is_mapped
 from . import on_change, reactions, rows
 from .backoff import jittery_clamped
@@ -61,6 +61,9 @@ class Worker:
     given one, and detached otherwise. When the row of one is gone, the job is cancelled; with
     `missing="raise"` it fails with `RowMissingError`, and with `missing="none"` `None` arrives.
 
+    With `unique`, a `Unique` or `True`, a job is not enqueued a second time while the first one
+    counts: what `enqueue` returns has the first one's id, and `conflict` is true.
+
     A mapped class may be a worker, too::
 
         class Invoice(Worker, Base, queue="billing"):
@@ -98,6 +101,7 @@ class Worker:
         timeout: Timeout | None = None,
         interruptible: bool | None = None,
         missing: Missing | None = None,
+        unique: Unique | bool | None = None,
         lock: Lock | None = None,
         on: type | None = None,
         on_insert: bool = False,
@@ -126,6 +130,7 @@ class Worker:
             timeout=timeout,
             interruptible=interruptible,
             missing=missing,
+            unique=unique,
             lock=lock,
         )
         react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)

@@ -1,0 +1,36 @@
+"""Jobs that were inserted know what their rows say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import make_transient, make_transient_to_detached
+
+from ..models import Job, validation
+
+UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+"""Columns that a new row leaves NULL: a detached job could not load them."""
+
+
+def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
+    """Give jobs the id and `inserted_at` of their rows, and make them detached.
+
+    Adding one to a session inserts nothing then.
+    """
+    if len(rows) != len(jobs):
+        raise ValueError(f"execute() returned {len(rows)} rows for {len(jobs)} jobs")
+    if not jobs:
+        return
+    # All rows of a statement have the same one.
+    inserted_at = validation.instant("inserted_at", rows[0][1])
+    for job, row in zip(jobs, rows, strict=True):
+        values = vars(job)
+        if "id" in values and inspect(job).key is not None:
+            # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
+            make_transient(job)
+        values["id"] = row[0]
+        values["inserted_at"] = inserted_at
+        values.setdefault("scheduled_at", inserted_at)
+        for column in UNSET:
+            values.setdefault(column, None)
+        make_transient_to_detached(job)

@@ -1,0 +1,100 @@
+"""How unique jobs get into the table, statement by statement, with no I/O: for any `conn`.
+
+Each is inserted, or becomes the job whose duplicate it is.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Executable
+
+from ..errors import ObanError
+from ..models import Job, JobState
+from ..models.claims import become, claim, claimed, may_claim, replaces
+from ..models.validation import instant
+from ..statements.insert import records
+from ..statements.unique import duplicates, insert_unique, settle
+from .inserted import fill
+
+# How often a job is found neither to fit in nor to conflict: each time another one has just gone.
+TRIES = 20
+
+_TIMES = (
+    *("inserted_at", "scheduled_at", "attempted_at"),
+    *("cancelled_at", "completed_at", "discarded_at"),
+)
+
+Make: TypeAlias = Callable[..., Executable]
+"""What makes a statement for a `prefix`, `announced` or not."""
+
+Parameters: TypeAlias = Mapping[str, str]
+
+Steps: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], None]
+"""Yields statements with their parameters, and is sent their rows."""
+
+
+def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:
+    """The jobs that claim nothing, and those that do now.
+
+    `ValueError` or `TypeError` for args or meta that can't be stored.
+    """
+    if not any(map(may_claim, jobs)):
+        return jobs, ()
+    plain: list[Job] = []
+    unique: list[Job] = []
+    for job in jobs:
+        (unique if may_claim(job) and claim(job) else plain).append(job)
+    return plain, unique
+
+
+def steps(jobs: Sequence[Job]) -> Steps:
+    """Insert jobs that claim something, or have them become those that are there.
+
+    `ObanError` if others come and go so fast that it can't be told.
+    """
+    keys = [claimed(job) for job in jobs]
+    # By their places among the jobs, in their order: the first one of a key is no duplicate.
+    left = dict.fromkeys(range(len(jobs)))
+    for _ in range(TRIES):
+        first = {keys[n]: n for n in reversed(left)}
+        rows = yield insert_unique, {"jobs": records([jobs[n] for n in first.values()])}
+        inserted = [first[key] for key, *_ in rows]
+        fill([jobs[n] for n in inserted], [row[1:] for row in rows])
+        for n in inserted:
+            del left[n]
+        for turn in _turns(left, keys, jobs):
+            rows = yield settle, duplicates([jobs[n] for n in turn])
+            for place, text, *_ in rows:
+                become(jobs[turn[place]], _values(text))
+                del left[turn[place]]
+        if not left:
+            return
+    job = jobs[next(iter(left))]
+    raise ObanError(f"{job!r} conflicts with unique jobs that come and go at once; try it again")
+
+
+def _turns(left: Iterable[int], keys: Sequence[str], jobs: Sequence[Job]) -> list[list[int]]:
+    """Those that one statement can settle: one of a key, where they replace what is there."""
+    turns: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for n in left:
+        turn = seen[keys[n]]
+        if replaces(jobs[n]):
+            seen[keys[n]] += 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(n)
+    return turns
+
+
+def _values(text: str) -> dict[str, Any]:
+    """The columns of a job from JSON."""
+    values: dict[str, Any] = json.loads(text)
+    values["state"] = JobState(values["state"])
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = instant(name, datetime.fromisoformat(values[name]))
+    return values

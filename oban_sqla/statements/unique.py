@@ -1,0 +1,222 @@
+"""Unique jobs: those that claim a key are inserted, and duplicates find the job that is there.
+
+Which of them is a duplicate, the table's constraint alone decides.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Float,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT, insert
+
+from ..clock import database_now, interval
+from ..models import Job, JobState
+from ..models.claims import replaces
+from ..models.job import COLUMNS
+from ..models.types import job_state
+from ..models.unique import CONSTRAINT, ENTRY, REPLACEABLE
+from .insert import FIELDS, announced_rows, given, records
+from .states import constant, state_in
+from .update import new_meta
+
+_ENTRY = literal_column(f"'{ENTRY}'", TEXT)
+
+
+@lru_cache(maxsize=64)
+def insert_unique(*, prefix: str | None = None, announced: bool = True) -> Executable:
+    """Insert the `jobs`, `records()` that claim a key each, but for the duplicates of others.
+
+    Returns the key, the id and `inserted_at` of each that was inserted. All who insert several do
+    so in the order of their keys, so that no two statements wait in a circle.
+    """
+    record = given().c
+    # The claim's time begins now, not with a long transaction.
+    now = database_now()
+    key = record.meta[_ENTRY]["key"].astext
+    inserted = (
+        insert(Job)
+        .from_select(
+            [*FIELDS, "scheduled_at", "inserted_at"],
+            select(
+                cast(record.state, job_state),
+                *(record[field] for field in FIELDS[1:]),
+                func.coalesce(record.scheduled_at, now),
+                now,
+            ).order_by(key),
+            include_defaults=False,
+        )
+        .on_conflict_do_nothing(constraint=CONSTRAINT)
+        .returning(
+            Job.meta[_ENTRY]["key"].astext.label("key"),
+            *(Job.id, Job.inserted_at, Job.state, Job.queue, Job.scheduled_at),
+        )
+        .cte("inserted")
+    )
+    columns: list[Any] = [inserted.c.key, inserted.c.id, inserted.c.inserted_at]
+    if announced:
+        columns.append(announced_rows(inserted, prefix))
+    return select(*columns)
+
+
+@lru_cache(maxsize=64)
+def settle(*, prefix: str | None = None, announced: bool = True) -> Executable:
+    """Find the jobs that duplicates conflict with, and have these replace what they may.
+
+    Takes `duplicates()`. Returns the `n` of each duplicate and the job that is there, as JSON in a
+    text. What is not returned conflicts with none any more, or with one that has just changed.
+    """
+    duplicates = select(given()).cte("duplicates")
+    found = _found(duplicates)
+    replaced = _replaced(duplicates, found)
+    written = select(replaced.c.n, _whole(replaced))
+    untouched = (
+        select(found.c.n, _whole(Job.__table__))
+        .join(found, found.c.id == Job.id)
+        .where(~_is_to_change(found))
+    )
+    both = written.union_all(untouched).subquery("settled")
+    columns: list[Any] = [*both.c]
+    if announced:
+        columns.append(announced_rows(replaced, prefix))
+    return select(*columns)
+
+
+def duplicates(jobs: Sequence[Job]) -> dict[str, str]:
+    """The parameters of `settle`: one job of a key, where it replaces what is there."""
+    rules = [replaces(job) for job in jobs]
+    return {"jobs": records(jobs), "rules": json.dumps(rules)}
+
+
+def _found(duplicates: CTE) -> CTE:
+    """The job that each duplicate conflicts with."""
+    claim = duplicates.c.meta[_ENTRY]
+    now = database_now()
+    period = cast(claim["period"].astext, Float)
+    key = _number(claim["key"].astext)
+    there = (
+        select(Job.id)
+        .where(
+            _key(Job).op("&&")(func.int8range(key, key, literal_column("'[]'"))),
+            _span(Job).op("&&")(func.tsrange(now, now + interval(period))),
+            _counts(Job),
+        )
+        .order_by(Job.id)
+        .limit(1)
+        .lateral("there")
+    )
+    rules = cast(bindparam("rules", type_=Text), JSONB)[duplicates.c.n]
+    return select(duplicates.c.n, rules.label("rules"), there.c.id).join(there, true()).cte("found")
+
+
+def _replaced(duplicates: CTE, found: CTE) -> CTE:
+    # It may have begun, or ended, since it was found: then it is to be found anew.
+    locked = (
+        select(Job.id)
+        .join(found, found.c.id == Job.id)
+        .where(_is_to_change(found), _counts(Job))
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+    )
+    new = duplicates.c
+    rules = found.c.rules[_state()]
+
+    def value(field: str) -> ColumnElement[Any]:
+        chosen: ColumnElement[Any] = new[field]
+        match field:
+            case "meta":
+                chosen = new_meta(new.meta)
+            case "max_attempts":
+                # Not less than it had already, which the table's own check would refuse.
+                chosen = func.greatest(new.max_attempts, Job.attempt, 1)
+            case "scheduled_at":
+                chosen = func.coalesce(new.scheduled_at, database_now())
+        return case((rules.has_key(literal(field, Text)), chosen), else_=getattr(Job, field))
+
+    moves = rules.has_key(literal("scheduled_at", Text))
+    later = new.scheduled_at > database_now()
+    state = case(
+        (and_(moves, state_in(JobState.AVAILABLE), later), constant(JobState.SCHEDULED)),
+        (
+            and_(moves, state_in(JobState.SCHEDULED), func.coalesce(later, false()).is_(False)),
+            constant(JobState.AVAILABLE),
+        ),
+        else_=Job.state,
+    )
+    return (
+        update(Job)
+        .where(Job.id == found.c.id, found.c.n == new.n)
+        .where(Job.id == any_(func.array(locked.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .values(state=state, **{field: value(field) for field in REPLACEABLE})
+        .returning(found.c.n, *Job.__table__.c)
+        .cte("replaced")
+    )
+
+
+def _is_to_change(found: CTE) -> ColumnElement[bool]:
+    return func.coalesce(found.c.rules.has_key(_state()), false())
+
+
+def _whole(row: Any) -> ColumnElement[str]:
+    pairs = [part for name in COLUMNS for part in (literal(name, Text), row.c[name])]
+    return cast(func.jsonb_build_object(*pairs), Text)
+
+
+def _state() -> ColumnElement[str]:
+    return cast(Job.state, Text)
+
+
+# The expressions of the constraint, written as there: else its index would not be seen.
+
+
+def _claims(job: Any) -> ColumnElement[bool]:
+    claims: ColumnElement[bool] = job.meta.has_key(_ENTRY)
+    return claims
+
+
+def _counts(job: Any) -> ColumnElement[bool]:
+    """Whether a job claims something, and is in a state in which that counts."""
+    names: dict[Any, Any] = {
+        literal_column(f"'{state}'"): literal_column(f"'{state}'", TEXT)
+        for state in JobState
+        if state is not JobState.SUSPENDED
+    }
+    state = case(names, value=job.state, else_=literal_column("'suspended'", TEXT))
+    states = job.meta.op("#>", return_type=JSONB())(literal_column(f"'{{{ENTRY},states}}'"))
+    return and_(_claims(job), states.has_key(state))
+
+
+def _key(job: Any) -> ColumnElement[Any]:
+    number = _number(job.meta.op("#>>")(literal_column(f"'{{{ENTRY},key}}'")))
+    return func.int8range(number, number, literal_column("'[]'"))
+
+
+def _number(key: Any) -> ColumnElement[int]:
+    return func.hashtextextended(key, literal_column("0")).op(">>")(literal_column("1"))
+
+
+def _span(job: Any) -> ColumnElement[Any]:
+    period = cast(job.meta.op("#>>")(literal_column(f"'{{{ENTRY},period}}'")), Float(53))
+    zero: ColumnElement[Any] = literal_column("0")
+    until = func.make_interval(zero, zero, zero, zero, zero, zero, period)
+    return func.tsrange(job.inserted_at, job.inserted_at.op("+")(until))
