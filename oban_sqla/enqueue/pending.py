@@ -48,6 +48,15 @@ def claiming(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if may_claim(job) and _is_plain(job)]
 
 
+def changes_jobs(session: Session, objects: Iterable[object] | None) -> bool:
+    """Whether a flush changes or deletes jobs that are there."""
+    chosen = {id(one) for one in objects or ()}
+    return any(
+        isinstance(one, Job) and (not chosen or id(one) in chosen)
+        for one in (*session.dirty, *session.deleted)
+    )
+
+
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
     for batch, text in batches:

@@ -84,8 +84,9 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
     """
     jobs = pending.pending(session, objects)
     if claiming := pending.claiming(jobs):
-        _hold_claiming(session, claiming)
-        jobs = [job for job in jobs if job in session.new]
+        _insert_claiming(session, claiming, objects)
+        claimed = set(map(id, claiming))
+        jobs = [job for job in jobs if id(job) not in claimed]
     waiting = references.waiting(session, jobs)
     # All or none: their ids come in the order in which they were added.
     if not jobs or not pending.are_plain(session, jobs):
@@ -130,17 +131,21 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
             news.total |= wakeup(jobs)
 
 
-def _hold_claiming(session: Session, jobs: Sequence[Job]) -> None:
-    # Behind the rows of the flush: what it changes or deletes may be what a job conflicts with.
-    if references.may_wait(session):
-        references.hold(session, jobs)
-        return
-    if waiting := references.waiting(session, jobs):
+def _insert_claiming(
+    session: Session, jobs: Sequence[Job], objects: Iterable[object] | None
+) -> None:
+    later = jobs
+    # What the flush deletes or ends may be what a job conflicts with.
+    if not pending.changes_jobs(session, objects):
+        later = references.waiting(session, jobs)
+        behind = set(map(id, later))
+        insert(session, [job for job in jobs if id(job) not in behind])
+    if later and not references.may_wait(session):
         raise ObanError(
-            f"{waiting[0]!r} is unique, and refers to what has no key before this flush, which"
-            " has rows that may refer to jobs: flush it first"
+            f"{later[0]!r} is unique, and has to wait for rows of this flush, which has others that"
+            " may refer to jobs: flush before you enqueue it"
         )
-    insert(session, jobs)
+    references.hold(session, later)
 
 
 def renew(mapper: Any, connection: Connection, job: Job) -> None:

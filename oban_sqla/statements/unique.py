@@ -25,7 +25,6 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
-    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT, insert
@@ -114,27 +113,28 @@ def _found(duplicates: CTE) -> CTE:
     now = database_now()
     period = cast(claim["period"].astext, Float)
     key = _number(claim["key"].astext)
-    there = (
-        select(Job.id)
-        .where(
-            _key(Job).op("&&")(func.int8range(key, key, literal_column("'[]'"))),
-            _span(Job).op("&&")(func.tsrange(now, now + interval(period))),
-            _counts(Job),
-        )
-        .order_by(Job.id)
-        .limit(1)
-        .lateral("there")
+    conflicts = and_(
+        _key(Job).op("&&")(func.int8range(key, key, literal_column("'[]'"))),
+        _span(Job).op("&&")(func.tsrange(now, now + interval(period))),
+        _counts(Job),
     )
-    rules = cast(bindparam("rules", type_=Text), JSONB)[duplicates.c.n]
-    return select(duplicates.c.n, rules.label("rules"), there.c.id).join(there, true()).cte("found")
+    # Not by LIMIT or min(): with few statistics the planner would look for it along the ids.
+    ids = func.array_agg(Job.id, type_=ARRAY(BigInteger))
+    there = select(ids[1].label("id")).where(conflicts).lateral("there")
+    rules = cast(bindparam("rules", type_=Text), JSONB)[duplicates.c.n].label("rules")
+    return (
+        select(duplicates.c.n, rules, there.c.id).join(there, there.c.id.is_not(None)).cte("found")
+    )
 
 
 def _replaced(duplicates: CTE, found: CTE) -> CTE:
-    # It may have begun, or ended, since it was found: then it is to be found anew.
+    # It may have begun, or ended, since it was found: then it is to be found anew. Not written as
+    # in the constraint, whose whole index would be read for it.
+    still = Job.meta[_ENTRY]["states"].has_key(_state())
     locked = (
         select(Job.id)
         .join(found, found.c.id == Job.id)
-        .where(_is_to_change(found), _counts(Job))
+        .where(_is_to_change(found), still)
         .order_by(Job.id)
         .with_for_update(of=Job)
     )
@@ -189,11 +189,6 @@ def _state() -> ColumnElement[str]:
 # The expressions of the constraint, written as there: else its index would not be seen.
 
 
-def _claims(job: Any) -> ColumnElement[bool]:
-    claims: ColumnElement[bool] = job.meta.has_key(_ENTRY)
-    return claims
-
-
 def _counts(job: Any) -> ColumnElement[bool]:
     """Whether a job claims something, and is in a state in which that counts."""
     names: dict[Any, Any] = {
@@ -203,7 +198,7 @@ def _counts(job: Any) -> ColumnElement[bool]:
     }
     state = case(names, value=job.state, else_=literal_column("'suspended'", TEXT))
     states = job.meta.op("#>", return_type=JSONB())(literal_column(f"'{{{ENTRY},states}}'"))
-    return and_(_claims(job), states.has_key(state))
+    return and_(job.meta.has_key(_ENTRY), states.has_key(state))
 
 
 def _key(job: Any) -> ColumnElement[Any]:

@@ -111,6 +111,23 @@ def stage_what_is_due(session: Session) -> None:
     session.execute(stage(now=NOW), {"batch": 1000})
 
 
+def replace_time(at: datetime) -> Callable[[Session], None]:
+    """A duplicate of every job, which replaces its time whatever its state."""
+    rules = Unique(
+        fields=["args"], states="all", replace=dict.fromkeys(JobState, ["scheduled_at"])
+    )
+
+    def replace_time(session: Session) -> None:
+        duplicates = [Job("w", {"id": id}, unique=rules, scheduled_at=at) for id in every_id(session)]
+        for duplicate in duplicates:
+            claim_key(duplicate)
+            statement = update(Job).where(Job.id == duplicate.args["id"])
+            session.execute(statement.values(meta=duplicate.meta))
+        session.execute(unique_module.settle(), unique_module.duplicates(duplicates))
+
+    return replace_time
+
+
 # What each module of statements/ does to jobs, and the moves that have to be seen.
 MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
     "claim": {claim: {("available", "executing"), ("available", "discarded")}},
@@ -146,6 +163,10 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
     "update": {
         put_off(1): {("available", "scheduled")},
         put_off(0): {("scheduled", "available")},
+    },
+    "unique": {
+        replace_time(datetime(2040, 1, 1)): {("available", "scheduled")},
+        replace_time(datetime(2020, 1, 1)): {("scheduled", "available")},
     },
 }
 STILL = {

@@ -1,0 +1,479 @@
+"""Unique jobs: through every kind of `conn`, while others enqueue the same, and whatever moves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from oban_sqla import Job, JobState, Oban, Unique, Worker
+from oban_sqla.models.unique import ENTRY
+from oban_sqla.statements.stage import stage
+from tests.databases import User, async_engine
+from tests.enqueue.conftest import Listener, Observer
+from tests.enqueue.ways import WAYS, Way, ending_badly, opened
+
+Sessions = async_sessionmaker[AsyncSession]
+
+SOON = datetime(2040, 5, 17, 8, 30, 15, 123456, tzinfo=UTC)
+LATER = SOON + timedelta(days=1)
+
+
+class Sync(Worker, name="tests.Sync", unique=True):
+    async def process(self, job: Job) -> None: ...
+
+
+class Index(
+    Worker,
+    name="tests.Index",
+    queue="search",
+    unique=Unique(keys=["page"], states="incomplete", replace=["args", "scheduled_at"]),
+):
+    """What debounces."""
+
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture
+def oban(engine: AsyncEngine) -> Oban:
+    """An instance that was never started; it knows the schema."""
+    return Oban(engine)
+
+
+@pytest.fixture
+async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
+    async with opened(request.param, postgres_dsn, prefix) as way:
+        yield way
+
+
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+class TestEveryConn:
+    async def test_a_duplicate_is_the_job_that_is_there(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}, priority=3))
+        again = await oban.enqueue(Sync.new({"n": 1}, priority=5), conn=way.conn)
+        other = await oban.enqueue(Sync.new({"n": 2}), conn=way.conn)
+        await way.flush()
+        assert (again.conflict, again.id, again.priority) == (True, first.id, 3)
+        assert again.inserted_at == first.inserted_at
+        assert isinstance(again.state, JobState)
+        assert (other.conflict, other.id == first.id) == (False, False)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 2}]
+
+    async def test_a_duplicate_does_no_harm_to_the_transaction(
+        self, way: Way, oban: Oban, observer: Observer, prefix: str
+    ) -> None:
+        await oban.enqueue(Sync.new({"n": 1}))
+        await way.run(f"INSERT INTO {prefix}.users (name) VALUES ('ann')")
+        await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
+        await way.flush()
+        await way.run(f"INSERT INTO {prefix}.users (name) VALUES ('bob')")
+        await way.commit()
+        assert await observer.users() == ["ann", "bob"]
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_of_many_the_first_one_is_inserted(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        jobs = [Sync.new({"n": n % 3}) for n in range(9)] + [Sync.new({"n": 7}, unique=False)]
+        await oban.enqueue_many(jobs, conn=way.conn)
+        await way.flush()
+        facts = [(job.id, job.conflict) for job in jobs]
+        await way.commit()
+        ids = {row["args"]["n"]: row["id"] for row in await observer.jobs()}
+        assert len(ids) == 4
+        expected = [(ids[n % 3], n > 2) for n in range(9)]
+        assert facts == [*expected, (ids[7], False)]
+
+    async def test_what_was_rolled_back_conflicts_with_nothing(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        async with ending_badly(way.savepoint()):
+            gone = await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
+            await way.flush()
+        job = await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
+        await way.flush()
+        assert (job.conflict, gone.conflict) == (False, False)
+        await way.commit()
+        assert await observer.args() == [{"n": 1}]
+
+    async def test_a_duplicate_replaces_what_its_rules_name(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        first = await oban.enqueue(Index.new({"page": 1, "v": 1}, scheduled_at=SOON, priority=2))
+        new = Index.new({"page": 1, "v": 2}, scheduled_at=LATER, priority=4, tags=["x"])
+        await oban.enqueue(new, conn=way.conn)
+        await way.flush()
+        assert (new.conflict, new.id, new.args) == (True, first.id, {"page": 1, "v": 2})
+        assert (new.scheduled_at, new.priority, new.tags) == (LATER, 2, [])
+        await way.commit()
+        [row] = await observer.jobs()
+        assert (row["args"], row["priority"]) == ({"page": 1, "v": 2}, 2)
+        assert row["scheduled_at"] == LATER.replace(tzinfo=None)
+
+    async def test_a_duplicate_that_is_enqueued_anew_is_what_it_was(
+        self, way: Way, oban: Oban, observer: Observer
+    ) -> None:
+        async with ending_badly(way.savepoint()):
+            await oban.enqueue(Sync.new({"n": 1}, priority=1), conn=way.conn)
+            job = await oban.enqueue(Sync.new({"n": 1}, priority=2), conn=way.conn)
+            await way.flush()
+            assert job.conflict
+        await oban.enqueue(job, conn=way.conn)
+        await way.flush()
+        assert not job.conflict
+        await way.commit()
+        assert [row["priority"] for row in await observer.jobs()] == [2]
+
+
+class TestConcurrent:
+    async def test_twenty_connections_and_fifty_keys(
+        self, postgres_dsn: str, prefix: str, observer: Observer
+    ) -> None:
+        engine = async_engine(postgres_dsn, prefix, pool_size=20)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        seen: dict[int, set[int]] = {n: set() for n in range(50)}
+        new: list[int] = []
+
+        async def enqueue(connection: int) -> None:
+            for turn in range(500):
+                n = (turn * 7 + connection) % 50
+                async with sessions.begin() as session:
+                    job = await Sync.enqueue({"n": n}, conn=session)
+                seen[n].add(job.id)
+                if not job.conflict:
+                    new.append(job.id)
+
+        await asyncio.gather(*(enqueue(connection) for connection in range(20)))
+        await engine.dispose()
+        rows = await observer.jobs()
+        assert sorted(row["args"]["n"] for row in rows) == list(range(50))
+        assert sorted(new) == [row["id"] for row in rows]
+        assert all(len(ids) == 1 for ids in seen.values())
+
+    async def test_many_at_once_in_any_order(
+        self, oban: Oban, engine: AsyncEngine, observer: Observer
+    ) -> None:
+        async def enqueue(start: int) -> list[Job]:
+            return await oban.enqueue_many(
+                Sync.new({"n": (start * 37 + n) % 100}) for n in range(100)
+            )
+
+        batches = await asyncio.gather(*(enqueue(start) for start in range(8)))
+        ids = [row["id"] for row in await observer.jobs()]
+        assert len(ids) == 100
+        assert sum(not job.conflict for jobs in batches for job in jobs) == 100
+        assert all(sorted(job.id for job in jobs) == ids for jobs in batches)
+
+    async def test_one_waits_for_the_transaction_of_the_other(
+        self, sessions: Sessions, observer: Observer
+    ) -> None:
+        async with sessions() as session, sessions() as second:
+            await Sync.enqueue({"n": 1}, conn=session)
+            await session.flush()
+            job = await Sync.enqueue({"n": 1}, conn=second)
+            waiting = asyncio.create_task(second.flush())
+            await session.rollback()
+            await waiting
+            assert not job.conflict
+            await second.commit()
+        assert len(await observer.jobs()) == 1
+
+
+class TestWhatIsCompared:
+    @pytest.mark.parametrize(
+        ("unique", "given"),
+        [
+            (Unique(), {"priority": 1, "tags": ["x"], "meta": {"a": 1}, "scheduled_at": SOON}),
+            (Unique(fields=["worker"]), {"queue": "other"}),
+            (Unique(fields=["meta"], keys=["a"]), {"meta": {"a": 0, "b": 2}, "queue": "other"}),
+        ],
+    )
+    async def test_duplicates(self, oban: Oban, unique: Unique, given: Any) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}, meta={"a": 0, "b": 1}, unique=unique))
+        again = Sync.new({"n": 1}, **{"meta": {"a": 0, "b": 1}, **given}, unique=unique)
+        await oban.enqueue(again)
+        assert (again.conflict, again.id) == (True, first.id)
+
+    @pytest.mark.parametrize(
+        ("unique", "args", "given"),
+        [
+            (Unique(), {"n": 2}, {}),
+            (Unique(), {"n": 1}, {"queue": "other"}),
+            (Unique(), {"n": 1.5}, {}),
+            (Unique(), {"n": "1"}, {}),
+            (Unique(keys=["n"]), {"m": 1}, {}),
+            (Unique(fields=["args", "meta"]), {"n": 1}, {"meta": {"a": 1}}),
+        ],
+    )
+    async def test_no_duplicates(self, oban: Oban, unique: Unique, args: Any, given: Any) -> None:
+        await oban.enqueue(Sync.new({"n": 1}, unique=unique))
+        other = await oban.enqueue(Sync.new(args, **given, unique=unique))
+        assert not other.conflict
+
+    async def test_an_option_of_the_job_goes_before_that_of_the_worker(self, oban: Oban) -> None:
+        jobs = [Sync.new({"n": 1}, unique=False) for _ in range(2)]
+        await oban.enqueue_many(jobs)
+        assert jobs[0].id != jobs[1].id
+        assert not any(ENTRY in job.meta for job in jobs)
+
+    async def test_a_job_by_hand(self, oban: Oban) -> None:
+        first = await oban.enqueue(Job("tests.Sync", {"n": 1}, unique=True))
+        again = await oban.enqueue(Job("tests.Sync", {"n": 1}, unique=True))
+        assert (again.conflict, again.id) == (True, first.id)
+
+    async def test_a_row_among_the_arguments_by_its_key(
+        self, sessions: Sessions, observer: Observer
+    ) -> None:
+        async with sessions.begin() as session:
+            ann, bob = User(name="ann"), User(name="bob")
+            session.add_all([ann, bob])
+            jobs = [await Sync.enqueue({"user": user}, conn=session) for user in (ann, bob, ann)]
+        assert [job.conflict for job in jobs] == [False, False, True]
+        assert jobs[2].id == jobs[0].id
+        assert len(await observer.jobs()) == 2
+
+    async def test_the_claim_of_a_job_whose_meta_is_given_on_is_not(self, oban: Oban) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}))
+        other = await oban.enqueue(Sync.new({"n": 2}, unique=False, meta=first.meta))
+        assert not other.conflict
+        assert ENTRY not in other.meta
+
+
+async def move(sessions: Sessions, job: Job, **values: Any) -> None:
+    async with sessions.begin() as session:
+        await session.execute(update(Job).where(Job.id == job.id).values(**values))
+
+
+class TestWhileItCounts:
+    @pytest.mark.parametrize("state", JobState)
+    async def test_in_its_states(self, oban: Oban, sessions: Sessions, state: JobState) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}))
+        await move(sessions, first, state=state)
+        again = await oban.enqueue(Sync.new({"n": 1}))
+        counts = state not in (JobState.CANCELLED, JobState.DISCARDED)
+        assert again.conflict is counts
+        if counts:
+            assert again.state is state
+
+    async def test_a_new_job_that_does_not_count_claims_nothing(self, oban: Oban) -> None:
+        unique = Unique(states=["scheduled"])
+        jobs = [Sync.new({"n": 1}, unique=unique) for _ in range(2)]
+        jobs += [Sync.new({"n": 1}, unique=unique, scheduled_at=SOON) for _ in range(2)]
+        await oban.enqueue_many(jobs)
+        assert [job.conflict for job in jobs] == [False, False, False, True]
+
+    async def test_for_its_period(self, oban: Oban, sessions: Sessions) -> None:
+        unique = Unique(period=timedelta(minutes=5))
+        first = await oban.enqueue(Sync.new({"n": 1}, unique=unique))
+        await move(sessions, first, inserted_at=first.inserted_at - timedelta(minutes=4))
+        assert (await oban.enqueue(Sync.new({"n": 1}, unique=unique))).conflict
+        await move(sessions, first, inserted_at=first.inserted_at - timedelta(minutes=6))
+        assert not (await oban.enqueue(Sync.new({"n": 1}, unique=unique))).conflict
+
+    async def test_the_period_begins_when_it_is_enqueued(self, sessions: Sessions) -> None:
+        async with sessions.begin() as session:
+            began = await session.scalar(select(func.now()))
+            job = await Sync.enqueue({"n": 1}, conn=session)
+            await session.flush()
+            assert began is not None
+            assert job.inserted_at > began
+
+
+class TestMoves:
+    async def test_a_job_that_is_retried_gives_up_its_claim(
+        self, oban: Oban, observer: Observer
+    ) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}))
+        plain = await oban.enqueue(Sync.new({"n": 5}, unique=False))
+        await oban.cancel_jobs([first, plain])
+        second = await oban.enqueue(Sync.new({"n": 1}))
+        assert not second.conflict
+        assert await oban.retry_jobs([first, plain]) == 2
+        assert [row["state"] for row in await observer.jobs()] == ["available"] * 3
+        again = await oban.enqueue(Sync.new({"n": 1}))
+        assert again.id == second.id
+
+    async def test_staging_a_batch_never_fails(
+        self, oban: Oban, sessions: Sessions, observer: Observer
+    ) -> None:
+        unique = Unique(states=["available", "scheduled", "executing"])
+        jobs = [await oban.enqueue(Sync.new({"n": n}, unique=unique)) for n in range(3)]
+        for job in jobs:
+            await move(sessions, job, state=JobState.RETRYABLE)
+        rival = await oban.enqueue(Sync.new({"n": 1}, unique=unique))
+        async with sessions.begin() as session:
+            staged = (await session.execute(stage(), {"batch": 100})).one().staged
+        assert (rival.conflict, staged) == (False, 3)
+        assert [row["state"] for row in await observer.jobs()] == ["available"] * 4
+
+    async def test_a_job_that_never_left_its_states_keeps_its_claim(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}))
+        for state in (JobState.EXECUTING, JobState.RETRYABLE, JobState.AVAILABLE):
+            await move(sessions, first, state=state)
+        await move(sessions, first, state=JobState.COMPLETED)
+        assert await oban.retry_jobs(first) == 1
+        assert (await oban.enqueue(Sync.new({"n": 1}))).id == first.id
+
+    async def test_a_new_meta_keeps_the_claim(self, oban: Oban) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}, meta={"a": 1}))
+        await oban.update_jobs(first, {"meta": {"b": 2}})
+        again = await oban.enqueue(Sync.new({"n": 1}))
+        assert again.id == first.id
+        assert again.meta == {"b": 2, ENTRY: first.meta[ENTRY]}
+
+
+class TestReplace:
+    async def test_by_the_state_of_the_job_that_is_there(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
+        unique = Unique(
+            fields=["worker"], replace={"scheduled": ["args"], JobState.EXECUTING: ["priority"]}
+        )
+        first = await oban.enqueue(Sync.new({"n": 1}, unique=unique, scheduled_at=SOON))
+
+        async def again(n: int) -> tuple[Any, int]:
+            job = await oban.enqueue(Sync.new({"n": n}, unique=unique, priority=n))
+            assert job.id == first.id
+            return job.args["n"], job.priority
+
+        assert await again(2) == (2, 0)
+        await move(sessions, first, state=JobState.EXECUTING)
+        assert await again(3) == (2, 3)
+        await move(sessions, first, state=JobState.COMPLETED)
+        assert await again(4) == (2, 3)
+
+    async def test_all_that_may_be_replaced(self, oban: Oban, observer: Observer) -> None:
+        names = ["args", "max_attempts", "meta", "priority", "queue", "scheduled_at", "tags"]
+        unique = Unique(fields=["worker"], replace=[*names, "worker"])
+        first = await oban.enqueue(Sync.new({"n": 1}, unique=unique, meta={"a": 1}))
+        given = {"queue": "q", "priority": 7, "max_attempts": 3, "tags": ["t"], "meta": {"b": 2}}
+        await oban.enqueue(Sync.new({"n": 2}, unique=unique, scheduled_at=SOON, **given))
+        [row] = await observer.jobs()
+        assert {name: row[name] for name in given} == {
+            **given,
+            "meta": {"b": 2, ENTRY: first.meta[ENTRY]},
+        }
+        assert (row["args"], row["state"]) == ({"n": 2}, "scheduled")
+        assert row["scheduled_at"] == SOON.replace(tzinfo=None)
+
+    async def test_a_time_moves_the_job_and_is_announced(
+        self, oban: Oban, listener: Listener
+    ) -> None:
+        first = await oban.enqueue(Index.new({"page": 1}))
+        await listener.heard()
+        later = await oban.enqueue(Index.new({"page": 1}, scheduled_at=SOON))
+        assert (later.id, later.state) == (first.id, JobState.SCHEDULED)
+        assert await listener.heard() == [("oban_schedule", {"at": SOON.isoformat()})]
+        now = await oban.enqueue(Index.new({"page": 1}))
+        assert (now.id, now.state) == (first.id, JobState.AVAILABLE)
+        assert await listener.heard() == [("oban_insert", {"queue": "search"})]
+
+    async def test_a_duplicate_that_replaces_nothing_is_not_announced(
+        self, oban: Oban, listener: Listener
+    ) -> None:
+        await oban.enqueue(Sync.new({"n": 1}))
+        await listener.heard()
+        await oban.enqueue(Sync.new({"n": 1}))
+        assert await listener.heard() == []
+
+    async def test_the_last_of_many_wins(self, oban: Oban, observer: Observer) -> None:
+        jobs = [Index.new({"page": 1, "v": v}) for v in range(5)]
+        await oban.enqueue_many(jobs)
+        assert await observer.args() == [{"page": 1, "v": 4}]
+        assert len({job.id for job in jobs}) == 1
+
+    async def test_attempts_are_not_replaced_by_fewer_than_there_were(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
+        unique = Unique(replace=["max_attempts"])
+        first = await oban.enqueue(Sync.new({"n": 1}, unique=unique))
+        await move(sessions, first, state=JobState.RETRYABLE, attempt=5)
+        again = await oban.enqueue(Sync.new({"n": 1}, unique=unique, max_attempts=2))
+        assert again.max_attempts == 5
+
+
+class TestSession:
+    async def test_a_duplicate_is_persistent(self, oban: Oban, sessions: Sessions) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}))
+        async with sessions.begin() as session:
+            job = await Sync.enqueue({"n": 1}, conn=session)
+            assert (job.conflict, job.id) == (False, None)
+            await session.flush()
+            assert inspect(job).persistent
+            assert await session.get(Job, first.id) is job
+            job.priority = 4
+        assert (await oban.get_job(first.id)).priority == 4  # type: ignore[union-attr]
+
+    async def test_a_duplicate_of_a_job_that_the_session_has(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
+        first = await oban.enqueue(Index.new({"page": 1, "v": 1}, priority=2))
+        async with sessions.begin() as session:
+            held = await session.get(Job, first.id)
+            assert held is not None
+            held.priority = 3
+            job = await Index.enqueue({"page": 1, "v": 2}, conn=session)
+            await session.flush()
+            assert inspect(job).detached
+            assert (job.conflict, job.id) == (True, first.id)
+            assert (held.args, held.priority) == ({"page": 1, "v": 2}, 3)
+            assert held in session
+
+    async def test_added_by_the_user(self, oban: Oban, sessions: Sessions) -> None:
+        async with sessions.begin() as session:
+            jobs = [Sync.new({"n": 1}) for _ in range(2)]
+            session.add_all(jobs)
+        assert [job.conflict for job in jobs] == [False, True]
+
+    async def test_what_the_flush_deletes_or_ends_conflicts_no_more(
+        self, oban: Oban, sessions: Sessions, observer: Observer
+    ) -> None:
+        await oban.enqueue_many(Sync.new({"n": n}) for n in (1, 2))
+        async with sessions.begin() as session:
+            one, two = await session.scalars(select(Job).order_by(Job.id))
+            await session.delete(one)
+            two.state = JobState.CANCELLED
+            jobs = [await Sync.enqueue({"n": n}, conn=session) for n in (1, 2)]
+        assert [job.conflict for job in jobs] == [False, False]
+        assert await observer.args() == [{"n": 2}, {"n": 1}, {"n": 2}]
+
+    async def test_after_a_rollback_a_duplicate_is_a_new_job_again(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
+        first = await oban.enqueue(Sync.new({"n": 1}, priority=1))
+        async with sessions() as session:
+            job = await Sync.enqueue({"n": 1}, conn=session, priority=2)
+            await session.flush()
+            assert job.conflict
+            await session.rollback()
+            assert inspect(job).transient
+            assert (job.conflict, job.priority, job.id) == (False, 2, None)
+            await oban.delete_jobs(first)
+            session.add(job)
+            await session.commit()
+            assert not job.conflict
+            assert job.id != first.id
+
+    def test_a_sync_session_autoflushes(self, session_factory: sessionmaker[Session]) -> None:
+        with session_factory.begin() as session:
+            session.add(Sync.new({"n": 1}))
+            assert len(session.scalars(select(Job)).all()) == 1
+            session.add(Sync.new({"n": 1}))
+            assert len(session.scalars(select(Job)).all()) == 1
+
+
+async def test_no_meta_of_another_oban_is_in_the_way(oban: Oban, sessions: Sessions) -> None:
+    plain = await oban.enqueue(Sync.new({"n": 1}, unique=False))
+    for meta in ([], "text", None, {ENTRY: 7}, {ENTRY: {"states": ["available"]}}):
+        await move(sessions, plain, meta=meta)
+        await move(sessions, plain, state=JobState.EXECUTING)
+        await move(sessions, plain, state=JobState.AVAILABLE)
