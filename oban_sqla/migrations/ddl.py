@@ -42,6 +42,15 @@ def execute(op: Operations, statement: str) -> None:
     op.execute(text(statement.replace(":", r"\:")))
 
 
+def lock(op: Operations, table: str) -> None:
+    """Lock a table, if it is there, for all that a migration may do to it.
+
+    With each step's own lock, one after the other, it would wait in a circle with those who write.
+    """
+    there = f"to_regclass({literal(table)}) IS NOT NULL"
+    _do(op, f"BEGIN IF {there} THEN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; END IF; END")
+
+
 def create_schema(op: Operations, schema: str) -> None:
     """Create the schema unless it exists."""
     # CREATE SCHEMA IF NOT EXISTS demands the right to create one even when it does.

@@ -7,7 +7,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from ..errors import SchemaVersionError
 from . import version_table
-from .ddl import execute
+from .ddl import execute, lock, name
 from .versions import LATEST, VERSIONS
 
 # Any number will do, if nobody else takes it: this is "oban" in ASCII.
@@ -102,6 +102,8 @@ def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
     _wait_for_others(op)
     installed = 0 if op.get_context().as_sql else _installed(op, operation.prefix)
     versions = list(range(installed + 1, operation.version + 1))
+    if versions:
+        lock(op, name("oban_jobs", operation.prefix))
     for version in versions:
         VERSIONS[version].upgrade(op, operation.prefix)
         version_table.add(op, version, operation.prefix)

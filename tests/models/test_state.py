@@ -11,9 +11,11 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from oban_sqla import Job, JobState, statements
+from oban_sqla import Job, JobState, Unique, statements
 from oban_sqla.models import Producer
+from oban_sqla.models.claims import claim as claim_key
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
+from oban_sqla.statements import unique as unique_module
 from oban_sqla.statements import update as update_module
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.cancel import cancel
@@ -113,12 +115,13 @@ def stage_what_is_due(session: Session) -> None:
 
 def replace_time(at: datetime) -> Callable[[Session], None]:
     """A duplicate of every job, which replaces its time whatever its state."""
-    rules = Unique(
-        fields=["args"], states="all", replace=dict.fromkeys(JobState, ["scheduled_at"])
-    )
+    rules = {state: ["scheduled_at"] for state in JobState}
+    unique = Unique(fields=["args"], states="all", replace=rules)
 
     def replace_time(session: Session) -> None:
-        duplicates = [Job("w", {"id": id}, unique=rules, scheduled_at=at) for id in every_id(session)]
+        duplicates = [
+            Job("w", {"id": id}, unique=unique, scheduled_at=at) for id in every_id(session)
+        ]
         for duplicate in duplicates:
             claim_key(duplicate)
             statement = update(Job).where(Job.id == duplicate.args["id"])

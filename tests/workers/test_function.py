@@ -115,7 +115,7 @@ class TestArguments:
                 ("x",),
                 {"zzz": 1},
                 "there are month, detailed, queue, priority, max_attempts, tags, meta, schedule_in,"
-                " scheduled_at, conn",
+                " scheduled_at, unique, conn",
             ),
             (positional, (), {"a": 1}, "**others: int) -> dict[str, typing.Any]: "),
             (nothing, (1,), {}, "nothing() -> dict[str, typing.Any]: too many positional argument"),

@@ -1,0 +1,130 @@
+"""`Unique`: what it takes, and what two jobs have to agree in to claim the same."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oban_sqla import Job, JobState, Unique, Worker, job
+from oban_sqla.models.claims import claim, claimed, may_claim
+
+ARGS = st.dictionaries(st.text(max_size=3), st.integers() | st.text() | st.none(), max_size=4)
+
+
+def key(args: dict[str, Any], unique: Unique, **options: Any) -> str:
+    new = Job("tests.Nobody", args, unique=unique, **options)
+    assert claim(new)
+    return claimed(new)
+
+
+def test_the_defaults() -> None:
+    unique = Unique()
+    assert unique == Unique(
+        period=None,
+        fields=["worker", "queue", "args"],
+        states=["available", "scheduled", "suspended", "executing", "retryable", "completed"],
+    )
+    assert (unique.keys, unique.replace) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "expected"),
+    [
+        ({"period": timedelta(minutes=2)}, "period", 120.0),
+        ({"fields": ["worker", "args"]}, "fields", ("args", "worker")),
+        ({"states": "scheduled"}, "states", (JobState.SCHEDULED,)),
+        ({"states": "all"}, "states", tuple(JobState)),
+        ({"states": [JobState.RETRYABLE, "available"]}, "states", ("available", "retryable")),
+        ({"replace": {"scheduled": ["args"]}}, "replace", {"scheduled": ("args",)}),
+        (
+            {"replace": ["args"]},
+            "replace",
+            dict.fromkeys(["available", "scheduled", "suspended", "retryable"], ("args",)),
+        ),
+    ],
+)
+def test_what_it_keeps(options: Any, name: str, expected: Any) -> None:
+    assert getattr(Unique(**options), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"period": 0}, "period must be more than 0"),
+        ({"period": -1}, "period"),
+        ({"period": float("inf")}, "period"),
+        ({"period": "60"}, "period"),
+        ({"fields": ["arg"]}, "fields has 'arg'; there are args, meta, queue, worker"),
+        ({"fields": []}, "fields must name at least one"),
+        ({"fields": "args"}, "fields must be a list"),
+        ({"keys": "url"}, "keys must be a list"),
+        ({"keys": [1]}, "keys must be strings"),
+        ({"keys": ["url"], "fields": ["worker"]}, "keys .* are those of args or meta"),
+        ({"states": "waiting"}, "states must be one of the groups"),
+        ({"states": ["waiting"]}, "waiting"),
+        ({"states": []}, "states must name at least one"),
+        ({"replace": ["state"]}, "replace has 'state'"),
+        ({"replace": {"waiting": ["args"]}}, "waiting"),
+        ({"replace": "args"}, "replace must be a list"),
+    ],
+)
+def test_what_it_refuses(options: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Unique(**options)
+
+
+@pytest.mark.parametrize("unique", ["yes", 1, {"period": 60}])
+def test_what_is_no_unique_is_refused_by_all_who_take_it(unique: Any) -> None:
+    with pytest.raises(TypeError, match="unique must be a Unique, True or False"):
+        Job("tests.Nobody", unique=unique)
+    with pytest.raises(TypeError, match="unique must be a Unique"):
+
+        class Wrong(Worker, unique=unique):
+            async def process(self, job: Job) -> None: ...
+
+
+@given(ARGS, ARGS)
+def test_the_same_arguments_in_any_order_claim_the_same(one: Any, two: Any) -> None:
+    unique = Unique()
+    turned = dict(reversed(one.items()))
+    assert key(one, unique) == key(turned, unique)
+    assert (key(one, unique) == key(two, unique)) is (one == two)
+
+
+@given(ARGS, ARGS, st.sets(st.text(max_size=3), min_size=1))
+def test_only_the_keys_that_are_named_matter(one: Any, two: Any, keys: set[str]) -> None:
+    unique = Unique(keys=keys)
+    same = {k: one[k] for k in keys & one.keys()} == {k: two[k] for k in keys & two.keys()}
+    assert (key(one, unique) == key(two, unique)) is same
+
+
+def test_a_claim_may_be_made_again() -> None:
+    new = Job("tests.Nobody", {"n": 1}, meta={"a": 1}, unique=Unique(fields=["meta"]))
+    assert claim(new)
+    first = claimed(new)
+    assert claim(new)
+    assert claimed(new) == first
+
+
+def test_a_worker_says_it_of_its_jobs() -> None:
+    class Base(Worker, name="tests.unique.Base", unique=Unique(period=60)):
+        async def process(self, job: Job) -> None: ...
+
+    class Child(Base, name="tests.unique.Child"):
+        """Inherits it."""
+
+    class Other(Base, name="tests.unique.Other", unique=False):
+        """Does not."""
+
+    @job(name="tests.unique.function", unique=True)
+    def function(n: int) -> None: ...
+
+    assert may_claim(Base.new({}))
+    assert may_claim(Child.new({}))
+    assert not may_claim(Other.new({}))
+    assert may_claim(Other.new({}, unique=True))
+    assert not may_claim(Child.new({}, unique=False))
+    assert may_claim(function.new(1))
+    assert not may_claim(function.new(1, unique=False))
