@@ -69,7 +69,8 @@ class _Inline:
             self.run(session, flush_context)
 
     def run(self, session: Session, flush_context: Any) -> None:
-        jobs = [job for job in self._new.pop(session, ()) if inspect(job).persistent]
+        new = self._new.pop(session, ())
+        jobs = [job for job in new if inspect(job).persistent and not job.conflict]
         # Those that a change of this flush has enqueued were not pending before.
         known = {*self._before.pop(session, ()), *jobs}
         jobs += [job for job in inserted(session) if job not in known]

@@ -130,3 +130,13 @@ async def test_a_session_of_its_own_transaction(sessions: Any) -> None:
         assert job.state == "completed"
     async with sessions() as session:
         assert (await session.scalars(select(Job.state))).all() == [JobState.COMPLETED]
+
+
+async def test_the_job_that_a_duplicate_is_does_not_run(session: AsyncSession) -> None:
+    session.add(before := Plain.new(unique=True))
+    await session.flush()
+    with inline():
+        session.add(again := Plain.new(unique=True))
+        await session.flush()
+    assert again.conflict
+    assert before.state == "available"
