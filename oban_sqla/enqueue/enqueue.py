@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, make_transient, scoped_session
 from .. import instances
 from ..models import Job, JobState
 from ..models.claims import restore
+from ..models.job import BY_ROW
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from ..wakeups import Wakeup
@@ -61,6 +62,8 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     for job in jobs:
         if inspect(job).detached:
             make_transient(job)
+            for column in BY_ROW:
+                vars(job).pop(column, None)
     session.add_all(jobs)
 
 

@@ -7,9 +7,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from ..models import Job, validation
-
-UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-"""Columns that a new row leaves NULL: a detached job could not load them."""
+from ..models.job import UNSET
 
 
 def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:

@@ -17,11 +17,11 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from ..models import Job
 from ..models.claims import may_claim, restore
-from ..models.job import COLUMNS
+from ..models.job import BY_ROW, COLUMNS, UNSET
 from ..models.state import NEW
 from ..statements.insert import FIELDS, insert
 from .connections import Batch, claim_core, execute_core
-from .inserted import UNSET, fill
+from .inserted import fill
 from .savepoints import Noted
 
 _inserted = Noted[ref[Job]]("oban_sqla_inserted")
@@ -121,7 +121,7 @@ def forget_inserted(session: Session) -> None:
             restore(job)
         elif job in session:
             make_transient(job)
-            for field in ("id", *_NOT_GIVEN):
+            for field in BY_ROW:
                 vars(job).pop(field, None)
 
 

@@ -134,17 +134,16 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
 def _insert_claiming(
     session: Session, jobs: Sequence[Job], objects: Iterable[object] | None
 ) -> None:
-    later = jobs
     # What the flush deletes or ends may be what a job conflicts with.
-    if not pending.changes_jobs(session, objects):
-        later = references.waiting(session, jobs)
-        behind = set(map(id, later))
-        insert(session, [job for job in jobs if id(job) not in behind])
+    changed = pending.changes_jobs(session, objects)
+    later = jobs if changed else references.waiting(session, jobs)
     if later and not references.may_wait(session):
         raise ObanError(
             f"{later[0]!r} is unique, and has to wait for rows of this flush, which has others that"
             " may refer to jobs: flush before you enqueue it"
         )
+    behind = set(map(id, later))
+    insert(session, [job for job in jobs if id(job) not in behind])
     references.hold(session, later)
 
 

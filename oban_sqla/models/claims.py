@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
-from .job import COLUMNS, GIVEN, UNIQUE, Job
+from .job import BY_ROW, COLUMNS, GIVEN, UNIQUE, Job
 from .state import JobState
 from .unique import ENTRY, Unique
 
@@ -14,7 +14,7 @@ from .unique import ENTRY, Unique
 def may_claim(job: Job) -> bool:
     """Whether a new job is unique, or has a meta that says so, of another job perhaps."""
     values = vars(job)
-    return UNIQUE in values or ENTRY in values["meta"]
+    return UNIQUE in values or ENTRY in (values.get("meta") or ())
 
 
 def claim(job: Job) -> bool:
@@ -45,7 +45,8 @@ def replaces(job: Job) -> Mapping[JobState, Sequence[str]]:
 
 def become(job: Job, values: Mapping[str, Any]) -> None:
     """Make a duplicate the job that is there, in no session; `conflict` is true from now on."""
-    given = {key: value for key, value in vars(job).items() if key in COLUMNS}
+    kept = {*COLUMNS}.difference(BY_ROW)
+    given = {key: value for key, value in vars(job).items() if key in kept}
     if inspect(job).key is not None:
         make_transient(job)
     vars(job).update(values)

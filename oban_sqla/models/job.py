@@ -218,6 +218,13 @@ COLUMNS = tuple(Job.__table__.columns.keys())
 """What a row of jobs consists of, in the order of the table."""
 
 
+UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+"""Columns that a new row leaves NULL: a detached job could not load them."""
+
+BY_ROW = ("id", "inserted_at", *UNSET)
+"""What a job has from its row, and not before."""
+
+
 def new(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None = None
 ) -> Job:

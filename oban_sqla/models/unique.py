@@ -78,7 +78,7 @@ class Unique:
         states: States = "successful",
         replace: Replace = (),
     ) -> None:
-        """All of it as Oban has it.
+        """The words are Oban's.
 
         period: seconds or a `timedelta`, more than 0; `None` for ever.
         fields: of `args`, `meta`, `queue` and `worker`.

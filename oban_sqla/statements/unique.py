@@ -165,7 +165,7 @@ def _replaced(duplicates: CTE, found: CTE) -> CTE:
     )
     return (
         update(Job)
-        .where(Job.id == found.c.id, found.c.n == new.n)
+        .where(Job.id == found.c.id, found.c.n == new.n, _is_to_change(found))
         .where(Job.id == any_(func.array(locked.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(state=state, **{field: value(field) for field in REPLACEABLE})
         .returning(found.c.n, *Job.__table__.c)

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, inspect, select, update
+from sqlalchemy import event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from oban_sqla import Job, JobState, Oban, Unique, Worker
+from oban_sqla import Job, JobState, Oban, ObanError, Unique, Worker
 from oban_sqla.models.unique import ENTRY
 from oban_sqla.statements.stage import stage
+from tests import models_as_arguments as models
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.ways import WAYS, Way, ending_badly, opened
@@ -391,6 +392,16 @@ class TestReplace:
         assert await observer.args() == [{"page": 1, "v": 4}]
         assert len({job.id for job in jobs}) == 1
 
+    async def test_only_by_those_who_may(self, oban: Oban, observer: Observer) -> None:
+        unique = Unique(fields=["worker"])
+        replacing = Unique(fields=["worker"], replace=["args"])
+        await oban.enqueue(Sync.new({"n": 0}, unique=unique))
+        rules = [unique, replacing, unique, replacing, unique]
+        jobs = [Sync.new({"n": n}, unique=rule) for n, rule in enumerate(rules, 1)]
+        await oban.enqueue_many(jobs)
+        assert all(job.conflict for job in jobs)
+        assert await observer.args() == [{"n": 4}]
+
     async def test_attempts_are_not_replaced_by_fewer_than_there_were(
         self, oban: Oban, sessions: Sessions
     ) -> None:
@@ -433,6 +444,48 @@ class TestSession:
             jobs = [Sync.new({"n": 1}) for _ in range(2)]
             session.add_all(jobs)
         assert [job.conflict for job in jobs] == [False, True]
+
+    async def test_a_job_that_a_connection_rolled_back(
+        self, engine: AsyncEngine, oban: Oban, sessions: Sessions
+    ) -> None:
+        async with engine.connect() as connection:
+            job = await oban.enqueue(Sync.new({"n": 1}), conn=connection)
+            again = await oban.enqueue(Sync.new({"n": 1}), conn=connection)
+            await connection.rollback()
+        async with sessions.begin() as session:
+            await oban.enqueue_many([again, job], conn=session)
+        assert [again.conflict, job.conflict] == [False, True]
+        assert again.id == job.id
+
+    async def test_one_that_waits_beside_rows_that_may_refer_to_jobs_is_refused(
+        self, session_factory: sessionmaker[Session]
+    ) -> None:
+        with session_factory() as session:
+            models.Base.metadata.create_all(session.connection())
+            session.add(models.Export(job=Job("tests.Sync")))
+            session.add(order := models.Order())
+            session.add(job := Sync.new({"order": order}))
+            with pytest.raises(ObanError, match="flush before you enqueue it"):
+                session.flush()
+            session.expunge(job)
+            session.flush()
+            session.add(job := Sync.new({"order": order}))
+            session.flush()
+            assert job.id is not None
+            session.rollback()
+
+    async def test_one_that_is_added_while_a_flush_runs_is_refused(
+        self, session_factory: sessionmaker[Session]
+    ) -> None:
+        with session_factory() as session:
+
+            def add(session: Session, flush_context: Any, instances: Any) -> None:
+                session.add(Sync.new({"n": 2}))
+
+            event.listen(session, "before_flush", add)
+            session.add(User(name="ann"))
+            with pytest.raises(ObanError, match="was added while a flush ran"):
+                session.flush()
 
     async def test_what_the_flush_deletes_or_ends_conflicts_no_more(
         self, oban: Oban, sessions: Sessions, observer: Observer
