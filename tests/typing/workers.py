@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectinload
 
-from oban_sqla import Cancel, Job, Record, Snooze, Worker, current_job, job
+from oban_sqla import Cancel, Job, Record, Snooze, Unique, Worker, current_job, job
 
 
 class Welcome(Worker, queue="mailers", max_attempts=5, priority=0, tags=["email"], name="welcome"):
@@ -90,6 +90,9 @@ async def enqueue_a_function() -> None:
     assert_type(await forget.enqueue(7), Job)
     assert_type(await forget.enqueue(7, queue="later"), Job)
     assert_type(await fetch.enqueue("https://", max_attempts=1), Job)
+    assert_type(await fetch.enqueue("https://", unique=Unique(period=60)), Job)
+    assert_type(await Welcome.enqueue({}, unique=True), Job)
+    assert_type(Welcome.new({}, unique=False).conflict, bool)
     await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     await report.enqueue("2026-11", details=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
