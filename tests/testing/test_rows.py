@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from oban_sqla import Job, Record, Worker, job
 from oban_sqla.testing import all_enqueued, assert_enqueued, drain_queue, inline, process_job
+from oban_sqla.workers import on_change
 from tests.models_as_arguments import Base, Order
 from tests.worker_models import Base as RowBase
 from tests.worker_models import Invoice
@@ -22,6 +23,10 @@ class Total(Worker, name="testing.total"):
 class React(Worker, name="testing.react", on=Order, on_insert=True):
     async def process(self, job: Job) -> Record:
         return Record(job.args["row"].total)
+
+
+# For one test: others count the jobs of their orders.
+reaction = on_change._reactions.pop("testing.react")
 
 
 @job(name="testing.double")
@@ -83,7 +88,10 @@ class TestInASession:
             tables.flush()
         assert job.recorded == 8
 
-    def test_so_does_what_a_change_enqueues(self, tables: Session) -> None:
+    def test_so_does_what_a_change_enqueues(
+        self, tables: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(on_change._reactions, "testing.react", reaction)
         with inline():
             tables.add(Order(total=4))
             tables.flush()
