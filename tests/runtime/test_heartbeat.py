@@ -97,7 +97,9 @@ class TestRows:
         async def told() -> bool:
             (now,) = await producers(sessions)
             assert now.started_at == first.started_at
-            return now.meta == {**first.meta, "local_limit": 7, "paused": True}
+            # But for the beginning of its beats: a busy machine may have missed some.
+            told = {**first.meta, "local_limit": 7, "paused": True}
+            return now.meta | {"unbroken_since": first.meta["unbroken_since"]} == told
 
         await until(told)
         await until(beaten(sessions, first.updated_at))
