@@ -98,8 +98,8 @@ class TestRows:
             (now,) = await producers(sessions)
             assert now.started_at == first.started_at
             # But for the beginning of its beats: a busy machine may have missed some.
-            told = {**first.meta, "local_limit": 7, "paused": True}
-            return now.meta | {"unbroken_since": first.meta["unbroken_since"]} == told
+            expected = {**first.meta, "local_limit": 7, "paused": True}
+            return now.meta | {"unbroken_since": first.meta["unbroken_since"]} == expected
 
         await until(told)
         await until(beaten(sessions, first.updated_at))
