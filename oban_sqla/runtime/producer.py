@@ -12,7 +12,6 @@ from ..models import Job, JobState
 from ..statements.acknowledge import Ack, outcomes
 from ..statements.claim import acknowledge_and_claim, claimed
 from ..statements.give_back import give_back
-from .ahead import Ahead
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
 from .prepared import Prepared
@@ -64,9 +63,8 @@ class Producer(Service):
         self._poll_interval = poll_interval
         self._due_in = due_in
         self._written = written
-        # By its task: a job that somebody else gave back may run here a second time at once.
+        # By their tasks: a job that somebody else gave back may run here a second time at once.
         self._running: dict[asyncio.Task[Ack | Written | None], int] = {}
-        self._ahead = Ahead()
         self._acks: list[Ack] = []
         # Outcomes that were sent once without an answer: being dropped does not tell anything.
         self._sent_before = 0
@@ -94,11 +92,6 @@ class Producer(Service):
         """The ids of the jobs that are being processed."""
         return list(self._running.values())
 
-    @property
-    def held(self) -> list[int]:
-        """The ids of those, and of the jobs that were claimed ahead of them."""
-        return [*self._running.values(), *self._ahead.ids]
-
     async def start(self) -> None:
         """Start claiming, under a new uuid if it was stopped before."""
         if self._draining:
@@ -109,7 +102,6 @@ class Producer(Service):
     async def stop(self, grace: float | None = None) -> None:
         """Claim no more, wait for the running jobs for `grace` seconds, and give back the rest."""
         self._draining = True
-        self.wake()
         await self._wait_for_jobs(GRACE if grace is None else grace)
         await super().stop()
 
@@ -117,7 +109,6 @@ class Producer(Service):
         """Claim no more; what runs goes on."""
         if not self.paused:
             self.paused = True
-            self.wake()
             self._emit("queue_paused", QueuePaused(self.queue))
 
     def resume(self) -> None:
@@ -134,31 +125,28 @@ class Producer(Service):
 
     async def run_once(self) -> float:
         """Acknowledge and claim; then wait for a job to end, or to be woken."""
-        if self._ahead and (self._idle or not self._ahead.seconds_left(time.monotonic())):
-            self._ahead.drop()
-            self._looked_at = -math.inf
         if self._in_doubt() or self._has_not_looked():
             await self._give_back_lost()
-        await self._let_begin()
-        acks, demand = self._next_acks(), self._demand()
+        idle = self.paused or self._draining
+        demand = 0 if idle else max(0, self.limit - len(self._running))
+        acks = self._next_acks()
         if not acks and not demand:
-            pause = self._poll_interval() if self._in_doubt() else math.inf
-            return min(pause, self._ahead.seconds_left(time.monotonic()))
+            return self._pause_of_doubt()
         jobs = await self._acknowledge_and_claim(acks, demand)
-        now = time.monotonic()
+        if self._draining and jobs:
+            # The stop came while the claim was under way.
+            await self._give_back_lost()
+            return 0.0
         executing = [job for job in jobs if job.state is JobState.EXECUTING]
         for job in executing:
-            self._ahead.put(job.id, self._executor.execute(job, self._is_abandoning), now)
-        self._fill()
-        # What came while the queue was being stopped or paused goes back at once.
-        more = self._acks or len(executing) < len(jobs) or (self._ahead and self._idle)
-        return 0.0 if more else min(self._poll_interval(), self._ahead.seconds_left(now))
+            self._run(job)
+        more = bool(self._acks) or len(executing) < len(jobs)
+        return 0.0 if more else self._poll_interval()
 
     async def close(self) -> None:
         """Write the last outcomes, and give back what is still claimed, if the database answers."""
         if not self._claiming:
             return
-        self._ahead.drop()
         async with deadline(FAREWELL):
             while self._acks:
                 await self._acknowledge_and_claim(self._next_acks(), 0)
@@ -186,9 +174,7 @@ class Producer(Service):
                 self._doubtful_until = math.inf
             self._sent_before = max(self._sent_before, len(acks))
             raise
-        now = time.monotonic()
-        duration = now - started
-        self._ahead.answered(duration, now)
+        duration = time.monotonic() - started
         del self._acks[: len(acks)]
         self._singly = max(0, self._singly - len(acks))
         if acks:
@@ -219,33 +205,15 @@ class Producer(Service):
                 state=JobState.RETRYABLE, delay=REFUSED, spent=True, error=error, meta=None
             )
 
-    @property
-    def _idle(self) -> bool:
-        return self.paused or self._draining
-
-    def _demand(self) -> int:
-        if self._idle:
-            return 0
-        return max(0, self.limit + self._ahead.wanted - len(self._running) - len(self._ahead))
-
-    def _fill(self) -> None:
-        while self._ahead and len(self._running) < self.limit and not self._idle:
-            id, execution = self._ahead.take()
-            task = asyncio.create_task(execution, name=f"oban-job-{id}")
-            self._running[task] = id
-            task.add_done_callback(self._ended)
-
-    async def _let_begin(self) -> None:
-        # What ends in its first step shares the statement: a turn for that, one for the callback.
-        if self._running:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+    def _run(self, job: Job) -> None:
+        execution = self._executor.execute(job, self._is_abandoning)
+        task = asyncio.create_task(execution, name=f"oban-job-{job.id}")
+        self._running[task] = job.id
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
         # A callback, which is also called when the task was cancelled before its first step.
         del self._running[task]
-        self._ahead.ended()
-        self._fill()
         match None if task.cancelled() else task.result():
             case Ack() as ack:
                 self._acks.append(ack)
@@ -267,10 +235,14 @@ class Producer(Service):
     def _has_not_looked(self) -> bool:
         return self._claiming and time.monotonic() - self._looked_at > LOOK_INTERVAL
 
+    def _pause_of_doubt(self) -> float:
+        return self._poll_interval() if self._in_doubt() else math.inf
+
     async def _give_back_lost(self) -> None:
         """Give back what was claimed under our uuid without our knowledge, or left unfinished."""
-        running = [] if self._abandoning else self.running
-        known = [*(ack.id for ack in self._acks), *self._ahead.ids, *running]
+        known = [ack.id for ack in self._acks]
+        if not self._abandoning:
+            known += self._running.values()
         rows = await self._database.fetch(
             give_back(prefix=self._database.prefix),
             {"queue_name": self.queue, "producer": str(self.uuid), "running": known},

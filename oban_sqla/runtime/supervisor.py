@@ -194,7 +194,7 @@ class Supervisor:
 
     def running(self) -> list[int]:
         """The ids of the jobs that run here."""
-        return [id for producer in self.producers.values() for id in producer.held]
+        return [id for producer in self.producers.values() for id in producer.running]
 
     def _named(self, queue: str) -> list[Producer]:
         return [p for name, p in self.producers.items() if queue in (name, "*")]
