@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import BigInteger, Engine, ForeignKey, event, func, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -268,7 +269,8 @@ class TestRollback:
             savepoint = session.begin_nested()
             session.add(job := Send.new({"n": 1}))
             event.listen(engine_, "before_cursor_execute", fail)
-            with pytest.raises(DBAPIError):
+            # SQLAlchemy 2.0 does not wrap what a listener raises.
+            with pytest.raises((DBAPIError, psycopg.errors.DivisionByZero)):
                 session.flush()
             event.remove(engine_, "before_cursor_execute", fail)
             savepoint.rollback()
