@@ -43,8 +43,11 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
     ]
 
 
-def may_wait(session: Session) -> bool:
-    """Whether no object of the flush may refer to a job, and so need it to be there."""
+def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
+    """Whether nothing in the flush may need these jobs to be there, nor they another job."""
+    # Without other rows there is nothing to flush, behind which they could be inserted.
+    if any(isinstance(reference.instance, Job) for job in jobs for reference in _of(job)):
+        return False
     kinds = {type(one) for one in (*session.new, *session.dirty)}
     mappers: Iterable[Mapper[object]] = map(inspect, kinds)
     return not any(

@@ -92,7 +92,7 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
     if not jobs or not pending.are_plain(session, jobs):
         return
     if waiting:
-        if not references.may_wait(session):
+        if not references.may_wait(session, waiting):
             return
         held = set(map(id, waiting))
         jobs = [job for job in jobs if id(job) not in held]
@@ -137,7 +137,7 @@ def _insert_claiming(
     # What the flush deletes or ends may be what a job conflicts with.
     changed = pending.changes_jobs(session, objects)
     later = jobs if changed else references.waiting(session, jobs)
-    if later and not references.may_wait(session):
+    if later and not references.may_wait(session, later):
         raise ObanError(
             f"{later[0]!r} is unique, and has to wait for rows of this flush, which has others that"
             " may refer to jobs: flush before you enqueue it"
@@ -165,7 +165,8 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
 
 def complete(mapper: Any, connection: Connection, job: Job) -> None:
     """Note a job whose new arguments refer to what has no key yet."""
-    references.note_incomplete(job)
+    if inspect(job).attrs.args.history.has_changes():
+        references.note_incomplete(job)
 
 
 def collect(mapper: Any, connection: Connection, job: Job) -> None:

@@ -177,6 +177,17 @@ class TestPendingInstances:
         session.commit()
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
 
+    def test_another_job_that_is_pending(self, session: Session) -> None:
+        first = Send.new()
+        second = Send.new({"after": first})
+        session.add_all([second, first, Send.new({"after": second})])
+        session.commit()
+        jobs = session.scalars(select(Job).order_by(Job.id)).all()
+        assert {job.args["after"]["$key"]["id"] for job in jobs if job.args} == {
+            first.id,
+            second.id,
+        }
+
     def test_added_by_a_listener_of_the_flush(self, session: Session) -> None:
         @event.listens_for(session, "before_flush", once=True)
         def note(session: Session, *rest: Any) -> None:
@@ -249,6 +260,14 @@ class TestWhatHasNoRow:
         session.delete(order)
         session.add(Send.new({"order": order}))
         self.refused(session, "which is deleted, so that no worker could load it")
+
+    def test_a_job_that_was_stored_before_can_still_be_changed(self, session: Session) -> None:
+        session.add_all([order := Order(), job := Send.new({"order": order})])
+        session.flush()
+        session.delete(order)
+        job.priority = 3
+        session.commit()
+        assert session.scalar(select(Job.priority)) == 3
 
     async def test_pending_where_no_flush_follows(
         self, sessions: async_sessionmaker[AsyncSession]
