@@ -106,21 +106,30 @@ class _Found:
             return
         worker = reaction.options.name
         known = self._known.get((worker, key))
+        came = False
         if known is not None and known.job is not None:
-            if change != "delete":
+            # A row may take the key of one that was deleted.
+            if (known.change == "delete") == (change == "delete"):
                 return
-            # It would find no row. Nobody has to hear of one that was never there.
-            self._session.delete(known.job)
-            if known.change == "insert":
+            if change == "delete":
+                # It would find no row. Nobody has to hear of one that was never there.
+                self._withdraw(known.job)
+                came = known.change == "insert"
+        if change == "delete" and (came or not reaction.delete):
+            if known is not None:
                 self._note(_Enqueued(worker, key, change, None))
-                return
-        if change != "delete" or reaction.delete:
+        else:
             self._note(_Enqueued(worker, key, change, make()))
 
     def enqueue(self) -> None:
         jobs = [one.job for one in self._new if one.job is not None]
         unit_of_work.insert(self._session, jobs)
         _enqueued.add(self._session, self._new)
+
+    def _withdraw(self, job: Job) -> None:
+        # A duplicate is the job of another transaction.
+        if not job.conflict:
+            self._session.delete(job)
 
     def _note(self, enqueued: _Enqueued) -> None:
         self._known[enqueued.worker, enqueued.key] = enqueued

@@ -208,6 +208,42 @@ class TestATransaction:
         session.flush()
         assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
 
+    def test_of_a_row_with_the_key_of_one_that_was_deleted_has_both(
+        self, session: Session, lines: list[Line], order: Order
+    ) -> None:
+        lines[0].amount = 5
+        session.flush()
+        session.delete(lines[0])
+        session.flush()
+        session.add(Line(id=1, order_id=order.id))
+        session.flush()
+        session.flush()
+        assert [args["change"] for args in jobs(session)] == ["delete", "insert"]
+
+    def test_of_an_update_and_a_delete_leaves_the_job_of_another_one(
+        self, session_factory: Sessions
+    ) -> None:
+        class Once(
+            Worker, name="change.once", on=Line, on_update=True, on_delete=True, unique=True
+        ):
+            async def process(self, job: Job) -> None: ...
+
+        with session_factory() as session:
+            Base.metadata.create_all(session.connection())
+            session.add(Order(lines=[line := Line()]))
+            session.commit()
+            for amount in (2, 3):
+                line.amount = amount
+                session.commit()
+            line.amount = 4
+            session.flush()
+            session.delete(line)
+            session.commit()
+            of_once = select(Job.args["change"].astext).where(Job.worker == "change.once")
+            assert session.scalars(of_once.order_by(Job.id)).all() == ["update", "delete"]
+            Base.metadata.drop_all(session.connection())
+            session.commit()
+
     def test_after_the_commit_it_begins_anew(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             Base.metadata.create_all(session.connection())
