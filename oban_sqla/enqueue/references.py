@@ -8,7 +8,9 @@ which is part of a commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import cache
+from typing import TypeAlias
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper, Session, object_session
@@ -17,15 +19,18 @@ from sqlalchemy.orm.attributes import flag_modified
 from ..models import Job
 from ..models.references import Reference, references
 
+_Deleted: TypeAlias = Callable[[Session], Container[object]]
+
 _HELD = "oban_sqla_held"
 _INCOMPLETE = "oban_sqla_incomplete"
 
 
 def check(jobs: Iterable[Job]) -> None:
     """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
+    deleted = cache(_deleted)
     for job in jobs:
         for reference in _of(job):
-            if not _resolved(job, reference):
+            if not _resolved(job, reference, deleted):
                 raise ValueError(
                     f"{job!r} refers to {_shown(reference)}, which has no key yet: flush it first,"
                     " or enqueue with the session that it is in"
@@ -37,9 +42,12 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
 
     `ValueError` for one that refers to an instance that is neither in the table nor in the session.
     """
-    # No list of booleans: each reference has to be resolved, and checked.
+    deleted = cache(_deleted)
+    # A list of booleans: each reference has to be resolved, and checked.
     return [
-        job for job in jobs if _of(job) and not all([_ready(session, job, r) for r in _of(job)])
+        job
+        for job in jobs
+        if _of(job) and not all([_ready(session, job, r, deleted) for r in _of(job)])
     ]
 
 
@@ -98,8 +106,13 @@ def _of(job: Job) -> Sequence[Reference]:
     return references(vars(job).get("args"))
 
 
-def _ready(session: Session, job: Job, reference: Reference) -> bool:
-    if _resolved(job, reference):
+def _deleted(session: Session) -> Container[object]:
+    # Made anew each time that it is asked for, of all that the session deletes.
+    return session.deleted
+
+
+def _ready(session: Session, job: Job, reference: Reference, deleted: _Deleted) -> bool:
+    if _resolved(job, reference, deleted):
         return True
     state = inspect(reference.instance)
     if state.pending and state.session is session:
@@ -113,11 +126,11 @@ def _ready(session: Session, job: Job, reference: Reference) -> bool:
     )
 
 
-def _resolved(job: Job, reference: Reference) -> bool:
+def _resolved(job: Job, reference: Reference, deleted: _Deleted) -> bool:
     instance = reference.instance
     state = inspect(instance)
     session = state.session
-    if state.was_deleted or state.deleted or (session is not None and instance in session.deleted):
+    if state.was_deleted or state.deleted or (session is not None and instance in deleted(session)):
         raise ValueError(
             f"{job!r} refers to {_shown(reference)}, which is deleted, so that no worker could load"
             " it: pass what the worker needs of it"
