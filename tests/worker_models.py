@@ -86,3 +86,19 @@ class Letter(Worker, Elsewhere):
 
     async def process(self, job: Job) -> Any:
         return Record(self.id)
+
+
+class Vehicle(Worker, Base):
+    """Of its own table and keys, as its subclass is."""
+
+    __tablename__ = "rows_vehicles"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    async def process(self, job: Job) -> Any:
+        return Record(type(self).__name__)
+
+
+class Car(Vehicle):
+    __tablename__ = "rows_cars"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012

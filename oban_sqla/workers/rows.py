@@ -77,10 +77,14 @@ def relate(cls: type) -> None:
 
 
 def base(cls: type) -> type:
-    """The model as which all rows of an inheritance are referred to: so each finds its jobs."""
+    """The model as which all rows of an inheritance are referred to: so each finds its jobs.
+
+    A concrete subclass has keys of its own.
+    """
     mapper: Mapper[Any] = inspect(cls)
-    root: type = mapper.base_mapper.class_
-    return root
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper.class_
 
 
 def lock(value: object) -> Lock:

@@ -16,12 +16,14 @@ from tests.listening import hear
 from tests.worker_models import (
     Account,
     Base,
+    Car,
     Elsewhere,
     Export,
     Invoice,
     Letter,
     Parcel,
     Reminder,
+    Vehicle,
 )
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -205,3 +207,10 @@ class TestTheRelationship:
             (found,) = await session.scalars(query)
             assert found.owner == export.owner
             assert [one.id for one in found.jobs] == [job.id]
+
+    async def test_keeps_a_concrete_subclass_apart(self, sessions: Sessions) -> None:
+        job = await enqueue(sessions, Vehicle(id=1))
+        await enqueue(sessions, Car(id=1))
+        async with sessions() as session:
+            vehicle = await session.get_one(Vehicle, 1, options=[selectinload(Vehicle.jobs)])
+            assert [one.id for one in vehicle.jobs] == [job.id]
