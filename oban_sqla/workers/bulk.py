@@ -6,8 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Result, inspect, select, tuple_
-from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy import (
+    ColumnClause,
+    ColumnElement,
+    CursorResult,
+    Result,
+    ScalarResult,
+    inspect,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import FromStatement, Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
 from ..errors import ObanError
@@ -16,6 +25,9 @@ from .reactions import Change, Reaction
 
 OPTION = "oban_on_change"
 """The execution option that, when it is False, has a statement enqueue nothing."""
+
+# A statement takes 65,535 parameters.
+_BATCH = 5_000
 
 Key: TypeAlias = tuple[Any, ...]
 
@@ -48,7 +60,7 @@ def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Re
         why = "an INSERT that does not tell its keys: add instances to the session"
     elif state.bind_mapper is None:
         why = "a statement on the table: write it on the model"
-    elif statement.returning_column_descriptions:
+    elif isinstance(statement, FromStatement) or statement.returning_column_descriptions:
         why = "a statement with RETURNING, which can't tell the keys beside: leave it out"
     elif change == "delete" and any(
         one.when or not issubclass(state.bind_mapper.class_, one.model) for one in reactions
@@ -89,13 +101,20 @@ def rows(
         return
     mapper: Mapper[Any] = inspect(reaction.model)
     columns = mapper.primary_key
-    chosen: ColumnElement[bool] = tuple_(*columns).in_(keys)
-    found: Iterable[Any] = state.session.scalars(select(reaction.model).where(chosen)).unique()
-    for row in found:
-        if reaction.when is None or reaction.when(row):
-            identity = inspect(row).identity
-            assert identity is not None
-            yield type(row), identity
+    for start in range(0, len(keys), _BATCH):
+        chosen: ColumnElement[bool] = tuple_(*columns).in_(keys[start : start + _BATCH])
+        found: ScalarResult[Any] = state.session.scalars(select(reaction.model).where(chosen))
+        for row in found.unique():
+            if reaction.when is None or reaction.when(row):
+                identity = inspect(row).identity
+                assert identity is not None
+                yield type(row), identity
+
+
+def _statement(state: ORMExecuteState) -> Any:
+    # Within `select(Model).from_statement(update(Model)...)`, too.
+    statement = state.statement
+    return statement.element if isinstance(statement, FromStatement) else statement
 
 
 def _is_about(state: ORMExecuteState, reaction: Reaction) -> bool:
@@ -103,13 +122,13 @@ def _is_about(state: ORMExecuteState, reaction: Reaction) -> bool:
         cls = state.bind_mapper.class_
         return issubclass(cls, reaction.model) or issubclass(reaction.model, cls)
     mapper: Mapper[Any] = inspect(reaction.model)
-    return getattr(state.statement, "table", None) in mapper.tables
+    return getattr(_statement(state), "table", None) in mapper.tables
 
 
 def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
     """Whether an UPDATE sets the column of an attribute."""
     mapper: Mapper[Any] = inspect(reaction.model)
-    statement: Any = state.statement
+    statement = _statement(state)
 
     def sets(name: str) -> bool:
         if isinstance(state.parameters, Sequence):

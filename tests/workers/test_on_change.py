@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, delete, event, insert, select, update
+from sqlalchemy import ForeignKey, delete, event, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -63,6 +63,18 @@ class Deliver(
 
 @worker(name="change.large", on=Line, on_update=["amount"], when=lambda line: line.amount > 10)
 class NoteLarge:
+    async def process(self, job: Job) -> None: ...
+
+
+class Tick(Base):
+    __tablename__ = "change_ticks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    count: Mapped[int | None]
+
+
+class NoteLast(
+    Worker, name="change.last", on=Tick, on_update=True, when=lambda tick: tick.id == 65_536
+):
     async def process(self, job: Job) -> None: ...
 
 
@@ -280,6 +292,12 @@ class TestStatements:
         assert len(jobs(session, Deliver)) == 3
         assert jobs(session, NoteLarge) == []
 
+    def test_an_update_of_more_rows_than_one_statement_can_ask_for(self, session: Session) -> None:
+        ids = select(func.generate_series(1, 65_536))
+        session.execute(insert(Tick.__table__).from_select(["id"], ids), execution_options=QUIETLY)
+        session.execute(update(Tick).values(count=1))
+        assert jobs(session) == [{"change": "update", "row": row(Tick, 65_536)}]
+
     def test_updates_by_key(self, session: Session, lines: list[Line]) -> None:
         session.execute(update(Line), [{"id": 1, "amount": 2}, {"id": 3, "amount": 50}])
         keys = [args["row"]["$key"]["id"] for args in jobs(session, Deliver)]
@@ -306,6 +324,10 @@ class TestStatements:
             ),
             (update(Order.__table__).values(status="x"), "a statement on the table: write it on"),
             (update(Order).values(status="x").returning(Order.id), "a statement with RETURNING"),
+            (
+                select(Order).from_statement(update(Order).values(status="x").returning(Order)),
+                "a statement with RETURNING",
+            ),
         ],
     )
     def test_that_do_not_tell_their_rows_are_refused(
