@@ -21,6 +21,9 @@ Change: TypeAlias = Literal["insert", "update", "delete"]
 ROW = "row"
 """The argument that refers to the row, for a worker that is not the row itself."""
 
+DELETED = "key"
+"""The argument that is the primary key of a row that was deleted."""
+
 OPTIONS = ("on", "on_insert", "on_update", "on_delete", "when")
 
 
@@ -52,14 +55,14 @@ class Reaction:
         """The job for an instance that was changed."""
         reference = Reference(instance, rows.base(self.model)) if self.is_self else instance
         if change == "delete":
-            return self._job(change, {"key": Reference(instance)[KEY]})
+            return self._job(change, {DELETED: Reference(instance)[KEY]})
         return self._job(change, {self._row: reference})
 
     def job_of(self, change: Change, cls: type, key: Sequence[Any]) -> Job:
         """The job for a row that was changed, by its primary key."""
         reference = reference_to(rows.base(cls) if self.is_self else cls, key)
         if change == "delete":
-            return self._job(change, {"key": reference[KEY]})
+            return self._job(change, {DELETED: reference[KEY]})
         return self._job(change, {self._row: reference})
 
     def is_own(self, key: object) -> bool:
@@ -121,6 +124,12 @@ def reaction(
         if not isinstance(flag, bool):
             raise TypeError(f"{option} must be True or False, not {validation.show(flag)}")
     options: WorkerOptions = vars(cls)["__oban__"]
+    keys = options.unique.keys if options.unique else ()
+    if on_delete and ROW in keys and DELETED not in keys:
+        raise ValueError(
+            f"unique of {name} has keys={keys!r}, but a job of a deleted row has {DELETED!r}"
+            f" instead of {ROW!r}, so that all of them were duplicates: add it"
+        )
     return Reaction(options, model, is_self, on_insert, update, on_delete, when)
 
 

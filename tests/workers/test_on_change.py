@@ -15,7 +15,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from oban_sqla import Job, ObanError, Worker, worker
+from oban_sqla import Job, ObanError, Unique, Worker, worker
 from oban_sqla.workers import on_change
 from oban_sqla.workers.current_job import executing
 
@@ -398,6 +398,10 @@ class TestRefusals:
     def test_what_is_no_flag_or_function(self) -> None:
         self.refused("on_insert must be True or False, not 'yes'", on=Line, on_insert="yes")
         self.refused("when of Wrong must be a function of the row", on=Line, on_insert=True, when=1)
+
+    def test_deleted_rows_that_would_all_be_duplicates(self) -> None:
+        why = "has 'key' instead of 'row', so that all of them were duplicates"
+        self.refused(why, on=Line, on_delete=True, unique=Unique(keys=["row"]))
 
     def test_a_model_that_reacts_to_its_end(self) -> None:
         with pytest.raises(
