@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import TypeAlias
 
 from sqlalchemy import inspect
@@ -27,7 +28,7 @@ _INCOMPLETE = "oban_sqla_incomplete"
 
 def check(jobs: Iterable[Job]) -> None:
     """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
-    deleted = cache(_deleted)
+    deleted = _deleted()
     for job in jobs:
         for reference in _of(job):
             if not _resolved(job, reference, deleted):
@@ -42,7 +43,7 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
 
     `ValueError` for one that refers to an instance that is neither in the table nor in the session.
     """
-    deleted = cache(_deleted)
+    deleted = _deleted()
     # A list of booleans: each reference has to be resolved, and checked.
     return [
         job
@@ -106,9 +107,9 @@ def _of(job: Job) -> Sequence[Reference]:
     return references(vars(job).get("args"))
 
 
-def _deleted(session: Session) -> Container[object]:
-    # Made anew each time that it is asked for, of all that the session deletes.
-    return session.deleted
+def _deleted() -> _Deleted:
+    # A session makes its `deleted` anew each time that it is asked.
+    return cache(attrgetter("deleted"))
 
 
 def _ready(session: Session, job: Job, reference: Reference, deleted: _Deleted) -> bool:
