@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 from uuid import UUID
 
 from cattrs.preconf.json import make_converter
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Mapper
 
 # A datetime is a date.
@@ -41,6 +42,14 @@ def to_json(value: object, kind: Any) -> Any:
 def from_json(value: object, kind: Any) -> Any:
     """The value that JSON stands for. Raises if it stands for none of the type."""
     return _converter.structure(value, kind)
+
+
+def kind_of(column: ColumnElement[Any]) -> type | None:
+    """The Python type of a column; `None` if its type does not tell."""
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return None
 
 
 def is_mapped(kind: Any) -> bool:

@@ -7,17 +7,17 @@ of its attributes. What JSON has no word for in a key, such as a `UUID`, is a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, inspect
+from sqlalchemy import ColumnElement, inspect, tuple_
 from sqlalchemy.orm import InstanceState, Mapper
 
 from ..errors import UnknownModelError
 from ..importable import importable, imported
 from . import validation
-from .conversion import from_json, is_mapped, to_json
+from .conversion import from_json, is_mapped, kind_of, to_json
 
 MODEL = "$model"
 KEY = "$key"
@@ -138,6 +138,14 @@ def identity(reference: Mapping[str, Any], cls: type) -> tuple[Any, ...]:
     return tuple(_value(given[name], column) for name, column in zip(names, columns, strict=True))
 
 
+def having(cls: type, identities: Collection[tuple[Any, ...]]) -> ColumnElement[bool]:
+    """The condition that a row of a mapped class has one of these primary keys."""
+    columns = _mapper(cls).primary_key
+    if len(columns) == 1:
+        return columns[0].in_([identity for (identity,) in identities])
+    return tuple_(*columns).in_(list(identities))
+
+
 def show(reference: Mapping[str, Any]) -> str:
     """A reference as a message shows it: `shop.models.Order id=7`."""
     key = reference[KEY]
@@ -190,8 +198,5 @@ def _key(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
 
 
 def _value(value: object, column: ColumnElement[Any]) -> object:
-    try:
-        kind = column.type.python_type
-    except NotImplementedError:
-        return value
-    return value if isinstance(value, kind) else from_json(value, kind)
+    kind = kind_of(column)
+    return value if kind is None or isinstance(value, kind) else from_json(value, kind)

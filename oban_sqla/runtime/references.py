@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, inspect, select, tuple_
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
 
 from ..errors import RowMissingError
 from ..models import Job
-from ..models.references import identity, model, replaced, show, stored
+from ..models.references import having, identity, model, replaced, show, stored
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
 from ..workers.rows import SELF
@@ -82,7 +82,7 @@ def _instance(found: Mapping[type, Mapping[Any, object]], reference: Mapping[str
 def _row(session: Session, registration: Registration, reference: Mapping[str, Any]) -> object:
     # As the class of the worker, whatever the base is that all rows are referred to as.
     cls: Any = registration.create
-    chosen = _having(cls, [identity(reference, model(reference))])
+    chosen = having(cls, [identity(reference, model(reference))])
     query = select(cls).where(chosen)
     lock = registration.options.lock
     if lock is not None:
@@ -98,13 +98,5 @@ def _row(session: Session, registration: Registration, reference: Mapping[str, A
 
 
 def _rows(session: Session, cls: type, keys: Collection[tuple[Any, ...]]) -> dict[Any, object]:
-    rows: Iterable[Any] = session.scalars(select(cls).where(_having(cls, keys))).unique()
+    rows: Iterable[Any] = session.scalars(select(cls).where(having(cls, keys))).unique()
     return {inspect(row).identity: row for row in rows}
-
-
-def _having(cls: type, keys: Collection[tuple[Any, ...]]) -> ColumnElement[bool]:
-    mapper: Mapper[Any] = inspect(cls)
-    columns = mapper.primary_key
-    if len(columns) == 1:
-        return columns[0].in_([key for (key,) in keys])
-    return tuple_(*columns).in_(list(keys))

@@ -6,21 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import (
-    ColumnClause,
-    ColumnElement,
-    CursorResult,
-    Result,
-    ScalarResult,
-    inspect,
-    select,
-    tuple_,
-)
+from sqlalchemy import ColumnClause, CursorResult, Result, ScalarResult, inspect, select
 from sqlalchemy.orm import FromStatement, Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
 from ..errors import ObanError
-from ..models.references import key_names
+from ..models.references import having, key_names
 from .reactions import Change, Reaction
 
 OPTION = "oban_on_change"
@@ -99,10 +90,8 @@ def rows(
     if reaction.when is None and issubclass(cls, reaction.model):
         yield from ((cls, key) for key in keys)
         return
-    mapper: Mapper[Any] = inspect(reaction.model)
-    columns = mapper.primary_key
     for start in range(0, len(keys), _BATCH):
-        chosen: ColumnElement[bool] = tuple_(*columns).in_(keys[start : start + _BATCH])
+        chosen = having(reaction.model, keys[start : start + _BATCH])
         found: ScalarResult[Any] = state.session.scalars(select(reaction.model).where(chosen))
         for row in found.unique():
             if reaction.when is None or reaction.when(row):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapper, foreign, relationship, remote
 
 from ..importable import origin
 from ..models import Job, validation
-from ..models.conversion import is_mapped
+from ..models.conversion import is_mapped, kind_of
 from ..models.references import KEY, MODEL, Reference, key_names
 
 SELF = "self"
@@ -105,9 +105,5 @@ def _is_about(cls: type) -> ColumnElement[bool]:
 
 
 def _is_written_alike(column: ColumnElement[Any]) -> bool:
-    if isinstance(column.type, TypeDecorator):
-        return False
-    try:
-        return column.type.python_type in (int, str, bool, UUID, date)
-    except NotImplementedError:
-        return False
+    alike = (int, str, bool, UUID, date)
+    return not isinstance(column.type, TypeDecorator) and kind_of(column) in alike
