@@ -53,17 +53,11 @@ class Reaction:
 
     def job(self, change: Change, instance: object) -> Job:
         """The job for an instance that was changed."""
-        reference = Reference(instance, rows.base(self.model)) if self.is_self else instance
-        if change == "delete":
-            return self._job(change, {DELETED: Reference(instance)[KEY]})
-        return self._job(change, {self._row: reference})
+        return self._job(change, Reference(instance, self._referred_to_as(type(instance))))
 
     def job_of(self, change: Change, cls: type, key: Sequence[Any]) -> Job:
         """The job for a row that was changed, by its primary key."""
-        reference = reference_to(rows.base(cls) if self.is_self else cls, key)
-        if change == "delete":
-            return self._job(change, {DELETED: reference[KEY]})
-        return self._job(change, {self._row: reference})
+        return self._job(change, reference_to(self._referred_to_as(cls), key))
 
     def is_own(self, key: object) -> bool:
         """Whether the change is made by a job of this worker about the very row."""
@@ -77,8 +71,12 @@ class Reaction:
     def _row(self) -> str:
         return rows.SELF if self.is_self else ROW
 
-    def _job(self, change: Change, args: Mapping[str, Any]) -> Job:
-        return self.options.new_job({"change": change, **args}, {})
+    def _referred_to_as(self, cls: type) -> type:
+        return rows.base(cls) if self.is_self else cls
+
+    def _job(self, change: Change, reference: Mapping[str, Any]) -> Job:
+        about = {DELETED: reference[KEY]} if change == "delete" else {self._row: reference}
+        return self.options.new_job({"change": change, **about}, {})
 
 
 def reaction(
