@@ -168,10 +168,11 @@ def _flag(value: object) -> bool:
 
 
 def _missing(value: object) -> Missing:
-    for policy in get_args(Missing):
+    policies: tuple[Missing, ...] = get_args(Missing)
+    for policy in policies:
         if value == policy:
-            return policy  # type: ignore[no-any-return]
-    choices = ", ".join(map(repr, get_args(Missing)))
+            return policy
+    choices = ", ".join(map(repr, policies))
     raise ValueError(f"missing must be one of {choices}, not {validation.show(value)}")
 
 
