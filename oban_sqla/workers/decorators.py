@@ -19,7 +19,7 @@ from ..models import Job, Unique, validation
 from .function import Backoff, JobFunction, SessionJobFunction
 from .options import JobOptions, Missing, Timeout
 from .rows import Lock
-from .worker import Worker, declare, react
+from .worker import Worker, declare
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,26 +51,43 @@ class WorkerClass(Protocol[T_co]):
         ...
 
 
+class DeclaredOptions(TypedDict, total=False):
+    """What a worker says of all its jobs."""
+
+    name: str | None
+    queue: str | None
+    priority: int | None
+    max_attempts: int | None
+    tags: Iterable[str] | None
+    meta: Mapping[str, Any] | None
+    oban: str | None
+    cron: str | Mapping[str, Any] | None
+    timeout: Timeout | None
+    interruptible: bool | None
+    missing: Missing | None
+    unique: Unique | bool | None
+
+
+class ClassOptions(DeclaredOptions, total=False):
+    """The same, of a class: as the keywords of `Worker`."""
+
+    lock: Lock | None
+    on: type | None
+    on_insert: bool
+    on_update: bool | Sequence[str]
+    on_delete: bool
+    when: Callable[[Any], object] | None
+
+
+class FunctionOptions(DeclaredOptions, total=False):
+    """The same, of a function, and how it is run."""
+
+    backoff: Backoff | None
+    """Returns the seconds until the next attempt of a job."""
+
+
 def worker(
-    *misplaced: Never,
-    name: str | None = None,
-    queue: str | None = None,
-    priority: int | None = None,
-    max_attempts: int | None = None,
-    tags: Iterable[str] | None = None,
-    meta: Mapping[str, Any] | None = None,
-    oban: str | None = None,
-    cron: str | Mapping[str, Any] | None = None,
-    timeout: Timeout | None = None,
-    interruptible: bool | None = None,
-    missing: Missing | None = None,
-    unique: Unique | bool | None = None,
-    lock: Lock | None = None,
-    on: type | None = None,
-    on_insert: bool = False,
-    on_update: bool | Sequence[str] = False,
-    on_delete: bool = False,
-    when: Callable[[Any], object] | None = None,
+    *misplaced: Never, **options: Unpack[ClassOptions]
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
@@ -87,45 +104,10 @@ def worker(
         for method in ("new", "enqueue", "backoff"):
             if not hasattr(cls, method):
                 setattr(cls, method, vars(Worker)[method])
-        declare(
-            cls,
-            name=name,
-            queue=queue,
-            priority=priority,
-            max_attempts=max_attempts,
-            tags=tags,
-            meta=meta,
-            oban=oban,
-            cron=cron,
-            timeout=timeout,
-            interruptible=interruptible,
-            missing=missing,
-            unique=unique,
-            lock=lock,
-        )
-        react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)
+        declare(cls, **options)
         return cls  # type: ignore[return-value]
 
     return decorate
-
-
-class FunctionOptions(TypedDict, total=False):
-    """What a job function says of all its jobs, and how it is run."""
-
-    name: str | None
-    queue: str | None
-    priority: int | None
-    max_attempts: int | None
-    tags: Iterable[str] | None
-    meta: Mapping[str, Any] | None
-    oban: str | None
-    cron: str | Mapping[str, Any] | None
-    timeout: Timeout | None
-    interruptible: bool | None
-    missing: Missing | None
-    unique: Unique | bool | None
-    backoff: Backoff | None
-    """Returns the seconds until the next attempt of a job."""
 
 
 @overload

@@ -47,6 +47,11 @@ class JobFunction(Generic[P, R]):
         backoff: Backoff | None = None,
         **options: Any,
     ) -> None:
+        if options.get("lock") is not None:
+            raise TypeError(
+                f"{function.__qualname__} is no model, so it has no row to be locked: leave lock="
+                " out"
+            )
         functools.update_wrapper(self, function)
         self._function = function
         self._whole = inspect.signature(function)

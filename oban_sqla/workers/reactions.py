@@ -82,11 +82,11 @@ class Reaction:
 def reaction(
     cls: type,
     *,
-    on: type | None,
-    on_insert: bool,
-    on_update: bool | Sequence[str],
-    on_delete: bool,
-    when: Callable[[Any], object] | None,
+    on: type | None = None,
+    on_insert: bool = False,
+    on_update: bool | Sequence[str] = False,
+    on_delete: bool = False,
+    when: Callable[[Any], object] | None = None,
 ) -> Reaction | None:
     """What a worker has declared to react to; `None` if it is nothing.
 

@@ -27,6 +27,8 @@ from .registry import register
 from .rows import Lock, class_or_row
 from .sessions import check_session
 
+_OPTIONS = (*WORKER_OPTIONS, *reactions.OPTIONS)
+
 
 class Worker:
     """A class of which each instance processes one job::
@@ -113,9 +115,7 @@ class Worker:
         # The keywords of other bases pass by.
         bases = cls.__mro__[cls.__mro__.index(Worker) + 1 : -1]
         if not any("__init_subclass__" in vars(base) for base in bases):
-            refuse_unknown(
-                cls.__qualname__, "option", others, (*WORKER_OPTIONS, *reactions.OPTIONS)
-            )
+            refuse_unknown(cls.__qualname__, "option", others, _OPTIONS)
         super().__init_subclass__(**others)
         declare(
             cls,
@@ -132,8 +132,12 @@ class Worker:
             missing=missing,
             unique=unique,
             lock=lock,
+            on=on,
+            on_insert=on_insert,
+            on_update=on_update,
+            on_delete=on_delete,
+            when=when,
         )
-        react(cls, on=on, on_insert=on_insert, on_update=on_update, on_delete=on_delete, when=when)
 
     @class_or_row
     def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
@@ -171,8 +175,21 @@ class Worker:
         return jittery_clamped(job.attempt, job.max_attempts)
 
 
-def declare(cls: type, *, name: str | None, **changes: Any) -> None:
-    """Keep the options on the class, and register it if it can process jobs."""
+def declare(cls: type, *, name: str | None = None, **given: Any) -> None:
+    """Keep the options on the class, and register it if it can process jobs.
+
+    From then on sessions enqueue its jobs for the changes that it is `given` to react to.
+    """
+    refuse_unknown(cls.__qualname__, "option", given, _OPTIONS)
+    reacts = {key: given.pop(key) for key in reactions.OPTIONS if key in given}
+    _declare_jobs(cls, name, given)
+    reaction = reactions.reaction(cls, **reacts)
+    if reaction is not None:
+        _declared(cls)
+        on_change.react(reaction)
+
+
+def _declare_jobs(cls: type, name: str | None, changes: Mapping[str, Any]) -> None:
     inherited: WorkerOptions = getattr(cls, "__oban__", WorkerOptions())
     own = vars(cls).get("__oban__")
     # A class made anew from its own namespace, as slotted dataclasses are, comes without keywords,
@@ -190,14 +207,6 @@ def declare(cls: type, *, name: str | None, **changes: Any) -> None:
     timeout = _timeout_of(cls, changes)
     backoff = getattr(cls, "backoff", None)
     register(options, cls, process, backoff, timeout, takes_session=takes_session)
-
-
-def react(cls: type, **declared: Any) -> None:
-    """Have sessions enqueue a job of the worker for each change it has `declared` to react to."""
-    reaction = reactions.reaction(cls, **declared)
-    if reaction is not None:
-        _declared(cls)
-        on_change.react(reaction)
 
 
 def _declared(target: Any) -> WorkerOptions:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
-from oban_sqla import Job, Worker
+from oban_sqla import Job, Worker, job, worker
 from tests.worker_models import Account, Export, Invoice, Parcel, Reminder
 
 
@@ -116,6 +116,21 @@ def test_a_lock_needs_a_model() -> None:
 
         class Plain(Worker, lock="update"):
             async def process(self, job: Job, session: AsyncSession) -> None: ...
+
+
+def test_a_function_has_no_row_to_be_locked() -> None:
+    with pytest.raises(TypeError, match="locked is no model, so it has no row to be locked"):
+
+        @job(name="rows.locked", lock="update")  # type: ignore[call-overload]
+        def locked() -> None: ...
+
+
+def test_a_decorator_names_the_option_that_was_meant() -> None:
+    with pytest.raises(TypeError, match=r"Odd has no option 'on_updat'; did you mean 'on_update'"):
+
+        @worker(name="rows.odd", on_updat=True)  # type: ignore[call-arg]
+        class Odd:
+            async def process(self, job: Job) -> None: ...
 
 
 def test_a_method_timeout_is_refused() -> None:
