@@ -1,10 +1,9 @@
 """A user's models that are workers."""
 
-import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, MetaData
+from sqlalchemy import ForeignKey, MetaData, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
@@ -72,7 +71,7 @@ class Account(Base):
     async def process(self, job: Job, session: AsyncSession) -> Any:
         before = self.balance
         # The others would read the same balance now, if they could.
-        await asyncio.sleep(0)
+        await session.scalar(select(1))
         self.balance = before + 1
 
 

@@ -1,5 +1,6 @@
 """Real processes, as the examples' READMEs start them, and somebody else's server."""
 
+import asyncio
 import os
 import queue
 import re
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from oban_sqla import Job, Oban
 from tests.examples.provider import PATIENCE, Provider
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,7 @@ class Process:
 
 
 Spawn = Callable[..., Process]
+Finished = Callable[[int], Job]
 
 
 @pytest.fixture
@@ -100,6 +102,17 @@ def database_url(database_dsn: str) -> str:
 
 
 @pytest.fixture
+def finished(database_dsn: str) -> Finished:
+    """Wait until a job is finished, whichever process runs it."""
+
+    async def wait(id: int) -> Job:
+        async with Oban(database_dsn) as oban:
+            return await oban.wait(id, timeout=PATIENCE)
+
+    return lambda id: asyncio.run(wait(id))
+
+
+@pytest.fixture
 def provider() -> Iterator[Provider]:
     provider = Provider()
     yield provider
@@ -123,14 +136,6 @@ def alembic(directory: Path, *arguments: str, **environment: str) -> str:
 
 class AlembicError(Exception):
     """What the command said."""
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Look until something holds of which nobody tells."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.05)
 
 
 def client_of(process: Process) -> httpx.Client:

@@ -7,8 +7,8 @@ import httpx
 import psycopg
 import pytest
 
-from tests.examples.conftest import Process, Spawn, client_of, until
-from tests.examples.provider import Provider
+from tests.examples.conftest import Process, Spawn, client_of
+from tests.examples.provider import PATIENCE, Provider
 
 pytestmark = pytest.mark.examples
 
@@ -18,6 +18,13 @@ WORKER = (
     *("oban_sqla.cli", "start", "--import", "examples.fastapi_app.workers"),
     *("--queues", "mailers:10,orders:5"),
 )
+
+TELL_OF_CRON = """
+LISTEN cron_begins;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN NOTIFY cron_begins; RETURN NULL; END';
+CREATE TRIGGER tell AFTER INSERT ON oban_sqla_cron EXECUTE FUNCTION tell()
+"""
 
 Open = Callable[..., httpx.Client]
 
@@ -104,8 +111,12 @@ def test_the_worker_as_a_process_of_its_own_is_killed_and_started_again(
     database_dsn: str,
 ) -> None:
     shop = open_shop(RUN_JOBS="false")
-    worker = start_worker()
-    with psycopg.connect(database_dsn) as connection:
+    with (
+        psycopg.connect(database_dsn, autocommit=True) as listening,
+        psycopg.connect(database_dsn) as connection,
+    ):
+        listening.execute(TELL_OF_CRON)
+        worker = start_worker()
         # The worker waits for the last samovar, and a second order for its turn.
         connection.execute("SELECT FROM products WHERE id = %s FOR NO KEY UPDATE", [SAMOVAR])
         for email in ("ann@x.test", "bob@x.test"):
@@ -113,7 +124,7 @@ def test_the_worker_as_a_process_of_its_own_is_killed_and_started_again(
         for _ in range(2):
             provider.call()  # not answered: the receipts are on their way
         assert "receipt: executing" in shop.get("/orders/1").json()["jobs"]
-        until(lambda: connection.execute("SELECT FROM oban_sqla_cron").rowcount)
+        assert list(listening.notifies(timeout=PATIENCE, stop_after=1)), "cron has not begun"
         worker.kill()
         # Meanwhile a day has passed.
         connection.execute("UPDATE orders SET placed_at = placed_at - interval '1 day'")

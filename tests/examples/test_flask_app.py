@@ -1,6 +1,5 @@
 """The bookmarks, over HTTP."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,27 +7,15 @@ import httpx
 import psycopg
 import pytest
 
-from oban_sqla import Job, JobState, Oban
-from tests.examples.conftest import Process, Spawn, alembic, client_of, until
-from tests.examples.provider import PATIENCE, Provider
+from oban_sqla import JobState
+from tests.examples.conftest import Finished, Process, Spawn, alembic, client_of
+from tests.examples.provider import Provider
 
 pytestmark = pytest.mark.examples
 
 APP = Path(__file__).parents[2] / "examples" / "flask_app"
 
 StartWorker = Callable[[], Process]
-Finished = Callable[[int], Job]
-
-
-@pytest.fixture
-def finished(database_dsn: str) -> Finished:
-    """Wait until a job is finished, whichever process runs it."""
-
-    async def wait(id: int) -> Job:
-        async with Oban(database_dsn) as oban:
-            return await oban.wait(id, timeout=PATIENCE)
-
-    return lambda id: asyncio.run(wait(id))
 
 
 @pytest.fixture
@@ -104,10 +91,14 @@ def test_what_is_refused_leaves_no_job(site: httpx.Client, database_dsn: str) ->
         assert connection.execute("SELECT count(*) FROM oban_jobs").fetchone() == (1,)
 
 
-def test_one_command_is_enough(spawn: Spawn, provider: Provider, database_url: str) -> None:
+def test_one_command_is_enough(
+    spawn: Spawn, provider: Provider, database_url: str, finished: Finished
+) -> None:
     process = spawn("examples.flask_app", "--port", "0", "--dsn", database_url)
     with client_of(process) as site:
         where = add(site, f"{provider.url}/page")
+        (job,) = site.get(where).json()["jobs"]
         provider.call().answer(text="<title>A page</title>")
-        until(lambda: site.get(where).json()["title"] == "A page")
+        finished(job["id"])
+        assert site.get(where).json()["title"] == "A page"
     process.stop()
