@@ -35,8 +35,9 @@ def imported(origin: str) -> Any:
     module, _, path = origin.rpartition(".")
     names = [path]
     while module:
-        for known in (module, *(main for main in _MAIN if importable(main) == module)):
-            if known in sys.modules:
+        for known in (module, *_MAIN):
+            # The names of the main module are files to be looked for, and seldom needed.
+            if known in sys.modules and (known == module or importable(known) == module):
                 found: Any = sys.modules[known]
                 for name in names:
                     found = vars(found).get(name) if hasattr(found, "__dict__") else None

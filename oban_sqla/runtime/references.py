@@ -36,7 +36,7 @@ def loader(registration: Registration, job: Job) -> Load | None:
     if registration.is_model:
         if not (isinstance(args, dict) and args.get(SELF) in wanted):
             raise ValueError(f"args[{SELF!r}] of a job of {job.worker} must refer to its row")
-        wanted.remove(args[SELF])
+        wanted = [reference for reference in wanted if reference is not args[SELF]]
     elif not wanted:
         return None
     return partial(_load, registration, job, args, wanted)
@@ -46,12 +46,18 @@ def _load(
     registration: Registration, job: Job, args: Any, wanted: Wanted, session: Session
 ) -> Cancel | Snooze | None:
     options = registration.options
+    # By what they are, since each stands in the arguments once.
+    located = {id(reference): _locate(reference) for reference in wanted}
     keys: dict[type, set[tuple[Any, ...]]] = {}
-    for reference in wanted:
-        cls = model(reference)
-        keys.setdefault(cls, set()).add(identity(reference, cls))
+    for cls, key in located.values():
+        keys.setdefault(cls, set()).add(key)
     found = {cls: _rows(session, cls, chosen) for cls, chosen in keys.items()}
-    gone = [reference for reference in wanted if _instance(found, reference) is None]
+
+    def instance(reference: Mapping[str, Any]) -> object:
+        cls, key = located[id(reference)]
+        return found[cls].get(key)
+
+    gone = [reference for reference in wanted if instance(reference) is None]
     row: Any = None
     if registration.is_model:
         row = _row(session, registration, args[SELF])
@@ -66,7 +72,7 @@ def _load(
         return Cancel(message)
     if row is not None:
         args = {**args, SELF: None}
-    loaded = replaced(args, partial(_instance, found))
+    loaded = replaced(args, instance)
     if row is not None:
         loaded[SELF] = row
     # Past the rules of what a job may hold: it is what the worker sees, and not to be written.
@@ -74,15 +80,16 @@ def _load(
     return None
 
 
-def _instance(found: Mapping[type, Mapping[Any, object]], reference: Mapping[str, Any]) -> object:
+def _locate(reference: Mapping[str, Any]) -> tuple[type, tuple[Any, ...]]:
     cls = model(reference)
-    return found[cls].get(identity(reference, cls))
+    return cls, identity(reference, cls)
 
 
 def _row(session: Session, registration: Registration, reference: Mapping[str, Any]) -> object:
     # As the class of the worker, whatever the base is that all rows are referred to as.
     cls: Any = registration.create
-    chosen = having(cls, [identity(reference, model(reference))])
+    _, key = _locate(reference)
+    chosen = having(cls, [key])
     query = select(cls).where(chosen)
     lock = registration.options.lock
     if lock is not None:

@@ -81,6 +81,16 @@ class TestProcessing:
         async with sessions() as session:
             assert (await session.get_one(Invoice, invoice.id)).total == 42
 
+    async def test_its_row_may_be_an_argument_too(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
+        async with sessions.begin() as session:
+            session.add(invoice := Invoice(total=1))
+            # Its name stands before `self` in the stored arguments.
+            job = await invoice.enqueue({"a": invoice}, conn=session)
+        await run(start)
+        assert await recorded(sessions, job) == 2
+
     async def test_a_subclass_is_loaded_whole(self, sessions: Sessions, start: StartOban) -> None:
         await enqueue(sessions, reminder := Reminder())
         await run(start)
