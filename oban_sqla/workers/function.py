@@ -129,7 +129,10 @@ class JobFunction(Generic[P, R]):
 
     def process(self, job: Job, session: Any = None) -> R:
         """Call the function with the arguments of a job, and a session if it takes one."""
-        arguments = {name: self._from_json(name, value) for name, value in job.args.items()}
+        arguments = {
+            name: self._convert(annotations.from_json, name, value)
+            for name, value in job.args.items()
+        }
         bound = inspect.BoundArguments(self._whole, {})
         if self._session is not None:
             bound.arguments[self._session] = session
@@ -167,7 +170,10 @@ class JobFunction(Generic[P, R]):
                 f"{self.__oban__.name}{self._signature}: a job can't keep {min(ambiguous)!r}, since"
                 " a parameter has the same name"
             )
-        return {name: self._to_json(name, value) for name, value in {**bound, **further}.items()}
+        return {
+            name: self._convert(annotations.to_json, name, value)
+            for name, value in {**bound, **further}.items()
+        }
 
     @functools.cached_property
     def _kinds(self) -> Mapping[str, Any]:
@@ -179,17 +185,9 @@ class JobFunction(Generic[P, R]):
             return self._kinds.get(self._others)
         return self._kinds.get(name)
 
-    def _to_json(self, name: str, value: object) -> Any:
+    def _convert(self, convert: Callable[..., Any], name: str, value: object) -> Any:
         kind = self._kind(name)
-        if kind is None:
-            return value
-        return annotations.to_json(self.__oban__.name, name, value, kind)
-
-    def _from_json(self, name: str, value: object) -> Any:
-        kind = self._kind(name)
-        if kind is None:
-            return value
-        return annotations.from_json(self.__oban__.name, name, value, kind)
+        return value if kind is None else convert(self.__oban__.name, name, value, kind)
 
     def _first(self) -> str:
         first = next(iter(self._whole.parameters.values()), None)

@@ -72,9 +72,9 @@ def _note(change: Change, instance: object) -> None:
     def is_changed(name: str) -> bool:
         return bool(attributes[name].history.has_changes())
 
+    if change == "update" and not session.is_modified(instance, include_collections=False):
+        return
     for reaction in _to(type(instance)):
-        if change == "update" and not session.is_modified(instance, include_collections=False):
-            continue
         # A delete counts in any case: a job that was enqueued before would find no row.
         if change == "delete" or reaction.counts(change, is_changed):
             session.info.setdefault(_CHANGED, []).append((reaction, change, instance))
