@@ -17,7 +17,6 @@ from ..models import Job
 from ..statements.acknowledge import Ack
 from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
-from ..workers.rows import SELF
 from .attempt import Attempt
 from .references import loader
 from .transaction import WorkerSessions, transact, transact_apart, transact_plainly
@@ -70,10 +69,8 @@ async def _process(
                 return gone
 
     def process() -> Any:
-        if registration.is_model:
-            made[:] = [job.args[SELF]]
-        elif not made:
-            made.append(registration.create())
+        if registration.is_model or not made:
+            made[:] = [registration.processor(job)]
         return made[0].process(job)
 
     if registration.asynchronous:
@@ -95,10 +92,8 @@ async def _transact(
 
     def process(session: Any) -> Any:
         nonlocal tried
-        if registration.is_model:
-            made[:] = [job.args[SELF]]
-        elif tried or not made:
-            made[:] = [registration.create()]
+        if registration.is_model or tried or not made:
+            made[:] = [registration.processor(job)]
         tried = True
         return made[0].process(job, session=session)
 

@@ -14,7 +14,6 @@ from ..models.references import Reference, arguments, replaced, show
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from ..workers.registry import Registration, resolve
-from ..workers.rows import SELF
 from .joined import run
 
 _OUTCOMES = (Cancel, Snooze, Record)
@@ -49,7 +48,7 @@ def process_job(job: Job, *, session: Any = None) -> Any:
 
 
 async def _process(registration: Registration, job: Job, session: Any) -> Any:
-    worker = job.args[SELF] if registration.is_model else registration.create()
+    worker = registration.processor(job)
     token = executing.set(job)
     try:
         given = {"session": session} if registration.takes_session else {}

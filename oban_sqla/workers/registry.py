@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownWorkerError
+from ..models import Job
 from ..models.conversion import is_mapped
 from .options import WorkerOptions
+from .rows import SELF
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class Registration:
         """Whether its jobs are processed by the row that they are about."""
         # Only now: a class may be mapped after it was declared.
         return is_mapped(self.create)
+
+    def processor(self, job: Job) -> Any:
+        """What has the `process` of a job: its row, which was loaded, or a new object."""
+        return job.args[SELF] if self.is_model else self.create()
 
     @property
     def interruptible(self) -> bool:
