@@ -74,9 +74,14 @@ class Chosen:
         return list(dict.fromkeys(_id_of(one) for one in self.given))
 
 
+def unscoped(conn: object) -> object:
+    """The session that a scoped one stands for here; anything else as it is."""
+    return conn() if isinstance(conn, async_scoped_session | scoped_session) else conn
+
+
 def unit_of_work(conn: object) -> AsyncSession | Session:
     """The session that `conn` is, or stands for; `TypeError` for anything else."""
-    session = conn() if isinstance(conn, async_scoped_session | scoped_session) else conn
+    session = unscoped(conn)
     if isinstance(session, Session):
         # The inner one of an AsyncSession can't be used outside of that.
         return async_session(session) or session

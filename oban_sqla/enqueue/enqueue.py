@@ -16,6 +16,7 @@ from ..models.state import NEW
 from ..statements.insert import FIELDS
 from ..wakeups import Wakeup
 from . import references
+from .chosen import unscoped
 from .connections import Executes, insert_through
 
 _NEEDED = frozenset(FIELDS)
@@ -95,8 +96,7 @@ def wakeup(jobs: Iterable[Job]) -> Wakeup:
 
 
 def _session(conn: object) -> Session | None:
-    if isinstance(conn, async_scoped_session | scoped_session):
-        conn = conn()
+    conn = unscoped(conn)
     if isinstance(conn, AsyncSession):
         conn = conn.sync_session
     return conn if isinstance(conn, Session) else None

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
 from sqlalchemy.orm import Session, scoped_session
 
-from ..enqueue.chosen import BIND
+from ..enqueue.chosen import BIND, unscoped
 from ..oban import Oban
 
 T = TypeVar("T")
@@ -84,8 +84,7 @@ async def on(session: AsyncSession | Session, work: Callable[[Session], T]) -> T
 
 def unwrapped(conn: object) -> AsyncSession | Session | Oban:
     """The session that `conn` is, or stands for, or the instance; `TypeError` for another."""
-    if isinstance(conn, async_scoped_session | scoped_session):
-        conn = conn()
+    conn = unscoped(conn)
     if isinstance(conn, AsyncSession | Session | Oban):
         return conn
     raise TypeError(
