@@ -48,13 +48,18 @@ class Heartbeat:
         self._interval = interval
         self._expiry = expiry
         self._turn = asyncio.Lock()
+        self._stopped = False
         self._thread: LoopThread | None = None
         self._pulse: Pulse | None = None
 
     async def run_once(self) -> None:
-        """Write the rows of all producers now, of new ones too, and wait until they are there."""
+        """Write the rows of all producers now, of new ones too, and wait until they are there.
+
+        After a stop, which what asks for it may wait for, it does nothing.
+        """
         async with self._turn:
-            await self._beat()
+            if not self._stopped:
+                await self._beat()
 
     async def start(self) -> None:
         """Write the rows, and keep them alive from now on."""
@@ -73,6 +78,7 @@ class Heartbeat:
         Without a database the rows expire by themselves.
         """
         async with self._turn:
+            self._stopped = True
             if self._thread is None or self._pulse is None:
                 return
             try:

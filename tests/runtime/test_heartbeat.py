@@ -246,6 +246,16 @@ class TestThread:
         assert threads() == []
         assert await producers(sessions) == []
 
+    async def test_a_report_that_waits_for_a_stop_starts_it_no_more(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1})
+        own = heartbeat(oban)
+        await asyncio.gather(own.stop(), own.run_once())
+        await own.run_once()
+        assert threads() == []
+        assert await producers(sessions) == []
+
     async def test_a_stop_does_not_wait_for_a_silent_server(
         self,
         quick: None,
