@@ -2,23 +2,24 @@
 
 A pending instance gets its key in the flush. Its jobs are held back for that time, and inserted by
 the same flush, behind its rows. A job that can't be held back, since rows of the flush refer to it
-or others listen to its mapper, is inserted at once, and its arguments completed by the next flush,
-which is part of a commit.
+or others listen to its mapper, is inserted at once, and its arguments are completed at the end of
+the flush.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import TypeAlias
 
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
-from sqlalchemy.orm.attributes import flag_modified
 
 from ..models import Job
 from ..models.references import Reference, references
+from ..statements.update import parameters, update
 
 _Deleted: TypeAlias = Callable[[Session], Container[object]]
 
@@ -81,20 +82,21 @@ def release(session: Session) -> list[Job]:
     return held
 
 
-def note_incomplete(job: Job) -> None:
+def note_incomplete(connection: Connection, job: Job) -> None:
     """Note a job that the unit of work stores before it has all keys."""
     session = object_session(job)
     assert session is not None
     if waiting(session, [job]):
-        session.info.setdefault(_INCOMPLETE, []).append(job)
+        session.info.setdefault(_INCOMPLETE, defaultdict(list))[connection].append(job)
 
 
 def complete(session: Session) -> None:
-    """Complete the arguments of jobs that were stored without a key: the next flush writes them."""
-    incomplete: list[Job] = session.info.pop(_INCOMPLETE, [])
-    check(incomplete)
-    for job in incomplete:
-        flag_modified(job, "args")
+    """Complete the arguments of jobs that were stored without a key."""
+    incomplete: dict[Connection, list[Job]] = session.info.pop(_INCOMPLETE, {})
+    for connection, jobs in incomplete.items():
+        check(jobs)
+        changes = parameters([([job.id], {"args": vars(job)["args"]}) for job in jobs])
+        connection.execute(update(frozenset({"args"})), changes)
 
 
 def forget(session: Session) -> None:

@@ -158,7 +158,7 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
             " make one with new(), and add it before the flush"
         )
     check_json(vars(job))
-    references.note_incomplete(job)
+    references.note_incomplete(connection, job)
     # The column is GENERATED ALWAYS: sending an id would break the transaction.
     vars(job).pop("id", None)
 
@@ -166,7 +166,7 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
 def complete(mapper: Any, connection: Connection, job: Job) -> None:
     """Note a job whose new arguments refer to what has no key yet."""
     if inspect(job).attrs.args.history.has_changes():
-        references.note_incomplete(job)
+        references.note_incomplete(connection, job)
 
 
 def collect(mapper: Any, connection: Connection, job: Job) -> None:

@@ -174,14 +174,14 @@ class TestPendingInstances:
         session.flush()
         assert export.job is not None
         assert export.job_id == export.job.id
-        session.commit()
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
+        assert not session.dirty
 
     def test_another_job_that_is_pending(self, session: Session) -> None:
         first = Send.new()
         second = Send.new({"after": first})
         session.add_all([second, first, Send.new({"after": second})])
-        session.commit()
+        session.flush()
         jobs = session.scalars(select(Job).order_by(Job.id)).all()
         assert {job.args["after"]["$key"]["id"] for job in jobs if job.args} == {
             first.id,
@@ -194,7 +194,7 @@ class TestPendingInstances:
             session.add_all([Send.new({"order": one}) for one in session.new])
 
         session.add(order := Order())
-        session.commit()
+        session.flush()
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
 
     def test_after_a_rollback_the_next_key_counts(self, session: Session) -> None:

@@ -27,7 +27,8 @@ from tests.worker_models import Invoice
 
 FILL = """
 INSERT INTO {} (worker, args, queue, state, priority, scheduled_at, attempt, attempted_by)
-SELECT 'w', jsonb_build_object('order', n), 'q' || n %% 10, s.state::{}, n %% 4, timezone('UTC', now()) + s.shift * n, 0,
+SELECT 'w', jsonb_build_object('order', n), 'q' || n %% 10, s.state::{}, n %% 4,
+       timezone('UTC', now()) + s.shift * n, 0,
        CASE WHEN s.state = 'executing' THEN ARRAY['n1', 'p' || n %% 20] ELSE '{{}}' END
 FROM generate_series(1, %(count)s) n,
      (VALUES ('available', interval '-1 s', 40), ('scheduled', interval '1 s', 30),
