@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from ..events import AckStop, ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import Job, JobState
 from ..statements.acknowledge import Ack, outcomes
-from ..statements.claim import acknowledge_and_claim, claimed
+from ..statements.claim import acknowledge_and_claim, claim_of_queue, claimed
 from ..statements.give_back import give_back
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
@@ -57,7 +57,8 @@ class Producer(Service):
         self.paused = paused
         self.uuid: UUID = uuid4()
         self._database = database
-        self._statement = Prepared(database, acknowledge_and_claim())
+        self._acknowledging = Prepared(database, acknowledge_and_claim())
+        self._claim = Prepared(database, claim_of_queue())
         self._executor = executor
         self._node = node
         self._poll_interval = poll_interval
@@ -140,6 +141,9 @@ class Producer(Service):
         executing = [job for job in jobs if job.state is JobState.EXECUTING]
         for job in executing:
             self._run(job)
+        if executing:
+            # They begin first, before what it takes to send the next statement.
+            await asyncio.sleep(0)
         more = bool(self._acks) or len(executing) < len(jobs)
         return 0.0 if more else self._poll_interval()
 
@@ -156,16 +160,17 @@ class Producer(Service):
     async def _acknowledge_and_claim(self, acks: Sequence[Ack], demand: int) -> list[Job]:
         started = time.monotonic()
         self._claiming = self._claiming or demand > 0
+        claim = {
+            "queue_name": self.queue,
+            "limit": demand,
+            "node_name": self._node,
+            "producer": str(self.uuid),
+        }
         try:
-            rows = await self._statement.fetch(
-                {
-                    **outcomes(acks),
-                    "queue_name": self.queue,
-                    "limit": demand,
-                    "node_name": self._node,
-                    "producer": str(self.uuid),
-                },
-            )
+            if acks:
+                rows = await self._acknowledging.fetch({**outcomes(acks), **claim})
+            else:
+                rows = await self._claim.fetch(claim)
         except BaseException as error:
             if acks and _is_refusal(error):
                 self._set_apart(acks)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Oban, job
 from oban_sqla.events import GiveBackStop
 from oban_sqla.runtime import producer as producer_module
+from oban_sqla.runtime.prepared import Prepared
 from oban_sqla.runtime.producer import Producer
 from tests.conftest import StartOban
 from tests.factories import JobFactory
@@ -50,6 +51,30 @@ def claim_of(oban: Oban) -> bytes:
     assert oban._supervisor is not None
     (uuid,) = (str(producer.uuid) for producer in oban._supervisor.producers.values())
     return len(uuid).to_bytes(4) + uuid.encode()
+
+
+async def test_a_job_begins_before_the_next_claim_is_made(
+    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the queue was woken meanwhile, as by the notification of the job itself."""
+    order = []
+    fetch = Prepared.fetch
+
+    async def woken_meanwhile(self: Prepared, params: Any) -> Any:
+        order.append("claim")
+        rows = await fetch(self, params)
+        of(oban).wake()
+        return rows
+
+    await add(sessions, Quick.new())
+    oban = await start(queues=PAUSED, **NEVER)
+    monkeypatch.setattr(Prepared, "fetch", woken_meanwhile)
+    with hear(oban, "job_start") as starts, hear(oban, "claim_stop") as claims:
+        event.listen(oban, "job_start", lambda oban, start: order.append("job"))
+        resume(oban)
+        await starts.wait(1)
+        await claims.wait(2)
+    assert order[:3] == ["claim", "job", "claim"]
 
 
 async def test_no_more_than_the_limit_run_at_once(
@@ -218,10 +243,17 @@ class TestStop:
         for _ in range(3):
             await asyncio.sleep(0)
         producer.paused = False
+        cancelled = []
+
+        @event.listens_for(oban, "claim_stop")
+        def cancel_soon(oban: Oban, stop: Any) -> None:
+            # Ahead of the steps of the tasks, which are made after this event.
+            asyncio.get_running_loop().call_soon(
+                lambda: cancelled.extend(task.cancel() for task in producer._running)
+            )
+
         await producer.run_once()
-        assert len(producer.running) == 1
-        for task in producer._running:
-            task.cancel()
+        assert cancelled == [True]
         await oban.stop()
         assert producer.running == []
         assert await rows() == [(S.AVAILABLE, 0)]

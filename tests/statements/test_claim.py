@@ -1,19 +1,24 @@
 """Claim: which jobs, in which order, and what it writes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+import pytest
+from sqlalchemy import Executable, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from oban_sqla import Job, JobState
 from oban_sqla.statements.acknowledge import Ack, outcomes
-from oban_sqla.statements.claim import NONE_LEFT, acknowledge_and_claim
+from oban_sqla.statements.claim import NONE_LEFT, acknowledge_and_claim, claim_of_queue
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run
+
+Claiming = Callable[..., Executable]
+Claim = Callable[..., Awaitable[list[int]]]
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PAST = NOW - timedelta(hours=1)
@@ -30,12 +35,23 @@ def params(limit: int = 10, queue: str = "default", *acks: Ack) -> dict[str, Any
     }
 
 
-async def claim(run: Run, limit: int = 10, queue: str = "default") -> list[int]:
-    rows = await run(acknowledge_and_claim(now=NOW), **params(limit, queue))
-    return [row.id for row in rows if row.id is not None]
+@pytest.fixture(params=[acknowledge_and_claim, claim_of_queue])
+def claiming(request: pytest.FixtureRequest) -> Claiming:
+    """With outcomes, though none are given, and without."""
+    made: Claiming = request.param
+    return made
 
 
-async def test_by_priority_then_time_then_id(add: Add, run: Run) -> None:
+@pytest.fixture
+def claim(run: Run, claiming: Claiming) -> Claim:
+    async def claim(limit: int = 10, queue: str = "default") -> list[int]:
+        rows = await run(claiming(now=NOW), **params(limit, queue))
+        return [row.id for row in rows if row.id is not None]
+
+    return claim
+
+
+async def test_by_priority_then_time_then_id(add: Add, claim: Claim) -> None:
     later, urgent, first, second, early = await add(
         JobFactory(priority=1, scheduled_at=PAST, state=JobState.AVAILABLE),
         JobFactory(priority=0, scheduled_at=NOW, state=JobState.AVAILABLE),
@@ -43,18 +59,18 @@ async def test_by_priority_then_time_then_id(add: Add, run: Run) -> None:
         JobFactory(priority=2, scheduled_at=PAST, state=JobState.AVAILABLE),
         JobFactory(priority=1, scheduled_at=PAST - timedelta(seconds=1), state=JobState.AVAILABLE),
     )
-    assert await claim(run) == [urgent, early, later, first, second]
+    assert await claim() == [urgent, early, later, first, second]
 
 
-async def test_no_more_than_the_limit(add: Add, run: Run) -> None:
+async def test_no_more_than_the_limit(add: Add, claim: Claim) -> None:
     ids = await add(*(JobFactory() for _ in range(5)))
-    assert await claim(run, limit=0) == []
-    assert await claim(run, limit=2) == ids[:2]
-    assert await claim(run, limit=10) == ids[2:]
-    assert await claim(run) == []
+    assert await claim(limit=0) == []
+    assert await claim(limit=2) == ids[:2]
+    assert await claim(limit=10) == ids[2:]
+    assert await claim() == []
 
 
-async def test_only_available_jobs_of_its_queue(add: Add, run: Run) -> None:
+async def test_only_available_jobs_of_its_queue(add: Add, claim: Claim) -> None:
     (expected, *_) = await add(
         JobFactory(),
         JobFactory(queue="other"),
@@ -65,12 +81,14 @@ async def test_only_available_jobs_of_its_queue(add: Add, run: Run) -> None:
         JobFactory(completed=True),
         JobFactory(state=JobState.SUSPENDED),
     )
-    assert await claim(run) == [expected]
+    assert await claim() == [expected]
 
 
-async def test_what_it_writes_and_returns(add: Add, run: Run, find: Find) -> None:
+async def test_what_it_writes_and_returns(
+    add: Add, run: Run, find: Find, claiming: Claiming
+) -> None:
     (id,) = await add(JobFactory(attempt=2, args={"a": 1}, tags=["t"], meta={"m": None}))
-    (row,) = await run(acknowledge_and_claim(now=NOW), **params())
+    (row,) = await run(claiming(now=NOW), **params())
     job = await find(id)
     assert (job.state, job.attempt, job.attempted_at) == (JobState.EXECUTING, 3, NOW)
     assert job.attempted_by == ["n1", PRODUCER, "oban_sqla"]
@@ -79,19 +97,21 @@ async def test_what_it_writes_and_returns(add: Add, run: Run, find: Find) -> Non
     assert tuple(row[1:]) == tuple(getattr(job, key) for key in columns)
 
 
-async def test_the_clock_is_the_databases(add: Add, run: Run, find: Find) -> None:
+async def test_the_clock_is_the_databases(
+    add: Add, run: Run, find: Find, claiming: Claiming
+) -> None:
     (id,) = await add(JobFactory())
-    await run(acknowledge_and_claim(), **params())
+    await run(claiming(), **params())
     job = await find(id)
     assert job.attempted_at is not None
     assert job.attempted_at >= job.inserted_at
 
 
 async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
-    add: Add, run: Run, find: Find
+    add: Add, run: Run, find: Find, claiming: Claiming
 ) -> None:
     spent, other = await add(JobFactory(attempt=20, attempted_by=["old"]), JobFactory())
-    rows = await run(acknowledge_and_claim(now=NOW), **params())
+    rows = await run(claiming(now=NOW), **params())
     states = [(row.id, row.state) for row in rows]
     assert states == [(spent, JobState.DISCARDED), (other, JobState.EXECUTING)]
     job = await find(spent)
@@ -101,27 +121,27 @@ async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
 
 
 async def test_what_was_cancelled_and_retried_is_not_cancelled_any_more(
-    add: Add, run: Run, find: Find
+    add: Add, run: Run, find: Find, claiming: Claiming
 ) -> None:
     """oban-py leaves the mark when it retries a job."""
     mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}
     retried, other = await add(JobFactory(meta={"kept": 1} | mark), JobFactory(meta={"kept": 2}))
-    rows = await run(acknowledge_and_claim(now=NOW), **params())
+    rows = await run(claiming(now=NOW), **params())
     assert [row.meta for row in rows] == [{"kept": 1}, {"kept": 2}]
     assert (await find(retried)).meta == {"kept": 1}
     assert (await find(other)).meta == {"kept": 2}
 
 
 async def test_jobs_that_another_claim_has_locked_are_left_to_it(
-    add: Add, run: Run, engine: AsyncEngine
+    add: Add, engine: AsyncEngine, claim: Claim, claiming: Claiming
 ) -> None:
     ids = await add(*(JobFactory() for _ in range(4)))
     async with engine.begin() as other:
-        rows = await other.execute(acknowledge_and_claim(now=NOW), params(2))
+        rows = await other.execute(claiming(now=NOW), params(2))
         assert [row.id for row in rows] == ids[:2]
-        assert await claim(run) == ids[2:]
+        assert await claim() == ids[2:]
         await other.rollback()
-    assert await claim(run) == ids[:2]
+    assert await claim() == ids[:2]
 
 
 async def test_one_statement_acknowledges_and_claims(add: Add, run: Run, find: Find) -> None:
@@ -154,12 +174,12 @@ async def test_outcomes_come_first_so_that_nothing_is_claimed_while_one_waits(
         assert (row.acknowledged, row.id) == ([executing], available)
 
 
-async def test_a_job_can_be_claimed_and_acknowledged_by_core_alone(
-    add: Add, connection: AsyncConnection
+async def test_a_job_can_be_claimed_by_core_alone(
+    add: Add, connection: AsyncConnection, claiming: Claiming
 ) -> None:
     """Nothing of it needs a session: the columns come back in the order of the table."""
     await add(JobFactory())
-    result = await connection.execute(acknowledge_and_claim(now=NOW), params())
+    result = await connection.execute(claiming(now=NOW), params())
     assert list(result.keys()) == ["acknowledged", *Job.__table__.columns.keys()]
     assert len(result.all()) == 1
     assert await connection.scalar(select(Job.state)) == JobState.EXECUTING

@@ -14,7 +14,7 @@ from sqlalchemy.orm import with_parent
 from oban_sqla import Job
 from oban_sqla.statements.acknowledge import acknowledged, outcomes
 from oban_sqla.statements.cancel import cancel
-from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.claim import acknowledge_and_claim, claim_of_queue
 from oban_sqla.statements.delete import delete
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import bury, rescue
@@ -71,6 +71,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
     ("statement", "index"),
     [
         (acknowledge_and_claim(), INDEX),
+        (claim_of_queue(), INDEX),
         (stage(), "oban_jobs_staging_index"),
         (give_back(), INDEX),
         (rescue(), INDEX),
@@ -83,8 +84,8 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (select(Job).where(with_parent(Invoice(id=1), Invoice.jobs)), "oban_sqla_jobs_self_index"),
     ],
     ids=[
-        *("claim", "stage", "give_back", "rescue", "bury", "cancel", "retry", "delete", "update"),
-        "settle",
+        *("acknowledge and claim", "claim", "stage", "give_back", "rescue", "bury", "cancel"),
+        *("retry", "delete", "update", "settle"),
         "jobs of a row",
     ],
 )
@@ -136,14 +137,15 @@ async def test_jobs_are_found_by_their_arguments(
     assert "Bitmap Index Scan on oban_sqla_jobs_args_index" in found, found
 
 
+@pytest.mark.parametrize("statement", [acknowledge_and_claim(), claim_of_queue()])
 async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
-    postgres_dsn: str, prefix: str
+    postgres_dsn: str, prefix: str, statement: Any
 ) -> None:
     """It would read the whole table for each claim when that has grown."""
     connection = await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True)
     async with connection:
         await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(prefix, "oban_jobs")))
-        compiled = acknowledge_and_claim().compile(
+        compiled = statement.compile(
             dialect=psycopg_dialect.dialect(),
             schema_translate_map={None: prefix},
             render_schema_translate=True,
