@@ -134,8 +134,9 @@ class TestEveryConn:
 
 
 class TestConcurrent:
+    @pytest.mark.parametrize("turns", [50, pytest.param(500, marks=pytest.mark.torture)])
     async def test_twenty_connections_and_fifty_keys(
-        self, postgres_dsn: str, prefix: str, observer: Observer
+        self, postgres_dsn: str, prefix: str, observer: Observer, turns: int
     ) -> None:
         engine = async_engine(postgres_dsn, prefix, pool_size=20)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -143,7 +144,7 @@ class TestConcurrent:
         new: list[int] = []
 
         async def enqueue(connection: int) -> None:
-            for turn in range(500):
+            for turn in range(turns):
                 n = (turn * 7 + connection) % 50
                 async with sessions.begin() as session:
                     job = await Sync.enqueue({"n": n}, conn=session)

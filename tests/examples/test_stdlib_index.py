@@ -36,6 +36,7 @@ def indexed_dsn(database_dsn: str) -> str:
     return database_dsn
 
 
+@pytest.mark.examples
 def test_the_whole_library_is_indexed_and_checked() -> None:
     ended = run()
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -191,7 +191,7 @@ class TestStop:
         self, engine: AsyncEngine, prefix: str, sessions: Sessions, rows: Rows
     ) -> None:
         ids = await add(sessions, Quick.new(), Quick.new())
-        oban = Oban(engine, queues={"default": 5}, **NEVER)
+        oban = Oban(engine, queues={"default": 5}, leadership=False, **NEVER)
         with hear(oban, "give_back_stop") as returns:
             async with locked(engine, prefix) as blocks:
                 await oban.start()
@@ -302,7 +302,7 @@ class TestStop:
         expect_errors: None,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for module in ("producer", "heartbeat"):
+        for module in ("producer", "leader", "heartbeat"):
             monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.1)
         monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
         await add(sessions, Held.new())
