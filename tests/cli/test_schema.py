@@ -1,10 +1,13 @@
 """`oban-sqla schema upgrade|downgrade|current`."""
 
+from typing import Any
+
 import psycopg
 import pytest
+from typer.testing import Result
 
 from oban_sqla.migrations import LATEST
-from tests.cli.conftest import Cli, Completed
+from tests.cli.conftest import Cli, Say
 
 
 def tables(dsn: str, prefix: str) -> int:
@@ -15,20 +18,20 @@ def tables(dsn: str, prefix: str) -> int:
         return int(row[0])
 
 
-def failed(done: Completed, code: int, message: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    if code == 1:
-        assert done.stderr.count("\n") == 1
+@pytest.fixture
+def new(call: Say, postgres_dsn: str, new_prefix: str) -> Say:
+    """`oban-sqla schema`, about a PostgreSQL schema that is not there yet."""
+
+    def new(*arguments: str, **options: Any) -> Result:
+        where = ("--dsn", postgres_dsn, "--prefix", new_prefix)
+        return call("schema", *arguments, *where, **options)
+
+    return new
 
 
-def test_up_and_down(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
-    where = ("--dsn", postgres_dsn, "--prefix", new_prefix)
-
+def test_up_and_down(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     def say(*command: str) -> str:
-        done = cli("schema", *command, *where)
-        assert done.returncode == 0, done.stderr
+        done = new(*command)
         assert done.stderr == ""
         return done.stdout
 
@@ -49,32 +52,30 @@ def test_the_dsn_from_the_environment(cli: Cli, postgres_dsn: str, new_prefix: s
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg", "postgresql+asyncpg"])
-def test_other_spellings_of_the_dsn(cli: Cli, postgres_dsn: str, scheme: str) -> None:
+def test_other_spellings_of_the_dsn(call: Say, postgres_dsn: str, scheme: str) -> None:
     dsn = postgres_dsn.replace("postgresql", scheme, 1)
-    assert cli("schema", "current", "--dsn", dsn, "--prefix", "no_such").returncode == 0
+    call("schema", "current", "--dsn", dsn, "--prefix", "no_such")
 
 
 @pytest.mark.parametrize(
     ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 6), ("\n", 1, 6), ("", 1, 6)]
 )
 def test_downgrade_asks_first(
-    cli: Cli, postgres_dsn: str, new_prefix: str, answer: str, code: int, left: int
+    new: Say, postgres_dsn: str, new_prefix: str, answer: str, code: int, left: int
 ) -> None:
-    cli("schema", "upgrade", "--prefix", new_prefix, dsn=postgres_dsn)
-    done = cli("schema", "downgrade", "--prefix", new_prefix, dsn=postgres_dsn, input=answer)
-    assert done.returncode == code, done.stderr
+    new("upgrade")
+    done = new("downgrade", code=code, input=answer)
     assert f"drops all jobs, with their tables, in schema '{new_prefix}' of" in done.stdout
     assert tables(postgres_dsn, new_prefix) == left
 
 
-def test_a_newer_database(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
-    cli("schema", "upgrade", "--prefix", new_prefix, dsn=postgres_dsn)
+def test_a_newer_database(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+    new("upgrade")
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(f"INSERT INTO {new_prefix}.oban_sqla_version VALUES ({LATEST + 1})")
-    done = cli("schema", "current", "--prefix", new_prefix, dsn=postgres_dsn)
-    assert f"version {LATEST + 1}: this oban-sqla knows versions up to {LATEST}" in done.stdout
-    done = cli("schema", "upgrade", "--prefix", new_prefix, dsn=postgres_dsn)
-    failed(done, 1, "install a newer oban_sqla")
+    newer = f"version {LATEST + 1}: this oban-sqla knows versions up to {LATEST}"
+    assert newer in new("current").stdout
+    assert "install a newer oban_sqla" in new("upgrade", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,10 @@ def test_a_newer_database(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["upgrade", "downgrade", "current"])
-def test_no_such_database(cli: Cli, command: str, dsn: str, message: str) -> None:
-    done = cli("schema", command, "--dsn", dsn)
-    failed(done, 1, message)
+def test_no_such_database(call: Say, command: str, dsn: str, message: str) -> None:
+    done = call("schema", command, "--dsn", dsn, code=1)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
     assert "secret" not in done.stderr
 
 
@@ -102,5 +104,5 @@ def test_no_such_database(cli: Cli, command: str, dsn: str, message: str) -> Non
         (["sideways"], "sideways"),
     ],
 )
-def test_usage(cli: Cli, arguments: list[str], message: str) -> None:
-    failed(cli("schema", *arguments), 2, message)
+def test_usage(call: Say, arguments: list[str], message: str) -> None:
+    assert message in call("schema", *arguments, code=2).stderr
