@@ -124,10 +124,12 @@ def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
             return any(name in row for row in state.parameters)
         if state.bind_mapper is None:
             return True  # a statement on the table keeps its names to itself
+        set_ = mapper.columns[name]
         used = _columns(statement)
         if statement.whereclause is not None:
             used -= _columns(statement.whereclause)
-        return used[mapper.columns[name].name] > 0
+        # What it sets may be given beside it, by the keys of the columns.
+        return used[set_.name] > 0 or set_.key in (state.parameters or ())
 
     return sets
 

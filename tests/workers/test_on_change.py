@@ -282,8 +282,15 @@ class TestStatements:
     def test_an_update_of_what_is_of_no_interest(self, session: Session, order: Order) -> None:
         session.execute(update(Order).where(Order.status == "new").values(note="n"))
         assert jobs(session) == []
+        session.execute(update(Order), {"note": "m"})
+        assert jobs(session) == []
         session.execute(update(Order).values(status=Order.email + "x"))
         assert len(jobs(session)) == 1
+
+    def test_an_update_whose_values_are_parameters(self, session: Session, order: Order) -> None:
+        session.execute(update(Order).where(Order.id == 7), {"status": "paid"})
+        assert session.scalar(select(Order.status)) == "paid"
+        assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
 
     def test_an_update_that_the_predicate_refuses(
         self, session: Session, lines: list[Line]
