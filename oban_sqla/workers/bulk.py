@@ -6,7 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnClause, CursorResult, Result, ScalarResult, inspect, select
+from sqlalchemy import (
+    ColumnClause,
+    ColumnElement,
+    CursorResult,
+    Result,
+    ScalarResult,
+    inspect,
+    select,
+)
 from sqlalchemy.orm import FromStatement, Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
@@ -53,6 +61,8 @@ def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Re
         why = "a statement on the table: write it on the model"
     elif isinstance(statement, FromStatement) or statement.returning_column_descriptions:
         why = "a statement with RETURNING, which can't tell the keys beside: leave it out"
+    elif not isinstance(state.parameters, Sequence) and not _returned(state.bind_mapper):
+        why = "a table whose own primary key is another one: change the instances"
     elif change == "delete" and any(
         one.when or not issubclass(state.bind_mapper.class_, one.model) for one in reactions
     ):
@@ -78,7 +88,9 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
     # "fetch" has the server return the keys.
     result = state.invoke_statement(execution_options={"synchronize_session": "fetch"})
     assert isinstance(result, CursorResult)
-    return result, [tuple(row) for row in result.returned_defaults_rows or ()]
+    columns = _returned(state.bind_mapper)
+    rows = result.returned_defaults_rows or ()
+    return result, [tuple(row._mapping[column] for column in columns) for row in rows]
 
 
 def rows(
@@ -98,6 +110,14 @@ def rows(
                 identity = inspect(row).identity
                 assert identity is not None
                 yield type(row), identity
+
+
+def _returned(mapper: Mapper[Any]) -> Sequence[ColumnElement[Any]]:
+    """The columns of a table's primary key, in the order of the mapper; none if they differ."""
+    table: Any = mapper.local_table
+    if table is not mapper.base_mapper.local_table:
+        return tuple(table.primary_key)  # of a subclass's own table, joined by it
+    return mapper.primary_key if {*mapper.primary_key} == {*table.primary_key} else ()
 
 
 def _statement(state: ORMExecuteState) -> Any:

@@ -4,7 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, delete, event, func, insert, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Integer,
+    Table,
+    Text,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -75,6 +88,37 @@ class Tick(Base):
 class NoteLast(
     Worker, name="change.last", on=Tick, on_update=True, when=lambda tick: tick.id == 65_536
 ):
+    async def process(self, job: Job) -> None: ...
+
+
+class Seat(Base):
+    """Its key has another order than that of the table."""
+
+    __tablename__ = "change_seats"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    hall: Mapped[str] = mapped_column(primary_key=True)
+    free: Mapped[bool] = mapped_column(default=True)
+    __mapper_args__ = {"primary_key": ["hall", "number"]}  # noqa: RUF012
+
+
+class Coupon(Base):
+    """Its key is not that of the table."""
+
+    __table__ = Table(
+        "change_coupons",
+        Base.metadata,
+        Column("number", Integer, primary_key=True),
+        Column("code", Text, unique=True, nullable=False),
+        Column("used", Boolean, nullable=False),
+    )
+    __mapper_args__ = {"primary_key": [__table__.c.code]}  # noqa: RUF012
+
+
+class Print(Worker, name="change.print", on=Seat, on_update=True, on_delete=True):
+    async def process(self, job: Job) -> None: ...
+
+
+class Redeem(Worker, name="change.redeem", on=Coupon, on_update=True, on_delete=True):
     async def process(self, job: Job) -> None: ...
 
 
@@ -310,6 +354,20 @@ class TestStatements:
         keys = [args["row"]["$key"]["id"] for args in jobs(session, Deliver)]
         assert keys == [1, 3]
         assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 3)}]
+
+    def test_a_key_in_another_order_than_that_of_the_table(self, session: Session) -> None:
+        row = {"hall": "east", "number": 5, "free": True}
+        session.execute(insert(Seat.__table__).values(row), execution_options=QUIETLY)
+        session.execute(update(Seat).values(free=False))
+        session.execute(delete(Seat))
+        assert jobs(session) == [{"change": "delete", "key": {"hall": "east", "number": 5}}]
+
+    @pytest.mark.parametrize("statement", [update(Coupon).values(used=True), delete(Coupon)])
+    def test_a_key_that_is_not_that_of_the_table_is_refused(
+        self, session: Session, statement: Any
+    ) -> None:
+        with pytest.raises(ObanError, match="a table whose own primary key is another one"):
+            session.execute(statement)
 
     def test_a_delete(self, session: Session, lines: list[Line]) -> None:
         assert session.execute(delete(Line).where(Line.id < 3)).rowcount == 2  # type: ignore[attr-defined]
