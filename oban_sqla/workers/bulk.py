@@ -80,11 +80,11 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
     """Its result, and the primary keys of the rows that it changed."""
     assert state.bind_mapper is not None
     if isinstance(state.parameters, Sequence):
-        # An UPDATE of each row by its key.
+        # An UPDATE of each row by its key; it refuses those that have none.
+        by_key = state.invoke_statement()
         cls: type = state.bind_mapper.class_
         names = key_names(cls)
-        keys = [tuple(row[name] for name in names) for row in state.parameters]
-        return state.invoke_statement(), keys
+        return by_key, [tuple(row[name] for name in names) for row in state.parameters]
     # "fetch" has the server return the keys.
     result = state.invoke_statement(execution_options={"synchronize_session": "fetch"})
     assert isinstance(result, CursorResult)

@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -354,6 +354,10 @@ class TestStatements:
         keys = [args["row"]["$key"]["id"] for args in jobs(session, Deliver)]
         assert keys == [1, 3]
         assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 3)}]
+
+    def test_an_update_by_key_that_lacks_one(self, session: Session, lines: list[Line]) -> None:
+        with pytest.raises(InvalidRequestError, match="No primary key value supplied"):
+            session.execute(update(Line), [{"amount": 2}])
 
     def test_a_key_in_another_order_than_that_of_the_table(self, session: Session) -> None:
         row = {"hall": "east", "number": 5, "free": True}
