@@ -3,6 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from types import GenericAlias
 from typing import Any
 
 from ..models import conversion, validation
@@ -17,6 +18,8 @@ def converted(function: Callable[..., Any], signature: inspect.Signature) -> Map
     kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         kind = _evaluated(function, parameter.annotation)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            kind = GenericAlias(tuple, (kind, ...))  # it is annotated with what each of them is
         if conversion.needed(kind) and conversion.possible(kind):
             kinds[name] = kind
     return kinds

@@ -116,6 +116,18 @@ def test_they_arrive_as_they_were_given() -> None:
     assert str(arrived["amount"]) == "1.20"
 
 
+def test_each_of_any_number_arrives_as_it_was_given() -> None:
+    @job(name="annotations.variadic")
+    def function(first: int, *keys: UUID, **colors: Color) -> Any:
+        return first, keys, colors
+
+    two = UUID(int=2)
+    arrived = function.process(stored(function.new(1, ONE, two, sky=Color.RED)))
+    assert arrived == (1, (ONE, two), {"sky": Color.RED})
+    with pytest.raises(TypeError, match="keys must be tuple"):
+        function.new(1, ONE, "two")
+
+
 def test_they_are_stored_as_json_that_anyone_reads() -> None:
     @job(name="annotations.readable")
     def readable(at: datetime, key: UUID, amount: Decimal, color: Color, money: Money) -> None: ...
