@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import inspect
+from sqlalchemy import Column, inspect
 from sqlalchemy.orm import Mapper
 
 from ..models import Job, validation
@@ -140,10 +140,12 @@ def _attributes(name: str, model: type, given: bool | Sequence[str]) -> frozense
             f" {validation.show(given)}"
         )
     mapper: Mapper[Any] = inspect(model)
+    # Without the expressions of column_property(), which no UPDATE sets.
+    columns = [key for key, column in mapper.columns.items() if isinstance(column, Column)]
     for one in given:
-        if one not in mapper.columns:
+        if one not in columns:
             raise ValueError(
                 f"on_update of {name} names {one!r}, but {model.__qualname__} has no such column;"
-                f" there are {', '.join(mapper.columns.keys())}"
+                f" there are {', '.join(columns)}"
             )
     return frozenset(given)

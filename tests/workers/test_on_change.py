@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    column_property,
     mapped_column,
     relationship,
     sessionmaker,
@@ -98,6 +99,7 @@ class Seat(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     hall: Mapped[str] = mapped_column(primary_key=True)
     free: Mapped[bool] = mapped_column(default=True)
+    label: Mapped[str] = column_property(hall + "-")
     __mapper_args__ = {"primary_key": ["hall", "number"]}  # noqa: RUF012
 
 
@@ -462,6 +464,13 @@ class TestRefusals:
         )
         self.refused(
             r"must be True or names of attributes, \('status', ...\)", on=Line, on_update="amount"
+        )
+
+    def test_an_attribute_that_is_an_expression(self) -> None:
+        self.refused(
+            "names 'label', but Seat has no such column; there are number, hall, free",
+            on=Seat,
+            on_update=("label",),
         )
 
     def test_what_is_no_flag_or_function(self) -> None:
