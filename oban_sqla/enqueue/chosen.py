@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Select, inspect, select
+from sqlalchemy import Select, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -21,8 +21,8 @@ UnitOfWork: TypeAlias = (
 
 LARGEST_ID = 2**63 - 1
 
-BIND = {"mapper": Job.__mapper__}
-"""Where a session with several databases finds the jobs."""
+BIND = {"mapper": Job.__mapper__, "clause": update(Job)}
+"""Where a session with several databases finds the jobs, and may write."""
 
 
 @dataclass(frozen=True, slots=True)

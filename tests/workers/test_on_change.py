@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    Update,
     delete,
     event,
     func,
@@ -379,6 +380,27 @@ class TestStatements:
         assert session.execute(delete(Line).where(Line.id < 3)).rowcount == 2  # type: ignore[attr-defined]
         expected = [{"change": "delete", "key": {"id": id}} for id in (1, 2)]
         assert jobs(session, Deliver) == expected
+
+    def test_of_a_session_that_writes_elsewhere_than_it_reads(
+        self, session_factory: Sessions
+    ) -> None:
+        writer = session_factory.kw["bind"]
+        reader = writer.execution_options(postgresql_readonly=True)
+
+        class Routing(Session):
+            def get_bind(self, mapper: Any = None, *, clause: Any = None, **others: Any) -> Any:
+                return writer if self._flushing or isinstance(clause, Update) else reader
+
+        Base.metadata.create_all(writer)
+        try:
+            with Routing() as session:
+                session.add(Order(id=7))
+                session.commit()
+                session.execute(update(Order).values(status="paid"))
+                session.commit()
+                assert [args["change"] for args in jobs(session)] == ["insert", "update"]
+        finally:
+            Base.metadata.drop_all(writer)
 
     def test_coalesce_with_flushes(self, session: Session, order: Order) -> None:
         order.status = "paid"
