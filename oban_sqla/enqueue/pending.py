@@ -8,12 +8,13 @@ the unit of work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from weakref import ref
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Session, SessionTransaction, make_transient
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.collections import collection_adapter
 
 from ..models import Job
 from ..models.claims import may_claim, restore
@@ -26,6 +27,7 @@ from .savepoints import Noted
 
 _inserted = Noted[ref[Job]]("oban_sqla_inserted")
 _GIVEN = frozenset(FIELDS)
+_NOT_HELD = ("dynamic", "write_only")
 _NOT_GIVEN = ("inserted_at", *UNSET)
 
 
@@ -78,15 +80,14 @@ def claim_pending(session: Session, connection: Connection, batches: Iterable[Ba
     """Insert pending jobs that claim something, and make them persistent.
 
     A duplicate is the job that is there. If the session has that one already, it has what it says
-    now, and the duplicate is detached.
+    now, what refers to the duplicate refers to it, and the duplicate is detached.
     """
     for batch, _ in batches:
         _expunge(session, batch)
         claim_core(connection, batch)
         session.add_all(job for job in batch if not job.conflict)
-        for job in batch:
-            if job.conflict:
-                _add_duplicate(session, job)
+        held = {job: _add_duplicate(session, job) for job in batch if job.conflict}
+        _refer(session, {job: there for job, there in held.items() if there is not job})
         _inserted.add(session, map(ref, batch))
 
 
@@ -96,16 +97,39 @@ def _expunge(session: Session, jobs: Iterable[Job]) -> None:
             session.expunge(job)
 
 
-def _add_duplicate(session: Session, job: Job) -> None:
+def _add_duplicate(session: Session, job: Job) -> Job:
+    """The job that is there, as the session has it."""
     key = inspect(job).key
-    held = None if key is None else session.identity_map.get(key)
+    held: Job | None = None if key is None else session.identity_map.get(key)
     if held is None:
         session.add(job)
-        return
+        return job
     unchanged = inspect(held).unmodified
     for column in COLUMNS:
         if column in unchanged:
             set_committed_value(held, column, vars(job)[column])
+    return held
+
+
+def _refer(session: Session, held: Mapping[Job, Job]) -> None:
+    """Have what the flush writes refer to the jobs that the session holds for duplicates."""
+    if not held:
+        return
+    for instance in (*session.new, *session.dirty):
+        state = inspect(instance)
+        for relationship in state.mapper.relationships:
+            if relationship.viewonly or not issubclass(relationship.mapper.class_, Job):
+                continue
+            value = state.dict.get(relationship.key)
+            if isinstance(value, Job):
+                if value in held:
+                    setattr(instance, relationship.key, held[value])
+            elif value and relationship.lazy not in _NOT_HELD:
+                adapter = collection_adapter(value)
+                for job in [job for job in adapter if job in held]:
+                    adapter.remove_with_event(job)
+                    if held[job] not in [*adapter]:
+                        adapter.append_with_event(held[job])
 
 
 def forget_inserted(session: Session) -> None:

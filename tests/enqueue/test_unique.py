@@ -6,9 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, inspect, select, update
+from sqlalchemy import Column, ForeignKey, Table, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+    sessionmaker,
+)
 
 from oban_sqla import Job, JobState, Oban, ObanError, Unique, Worker
 from oban_sqla.models.unique import ENTRY
@@ -37,6 +44,26 @@ class Index(
     """What debounces."""
 
     async def process(self, job: Job) -> None: ...
+
+
+class Base(DeclarativeBase): ...
+
+
+class Import(Base):
+    """A row that refers to jobs."""
+
+    __tablename__ = "unique_import"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int | None] = mapped_column(ForeignKey(Job.id))
+    job: Mapped[Job | None] = relationship()
+    jobs: Mapped[list[Job]] = relationship(
+        secondary=Table(
+            "unique_import_jobs",
+            Base.metadata,
+            Column("import_id", ForeignKey("unique_import.id"), primary_key=True),
+            Column("job_id", ForeignKey(Job.id), primary_key=True),
+        )
+    )
 
 
 @pytest.fixture
@@ -439,6 +466,24 @@ class TestSession:
             assert (job.conflict, job.id) == (True, first.id)
             assert (held.args, held.priority) == ({"page": 1, "v": 2}, 3)
             assert held in session
+
+    def test_rows_that_refer_to_a_duplicate_refer_to_the_job_that_is_there(
+        self, session_factory: sessionmaker[Session]
+    ) -> None:
+        with session_factory() as session:
+            Base.metadata.create_all(session.connection())
+            session.add(early := Import())
+            session.add_all(late := [Import(job=Sync.new({"n": 1})) for _ in range(2)])
+            session.flush()
+            held = late[0].job
+            early.job = Sync.new({"n": 1})
+            early.jobs = [Sync.new({"n": n}) for n in (1, 2, 1)]
+            session.flush()
+            session.expire_all()
+            assert [row.job for row in (early, *late)] == [held] * 3
+            assert held in early.jobs
+            assert len(early.jobs) == 2
+            session.rollback()
 
     async def test_added_by_the_user(self, oban: Oban, sessions: Sessions) -> None:
         async with sessions.begin() as session:
