@@ -15,7 +15,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Result, TwoPhaseTransaction, event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, object_session
+from sqlalchemy.orm import (
+    FromStatement,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    object_session,
+)
 
 from .. import wakeups
 from ..errors import ObanError
@@ -200,7 +206,7 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
     """Notify of a bulk INSERT or UPDATE, which passes no flush: of every queue that runs."""
     if not (state.is_insert or state.is_update):
         return None
-    if getattr(state.statement, "table", None) != Job.__table__:
+    if getattr(executed(state), "table", None) != Job.__table__:
         return None
     # The rows first: with autocommit, whoever hears of them must find them.
     result = state.invoke_statement()
@@ -212,6 +218,12 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
         statement = announce_everything(prefix=tables.prefix)
         connection.execute(statement, execution_options=options)
     return result
+
+
+def executed(state: ORMExecuteState) -> Any:
+    """The statement itself, also within `select(Model).from_statement(insert(Model)...)`."""
+    statement = state.statement
+    return statement.element if isinstance(statement, FromStatement) else statement
 
 
 def announce_moved(

@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import FromStatement, Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
+from ..enqueue.unit_of_work import executed
 from ..errors import ObanError
 from ..models.references import having, key_names
 from .reactions import Change, Reaction
@@ -120,24 +121,18 @@ def _returned(mapper: Mapper[Any]) -> Sequence[ColumnElement[Any]]:
     return mapper.primary_key if {*mapper.primary_key} == {*table.primary_key} else ()
 
 
-def _statement(state: ORMExecuteState) -> Any:
-    # Within `select(Model).from_statement(update(Model)...)`, too.
-    statement = state.statement
-    return statement.element if isinstance(statement, FromStatement) else statement
-
-
 def _is_about(state: ORMExecuteState, reaction: Reaction) -> bool:
     if state.bind_mapper is not None:
         cls = state.bind_mapper.class_
         return issubclass(cls, reaction.model) or issubclass(reaction.model, cls)
     mapper: Mapper[Any] = inspect(reaction.model)
-    return getattr(_statement(state), "table", None) in mapper.tables
+    return getattr(executed(state), "table", None) in mapper.tables
 
 
 def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
     """Whether an UPDATE sets the column of an attribute."""
     mapper: Mapper[Any] = inspect(reaction.model)
-    statement = _statement(state)
+    statement = executed(state)
 
     def sets(name: str) -> bool:
         if isinstance(state.parameters, Sequence):

@@ -382,6 +382,11 @@ class TestBulkStatements:
             pytest.param(insert(Job.__table__), [_values()], id="insert-core"),
             pytest.param(upsert(Job).on_conflict_do_nothing(), [_values()], id="upsert"),
             pytest.param(
+                select(Job).from_statement(insert(Job).values(**_values()).returning(Job)),
+                None,
+                id="insert-from_statement",
+            ),
+            pytest.param(
                 update(Job).where(Job.queue == "a").values(state=JobState.AVAILABLE),
                 None,
                 id="update",
