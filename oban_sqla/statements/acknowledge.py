@@ -24,6 +24,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    null,
     or_,
     select,
     update,
@@ -75,8 +76,8 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
     )
     # The planner expects a hundred rows of any function, and for so many it would rather read a
     # table of 10,000 jobs. Of a limit that it can't foresee it expects a tenth: then it looks each
-    # up by its id, in their order. NULL is no limit.
-    no_limit = select(literal(None, BigInteger)).scalar_subquery()
+    # up by its id, in their order. NULL is no limit, of a type that psycopg2 would not send.
+    no_limit = select(cast(null(), BigInteger)).scalar_subquery()
     ack = select(given).limit(no_limit).subquery("ack").c
     time = database_now(now)
     due = time + interval(ack.delay)

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
+
+from tests.databases import sync_engine
 
 
 @pytest.fixture
@@ -17,10 +19,13 @@ async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
         await outer.rollback()
 
 
-@pytest.fixture
-def sync_session(session_factory: sessionmaker[Session]) -> Iterator[Session]:
-    engine = session_factory.kw["bind"]
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def sync_session(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> Iterator[Session]:
+    engine = sync_engine(postgres_dsn, prefix, request.param)
     with engine.connect() as connection, connection.begin() as outer:
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             yield session
         outer.rollback()
+    engine.dispose()
