@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownWorkerError
-from ..models import Job
+from ..models import Job, validation
 from ..models.conversion import is_mapped
 from .options import WorkerOptions
 from .rows import SELF
@@ -61,6 +61,11 @@ def register(
     origin = options.origin
     if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
         raise TypeError(f"{origin} contains a yield, so that a job would run nothing of it")
+    if backoff is not None and not callable(backoff):
+        raise TypeError(
+            f"the backoff of {origin} must be a function of the job that returns the seconds, not"
+            f" {validation.show(backoff)}"
+        )
     if inspect.iscoroutinefunction(backoff):
         raise TypeError(f"the backoff of {origin} is async; it has to return the seconds at once")
     known = _registrations.get(options.name)

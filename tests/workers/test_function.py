@@ -231,6 +231,12 @@ class TestOptions:
             @job(backoff=backoff)  # type: ignore[arg-type]
             def patient() -> None: ...
 
+    def test_a_backoff_that_is_no_function_is_refused_when_decorated(self) -> None:
+        with pytest.raises(TypeError, match=r"steady must be a function of the job .*, not 60"):
+
+            @job(backoff=60)  # type: ignore[call-overload]
+            def steady() -> None: ...
+
 
 class TestTheFunctionItself:
     def test_it_stays_callable(self) -> None:

@@ -233,6 +233,14 @@ class TestRefusals:
                 def process(self, job): ...
                 async def backoff(self, job): ...
 
+    def test_a_backoff_that_is_no_method(self) -> None:
+        with pytest.raises(TypeError, match=r"Steady must be a function of the job .*, not 60"):
+
+            class Steady(Worker):
+                backoff = 60
+
+                def process(self, job): ...
+
     def test_a_misspelt_option_of_the_class(self) -> None:
         with pytest.raises(
             TypeError, match=r"Typo has no option 'max_attempt'; did you mean 'max_"
