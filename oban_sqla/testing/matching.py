@@ -75,6 +75,10 @@ def _check(field: str, value: Any) -> Any:
             return validation.tag_list(value)
         case "queue":
             return validation.queue_name(value)
+        case "priority":
+            return validation.priority(value)
+        case "max_attempts":
+            return validation.max_attempts(value)
         case "scheduled_at":
             return validation.instant(field, value)
         case "schedule_in":

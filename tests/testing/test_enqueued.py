@@ -129,6 +129,8 @@ class TestExpected:
             ({"worker": 7}, "worker must be a string, not 7"),
             ({"queue": ""}, "queue must not be blank"),
             ({"schedule_in": -1}, "schedule_in must not be negative"),
+            ({"priority": "high"}, "priority must be an integer, not 'high'"),
+            ({"max_attempts": 0}, "max_attempts must be from 1 to 32767, got 0"),
         ],
     )
     async def test_that_no_job_could_meet(
