@@ -17,7 +17,7 @@ from ..models import Job, JobState
 
 NODE = ("some-node", "0b3c5d8e-0000-4000-8000-000000000000")
 
-# What the constructor of a job does not take, since only the library writes it.
+# What the constructor of a job does not take, since only the library or the database writes it.
 _LATER = (
     "attempt",
     "attempted_at",
@@ -26,6 +26,7 @@ _LATER = (
     "completed_at",
     "discarded_at",
     "errors",
+    "inserted_at",
 )
 
 _now = factory.LazyFunction(client_now)
@@ -43,8 +44,9 @@ class JobFactory(factory.Factory[Job]):
     """A job as its row is in a state: `JobFactory()` waits, `JobFactory(executing=True)` runs.
 
     There is a trait for each state: available, scheduled, suspended, executing, retryable,
-    completed, discarded and cancelled. It takes what `Job` takes, the other columns too, and a
-    class or a job function for `worker`. Add what it returns to a session of any kind.
+    completed, discarded and cancelled. It takes what `Job` takes, the other columns too, but
+    the id, and a class or a job function for `worker`. Add what it returns to a session of any
+    kind.
     """
 
     class Meta:

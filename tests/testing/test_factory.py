@@ -1,5 +1,7 @@
 """`JobFactory`, in sessions of both kinds."""
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -26,6 +28,13 @@ async def test_a_state_in_an_async_session(session: AsyncSession, state: JobStat
     await session.flush()
     await session.refresh(job)
     assert job.state is state
+
+
+async def test_when_it_was_inserted(session: AsyncSession) -> None:
+    session.add(job := JobFactory(completed=True, inserted_at=datetime(2026, 1, 2)))
+    await session.flush()
+    await session.refresh(job)
+    assert job.inserted_at == datetime(2026, 1, 2, tzinfo=UTC)
 
 
 async def test_a_worker_is_its_class(session: AsyncSession) -> None:
