@@ -67,3 +67,7 @@ def test_usage(on: Say, arguments: list[str]) -> None:
 
 def test_a_queue_that_cannot_be(on: Say) -> None:
     assert "a queue's name must be" in on("queues", "start", " ", "5", code=1).stderr
+    assert "queue must not be blank, got ''" in on("queues", "pause", "", code=1).stderr
+    said = on("queues", "stop", "*", code=1)
+    assert said.stdout == ""
+    assert said.stderr.endswith("only to pause and to resume them; name the one to stop\n")

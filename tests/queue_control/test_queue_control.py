@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -86,6 +87,31 @@ async def test_signals_as_oban_py_sends_them(
 async def test_a_wrong_limit_is_refused(engine: AsyncEngine) -> None:
     with pytest.raises(ValueError, match="limit of queue 'alpha' must be"):
         await Oban(engine).scale_queue(queue="alpha", limit=0)
+
+
+@pytest.mark.parametrize("queue", ["", " ", None, 5, ["alpha"], "a\0", Counted])
+async def test_a_name_that_no_queue_has_is_refused(engine: AsyncEngine, queue: Any) -> None:
+    oban = Oban(engine)
+    for order in (oban.pause_queue, oban.resume_queue, oban.stop_queue):
+        with pytest.raises((TypeError, ValueError), match="queue "):
+            await order(queue)
+
+
+@pytest.mark.parametrize("node", ["", 5])
+async def test_a_name_that_no_node_has_is_refused(engine: AsyncEngine, node: Any) -> None:
+    with pytest.raises(ValueError, match="node must be a name, not"):
+        await Oban(engine).pause_queue("alpha", node=node)
+
+
+async def test_all_queues_are_paused_and_resumed_only(engine: AsyncEngine) -> None:
+    oban = Oban(engine)
+    for order in (
+        oban.scale_queue(queue="*", limit=1),
+        oban.start_queue(queue="*", limit=1),
+        oban.stop_queue("*"),
+    ):
+        with pytest.raises(ValueError, match=r"'\*' is for all queues only to pause"):
+            await order
 
 
 async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
