@@ -14,7 +14,7 @@ from .backoff import jittery_clamped
 from .naming import worker_name
 from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
 from .registry import register
-from .sessions import check_session
+from .sessions import asks_for_session, check_session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +61,7 @@ class JobFunction(Generic[P, R]):
         self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
         self._backoff = backoff
         self._refuse_collisions()
+        self._refuse_sessions()
         self.__oban__ = WorkerOptions().declare(
             worker_name(function, name), origin(function), options
         )
@@ -205,6 +206,14 @@ class JobFunction(Generic[P, R]):
                 raise ValueError(
                     f"{self._function.__qualname__} has a parameter {option!r}, which enqueue()"
                     " takes as an option of the job: rename it"
+                )
+
+    def _refuse_sessions(self) -> None:
+        for parameter in self._signature.parameters:
+            if asks_for_session(self._function, parameter):
+                raise TypeError(
+                    f"{self._function.__qualname__} has a parameter {parameter!r} for a session,"
+                    " which no job can hold: make it the first one, and say @job(session=True)"
                 )
 
 

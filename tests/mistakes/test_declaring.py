@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from oban_sqla import Job, Worker, job, worker
@@ -68,6 +69,15 @@ class TestProcess:
             class Lazy(Worker, name="mistakes.Lazy"):
                 def process(self, job: Job) -> Any:
                     yield 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_function_has_a_session_among_its_arguments(asked: bool) -> None:
+    async def build(month: str, session: AsyncSession) -> None: ...
+
+    message = "has a parameter 'session' for a session, which no job can hold: make it the first"
+    with fails(TypeError, message):
+        job(name="mistakes.build", session=asked)(build)  # type: ignore[call-overload]
 
 
 def test_two_workers_have_one_name() -> None:
