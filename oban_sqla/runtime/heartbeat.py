@@ -70,6 +70,8 @@ class Heartbeat:
     async def forget(self, producer: Producer) -> None:
         """Take the row of one producer away; without a database it expires by itself."""
         if self._thread is not None and self._pulse is not None:
+            # At once, whatever becomes of the rest: a row that can't be written fails every beat.
+            self._pulse.drop(producer)
             await self._thread.run(self._pulse.forget(producer))
 
     async def stop(self, grace: float | None = None) -> None:
@@ -148,9 +150,13 @@ class Pulse(Service):
         return min(super().longest_retry, self._interval)
 
     def keep(self, producer: Producer) -> None:
-        """Beat for a producer, from the next beat until it is forgotten."""
+        """From the owner's thread: beat for a producer, from the next beat until it is dropped."""
         if producer not in self._kept:
             self._kept = (*self._kept, producer)
+
+    def drop(self, producer: Producer) -> None:
+        """From the owner's thread: beat for a producer no more, from the next beat on."""
+        self._kept = tuple(kept for kept in self._kept if kept is not producer)
 
     async def run_once(self) -> float:
         """Beat, as long as there is somebody to beat for."""
@@ -172,8 +178,7 @@ class Pulse(Service):
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
 
     async def forget(self, producer: Producer) -> None:
-        """Take the row of one producer away."""
-        self._kept = tuple(kept for kept in self._kept if kept is not producer)
+        """Take the row of one producer away, which was dropped."""
         # After the beat that is being made, which would write it anew.
         async with self._turn:
             self.started = {

@@ -156,6 +156,8 @@ class Supervisor:
                 await self.heartbeat.run_once()
             except BaseException:
                 del self.producers[queue]
+                # Or the heartbeat would tell of a queue that does not run.
+                await self.heartbeat.forget(producer)
                 raise
             if not self._stopping:
                 await producer.start()

@@ -78,9 +78,11 @@ async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> No
 
 
 @asynccontextmanager
-async def locked(engine: AsyncEngine, prefix: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Keep every statement off the jobs; the block gets what awaits that one is being kept off."""
-    name = f'"{prefix}".oban_jobs'
+async def locked(
+    engine: AsyncEngine, prefix: str, table: str = "oban_jobs"
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Keep every statement off a table; the block gets what awaits that one is being kept off."""
+    name = f'"{prefix}".{table}'
     waiting = text(
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST(:name AS regclass)"
     )

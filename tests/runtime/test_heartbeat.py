@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, event, func, select
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Oban, config
@@ -20,7 +21,7 @@ from tests.conftest import StartOban
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy
-from tests.runtime.conftest import until
+from tests.runtime.conftest import locked, until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -138,6 +139,30 @@ class TestRows:
         rows = {producer.queue: producer for producer in await producers(sessions)}
         assert rows["alpha"].updated_at == rows["beta"].updated_at
         oban._supervisor.producers["alpha"] = alpha
+
+    async def test_a_queue_that_can_not_be_started_fails_no_beat(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, notify="poll")
+        assert oban._supervisor is not None
+        with pytest.raises(DataError):
+            await oban._supervisor.start_queue("no\0text", 2)
+        await oban._supervisor.report()
+        assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
+
+    async def test_a_queue_whose_start_was_cancelled_is_not_told_of(
+        self, start: StartOban, engine: AsyncEngine, prefix: str, sessions: Sessions
+    ) -> None:
+        oban = await start(queues={"alpha": 1}, notify="poll")
+        assert oban._supervisor is not None
+        async with locked(engine, prefix, "oban_producers") as kept_off:
+            starting = asyncio.create_task(oban._supervisor.start_queue("beta", 2))
+            await kept_off()
+            starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await oban._supervisor.report()
+        assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
 
 class TestTrouble:
