@@ -69,10 +69,12 @@ class Heartbeat:
 
     async def forget(self, producer: Producer) -> None:
         """Take the row of one producer away; without a database it expires by itself."""
-        if self._thread is not None and self._pulse is not None:
+        if self._pulse is not None:
             # At once, whatever becomes of the rest: a row that can't be written fails every beat.
             self._pulse.drop(producer)
-            await self._thread.run(self._pulse.forget(producer))
+        async with self._turn:
+            if self._thread is not None and self._pulse is not None:
+                await self._thread.run(self._pulse.forget(producer))
 
     async def stop(self, grace: float | None = None) -> None:
         """Take the rows away and end the thread, within `FAREWELL` seconds or so.

@@ -281,6 +281,27 @@ class TestThread:
         assert threads() == []
         assert await producers(sessions) == []
 
+    async def test_a_queue_that_is_forgotten_during_a_stop_waits_for_that(
+        self,
+        start: StartOban,
+        engine: AsyncEngine,
+        prefix: str,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It is not cancelled with all that runs in the thread, nor sent to one that is no more."""
+        oban = await start(queues={"alpha": 1}, notify="poll")
+        assert oban._supervisor is not None
+        (alpha,) = oban._supervisor.producers.values()
+        monkeypatch.setattr("oban_sqla.runtime.heartbeat.FAREWELL", 0.3)
+        monkeypatch.setattr(loop_thread, "ENDING", 0.1)
+        own = heartbeat(oban)
+        async with locked(engine, prefix, "oban_producers") as kept_off:
+            stop = asyncio.create_task(own.stop())
+            await kept_off()
+            await own.forget(alpha)
+            await stop
+
     async def test_a_stop_does_not_wait_for_a_silent_server(
         self,
         quick: None,
