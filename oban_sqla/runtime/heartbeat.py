@@ -83,17 +83,21 @@ class Heartbeat:
         """
         async with self._turn:
             self._stopped = True
-            if self._thread is None or self._pulse is None:
+            if self._thread is None:
                 return
-            try:
-                async with asyncio.timeout(FAREWELL):
-                    await self._thread.run(self._pulse.stop(LAST_BEAT if grace is None else grace))
-            except TimeoutError:
-                self._emit("service_cancelled", ServiceCancelled(self.name, FAREWELL))
+            if self._pulse is not None:
+                stop = self._pulse.stop(LAST_BEAT if grace is None else grace)
+                try:
+                    async with asyncio.timeout(FAREWELL):
+                        await self._thread.run(stop)
+                except TimeoutError:
+                    self._emit("service_cancelled", ServiceCancelled(self.name, FAREWELL))
+                # A stop that is made again, since it was cancelled, finds the thread ended.
+                self._pulse = None
             # The thread is a daemon: one that hangs is left behind.
             with suppress(TimeoutError):
                 await self._thread.end()
-            self._thread = self._pulse = None
+            self._thread = None
 
     def started_at(self, uuid: UUID) -> datetime | None:
         """When a producer started, by the database's clock; `None` before its first beat."""

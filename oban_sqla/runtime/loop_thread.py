@@ -48,7 +48,9 @@ class LoopThread:
     async def end(self) -> None:
         """Cancel what runs there, and end the thread; `TimeoutError` if it does not end soon."""
         if not self._ended.is_set():
-            self._loop.call_soon_threadsafe(self._ending.set)
+            # It may have ended, which the owner's event loop is told next.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ending.set)
             async with asyncio.timeout(3 * ENDING):
                 await self._ended.wait()
         self._thread.join(ENDING)

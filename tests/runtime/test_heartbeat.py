@@ -19,7 +19,7 @@ from oban_sqla.runtime import loop_thread
 from oban_sqla.runtime.heartbeat import Heartbeat
 from tests.conftest import StartOban
 from tests.databases import async_engine
-from tests.listening import hear
+from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import locked, until
 
@@ -280,6 +280,29 @@ class TestThread:
         await own.run_once()
         assert threads() == []
         assert await producers(sessions) == []
+
+    async def test_a_stop_that_was_cancelled_at_its_end_can_be_made_again(
+        self, start: StartOban
+    ) -> None:
+        own = heartbeat(await start(queues={"alpha": 1}))
+        thread = own._thread
+        assert thread is not None
+        closing, released, close = threading.Event(), threading.Event(), thread._close
+
+        async def close_late() -> None:
+            closing.set()
+            released.wait(PATIENCE)
+            await close()
+
+        thread._close = close_late
+        stop = asyncio.create_task(own.stop())
+        await until(closing.is_set)
+        stop.cancel()
+        await asyncio.wait([stop])
+        released.set()
+        # It ends without the event loop's knowledge, which the test keeps busy.
+        thread._thread.join(PATIENCE)
+        await own.stop()
 
     async def test_a_queue_that_is_forgotten_during_a_stop_waits_for_that(
         self,
