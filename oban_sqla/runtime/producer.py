@@ -24,6 +24,9 @@ ACK_BATCH = 1000
 DOUBT = 60.0
 # How often to look without a reason: nobody rescues what a living producer does not know of.
 LOOK_INTERVAL = 600.0
+# How often a stop tries: the pool may hold connections that were cut while nobody used them, which
+# the second failure, that of the engine's own statement, has it let go of.
+FAREWELL_TRIES = 3
 # Until the next attempt of a job whose outcome could not be stored.
 REFUSED = 60.0
 
@@ -152,10 +155,18 @@ class Producer(Service):
         if not self._claiming:
             return
         async with deadline(FAREWELL):
-            while self._acks:
-                await self._acknowledge_and_claim(self._next_acks(), 0)
-            await self._give_back_lost()
-        self._claiming = False
+            failures = 0
+            while self._claiming:
+                try:
+                    while self._acks:
+                        await self._acknowledge_and_claim(self._next_acks(), 0)
+                    await self._give_back_lost()
+                    self._claiming = False
+                except Exception as error:
+                    # What is refused is set apart, for the others to be written.
+                    failures += not _is_refusal(error)
+                    if failures == FAREWELL_TRIES:
+                        raise
 
     async def _acknowledge_and_claim(self, acks: Sequence[Ack], demand: int) -> list[Job]:
         started = time.monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from oban_sqla.runtime import producer as producer_module
 from oban_sqla.runtime.prepared import Prepared
 from oban_sqla.runtime.producer import Producer
 from tests.conftest import StartOban
+from tests.databases import async_engine
 from tests.factories import JobFactory
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
@@ -273,6 +275,51 @@ class TestStop:
             Blocking.released.set()
             await stop
         assert await rows() == [(S.COMPLETED, 1)] * 2
+
+    async def test_an_outcome_that_is_refused_at_last_does_not_cost_the_others(
+        self,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("oban_sqla.runtime.executor.storable", lambda text: text)
+        await add(sessions, Unstorable.new(), Held.new(), Held.new())
+        oban = Oban(sessions, queues={"default": 9}, shutdown_grace_period=PATIENCE, **NEVER)
+        with hear(oban, "job_start") as starts:
+            await oban.start()
+            await starts.wait(3)
+            stop = asyncio.create_task(oban.stop())
+            await until(lambda: of(oban)._draining)
+            Held.release()
+            await stop
+        assert await rows() == [(S.RETRYABLE, 1), (S.COMPLETED, 1), (S.COMPLETED, 1)]
+
+    async def test_outcomes_are_written_past_idle_connections_that_were_cut(
+        self,
+        proxy: Proxy,
+        prefix: str,
+        sessions: Sessions,
+        rows: Rows,
+        expect_errors: None,
+    ) -> None:
+        await add(sessions, Held.new())
+        engine = async_engine(proxy.dsn, prefix)
+        # Nobody else finds it out.
+        alone: dict[str, Any] = {"leadership": False, "notify": "poll", **NEVER}
+        oban = Oban(engine, queues={"default": 9}, shutdown_grace_period=PATIENCE, **alone)
+        await oban.start()
+        await Held.begun()
+        async with AsyncExitStack() as idle:
+            for _ in range(5):
+                await idle.enter_async_context(engine.connect())
+        proxy.cut()
+        stop = asyncio.create_task(oban.stop())
+        await until(lambda: of(oban)._draining)
+        Held.release()
+        await stop
+        await engine.dispose()
+        assert await rows() == [(S.COMPLETED, 1)]
 
     async def test_without_a_database_it_ends(
         self,
