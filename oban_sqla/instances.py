@@ -1,6 +1,6 @@
 """The instances of this process by name, so that a worker can enqueue without being handed one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -21,24 +21,33 @@ class Instance(Protocol):
     async def enqueue_many(self, jobs: Iterable[Any], /, *, conn: Any = None) -> list[Any]: ...
 
 
-_instances: WeakValueDictionary[str, Instance] = WeakValueDictionary()
+# By their own identity, the newest last: when it is gone, an older one of its name is found again.
+_instances: WeakValueDictionary[int, Instance] = WeakValueDictionary()
 
 
 def register(instance: Instance) -> None:
     """Make an instance known by its name; the newest of a name wins."""
-    _instances[instance.name] = instance
+    _instances.pop(id(instance), None)
+    _instances[id(instance)] = instance
+
+
+def _newest_first() -> Iterator[Instance]:
+    for reference in reversed(_instances.valuerefs()):
+        if (instance := reference()) is not None:
+            yield instance
 
 
 def find(name: str) -> Instance | None:
     """The instance of that name, if this process built one and still holds it."""
-    return _instances.get(name)
+    return next((instance for instance in _newest_first() if instance.name == name), None)
 
 
 def get(name: str) -> Instance:
     """The instance of that name; `InstanceNotFoundError` without one."""
-    instance = _instances.get(name)
+    instance = find(name)
     if instance is None:
-        known = ", ".join(repr(known) for known in sorted(_instances)) or "none"
+        names = sorted({instance.name for instance in _newest_first()})
+        known = ", ".join(map(repr, names)) or "none"
         raise InstanceNotFoundError(
             f"no Oban instance named {name!r} in this process (there: {known}):"
             " build one with Oban(engine), or pass the session or connection as conn=..."

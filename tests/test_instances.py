@@ -15,6 +15,24 @@ def test_the_newest_of_a_name_wins(engine: AsyncEngine, no_instances: None) -> N
     assert instances.find("Oban") is not first
 
 
+def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(
+    engine: AsyncEngine, no_instances: None
+) -> None:
+    first = Oban(engine)
+    second = Oban(engine)
+    assert instances.get("Oban") is second
+    del second
+    gc.collect()
+    assert instances.get("Oban") is first
+
+
+def test_one_that_starts_again_is_the_newest(engine: AsyncEngine, no_instances: None) -> None:
+    first = Oban(engine)
+    second = Oban(engine)
+    instances.register(first)
+    assert instances.get("Oban") is first is not second
+
+
 def test_a_dropped_instance_is_forgotten(engine: AsyncEngine, no_instances: None) -> None:
     oban = Oban(engine, name="short-lived")
     assert instances.find("short-lived") is oban
