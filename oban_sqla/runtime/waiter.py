@@ -28,15 +28,9 @@ class Waiter:
     def __init__(self, config: Config, database: Database, emit: Emit) -> None:
         self._config = config
         self._database = database
+        self._emit = emit
         self._waiting: set[asyncio.Event] = set()
-        self._turn = asyncio.Lock()
-        self._notifier = Notifier(
-            database,
-            emit,
-            channels={DONE: self._hear},
-            on_change=self._wake,
-            listen_dsn=config.listen_dsn,
-        )
+        self._notifier = self._new_notifier()
 
     async def wait(self, ids: Sequence[int]) -> list[Job]:
         """The jobs, as they are when all are finished; `LookupError` for one that is not there."""
@@ -78,17 +72,27 @@ class Waiter:
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[asyncio.Event]:
         woken = asyncio.Event()
-        async with self._turn:
-            self._waiting.add(woken)
+        if not self._waiting:
+            # Of this event loop, and not the one that those who waited before are stopping.
+            self._notifier = self._new_notifier()
             if self._config.notify == "listen":
                 await self._notifier.start()
+        self._waiting.add(woken)
         try:
             yield woken
         finally:
             self._waiting.discard(woken)
-            async with self._turn:
-                if not self._waiting:
-                    await self._notifier.stop()
+            if not self._waiting:
+                await self._notifier.stop()
+
+    def _new_notifier(self) -> Notifier:
+        return Notifier(
+            self._database,
+            self._emit,
+            channels={DONE: self._hear},
+            on_change=self._wake,
+            listen_dsn=self._config.listen_dsn,
+        )
 
     def _hear(self, news: dict[str, Any]) -> None:
         self._wake()

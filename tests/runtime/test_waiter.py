@@ -1,13 +1,16 @@
 """Waiting for jobs: told by the nodes that run them, or found by looking."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Cancel, Job, JobState, Oban, Record, Worker
 from tests.conftest import StartOban
+from tests.databases import async_engine
 from tests.listening import hear
 from tests.runtime.conftest import until
 
@@ -100,6 +103,30 @@ async def test_an_end_that_nobody_tells_is_found(
     waiting = asyncio.create_task(oban.wait(job))
     await oban.cancel_jobs(job)
     assert (await asyncio.wait_for(waiting, 20)).state is JobState.CANCELLED
+
+
+def test_in_one_event_loop_after_the_other(
+    postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = async_engine(postgres_dsn, prefix, poolclass=NullPool)
+    oban = Oban(engine, prefix=prefix, queues={"default": 5}, **NEVER)
+
+    async def wait() -> None:
+        global released
+        released = asyncio.Event()
+        async with oban:
+            # Both wait for an outcome that only a notifier can tell of.
+            jobs = await oban.enqueue_many(Answer.new({"do": "wait"}) for _ in range(2))
+            waiting = [asyncio.create_task(oban.wait(job, timeout=20)) for job in jobs]
+            await until(lambda: oban._waiter._notifier.listening)
+            released.set()
+            await asyncio.gather(*waiting)
+
+    for _ in range(2):
+        asyncio.run(wait())
+    gc.collect()
+    # asyncio tells of a task that ended with an error when it is gone.
+    assert not caplog.records
 
 
 class TestErrors:
