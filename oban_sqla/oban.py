@@ -167,7 +167,9 @@ class Oban(JobControl, QueueControl, Observable):
                 try:
                     await supervisor.start()
                 except BaseException:
-                    await self._database.dispose()
+                    # When this is cancelled, too, it is left for a stop to come.
+                    self._supervisor = supervisor
+                    await self._end()
                     raise
                 self._supervisor = supervisor
         return self
@@ -181,10 +183,13 @@ class Oban(JobControl, QueueControl, Observable):
         first.
         """
         async with self._turn:
-            if self._supervisor is not None:
-                await self._supervisor.stop()
-                self._supervisor = None
-            await self._database.dispose()
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+            self._supervisor = None
+        await self._database.dispose()
 
     async def __aenter__(self) -> Self:
         return await self.start()

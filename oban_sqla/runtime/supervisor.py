@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
@@ -106,27 +105,26 @@ class Supervisor:
         self._stopping = False
 
     async def start(self) -> None:
-        """Start the services: what is heard and known first, what claims last."""
+        """Start the services: what is heard and known first, what claims last.
+
+        What fails in the middle leaves the others running, for `stop`.
+        """
         prefix = await self._database.verify()
-        async with AsyncExitStack() as undo:
-            # A start that fails in the middle leaves nothing running.
-            undo.push_async_callback(self.stop)
-            self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
-            if self._config.notify == "listen":
-                await self.notifier.start()
-            # The other nodes have to know of the producers before those claim.
-            await self.heartbeat.start()
-            await self.signals.restore()
-            await self.signals.start()
-            await self.stager.start()
-            await self.awaited.start()
-            for producer in self.producers.values():
-                await producer.start()
-            if self._config.leadership:
-                await self.leader.start()
-                for service in self.cluster_services:
-                    await service.start()
-            undo.pop_all()
+        self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
+        if self._config.notify == "listen":
+            await self.notifier.start()
+        # The other nodes have to know of the producers before those claim.
+        await self.heartbeat.start()
+        await self.signals.restore()
+        await self.signals.start()
+        await self.stager.start()
+        await self.awaited.start()
+        for producer in self.producers.values():
+            await producer.start()
+        if self._config.leadership:
+            await self.leader.start()
+            for service in self.cluster_services:
+                await service.start()
 
     async def stop(self) -> None:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""

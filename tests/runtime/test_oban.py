@@ -212,6 +212,32 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(proxy: Proxy, pr
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("oban-")]
 
 
+async def test_a_start_that_is_cancelled_twice_can_be_stopped(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = asyncio.Event()
+
+    async def fail(self: Any) -> None:
+        raise ConnectionError
+
+    async def never_end(self: Any) -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    oban = Oban(engine, queues={"default": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr("oban_sqla.runtime.leader.Leader.start", fail)
+        patch.setattr("oban_sqla.runtime.heartbeat.Heartbeat.stop", never_end)
+        start = asyncio.create_task(oban.start())
+        await ending.wait()
+        start.cancel()
+        await asyncio.wait([start])
+        assert start.cancelled()
+    await oban.stop()
+    assert asyncio.all_tasks() == before
+
+
 async def test_it_survives_a_database_that_goes_away_and_comes_back(
     quick: None,
     monkeypatch: pytest.MonkeyPatch,
