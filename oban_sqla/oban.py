@@ -162,6 +162,9 @@ class Oban(JobControl, QueueControl, Observable):
         """
         instances.register(self)
         async with self._turn:
+            if self._supervisor is not None and self._supervisor.stopping:
+                # The stop was cancelled: what runs still claims nothing any more.
+                await self._end()
             if self._config.queues and self._supervisor is None:
                 supervisor = Supervisor(self._config, self._database, self._emit)
                 try:

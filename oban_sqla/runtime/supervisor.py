@@ -104,6 +104,11 @@ class Supervisor:
         self._turn = asyncio.Lock()
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop began, be it that it was cancelled."""
+        return self._stopping
+
     async def start(self) -> None:
         """Start the services: what is heard and known first, what claims last.
 

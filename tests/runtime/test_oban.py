@@ -13,7 +13,7 @@ from oban_sqla import Job, JobState, Oban, Record, Worker, config, job
 from oban_sqla.errors import SchemaMissingError
 from tests.conftest import StartOban
 from tests.databases import User
-from tests.listening import hear
+from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, until
 from tests.runtime.workers import Held, Quick
@@ -180,6 +180,23 @@ async def test_a_stop_that_was_cancelled_can_be_made_again(engine: AsyncEngine, 
     await oban.stop()
     assert asyncio.all_tasks() == before
     assert await rows() == [(S.COMPLETED, 1)]
+
+
+async def test_it_restarts_after_a_stop_that_was_cancelled(engine: AsyncEngine, rows: Rows) -> None:
+    oban = Oban(engine, queues={"default": 1}, shutdown_grace_period=20.0)
+    await oban.start()
+    await oban.enqueue(Held.new())
+    await Held.begun()
+    assert oban._supervisor is not None
+    (producer,) = oban._supervisor.producers.values()
+    stop = asyncio.create_task(oban.stop())
+    await until(lambda: producer._draining)
+    stop.cancel()
+    await asyncio.wait([stop])
+    Held.release()
+    async with oban:
+        await oban.wait(await oban.enqueue(Quick.new()), timeout=PATIENCE)
+    assert await rows() == [(S.COMPLETED, 1)] * 2
 
 
 @pytest.mark.parametrize("service", ["notifier", "heartbeat", "stager", "producer"])
