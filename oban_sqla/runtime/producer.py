@@ -92,6 +92,11 @@ class Producer(Service):
         return {"local_limit": self.limit, "paused": self.paused}
 
     @property
+    def stopping(self) -> bool:
+        """Whether a stop began, be it that it was cancelled."""
+        return self._draining
+
+    @property
     def running(self) -> list[int]:
         """The ids of the jobs that are being processed."""
         return list(self._running.values())

@@ -151,8 +151,13 @@ class Supervisor:
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
         """Start a queue on this node; one that runs stays as it is."""
         async with self._turn:
-            if queue in self.producers or self._stopping:
+            if self._stopping:
                 return
+            if (running := self.producers.get(queue)) is not None:
+                if not running.stopping:
+                    return
+                # Its stop was cancelled.
+                await self._stop_producer(running)
             producer = self.producers[queue] = self._producer(Queue(queue, limit, paused))
             try:
                 # Known to the other nodes before it claims.
@@ -169,10 +174,13 @@ class Supervisor:
         """Stop a queue of this node, as at the end of the process."""
         async with self._turn:
             if producer := self.producers.get(queue):
-                # It stays among the others meanwhile, for the stop of all that may come.
-                await producer.stop(self._config.shutdown_grace_period)
-                del self.producers[queue]
-                await self.heartbeat.forget(producer)
+                await self._stop_producer(producer)
+
+    async def _stop_producer(self, producer: Producer) -> None:
+        # It stays among the others meanwhile, for the stop of all that may come.
+        await producer.stop(self._config.shutdown_grace_period)
+        del self.producers[producer.queue]
+        await self.heartbeat.forget(producer)
 
     def pause_queue(self, queue: str) -> None:
         """Claim no more jobs of a queue."""

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Oban, Worker
 from tests.conftest import StartOban
 from tests.listening import hear
+from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -124,6 +125,25 @@ async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
         )
         await oban.stop_queue("beta")
         assert [info.queue for info in oban.check_all_queues()] == ["alpha"]
+
+
+async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: StartOban) -> None:
+    """Its stop comes to an end first: the job goes back, and begins anew."""
+    oban = await start(queues={"alpha": 1}, shutdown_grace_period=0.2)
+    assert oban._supervisor is not None
+    producer = oban._supervisor.producers["alpha"]
+    with hear(oban, "job_start") as starts:
+        await oban.enqueue(Held.new(queue="alpha"))
+        await starts.wait()
+        stop = asyncio.create_task(oban._supervisor.stop_queue("alpha"))
+        await until(lambda: producer.stopping)
+        stop.cancel()
+        await asyncio.wait([stop])
+        await oban._supervisor.start_queue("alpha", 3)
+        await starts.wait(2)
+    info = oban.check_queue("alpha")
+    assert info is not None
+    assert (info.limit, info.uuid == producer.uuid) == (3, False)
 
 
 async def test_a_queue_that_is_started_while_the_node_stops(start: StartOban) -> None:
