@@ -149,9 +149,9 @@ async def start(engine: AsyncEngine) -> AsyncIterator[StartOban]:
         yield start
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No instance is known: those of other tests live until they are collected as garbage."""
+    """Instances of other tests, which live until they are collected as garbage, are not known."""
     monkeypatch.setattr(instances, "_instances", WeakValueDictionary())
 
 

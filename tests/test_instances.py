@@ -8,16 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import InstanceNotFoundError, Oban, instances
 
 
-def test_the_newest_of_a_name_wins(engine: AsyncEngine, no_instances: None) -> None:
+def test_the_newest_of_a_name_wins(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     assert instances.get("Oban") is second
     assert instances.find("Oban") is not first
 
 
-def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(
-    engine: AsyncEngine, no_instances: None
-) -> None:
+def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     assert instances.get("Oban") is second
@@ -26,14 +24,14 @@ def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(
     assert instances.get("Oban") is first
 
 
-def test_one_that_starts_again_is_the_newest(engine: AsyncEngine, no_instances: None) -> None:
+def test_one_that_starts_again_is_the_newest(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     instances.register(first)
     assert instances.get("Oban") is first is not second
 
 
-def test_a_dropped_instance_is_forgotten(engine: AsyncEngine, no_instances: None) -> None:
+def test_a_dropped_instance_is_forgotten(engine: AsyncEngine) -> None:
     oban = Oban(engine, name="short-lived")
     assert instances.find("short-lived") is oban
     del oban
@@ -41,7 +39,7 @@ def test_a_dropped_instance_is_forgotten(engine: AsyncEngine, no_instances: None
     assert instances.find("short-lived") is None
 
 
-def test_the_error_names_those_that_are_there(engine: AsyncEngine, no_instances: None) -> None:
+def test_the_error_names_those_that_are_there(engine: AsyncEngine) -> None:
     oban = Oban(engine, name="billing")
     with pytest.raises(InstanceNotFoundError, match=r"named 'Oban' .*\(there: 'billing'\)"):
         instances.get("Oban")

@@ -152,7 +152,7 @@ class TestConn:
             with fails(TypeError, "conn must be an AsyncSession, async_scoped_session, Session, "):
                 await Mailer.enqueue(conn=wrong)  # type: ignore[arg-type]
 
-    async def test_is_left_out_without_an_instance(self, no_instances: None) -> None:
+    async def test_is_left_out_without_an_instance(self) -> None:
         with fails(InstanceNotFoundError, "build one with Oban(engine), or pass the session or"):
             await Mailer.enqueue()
 

@@ -182,7 +182,7 @@ class TestOptions:
         assert build_report.new("x", scheduled_at=NOON).scheduled_at == NOON
         assert build_report.new("x", schedule_in=timedelta(hours=1)).state is JobState.SCHEDULED
 
-    async def test_enqueue_without_conn_needs_an_instance(self, no_instances: None) -> None:
+    async def test_enqueue_without_conn_needs_an_instance(self) -> None:
         with pytest.raises(InstanceNotFoundError, match="no Oban instance named 'Oban'"):
             await build_report.enqueue("2026-11")
 

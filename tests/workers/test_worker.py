@@ -62,7 +62,7 @@ def test_a_job_may_be_for_later(declared: Any) -> None:
 
 
 @both
-async def test_enqueue_without_conn_needs_an_instance(declared: Any, no_instances: None) -> None:
+async def test_enqueue_without_conn_needs_an_instance(declared: Any) -> None:
     with pytest.raises(InstanceNotFoundError, match="no Oban instance named 'Oban'"):
         await declared.enqueue({})
 
