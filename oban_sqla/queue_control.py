@@ -66,7 +66,6 @@ class QueueControl:
 
     async def scale_queue(self, *, queue: str, limit: int, node: str | None = None) -> None:
         """Run `limit` jobs of a queue at once on each node; surplus ones end first."""
-        _refuse_every("scale", queue)
         Config.check(queues={queue: limit})
         await self._order({"action": "scale", "queue": queue, "limit": limit}, node)
 
@@ -74,14 +73,12 @@ class QueueControl:
         self, *, queue: str, limit: int, paused: bool = False, node: str | None = None
     ) -> None:
         """Start a queue on nodes that don't run it."""
-        _refuse_every("start", queue)
         Config.check(queues={queue: {"limit": limit, "paused": paused}})
         action = {"action": "start", "queue": queue, "limit": limit, "paused": paused}
         await self._order(action, node)
 
     async def stop_queue(self, queue: str, *, node: str | None = None) -> None:
         """Stop a queue, as at the end of a process: its jobs have the grace period to end."""
-        _refuse_every("stop", queue)
         await self._order({"action": "stop", "queue": queue}, node)
 
     def check_queue(self, queue: str) -> QueueInfo | None:
@@ -107,7 +104,12 @@ class QueueControl:
         ]
 
     async def _order(self, action: dict[str, Any], node: str | None) -> None:
-        validation.queue_name(action["queue"])
+        queue, verb = validation.queue_name(action["queue"]), action["action"]
+        if queue == EVERY and verb not in ("pause", "resume"):
+            raise ValueError(
+                f"{EVERY!r} is for all queues only to pause and to resume them; name the one to"
+                f" {verb}"
+            )
         Config.check(node=node)
         name = self._config.name
         ident = "any" if node is None else f"{name}.{node}"
@@ -122,11 +124,3 @@ class QueueControl:
         if self._supervisor is not None and node in (None, self._config.node):
             # Not by its own notification, which may take its time, or not come.
             await self._supervisor.signals.catch_up()
-
-
-def _refuse_every(verb: str, queue: str) -> None:
-    """`ValueError` for all queues, where an order is for one."""
-    if queue == EVERY:
-        raise ValueError(
-            f"{EVERY!r} is for all queues only to pause and to resume them; name the one to {verb}"
-        )

@@ -9,10 +9,17 @@ the unit of work.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from weakref import ref
 
 from sqlalchemy import Connection, inspect
-from sqlalchemy.orm import Session, SessionTransaction, make_transient
+from sqlalchemy.orm import (
+    Mapper,
+    RelationshipProperty,
+    Session,
+    SessionTransaction,
+    make_transient,
+)
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
@@ -57,6 +64,13 @@ def changes_jobs(session: Session, objects: Iterable[object] | None) -> bool:
         isinstance(one, Job) and (not chosen or id(one) in chosen)
         for one in (*session.dirty, *session.deleted)
     )
+
+
+def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
+    """The relationships by which a flush of its instances may refer to jobs."""
+    for relationship in mapper.relationships:
+        if issubclass(relationship.mapper.class_, Job) and not relationship.viewonly:
+            yield relationship
 
 
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
@@ -117,9 +131,7 @@ def _refer(session: Session, held: Mapping[Job, Job]) -> None:
         return
     for instance in (*session.new, *session.dirty):
         state = inspect(instance)
-        for relationship in state.mapper.relationships:
-            if relationship.viewonly or not issubclass(relationship.mapper.class_, Job):
-                continue
+        for relationship in to_jobs(state.mapper):
             value = state.dict.get(relationship.key)
             if isinstance(value, Job):
                 if value in held:

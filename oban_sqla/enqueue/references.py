@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapper, Session, object_session
 from ..models import Job
 from ..models.references import Reference, references
 from ..statements.update import parameters, update
+from .pending import to_jobs
 
 _Deleted: TypeAlias = Callable[[Session], Container[object]]
 
@@ -60,12 +61,7 @@ def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
         return False
     kinds = {type(one) for one in (*session.new, *session.dirty)}
     mappers: Iterable[Mapper[object]] = map(inspect, kinds)
-    return not any(
-        issubclass(relationship.mapper.class_, Job)
-        for mapper in mappers
-        for relationship in mapper.relationships
-        if not relationship.viewonly
-    )
+    return not any([*to_jobs(mapper)] for mapper in mappers)
 
 
 def hold(session: Session, jobs: Sequence[Job]) -> None:

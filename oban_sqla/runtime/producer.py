@@ -93,7 +93,7 @@ class Producer(Service):
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop began, be it that it was cancelled."""
+        """Whether a stop began, even one that was cancelled."""
         return self._draining
 
     @property

@@ -106,7 +106,7 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop began, be it that it was cancelled."""
+        """Whether a stop began, even one that was cancelled."""
         return self._stopping
 
     async def start(self) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import InstanceState
 from ..clock import client_now
 from ..config import name_of
 from ..models import Job, validation
+from ..models.job import RULES
 from ..models.references import Reference
 from ..workers.options import refuse_unknown
 
@@ -71,14 +72,8 @@ def _check(field: str, value: Any) -> Any:
             if not isinstance(value, Mapping):
                 raise TypeError(f"{field} must be a mapping, not {validation.show(value)}")
             return value
-        case "tags":
-            return validation.tag_list(value)
-        case "queue":
-            return validation.queue_name(value)
-        case "priority":
-            return validation.priority(value)
-        case "max_attempts":
-            return validation.max_attempts(value)
+        case "queue" | "tags" | "priority" | "max_attempts":
+            return RULES[field](value)
         case "scheduled_at":
             return validation.instant(field, value)
         case "schedule_in":

@@ -14,7 +14,7 @@ from .backoff import jittery_clamped
 from .naming import worker_name
 from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
 from .registry import register
-from .sessions import asks_for_session, check_session
+from .sessions import check_session, for_sessions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -209,8 +209,9 @@ class JobFunction(Generic[P, R]):
                 )
 
     def _refuse_sessions(self) -> None:
+        sessions = for_sessions(self._function)
         for parameter in self._signature.parameters:
-            if asks_for_session(self._function, parameter):
+            if parameter in sessions:
                 raise TypeError(
                     f"{self._function.__qualname__} has a parameter {parameter!r} for a session,"
                     " which no job can hold: make it the first one, and say @job(session=True)"

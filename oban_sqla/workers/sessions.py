@@ -1,7 +1,7 @@
 """The session that a worker asks for, by a parameter."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +13,7 @@ def check_session(subject: str, function: Callable[..., Any], parameter: str) ->
     asynchronous = inspect.iscoroutinefunction(function)
     right = AsyncSession if asynchronous else Session
     wrong = Session if asynchronous else AsyncSession
-    annotated = _annotation(function, parameter)
+    annotated = _classes(function).get(parameter)
     if annotated is not None and issubclass(annotated, wrong):
         raise TypeError(
             f"{subject} is {'async' if asynchronous else 'not async'}, so its {parameter} is"
@@ -21,16 +21,16 @@ def check_session(subject: str, function: Callable[..., Any], parameter: str) ->
         )
 
 
-def asks_for_session(function: Callable[..., Any], parameter: str) -> bool:
-    """Whether a parameter is annotated as a session, of either kind."""
-    annotated = _annotation(function, parameter)
-    return annotated is not None and issubclass(annotated, AsyncSession | Session)
+def for_sessions(function: Callable[..., Any]) -> set[str]:
+    """The names that are annotated as a session, of either kind."""
+    sessions = AsyncSession | Session
+    return {name for name, cls in _classes(function).items() if issubclass(cls, sessions)}
 
 
-def _annotation(function: Callable[..., Any], parameter: str) -> type | None:
-    """The class that a parameter is annotated with, if it is one."""
+def _classes(function: Callable[..., Any]) -> Mapping[str, type]:
+    """What is annotated with a class."""
     try:
-        annotated = inspect.get_annotations(function, eval_str=True).get(parameter)
+        annotations = inspect.get_annotations(function, eval_str=True)
     except Exception:
-        return None  # a name that is imported for type checkers only
-    return annotated if inspect.isclass(annotated) else None
+        return {}  # a name that is imported for type checkers only
+    return {name: kind for name, kind in annotations.items() if inspect.isclass(kind)}
