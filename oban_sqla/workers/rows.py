@@ -10,7 +10,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, TypeDecorator, func, inspect, type_coerce
 from sqlalchemy import literal_column as sql
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapper, foreign, relationship, remote
+from sqlalchemy.orm import (
+    InstrumentedAttribute,
+    Mapper,
+    QueryableAttribute,
+    foreign,
+    relationship,
+    remote,
+)
 
 from ..importable import origin
 from ..models import Job, validation
@@ -63,7 +70,7 @@ def relate(cls: type) -> None:
     than by PostgreSQL, such as a time, an enum or a `Decimal`, gets none.
     """
     mapper: Mapper[Any] = inspect(cls)
-    if not hasattr(cls, "jobs") and all(map(_is_written_alike, mapper.primary_key)):
+    if not _has_jobs(mapper) and all(map(_is_written_alike, mapper.primary_key)):
         mapper.add_property(
             "jobs",
             relationship(
@@ -92,6 +99,13 @@ def lock(value: object) -> Lock:
     if value != "update" and value != "skip":
         raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
     return value
+
+
+def _has_jobs(mapper: Mapper[Any]) -> bool:
+    jobs = getattr(mapper.class_, "jobs", None)
+    # A concrete subclass has the name of what its base maps, but not the attribute.
+    proxy = isinstance(jobs, QueryableAttribute) and not isinstance(jobs, InstrumentedAttribute)
+    return jobs is not None and not (mapper.concrete and proxy)
 
 
 def _is_about(cls: type) -> ColumnElement[bool]:

@@ -220,7 +220,9 @@ class TestTheRelationship:
 
     async def test_keeps_a_concrete_subclass_apart(self, sessions: Sessions) -> None:
         job = await enqueue(sessions, Vehicle(id=1))
-        await enqueue(sessions, Car(id=1))
+        of_car = await enqueue(sessions, Car(id=1))
         async with sessions() as session:
             vehicle = await session.get_one(Vehicle, 1, options=[selectinload(Vehicle.jobs)])
             assert [one.id for one in vehicle.jobs] == [job.id]
+            car = await session.get_one(Car, 1, options=[selectinload(Car.jobs)])
+            assert [one.id for one in car.jobs] == [of_car.id]
