@@ -71,6 +71,20 @@ def hold(session: Session, jobs: Sequence[Job]) -> None:
         session.info.setdefault(_HELD, []).append(job)
 
 
+def refuse_expunged(session: Session, instance: object) -> None:
+    """`ValueError` if a listener takes an instance out of the flush to which a held job refers."""
+    # A rollback takes out whatever is pending, the held jobs too; and none refers to a job.
+    if isinstance(instance, Job) or not session.is_active:
+        return
+    for job in session.info.get(_HELD, ()):
+        for reference in _of(job):
+            if reference.instance is instance:
+                raise ValueError(
+                    f"{job!r} refers to {_shown(reference)}, which was taken out of the session"
+                    " while its flush began: take the job out before, with expunge()"
+                )
+
+
 def release(session: Session) -> list[Job]:
     """The jobs that were held back, when the flush has done its work: with their keys."""
     held: list[Job] = session.info.pop(_HELD, [])

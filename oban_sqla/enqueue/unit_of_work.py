@@ -290,6 +290,7 @@ _LISTENERS: tuple[tuple[Any, str, Callable[..., Any], dict[str, bool]], ...] = (
     (Job, "before_update", complete, {"propagate": True}),
     (Job, "after_insert", collect, {"propagate": True}),
     (Job, "after_update", collect_moved, {"propagate": True}),
+    (Session, "pending_to_transient", references.refuse_expunged, {}),
     (Session, "after_flush", announce_flushed, {}),
     (Session, "after_flush_postexec", insert_held, {}),
     (Session, "do_orm_execute", announce_bulk, {}),

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import event, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -241,6 +242,39 @@ class TestWhatHasNoRow:
         session.add_all([order := Order(), Send.new({"order": order})])
         session.expunge(order)
         self.refused(session, "which is in no session")
+
+    def test_expunged_by_a_listener_of_the_flush(self, session: Session) -> None:
+        def leave_out(session: Session, *rest: Any) -> None:
+            session.expunge(order)
+
+        session.add(Order())
+        session.commit()
+        event.listen(session, "before_flush", leave_out, once=True)
+        session.add(order := Order())
+        session.add(Send.new({"order": order}))
+        with pytest.raises(
+            ValueError, match="refers to a Order, which was taken out of the session"
+        ):
+            session.commit()
+        session.rollback()
+        session.add(Order())
+        session.commit()
+        assert stored(session) == []
+
+    def test_in_a_flush_that_fails(self, session: Session) -> None:
+        """Its rollback takes the instance out as well; what the database says is what is told."""
+        session.add(first := Order())
+        session.commit()
+        taken = first.id
+        session.expunge(first)
+        session.add_all([Order(id=taken), pending := Order()])
+        session.add(Send.new({"order": pending}))
+        with pytest.raises(IntegrityError):
+            session.flush()
+        session.rollback()
+        session.add(Send.new({"order": session.get_one(Order, taken)}))
+        session.commit()
+        assert stored(session) == [{"order": reference("Order", id=taken)}]
 
     def test_rolled_back(self, session: Session) -> None:
         session.autoflush = False
