@@ -195,7 +195,8 @@ class _Bench:
         finished = 0
         async with self._connection() as connection:
             started = time.perf_counter()
-            while finished < count and time.perf_counter() - started < self._seconds:
+            until = started + self._seconds
+            while not finished or (finished < count and time.perf_counter() < until):
                 finished += len(done)
                 cursor = await connection.execute(next_jobs, {"done": done, "limit": LIMIT})
                 done = [row[0] for row in await cursor.fetchall()]
@@ -206,13 +207,15 @@ class _Bench:
     async def run(self) -> list[Figure]:
         count = await self._feed()
         finished = 0
-        all_finished = asyncio.Event()
+        some_finished, all_finished = asyncio.Event(), asyncio.Event()
         oban = self._oban(queues={"default": LIMIT})
 
         @event.listens_for(oban, "ack_stop")
         def add(oban: Oban, stop: AckStop) -> None:
             nonlocal finished
             finished += stop.count
+            if finished:
+                some_finished.set()
             if finished >= count:
                 all_finished.set()
 
@@ -223,6 +226,7 @@ class _Bench:
                     await all_finished.wait()
             except TimeoutError:
                 pass  # as on most servers
+            await some_finished.wait()
             rate = finished / (time.perf_counter() - started)
             count = await self._take_away()
             if finished < count:

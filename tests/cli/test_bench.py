@@ -106,6 +106,16 @@ def test_a_figure_whose_rows_are_not_there_is_none(postgres_dsn: str) -> None:
             asyncio.run(measure())
 
 
+def test_each_figure_is_of_something_however_short_the_time(postgres_dsn: str) -> None:
+    with bench.temporary_schema(postgres_dsn) as schema:
+
+        async def measure() -> list[bench.Figure]:
+            return [figure async for figure in bench.measure(postgres_dsn, schema, 0.0)]
+
+        figures = asyncio.run(measure())
+    assert [figure.measured for figure in figures if figure.value <= 0] == []
+
+
 def test_without_a_database(call: Say) -> None:
     assert "--dsn" in call("bench", code=2).stderr
 
