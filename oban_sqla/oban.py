@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any, Literal, Self
 
 import psycopg
@@ -15,7 +16,7 @@ from .enqueue.enqueue import Conn, enqueue, gather, wakeup
 from .errors import ConfigError
 from .events import ObanEvents, Observable, emit
 from .job_control import JobControl
-from .models import Job
+from .models import Job, validation
 from .queue_control import QueueControl
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
@@ -232,13 +233,13 @@ class Oban(JobControl, QueueControl, Observable):
         self,
         job: Job | int,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - it says what was not finished
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
     ) -> Job:
         """Wait until a job is completed, discarded or cancelled, and return it as it is then.
 
         job: the job or its id, committed. What its worker recorded is in `recorded` of what is
             returned, what it raised in `errors`.
-        timeout: seconds; `TimeoutError` if it takes longer.
+        timeout: seconds or a `timedelta`; `TimeoutError` if it takes longer.
 
         A node of ours tells of its outcome as soon as that is committed; another end, such as being
         cancelled while it waits, is found within `fallback_interval`. `LookupError` for a job that
@@ -251,11 +252,12 @@ class Oban(JobControl, QueueControl, Observable):
         self,
         jobs: Iterable[Job | int],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
     ) -> list[Job]:
         """`wait` for all of some jobs, which are returned in the order given, each once."""
         ids = Chosen.of(list(jobs)).given_ids()
-        limit = asyncio.timeout(timeout)
+        longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
+        limit = asyncio.timeout(longest)
         try:
             async with limit:
                 return await self._waiter.wait(ids)
@@ -264,7 +266,7 @@ class Oban(JobControl, QueueControl, Observable):
                 raise
             some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
             raise TimeoutError(
-                f"{some} finished within {timeout:g} s; `oban-sqla jobs show {ids[0]}` says how it"
+                f"{some} finished within {longest:g} s; `oban-sqla jobs show {ids[0]}` says how it"
                 " is, and `oban-sqla doctor` whether a node runs its queue"
             ) from None
 

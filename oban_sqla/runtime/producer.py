@@ -29,6 +29,9 @@ LOOK_INTERVAL = 600.0
 FAREWELL_TRIES = 3
 # Until the next attempt of a job whose outcome could not be stored.
 REFUSED = 60.0
+# By SQLSTATE: data that is not valid, breaks a constraint, is beyond a limit of the server, or that
+# a trigger of the user's raises at.
+REFUSALS = ("22", "23", "54", "P0")
 
 
 class Producer(Service):
@@ -287,6 +290,5 @@ class Producer(Service):
 
 
 def _is_refusal(error: BaseException) -> bool:
-    # By SQLSTATE: data that is not valid, or beyond a limit of the server.
     found = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return str(found).startswith(("22", "54"))
+    return str(found).startswith(REFUSALS)

@@ -155,4 +155,5 @@ def _until(with_scheduled: bool | datetime) -> datetime | None:
 def _queues(queue: str | Iterable[str] | None) -> list[str] | None:
     if queue is None:
         return None
-    return [validation.queue_name(one) for one in ([queue] if isinstance(queue, str) else queue)]
+    given = queue if isinstance(queue, Iterable) and not isinstance(queue, str) else [queue]
+    return [validation.queue_name(one) for one in given]

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from datetime import timedelta
 from typing import Any, Unpack, overload
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..enqueue.chosen import BIND
-from ..models import Job, JobState
+from ..models import Job, JobState, validation
 from ..oban import Oban
 from ..statements.states import state_in
 from .joined import Awaited, Plain, answer, on, unwrapped
@@ -50,12 +51,14 @@ def all_enqueued(conn: Awaited | Plain, **expected: Unpack[Filters]) -> Any:
 
 @overload
 def assert_enqueued(
-    conn: Awaited, *, timeout: float = 0.0, **expected: Unpack[Filters]
+    conn: Awaited, *, timeout: float | timedelta = 0.0, **expected: Unpack[Filters]
 ) -> Awaitable[Job]: ...
 @overload
-def assert_enqueued(conn: Plain, *, timeout: float = 0.0, **expected: Unpack[Filters]) -> Job: ...
 def assert_enqueued(
-    conn: Awaited | Plain, *, timeout: float = 0.0, **expected: Unpack[Filters]
+    conn: Plain, *, timeout: float | timedelta = 0.0, **expected: Unpack[Filters]
+) -> Job: ...
+def assert_enqueued(
+    conn: Awaited | Plain, *, timeout: float | timedelta = 0.0, **expected: Unpack[Filters]
 ) -> Any:
     """The newest job that is enqueued as expected; `AssertionError` if there is none::
 
@@ -64,29 +67,34 @@ def assert_enqueued(
     The error shows what is enqueued instead, the nearest first. `all_enqueued` says what may be
     expected.
 
-    timeout: seconds to wait for it, where it is enqueued by something else, in another transaction.
+    timeout: seconds or a `timedelta` to wait for it, where it is enqueued by something else, in
+        another transaction.
     """
     given = unwrapped(conn)
-    return answer(given, _assert(given, Expected(expected), timeout))
+    return answer(given, _assert(given, Expected(expected), _seconds(timeout)))
 
 
 @overload
 def refute_enqueued(
-    conn: Awaited, *, timeout: float = 0.0, **unexpected: Unpack[Filters]
+    conn: Awaited, *, timeout: float | timedelta = 0.0, **unexpected: Unpack[Filters]
 ) -> Awaitable[None]: ...
 @overload
 def refute_enqueued(
-    conn: Plain, *, timeout: float = 0.0, **unexpected: Unpack[Filters]
+    conn: Plain, *, timeout: float | timedelta = 0.0, **unexpected: Unpack[Filters]
 ) -> None: ...
 def refute_enqueued(
-    conn: Awaited | Plain, *, timeout: float = 0.0, **unexpected: Unpack[Filters]
+    conn: Awaited | Plain, *, timeout: float | timedelta = 0.0, **unexpected: Unpack[Filters]
 ) -> Any:
     """`AssertionError`, which shows them, if jobs are enqueued as `assert_enqueued` expects them.
 
-    timeout: seconds for which none may turn up.
+    timeout: seconds or a `timedelta` for which none may turn up.
     """
     given = unwrapped(conn)
-    return answer(given, _refute(given, Expected(unexpected), timeout))
+    return answer(given, _refute(given, Expected(unexpected), _seconds(timeout)))
+
+
+def _seconds(timeout: float | timedelta) -> float:
+    return validation.delay("timeout", timeout).total_seconds()
 
 
 async def _all(given: Any, expected: Expected) -> list[Job]:

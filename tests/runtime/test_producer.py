@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, job
@@ -186,6 +186,39 @@ async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     async with sessions() as session:
         (error,) = await session.scalar(select(Job.errors).where(Job.state == S.RETRYABLE))
     assert "refused by the database" in error["error"]
+
+
+@pytest.mark.parametrize(
+    "objection",
+    [
+        "ALTER TABLE oban_jobs ADD CHECK (state <> 'completed' OR NOT args ? 'odd')",
+        """
+        CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN RAISE EXCEPTION ''not these''; END';
+        CREATE TRIGGER object BEFORE UPDATE ON oban_jobs FOR EACH ROW
+        WHEN (new.state = 'completed' AND new.args ? 'odd') EXECUTE FUNCTION object()
+        """,
+    ],
+    ids=["constraint", "trigger"],
+)
+async def test_nor_does_one_that_the_users_own_rules_refuse(
+    quick: None,
+    start: StartOban,
+    sessions: Sessions,
+    rows: Rows,
+    prefix: str,
+    expect_errors: None,
+    objection: str,
+) -> None:
+    async with sessions.begin() as session:
+        await session.execute(text(f'SET LOCAL search_path = "{prefix}", public'))
+        for statement in objection.split(";\n"):
+            await session.execute(text(statement))
+    await add(sessions, Quick.new(), Quick.new({"odd": True}), Quick.new())
+    with hear(Oban, "ack_stop") as acks:
+        await start(queues={"default": 9}, **NEVER)
+        await acks.counted(3)
+    assert await rows() == [(S.COMPLETED, 1), (S.RETRYABLE, 1), (S.COMPLETED, 1)]
 
 
 class TestStop:

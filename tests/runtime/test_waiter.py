@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -136,6 +137,15 @@ class TestErrors:
             await client.wait(job, timeout=0.05)
         with pytest.raises(TimeoutError, match="2 jobs were not all finished within"):
             await client.wait_many([job, await client.enqueue(Answer.new())], timeout=0.05)
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+            await client.wait(job, timeout=timedelta(milliseconds=50))
+
+    async def test_a_time_that_is_none(self, client: Oban) -> None:
+        job = await client.enqueue(Answer.new())
+        with pytest.raises(TypeError, match="timeout must be a timedelta or seconds, not 'soon'"):
+            await client.wait(job, timeout="soon")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="timeout must not be negative, got -1"):
+            await client.wait(job, timeout=-1)
 
     async def test_a_job_that_is_not_there(self, client: Oban) -> None:
         with pytest.raises(LookupError, match="there is no job 4711"):

@@ -96,6 +96,8 @@ class TestQueues:
     async def test_one_that_can_not_be(self, session: AsyncSession) -> None:
         with pytest.raises(ValueError, match="queue must not be blank"):
             await drain_queue(session, " ")
+        with pytest.raises(TypeError, match="queue must be a string, not 5"):
+            await drain_queue(session, 5)  # type: ignore[call-overload]
 
 
 class TestScheduled:

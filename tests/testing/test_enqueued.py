@@ -210,7 +210,9 @@ class TestTimeout:
     async def test_gives_up(self, session: AsyncSession) -> None:
         with pytest.raises(AssertionError, match=r"nor was within 0\.05 s"):
             await assert_enqueued(session, timeout=0.05)
-        await refute_enqueued(session, timeout=0.05)
+        await refute_enqueued(session, timeout=timedelta(milliseconds=50))
+        with pytest.raises(TypeError, match="timeout must be a timedelta or seconds, not 'soon'"):
+            await refute_enqueued(session, timeout="soon")  # type: ignore[call-overload]
 
     def test_of_a_sync_session(self, sync_session: Session) -> None:
         refute_enqueued(sync_session, timeout=0.05)
