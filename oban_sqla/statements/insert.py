@@ -20,6 +20,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     union_all,
 )
@@ -34,6 +35,16 @@ from .states import constant
 
 FIELDS = ("state", "queue", "worker", "max_attempts", "priority", "args", "meta", "tags")
 """What a job has to hold to be inserted; `scheduled_at` is now, if it holds none."""
+
+# What most jobs have is not sent, but filled in by the server: a third of the cost of both.
+_DEFAULTS: Mapping[str, tuple[Any, str]] = {
+    "state": (JobState.AVAILABLE, "'available'"),
+    "queue": ("default", "'default'"),
+    "max_attempts": (20, "20"),
+    "priority": (0, "0"),
+    "meta": ({}, "'{}'::jsonb"),
+    "tags": ([], "ARRAY[]::text[]"),
+}
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -69,6 +80,16 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
 
 def given() -> FromClause:
     """The parameter `jobs` as rows."""
+    record = _rows_given().c
+    kept = (record.n, record.worker, record.args, record.scheduled_at)
+    filled = (
+        func.coalesce(record[field], literal_column(default)).label(field)
+        for field, (_, default) in _DEFAULTS.items()
+    )
+    return select(*kept, *filled).subquery("given")
+
+
+def _rows_given() -> FromClause:
     return (
         func.jsonb_to_recordset(cast(bindparam("jobs", type_=Text), JSONB))
         .table_valued(
@@ -108,19 +129,13 @@ def _record(values: Mapping[str, Any], n: int) -> dict[str, Any]:
     at = values.get("scheduled_at")
     if tags := values["tags"]:
         validation.tag_list(tags)
-    # Written out: a loop over FIELDS took twice as long.
-    return {
-        "n": n,
-        "state": values["state"],
-        "queue": values["queue"],
-        "worker": values["worker"],
-        "max_attempts": values["max_attempts"],
-        "priority": values["priority"],
-        "args": values["args"],
-        "meta": values["meta"],
-        "tags": tags,
-        "scheduled_at": None if at is None else at.replace(tzinfo=None).isoformat(),
-    }
+    record = {"n": n, "worker": values["worker"], "args": values["args"]}
+    for field, (default, _) in _DEFAULTS.items():
+        if (value := values[field]) != default:
+            record[field] = value
+    if at is not None:
+        record["scheduled_at"] = at.replace(tzinfo=None).isoformat()
+    return record
 
 
 def _check_all(jobs: Sequence[Job]) -> None:

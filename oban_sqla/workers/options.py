@@ -94,11 +94,12 @@ class WorkerOptions:
             "max_attempts": self.max_attempts,
             # Of its own, since they may be changed in place.
             "tags": [*self.tags],
-            "meta": RULES["meta"](self.meta),
+            "meta": RULES["meta"](self.meta) if self.meta else {},
         }
         given: Mapping[str, Any] = options
-        for option in given.keys() & values.keys():
-            values[option] = RULES[option](given[option])
+        for option, value in given.items():
+            if option in values:
+                values[option] = RULES[option](value)
         unique = unique_option(given["unique"]) if "unique" in given else self.unique
         return new(values, _scheduled_at(options), unique)
 
