@@ -52,7 +52,6 @@ class Database:
 
     def _bind(self) -> None:
         self._engine = self.engine.execution_options(**self.schemas)
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def address(self) -> Address:
@@ -91,14 +90,14 @@ class Database:
 
         `TimeoutError` when there is no answer; the statement may have been carried out.
         """
-        async with deadline(ANSWER_TIMEOUT), self._autocommit.connect() as connection:
+        async with deadline(ANSWER_TIMEOUT), self.autocommit() as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[psycopg.AsyncConnection]:
         """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
-        async with deadline(ANSWER_TIMEOUT), self._autocommit.connect() as connection:
+        async with deadline(ANSWER_TIMEOUT), self.autocommit() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, psycopg.AsyncConnection)
             try:
@@ -108,9 +107,12 @@ class Database:
                 await connection.invalidate()
                 raise
 
-    def autocommit(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction."""
-        return self._autocommit.connect()
+        async with self._engine.connect() as connection:
+            # By an option of the engine it would be lost to the pool if that is cancelled.
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection with a transaction that commits at the end."""
@@ -158,7 +160,7 @@ class Database:
         """A connection outside of the pool, in autocommit, for LISTEN."""
         if listen_dsn is None and self.engine.dialect.driver == "psycopg":
             # From the engine, so that its connect_args and events apply, but not kept from others.
-            async with self._autocommit.connect() as connection:
+            async with self.autocommit() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert isinstance(driver, psycopg.AsyncConnection)
                 await connection.run_sync(lambda sync: sync.detach())

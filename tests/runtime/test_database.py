@@ -1,11 +1,16 @@
-"""The database of an instance: what its URL may say."""
+"""The database of an instance: what its URL may say, and what a cancelled use may not lose."""
 
+import asyncio
+import gc
+
+import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Oban
 from oban_sqla.migrations.database import engine_for
-from oban_sqla.runtime.database import connect_arguments
+from oban_sqla.runtime.database import Database, connect_arguments
 
 URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 
@@ -43,3 +48,26 @@ async def test_connections_heed_it(postgres_dsn: str) -> None:
     await oban.stop()
     with engine_for(f"{postgres_dsn}{separator}prepare_threshold=7").connect() as connection:
         assert connection.connection.driver_connection.prepare_threshold == 7
+
+
+async def test_a_connection_is_not_lost_when_it_is_cancelled_while_it_is_made_ready(
+    engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that has to find out by the garbage collector logs an error."""
+    database = Database(engine, prefix)
+    made_ready, never = asyncio.Event(), asyncio.Event()
+
+    async def set_late(connection: psycopg.AsyncConnection, value: bool) -> None:
+        made_ready.set()
+        await never.wait()
+
+    with monkeypatch.context() as late:
+        late.setattr(psycopg.AsyncConnection, "set_autocommit", set_late)
+        fetching = asyncio.create_task(database.fetch(select(1)))
+        await made_ready.wait()
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+    del fetching
+    gc.collect()
+    assert await database.fetch(select(1)) == [(1,)]
