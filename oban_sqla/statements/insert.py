@@ -126,14 +126,13 @@ def records(jobs: Sequence[Job]) -> str:
 
 
 def _record(values: Mapping[str, Any], n: int) -> dict[str, Any]:
-    at = values.get("scheduled_at")
     if tags := values["tags"]:
         validation.tag_list(tags)
     record = {"n": n, "worker": values["worker"], "args": values["args"]}
     for field, (default, _) in _DEFAULTS.items():
         if (value := values[field]) != default:
             record[field] = value
-    if at is not None:
+    if (at := values.get("scheduled_at")) is not None:
         record["scheduled_at"] = at.replace(tzinfo=None).isoformat()
     return record
 
