@@ -24,7 +24,7 @@ from .migrations import upgrade
 from .migrations.database import engine_for
 from .models import Job
 from .oban import Oban
-from .runtime.database import Database
+from .runtime.database import Database, driver_of
 from .workers.worker import Worker
 
 BATCH = 1_000
@@ -300,9 +300,7 @@ class _Bench:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
         async with self._database.autocommit() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)
-            yield driver
+            yield await driver_of(connection)
 
 
 def _rate(took: Sequence[float]) -> float:

@@ -98,8 +98,7 @@ class Database:
     async def driver(self) -> AsyncIterator[psycopg.AsyncConnection]:
         """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
         async with deadline(ANSWER_TIMEOUT), self.autocommit() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)
+            driver = await driver_of(connection)
             try:
                 yield driver
             except BaseException:
@@ -161,8 +160,7 @@ class Database:
         if listen_dsn is None and self.engine.dialect.driver == "psycopg":
             # From the engine, so that its connect_args and events apply, but not kept from others.
             async with self.autocommit() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert isinstance(driver, psycopg.AsyncConnection)
+                driver = await driver_of(connection)
                 await connection.run_sync(lambda sync: sync.detach())
                 try:
                     yield driver
@@ -209,6 +207,13 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
     """
     async with asyncio.timeout(seconds + CLOSING), asyncio.timeout(seconds):
         yield
+
+
+async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """The connection of psycopg behind one whose driver that is."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    return driver
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:

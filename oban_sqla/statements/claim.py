@@ -55,7 +55,7 @@ def acknowledge_and_claim(*, now: datetime | None = None) -> Executable:
     jobs = _claimed(database_now(now), _of_queue(), written, planned_anew())
     applied = select(func.array_agg(acks.c.id, type_=ARRAY(BigInteger))).scalar_subquery()
     one = select(literal_column("1").label("one")).subquery("one")
-    order = _order(jobs.c)
+    order = claim_order(jobs.c)
     # Not in each row: as many rows as ids, each with all of them, is a square.
     first = func.row_number().over(order_by=order) == literal_column("1")
     return (
@@ -72,7 +72,7 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
     Returns the same columns, the first of them NULL, and no row when nothing was claimed.
     """
     jobs = _claimed(database_now(now), _of_queue(), planned_anew())
-    return select(null().label("acknowledged"), *jobs.c).order_by(*_order(jobs.c))
+    return select(null().label("acknowledged"), *jobs.c).order_by(*claim_order(jobs.c))
 
 
 @lru_cache(maxsize=8)
@@ -80,7 +80,7 @@ def claim(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` of the jobs with these `ids`; the same columns, of claimed jobs alone."""
     chosen = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
     jobs = _claimed(database_now(now), chosen)
-    return select(*jobs.c).order_by(*_order(jobs.c))
+    return select(*jobs.c).order_by(*claim_order(jobs.c))
 
 
 def claimed(rows: Iterable[Any]) -> list[Job]:
@@ -102,7 +102,8 @@ _STATES = {state: state for state in JobState}
 _INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
 
 
-def _order(columns: Any) -> tuple[ColumnElement[Any], ...]:
+def claim_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
+    """The order in which the available jobs of a queue are claimed."""
     return columns.priority, columns.scheduled_at, columns.id
 
 
@@ -114,7 +115,7 @@ def _claimed(time: ColumnElement[Any], *which: ColumnElement[bool]) -> CTE:
     first = (
         select(Job.id)
         .where(state_in(JobState.AVAILABLE), *which)
-        .order_by(*_order(Job))
+        .order_by(*claim_order(Job))
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
     )

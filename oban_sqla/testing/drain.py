@@ -11,6 +11,7 @@ from ..clock import held_at
 from ..errors import ObanError
 from ..models import Job, JobState, validation
 from ..oban import Oban
+from ..statements.claim import claim_order
 from ..statements.stage import stage
 from ..statements.states import state_in
 from .attempts import Attempts, JobDatabase
@@ -136,10 +137,7 @@ async def _available(
     database: JobDatabase, queues: list[str] | None, limit: int | None
 ) -> list[int]:
     statement = (
-        select(Job.id)
-        .where(state_in(JobState.AVAILABLE))
-        .order_by(Job.priority, Job.scheduled_at, Job.id)
-        .limit(limit)
+        select(Job.id).where(state_in(JobState.AVAILABLE)).order_by(*claim_order(Job)).limit(limit)
     )
     if queues is not None:
         statement = statement.where(Job.queue.in_(queues))
