@@ -26,6 +26,7 @@ class Proxy:
         """Whether all answers are dropped, and the connections kept, as a broken network does."""
         self.connections = 0
         """How many there were."""
+        self._cuts = 0
         self._marker: bytes | None = None
         self._lost = asyncio.Event()
 
@@ -70,6 +71,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Cut all connections; the server may carry out what it was sent."""
+        self._cuts += 1
         for wire in list(self._wires):
             wire.cut()
 
@@ -95,6 +97,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, accepted: socket.socket) -> None:
+        cuts = self._cuts
         client = await asyncio.open_connection(sock=accepted)
         host = self._given.get("host", "")
         port = self._given.get("port", "5432")
@@ -107,6 +110,9 @@ class Proxy:
             client[1].transport.abort()
             return
         wire = _Wire(self, client, server)
+        if self._cuts > cuts:
+            wire.cut()
+            return
         self._wires.add(wire)
         try:
             await wire.forward()

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy import URL, Engine, Executable
@@ -26,6 +27,8 @@ from ..wakeups import Address
 ANSWER_TIMEOUT = 60.0
 # What is granted for an answer that is wanted soon, however soon.
 SHORTEST_ANSWER = 1.0
+# What a statement waits at most for the one before it, so as to need no connection of its own.
+TURN = 0.1
 # What a stop spends on a database that does not answer.
 FAREWELL = 5.0
 # What is left for closing a connection that did not answer.
@@ -48,6 +51,10 @@ class Database:
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
         self._prefix: str | None = prefix or schemas.get(None)
+        # By event loop: an instance may be used in one after the other.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+            WeakKeyDictionary()
+        )
         self._bind()
 
     def _bind(self) -> None:
@@ -88,16 +95,18 @@ class Database:
     ) -> Sequence[Any]:
         """Run one statement, which is a transaction of its own, and return its rows.
 
-        `TimeoutError` when there is no answer; the statement may have been carried out.
+        `TimeoutError` when there is no answer; the statement may have been carried out. Statements
+        take turns, as long as none keeps the next one waiting, so that one connection is enough.
         """
-        async with deadline(ANSWER_TIMEOUT), self.autocommit() as connection:
+        async with deadline(ANSWER_TIMEOUT), self._in_turn(), self.autocommit() as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
     @asynccontextmanager
-    async def driver(self) -> AsyncIterator[psycopg.AsyncConnection]:
+    async def driver(self, *, in_turn: bool) -> AsyncIterator[psycopg.AsyncConnection]:
         """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
-        async with deadline(ANSWER_TIMEOUT), self.autocommit() as connection:
+        turn = self._in_turn() if in_turn else nullcontext()
+        async with deadline(ANSWER_TIMEOUT), turn, self.autocommit() as connection:
             driver = await driver_of(connection)
             try:
                 yield driver
@@ -105,6 +114,19 @@ class Database:
                 # Whatever state it is in, nobody else shall have it.
                 await connection.invalidate()
                 raise
+
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        mine = False
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TURN):
+                    mine = await turn.acquire()
+            yield
+        finally:
+            if mine:
+                turn.release()
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:

@@ -18,12 +18,14 @@ class Prepared:
 
     Through psycopg its text goes to the server as it is: what a pass costs this process is halved.
     The values come back as psycopg reads them, so that an instant has no time zone, and a state may
-    be a string. Through another driver it is an ordinary statement.
+    be a string. Through another driver it is an ordinary statement. Without `in_turn` it does not
+    wait for the instance's other statements, as in `Database.fetch`, and they don't wait for it.
     """
 
-    def __init__(self, database: Database, statement: Executable) -> None:
+    def __init__(self, database: Database, statement: Executable, *, in_turn: bool = True) -> None:
         self._database = database
         self._statement = statement
+        self._in_turn = in_turn
         self._text = b""
         self._names: list[str] = []
         self._constants: Mapping[str, Any] = {}
@@ -41,7 +43,7 @@ class Prepared:
             self._compile()
         values = {**self._constants, **params}
         try:
-            async with self._database.driver() as driver:
+            async with self._database.driver(in_turn=self._in_turn) as driver:
                 cursor = AsyncRawCursor(driver, row_factory=tuple_row)
                 await cursor.execute(self._text, [values[name] for name in self._names])
                 return await cursor.fetchall()

@@ -63,7 +63,7 @@ class Producer(Service):
         self.paused = paused
         self.uuid: UUID = uuid4()
         self._database = database
-        self._acknowledging = Prepared(database, acknowledge_and_claim())
+        self._acknowledging = Prepared(database, acknowledge_and_claim(), in_turn=False)
         self._claim = Prepared(database, claim_of_queue())
         self._executor = executor
         self._node = node

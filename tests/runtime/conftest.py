@@ -79,17 +79,23 @@ async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> No
 
 @asynccontextmanager
 async def locked(
-    engine: AsyncEngine, prefix: str, table: str = "oban_jobs"
+    engine: AsyncEngine, prefix: str, table: str = "oban_jobs", *, what: str = ""
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Keep every statement off a table; the block gets what awaits that one is being kept off."""
+    """Keep every statement off a table.
+
+    The block gets what awaits that one is being kept off: one that begins with `what`.
+    """
     name = f'"{prefix}".{table}'
     waiting = text(
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST(:name AS regclass)"
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE NOT granted AND relation = CAST(:name AS regclass) AND starts_with(query, :what)"
     )
     async with engine.begin() as connection:
         await connection.execute(text(f"LOCK TABLE {name} IN EXCLUSIVE MODE"))
 
         async def is_waiting() -> bool:
-            return bool(await connection.scalar(waiting, {"name": name}))
+            # Not in that transaction, which would see the same activity each time.
+            async with engine.connect() as other:
+                return bool(await other.scalar(waiting, {"name": name, "what": what}))
 
         yield lambda: until(is_waiting)

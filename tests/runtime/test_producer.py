@@ -228,7 +228,7 @@ class TestStop:
         ids = await add(sessions, Quick.new(), Quick.new())
         oban = Oban(engine, queues={"default": 5}, leadership=False, **NEVER)
         with hear(oban, "give_back_stop") as returns:
-            async with locked(engine, prefix) as blocks:
+            async with locked(engine, prefix, what="WITH claimed") as blocks:
                 await oban.start()
                 producer = of(oban)
                 await blocks()
@@ -433,9 +433,9 @@ class TestLostAnswers:
         oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
         lost = proxy.lose_answer(claim_of(oban))
         with hear(oban, "ack_stop") as acks:
+            await proxy.refuse()
             resume(oban)
             await until(lost.is_set)
-            await proxy.refuse()
             proxy.cut()
             await until(lambda: of(oban)._failures >= 3)
             await proxy.allow()
@@ -483,7 +483,7 @@ class TestLostAnswers:
             await add(sessions, *(Held.new() for _ in range(3)))
             for _ in range(3):
                 await Held.begun()
-            async with locked(engine, prefix) as blocks:
+            async with locked(engine, prefix, what="WITH claimed") as blocks:
                 of(oban).wake()
                 await blocks()
                 proxy.cut()
