@@ -98,7 +98,11 @@ class Meeting:
         rounds = min(self._runs, workload.most_runs)
         turns = [name for _ in range(rounds) for name in ready]
         with ThreadPoolExecutor(len(able) if workload.at_once else together) as threads:
-            list(threads.map(partial(self._measure, workload), turns))
+            for name, found in zip(
+                turns, threads.map(partial(self._measure, workload), turns), strict=True
+            ):
+                if found is not None:
+                    self.results.add(workload.name, name, found["figures"], found["notes"])
 
     def _prepare(self, workload: Workload, contestant: str) -> bool:
         try:
@@ -108,7 +112,7 @@ class Meeting:
             return False
         return True
 
-    def _measure(self, workload: Workload, contestant: str) -> None:
+    def _measure(self, workload: Workload, contestant: str) -> dict[str, Any] | None:
         count = str(workload.scaled(self._scale))
         with self._server.database(
             contestant, full=workload.full, settings=workload.settings
@@ -118,11 +122,11 @@ class Meeting:
                 said = step("measure", contestant, dsn, workload.name, count)
             except StepError as error:
                 self._fail(workload, contestant, error)
-                return
-        found = json.loads(said)
-        self.results.add(workload.name, contestant, found["figures"], found["notes"])
+                return None
         took = time.monotonic() - began
         say(f"{self.seconds:4.0f} s  {workload.name:4} {contestant}: {took:.1f} s")
+        found: dict[str, Any] = json.loads(said)
+        return found
 
     def _fail(self, workload: Workload, contestant: str, error: StepError) -> None:
         self.failures.append(f"{workload.name} of {contestant} {error}")
