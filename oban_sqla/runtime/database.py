@@ -91,22 +91,26 @@ class Database:
         return self._prefix
 
     async def fetch(
-        self, statement: Executable, params: Mapping[str, Any] | None = None
+        self,
+        statement: Executable,
+        params: Mapping[str, Any] | None = None,
+        *,
+        in_turn: bool = True,
     ) -> Sequence[Any]:
         """Run one statement, which is a transaction of its own, and return its rows.
 
         `TimeoutError` when there is no answer; the statement may have been carried out. Statements
-        take turns, as long as none keeps the next one waiting, so that one connection is enough.
+        take turns, as long as none keeps the next one waiting, so that one connection is enough;
+        not `in_turn`, it waits for no other, and none for it.
         """
-        async with deadline(ANSWER_TIMEOUT), self._in_turn(), self.autocommit() as connection:
+        async with self._statement(in_turn) as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
     @asynccontextmanager
     async def driver(self, *, in_turn: bool) -> AsyncIterator[psycopg.AsyncConnection]:
         """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
-        turn = self._in_turn() if in_turn else nullcontext()
-        async with deadline(ANSWER_TIMEOUT), turn, self.autocommit() as connection:
+        async with self._statement(in_turn) as connection:
             driver = await driver_of(connection)
             try:
                 yield driver
@@ -116,7 +120,13 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def _in_turn(self) -> AsyncIterator[None]:
+    async def _statement(self, in_turn: bool) -> AsyncIterator[AsyncConnection]:
+        turn = self._turn() if in_turn else nullcontext()
+        async with deadline(ANSWER_TIMEOUT), turn, self.autocommit() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         mine = False
         try:

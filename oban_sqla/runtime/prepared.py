@@ -18,8 +18,8 @@ class Prepared:
 
     Through psycopg its text goes to the server as it is: what a pass costs this process is halved.
     The values come back as psycopg reads them, so that an instant has no time zone, and a state may
-    be a string. Through another driver it is an ordinary statement. Without `in_turn` it does not
-    wait for the instance's other statements, as in `Database.fetch`, and they don't wait for it.
+    be a string. Through another driver it is an ordinary statement. `in_turn` is as in
+    `Database.fetch`.
     """
 
     def __init__(self, database: Database, statement: Executable, *, in_turn: bool = True) -> None:
@@ -36,7 +36,7 @@ class Prepared:
     async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
         """Run it as a transaction of its own, and return its rows, as `Database.fetch` does."""
         if self._failed or not self._direct:
-            rows = await self._database.fetch(self._statement, params)
+            rows = await self._database.fetch(self._statement, params, in_turn=self._in_turn)
             self._failed = False
             return rows
         if not self._text:

@@ -5,15 +5,15 @@ import gc
 
 import psycopg
 import pytest
-from sqlalchemy import event, func, make_url, select
+from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Oban
-from oban_sqla.events import ClaimStop
+from oban_sqla import Job, Oban
 from oban_sqla.migrations.database import engine_for
 from oban_sqla.runtime import database as database_module
 from oban_sqla.runtime.database import Database, connect_arguments
-from tests.listening import PATIENCE
+from tests.listening import PATIENCE, hear
+from tests.runtime.conftest import locked
 
 URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 
@@ -86,15 +86,11 @@ async def test_statements_take_turns_on_one_connection(
     assert len({pid for ((pid,),) in rows}) == 1
 
 
-async def test_a_statement_that_waits_holds_up_no_other(
-    engine: AsyncEngine, prefix: str, postgres_dsn: str
-) -> None:
+async def test_a_statement_that_waits_holds_up_no_other(engine: AsyncEngine, prefix: str) -> None:
     database = Database(engine, prefix)
-    async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
-        await other.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [prefix])
-        lock = select(func.pg_advisory_xact_lock(func.hashtext(prefix)))
-        waiting = asyncio.create_task(database.fetch(lock))
-        await asyncio.sleep(0)
+    async with locked(engine, prefix) as blocks:
+        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
+        await blocks()
         assert await database.fetch(select(1)) == [(1,)]
         assert not waiting.done()
     await waiting
@@ -108,18 +104,9 @@ async def test_a_node_has_three_connections_however_many_queues(
     url = make_url(postgres_dsn).update_query_dict({"application_name": prefix})
     queues = {f"queue {number}": 5 for number in range(8)}
     oban = Oban(url, prefix=prefix, queues=queues)
-    looked: set[str] = set()
-    all_looked = asyncio.Event()
-
-    @event.listens_for(oban, "claim_stop")
-    def note(oban: Oban, stop: ClaimStop) -> None:
-        looked.add(stop.queue)
-        if looked == queues.keys():
-            all_looked.set()
-
-    async with oban:
-        async with asyncio.timeout(PATIENCE):
-            await all_looked.wait()
-        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-        async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
-            assert await (await other.execute(count, [prefix])).fetchone() == (3,)
+    with hear(oban, "claim_stop") as claims:
+        async with oban:
+            await claims.until(lambda events: {stop.queue for stop in events} == queues.keys())
+            count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+            async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
+                assert await (await other.execute(count, [prefix])).fetchone() == (3,)

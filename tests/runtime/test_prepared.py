@@ -1,17 +1,22 @@
 """A statement that is sent over and over: the same rows by each way, and on after a failure."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
 from sqlalchemy import Integer, Text, bindparam, func, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job
 from oban_sqla.config import database_url
-from oban_sqla.runtime.database import Database
+from oban_sqla.runtime import database as database_module
+from oban_sqla.runtime.database import ANSWER_TIMEOUT, Database
 from oban_sqla.runtime.prepared import Prepared
 from oban_sqla.statements.acknowledge import acknowledge, outcomes
+from tests.listening import PATIENCE
+from tests.runtime.conftest import locked
 
 
 @pytest.fixture(params=["psycopg", "asyncpg"])
@@ -53,3 +58,18 @@ async def test_it_goes_on_after_a_failure(database: Database) -> None:
             await prepared.fetch({"given": 0})
         assert [tuple(row) for row in await prepared.fetch({"given": 4})] == [(3,)]
         assert [tuple(row) for row in await prepared.fetch({"given": 6})] == [(2,)]
+
+
+async def test_what_does_not_take_turns_waits_for_no_other(
+    database: Database, engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "TURN", ANSWER_TIMEOUT)
+    one = select(literal(1))
+    async with locked(engine, prefix) as blocks:
+        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
+        await blocks()
+        async with asyncio.timeout(PATIENCE):
+            rows = await Prepared(database, one, in_turn=False).fetch({})
+        assert [tuple(row) for row in rows] == [(1,)]
+        assert not waiting.done()
+    await waiting
