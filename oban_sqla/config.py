@@ -6,13 +6,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .errors import ConfigError
 from .instances import DEFAULT_NAME
+from .zones import time_zone
 
 # PostgreSQL refuses channel names of more than 63 bytes; ".oban_schedule" takes 14 of them.
 LONGEST_PREFIX = 49
@@ -195,11 +195,10 @@ class Config:
         )
         is_bool = isinstance(leadership, bool)
         demand("leadership", is_bool, f"leadership must be True or False, not {leadership!r}")
-        demand(
-            "timezone",
-            _is_time_zone(timezone),
-            f"timezone must be a name like 'Europe/Berlin', not {timezone!r}",
-        )
+        try:
+            time_zone(timezone)
+        except ValueError as error:
+            errors.append(("timezone", str(error)))
         kept = Retention.parse(retention, lambda complaint: errors.append(("retention", complaint)))
         demand(
             "stage_batch",
@@ -276,13 +275,6 @@ def _retained(
         elif seconds is not None and not (_is_number(seconds) and seconds >= 0):
             complain(f"{where} must be seconds, 0 or more, or None for ever, not {seconds!r}")
     return {**default, **chosen}
-
-
-def _is_time_zone(value: object) -> bool:
-    try:
-        return isinstance(value, str) and ZoneInfo(value) is not None
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
 
 
 def _is_name(value: object, most_bytes: float = math.inf) -> bool:

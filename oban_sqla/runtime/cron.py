@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..enqueue.enqueue import enqueue
 from ..events import CronStop
@@ -20,14 +20,17 @@ from .service import Emit, Service
 MOST_TICKS = 1000
 # The last tick of an entry that had none.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-# Until another look at the clock, should the database's be set.
-LONGEST_SLEEP = 600.0
+# Seconds until another look at the database's clock, which may have been set.
+LONGEST_SLEEP = 60.0
+# A clock that is set back by more corrects an error: the ticks of the wrong time are forgotten, as
+# cron does. After a smaller step, no tick comes until the clock has passed the last one.
+CORRECTION = timedelta(hours=3)
 
 
 class Cron(Service):
     """Enqueues the jobs of due ticks, on the leader.
 
-    The entries' rows are locked meanwhile, and say which ticks have been enqueued. So a tick is
+    A pass locks the rows of the entries, which say which ticks have been enqueued. So each tick is
     enqueued once, even if two nodes take themselves for the leader, and none is missed.
     """
 
@@ -77,8 +80,11 @@ class Cron(Service):
                 more = more or left
                 if ticks:
                     ticked[row.entry] = ticks[-1]
+                elif cron.expr != REBOOT and row.ticked_at - row.now > CORRECTION:
+                    ticked[row.entry] = row.now
             if jobs:
                 await enqueue(jobs, connection, prefix=self._database.prefix)
+            if ticked:
                 await connection.execute(advance(self._instance, ticked))
         queues = tuple(sorted({job.queue for job in jobs}))
         self._wake_queues(queues)
@@ -94,9 +100,11 @@ class Cron(Service):
         self, cron: Entry, since: datetime, now: datetime, booted_at: datetime | None
     ) -> tuple[list[datetime], bool]:
         if cron.expr == REBOOT:
-            # Whoever was there at the last one knows of no other start since.
-            fresh = booted_at is not None and since < booted_at
-            return ([now] if fresh else []), False
+            # The nodes have started anew if the oldest one started after the last tick. A start in
+            # the future was before the clock was set back: that node was there at the last tick.
+            if booted_at is None or booted_at > now:
+                return [], False
+            return ([now] if since < booted_at or since - now > CORRECTION else []), False
         return cron.due(since, now, self._timezone, MOST_TICKS)
 
     def _until_next(self, entries: Iterable[Entry], now: datetime, elapsed: float) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSimError
 
 from ..models import validation
+from ..zones import time_zone
+from .ticks import ticks
 
 CatchUp = Literal["last", "all"] | None
 
@@ -53,26 +54,24 @@ class Cron:
     def after(self, instant: datetime, timezone: str) -> Iterator[datetime]:
         """The ticks after an instant, in UTC, without end; `timezone` is that of the instance.
 
-        A time that summer time leaves out comes right after the gap; one that comes twice counts
-        once, unless its hour is a wildcard. That is Debian's rule.
+        Debian's rule decides what a change of the clock does: see `ticks`.
         """
         if self.expr == REBOOT:
             return iter(())
-        zone = ZoneInfo(self.timezone or timezone)
-        ticks = CronSim(NICKNAMES.get(self.expr, self.expr), instant.astimezone(zone))
-        return (tick.astimezone(UTC) for tick in ticks)
+        zone = time_zone(self.timezone or timezone)
+        return ticks(NICKNAMES.get(self.expr, self.expr), instant, zone)
 
     def due(
         self, since: datetime, now: datetime, timezone: str, most: int
     ) -> tuple[list[datetime], bool]:
         """The ticks after `since` until `now` that are to be enqueued, and whether more are."""
         if self.catch_up == "all":
-            ticks: list[datetime] = []
+            found: list[datetime] = []
             for tick in self._between(since, now, timezone):
-                if len(ticks) == most:
-                    return ticks, True
-                ticks.append(tick)
-            return ticks, False
+                if len(found) == most:
+                    return found, True
+                found.append(tick)
+            return found, False
         last = self._last(since, now, timezone)
         if last is None or (self.catch_up is None and now - last >= _JUST_NOW):
             return [], False
@@ -112,13 +111,8 @@ def parse(given: str | Mapping[str, Any]) -> Cron:
     catch_up: Any = options.get("catch_up", "last")
     if catch_up not in ("last", "all", None):
         raise ValueError(f"catch_up must be 'last', 'all' or None, not {validation.show(catch_up)}")
-    try:
-        if zone is not None:
-            ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        raise ValueError(
-            f"timezone must be a name like 'Europe/Berlin', not {validation.show(zone)}"
-        ) from None
+    if zone is not None:
+        time_zone(zone)
     cron = Cron(expr.strip(), zone, catch_up)
     _check(cron)
     return cron

@@ -64,6 +64,21 @@ async def at(cron: Cron, instant: datetime) -> float:
     return await cron.run_once()
 
 
+async def started(sessions: Sessions, name: str, instant: datetime) -> None:
+    async with sessions.begin() as session:
+        await session.execute(Producer.__table__.delete())
+        session.add(
+            Producer(
+                uuid="0b3c5d8e-0000-4000-8000-000000000000",
+                name="Oban",
+                node=name,
+                queue="cron",
+                started_at=instant,
+                updated_at=instant,
+            )
+        )
+
+
 async def test_a_tick_is_enqueued_when_it_comes(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
@@ -117,6 +132,39 @@ async def test_a_clock_that_is_set_back_repeats_nothing(
     assert await ticks(sessions) == ["12:00"]
 
 
+async def test_a_clock_that_was_far_ahead_silences_nothing(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare()
+    cron = service(engine, prefix)
+    ahead = NOON + timedelta(days=40)
+    await at(cron, ahead - timedelta(minutes=1))
+    await at(cron, ahead)
+    for minute in (-1, 0, 1, 1):
+        await at(cron, NOON + timedelta(minutes=minute))
+    assert await ticks(sessions) == ["12:00", "12:00", "12:01"]
+
+
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [
+        ("30 2 * * *", ["00:30"]),
+        ("*/30 2 * * *", ["00:00", "00:30", "01:00", "01:30"]),
+        ("@hourly", ["23:00", "00:00", "01:00", "02:00"]),
+    ],
+)
+async def test_in_the_hour_that_comes_twice_each_tick_is_enqueued_once(
+    expr: str, expected: list[str], engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare(expr)
+    start = datetime(2026, 10, 24, 22, 30, tzinfo=UTC)
+    for step in range(30):
+        # A new leader makes each pass. Its first one may be at any moment.
+        wait = await at(service(engine, prefix), start + timedelta(minutes=7.25 * step))
+        assert wait >= 1
+    assert await ticks(sessions) == expected
+
+
 async def test_only_the_leader_looks(engine: AsyncEngine, prefix: str, sessions: Sessions) -> None:
     declare()
     assert await at(service(engine, prefix, leads=False), NOON) == math.inf
@@ -138,30 +186,32 @@ async def test_reboot_is_once_for_each_generation_of_nodes(
 ) -> None:
     declare("@reboot")
 
-    async def started(name: str, instant: datetime) -> None:
-        async with sessions.begin() as session:
-            await session.execute(Producer.__table__.delete())
-            session.add(
-                Producer(
-                    uuid="0b3c5d8e-0000-4000-8000-000000000000",
-                    name="Oban",
-                    node=name,
-                    queue="cron",
-                    started_at=instant,
-                    updated_at=instant,
-                )
-            )
-
     cron = service(engine, prefix)
-    await started("a", NOON)
+    await started(sessions, "a", NOON)
     await at(cron, NOON + timedelta(minutes=1))
     await at(cron, NOON + timedelta(minutes=2))
     # Another leader among the same nodes is no reboot.
     await at(service(engine, prefix), NOON + timedelta(minutes=3))
     assert await ticks(sessions) == ["12:01"]
-    await started("b", NOON + timedelta(minutes=4))
+    await started(sessions, "b", NOON + timedelta(minutes=4))
     await at(cron, NOON + timedelta(minutes=5))
     assert await ticks(sessions) == ["12:01", "12:05"]
+
+
+async def test_a_start_after_the_clock_was_set_back_is_a_reboot(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare("@reboot")
+    cron = service(engine, prefix)
+    await started(sessions, "a", NOON + timedelta(days=40))
+    await at(cron, NOON + timedelta(days=40))
+    # The same nodes with another clock are no reboot.
+    await at(cron, NOON)
+    assert await ticks(sessions) == ["12:00"]
+    await started(sessions, "b", NOON)
+    await at(cron, NOON + timedelta(minutes=1))
+    await at(cron, NOON + timedelta(minutes=2))
+    assert await ticks(sessions) == ["12:00", "12:01"]
 
 
 async def test_a_running_instance_runs_its_entries(start: StartOban) -> None:
