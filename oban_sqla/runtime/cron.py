@@ -11,7 +11,7 @@ from ..models import Job
 from ..statements.cron import advance, booted, enter, lock
 from ..workers.cron import REBOOT
 from ..workers.cron import Cron as Entry
-from ..workers.options import WorkerOptions
+from ..workers.declaration import Declaration
 from ..workers.registry import with_cron
 from .database import ANSWER_TIMEOUT, Database, deadline
 from .service import Emit, Service
@@ -114,7 +114,7 @@ class Cron(Service):
             return LONGEST_SLEEP
         return max(0.001, min(LONGEST_SLEEP, (next_at - now).total_seconds() - elapsed))
 
-    def _job(self, worker: WorkerOptions, cron: Entry, tick: datetime) -> Job:
+    def _job(self, worker: Declaration, cron: Entry, tick: datetime) -> Job:
         meta = {
             "cron": True,
             "cron_at": tick.astimezone(UTC).isoformat(),

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from ..errors import JobTimeoutError
 from ..models import Job
 from ..statements.acknowledge import Ack
-from ..workers.options import timeout_seconds
 from ..workers.registry import Registration, resolve
+from ..workers.timeout import timeout_seconds
 from .attempt import Attempt
 from .references import loader
 from .transaction import WorkerSessions, transact, transact_apart, transact_plainly

@@ -12,7 +12,7 @@ from ..config import name_of
 from ..models import Job, validation
 from ..models.job import RULES
 from ..models.references import Reference
-from ..workers.options import refuse_unknown
+from ..workers.option import refuse_unknown
 
 TOLERANCE = timedelta(seconds=1)
 """How far a job may be from the time that is expected."""

@@ -1,6 +1,6 @@
 """`@worker` for classes and `@job` for functions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import (
     Any,
     Concatenate,
@@ -8,18 +8,16 @@ from typing import (
     Never,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
     Unpack,
     overload,
 )
 
 from ..enqueue.enqueue import Conn
-from ..models import Job, Unique, validation
-from .function import Backoff, JobFunction, SessionJobFunction
-from .options import JobOptions, Missing, Timeout
-from .rows import Lock
-from .worker import Worker, declare
+from ..models import Job, validation
+from .function import FunctionOptions, JobFunction, SessionJobFunction
+from .options import JobOptions
+from .worker import ClassOptions, Worker, declare
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,41 +49,6 @@ class WorkerClass(Protocol[T_co]):
         ...
 
 
-class DeclaredOptions(TypedDict, total=False):
-    """What a worker says of all its jobs."""
-
-    name: str | None
-    queue: str | None
-    priority: int | None
-    max_attempts: int | None
-    tags: Iterable[str] | None
-    meta: Mapping[str, Any] | None
-    oban: str | None
-    cron: str | Mapping[str, Any] | None
-    timeout: Timeout | None
-    interruptible: bool | None
-    missing: Missing | None
-    unique: Unique | bool | None
-
-
-class ClassOptions(DeclaredOptions, total=False):
-    """The same, of a class: as the keywords of `Worker`."""
-
-    lock: Lock | None
-    on: type | None
-    on_insert: bool
-    on_update: bool | Sequence[str]
-    on_delete: bool
-    when: Callable[[Any], object] | None
-
-
-class FunctionOptions(DeclaredOptions, total=False):
-    """The same, of a function, and how it is run."""
-
-    backoff: Backoff | None
-    """Returns the seconds until the next attempt of a job."""
-
-
 def worker(
     *misplaced: Never, **options: Unpack[ClassOptions]
 ) -> Callable[[type[T]], WorkerClass[T]]:
@@ -104,7 +67,7 @@ def worker(
         for method in ("new", "enqueue", "backoff"):
             if not hasattr(cls, method):
                 setattr(cls, method, vars(Worker)[method])
-        declare(cls, **options)
+        declare(cls, options)
         return cls  # type: ignore[return-value]
 
     return decorate

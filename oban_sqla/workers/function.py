@@ -4,15 +4,25 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
-from ..importable import origin
 from ..models import Job, Unique
 from . import annotations
 from .backoff import jittery_clamped
-from .naming import worker_name
-from .options import JOB_OPTIONS, JobOptions, WorkerOptions, refuse_unknown
+from .declaration import JOB_OPTIONS, declared
+from .option import Option, options_of, refuse_unknown
+from .options import JobOptions, WorkerOptions
 from .registry import register
 from .sessions import check_session, for_sessions
 
@@ -20,6 +30,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Backoff = Callable[[Job], float | timedelta]
+
+
+class FunctionOptions(WorkerOptions, total=False):
+    """The options of a worker that is a function: the keywords of `@job`."""
+
+    backoff: Annotated[
+        Backoff | None,
+        Option("Returns the seconds, or a `timedelta`, until the next attempt of a failed job."),
+    ]
+
+
+FUNCTION_OPTIONS = options_of(FunctionOptions)
 
 _OPTIONS = (*JOB_OPTIONS, "conn")
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -42,12 +64,10 @@ class JobFunction(Generic[P, R]):
         self,
         function: Callable[P, R],
         *,
-        name: str | None = None,
         session: bool = False,
-        backoff: Backoff | None = None,
-        **options: Any,
+        **options: Unpack[FunctionOptions],
     ) -> None:
-        if options.get("lock") is not None:
+        if "lock" in options:
             raise TypeError(
                 f"{function.__qualname__} is no model, so it has no row to be locked: leave lock="
                 " out"
@@ -59,16 +79,19 @@ class JobFunction(Generic[P, R]):
         own = [p for name, p in self._whole.parameters.items() if name != self._session]
         self._signature = self._whole.replace(parameters=own)
         self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
-        self._backoff = backoff
         self._refuse_collisions()
         self._refuse_sessions()
-        self.__oban__ = WorkerOptions().declare(
-            worker_name(function, name), origin(function), options
-        )
+        self.__oban__ = declared(function, options, FUNCTION_OPTIONS)
         if self.__oban__.cron is not None:
             self._bind((), {})  # its jobs have no arguments
         takes_session = self._session is not None
-        register(self.__oban__, lambda: self, function, backoff, takes_session=takes_session)
+        register(
+            self.__oban__,
+            lambda: self,
+            function,
+            self.__oban__.backoff,
+            takes_session=takes_session,
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
@@ -151,8 +174,9 @@ class JobFunction(Generic[P, R]):
 
     def backoff(self, job: Job) -> float | timedelta:
         """Seconds until the next attempt of a failed job."""
-        if self._backoff is not None:
-            return self._backoff(job)
+        backoff: Backoff | None = self.__oban__.backoff
+        if backoff is not None:
+            return backoff(job)
         return jittery_clamped(job.attempt, job.max_attempts)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from sqlalchemy import Column, inspect
 from sqlalchemy.orm import Mapper
@@ -14,7 +14,8 @@ from ..models.conversion import is_mapped
 from ..models.references import KEY, Reference, reference_to
 from . import rows
 from .current_job import current_job
-from .options import WorkerOptions
+from .declaration import Declaration
+from .option import Option, flag
 
 Change: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -24,14 +25,52 @@ ROW = "row"
 DELETED = "key"
 """The argument that is the primary key of a row that was deleted."""
 
-OPTIONS = ("on", "on_insert", "on_update", "on_delete", "when")
+
+class ReactionOptions(TypedDict, total=False):
+    """The options of a worker that sessions enqueue when they change rows."""
+
+    on: Annotated[
+        type | None,
+        Option("The model that the worker reacts to, if it is none itself.", inherited=False),
+    ]
+    on_insert: Annotated[
+        bool,
+        Option(
+            "Enqueue a job for each row that is inserted.",
+            flag("on_insert"),
+            False,
+            inherited=False,
+        ),
+    ]
+    on_update: Annotated[
+        bool | Sequence[str],
+        Option(
+            "Enqueue a job for each row that is updated: `True`, or the names of the attributes"
+            " whose change counts.",
+            default=False,
+            inherited=False,
+        ),
+    ]
+    on_delete: Annotated[
+        bool,
+        Option(
+            "Enqueue a job for each row that is deleted.", flag("on_delete"), False, inherited=False
+        ),
+    ]
+    when: Annotated[
+        Callable[[Any], object] | None,
+        Option(
+            "A function of the row: no job is enqueued if it returns something false.",
+            inherited=False,
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
     """The changes of one model that enqueue a job of one worker."""
 
-    options: WorkerOptions
+    options: Declaration
     model: type
     is_self: bool
     """Whether the worker is the model."""
@@ -79,22 +118,16 @@ class Reaction:
         return self.options.new_job({"change": change, **about}, {})
 
 
-def reaction(
-    cls: type,
-    *,
-    on: type | None = None,
-    on_insert: bool = False,
-    on_update: bool | Sequence[str] = False,
-    on_delete: bool = False,
-    when: Callable[[Any], object] | None = None,
-) -> Reaction | None:
-    """What a worker has declared to react to; `None` if it is nothing.
+def reaction(cls: type, options: Declaration) -> Reaction | None:
+    """What a worker has declared to react to; `None` if it reacts to nothing.
 
-    `TypeError` or `ValueError` for what is no model, or not of it, and for what would do nothing.
+    `TypeError` or `ValueError` for a class that is no model, for an attribute that the model does
+    not have, and for options that have no effect.
     """
     name = cls.__qualname__
     is_self = is_mapped(cls)
-    if not (on_insert or on_update or on_delete):
+    on, when = options.on, options.when
+    if not (options.on_insert or options.on_update or options.on_delete):
         if on is not None or when is not None:
             raise TypeError(
                 f"{name} says on= or when=, but not to what it reacts: add on_insert=True,"
@@ -107,7 +140,7 @@ def reaction(
         raise TypeError(
             f"{name} reacts to the rows of a model: say which, on=Model, not {validation.show(on)}"
         )
-    if is_self and on_delete:
+    if is_self and options.on_delete:
         raise TypeError(
             f"{name} can't process a row that is deleted: declare a worker of its own, with"
             f" on={name} and on_delete=True"
@@ -117,18 +150,14 @@ def reaction(
             f"when of {name} must be a function of the row, not {validation.show(when)}"
         )
     model: Any = cls if is_self else on
-    update = _attributes(name, model, on_update)
-    for option, flag in (("on_insert", on_insert), ("on_delete", on_delete)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{option} must be True or False, not {validation.show(flag)}")
-    options: WorkerOptions = vars(cls)["__oban__"]
+    update = _attributes(name, model, options.on_update)
     keys = options.unique.keys if options.unique else ()
-    if on_delete and ROW in keys and DELETED not in keys:
+    if options.on_delete and ROW in keys and DELETED not in keys:
         raise ValueError(
             f"unique of {name} has keys={keys!r}, but a job of a deleted row has {DELETED!r}"
             f" instead of {ROW!r}, so that all of them were duplicates: add it"
         )
-    return Reaction(options, model, is_self, on_insert, update, on_delete, when)
+    return Reaction(options, model, is_self, options.on_insert, update, options.on_delete, when)
 
 
 def _attributes(name: str, model: type, given: bool | Sequence[str]) -> frozenset[str] | bool:

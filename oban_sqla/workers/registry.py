@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UnknownWorkerError
 from ..models import Job, validation
 from ..models.conversion import is_mapped
-from .options import WorkerOptions
+from .declaration import Declaration
 from .rows import SELF
 
 
@@ -16,7 +16,7 @@ from .rows import SELF
 class Registration:
     """How to run the jobs of one worker."""
 
-    options: WorkerOptions
+    options: Declaration
     create: Callable[[], Any]
     """Makes an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
@@ -39,14 +39,14 @@ class Registration:
     @property
     def interruptible(self) -> bool:
         """Whether cancelling a job that runs cancels its task."""
-        return self.options.interruptible and self.asynchronous
+        return bool(self.options.interruptible) and self.asynchronous
 
 
 _registrations: dict[str, Registration] = {}
 
 
 def register(
-    options: WorkerOptions,
+    options: Declaration,
     create: Callable[[], Any],
     process: Callable[..., Any],
     backoff: Callable[..., Any] | None,
@@ -97,6 +97,6 @@ def resolve(name: str) -> Registration:
     return registration
 
 
-def with_cron() -> list[WorkerOptions]:
-    """The options of the workers that have a cron entry."""
+def with_cron() -> list[Declaration]:
+    """The declarations of the workers that have a cron entry."""
     return [known.options for known in _registrations.values() if known.options.cron is not None]

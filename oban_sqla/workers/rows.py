@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, TypeDecorator, func, inspect, type_coerce
@@ -23,12 +23,33 @@ from ..importable import origin
 from ..models import Job, validation
 from ..models.conversion import is_mapped, kind_of
 from ..models.references import KEY, MODEL, Reference, key_names
+from .option import Option
 
 SELF = "self"
 """The argument of a job that refers to its row."""
 
 Lock = Literal["update", "skip"]
 """How the row is locked: waiting for others that have locked it, or trying again a second later."""
+
+
+def _lock(value: object) -> Lock:
+    if value != "update" and value != "skip":
+        raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
+    return value
+
+
+class RowOptions(TypedDict, total=False):
+    """The options of a worker that is a mapped class."""
+
+    lock: Annotated[
+        Lock | None,
+        Option(
+            'How the row is locked while it is processed: `"update"` waits for another lock on'
+            ' it, `"skip"` snoozes the job for a second instead.',
+            _lock,
+        ),
+    ]
+
 
 if TYPE_CHECKING:
     class_or_row = classmethod
@@ -92,13 +113,6 @@ def base(cls: type) -> type:
     while mapper.inherits is not None and not mapper.concrete:
         mapper = mapper.inherits
     return mapper.class_
-
-
-def lock(value: object) -> Lock:
-    """A way to lock; `ValueError` for what is none."""
-    if value != "update" and value != "skip":
-        raise ValueError(f"lock must be 'update' or 'skip', not {validation.show(value)}")
-    return value
 
 
 def _has_jobs(mapper: Mapper[Any]) -> bool:

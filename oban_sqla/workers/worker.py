@@ -1,33 +1,32 @@
 """`Worker`: a class that processes jobs, as a base class or a mixin."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from sqlalchemy.orm import Mapped
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
-from ..importable import origin
-from ..models import Job, Unique
+from ..models import Job
 from ..models.conversion import is_mapped
 from . import on_change, reactions, rows
 from .backoff import jittery_clamped
-from .naming import worker_name
-from .options import (
-    WORKER_OPTIONS,
-    JobOptions,
-    Missing,
-    Timeout,
-    WorkerOptions,
-    check_timeout,
-    refuse_unknown,
-)
+from .declaration import Declaration, declared
+from .option import options_of, refuse_unknown
+from .options import JobOptions, WorkerOptions
+from .reactions import ReactionOptions
 from .registry import register
-from .rows import Lock, class_or_row
+from .rows import RowOptions, class_or_row
 from .sessions import check_session
+from .timeout import check_timeout
 
-_OPTIONS = (*WORKER_OPTIONS, *reactions.OPTIONS)
+
+class ClassOptions(WorkerOptions, RowOptions, ReactionOptions, total=False):
+    """The options of a worker that is a class: the keywords of `Worker` and of `@worker`."""
+
+
+CLASS_OPTIONS = options_of(ClassOptions)
 
 
 class Worker:
@@ -83,61 +82,23 @@ class Worker:
     not matter. See docs/on_change.md.
     """
 
-    __oban__: ClassVar[WorkerOptions] = WorkerOptions()
+    __oban__: ClassVar[Declaration]
 
     if TYPE_CHECKING:
         jobs: Mapped[list[Job]]
         """The jobs of a row, in the order of their ids: a view-only relationship of a model."""
 
-    def __init_subclass__(
-        cls,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        tags: Iterable[str] | None = None,
-        meta: Mapping[str, Any] | None = None,
-        oban: str | None = None,
-        cron: str | Mapping[str, Any] | None = None,
-        timeout: Timeout | None = None,
-        interruptible: bool | None = None,
-        missing: Missing | None = None,
-        unique: Unique | bool | None = None,
-        lock: Lock | None = None,
-        on: type | None = None,
-        on_insert: bool = False,
-        on_update: bool | Sequence[str] = False,
-        on_delete: bool = False,
-        when: Callable[[Any], object] | None = None,
-        **others: Any,
-    ) -> None:
-        # The keywords of other bases pass by.
+    def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
+        own = {name: value for name, value in options.items() if name in CLASS_OPTIONS}
+        others: dict[str, Any] = {
+            name: value for name, value in options.items() if name not in CLASS_OPTIONS
+        }
+        # Another base may take keywords of its own.
         bases = cls.__mro__[cls.__mro__.index(Worker) + 1 : -1]
         if not any("__init_subclass__" in vars(base) for base in bases):
-            refuse_unknown(cls.__qualname__, "option", others, _OPTIONS)
+            refuse_unknown(cls.__qualname__, "option", others, CLASS_OPTIONS)
         super().__init_subclass__(**others)
-        declare(
-            cls,
-            name=name,
-            queue=queue,
-            priority=priority,
-            max_attempts=max_attempts,
-            tags=tags,
-            meta=meta,
-            oban=oban,
-            cron=cron,
-            timeout=timeout,
-            interruptible=interruptible,
-            missing=missing,
-            unique=unique,
-            lock=lock,
-            on=on,
-            on_insert=on_insert,
-            on_update=on_update,
-            on_delete=on_delete,
-            when=when,
-        )
+        declare(cls, own)
 
     @class_or_row
     def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
@@ -175,49 +136,41 @@ class Worker:
         return jittery_clamped(job.attempt, job.max_attempts)
 
 
-def declare(cls: type, *, name: str | None = None, **given: Any) -> None:
+def declare(cls: type, given: Mapping[str, Any]) -> None:
     """Keep the options on the class, and register it if it can process jobs.
 
-    From then on sessions enqueue its jobs for the changes that it is `given` to react to.
+    From then on sessions enqueue its jobs for the changes that the options name.
     """
-    refuse_unknown(cls.__qualname__, "option", given, _OPTIONS)
-    reacts = {key: given.pop(key) for key in reactions.OPTIONS if key in given}
-    _declare_jobs(cls, name, given)
-    reaction = reactions.reaction(cls, **reacts)
+    options = declared(
+        cls,
+        given,
+        CLASS_OPTIONS,
+        base=getattr(cls, "__oban__", None),
+        own=vars(cls).get("__oban__"),
+    )
+    cls.__oban__ = options  # type: ignore[attr-defined]
+    process = getattr(cls, "process", None)
+    if process is not None:
+        takes_session = _check_signature(cls, process)
+        _check_model(cls, options, takes_session)
+        backoff = getattr(cls, "backoff", None)
+        timeout = _timeout_of(cls, given)
+        register(options, cls, process, backoff, timeout, takes_session=takes_session)
+    reaction = reactions.reaction(cls, options)
     if reaction is not None:
         _declared(cls)
         on_change.react(reaction)
 
 
-def _declare_jobs(cls: type, name: str | None, changes: Mapping[str, Any]) -> None:
-    inherited: WorkerOptions = getattr(cls, "__oban__", WorkerOptions())
-    own = vars(cls).get("__oban__")
-    # A class made anew from its own namespace, as slotted dataclasses are, comes without keywords,
-    # and without its qualified name.
-    if name is None and own is not None:
-        name = own.name
-    where = own.origin if own is not None else origin(cls)
-    options = inherited.declare(worker_name(cls, name), where, changes)
-    cls.__oban__ = options  # type: ignore[attr-defined]
-    process = getattr(cls, "process", None)
-    if process is None:
-        return
-    takes_session = _check_signature(cls, process)
-    _check_model(cls, options, takes_session)
-    timeout = _timeout_of(cls, changes)
-    backoff = getattr(cls, "backoff", None)
-    register(options, cls, process, backoff, timeout, takes_session=takes_session)
-
-
-def _declared(target: Any) -> WorkerOptions:
+def _declared(target: Any) -> Declaration:
     cls = target if isinstance(target, type) else type(target)
-    options: WorkerOptions | None = vars(cls).get("__oban__")
+    if not hasattr(cls, "process"):
+        raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
+    options: Declaration | None = vars(cls).get("__oban__")
     if options is None:
         raise TypeError(
             f"{cls.__qualname__} is not a worker of its own: decorate it with @worker()"
         )
-    if not hasattr(cls, "process"):
-        raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
     return options
 
 
@@ -239,7 +192,7 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     return method
 
 
-def _check_model(cls: type, options: WorkerOptions, takes_session: bool) -> None:
+def _check_model(cls: type, options: Declaration, takes_session: bool) -> None:
     """Relate a model to its jobs; `TypeError` for options that a model, or no model, can't have."""
     name = cls.__qualname__
     if not is_mapped(cls):

@@ -1,6 +1,7 @@
-"""The reference leaves no public name out."""
+"""The reference leaves no public name out, and its generated pages are up to date."""
 
 import re
+import runpy
 
 import pytest
 
@@ -13,3 +14,12 @@ REFERENCE = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.
 @pytest.mark.parametrize("name", oban_sqla.__all__)
 def test_the_reference_has(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: (\S*\.)?{name}\b", REFERENCE, re.MULTILINE)
+
+
+GENERATED = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_a_generated_page_is_up_to_date(page: str) -> None:
+    written = (DOCS / "reference" / page).read_text()
+    assert written == GENERATED[page](), "run python docs/generate.py"

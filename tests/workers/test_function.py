@@ -114,8 +114,8 @@ class TestArguments:
                 build_report,
                 ("x",),
                 {"zzz": 1},
-                "there are month, detailed, queue, priority, max_attempts, tags, meta, schedule_in,"
-                " scheduled_at, unique, conn",
+                "there are month, detailed, queue, priority, max_attempts, tags, meta, unique,"
+                " schedule_in, scheduled_at, conn",
             ),
             (positional, (), {"a": 1}, "**others: int) -> dict[str, typing.Any]: "),
             (nothing, (1,), {}, "nothing() -> dict[str, typing.Any]: too many positional argument"),

@@ -1,0 +1,93 @@
+"""`Declaration`: what a worker has declared, and the one way from it to a `Job`."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ..clock import client_now
+from ..importable import origin
+from ..models import Job, validation
+from ..models.job import RULES, new
+from .naming import worker_name
+from .option import Option, checked, options_of, refuse_unknown
+from .options import JobOptions
+
+JOB_OPTIONS = options_of(JobOptions)
+
+_HINT = "; arguments of the job are given in a mapping, like new({'id': 1})"
+
+
+class Declaration:
+    """A value for each option of a worker, as attributes of the options' names."""
+
+    name: str
+    """What the jobs of the worker store."""
+    origin: str
+    """`module.qualname` of the code, whatever its name."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, option: str) -> Any: ...
+
+    def __init__(self, name: str, origin: str, values: Mapping[str, Any]) -> None:
+        vars(self).update(values, name=name, origin=origin)
+
+    def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
+        """A job of the worker, not enqueued."""
+        given: Mapping[str, Any] = options
+        refuse_unknown(self.name, "option", given, JOB_OPTIONS, more=_HINT)
+        values = {
+            "worker": self.name,
+            "args": RULES["args"]({} if args is None else args),
+            "queue": self.queue,
+            "priority": self.priority,
+            "max_attempts": self.max_attempts,
+            # Copies, since a job's own may be changed in place.
+            "tags": [*self.tags],
+            "meta": RULES["meta"](self.meta) if self.meta else {},
+        }
+        for option, value in given.items():
+            if option in values:
+                values[option] = RULES[option](value)
+        unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
+        return new(values, _scheduled_at(options), unique)
+
+
+def declared(
+    subject: type | Callable[..., Any],
+    given: Mapping[str, Any],
+    known: Mapping[str, Option],
+    *,
+    base: Declaration | None = None,
+    own: Declaration | None = None,
+) -> Declaration:
+    """The declaration of a class or function; wrong options raise now, not when a job is made.
+
+    Args:
+        base: what the class inherits.
+        own: what the class itself has declared before. Options given now are added to it.
+    """
+    refuse_unknown(subject.__qualname__, "option", given, known)
+    values = {name: option.default for name, option in known.items()}
+    if own is not None:
+        values |= vars(own)
+    elif base is not None:
+        values |= {name: vars(base)[name] for name, option in known.items() if option.inherited}
+    values |= checked(given, known)
+    name: str | None = given.get("name")
+    if own is None:
+        return Declaration(worker_name(subject, name), origin(subject), values)
+    # A class that a decorator makes anew has lost its qualified name.
+    return Declaration(own.name if name is None else worker_name(subject, name), own.origin, values)
+
+
+def _scheduled_at(options: JobOptions) -> datetime | None:
+    at, delay = options.get("scheduled_at"), options.get("schedule_in")
+    if delay is None:
+        return at
+    if at is not None:
+        raise ValueError(
+            f"schedule_in ({validation.show(delay)}) and scheduled_at ({validation.show(at)})"
+            " exclude each other: give one"
+        )
+    return validation.moment_after("schedule_in", client_now(), delay)
