@@ -5,13 +5,21 @@ Listen on the class for every instance, or on one instance::
     @event.listens_for(Oban, "job_stop")
     def on_stop(oban: Oban, stop: JobStop) -> None: ...
 
-A listener runs on the event loop, between the steps of a queue: it must not block. What it raises
-is logged, and reaches nobody else.
+A listener of an instance runs on its event loop, between the steps of a queue: it must not block.
+
+Sessions and connections enqueue without an instance, so the events of enqueueing have a target of
+their own. Their listeners run in the thread that enqueues::
+
+    @event.listens_for(Enqueueing, "enqueue_stop")
+    def on_stop(enqueueing: Enqueueing, stop: EnqueueStop) -> None: ...
+
+What a listener raises is logged once, and reaches nobody else.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +29,25 @@ if TYPE_CHECKING:
     from .models import Job, JobState
 
 _logger = logging.getLogger("oban_sqla.events")
+
+# The listeners whose error was logged, by event and identity: a listener may be unhashable.
+_complained: dict[tuple[str, int], object] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnqueueStart:
+    jobs: Sequence[Job]
+    """New jobs, all those of one flush or one call. A listener may replace their `meta`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnqueueStop:
+    start: EnqueueStart
+    """The very object that `enqueue_start` passed."""
+    duration: float
+    """Seconds from start to end; of a flush, with the rows that it had to write before the jobs."""
+    error: BaseException | None
+    """Why the jobs were not inserted; `None` if they were, in a transaction that is still open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +249,30 @@ class ObanEvents(event.Events[Observable]):
         """A loop had to be cancelled to stop."""
 
 
-def emit(target: Observable, name: str, data: object) -> None:
+class Enqueueing(event.EventTarget):
+    """What emits the events of enqueueing, through whatever `conn`."""
+
+    dispatch: event.dispatcher[Enqueueing]
+
+
+class EnqueueEvents(event.Events[Enqueueing]):
+    """Every event passes its target and one object with its data."""
+
+    _target_class_doc = "Enqueueing"
+    _dispatch_target = Enqueueing
+
+    def enqueue_start(self, enqueueing: Any, start: EnqueueStart) -> None:
+        """Jobs are about to be inserted."""
+
+    def enqueue_stop(self, enqueueing: Any, stop: EnqueueStop) -> None:
+        """Jobs were inserted, or could not be; this follows each `enqueue_start`."""
+
+
+enqueueing = Enqueueing()
+"""The one target of that kind."""
+
+
+def emit(target: Observable | Enqueueing, name: str, data: object) -> None:
     """Call the listeners of one event; what a listener raises ends here."""
     listeners = getattr(target.dispatch, name)
     if not listeners:
@@ -233,4 +283,18 @@ def emit(target: Observable, name: str, data: object) -> None:
             listener(target, data)
         except BaseException:
             # A SystemExit, too: the emitter stands between a job and the record of its outcome.
-            _logger.exception("a listener of %r raised: %r", name, listener)
+            _complain(name, listener)
+
+
+def _complain(name: str, listener: Callable[..., None]) -> None:
+    """Log the error that is being handled: once for each listener, which may fail for every job."""
+    told = (name, id(listener)) in _complained
+    # Keep the listener, so that no other one takes over its identity.
+    _complained[name, id(listener)] = listener
+    _logger.log(
+        logging.DEBUG if told else logging.ERROR,
+        "a listener of %r raised: %r; further errors of it are logged at DEBUG",
+        name,
+        listener,
+        exc_info=True,
+    )

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..models import Job
 from ..statements.insert import insert, records
 from .inserted import fill
+from .observed import observed
 from .unique import Make, Parameters, apart, steps
 
 ACCEPTED = (
@@ -46,6 +47,11 @@ class Executes(Protocol):
 async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
     """Insert jobs through any connection: all with one Core statement, but for unique ones."""
     refuse_unknown(conn)
+    with observed(jobs):
+        await _insert_through(conn, jobs, prefix)
+
+
+async def _insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
     plain, unique = apart(jobs)
     # All of them are encoded before any is sent, since that is where bad input shows.
     batches, claiming = list(encoded(plain)), list(encoded(unique))

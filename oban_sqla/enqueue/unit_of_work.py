@@ -31,7 +31,7 @@ from ..models.state import STAGEABLE
 from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
 from ..wakeups import Address, Wakeup
-from . import pending, references
+from . import observed, pending, references
 from .chosen import BIND
 from .connections import Batch, encoded
 from .enqueue import wakeup
@@ -88,7 +88,12 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
     Those that wait for a key in their arguments are held back until the flush has done its work.
     """
-    jobs = pending.pending(session, objects)
+    if jobs := pending.pending(session, objects):
+        with observed.flushing(session, jobs):
+            _insert_pending(session, jobs, objects)
+
+
+def _insert_pending(session: Session, jobs: list[Job], objects: Iterable[object] | None) -> None:
     if claiming := pending.claiming(jobs):
         _insert_claiming(session, claiming, objects)
         claimed = set(map(id, claiming))
@@ -114,8 +119,9 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 def insert_held(session: Session, flush_context: Any) -> None:
     """Insert the jobs that were held back, whose keys are known now."""
     if held := references.release(session):
-        insert(session, held)
+        _insert_apart(session, held)
     references.complete(session)
+    observed.flushed(session)
 
 
 def insert(session: Session, jobs: Sequence[Job]) -> None:
@@ -123,6 +129,11 @@ def insert(session: Session, jobs: Sequence[Job]) -> None:
 
     `ValueError` or `TypeError` for what can't be stored.
     """
+    with observed.observed(jobs):
+        _insert_apart(session, jobs)
+
+
+def _insert_apart(session: Session, jobs: Sequence[Job]) -> None:
     plain, unique = apart(jobs)
     _insert(session, list(encoded(plain)), list(encoded(unique)))
 
@@ -149,7 +160,7 @@ def _insert_claiming(
             " may refer to jobs: flush before you enqueue it"
         )
     behind = set(map(id, later))
-    insert(session, [job for job in jobs if id(job) not in behind])
+    _insert_apart(session, [job for job in jobs if id(job) not in behind])
     references.hold(session, later)
 
 
@@ -163,6 +174,9 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
             f"{job!r} is unique, and was added while a flush ran, or holds what no new job does:"
             " make one with new(), and add it before the flush"
         )
+    session = object_session(job)
+    assert session is not None
+    observed.late(session, job)
     check_json(vars(job))
     references.note_incomplete(connection, job)
     # The column is GENERATED ALWAYS: sending an id would break the transaction.
@@ -209,7 +223,11 @@ def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
     if getattr(executed(state), "table", None) != Job.__table__:
         return None
     # The rows first: with autocommit, whoever hears of them must find them.
-    result = state.invoke_statement()
+    if state.is_insert:
+        with observed.inserting(state.parameters) as changed:
+            result = state.invoke_statement(params=changed)
+    else:
+        result = state.invoke_statement()
     connection = state.session.connection(bind_arguments=state.bind_arguments)
     tables = _tables(connection, state.execution_options)
     _news(state.session, tables).total = Wakeup(queues=None)
@@ -258,6 +276,7 @@ def forget_flushed(session: Session, transaction: SessionTransaction) -> None:
     for news in session.info.get(_KEY, {}).values():
         news.forget_flushed()
     references.forget(session)
+    observed.undone(session)
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
@@ -265,6 +284,7 @@ def forget(session: Session, transaction: SessionTransaction) -> None:
     pending.end_transaction(session, transaction)
     if transaction.parent is None:
         session.info.pop(_KEY, None)
+        observed.undone(session)
 
 
 def _news(session: Session, tables: _Tables) -> _News:

@@ -17,6 +17,9 @@ from .state import FINISHED, JobState
 ENTRY = "oban_sqla_unique"
 """The key of the claim in a job's meta."""
 
+TRACE = ("traceparent", "tracestate", "baggage", "sentry-trace")
+"""Keys of a job's meta that say where the job comes from, and not what the job is."""
+
 CONSTRAINT = "oban_sqla_unique"
 """No two jobs that count claim the same at the same time."""
 
@@ -121,7 +124,9 @@ class Unique:
             return value
         # Anew, since what was put into it after it was checked may be no JSON.
         plain = validation.json_object(name, value)
-        plain.pop(ENTRY, None)
+        if name == "meta":
+            for key in (ENTRY, *TRACE):
+                plain.pop(key, None)
         return {key: plain[key] for key in self.keys if key in plain} if self.keys else plain
 
 
