@@ -25,6 +25,7 @@ from .option import Option, options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .registry import register
 from .sessions import check_session, for_sessions
+from .with_options import WithOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +53,8 @@ class JobFunction(Generic[P, R]):
     """What `@job()` makes of a function.
 
     Calling it calls the function. `new` and `enqueue` take the function's own arguments, and beside
-    them the options of a job as keywords. The arguments are kept by name, as given: a default that
+    them the options of a job as keywords. With `options(...).new` and `options(...).enqueue` a type
+    checker checks the arguments even so. The arguments are kept by name, as given: a default that
     changes later counts for jobs that wait. A session is not among them.
 
     An argument may be what its annotation says, beside JSON: a mapped instance, a `datetime`,
@@ -96,7 +98,21 @@ class JobFunction(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
 
-    # The type system can't add keywords to a function's own, so a call that has any is unchecked.
+    def options(self, *, conn: Conn | None = None, **options: Unpack[JobOptions]) -> WithOptions[P]:
+        """The function with options of its jobs, for `new` or `enqueue` with its arguments::
+
+            await report.options(conn=session, schedule_in=60).enqueue("2026-11")
+
+        A type checker checks such a call whole. It checks no argument of a call that mixes both,
+        `report.enqueue("2026-11", conn=session)`.
+
+        `TypeError` for an option that there is not; a wrong value is refused by `new`.
+        """
+        refuse_unknown(self.__oban__.name, "option", options, JOB_OPTIONS)
+        return WithOptions(self.__oban__, self._bind, conn, options)
+
+    # The type system can't add keywords to a function's own. These overloads accept any arguments
+    # beside an option; options() is the form that is checked.
     @overload
     def new(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
     @overload

@@ -11,4 +11,4 @@ async def blocks() -> None:
         assert_type(dsn, str)
     with embedded_postgres(Path("data"), version=16, settings={"fsync": "off"}) as dsn:
         assert_type(dsn, str)
-    embedded_postgres(version=15)  # type: ignore[arg-type]
+    embedded_postgres(version=15)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

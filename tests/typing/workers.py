@@ -79,7 +79,7 @@ def anything(payload: Any) -> Any:
 assert_type(forget.new(7), Job)
 assert_type(forget_plainly(Session(), 7), str)
 assert_type(anything.new({"a": 1}), Job)
-forget.new("7")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+forget.new("7")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 forget_plainly(7)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
@@ -93,7 +93,7 @@ async def enqueue_a_function() -> None:
     assert_type(await fetch.enqueue("https://", unique=Unique(period=60)), Job)
     assert_type(await Welcome.enqueue({}, unique=True), Job)
     assert_type(Welcome.new({}, unique=False).conflict, bool)
-    await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    await report.enqueue(11)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     await report.enqueue("2026-11", details=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 

@@ -4,11 +4,13 @@ import inspect
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
+from sqlalchemy.orm import Session
 
 from oban_sqla import InstanceNotFoundError, Job, JobFunction, JobState, job
+from oban_sqla.workers.declaration import JOB_OPTIONS
 from oban_sqla.workers.registry import resolve
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -236,6 +238,62 @@ class TestOptions:
 
             @job(backoff=60)  # type: ignore[call-overload]
             def steady() -> None: ...
+
+
+class TestOptionsApart:
+    """`options(...)`, after which `new` and `enqueue` take the arguments alone."""
+
+    def test_a_job_has_them(self) -> None:
+        job = build_report.options(queue="q", priority=0, scheduled_at=NOON).new("x", detailed=True)
+        assert job.args == {"month": "x", "detailed": True}
+        assert (job.queue, job.priority, job.scheduled_at) == ("q", 0, NOON)
+        assert (job.max_attempts, job.tags) == (5, ["monthly"])
+
+    def test_they_may_be_used_again(self) -> None:
+        urgent = build_report.options(priority=0)
+        jobs = [urgent.new(month) for month in ("a", "b")]
+        assert [(job.args, job.priority) for job in jobs] == [
+            ({"month": "a"}, 0),
+            ({"month": "b"}, 0),
+        ]
+
+    async def test_enqueue_joins_the_conn(self) -> None:
+        with Session() as session:
+            job = await build_report.options(conn=session, priority=1).enqueue("x")
+            assert list(session.new) == [job]
+        assert (job.args, job.priority) == ({"month": "x"}, 1)
+
+    async def test_enqueue_without_conn_needs_an_instance(self) -> None:
+        with pytest.raises(InstanceNotFoundError, match="no Oban instance named 'Oban'"):
+            await build_report.options(priority=1).enqueue("2026-11")
+
+    def test_new_has_no_use_for_a_conn(self) -> None:
+        with Session() as session, pytest.raises(TypeError, match="no use for conn: call enqueue"):
+            build_report.options(conn=session).new("x")
+
+    def test_an_option_that_there_is_not_is_refused_at_once(self) -> None:
+        with pytest.raises(TypeError, match="no option 'prioriti'; did you mean 'priority'"):
+            build_report.options(prioriti=1)  # type: ignore[call-arg]
+
+    def test_an_option_is_no_argument(self) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'priority'"):
+            build_report.options(queue="q").new("x", priority=1)  # type: ignore[call-arg]
+
+    def test_a_wrong_value_is_refused_by_new(self) -> None:
+        with pytest.raises(ValueError, match="priority must be from 0 to 9, got 10"):
+            build_report.options(priority=10).new("x")
+
+
+@pytest.mark.parametrize(
+    ("method", "known"),
+    [(JobFunction.new, {*JOB_OPTIONS}), (JobFunction.enqueue, {*JOB_OPTIONS, "conn"})],
+)
+def test_a_type_checker_accepts_each_option_beside_the_arguments(
+    method: Callable[..., Any], known: set[str]
+) -> None:
+    parameters = [inspect.signature(one).parameters.values() for one in get_overloads(method)]
+    named = {one.name for several in parameters for one in several if one.kind is one.KEYWORD_ONLY}
+    assert named == known
 
 
 class TestTheFunctionItself:
