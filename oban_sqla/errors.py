@@ -61,3 +61,10 @@ class ConfigError(ValueError):
     def __init__(self, complaints: Iterable[tuple[str, str]]) -> None:
         self.complaints = tuple(dict.fromkeys(complaints))
         super().__init__("; ".join(complaint for _, complaint in self.complaints))
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of an error of a driver, or of SQLAlchemy's around it; '' if it has none."""
+    original: object = getattr(error, "orig", None) or error
+    # psycopg2 has another word for it.
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""

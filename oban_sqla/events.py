@@ -126,6 +126,15 @@ class PruneStop:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneRefused:
+    state: JobState
+    ids: tuple[int, ...]
+    """Jobs past their retention that the server refuses to delete. The others are deleted."""
+    error: BaseException
+    """Why the server refused the first of them, such as a foreign key or a trigger."""
+
+
+@dataclass(frozen=True, slots=True)
 class CronStop:
     count: int
     """Jobs that were enqueued for ticks."""
@@ -220,6 +229,9 @@ class ObanEvents(event.Events[Observable]):
 
     def prune_stop(self, oban: Any, stop: PruneStop) -> None:
         """The leader's pruner made a pass."""
+
+    def prune_refused(self, oban: Any, refused: PruneRefused) -> None:
+        """The leader's pruner could not delete some jobs; each job is named once."""
 
     def cron_stop(self, oban: Any, stop: CronStop) -> None:
         """The leader's cron made a pass."""

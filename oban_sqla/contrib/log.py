@@ -24,6 +24,7 @@ from ..events import (
     JobStop,
     NotifierLost,
     NotifierRestored,
+    PruneRefused,
     RescueStop,
     ServiceCancelled,
     ServiceFailed,
@@ -150,6 +151,17 @@ def _rescue_stop(oban: Oban, stop: RescueStop) -> None:
         )
 
 
+def _prune_refused(oban: Oban, refused: PruneRefused) -> None:
+    logger.warning(
+        "%s: can't delete %s jobs that are past their retention: %s: %s",
+        oban.name,
+        refused.state.value,
+        _ids(refused.ids),
+        _shorten(refused.error),
+        extra=_Facts(oban, refused),
+    )
+
+
 def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
     logger.warning(
         "%s: notifications are lost, polling instead: %s",
@@ -264,6 +276,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "give_back_stop": _give_back_stop,
     "elect_stop": _elect_stop,
     "rescue_stop": _rescue_stop,
+    "prune_refused": _prune_refused,
     "notifier_lost": _notifier_lost,
     "notifier_restored": _notifier_restored,
     "service_failed": _service_failed,

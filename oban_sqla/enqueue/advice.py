@@ -5,6 +5,8 @@ import re
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import MissingGreenlet
 
+from ..errors import sqlstate
+
 # SQLSTATEs: there is no such relation, type or schema.
 _NOT_THERE = ("42P01", "42704", "3F000")
 
@@ -40,12 +42,7 @@ def advise(context: ExceptionContext) -> None:
     if isinstance(original, MissingGreenlet):
         if re.search(r"\bFROM (\S+\.)?oban_jobs\b", context.statement or ""):
             note = EXPIRED
-    elif _sqlstate(original) in _NOT_THERE and "oban_" in str(original).partition("\n")[0]:
+    elif sqlstate(original) in _NOT_THERE and "oban_" in str(original).partition("\n")[0]:
         note = MISSING
     if note is not None:
         (context.sqlalchemy_exception or original).add_note(note)
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    # psycopg2 has another word for it.
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)

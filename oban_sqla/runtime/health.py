@@ -10,6 +10,7 @@ from ..errors import SchemaMissingError
 from .database import Database
 from .findings import Finding
 from .node_checks import NodeChecks
+from .retention_check import RetentionCheck
 from .server_checks import ServerChecks
 from .status import status
 
@@ -27,8 +28,15 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
         yield Finding("schema", "problem", missing, remedy)
         checks = server.of_server
     else:
-        nodes = NodeChecks(database, await status(database), config.rescue_after)
-        checks = {**server.of_tables, **server.of_server, **nodes.all}
+        found = await status(database)
+        nodes = NodeChecks(database, found, config.rescue_after)
+        retention = RetentionCheck(database, found, config.retention)
+        checks = {
+            **server.of_tables,
+            **server.of_server,
+            **nodes.all,
+            "retention": retention.check,
+        }
     for name, check in checks.items():
         try:
             async for finding in check():

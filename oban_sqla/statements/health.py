@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    CHAR,
     BigInteger,
     DateTime,
     Executable,
@@ -176,6 +177,30 @@ def malformed(most: int) -> Executable:
         .where(~state_in(*FINISHED), or_(*(kind != literal("object", Text) for kind in kinds)))
         .order_by(Job.id)
         .limit(most)
+    )
+
+
+def obstacles(prefix: str) -> Executable:
+    """The foreign keys, by `name` and `table`, that forbid to delete the jobs they refer to."""
+    keys = _catalog("pg_constraint", "conname", "contype", "conrelid", "confrelid", "confdeltype")
+    referring = _catalog("pg_class", "oid", "relname").alias("referring")
+    tables = _catalog("pg_class", "oid", "relname", "relnamespace").alias("referred")
+    schemas = _catalog("pg_namespace", "oid", "nspname")
+    return (
+        select(
+            cast(keys.c.conname, Text).label("name"), cast(referring.c.relname, Text).label("table")
+        )
+        .join(referring, referring.c.oid == keys.c.conrelid)
+        .join(tables, tables.c.oid == keys.c.confrelid)
+        .join(schemas, schemas.c.oid == tables.c.relnamespace)
+        .where(
+            keys.c.contype == literal("f", CHAR),
+            # NO ACTION and RESTRICT
+            keys.c.confdeltype.in_([literal("a", CHAR), literal("r", CHAR)]),
+            schemas.c.nspname == literal(prefix, Text),
+            tables.c.relname == literal(Job.__tablename__, Text),
+        )
+        .order_by("table", "name")
     )
 
 

@@ -22,7 +22,7 @@ from oban_sqla.runtime import notifier, server_checks
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.findings import Finding, duration
 from oban_sqla.runtime.health import examine
-from tests.conftest import StartOban
+from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
@@ -70,10 +70,10 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
-    assert [finding.level for finding in found] == ["ok"] * 13
+    assert [finding.level for finding in found] == ["ok"] * 14
     assert {finding.check for finding in found} == {
         *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
-        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses"),
+        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "retention"),
     }
 
 
@@ -387,3 +387,33 @@ class TestPauses:
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+async def test_jobs_that_are_not_pruned(
+    database: Database, engine: AsyncEngine, prefix: str, add: Add, start: StartOban
+) -> None:
+    old = NOW - timedelta(days=2)
+    (id,) = await add(JobFactory(state="completed", completed_at=old, inserted_at=old))
+    # Without a leader, nothing should be deleted.
+    assert await problems(database, "retention") == []
+    oban = await start(queues={"default": 1}, retention=None)
+    await until(lambda: oban.is_leader)
+    (found,) = await problems(database, "retention")
+    assert found.text == (
+        "completed jobs are kept for 24 hours, but older ones are still there: 1,"
+        f" the first is {id}"
+    )
+    assert found.remedy is not None
+    assert "log of the leader" in found.remedy
+    table = f'"{prefix}".receipts'
+    await execute(
+        engine.execution_options(isolation_level="AUTOCOMMIT"),
+        f'CREATE TABLE {table} (job_id bigint CONSTRAINT paid REFERENCES "{prefix}".oban_jobs)',
+    )
+    try:
+        (found,) = await problems(database, "retention")
+    finally:
+        await execute(engine.execution_options(isolation_level="AUTOCOMMIT"), f"DROP TABLE {table}")
+    assert found.remedy == (
+        "foreign keys forbid it: make them ON DELETE SET NULL or CASCADE: paid of receipts"
+    )

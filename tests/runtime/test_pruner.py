@@ -1,30 +1,49 @@
 """The pruner: finished jobs, past their retention, in batches."""
 
 import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Worker
+from oban_sqla import Job, JobState, Oban, Worker
 from oban_sqla.config import Config
+from oban_sqla.events import PruneRefused
 from oban_sqla.runtime import pruner as pruner_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.pruner import INTERVAL, Pruner
+from oban_sqla.runtime.service import Emit
+from tests.conftest import StartOban
+from tests.listening import hear
 
 Sessions = async_sessionmaker[AsyncSession]
 FINISHED = {"completed": "completed_at", "cancelled": "cancelled_at", "discarded": "discarded_at"}
 
 
-def pruner(engine: AsyncEngine, prefix: str, retention: Any = 60, leads: bool = True) -> Pruner:
+Execute = Callable[..., Awaitable[None]]
+
+
+def pruner(
+    engine: AsyncEngine,
+    prefix: str,
+    retention: Any = 60,
+    leads: bool = True,
+    emit: Emit = lambda name, data: None,
+) -> Pruner:
     return Pruner(
         Database(engine, prefix),
-        lambda name, data: None,
+        emit,
         is_leader=lambda: leads,
         retention=Config.check(retention=retention).retention,
     )
+
+
+def collect(name: str, found: list[Any]) -> Emit:
+    return lambda event, data: found.append(data) if event == name else None
 
 
 def job(state: str, age: float, worker: str = "w") -> Job:
@@ -112,3 +131,141 @@ async def test_only_the_leader_prunes(engine: AsyncEngine, prefix: str, sessions
     await add(sessions, job("completed", 100))
     assert await pruner(engine, prefix, leads=False).run_once() == math.inf
     assert len(await left(sessions)) == 1
+
+
+@pytest.fixture
+async def execute(engine: AsyncEngine, prefix: str) -> AsyncIterator[Execute]:
+    """Run SQL with `{prefix}` in it. The end drops table `receipts` and function `guard`."""
+
+    async def execute(*statements: str) -> None:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement.format(prefix=f'"{prefix}"')))
+
+    yield execute
+    await execute(
+        "DROP TABLE IF EXISTS {prefix}.receipts",
+        "DROP FUNCTION IF EXISTS {prefix}.guard CASCADE",
+    )
+
+
+REFER = (
+    "CREATE TABLE {prefix}.receipts (job_id bigint REFERENCES {prefix}.oban_jobs)",
+    "INSERT INTO {prefix}.receipts SELECT id FROM {prefix}.oban_jobs WHERE worker = 'kept'",
+)
+RAISE = (
+    "CREATE FUNCTION {prefix}.guard() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$BEGIN IF OLD.worker = 'kept' THEN RAISE 'never'; END IF; RETURN OLD; END$$",
+    "CREATE TRIGGER guard BEFORE DELETE ON {prefix}.oban_jobs"
+    " FOR EACH ROW EXECUTE FUNCTION {prefix}.guard()",
+)
+
+
+@pytest.mark.parametrize("obstacle", [REFER, RAISE], ids=["foreign key", "trigger"])
+async def test_jobs_that_can_not_be_deleted_hold_up_no_others(
+    obstacle: tuple[str, ...],
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruner_module, "BATCH", 8)
+    for n in range(20):
+        await add(sessions, job("completed", 200 - n, "kept" if n % 6 == 0 else "w"))
+    await add(sessions, job("discarded", 100), job("cancelled", 100))
+    await execute(*obstacle)
+    refused: list[PruneRefused] = []
+    service = pruner(engine, prefix, emit=collect("prune_refused", refused))
+    for _ in range(4):
+        await service.run_once()
+    assert await left(sessions) == [("completed", "kept")] * 4
+    # Each is named once, though it is tried again after an hour.
+    assert sorted(id for event in refused for id in event.ids) == [1, 7, 13, 19]
+    for rule in service._rules:
+        rule.retry_at = 0.0
+    await service.run_once()
+    await service.run_once()
+    assert sum(len(event.ids) for event in refused) == 4
+
+
+async def test_a_refused_job_is_deleted_when_nothing_refers_to_it_any_more(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruner_module, "RETRY_AFTER", 0.0)
+    await add(sessions, job("completed", 100, "kept"), job("completed", 100))
+    await execute(*REFER)
+    service = pruner(engine, prefix)
+    await service.run_once()
+    assert await left(sessions) == [("completed", "kept")]
+    await execute("DELETE FROM {prefix}.receipts")
+    await service.run_once()
+    assert await left(sessions) == []
+
+
+async def test_many_refused_jobs_are_passed_over_in_parts(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruner_module, "MOST_FAILURES", 10)
+    await add(sessions, *(job("completed", 200 - n, "kept") for n in range(30)))
+    await add(sessions, job("completed", 100))
+    await execute(*REFER)
+    service = pruner(engine, prefix)
+    passes = 1
+    while await service.run_once() == 0.0:
+        passes += 1
+    assert 3 < passes < 20
+    assert await left(sessions) == [("completed", "kept")] * 30
+
+
+async def test_a_row_that_refers_to_a_job_and_is_locked_holds_up_no_others(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruner_module, "LIMITS", {"lock_timeout": "20ms"})
+    await add(sessions, *(job("completed", 100, worker) for worker in ("w", "kept", "w")))
+    await execute(*REFER)
+    async with sessions.begin() as session:
+        await session.execute(text(f'SELECT * FROM "{prefix}".receipts FOR UPDATE'))
+        await pruner(engine, prefix).run_once()
+        assert await left(sessions) == [("completed", "kept")]
+
+
+async def test_a_rule_that_fails_stops_no_other(
+    engine: AsyncEngine, prefix: str, sessions: Sessions, execute: Execute
+) -> None:
+    await add(sessions, job("completed", 100), job("discarded", 100))
+    await execute(
+        "CREATE FUNCTION {prefix}.guard() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF OLD.state = 'completed' THEN RAISE 'full' USING ERRCODE = '53100'; END IF;"
+        " RETURN OLD; END$$",
+        RAISE[1],
+    )
+    with pytest.raises(DBAPIError, match="full"):
+        await pruner(engine, prefix).run_once()
+    assert await left(sessions) == [("completed", "w")]
+
+
+async def test_the_log_names_a_job_that_can_not_be_deleted_once(
+    sessions: Sessions, execute: Execute, start: StartOban, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add(sessions, job("completed", 100, "kept"))
+    await execute(*REFER)
+    with hear(Oban, "prune_stop") as stops:
+        await start(queues={"default": 1}, retention=60)
+        await stops.wait()
+    (record,) = [found for found in caplog.records if "retention" in found.message]
+    assert record.levelname == "WARNING"
+    assert "can't delete completed jobs that are past their retention: 1: " in record.message
+    assert "receipts_job_id_fkey" in record.message

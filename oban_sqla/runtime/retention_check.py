@@ -1,0 +1,56 @@
+"""The check of retention: finished jobs that the pruner does not delete."""
+
+from collections.abc import AsyncIterator
+
+from ..config import Retention
+from ..statements.health import obstacles
+from ..statements.prune import expired
+from .database import Database
+from .findings import Finding, duration
+from .pruner import INTERVAL, rules
+from .status import Status
+
+# Seconds past its retention after which a job should be gone.
+LATE = 10 * INTERVAL
+# As many late jobs are counted for a rule, and no more.
+MOST_LATE = 1000
+
+
+class RetentionCheck:
+    """Finds the jobs that are past their retention, while a leader should delete them."""
+
+    def __init__(self, database: Database, status: Status, retention: Retention) -> None:
+        self._database = database
+        self._status = status
+        self._retention = retention
+
+    async def check(self) -> AsyncIterator[Finding]:
+        """One problem for each rule of retention whose jobs stay."""
+        if not any(lease.expires_in > 0 for lease in self._status.leaders):
+            yield Finding("retention", "ok", "not checked: there is no leader that prunes")
+            return
+        found = False
+        for rule in rules(self._retention):
+            statement = expired(rule.state, named=rule.named)
+            parameters = rule.parameters(older=LATE, batch=MOST_LATE)
+            rows = await self._database.fetch(statement, parameters)
+            if rows:
+                found = True
+                more = " at least" if len(rows) == MOST_LATE else ""
+                whose = f" of {rule.workers[0]}" if rule.named else ""
+                yield Finding(
+                    "retention",
+                    "problem",
+                    f"{rule.state.value} jobs{whose} are kept for {duration(rule.age)}, but older"
+                    f" ones are still there:{more} {len(rows)}, the first is {rows[0].id}",
+                    await self._remedy(),
+                )
+        if not found:
+            yield Finding("retention", "ok", "no job is past its retention")
+
+    async def _remedy(self) -> str:
+        keys = await self._database.fetch(obstacles(self._database.prefix or ""))
+        if not keys:
+            return "see the log of the leader: it names the jobs that can't be deleted, and why"
+        names = ", ".join(f"{key.name} of {key.table}" for key in keys)
+        return f"foreign keys forbid it: make them ON DELETE SET NULL or CASCADE: {names}"
