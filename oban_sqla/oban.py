@@ -241,9 +241,13 @@ class Oban(JobControl, QueueControl, Observable):
             returned, what it raised in `errors`.
         timeout: seconds or a `timedelta`; `TimeoutError` if it takes longer.
 
-        A node of ours tells of its outcome as soon as that is committed; another end, such as being
-        cancelled while it waits, is found within `fallback_interval`. `LookupError` for a job that
-        is not there; `ValueError` for one without an id.
+        The node that runs the job tells of its outcome as soon as that is committed. An end that no
+        node tells of, such as a cancellation, is found within `fallback_interval`, or within
+        `poll_interval` where LISTEN does not work. All waiters of an instance share one listening
+        connection, their statements, and one connection of the pool.
+
+        `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
+        of the database is raised if the first look fails; a wait survives later outages.
         """
         (done,) = await self.wait_many([job], timeout=timeout)
         return done

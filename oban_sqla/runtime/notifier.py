@@ -6,7 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -45,13 +45,20 @@ class Notifier(Service):
         channels: Mapping[str, Hear],
         on_change: Callable[[], None],
         listen_dsn: str | None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
+        """A notifier that calls `on_change` when `listening` changes.
+
+        turn: held while a connection of the engine's pool is used, for an owner that may use only
+            one at a time.
+        """
         super().__init__(emit)
         self.listening = False
         self._database = database
         self._channels = channels
         self._on_change = on_change
         self._listen_dsn = listen_dsn
+        self._turn = asyncio.Lock() if turn is None else turn
         self._proof = f"oban_sqla.{uuid4()}"
         self._echo = asyncio.Event()
         self._opened = AsyncExitStack()
@@ -89,10 +96,12 @@ class Notifier(Service):
 
     async def _connect(self) -> None:
         async with AsyncExitStack() as opened:
+            pooled = self._turn if self._listen_dsn is None else nullcontext()
             async with deadline(CONNECT_TIMEOUT):
-                connection = await opened.enter_async_context(
-                    self._database.listening_connection(self._listen_dsn)
-                )
+                async with pooled:
+                    connection = await opened.enter_async_context(
+                        self._database.listening_connection(self._listen_dsn)
+                    )
                 for channel in (*map(self._full_name, self._channels), self._proof):
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             self._opened = opened.pop_all()
@@ -120,7 +129,8 @@ class Notifier(Service):
 
     async def _prove(self) -> None:
         self._echo.clear()
-        await self._database.fetch(select(func.pg_notify(self._proof, "")))
+        async with self._turn:
+            await self._database.fetch(select(func.pg_notify(self._proof, "")))
         try:
             async with asyncio.timeout(ECHO_TIMEOUT):
                 await self._echo.wait()

@@ -10,7 +10,6 @@ from ..config import Config, Queue
 from ..models import validation
 from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..wakeups import Wakeup
-from .awaited import Awaited
 from .cron import Cron
 from .database import Database
 from .executor import Executor
@@ -18,6 +17,7 @@ from .heartbeat import Heartbeat
 from .leader import Leader
 from .lifeline import Lifeline
 from .notifier import Notifier
+from .outcome_announcer import OutcomeAnnouncer
 from .producer import Producer
 from .pruner import Pruner
 from .service import Emit, Service
@@ -40,7 +40,7 @@ class Supervisor:
             batch=config.stage_batch,
         )
         self._executor = Executor(database, emit)
-        self.awaited = Awaited(database, emit)
+        self.outcome_announcer = OutcomeAnnouncer(database, emit)
         self.producers = {queue.name: self._producer(queue) for queue in config.queues}
         self.heartbeat = Heartbeat(
             database,
@@ -93,7 +93,7 @@ class Supervisor:
                 SCHEDULE: self._hear_schedule,
                 SIGNAL: self.signals.hear,
                 ORDER: self.signals.hear_order,
-                AWAIT: self.awaited.hear,
+                AWAIT: self.outcome_announcer.hear,
                 LEADER: self.leader.hear,
             },
             on_change=self._listening_changed,
@@ -123,7 +123,7 @@ class Supervisor:
         await self.signals.restore()
         await self.signals.start()
         await self.stager.start()
-        await self.awaited.start()
+        await self.outcome_announcer.start()
         for producer in self.producers.values():
             await producer.start()
         if self._config.leadership:
@@ -142,7 +142,10 @@ class Supervisor:
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
         await asyncio.gather(
-            *(s.stop() for s in (self.stager, self.awaited, self.heartbeat, self.notifier))
+            *(
+                s.stop()
+                for s in (self.stager, self.outcome_announcer, self.heartbeat, self.notifier)
+            )
         )
         if self._unsubscribe is not None:
             self._unsubscribe()
@@ -223,7 +226,7 @@ class Supervisor:
             node=self._config.node,
             poll_interval=self._poll_interval,
             due_in=self.stager.wake_in,
-            written=self.awaited.written,
+            written=self.outcome_announcer.written,
         )
 
     def _is_leader(self) -> bool:

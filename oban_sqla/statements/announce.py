@@ -5,7 +5,7 @@ that is PostgreSQL's own rule, so nothing here keeps count.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,8 @@ AWAIT = "oban_await"
 """Our channel: `{"ids": [...]}` for jobs that somebody waits for."""
 DONE = "oban_done"
 """Our channel: `{"ids": [...]}` for jobs that somebody waits for, and whose outcome is written."""
+IDS = 300
+"""How many ids one payload holds: it has less than 8,000 bytes, an id and its comma up to 21."""
 SCHEDULE = "oban_schedule"
 """Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
 
@@ -79,9 +81,14 @@ def announcement(
 
 def about(channel: str, ids: Sequence[int]) -> dict[str, list[str]]:
     """The parameters of `announce`: these jobs are awaited (`AWAIT`), or written (`DONE`)."""
-    # A payload has less than 8,000 bytes, and an id up to 21 with its comma.
-    parts = (ids[start : start + 300] for start in range(0, len(ids), 300))
+    parts = (ids[start : start + IDS] for start in range(0, len(ids), IDS))
     return _parameters([(channel, json.dumps({"ids": list(part)})) for part in parts])
+
+
+def ids_in(news: Mapping[str, Any]) -> list[int]:
+    """The ids that `about` put into news; none for what anybody else put there."""
+    ids = news.get("ids")
+    return [id for id in ids if isinstance(id, int)] if isinstance(ids, list) else []
 
 
 def _parameters(sent: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

@@ -1,15 +1,31 @@
-"""Which jobs are finished, for whoever waits for them."""
+"""Which jobs have ended, for those who wait for them."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 
-from sqlalchemy import Executable, select
+from sqlalchemy import BigInteger, Executable, bindparam, column, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..models import Job
 from ..models.state import FINISHED
-from .choose import one_of
 from .states import state_in
 
 
-def finished(ids: Sequence[int]) -> Executable:
-    """Each of the jobs that is there: its `id`, whether it is `finished`, and all its columns."""
-    return select(state_in(*FINISHED).label("finished"), *Job.__table__.c).where(one_of(ids))
+@lru_cache(maxsize=1)
+def finished() -> Executable:
+    """Those of `ids` that have ended, or do not exist.
+
+    Returns for each the id, whether the job exists, and all its columns. Jobs that have not ended
+    are left out: most looks are for many jobs of which few have.
+    """
+    given = (
+        func.unnest(bindparam("ids", type_=ARRAY(BigInteger)))
+        .table_valued(column("id", BigInteger))
+        .render_derived(name="given")
+    )
+    exists = Job.id.is_not(None)
+    return (
+        select(given.c.id, exists, *Job.__table__.c)
+        .select_from(given.outerjoin(Job, Job.id == given.c.id))
+        .where(or_(~exists, state_in(*FINISHED)))
+        .order_by(given.c.id)
+    )

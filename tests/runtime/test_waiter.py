@@ -47,7 +47,11 @@ def client(engine: AsyncEngine, prefix: str) -> Oban:
 
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oban_sqla.runtime.waiter.SOON", ())
+    monkeypatch.setattr("oban_sqla.runtime.outcome_watch.SOON", ())
+
+
+def listening(oban: Oban) -> bool:
+    return any(watch._notifier.listening for watch in oban._waiter._watches.values())
 
 
 async def test_the_outcome_of_a_job_that_runs_elsewhere(
@@ -60,13 +64,13 @@ async def test_the_outcome_of_a_job_that_runs_elsewhere(
         await starts.wait()
     waiting = asyncio.create_task(client.wait(job))
     # Both have to know of each other; nobody looks.
-    await until(lambda: job.id in node._supervisor.awaited._until)
-    await until(lambda: client._waiter._notifier.listening)
+    await until(lambda: job.id in node._supervisor.outcome_announcer._until)
+    await until(lambda: listening(client))
     assert not waiting.done()
     released.set()
     done = await asyncio.wait_for(waiting, 20)
     assert (done.state, done.recorded) == (JobState.COMPLETED, 42)
-    assert client._waiter._notifier._task is None  # nobody waits, so nobody listens
+    assert not client._waiter._watches  # nobody waits, so nobody listens
 
 
 async def test_one_that_is_finished_already(client: Oban, start: StartOban) -> None:
@@ -119,7 +123,7 @@ def test_in_one_event_loop_after_the_other(
             # Both wait for an outcome that only a notifier can tell of.
             jobs = await oban.enqueue_many(Answer.new({"do": "wait"}) for _ in range(2))
             waiting = [asyncio.create_task(oban.wait(job, timeout=20)) for job in jobs]
-            await until(lambda: oban._waiter._notifier.listening)
+            await until(lambda: listening(oban))
             released.set()
             await asyncio.gather(*waiting)
 
@@ -157,7 +161,7 @@ class TestErrors:
         oban = Oban(engine, prefix=prefix, fallback_interval=0.02, poll_interval=0.02)
         job = await oban.enqueue(Answer.new())
         waiting = asyncio.create_task(oban.wait(job))
-        await until(lambda: bool(oban._waiter._waiting))
+        await until(lambda: bool(oban._waiter._watches))
         await oban.delete_jobs(job)
         with pytest.raises(LookupError, match=f"there is no job {job.id}"):
             await asyncio.wait_for(waiting, 20)

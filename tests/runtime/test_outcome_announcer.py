@@ -1,0 +1,112 @@
+"""A node announces the outcomes that somebody waits for, and no others."""
+
+import json
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla.runtime import outcome_announcer
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.outcome_announcer import OutcomeAnnouncer
+from oban_sqla.statements.announce import AWAIT, about
+
+
+@pytest.fixture
+def announcer(engine: AsyncEngine, prefix: str) -> OutcomeAnnouncer:
+    return OutcomeAnnouncer(Database(engine, prefix), lambda name, data: None)
+
+
+@pytest.fixture
+async def listener(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        channel = sql.Identifier(f"{prefix}.oban_done")
+        await connection.execute(sql.SQL("LISTEN {}").format(channel))
+        yield connection
+
+
+async def announced(announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection) -> list[int]:
+    """The ids that a pass announces."""
+    await announcer.run_once()
+    # What was sent before this round trip has arrived with it.
+    await listener.execute("SELECT 1")
+    news = [n async for n in listener.notifies(timeout=0)]
+    return [id for one in news for id in json.loads(one.payload)["ids"]]
+
+
+async def test_only_what_somebody_waits_for(
+    announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection
+) -> None:
+    announcer.written([1, 2])
+    announcer.hear({"ids": [2, 3]})
+    announcer.written([1, 2])
+    announcer.written([2, 4])
+    assert await announced(announcer, listener) == [2]
+    assert await announced(announcer, listener) == []
+
+
+async def test_a_job_that_failed_and_runs_again_is_announced_each_time(
+    announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection
+) -> None:
+    announcer.hear({"ids": [1]})
+    for _ in range(2):
+        announcer.written([1])
+        assert await announced(announcer, listener) == [1]
+
+
+async def test_more_outcomes_than_one_notification_holds(
+    announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection
+) -> None:
+    ids = list(range(2**63 - 1000, 2**63))
+    announcer.hear({"ids": ids})
+    announcer.written(ids)
+    assert await announced(announcer, listener) == ids
+
+
+async def test_nobody_is_remembered_for_ever(
+    announcer: OutcomeAnnouncer,
+    listener: psycopg.AsyncConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(outcome_announcer.time, "monotonic", lambda: now)
+    announcer.hear({"ids": [1, 2]})
+    now += 60
+    announcer.hear({"ids": [2]})
+    now += 61
+    announcer.written([1, 2])
+    assert await announced(announcer, listener) == [2]
+    announcer.hear({"ids": [3]})
+    assert set(announcer._until) == {2, 3}
+
+
+async def test_other_processes_can_not_fill_the_memory(
+    announcer: OutcomeAnnouncer,
+    listener: psycopg.AsyncConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcome_announcer, "MOST", 3)
+    announcer.hear({"ids": [1, 2]})
+    announcer.hear({"ids": [3, 4, 1]})
+    announcer.written([1, 2, 3, 4])
+    # The jobs that came first are kept, and named again they stay.
+    assert await announced(announcer, listener) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("news", [{}, {"ids": 1}, {"ids": None}, {"ids": {"1": 2}}])
+async def test_news_that_makes_no_sense_is_passed_over(
+    announcer: OutcomeAnnouncer, news: dict[str, object]
+) -> None:
+    announcer.hear(news)
+    announcer.hear({"ids": [[], {}, None, "1", 1.5]})
+    assert not announcer._until
+
+
+def test_the_largest_ids_fit_into_notifications() -> None:
+    payloads = about(AWAIT, range(2**63 - 1000, 2**63))["payloads"]
+    assert max(map(len, payloads)) < 8000
+    assert [id for one in payloads for id in json.loads(one)["ids"]] == [
+        *range(2**63 - 1000, 2**63)
+    ]
