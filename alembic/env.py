@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateSchema
 
-import oban_sqla.migrations  # noqa: F401 - gives `op` its operations
+from oban_sqla.migrations.args_index import INDEX
 from oban_sqla.migrations.database import engine_for
 from oban_sqla.migrations.plugin import NAME as PLUGIN
 from oban_sqla.models import metadata
@@ -22,14 +22,19 @@ from oban_sqla.models import metadata
 arguments = context.get_x_argument(as_dictionary=True)
 prefix = arguments.get("prefix")
 
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave out the tables of an application, and the index that not every database has."""
+    return name in metadata.tables if kind == "table" else name != INDEX
+
+
 settings: dict[str, Any] = {
     "target_metadata": metadata,
     # Here the tables are looked at one by one; elsewhere the plugin keeps them out.
     "autogenerate_plugins": ["alembic.autogenerate.*", f"~{PLUGIN}"],
     "compare_type": True,
     "compare_server_default": True,
-    # The database may be an application's: its tables are none of ours, and its history another.
-    "include_name": lambda name, kind, parents: kind != "table" or name in metadata.tables,
+    "include_name": include_name,
     "version_table": "oban_sqla_alembic_version",
 }
 

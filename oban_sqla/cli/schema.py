@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ..migrations import LATEST, current, downgrade, upgrade
+from ..migrations import (
+    LATEST,
+    create_args_index,
+    current,
+    downgrade,
+    drop_args_index,
+    upgrade,
+)
 from ..migrations.database import engine_for
 from .configuration import configured, dsn_of
 from .failures import fail, told_in_one_line
@@ -71,14 +78,29 @@ def current_schema(dsn: Dsn = None, prefix: Prefix = None, path: Config = None) 
     typer.echo(f"{_at(installed)}: {hint}.")
 
 
+@app.command("args-index")
+def args_index(
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the index.")] = False,
+    path: Config = None,
+) -> None:
+    """Make the index for Job.args_contain, while jobs are enqueued and run."""
+    with _connected(dsn, prefix, path) as (connection, prefix):
+        change = drop_args_index if drop else create_args_index
+        change(connection, prefix=prefix)
+    typer.echo(f"The index on the arguments of jobs is {'dropped' if drop else 'ready'}.")
+
+
 @contextmanager
 def _connected(
     dsn: str | None, prefix: str | None, path: str | None
 ) -> Iterator[tuple[Connection, str | None]]:
     """A connection to the database, and the schema, that the options or other settings name."""
     settings = configured(path, dsn=dsn, prefix=prefix)
-    with told_in_one_line(), engine_for(dsn_of(settings)).begin() as connection:
+    with told_in_one_line(), engine_for(dsn_of(settings)).connect() as connection:
         yield connection, settings.config.prefix
+        connection.commit()
 
 
 def _at(version: int) -> str:

@@ -1,12 +1,24 @@
 """Installing the tables: the DDL of every version of the schema, and the ways to apply it.
 
-Importing this package gives Alembic's `op` two operations: `op.upgrade_oban()` and
-`op.downgrade_oban()`. Without an Alembic project, `upgrade`, `downgrade` and `current` do the same
-on a SQLAlchemy connection.
+Importing this package gives Alembic's `op` its operations: `op.upgrade_oban()`,
+`op.downgrade_oban()`, `op.create_oban_args_index()` and `op.drop_oban_args_index()`. Without an
+Alembic project, functions of this package do the same on a SQLAlchemy connection.
 """
 
-from .installer import current, downgrade, upgrade
+from .args_index import CreateObanArgsIndexOp, DropObanArgsIndexOp
+from .installer import create_args_index, current, downgrade, drop_args_index, upgrade
 from .operations import DowngradeObanOp, UpgradeObanOp
 from .versions import LATEST
 
-__all__ = ["LATEST", "DowngradeObanOp", "UpgradeObanOp", "current", "downgrade", "upgrade"]
+__all__ = [
+    "LATEST",
+    "CreateObanArgsIndexOp",
+    "DowngradeObanOp",
+    "DropObanArgsIndexOp",
+    "UpgradeObanOp",
+    "create_args_index",
+    "current",
+    "downgrade",
+    "drop_args_index",
+    "upgrade",
+]

@@ -124,12 +124,6 @@ class Job(Questions, Base):
             postgresql_using="hash",
             postgresql_where=sql("(args -> 'self') IS NOT NULL"),
         ),
-        Index(
-            "oban_sqla_jobs_args_index",
-            args,
-            postgresql_using="gin",
-            postgresql_ops={"args": "jsonb_path_ops"},
-        ),
     )
     # Ids and times made by the server come back with the INSERT, so that nothing reads them later;
     # `True` would add a SELECT to the UPDATE of a job that is not loaded whole.

@@ -103,7 +103,8 @@ class Questions:
     def args_contain(cls, args: Mapping[str, Any]) -> ColumnElement[bool]:
         """The condition that a job's arguments have these, nested ones too, and perhaps others.
 
-        PostgreSQL's `@>`; a mapped instance is meant by its key. `TypeError` or `ValueError` for
-        what is no JSON.
+        PostgreSQL's `@>`; a mapped instance is compared by its key. Without the index that
+        `op.create_oban_args_index()` makes, the server reads all jobs. `TypeError` or `ValueError`
+        for arguments that are no JSON.
         """
         return cls.args.op("@>")(literal(references.complete_arguments("args", args), JSONB))

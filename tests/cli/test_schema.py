@@ -51,6 +51,21 @@ def test_the_dsn_from_the_environment(cli: Cli, postgres_dsn: str, new_prefix: s
     assert tables(postgres_dsn, new_prefix) == 4
 
 
+def test_the_index_on_arguments(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+    def indexes() -> int:
+        with psycopg.connect(postgres_dsn) as connection:
+            query = "SELECT count(*) FROM pg_indexes WHERE schemaname = %s AND indexname LIKE %s"
+            row = connection.execute(query, [new_prefix, "%args_contain%"]).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    new("upgrade")
+    assert new("args-index").stdout == "The index on the arguments of jobs is ready.\n"
+    assert indexes() == 1
+    assert new("args-index", "--drop").stdout == "The index on the arguments of jobs is dropped.\n"
+    assert indexes() == 0
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg", "postgresql+asyncpg"])
 def test_other_spellings_of_the_dsn(call: Say, postgres_dsn: str, scheme: str) -> None:
     dsn = postgres_dsn.replace("postgresql", scheme, 1)

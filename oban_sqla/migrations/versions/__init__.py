@@ -6,7 +6,7 @@ from typing import Protocol
 
 from alembic.operations import Operations
 
-from . import v1, v2, v3, v4, v5
+from . import v1, v2, v3, v4, v5, v6
 
 
 class Version(Protocol):
@@ -19,9 +19,9 @@ class Version(Protocol):
         """Bring it back to the version before."""
 
 
-VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1, 2: v2, 3: v3, 4: v4, 5: v5})
+VERSIONS: Mapping[int, Version] = MappingProxyType({1: v1, 2: v2, 3: v3, 4: v4, 5: v5, 6: v6})
 
 LATEST = max(VERSIONS)
 
-TABLES = (*v1.TABLES, *v2.TABLES, *v3.TABLES, *v4.TABLES, *v5.TABLES)
+TABLES = (*v1.TABLES, *v2.TABLES, *v3.TABLES, *v4.TABLES, *v5.TABLES, *v6.TABLES)
 """The tables of all versions."""

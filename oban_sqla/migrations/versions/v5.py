@@ -1,22 +1,18 @@
-"""Version 5: jobs are found by what their arguments contain."""
+"""Version 5: made an index on the arguments of all jobs, which version 6 takes away.
+
+It makes nothing any more, so that a new schema does not build the index only to drop it.
+"""
 
 from alembic.operations import Operations
 
 TABLES = ()
 
+INDEX = "oban_sqla_jobs_args_index"
+
 
 def upgrade(op: Operations, prefix: str | None) -> None:
-    # The class that knows containment alone is the smaller one, and the cheaper to insert into.
-    op.create_index(
-        "oban_sqla_jobs_args_index",
-        "oban_jobs",
-        ["args"],
-        schema=prefix,
-        postgresql_using="gin",
-        postgresql_ops={"args": "jsonb_path_ops"},
-        if_not_exists=True,
-    )
+    """Make nothing."""
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
-    op.drop_index("oban_sqla_jobs_args_index", "oban_jobs", schema=prefix, if_exists=True)
+    op.drop_index(INDEX, "oban_jobs", schema=prefix, if_exists=True)
