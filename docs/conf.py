@@ -38,6 +38,10 @@ _CALLED = ("class", "function", "method")
 _FIELD = re.compile(r"( *)([A-Za-z_]+): (?=\S)")
 _OTHER_SETTINGS = {
     "dsn": "The database: `postgresql://user:password@host/name`.",
+    "engine": "Your engine instead of `dsn`, as an import path: `shop:engine`. It may be an"
+    " `AsyncEngine` or an `async_sessionmaker` that is bound to one.",
+    "session": "Your `async_sessionmaker`, which makes the sessions of workers, as an import path:"
+    " `shop:Session`. If neither `dsn` nor `engine` is set, it names the database, too.",
     "imports": "Modules with workers, which `oban-sqla start` imports; not used by `Oban`.",
     "log_level": "`debug`, `info`, `warning` or `error`: of `oban-sqla start`.",
     "log_format": "`text` or `json`: of `oban-sqla start`.",

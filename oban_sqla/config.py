@@ -24,6 +24,9 @@ RETAINED = ("completed", "cancelled", "discarded")
 # What PostgreSQL's `integer` holds.
 LARGEST_COUNT = 2**31 - 1
 
+# What a node itself uses of a pool, beside the jobs: LISTEN, claims, outcomes, services.
+NODE_CONNECTIONS = 5
+
 # A shorter one would take a node for dead for a pause of its garbage collector.
 SHORTEST_EXPIRY = 5.0
 LONGEST_EXPIRY = DAY
@@ -96,6 +99,14 @@ class Config:
     timezone: str
     retention: Retention
     stage_batch: int
+    pool_size: int | None
+
+    @property
+    def connections(self) -> int | None:
+        """The most connections of a pool made for this node; `None`: as SQLAlchemy does it."""
+        if self.pool_size is not None or not self.queues:
+            return self.pool_size
+        return sum(queue.limit for queue in self.queues) + NODE_CONNECTIONS
 
     @property
     def heartbeat_interval(self) -> float:
@@ -129,6 +140,7 @@ class Config:
         timezone: str = "UTC",
         retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
+        pool_size: int | None = None,
     ) -> "Config":
         """The settings; a `ConfigError` that lists all that is wrong with them."""
         errors: list[tuple[str, str]] = []
@@ -205,6 +217,11 @@ class Config:
             _is_count(stage_batch),
             f"stage_batch must be an integer from 1 to {LARGEST_COUNT}, not {stage_batch!r}",
         )
+        demand(
+            "pool_size",
+            pool_size is None or _is_count(pool_size),
+            f"pool_size must be an integer from 1 to {LARGEST_COUNT}, not {pool_size!r}",
+        )
         if errors:
             raise ConfigError(errors)
         return cls(
@@ -224,6 +241,7 @@ class Config:
             timezone=timezone,
             retention=kept,
             stage_batch=stage_batch,
+            pool_size=pool_size,
         )
 
 

@@ -173,6 +173,23 @@ class NotifierRestored:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolTooSmall:
+    size: int
+    """The most connections that the engine's pool opens."""
+    needed: int
+    """The connections that the node and its jobs with a session may use at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobUnconnected:
+    job: Job
+    delay: float
+    """Seconds until the job is tried again; the attempt is not spent."""
+    error: BaseException
+    """Why the session of its worker got no connection."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFailed:
     service: str
     error: BaseException
@@ -250,6 +267,12 @@ class ObanEvents(event.Events[Observable]):
 
     def notifier_restored(self, oban: Any, restored: NotifierRestored) -> None:
         """LISTEN works again."""
+
+    def pool_too_small(self, oban: Any, pool: PoolTooSmall) -> None:
+        """A node starts, and its jobs may use more connections than its engine's pool has."""
+
+    def job_unconnected(self, oban: Any, unconnected: JobUnconnected) -> None:
+        """The session of a worker got no connection: the job goes back, its attempt not spent."""
 
     def service_failed(self, oban: Any, failed: ServiceFailed) -> None:
         """A loop began to fail: once for an outage, not once for each try."""

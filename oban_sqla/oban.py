@@ -8,16 +8,18 @@ from datetime import timedelta
 from typing import Any, Literal, Self
 
 import psycopg
+from sqlalchemy import URL
 
 from . import instances, settings, wakeups
 from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.chosen import Chosen
 from .enqueue.enqueue import Conn, enqueue, gather, wakeup
 from .errors import ConfigError
-from .events import ObanEvents, Observable, emit
+from .events import ObanEvents, Observable, PoolTooSmall, emit
 from .job_control import JobControl
 from .models import Job, validation
 from .queue_control import QueueControl
+from .runtime import pool
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
@@ -54,6 +56,7 @@ class Oban(JobControl, QueueControl, Observable):
         timezone: str = "UTC",
         retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
+        pool_size: int | None = None,
     ) -> None:
         """Build an instance; nothing is connected yet. All times are seconds.
 
@@ -83,6 +86,9 @@ class Oban(JobControl, QueueControl, Observable):
             ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever, and a
             worker may be named by its class, too.
         stage_batch: how many due jobs one statement of the stager promotes.
+        pool_size: the most connections of the pool, where `engine` is a URL. By default it is the
+            sum of the queues' limits, and 5 for the node itself. An engine of yours has its own
+            pool: make that one as large.
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
         """
@@ -102,8 +108,13 @@ class Oban(JobControl, QueueControl, Observable):
             timezone=timezone,
             retention=retention,
             stage_batch=stage_batch,
+            pool_size=pool_size,
         )
-        self._database = Database(engine, self._config.prefix)
+        self._database = Database(engine, self._config.prefix, pool_size=self._config.connections)
+        if pool_size is not None and not self._database.owned:
+            raise ConfigError(
+                [("pool_size", "pool_size is for a URL: your engine has a pool of its own")]
+            )
         self._supervisor: Supervisor | None = None
         self._waiter = Waiter(self._config, self._database, self._emit)
         self._turn = asyncio.Lock()
@@ -117,24 +128,29 @@ class Oban(JobControl, QueueControl, Observable):
         path: str | os.PathLike[str] | None = None,
         **given: Any,
     ) -> Self:
-        """Build an instance with the settings of a file and of the environment.
+        """Build an instance with the settings of the environment and of a file.
 
-        engine: as for `Oban`; if not given, the database that the setting `dsn` names.
+        engine: as for `Oban`; if not given, the database that the settings `dsn`, `engine` or
+            `session` name. With an engine of yours, they and `pool_size` are ignored.
         path: the file; if not given, `oban.toml`, or `pyproject.toml` with a table `[tool.oban]`,
             in the working directory.
-        given: settings that count more than the file, which counts more than variables such as
-            `OBAN_QUEUES="default:10,mailers:20"`. Each comes whole from the first that has it.
+        given: settings that count more than variables such as
+            `OBAN_QUEUES="default:10,mailers:20"`, which count more than the file. The first source
+            that has a setting decides its whole value.
 
-        `ConfigError` that lists all that is wrong, with file or variable; `ModuleNotFoundError`
+        `ConfigError` that lists every mistake, with its file or variable; `ModuleNotFoundError`
         without the extra `config`.
         """
         loaded = settings.load(path, **given)
-        database = loaded.dsn if engine is None else engine
+        database = loaded.database() if engine is None else engine
         if database is None:
             raise ConfigError(
                 [("dsn", "name the database: pass an engine or dsn=, or set dsn or OBAN_DSN")]
             )
-        return cls(database, **loaded.arguments)
+        arguments = loaded.arguments
+        if not isinstance(engine, None | str | URL):
+            arguments.pop("pool_size", None)
+        return cls(database, **arguments)
 
     @property
     def name(self) -> str:
@@ -176,7 +192,14 @@ class Oban(JobControl, QueueControl, Observable):
                     await self._end()
                     raise
                 self._supervisor = supervisor
+                self._check_pool()
         return self
+
+    def _check_pool(self) -> None:
+        limits = {queue.name: queue.limit for queue in self._config.queues}
+        size, needed = pool.capacity(self._database.engine), pool.needed(limits)
+        if size is not None and size < needed:
+            self._emit("pool_too_small", PoolTooSmall(size, needed))
 
     async def stop(self) -> None:
         """Claim no more jobs, and wait for the running ones for the grace period.

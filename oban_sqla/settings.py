@@ -1,4 +1,4 @@
-"""Settings from code, a file and the environment: where each comes from, and all that is wrong."""
+"""Settings from code, the environment and a file: where each comes from, and every mistake."""
 
 import json
 import math
@@ -10,6 +10,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from . import import_path
 from .config import Config, database_url
 from .errors import ConfigError
 from .sources import convert, read_environment, read_toml
@@ -27,6 +30,8 @@ FORMATS = ("text", "json")
 HIDDEN = "(hidden)"
 # They hold passwords.
 SECRET = ("dsn", "listen_dsn")
+# Each names the database: the source that counts most decides which one does.
+DATABASES = ("dsn", "engine")
 
 ARGUMENTS: Mapping[str, Any] = {
     name: default.default for name, default in signature(Config.check).parameters.items()
@@ -34,13 +39,19 @@ ARGUMENTS: Mapping[str, Any] = {
 """The settings that are arguments of `Oban`, with their defaults."""
 DEFAULTS: Mapping[str, Any] = {
     "dsn": None,
+    "engine": None,
+    "session": None,
     **ARGUMENTS,
     "imports": [],
     "log_level": "info",
     "log_format": "text",
 }
 """All settings, with their defaults."""
-_HINTS = {**get_type_hints(Config.check), "dsn": str | None, "imports": list[str] | None}
+_HINTS = {
+    **get_type_hints(Config.check),
+    **dict.fromkeys(("dsn", "engine", "session"), str | None),
+    "imports": list[str] | None,
+}
 KINDS: Mapping[str, Any] = {name: _HINTS.get(name, str) for name in DEFAULTS}
 """What the text of a variable is read as."""
 
@@ -71,9 +82,53 @@ class Settings:
 
     @property
     def dsn(self) -> str | None:
-        """The database, if it is named."""
+        """The setting `dsn`."""
         dsn: str | None = self.found["dsn"].value
         return dsn
+
+    @property
+    def names_database(self) -> bool:
+        """Whether `dsn`, `engine` or `session` says which database to use."""
+        return any(self.found[name].value is not None for name in (*DATABASES, "session"))
+
+    def database(
+        self, dsn: str | None = None
+    ) -> AsyncEngine | async_sessionmaker[Any] | str | None:
+        """The database, as `Oban` takes it; `None` if no setting names one.
+
+        The modules of the settings `engine` and `session` are imported here.
+
+        dsn: use this database instead of the one that the settings name.
+
+        `ConfigError` if an import fails, or finds an object of another kind.
+        """
+        database = dsn or self.dsn
+        if database is None and self.found["engine"].value is not None:
+            database = self._imported("engine", AsyncEngine, async_sessionmaker)
+        if self.found["session"].value is None:
+            return database
+        session: async_sessionmaker[Any] = self._imported("session", async_sessionmaker)
+        if database is None:
+            return session
+        engine = database.kw.get("bind") if isinstance(database, async_sessionmaker) else database
+        return async_sessionmaker(class_=session.class_, **{**session.kw, "bind": engine})
+
+    def _imported(self, name: str, *kinds: type) -> Any:
+        setting = self.found[name]
+        try:
+            found = import_path.load(setting.value)
+        except (Exception, SystemExit) as error:
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            complaint = f"{setting.source}: {name}: can't import {setting.value!r}: {kind}{error}"
+            raise ConfigError([(name, complaint)]) from error
+        if not isinstance(found, kinds):
+            wanted = " or an ".join(kind.__name__ for kind in kinds)
+            complaint = (
+                f"{setting.source}: {name}: {setting.value!r} must be an {wanted}, not"
+                f" {type(found).__name__}"
+            )
+            raise ConfigError([(name, complaint)])
+        return found
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -103,23 +158,26 @@ class Settings:
 def load(
     path: str | os.PathLike[str] | None = None, *, origin: str = CODE, **given: Any
 ) -> Settings:
-    """The settings: those given, then those of a file, then those of `OBAN_*` variables.
+    """Read the settings: the given ones, then `OBAN_*` variables, then a file.
 
     The file is `oban.toml`, or `[tool.oban]` in `pyproject.toml`, in the working directory, or the
-    one at `path`. A setting comes whole from the first source that has it. Besides the arguments of
-    `Oban` there are `dsn`, `imports` (modules with workers), `log_level` and `log_format`. In TOML,
-    `inf` is what `None` is in `retention`: for ever. A variable that is empty is not there.
+    file at `path`. The first source that has a setting decides its whole value. Besides the
+    arguments of `Oban` there are `dsn`, `engine` and `session` (import paths), `imports` (modules
+    with workers), `log_level` and `log_format`. TOML has no `None`: write `inf` in `retention` to
+    keep jobs for ever. An empty variable is ignored.
 
     path: a TOML file, or a `pyproject.toml`.
-    origin: how the settings `given` are called where a source is named.
+    origin: the name of the source of the `given` settings, for messages.
 
-    `ConfigError` that lists all that is wrong, in whichever source; `ModuleNotFoundError` without
-    the extra `config`.
+    `ConfigError` that lists every mistake of every source; `ModuleNotFoundError` without the extra
+    `config`.
     """
     reading = _Reading()
     reading.take(given, origin)
-    reading.take_file(path)
+    reading.begin_source()
     reading.take_environment()
+    reading.begin_source()
+    reading.take_file(path)
     return reading.settings()
 
 
@@ -152,9 +210,17 @@ class _Reading:
     found: dict[str, Setting] = field(default_factory=dict)
     complaints: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    located: bool = False
+    """Whether a source that counts more has named the database."""
+
+    def begin_source(self) -> None:
+        """Read the next source, which counts less than the ones before."""
+        self.located = any(name in self.found for name in DATABASES)
 
     def take(self, values: Mapping[str, Any], source: str) -> None:
         for name, value in values.items():
+            if name in DATABASES and self.located:
+                continue
             if name in DEFAULTS:
                 self.found.setdefault(name, Setting(name, _plain(name, value), source))
             else:
@@ -235,6 +301,13 @@ class _Reading:
 
 def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong with the settings that are no arguments of `Oban`."""
+    for name in ("engine", "session"):
+        if given.get(name) is not None and not import_path.is_one(given[name]):
+            yield name, f"{name} must be an import path like 'shop:engine', not {given[name]!r}"
+    if all(given.get(name) is not None for name in DATABASES):
+        yield "engine", "the database is named twice: set dsn or engine, not both"
+    if given.get("dsn") is None and given.get("engine") and given.get("pool_size") is not None:
+        yield "pool_size", "the engine has a pool of its own: leave pool_size out, or set dsn"
     if given.get("dsn") is not None:
         try:
             database_url(given["dsn"])

@@ -1,8 +1,10 @@
-"""Settings: the first source that has one wins, and all that is wrong is told with its source."""
+"""Settings: the first source that has one wins; every mistake is reported with its source."""
 
+import importlib
 import inspect
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import ConfigError, Oban
+from oban_sqla.runtime.pool import capacity
 from oban_sqla.settings import DEFAULTS, SECRET, load, parse_queues
 
 
@@ -38,7 +41,8 @@ class TestEverySetting:
             if name not in ("self", "engine")
         }
         assert arguments.items() <= DEFAULTS.items()
-        assert DEFAULTS.keys() - arguments.keys() == {"dsn", "imports", "log_level", "log_format"}
+        others = {"dsn", "engine", "session", "imports", "log_level", "log_format"}
+        assert DEFAULTS.keys() - arguments.keys() == others
 
     def test_defaults(self) -> None:
         settings = load()
@@ -50,6 +54,8 @@ class TestEverySetting:
     # One of a kind: how each is written in a variable, and what is meant.
     WRITTEN = {  # noqa: RUF012
         "dsn": ("postgresql://localhost/shop", "postgresql://localhost/shop"),
+        "engine": ("shop:engine", "shop:engine"),
+        "session": ("shop.db:Session", "shop.db:Session"),
         "queues": ("default:10, mailers:20", {"default": 10, "mailers": 20}),
         "name": ("7", "7"),
         "node": ("web-1", "web-1"),
@@ -65,6 +71,7 @@ class TestEverySetting:
         "timezone": ("Europe/Berlin", "Europe/Berlin"),
         "retention": ('{"completed": 60, "discarded": null}', {"completed": 60, "discarded": None}),
         "stage_batch": ("7", 7),
+        "pool_size": ("25", 25),
         "imports": ("app.workers, app.more", ["app.workers", "app.more"]),
         "log_level": ("DEBUG", "debug"),
         "log_format": ("json", "json"),
@@ -118,6 +125,9 @@ class TestVariables:
             ("OBAN_LEADERSHIP", "maybe", "leadership must be True or False, not 'maybe'"),
             ("OBAN_RETENTION", "{", "retention must be seconds"),
             ("OBAN_DSN", "mysql://localhost/a", "the DSN must start with postgresql://"),
+            ("OBAN_POOL_SIZE", "0", "pool_size must be an integer from 1 to 2147483647, not 0"),
+            ("OBAN_ENGINE", "shop", "engine must be an import path like 'shop:engine', not 'shop'"),
+            ("OBAN_SESSION", "a/b.py:S", "session must be an import path like 'shop:engine'"),
             ("OBAN_LOG_FORMAT", "xml", "log_format must be one of text, json, not 'xml'"),
             ("OBAN_IMPORTS", "a,,b", "imports must be a list of modules"),
         ],
@@ -137,7 +147,7 @@ class TestVariables:
 
     def test_one_that_may_be_misspelt_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUE", "default:1")
-        monkeypatch.setenv("OBAN_POOL_MAX_SIZE", "10")  # of oban-py
+        monkeypatch.setenv("OBAN_DISPATCHER", "own")  # of another program
         assert load().notes == ("OBAN_QUEUE is no setting; OBAN_QUEUES is one",)
 
 
@@ -205,7 +215,10 @@ class TestFiles:
             ("queues = 'default:10'", r"oban\.toml: queues must map names to limits"),
             ("[queues]\na = 0\n", r"oban\.toml: queues: the limit of queue 'a'.* not 0"),
             ("quues = 1", r"oban\.toml: there is no setting 'quues'; did you mean 'queues'\?"),
-            ("colour = 1", r"oban\.toml: there is no setting 'colour'; there are dsn, queues, "),
+            (
+                "colour = 1",
+                r"oban\.toml: there is no setting 'colour'; there are dsn, engine, session, ",
+            ),
             ("imports = 'app'", r"oban\.toml: imports must be a list of modules.* not 'app'"),
         ],
     )
@@ -233,17 +246,36 @@ class TestPrecedence:
         monkeypatch.setenv("OBAN_QUEUES", "c:1")
         monkeypatch.setenv("OBAN_NODE", "from-env")
 
-    def test_code_before_file_before_variables(self) -> None:
+    def test_code_before_variables_before_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert load(queues={"d": 1}).arguments["queues"] == {"d": 1}
-        assert load().arguments["queues"] == {"a": 1, "b": 1}
+        assert load().arguments["queues"] == {"c": 1}
         assert load().arguments["node"] == "from-env"
+        monkeypatch.delenv("OBAN_QUEUES")
+        assert load().arguments["queues"] == {"a": 1, "b": 1}
+
+    def test_a_variable_names_another_database_than_the_file(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (directory / "oban.toml").write_text("dsn = 'postgresql://localhost/production'\n")
+        monkeypatch.setenv("OBAN_DSN", "postgresql://localhost/test")
+        assert load().dsn == "postgresql://localhost/test"
+        assert load(dsn="postgresql://localhost/mine").dsn == "postgresql://localhost/mine"
+
+    def test_the_source_that_counts_most_says_how_the_database_is_named(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (directory / "oban.toml").write_text("engine = 'shop:engine'\n")
+        monkeypatch.setenv("OBAN_DSN", "postgresql://localhost/test")
+        assert (load().dsn, load().found["engine"].value) == ("postgresql://localhost/test", None)
+        given = load(engine="shop:other")
+        assert (given.dsn, given.found["engine"].value) == (None, "shop:other")
 
     def test_none_is_given_too(self) -> None:
         assert load(node=None).arguments["node"] is None
 
     def test_what_does_not_count_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUES", "wrong")
-        assert load().arguments["queues"] == {"a": 1, "b": 1}
+        assert load(queues={"a": 1}).arguments["queues"] == {"a": 1}
 
 
 def test_all_that_is_wrong_is_told_at_once(
@@ -289,6 +321,76 @@ def test_queues_in_another_form(text: str, complaint: str) -> None:
         parse_queues(text)
 
 
+class TestImportPaths:
+    """The settings `engine` and `session`."""
+
+    SHOP = """
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+class OwnSession(AsyncSession): ...
+
+class db:
+    engine = create_async_engine("postgresql+psycopg://localhost:1/shop", pool_size=3)
+
+Session = async_sessionmaker(db.engine, class_=OwnSession, info={"own": True})
+Unbound = async_sessionmaker(class_=OwnSession)
+number = 5
+"""
+
+    @pytest.fixture(autouse=True)
+    def shop(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        (directory / "pathshop.py").write_text(self.SHOP)
+        (directory / "pathbroken.py").write_text("1 / 0")
+        monkeypatch.syspath_prepend(directory)
+        yield importlib.import_module("pathshop")
+        sys.modules.pop("pathshop", None)
+
+    def test_an_engine(self, shop: Any) -> None:
+        database = Oban.from_config(path=self.file("engine = 'pathshop:db.engine'"))._database
+        assert database.engine is shop.db.engine
+
+    def file(self, content: str) -> Path:
+        path = Path.cwd() / "paths.toml"
+        path.write_text(content)
+        return path
+
+    @pytest.mark.parametrize("more", ["", "engine = 'pathshop:db.engine'"])
+    def test_a_session_that_is_bound(self, shop: Any, more: str) -> None:
+        path = self.file(f"session = 'pathshop:Session'\n{more}")
+        database = Oban.from_config(path=path)._database
+        assert database.engine is shop.db.engine
+        session = database.worker_session()
+        assert (type(session), session.info) == (shop.OwnSession, {"own": True})
+
+    @pytest.mark.parametrize("name", ["Session", "Unbound"])
+    async def test_a_session_on_another_database(self, shop: Any, name: str) -> None:
+        path = self.file(f"dsn = 'postgresql://localhost:1/b'\nsession = 'pathshop:{name}'\n")
+        oban = Oban.from_config(path=path, queues={"p": 50})
+        session = oban._database.worker_session()
+        assert isinstance(session, shop.OwnSession)
+        assert session.bind is oban._database.engine
+        assert oban._database.engine.url.database == "b"
+        assert capacity(oban._database.engine) == 55
+        await oban.stop()
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            ("engine = 'pathshop:nothing'", "engine: can't import 'pathshop:nothing': Attribute"),
+            ("engine = 'no_shop:engine'", "engine: can't import 'no_shop:engine': No module"),
+            ("engine = 'pathbroken:engine'", "'pathbroken:engine': ZeroDivisionError: division"),
+            ("engine = 'pathshop:number'", "must be an AsyncEngine or an async_sessionmaker, not"),
+            ("session = 'pathshop:db.engine'", "must be an async_sessionmaker, not AsyncEngine"),
+            ("session = 'pathshop:Unbound'", "must be bound to an AsyncEngine"),
+            ("engine = 'a:b'\ndsn = 'postgresql://localhost/b'", "the database is named twice"),
+            ("engine = 'pathshop:db.engine'\npool_size = 5", "leave pool_size out, or set dsn"),
+        ],
+    )
+    def test_what_is_wrong(self, content: str, complaint: str) -> None:
+        with pytest.raises((ConfigError, TypeError), match=complaint):
+            Oban.from_config(path=self.file(content))
+
+
 class TestFromConfig:
     async def test_an_instance_as_configured(self, directory: Path) -> None:
         (directory / "oban.toml").write_text(
@@ -302,6 +404,24 @@ class TestFromConfig:
         (directory / "settings.toml").write_text("[queues]\ndefault = 3\n")
         async with Oban.from_config(engine, path=directory / "settings.toml") as oban:
             assert repr(oban) == f"<Oban 'Oban' on {oban.node}>"
+
+    async def test_the_pool_is_as_large_as_the_queues_need(self) -> None:
+        dsn = "postgresql://localhost:1/shop"
+        for given, size in [
+            ({"queues": {"p": 20, "q": {"limit": 3}}}, 20 + 3 + 5),
+            ({"queues": {"p": 20}, "pool_size": 7}, 7),
+            ({"pool_size": 7}, 7),
+            ({}, 15),
+        ]:
+            oban = Oban.from_config(dsn=dsn, **given)
+            assert capacity(oban._database.engine) == size, given
+            await oban.stop()
+
+    def test_an_engine_keeps_its_pool(self, engine: AsyncEngine, directory: Path) -> None:
+        (directory / "oban.toml").write_text("pool_size = 7\n")
+        assert Oban.from_config(engine)._database.engine is engine
+        with pytest.raises(ConfigError, match="pool_size is for a URL: your engine has a pool"):
+            Oban(engine, pool_size=7)
 
     def test_no_database(self) -> None:
         with pytest.raises(ConfigError, match="pass an engine or dsn=, or set dsn or OBAN_DSN"):

@@ -14,8 +14,8 @@ from .output import as_json, document, table
 
 app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 
-# What `start` does not go without.
-NEEDED = ("dsn", "queues", "imports")
+# What `start` needs, beside a database.
+NEEDED = ("queues", "imports")
 
 
 @app.callback()
@@ -40,6 +40,10 @@ def check_config(
             errors = [complaint for _, complaint in error.complaints]
     if settings is not None and imports:
         errors = list(import_all(settings.imports))
+        try:
+            settings.database()
+        except ConfigError as error:
+            errors += [complaint for _, complaint in error.complaints]
     notes = [] if settings is None else _notes(settings)
     if as_document:
         document({"ok": not errors, "settings": _found(settings), "errors": errors, "notes": notes})
@@ -66,6 +70,7 @@ def _found(settings: Settings | None) -> list[dict[str, Any]]:
 
 
 def _notes(settings: Settings) -> list[str]:
-    missing = [name for name in NEEDED if not settings.found[name].value]
+    missing = [] if settings.names_database else ["dsn"]
+    missing += [name for name in NEEDED if not settings.found[name].value]
     needs = [f"start needs {' and '.join(missing)}, on its command line"] if missing else []
     return [*settings.notes, *needs]

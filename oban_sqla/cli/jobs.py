@@ -24,7 +24,7 @@ from ..statements.browse import Filters
 from ..statements.cancel import CANCELLABLE
 from ..statements.delete import DELETABLE
 from ..statements.retry import RETRYABLE
-from .configuration import ask, configured
+from .configuration import ask, configured, name_database
 from .failures import fail, warn
 from .options import Config, Dsn, Json, Prefix, Yes
 from .output import Columns, as_json, document, plain, table
@@ -167,6 +167,7 @@ def _add(change: _Change, help: str) -> None:
         settings = configured(path, dsn=dsn, prefix=prefix)
         selection = Selection(filters, change.states, limit=limit)
         tally = ask(settings, selection.tally)
+        name_database(settings)
         if tally.total and not yes and not typer.confirm(_question(change, tally, filters)):
             fail("nothing was changed")
         changed = _make(change, settings, selection, tally) if tally.total else 0

@@ -11,9 +11,8 @@ logger = logging.getLogger("oban_sqla")
 
 
 def import_all(modules: Iterable[str]) -> Iterator[str]:
-    """Import modules, also from the working directory; what is wrong with those that fail."""
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does
+    """Import modules, also from the working directory; yield a complaint for each that fails."""
+    import_from_here()
     for module in modules:
         try:
             importlib.import_module(module)
@@ -21,6 +20,12 @@ def import_all(modules: Iterable[str]) -> Iterator[str]:
             logger.debug("failed", exc_info=True)
             cause = traceback.format_exception_only(error)[-1].strip()
             yield f"can't import {module!r}: {cause}{_place(error)}{_hint(module)}"
+
+
+def import_from_here() -> None:
+    """Let imports find the modules of the working directory, as `python -m` does."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _hint(module: str) -> str:

@@ -11,7 +11,7 @@ from ..oban import Oban
 from ..runtime.database import Database
 from ..runtime.status import status
 from ..statements.control import EVERY
-from .configuration import ask, configured
+from .configuration import ask, configured, name_database
 from .failures import warn
 from .options import Config, Dsn, Json, Name, Node, Prefix
 from .output import document, plain
@@ -159,6 +159,7 @@ class _Order:
     ) -> None:
         """Give it, and say so; and that nobody is there to follow it, if so."""
         name = self._settings.config.name
+        name_database(self._settings)
 
         async def give(database: Database) -> bool:
             schema = await database.verify()

@@ -63,6 +63,26 @@ def start(
         ),
     ] = None,
     dsn: Dsn = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME", help="Your engine, instead of --dsn: an import path, shop:engine"
+        ),
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Your async_sessionmaker, which makes the sessions of workers: shop:Session",
+        ),
+    ] = None,
+    pool_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The most connections of the pool; by default as many as the queues may use.",
+        ),
+    ] = None,
     embedded: Annotated[
         str | None,
         typer.Option(
@@ -93,15 +113,19 @@ def start(
         typer.Option(case_sensitive=False, help="As lines of text, by default, or as JSON."),
     ] = None,
 ) -> None:
-    """Run jobs until SIGTERM or SIGINT; a second one ends it at once.
+    """Run jobs until SIGTERM or SIGINT; a second signal ends the process at once.
 
-    Each may stand in oban.toml, pyproject.toml or a variable such as OBAN_QUEUES instead.
+    Each option is also a setting: in a variable such as OBAN_QUEUES, or in oban.toml or
+    pyproject.toml. The command line counts most, then variables, then the file.
     """
     settings = configured(
         path,
         imports=modules or None,
         queues=None if queues is None else _limits(queues),
         dsn=dsn,
+        engine=engine,
+        session=session,
+        pool_size=pool_size,
         prefix=prefix,
         name=name,
         node=node,
@@ -109,7 +133,7 @@ def start(
         log_level=log_level and log_level.value,
         log_format=log_format and log_format.value,
     )
-    if settings.dsn is None and embedded is None:
+    if not settings.names_database and embedded is None:
         raise missing("dsn", "--dsn", '"postgresql://..."', "; or use --embedded")
     if not settings.config.queues:
         raise missing("queues", "--queues", "{ default = 10 }")
@@ -119,6 +143,8 @@ def start(
     for complaint in import_all(settings.imports):
         fail(complaint)
     with told_in_one_line():
+        if settings.dsn is None and embedded is None:
+            settings.database()  # a mistake in an import path is told now
         server = None if embedded is None else embedded_postgres(embedded or None)
         asyncio.run(_Process(settings, server).run())
 
@@ -145,14 +171,15 @@ class _Process:
 
     async def _run(self) -> None:
         async with AsyncExitStack() as up:
-            dsn, arguments = self._settings.dsn, self._settings.arguments
+            dsn, arguments = None, self._settings.arguments
             if self._server is not None:
                 dsn = await up.enter_async_context(self._server)
                 await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
                 typer.echo(f"PostgreSQL is up: {dsn}")
                 arguments.pop("listen_dsn", None)  # it is of another server
-            assert dsn is not None
-            oban = Oban(dsn, **arguments)
+            database = self._settings.database(dsn)
+            assert database is not None
+            oban = Oban(database, **arguments)
             await up.enter_async_context(oban)
             self._started = True
             queues = ", ".join(queue.name for queue in self._settings.config.queues)

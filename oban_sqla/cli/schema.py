@@ -16,7 +16,7 @@ from ..migrations import (
     upgrade,
 )
 from ..migrations.database import engine_for
-from .configuration import configured, dsn_of
+from .configuration import configured, dsn_of, name_database, place
 from .failures import fail, told_in_one_line
 from .options import Config, Dsn, Prefix, Yes
 
@@ -33,7 +33,7 @@ def upgrade_schema(
     path: Config = None,
 ) -> None:
     """Install the tables, or bring them up to date. Jobs are kept."""
-    with _connected(dsn, prefix, path) as (connection, prefix):
+    with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         applied = upgrade(connection, version=version, prefix=prefix)
         now = current(connection, prefix=prefix)
     if applied:
@@ -53,7 +53,7 @@ def downgrade_schema(
     path: Config = None,
 ) -> None:
     """Take the tables back to an older version, or drop them with all jobs."""
-    with _connected(dsn, prefix, path) as (connection, prefix):
+    with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         installed = current(connection, prefix=prefix)
         if installed <= version:
             typer.echo(f"{_at(installed)}: nothing to do.")
@@ -86,7 +86,7 @@ def args_index(
     path: Config = None,
 ) -> None:
     """Make the index for Job.args_contain, while jobs are enqueued and run."""
-    with _connected(dsn, prefix, path) as (connection, prefix):
+    with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         change = drop_args_index if drop else create_args_index
         change(connection, prefix=prefix)
     typer.echo(f"The index on the arguments of jobs is {'dropped' if drop else 'ready'}.")
@@ -94,11 +94,13 @@ def args_index(
 
 @contextmanager
 def _connected(
-    dsn: str | None, prefix: str | None, path: str | None
+    dsn: str | None, prefix: str | None, path: str | None, *, changes: bool = False
 ) -> Iterator[tuple[Connection, str | None]]:
     """A connection to the database, and the schema, that the options or other settings name."""
     settings = configured(path, dsn=dsn, prefix=prefix)
     with told_in_one_line(), engine_for(dsn_of(settings)).connect() as connection:
+        if changes:
+            name_database(settings)
         yield connection, settings.config.prefix
         connection.commit()
 
@@ -108,7 +110,7 @@ def _at(version: int) -> str:
 
 
 def _question(connection: Connection, version: int, prefix: str | None) -> str:
-    where = f"database {connection.engine.url.database!r}"
+    where = place(connection.engine.url)
     if prefix is not None:
         where = f"schema {prefix!r} of {where}"
     if version == 0:

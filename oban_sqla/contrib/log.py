@@ -22,8 +22,10 @@ from ..events import (
     GiveBackStop,
     JobException,
     JobStop,
+    JobUnconnected,
     NotifierLost,
     NotifierRestored,
+    PoolTooSmall,
     PruneRefused,
     RescueStop,
     ServiceCancelled,
@@ -175,6 +177,30 @@ def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
     logger.info("%s: notifications are back", oban.name, extra=_Facts(oban, restored))
 
 
+def _pool_too_small(oban: Oban, pool: PoolTooSmall) -> None:
+    logger.warning(
+        "%s: the engine's pool opens at most %d connections, and the jobs with a session and the"
+        " node itself may use %d at once, so that jobs wait: make the engine with pool_size=%d, or"
+        " lower the limits of the queues",
+        oban.name,
+        pool.size,
+        pool.needed,
+        pool.needed,
+        extra=_Facts(oban, pool),
+    )
+
+
+def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
+    jobs_logger.warning(
+        "%s got no connection for its session; it is tried again in %.0f s, and the attempt is not"
+        " spent: %s",
+        _of(unconnected.job),
+        unconnected.delay,
+        _shorten(unconnected.error),
+        extra=_Facts(oban, unconnected),
+    )
+
+
 def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
     logger.error(
         "%s: %s failed, trying again until it succeeds: %s%s",
@@ -279,6 +305,8 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "prune_refused": _prune_refused,
     "notifier_lost": _notifier_lost,
     "notifier_restored": _notifier_restored,
+    "job_unconnected": _job_unconnected,
+    "pool_too_small": _pool_too_small,
     "service_failed": _service_failed,
     "service_restored": _service_restored,
     "service_cancelled": _service_cancelled,

@@ -40,13 +40,16 @@ EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | s
 class Database:
     """An engine, and the schema `prefix` in which it finds the tables.
 
-    A URL makes an engine of its own, which `dispose` disposes of; `TypeError` for what is neither
+    A URL makes an engine of its own, with a pool of at most `pool_size` connections if that is
+    given, which `dispose` disposes of; `TypeError` for what is neither
     an `AsyncEngine`, nor an `async_sessionmaker` bound to one, nor a URL; `ValueError` for a URL
     that names another database or a driver that can't be used.
     """
 
-    def __init__(self, engine: EngineLike, prefix: str | None) -> None:
-        self.engine, self._owned = _engine(engine)
+    def __init__(
+        self, engine: EngineLike, prefix: str | None, *, pool_size: int | None = None
+    ) -> None:
+        self.engine, self.owned = _engine(engine, pool_size)
         self._sessions = engine if isinstance(engine, async_sessionmaker) else async_sessionmaker()
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
@@ -220,13 +223,13 @@ class Database:
             execution_options=self.engine.get_execution_options(),
         )
         apart = Database(engine, self._prefix)
-        apart._owned = True
+        apart.owned = True
         apart._sessions = self._sessions
         return apart
 
     async def dispose(self) -> None:
         """Close the pool of an engine that was made here; its next use opens it again."""
-        if self._owned:
+        if self.owned:
             await self.engine.dispose()
 
 
@@ -266,18 +269,21 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": threshold}
 
 
-def _engine(given: object) -> tuple[AsyncEngine, bool]:
+def _engine(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
     if isinstance(given, AsyncEngine):
         return given, False
     if isinstance(given, async_sessionmaker):
         bind = given.kw.get("bind")
         if isinstance(bind, AsyncEngine):
             return bind, False
+        if isinstance(bind, URL | str):
+            return _engine(bind, pool_size)
         raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
     if isinstance(given, URL | str):
         url, arguments = connect_arguments(database_url(given))
+        pool = {} if pool_size is None else {"pool_size": pool_size, "max_overflow": 0}
         try:
-            return create_async_engine(url, connect_args=arguments), True
+            return create_async_engine(url, connect_args=arguments, **pool), True
         except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
             raise ValueError(
                 f"the DSN names a driver that can't be used: {error}; postgresql+psycopg:// can"

@@ -1,6 +1,7 @@
 """Run a job, and turn whatever comes of it into an `Ack`."""
 
 import asyncio
+import random
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
-from ..events import JobException, JobStart, JobStop
+from ..events import JobException, JobStart, JobStop, JobUnconnected
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
@@ -17,12 +18,16 @@ from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from .attempt import Attempt
+from .connecting import UnconnectedError
 from .perform import perform
 from .service import Emit
 from .transaction import WorkerSessions, Written
 
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""
+
+RECONNECT = (1.0, 5.0)
+"""Seconds, at least and at most, until a job is tried again whose session got no connection."""
 
 INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 
@@ -80,6 +85,8 @@ class Executor:
                 cancelled = isinstance(error, asyncio.CancelledError)
                 if cancelled and abandoned():
                     return None
+                if isinstance(error, UnconnectedError):
+                    return self._try_again(attempt, error)
                 if not cancelled or not attempt.interrupted:
                     job = attempt.job
                     ack = _failure(attempt, job, error, worker[0] if worker else None)
@@ -92,6 +99,14 @@ class Executor:
             return ack
         finally:
             executing.reset(token)
+
+    def _try_again(self, attempt: Attempt, error: UnconnectedError) -> Ack:
+        if attempt.cancelled:
+            return _ack(attempt, JobState.CANCELLED)
+        delay = random.uniform(*RECONNECT)
+        unconnected = JobUnconnected(attempt.job, delay, error.__cause__ or error)
+        self._emit("job_unconnected", unconnected)
+        return _ack(attempt, JobState.SCHEDULED, delay=delay, spent=False)
 
 
 def _success(attempt: Attempt, result: Any) -> Ack:

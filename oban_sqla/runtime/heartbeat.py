@@ -14,6 +14,7 @@ from ..events import ServiceCancelled
 from ..statements.heartbeat import beat, end
 from .database import FAREWELL, SHORTEST_ANSWER, Database, deadline
 from .loop_thread import LoopThread
+from .pool import facts
 from .producer import Producer
 from .service import Emit, Service
 
@@ -201,12 +202,15 @@ class Pulse(Service):
             async with deadline(FAREWELL):
                 await self._database.fetch(end(list(started)))
 
+    def _limits(self) -> dict[str, int]:
+        return {producer.queue: producer.limit for producer in self._kept}
+
     def _row(self, producer: Producer) -> dict[str, Any]:
         started_at = self.started.get(producer.uuid)
         return {
             **self._identity,
             "uuid": str(producer.uuid),
             "queue": producer.queue,
-            "meta": producer.meta,
+            "meta": {**producer.meta, **facts(self._database.engine, self._limits())},
             "started_at": started_at and started_at.replace(tzinfo=None).isoformat(),
         }

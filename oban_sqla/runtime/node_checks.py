@@ -31,6 +31,7 @@ class NodeChecks:
             "queues": self._queues,
             "jobs": self._jobs,
             "pauses": self._pauses,
+            "pools": self._pools,
         }
 
     async def _nodes(self) -> AsyncIterator[Finding]:
@@ -151,6 +152,23 @@ class NodeChecks:
             )
         if not forgotten:
             yield Finding("pauses", "ok", "none is forgotten")
+
+    async def _pools(self) -> AsyncIterator[Finding]:
+        found = False
+        for node in self._status.nodes:
+            size, needed = node.pool_size, node.pool_needed
+            if node.alive and size is not None and needed is not None and size < needed:
+                found = True
+                yield Finding(
+                    "pools",
+                    "problem",
+                    f"the pool of {node.node} opens at most {size} connections, and its jobs with"
+                    f" a session and the node itself may use {needed} at once",
+                    f"make its engine with pool_size={needed}, set pool_size = {needed} beside its"
+                    " dsn, or lower the limits of its queues",
+                )
+        if not found:
+            yield Finding("pools", "ok", "every pool is large enough")
 
 
 def _overrides(newer: Any, order: Any) -> bool:

@@ -18,6 +18,7 @@ from ..statements.acknowledge import Ack
 from ..workers.registry import Registration, resolve
 from ..workers.timeout import timeout_seconds
 from .attempt import Attempt
+from .connecting import CancelledUnconnected, UnconnectedError, connecting
 from .references import loader
 from .transaction import WorkerSessions, transact, transact_apart, transact_plainly
 
@@ -65,7 +66,9 @@ async def _process(
 ) -> Any:
     if load := loader(registration, job):
         async with sessions.worker_session() as session:
-            if (gone := await session.run_sync(load)) is not None:
+            with connecting(session):
+                gone = await session.run_sync(load)
+            if gone is not None:
                 return gone
 
     def process() -> Any:
@@ -187,6 +190,10 @@ async def _limited(
         return _returned(*task.result())
     try:
         return _returned(*task.result())
+    except CancelledUnconnected as error:
+        raise UnconnectedError(
+            f"no connection within the job's timeout of {seconds:g} s"
+        ) from error
     except BaseException as error:
         # Where an async worker was then; of a thread it would only tell that we waited for it.
         cause = error if registration.asynchronous else None

@@ -23,8 +23,10 @@ LARGE_PART = 0.2
 LONG_TRANSACTION = 600.0
 MANY_TRANSACTIONS = 10_000_000
 FULL_QUEUE = 0.25
-# What one more node may open: the pool and the overflow of an engine, LISTEN, and the heartbeat.
-NODE_CONNECTIONS = 5 + 10 + 1 + 1
+# What a node may open: the pool of an engine as SQLAlchemy makes it, and with it the overflow.
+DEFAULT_POOL = 5 + 10
+# What a node opens outside of its pool: LISTEN and the heartbeat.
+OUTSIDE = 2
 SKEW = 1.0
 
 
@@ -149,14 +151,15 @@ class ServerChecks:
         row = await self._one(health.connections())
         free = row.most - row.reserved - row.used
         text = f"{row.used} of {row.most} are used, {max(free, 0)} are free"
-        if free >= NODE_CONNECTIONS:
+        wanted = (self._config.connections or DEFAULT_POOL) + OUTSIDE
+        if free >= wanted:
             yield Finding("connections", "ok", text)
         else:
             yield Finding(
                 "connections",
                 "problem",
-                f"{text}; one more node may open {NODE_CONNECTIONS}",
-                "raise max_connections, give the engines smaller pools, or put a pooler between",
+                f"{text}; one more node may open {wanted}",
+                "raise max_connections, set a smaller pool_size, or put a pooler between",
             )
 
     async def _clock(self) -> AsyncIterator[Finding]:

@@ -13,6 +13,7 @@ from ..statements.heartbeat import EXPIRY
 from ..statements.rescue import FOREIGN_EXPIRY
 from ..statements.status import counts, leaders, producers
 from .database import Database
+from .pool import NEEDED, SIZE
 
 # As many jobs of a queue in one state are counted, and no more.
 EXACT = 50_000
@@ -42,6 +43,10 @@ class Node:
     instance: str
     node: str
     queues: tuple[RunningQueue, ...]
+    pool_size: int | None = None
+    """The most connections that its engine's pool opens; `None`: no limit, or not told."""
+    pool_needed: int | None = None
+    """The connections that the node and its jobs with a session may use at once."""
 
     @property
     def alive(self) -> bool:
@@ -127,8 +132,19 @@ def _nodes(rows: Sequence[Any]) -> tuple[Node, ...]:
     for row in rows:
         by_node[row.name, row.node].append(row)
     return tuple(
-        Node(name, node, tuple(map(_running_queue, own))) for (name, node), own in by_node.items()
+        Node(name, node, tuple(map(_running_queue, own)), *_pool(own))
+        for (name, node), own in by_node.items()
     )
+
+
+def _pool(rows: Sequence[Any]) -> tuple[int | None, int | None]:
+    """The size of a node's pool and the connections that it needs, as its rows tell."""
+    told = [_meta(row.meta) for row in rows]
+    size, needed = (
+        max((one[key] for one in told if isinstance(one.get(key), int)), default=None)
+        for key in (SIZE, NEEDED)
+    )
+    return size, needed
 
 
 def _running_queue(row: Any) -> RunningQueue:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from ..clock import held_at
 from ..errors import ObanError
 from ..statements.acknowledge import Ack, acknowledge, outcomes
+from .connecting import connecting
 from .database import ANSWER_TIMEOUT, Database, deadline
 
 # How often a transaction is tried that others thwart: each time one of them got on.
@@ -92,7 +93,7 @@ async def _try(
     outcome: Callable[[Any], Ack],
 ) -> Any:
     async with sessions.worker_session() as session:
-        with _kept_open(session):
+        with connecting(session), _kept_open(session):
             result = await process(session)
         if not session.in_transaction():
             return result

@@ -97,6 +97,15 @@ def resolve(name: str) -> Registration:
     return registration
 
 
+def with_session() -> list[Declaration]:
+    """The declarations of async workers whose session takes a connection of the engine's pool."""
+    return [
+        known.options
+        for known in _registrations.values()
+        if known.takes_session and known.asynchronous
+    ]
+
+
 def with_cron() -> list[Declaration]:
     """The declarations of the workers that have a cron entry."""
     return [known.options for known in _registrations.values() if known.options.cron is not None]

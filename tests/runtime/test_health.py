@@ -70,10 +70,11 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
-    assert [finding.level for finding in found] == ["ok"] * 14
+    assert [finding.level for finding in found] == ["ok"] * 15
     assert {finding.check for finding in found} == {
         *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
-        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "retention"),
+        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "pools"),
+        "retention",
     }
 
 
@@ -213,11 +214,10 @@ async def test_a_role_that_may_see_little(own: AsyncEngine) -> None:
     assert by_check["pauses"].text.startswith("could not be checked: permission denied")
 
 
-async def test_too_few_connections(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_few_connections(database: Database) -> None:
     assert await problems(database, "connections") == []
-    monkeypatch.setattr(server_checks, "NODE_CONNECTIONS", 10_000)
-    (found,) = await problems(database, "connections")
-    assert "one more node may open 10000" in found.text
+    (found,) = await problems(database, "connections", pool_size=10_000)
+    assert "one more node may open 10002" in found.text
 
 
 @pytest.mark.parametrize(("hours", "side"), [(1, "ahead of"), (-1, "behind")])

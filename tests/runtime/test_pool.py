@@ -1,0 +1,169 @@
+"""A pool that is too small makes jobs wait: no attempt is spent, and somebody says so."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from oban_sqla import Job, JobState, Worker
+from oban_sqla.config import Config
+from oban_sqla.migrations import LATEST
+from oban_sqla.runtime import pool
+from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.executor import Executor
+from oban_sqla.runtime.findings import Finding
+from oban_sqla.runtime.health import examine
+from oban_sqla.statements.acknowledge import Ack
+from tests.attempts import Emitted
+from tests.claimed import claimed
+from tests.conftest import StartOban
+from tests.databases import async_engine
+
+QUEUE = "pool.sessions"
+
+
+@pytest.fixture
+async def small(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
+    """An engine whose pool has one connection, and gives up soon."""
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
+    engine = async_engine(postgres_dsn, prefix, **options)
+    yield engine
+    await engine.dispose()
+
+
+class Asks(Worker, name="pool.asks", queue=QUEUE):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+
+class Wraps(Worker, name="pool.wraps"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        try:
+            await session.execute(text("SELECT 1"))
+        except Exception as error:
+            raise LookupError("no user") from error
+
+
+class Flushes(Worker, name="pool.flushes"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        session.add(Asks.new())
+        await session.flush()
+
+
+class Nests(Worker, name="pool.nests"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        async with session.begin_nested():
+            await session.connection()
+
+
+class InTime(Worker, name="pool.in_time", timeout=0.02):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+
+class OnAnotherEngine(Worker, name="pool.another"):
+    engine: AsyncEngine
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+        async with self.engine.connect():
+            pass
+
+
+class OfAnotherSession(Worker, name="pool.another_session"):
+    engine: AsyncEngine
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        async with AsyncSession(self.engine) as other:
+            await other.execute(text("SELECT 1"))
+
+
+async def execute(engine: AsyncEngine, worker: type[Worker], heard: Emitted) -> Ack:
+    executor = Executor(Database(engine, None), lambda *data: heard.append(data))
+    ack = await executor.execute(claimed(worker.new().worker), lambda: False)
+    assert isinstance(ack, Ack)
+    return ack
+
+
+async def examined(engine: AsyncEngine, prefix: str) -> list[Finding]:
+    database = Database(engine, prefix)
+    return [one async for one in examine(database, Config.check(), latest=LATEST)]
+
+
+class TestAnAttempt:
+    @pytest.mark.parametrize("worker", [Asks, Wraps, Flushes, Nests, InTime])
+    async def test_that_waits_for_a_connection_is_not_spent(
+        self, worker: type[Worker], small: AsyncEngine
+    ) -> None:
+        heard: Emitted = []
+        async with small.connect():
+            ack = await execute(small, worker, heard)
+        assert (ack.state, ack.spent, ack.error) == (JobState.SCHEDULED, False, None)
+        assert ack.delay is not None
+        assert [name for name, _ in heard] == ["job_start", "job_unconnected"]
+
+    async def test_whose_server_is_away_is_not_spent(self) -> None:
+        nowhere = async_engine("postgresql://localhost:1/nowhere", "public")
+        ack = await execute(nowhere, Asks, [])
+        assert (ack.state, ack.spent) == (JobState.SCHEDULED, False)
+        await nowhere.dispose()
+
+    @pytest.mark.parametrize("worker", [OnAnotherEngine, OfAnotherSession])
+    async def test_that_waits_for_a_pool_of_its_own_is_spent(
+        self, worker: Any, small: AsyncEngine, engine: AsyncEngine
+    ) -> None:
+        worker.engine = small
+        async with small.connect():
+            ack = await execute(engine, worker, [])
+        assert (ack.state, ack.spent) == (JobState.RETRYABLE, True)
+        assert "QueuePool limit of size 1" in str(ack.error)
+
+
+class TestTheLimit:
+    def test_of_a_pool_is_its_size_with_its_overflow(self) -> None:
+        for options, limit in [
+            ({}, 15),
+            ({"pool_size": 20, "max_overflow": 0}, 20),
+            ({"pool_size": 3, "max_overflow": -1}, None),
+            ({"pool_size": 0}, None),
+            ({"poolclass": NullPool}, None),
+        ]:
+            engine = async_engine("postgresql://localhost/b", "public", **options)
+            assert pool.capacity(engine) == limit, options
+
+    def test_that_is_needed_counts_the_queues_of_workers_with_a_session(self) -> None:
+        assert pool.needed({"pool.nobody": 50}) == 5
+        assert pool.needed({"pool.nobody": 50, QUEUE: 20}) == 25
+
+
+class TestOneThatIsTooSmall:
+    async def test_is_named_at_the_start_and_by_the_doctor(
+        self,
+        start: StartOban,
+        engine: AsyncEngine,
+        prefix: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        await start(queues={QUEUE: 20}, node="n1")
+        (warning,) = [record for record in caplog.records if "pool_size" in record.message]
+        assert warning.levelname == "WARNING"
+        assert "opens at most 15 connections" in warning.message
+        assert "make the engine with pool_size=25" in warning.message
+        found = await examined(engine, prefix)
+        (finding,) = [one for one in found if one.check == "pools"]
+        assert (finding.level, "n1" in finding.text) == ("problem", True)
+        assert "may use 25 at once" in finding.text
+
+    async def test_one_that_is_large_enough_is_not(
+        self,
+        start: StartOban,
+        engine: AsyncEngine,
+        prefix: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        await start(queues={QUEUE: 10, "pool.nobody": 100}, node="n1")
+        assert "pool_size" not in caplog.text
+        found = await examined(engine, prefix)
+        assert [one.level for one in found if one.check == "pools"] == ["ok"]
