@@ -77,6 +77,13 @@ class JobException:
 
 
 @dataclass(frozen=True, slots=True)
+class JobDropped:
+    job: Job
+    duration: float
+    queue_time: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimStop:
     queue: str
     count: int
@@ -228,6 +235,13 @@ class ObanEvents(event.Events[Observable]):
 
     def job_exception(self, oban: Any, exception: JobException) -> None:
         """A worker raised; the outcome is not yet acknowledged."""
+
+    def job_dropped(self, oban: Any, dropped: JobDropped) -> None:
+        """An attempt ended without an outcome that counts.
+
+        A stop cut it short, or it got no connection, and its job goes back; or its job is
+        somebody else's by now. This, `job_stop` or `job_exception` follows each `job_start`.
+        """
 
     def claim_stop(self, oban: Any, stop: ClaimStop) -> None:
         """A producer claimed jobs (none, too, when it looked in vain)."""

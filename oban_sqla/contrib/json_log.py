@@ -2,11 +2,23 @@
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 # What every record has; the rest was given as `extra`.
 _USUAL = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+
+Correlation: TypeAlias = Callable[[], Mapping[str, str]]
+"""What tells, where a record is formatted, to which trace it belongs."""
+
+_correlation: Correlation | None = None
+
+
+def correlate(correlation: Correlation | None) -> None:
+    """Have each line carry what `correlation` tells; `None` for nothing more."""
+    global _correlation
+    _correlation = correlation
 
 
 class JsonFormatter(logging.Formatter):
@@ -15,6 +27,8 @@ class JsonFormatter(logging.Formatter):
     {"time": "2026-11-01T12:00:00.000000Z", "level": "info", "logger": "oban_sqla.jobs",
      "message": "job 7 (app.Work, attempt 1 of 20) failed, ...", "event": "job_exception",
      "job_id": 7, "worker": "app.Work", "queue": "default", "state": "retryable", ...}
+
+    While jobs are traced, there are `trace_id` and `span_id`, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -24,6 +38,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if _correlation is not None:
+            line |= _correlation()
         for name, value in vars(record).items():
             if name not in _USUAL:
                 line.setdefault(name, value)

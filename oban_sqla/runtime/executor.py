@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
-from ..events import JobException, JobStart, JobStop, JobUnconnected
+from ..events import JobDropped, JobException, JobStart, JobStop, JobUnconnected
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
@@ -79,13 +79,17 @@ class Executor:
                         job = attempt.job
                         stop = JobStop(job, result.ack.state, *_times(job, started))
                         self._emit("job_stop", stop)
+                    else:
+                        self._drop(attempt, started)
                     return result
                 ack = outcome(result)
             except BaseException as error:
                 cancelled = isinstance(error, asyncio.CancelledError)
                 if cancelled and abandoned():
+                    self._drop(attempt, started)
                     return None
                 if isinstance(error, UnconnectedError):
+                    self._drop(attempt, started)
                     return self._try_again(attempt, error)
                 if not cancelled or not attempt.interrupted:
                     job = attempt.job
@@ -99,6 +103,10 @@ class Executor:
             return ack
         finally:
             executing.reset(token)
+
+    def _drop(self, attempt: Attempt, started: float) -> None:
+        job = attempt.job
+        self._emit("job_dropped", JobDropped(job, *_times(job, started)))
 
     def _try_again(self, attempt: Attempt, error: UnconnectedError) -> Ack:
         if attempt.cancelled:

@@ -204,7 +204,7 @@ class TestAbandonment:
         await started.wait()
         running.cancel()
         assert await running is None
-        assert [name for name, _ in emitted] == ["job_start"]
+        assert [name for name, _ in emitted] == ["job_start", "job_dropped"]
 
     async def test_what_it_did_raise_or_return_is_still_its_outcome(self) -> None:
         for process, state in ((raising(ValueError()), "retryable"), (lambda job: 1, "completed")):

@@ -1,0 +1,23 @@
+"""Attach listeners of events, and detach them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from sqlalchemy import event
+
+Listener: TypeAlias = tuple[type, str, Callable[[Any, Any], None]]
+"""A target, the name of an event, and what listens."""
+
+
+def attach(listeners: Iterable[Listener]) -> None:
+    """Listen, with those that don't yet."""
+    for target, name, listener in listeners:
+        if not event.contains(target, name, listener):
+            event.listen(target, name, listener)
+
+
+def detach(listeners: Iterable[Listener]) -> None:
+    """Listen no more."""
+    for target, name, listener in listeners:
+        if event.contains(target, name, listener):
+            event.remove(target, name, listener)

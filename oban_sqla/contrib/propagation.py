@@ -1,0 +1,132 @@
+"""The context of a trace in a job's meta: flat, in W3C's words, as Oban for Elixir keeps it.
+
+A job may become a child of the span that enqueued it, or a span of a trace of its own that links to
+it. Some of that is known at the enqueue only, so it travels with the context, in `tracestate`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary
+
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ..models import Job
+
+Relationship: TypeAlias = Literal["auto", "parent", "link", "none"]
+"""How the span of a job relates to the span that enqueued it."""
+
+RELATIONSHIPS: tuple[Relationship, ...] = get_args(Relationship)
+
+# The entry of ours in `tracestate`, and what it says.
+_VENDOR = "oban"
+_LINK = "link"
+
+_KEYS = ("traceparent", "tracestate", "baggage")
+_trace_context = TraceContextTextMapPropagator()
+_baggage = W3CBaggagePropagator()
+
+
+class _Injected(str):
+    """A value that we put into a meta: a job that is enqueued anew gets another one."""
+
+    __slots__ = ()
+
+
+class Propagation:
+    """Puts the context into jobs at the enqueue, and takes it out at their start."""
+
+    def __init__(
+        self, relationship: Relationship, *, prompt_within: float, fan_out: int, baggage: bool
+    ) -> None:
+        self._relationship = relationship
+        self._prompt_within = prompt_within
+        self._fan_out = fan_out
+        self._carries_baggage = baggage
+        # How many jobs were enqueued beneath a span that is alive.
+        self._sent: WeakKeyDictionary[Span, int] = WeakKeyDictionary()
+
+    def inject(self, jobs: Sequence[Job], sent_by: Span, parent: Span) -> None:
+        """Put the context of a span into jobs; a context that the caller put there stays.
+
+        parent: what was current when the jobs were enqueued.
+        """
+        context = sent_by.get_span_context()
+        if not context.is_valid or self._relationship == "none":
+            return
+        carrier: dict[str, str] = {}
+        _trace_context.inject(carrier, set_span_in_context(self._marked(context, jobs, parent)))
+        if self._carries_baggage:
+            _baggage.inject(carrier)
+        injected = {key: _Injected(value) for key, value in carrier.items()}
+        for job in jobs:
+            # Past the instrumentation: a new job has no history, and these values need no check.
+            meta = vars(job).get("meta")
+            if not isinstance(meta, Mapping):
+                continue
+            kept = {key: value for key, value in meta.items() if not isinstance(value, _Injected)}
+            if "traceparent" not in kept:
+                vars(job)["meta"] = {**kept, **injected}
+
+    def extract(self, job: Job) -> tuple[Context, Sequence[Link]]:
+        """The context in which a job's span starts, and the links that it starts with.
+
+        It is never that of whoever started the instance.
+        """
+        meta = job.meta
+        if self._relationship == "none" or not isinstance(meta, Mapping):
+            return Context(), ()
+        carrier = {key: meta[key] for key in _KEYS if isinstance(meta.get(key), str)}
+        if "traceparent" not in carrier:
+            return Context(), ()
+        context = _trace_context.extract(carrier, Context())
+        sent_by = get_current_span(context).get_span_context()
+        if not sent_by.is_valid:
+            return Context(), ()
+        if self._is_child(job, sent_by):
+            links: Sequence[Link] = ()
+        else:
+            context, links = Context(), [Link(sent_by)]
+        return (_baggage.extract(carrier, context) if self._carries_baggage else context), links
+
+    def _marked(self, context: SpanContext, jobs: Sequence[Job], parent: Span) -> Span:
+        """A span with that context, and a tracestate that says whether the jobs fan out."""
+        count = len(jobs)
+        if parent.get_span_context().is_valid:
+            count = self._sent[parent] = self._sent.get(parent, 0) + count
+        state = context.trace_state
+        if count > self._fan_out:
+            state = state.update(_VENDOR, _LINK) if _VENDOR in state else state.add(_VENDOR, _LINK)
+        elif _VENDOR in state:
+            state = state.delete(_VENDOR)
+        return NonRecordingSpan(
+            SpanContext(
+                context.trace_id,
+                context.span_id,
+                is_remote=False,
+                trace_flags=context.trace_flags,
+                trace_state=TraceState(list(state.items())) if state else None,
+            )
+        )
+
+    def _is_child(self, job: Job, sent_by: SpanContext) -> bool:
+        if self._relationship != "auto":
+            return self._relationship == "parent"
+        assert job.attempted_at is not None
+        return (
+            job.attempt == 1
+            and not job.meta.get("snoozed")
+            and not job.meta.get("cron")
+            and sent_by.trace_state.get(_VENDOR) != _LINK
+            and (job.attempted_at - job.inserted_at).total_seconds() <= self._prompt_within
+        )

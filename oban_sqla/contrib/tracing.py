@@ -1,0 +1,205 @@
+"""Spans of OpenTelemetry: `send` around the insertion of jobs, `process` around each attempt.
+
+Names and attributes are those of the semantic conventions for messaging, and of Oban for Elixir.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, Token
+from typing import Any
+
+from opentelemetry.context import Context, attach, detach, get_value
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    TracerProvider,
+    get_current_span,
+    get_tracer,
+    set_span_in_context,
+)
+
+from .. import __version__
+from ..events import (
+    Enqueueing,
+    EnqueueStart,
+    EnqueueStop,
+    JobDropped,
+    JobException,
+    JobStart,
+    JobStop,
+)
+from ..models import Job, JobState
+from ..oban import Oban
+from .listeners import Listener
+from .propagation import Propagation
+from .redaction import parameters_hidden
+
+_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+# What instrumentations agree to heed: exporters set it while they send.
+_SUPPRESSED = "suppress_instrumentation"
+
+_FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
+
+_Attributes = dict[str, Any]
+
+
+class Tracing:
+    """The listeners that make spans."""
+
+    def __init__(
+        self, provider: TracerProvider | None, propagation: Propagation, *, arguments: bool
+    ) -> None:
+        self._tracer = get_tracer("oban_sqla", __version__, provider, _SCHEMA)
+        self._propagation = propagation
+        self._arguments = arguments
+        self._sending: dict[EnqueueStart, Span] = {}
+        # Of each attempt, in the context of its task.
+        self._processing: ContextVar[tuple[Span, Token[Context]] | None] = ContextVar(
+            "oban_sqla_span", default=None
+        )
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        return (
+            (Enqueueing, "enqueue_start", self._enqueue_start),
+            (Enqueueing, "enqueue_stop", self._enqueue_stop),
+            (Oban, "job_start", self._job_start),
+            (Oban, "job_stop", self._job_stop),
+            (Oban, "job_exception", self._job_exception),
+            (Oban, "job_dropped", self._job_dropped),
+        )
+
+    def _enqueue_start(self, enqueueing: Enqueueing, start: EnqueueStart) -> None:
+        if get_value(_SUPPRESSED):
+            return
+        queues = {job.queue for job in start.jobs}
+        queue = queues.pop() if len(queues) == 1 else None
+        span = self._tracer.start_span(
+            "send" if queue is None else f"send {queue}",
+            kind=SpanKind.PRODUCER,
+            attributes=self._of_sending(start.jobs, queue),
+        )
+        self._sending[start] = span
+        self._propagation.inject(start.jobs, span, get_current_span())
+
+    def _enqueue_stop(self, enqueueing: Enqueueing, stop: EnqueueStop) -> None:
+        span = self._sending.pop(stop.start, None)
+        if span is None:
+            return
+        if span.is_recording():
+            jobs = stop.start.jobs
+            if stop.error is not None:
+                # Its message may quote the arguments.
+                span.set_attribute("error.type", _type(stop.error))
+                span.set_status(Status(StatusCode.ERROR, _type(stop.error)))
+            else:
+                if len(jobs) == 1 and (id := vars(jobs[0]).get("id")) is not None:
+                    span.set_attribute("messaging.message.id", str(id))
+                if conflicts := sum(job.conflict for job in jobs):
+                    span.set_attribute("oban.job.conflict", conflicts)
+        span.end()
+
+    def _job_start(self, oban: Oban, start: JobStart) -> None:
+        job = start.job
+        context, links = self._propagation.extract(job)
+        span = self._tracer.start_span(
+            f"process {job.queue}",
+            context,
+            kind=SpanKind.CONSUMER,
+            links=links,
+            attributes=self._of_processing(oban, job),
+        )
+        token = attach(set_span_in_context(span, context))
+        self._processing.set((span, token))
+
+    def _job_stop(self, oban: Oban, stop: JobStop) -> None:
+        self._end(stop.state, stop.queue_time)
+
+    def _job_exception(self, oban: Oban, exception: JobException) -> None:
+        failed = exception.state in _FAILED
+        self._end(exception.state, exception.queue_time, exception.error if failed else None)
+
+    def _job_dropped(self, oban: Oban, dropped: JobDropped) -> None:
+        self._end(None, dropped.queue_time)
+
+    def _end(
+        self, state: JobState | None, queue_time: float, error: BaseException | None = None
+    ) -> None:
+        processing = self._processing.get()
+        if processing is None:
+            # It started before the listeners were attached.
+            return
+        self._processing.set(None)
+        span, token = processing
+        detach(token)
+        if span.is_recording():
+            span.set_attribute("oban.job.queue_time_us", int(queue_time * 1e6))
+            span.set_attribute("oban.job.state", "dropped" if state is None else state.value)
+            if error is not None:
+                span.set_attribute("error.type", _type(error))
+                with parameters_hidden(error):
+                    span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, _type(error)))
+        span.end()
+
+    def _of_sending(self, jobs: Sequence[Job], queue: str | None) -> _Attributes:
+        attributes: _Attributes = {
+            "messaging.system": "oban",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+        }
+        if queue is not None:
+            attributes["messaging.destination.name"] = queue
+        if len(jobs) > 1:
+            attributes["messaging.batch.message_count"] = len(jobs)
+        workers = {job.worker for job in jobs}
+        if len(workers) == 1:
+            attributes["oban.job.worker"] = workers.pop()
+        if self._arguments and len(jobs) == 1:
+            attributes["oban.job.args"] = _as_json(jobs[0].args)
+        return attributes
+
+    def _of_processing(self, oban: Oban, job: Job) -> _Attributes:
+        attributes: _Attributes = {
+            "messaging.system": "oban",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": job.queue,
+            "messaging.message.id": str(job.id),
+            "messaging.client.id": oban.node,
+            "oban.job.worker": job.worker,
+            "oban.job.priority": job.priority,
+            "oban.job.attempt": job.attempt,
+            "oban.job.max_attempts": job.max_attempts,
+            "oban.job.scheduled_at": job.scheduled_at.isoformat(),
+        }
+        if isinstance(job.meta, Mapping) and isinstance(job.meta.get("workflow_id"), str):
+            attributes["oban.job.workflow_id"] = job.meta["workflow_id"]
+        if self._arguments:
+            attributes["oban.job.args"] = _as_json(job.args)
+        return attributes
+
+
+def current_ids() -> Mapping[str, str]:
+    """The ids of the span that is current, for logs."""
+    context = get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": format(context.trace_id, "032x"),
+        "span_id": format(context.span_id, "016x"),
+        "trace_flags": format(context.trace_flags, "02x"),
+    }
+
+
+def _type(error: BaseException) -> str:
+    kind = type(error)
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+def _as_json(args: object) -> str:
+    # A reference to a mapped instance has no word in JSON yet.
+    return json.dumps(args, default=repr)
