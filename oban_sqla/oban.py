@@ -12,8 +12,9 @@ from sqlalchemy import URL
 
 from . import instances, settings, wakeups
 from .config import Config, QueueConfig, RetentionConfig
+from .enqueue.batch import wakeup
 from .enqueue.chosen import Chosen
-from .enqueue.enqueue import Conn, enqueue, gather, wakeup
+from .enqueue.enqueue import Conn, enqueue, gather
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, emit
 from .job_control import JobControl

@@ -1,10 +1,10 @@
 """What a `conn` may be, besides a session, and how each of them runs the statements."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -13,7 +13,8 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
-from ..statements.insert import insert, records
+from ..statements.insert import insert
+from .batch import encoded
 from .inserted import fill
 from .observed import observed
 from .unique import Make, Parameters, apart, steps
@@ -23,12 +24,6 @@ ACCEPTED = (
     " of SQLAlchemy, a connection or cursor of psycopg (sync or async), or an object with"
     " execute(sql, params)"
 )
-# One parameter has to stay far below the 256 MB that a jsonb array may hold.
-MOST_ROWS = 10_000
-MOST_CHARACTERS = 16_000_000
-
-Batch: TypeAlias = tuple[Sequence[Job], str]
-"""Jobs, and the parameter of the one statement that inserts them."""
 
 _Row = Sequence[Any]
 
@@ -55,10 +50,10 @@ async def _insert_through(conn: object, jobs: Sequence[Job], prefix: str | None)
     plain, unique = apart(jobs)
     # All of them are encoded before any is sent, since that is where bad input shows.
     batches, claiming = list(encoded(plain)), list(encoded(unique))
-    for batch, text in batches:
-        fill(batch, await _execute(conn, insert, {"jobs": text}, prefix))
-    for batch, _ in claiming:
-        remaining = steps(batch)
+    for batch in batches:
+        fill(batch.jobs, await _execute(conn, insert, batch.parameters, prefix))
+    for batch in claiming:
+        remaining = steps(batch.jobs)
         with suppress(StopIteration):
             step = next(remaining)
             while True:
@@ -95,25 +90,6 @@ def execute_core(
     announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
     statement = make(prefix=home, announced=announced)
     return connection.execute(statement, parameters, execution_options=options).all()
-
-
-def encoded(jobs: Sequence[Job]) -> Iterator[Batch]:
-    """The batches of any number of jobs.
-
-    `ValueError` or `TypeError` for what can't be stored.
-    """
-    for start in range(0, len(jobs), MOST_ROWS):
-        yield from _halved(jobs[start : start + MOST_ROWS])
-
-
-def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
-    text = records(jobs)
-    if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
-        yield jobs, text
-        return
-    middle = len(jobs) // 2
-    yield from _halved(jobs[:middle])
-    yield from _halved(jobs[middle:])
 
 
 async def _execute(

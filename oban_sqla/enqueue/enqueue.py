@@ -9,12 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, make_transient, scoped_session
 
 from .. import instances
-from ..models import Job, JobState
+from ..models import Job
 from ..models.claims import restore
 from ..models.job import BY_ROW
 from ..models.state import NEW
 from ..statements.insert import FIELDS
-from ..wakeups import Wakeup
 from . import references
 from .chosen import unscoped
 from .connections import Executes, insert_through
@@ -86,13 +85,6 @@ def gather(jobs: Iterable[Job | Iterable[Job]]) -> list[Job]:
         else:
             gathered.append(given)
     return gathered
-
-
-def wakeup(jobs: Iterable[Job]) -> Wakeup:
-    """What becomes visible when these new jobs are committed."""
-    queues = {job.queue for job in jobs if job.state is JobState.AVAILABLE}
-    times = [job.scheduled_at for job in jobs if job.state is JobState.SCHEDULED]
-    return Wakeup(frozenset(queues), min(times, default=None))
 
 
 def _session(conn: object) -> Session | None:

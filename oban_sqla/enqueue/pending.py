@@ -28,7 +28,8 @@ from ..models.claims import may_claim, restore
 from ..models.job import BY_ROW, COLUMNS, UNSET
 from ..models.state import NEW
 from ..statements.insert import FIELDS, insert
-from .connections import Batch, claim_core, execute_core
+from .batch import Batch
+from .connections import claim_core, execute_core
 from .inserted import fill
 from .savepoints import Noted
 
@@ -75,12 +76,12 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
 
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
-    for batch, text in batches:
-        rows = execute_core(connection, insert, {"jobs": text}, None)
-        _expunge(session, batch)
-        fill(batch, rows)
-        session.add_all(batch)
-        _inserted.add(session, map(ref, batch))
+    for jobs, parameters in batches:
+        rows = execute_core(connection, insert, parameters, None)
+        _expunge(session, jobs)
+        fill(jobs, rows)
+        session.add_all(jobs)
+        _inserted.add(session, map(ref, jobs))
 
 
 def inserted(session: Session) -> Iterator[Job]:
@@ -96,13 +97,13 @@ def claim_pending(session: Session, connection: Connection, batches: Iterable[Ba
     A duplicate is the job that is there. If the session has that one already, it has what it says
     now, what refers to the duplicate refers to it, and the duplicate is detached.
     """
-    for batch, _ in batches:
-        _expunge(session, batch)
-        claim_core(connection, batch)
-        session.add_all(job for job in batch if not job.conflict)
-        held = {job: _add_duplicate(session, job) for job in batch if job.conflict}
+    for jobs, _ in batches:
+        _expunge(session, jobs)
+        claim_core(connection, jobs)
+        session.add_all(job for job in jobs if not job.conflict)
+        held = {job: _add_duplicate(session, job) for job in jobs if job.conflict}
         _refer(session, {job: there for job, there in held.items() if there is not job})
-        _inserted.add(session, map(ref, batch))
+        _inserted.add(session, map(ref, jobs))
 
 
 def _expunge(session: Session, jobs: Iterable[Job]) -> None:

@@ -32,9 +32,8 @@ from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
 from ..wakeups import Address, Wakeup
 from . import observed, pending, references
+from .batch import Batch, encoded, wakeup
 from .chosen import BIND
-from .connections import Batch, encoded
-from .enqueue import wakeup
 from .unique import apart
 
 _KEY = "oban_sqla"
@@ -212,8 +211,7 @@ def announce_flushed(session: Session, flush_context: Any) -> None:
     for tables, news in session.info.get(_KEY, {}).items():
         flushed = news.take_flushed()
         if flushed and _may_notify(tables.connection):
-            parameters = announcement(flushed.queues or (), flushed.due_at)
-            tables.connection.execute(announce(prefix=tables.prefix), parameters)
+            tables.connection.execute(announce(prefix=tables.prefix), announcement(flushed))
 
 
 def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
@@ -257,8 +255,7 @@ def announce_moved(
     tables = _tables(connection)
     _news(session, tables).total |= moved
     if _may_notify(connection):
-        parameters = announcement(moved.queues or (), moved.due_at, cancelled)
-        connection.execute(announce(prefix=tables.prefix), parameters)
+        connection.execute(announce(prefix=tables.prefix), announcement(moved, cancelled))
 
 
 def wake(session: Session) -> None:

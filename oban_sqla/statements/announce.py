@@ -5,12 +5,13 @@ that is PostgreSQL's own rule, so nothing here keeps count.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Executable,
     FromClause,
@@ -28,10 +29,13 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import JSON
 
 from ..config import LONGEST_PREFIX
-from ..models import Producer
+from ..models import JobState, Producer
+from ..models.state import STAGEABLE
+from ..wakeups import Wakeup
+from .states import constant
 
 INSERT = "oban_insert"
 """Oban's channel: `{"queue": name}` for a queue that has available jobs."""
@@ -52,37 +56,32 @@ SCHEDULE = "oban_schedule"
 
 
 @lru_cache(maxsize=64)
-def announce(*, prefix: str | None = None) -> Executable:
-    """Announce the `announcement()` that it is executed with."""
+def announce(*, prefix: str | None = None) -> Select[Any]:
+    """Send the parameter `news`, which `announcement()` or `about()` makes."""
     rows = (
-        func.unnest(
-            bindparam("channels", type_=ARRAY(Text)), bindparam("payloads", type_=ARRAY(Text))
-        )
+        func.json_to_recordset(cast(bindparam("news", type_=Text), JSON))
         .table_valued(column("channel", Text), column("payload", Text))
-        .render_derived(name="news")
+        .render_derived(name="news", with_types=True)
     )
     return notify(select(rows.c.channel, rows.c.payload), prefix)
 
 
-def announcement(
-    queues: Collection[str], due_at: datetime | None = None, cancelled: Collection[int] = ()
-) -> dict[str, list[str]]:
-    """The parameters of `announce`: available jobs in `queues`, a scheduled one at `due_at`.
-
-    And the ids of those that are `cancelled` while they run.
-    """
-    sent = [(INSERT, json.dumps({"queue": queue})) for queue in sorted(queues)]
-    sent += [(SIGNAL, json.dumps({"action": "pkill", "job_id": id})) for id in sorted(cancelled)]
-    if due_at is not None:
-        at = due_at.astimezone(UTC).isoformat(timespec="microseconds")
-        sent.append((SCHEDULE, json.dumps({"at": at})))
+def announcement(wakeup: Wakeup, cancelled: Collection[int] = ()) -> dict[str, str]:
+    """The parameters of `announce` for new jobs, and for jobs `cancelled` while they run."""
+    sent: list[tuple[str, Mapping[str, Any]]] = [
+        (INSERT, {"queue": queue}) for queue in sorted(wakeup.queues or ())
+    ]
+    sent += [(SIGNAL, {"action": "pkill", "job_id": id}) for id in sorted(cancelled)]
+    if wakeup.due_at is not None:
+        at = wakeup.due_at.astimezone(UTC).isoformat(timespec="microseconds")
+        sent.append((SCHEDULE, {"at": at}))
     return _parameters(sent)
 
 
-def about(channel: str, ids: Sequence[int]) -> dict[str, list[str]]:
+def about(channel: str, ids: Sequence[int]) -> dict[str, str]:
     """The parameters of `announce`: these jobs are awaited (`AWAIT`), or written (`DONE`)."""
     parts = (ids[start : start + IDS] for start in range(0, len(ids), IDS))
-    return _parameters([(channel, json.dumps({"ids": list(part)})) for part in parts])
+    return _parameters([(channel, {"ids": list(part)}) for part in parts])
 
 
 def ids_in(news: Mapping[str, Any]) -> list[int]:
@@ -91,11 +90,33 @@ def ids_in(news: Mapping[str, Any]) -> list[int]:
     return [id for id in ids if isinstance(id, int)] if isinstance(ids, list) else []
 
 
-def _parameters(sent: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    return {
-        "channels": [channel for channel, _ in sent],
-        "payloads": [payload for _, payload in sent],
-    }
+def _parameters(sent: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    # A payload stays JSON: PostgreSQL reads it as the text that it is.
+    return {"news": json.dumps([{"channel": channel, "payload": news} for channel, news in sent])}
+
+
+def sent_with(statement: SelectBase) -> ColumnElement[int]:
+    """A column that has rows of `notify` sent, once for the statement that selects the column."""
+    return select(func.count()).select_from(statement.subquery()).scalar_subquery()
+
+
+def announce_rows(inserted: CTE, prefix: str | None) -> ColumnElement[int]:
+    """The same for rows of jobs that only the database knows."""
+    available = inserted.alias("available")
+    queues = (
+        select(available.c.queue)
+        .where(available.c.state == constant(JobState.AVAILABLE))
+        .distinct()
+        .subquery("queues")
+    )
+    scheduled = inserted.alias("scheduled")
+    at = func.to_char(func.min(scheduled.c.scheduled_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+    due = (
+        select(literal(SCHEDULE, Text), cast(func.json_build_object(literal("at", Text), at), Text))
+        .where(scheduled.c.state.in_([constant(state) for state in STAGEABLE]))
+        .having(func.count() > 0)
+    )
+    return sent_with(notify(union_all(queue_news(queues.c.queue), due), prefix))
 
 
 @lru_cache(maxsize=64)

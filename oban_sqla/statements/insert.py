@@ -6,32 +6,25 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
-    ColumnElement,
     DateTime,
     Executable,
     FromClause,
     Integer,
-    SelectBase,
     SmallInteger,
     Text,
     bindparam,
     cast,
     column,
     func,
-    literal,
     literal_column,
     select,
-    union_all,
 )
 from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..models import Job, JobState, validation
-from ..models.state import STAGEABLE
 from ..models.types import job_state
-from .announce import SCHEDULE, notify, queue_news
-from .states import constant
+from .announce import announce, sent_with
 
 FIELDS = ("state", "queue", "worker", "max_attempts", "priority", "args", "meta", "tags")
 """What a job has to hold to be inserted; `scheduled_at` is now, if it holds none."""
@@ -51,10 +44,10 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 @lru_cache(maxsize=64)
 def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, `records()`; returns the id and `inserted_at` of each.
+    """Insert the `jobs`, `records()`, and send the `news`, unless nothing is to be `announced`.
 
-    The rows come in the order of the jobs: identity values are drawn after the ORDER BY, which
-    PostgreSQL guarantees for INSERT ... SELECT, and the outer SELECT sorts by them.
+    Returns the id and `inserted_at` of each job, in the order of the jobs: PostgreSQL draws
+    identity values after the ORDER BY of an INSERT ... SELECT, and the outer SELECT sorts by them.
     """
     record = given().c
     now = func.timezone("UTC", func.now())
@@ -69,12 +62,12 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
             ).order_by(record.n),
             include_defaults=False,
         )
-        .returning(Job.id, Job.inserted_at, Job.state, Job.queue, Job.scheduled_at)
+        .returning(Job.id, Job.inserted_at)
         .cte("inserted")
     )
     columns: list[Any] = [inserted.c.id, inserted.c.inserted_at]
     if announced:
-        columns.append(announced_rows(inserted, prefix))
+        columns.append(sent_with(announce(prefix=prefix)))
     return select(*columns).order_by(inserted.c.id)
 
 
@@ -147,27 +140,3 @@ def check_json(values: Mapping[str, Any]) -> None:
     for field in ("args", "meta"):
         if field in values:
             validation.json_object(field, values[field])
-
-
-def announced_rows(rows: CTE, prefix: str | None) -> ColumnElement[int]:
-    """Announce rows of jobs; the column has to be selected for that to happen."""
-    sent = _news(rows, prefix).subquery()
-    return select(func.count()).select_from(sent).scalar_subquery()
-
-
-def _news(inserted: CTE, prefix: str | None) -> SelectBase:
-    available = inserted.alias("available")
-    queues = (
-        select(available.c.queue)
-        .where(available.c.state == constant(JobState.AVAILABLE))
-        .distinct()
-        .subquery("queues")
-    )
-    scheduled = inserted.alias("scheduled")
-    at = func.to_char(func.min(scheduled.c.scheduled_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-    due = (
-        select(literal(SCHEDULE, Text), cast(func.json_build_object(literal("at", Text), at), Text))
-        .where(scheduled.c.state.in_([constant(state) for state in STAGEABLE]))
-        .having(func.count() > 0)
-    )
-    return notify(union_all(queue_news(queues.c.queue), due), prefix)

@@ -35,7 +35,8 @@ from ..models.claims import replaces
 from ..models.job import COLUMNS
 from ..models.types import job_state
 from ..models.unique import CONSTRAINT, ENTRY, REPLACEABLE
-from .insert import FIELDS, announced_rows, given, records
+from .announce import announce_rows
+from .insert import FIELDS, given, records
 from .states import constant, state_in
 from .update import new_meta
 
@@ -74,7 +75,7 @@ def insert_unique(*, prefix: str | None = None, announced: bool = True) -> Execu
     )
     columns: list[Any] = [inserted.c.key, inserted.c.id, inserted.c.inserted_at]
     if announced:
-        columns.append(announced_rows(inserted, prefix))
+        columns.append(announce_rows(inserted, prefix))
     return select(*columns)
 
 
@@ -97,7 +98,7 @@ def settle(*, prefix: str | None = None, announced: bool = True) -> Executable:
     both = written.union_all(untouched).subquery("settled")
     columns: list[Any] = [*both.c]
     if announced:
-        columns.append(announced_rows(replaced, prefix))
+        columns.append(announce_rows(replaced, prefix))
     return select(*columns)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Worker
-from oban_sqla.enqueue import connections
+from oban_sqla.enqueue import batch
 from oban_sqla.enqueue.enqueue import enqueue
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
@@ -335,7 +335,7 @@ async def test_twenty_thousand_jobs_get_ids_in_their_order(
 async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
     oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_ROWS", 2)
+    monkeypatch.setattr(batch, "MOST_ROWS", 2)
     jobs = [Send.new({"n": n}) for n in range(5)]
     jobs[4].args["bad"] = float("inf")
     async with engine.begin() as connection:
@@ -347,8 +347,8 @@ async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
 async def test_batches_are_bounded_in_rows_and_in_length(
     oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_ROWS", 3)
-    monkeypatch.setattr(connections, "MOST_CHARACTERS", 1000)
+    monkeypatch.setattr(batch, "MOST_ROWS", 3)
+    monkeypatch.setattr(batch, "MOST_CHARACTERS", 1000)
     jobs = [Send.new({"n": n, "text": "x" * (2000 if n == 5 else 1)}) for n in range(9)]
     sent: list[str] = []
     event.listen(
@@ -479,7 +479,7 @@ class TestOwnTransaction:
     async def test_all_of_them_or_none(
         self, oban: Oban, observer: Observer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(connections, "MOST_ROWS", 1)
+        monkeypatch.setattr(batch, "MOST_ROWS", 1)
         jobs = [Send.new({"n": n}) for n in range(3)]
         # The validators have let it pass, so that only the database refuses it.
         vars(jobs[2])["max_attempts"] = 0

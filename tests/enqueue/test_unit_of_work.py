@@ -161,6 +161,16 @@ class TestFlush:
             session.add(Job("tests.Nobody", queue="a", state="available"))
         assert await listener.heard() == news("a")
 
+    async def test_a_scheduled_job_without_a_time_is_announced_as_due(
+        self, session_factory: Sessions, listener: Listener
+    ) -> None:
+        with session_factory.begin() as session:
+            session.add(Job("tests.Nobody", state=JobState.SCHEDULED))
+            session.add(job(scheduled_at=SOON))
+        [(channel, payload)] = await listener.heard()
+        assert channel == "oban_schedule"
+        assert datetime.fromisoformat(payload["at"]) < datetime.now(UTC)
+
     async def test_sessions_without_jobs_send_nothing_more(
         self, session_factory: Sessions, sent: list[str]
     ) -> None:
