@@ -53,6 +53,11 @@ def plain(value: object) -> str:
     )
 
 
+def cut(text: str, longest: int) -> str:
+    """A text, of which the end is left out if it is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def document(value: object) -> None:
     """Print a value as JSON."""
     typer.echo(as_json(value, indent=2))

@@ -54,7 +54,7 @@ def show_queues(queues: Iterable[QueueStatus]) -> None:
             f"{queue.running}/{queue.limit}",
             _paused(queue),
             duration(queue.oldest_available) if queue.oldest_available is not None else "",
-            ", ".join(f"{_counted(count)} {state}" for state, count in queue.counts.items()),
+            ", ".join(f"{counted(count)} {state}" for state, count in queue.counts.items()),
         )
         for queue in queues
     ]
@@ -82,5 +82,5 @@ def _paused(queue: QueueStatus) -> str:
     return "yes" if queue.paused == queue.nodes else f"on {queue.paused} of {queue.nodes}"
 
 
-def _counted(count: Count) -> str:
+def counted(count: Count) -> str:
     return f"{'~' if count.estimated else ''}{count.count:,}"

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select
 
 from ..models import JobState
+from ..models.job import RECORDED_AS
 from ..statements import browse as statements
 from ..statements.browse import Filters
 from .database import Database
@@ -28,6 +29,8 @@ class Listed:
     """Also one that this version does not know."""
     queue: str
     worker: str
+    args: Any
+    tags: list[str] | None
     attempt: int
     max_attempts: int
     inserted_at: datetime
@@ -47,11 +50,20 @@ async def browse(database: Database, filters: Filters, *, limit: int) -> list[Li
     return [Listed(**{**row._mapping, "error": summary(row.error)}) for row in rows]
 
 
-async def describe(database: Database, id: int) -> Mapping[str, Any] | None:
-    """All there is of a job, by column; `SchemaMissingError` without tables."""
+async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
+    """Everything about jobs, by id and column, and what they `recorded`.
+
+    `SchemaMissingError` without tables.
+    """
     await database.verify()
-    rows = await database.fetch(statements.describe(id))
-    return dict(rows[0]._mapping) if rows else None
+    rows = await database.fetch(statements.describe(ids))
+    return {row.id: {**row._mapping, "recorded": _recorded(row.meta)} for row in rows}
+
+
+def _recorded(meta: Any) -> Any:
+    # Others may have written any JSON there, and Erlang terms, which stay in `meta`.
+    ours = isinstance(meta, dict) and meta.get("recorded") == RECORDED_AS
+    return meta.get("return") if ours else None
 
 
 def summary(error: str | None) -> str | None:

@@ -123,6 +123,16 @@ async def status(database: Database, *, instance: str | None = None, exact: int 
     return Status(prefix, nodes, tuple(leases), _queues(nodes, jobs))
 
 
+async def totals(database: Database, *, exact: int = EXACT) -> dict[str, Count]:
+    """How many jobs there are, by state; `SchemaMissingError` without tables."""
+    prefix = await database.verify()
+    found: dict[str, Count] = {}
+    for row in await database.fetch(counts(prefix=prefix, exact=exact)):
+        before = found.get(row.state, Count(0, False))
+        found[row.state] = Count(before.count + row.count, before.estimated or row.estimated)
+    return found
+
+
 def _of(instance: str | None, rows: Sequence[Any]) -> list[Any]:
     return [row for row in rows if instance in (None, row.name)]
 

@@ -1,6 +1,6 @@
 """Browse: find jobs by what they are, and read them whatever state others gave them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Text,
     cast,
     func,
+    literal,
     select,
 )
 
@@ -34,6 +35,10 @@ class Filters:
     """Seconds since they were enqueued, at least."""
     newer_than: float | None = None
     """Seconds since they were enqueued, at most."""
+    args: Mapping[str, Any] | None = None
+    """Arguments that they have, perhaps among others."""
+    tags: tuple[str, ...] = ()
+    """Tags that they have, perhaps among others."""
 
 
 def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
@@ -46,7 +51,7 @@ def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
         select(
             Job.id,
             cast(Job.state, Text).label("state"),
-            *(Job.queue, Job.worker, Job.attempt, Job.max_attempts),
+            *(Job.queue, Job.worker, Job.args, Job.tags, Job.attempt, Job.max_attempts),
             *(Job.inserted_at, Job.scheduled_at),
             seconds(time - Job.inserted_at).label("age"),
             seconds(Job.scheduled_at - time).label("due_in"),
@@ -58,13 +63,23 @@ def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
     )
 
 
-def describe(id: int) -> Executable:
-    """All columns of a job, its `state` as text."""
+def describe(ids: Sequence[int]) -> Executable:
+    """All columns of jobs, their `state` as text."""
     columns: list[Any] = [
         cast(Job.state, Text).label("state") if name == "state" else getattr(Job, name)
         for name in COLUMNS
     ]
-    return select(*columns).where(Job.id == id)
+    return select(*columns).where(one_of(ids))
+
+
+def worker_exists(name: str) -> Executable:
+    """One row if some job has this worker."""
+    return select(literal(1)).where(Job.worker == name).limit(1)
+
+
+def workers() -> Executable:
+    """The names of all workers that jobs have, in order."""
+    return select(Job.worker).distinct().order_by(Job.worker)
 
 
 def tally(filters: Filters, *, limit: int | None, now: datetime | None = None) -> Executable:
@@ -107,6 +122,10 @@ def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElem
         found.append(Job.queue == filters.queue)
     if filters.worker is not None:
         found.append(Job.worker == filters.worker)
+    if filters.args is not None:
+        found.append(Job.args_contain(filters.args))
+    if filters.tags:
+        found.append(Job.tags.contains(list(filters.tags)))
     time = database_now(now)
     if filters.older_than is not None:
         found.append(Job.inserted_at < time - interval(filters.older_than))

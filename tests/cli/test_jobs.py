@@ -18,19 +18,20 @@ def jobs(postgres_dsn: str, prefix: str) -> None:
     """Job 1 is available, 2 retryable after an error, 3 executing, 4 completed and old."""
     errors = json.dumps([{"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": TRACEBACK}])
     rows = [
-        ("available", "mailers", 0, "[]", 0),
-        ("retryable", "mailers", 1, errors, 0),
-        ("executing", "reports", 1, "[]", 0),
-        ("completed", "reports", 1, "[]", 8),
+        ("available", "mailers", 0, "[]", 0, {}, []),
+        ("retryable", "mailers", 1, errors, 0, {}, []),
+        ("executing", "reports", 1, "[]", 0, {"n": 3}, ["eu"]),
+        ("completed", "reports", 1, "[]", 8, {"text": "x" * 100}, ["eu", "vip"]),
     ]
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        for state, queue, attempt, said, days in rows:
+        for state, queue, attempt, said, days, args, tags in rows:
             connection.execute(
-                f"INSERT INTO {prefix}.oban_jobs (state, queue, worker, args, attempt, errors,"
-                " scheduled_at, inserted_at) VALUES (%s, %s, 'app.Work', '{\"a\": [1]}', %s, %s,"
+                f"INSERT INTO {prefix}.oban_jobs (state, queue, worker, attempt, errors,"
+                " args, tags, scheduled_at, inserted_at)"
+                " VALUES (%s, %s, 'app.Work', %s, %s, %s, %s,"
                 " timezone('UTC', now()) + interval '1 hour',"
                 " timezone('UTC', now()) - make_interval(days => %s))",
-                [state, queue, attempt, said, days],
+                [state, queue, attempt, said, json.dumps({"a": [1]} | args), tags, days],
             )
 
 
@@ -41,12 +42,45 @@ def left(dsn: str, prefix: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.usefixtures("jobs")
+class TestNamesOfWorkers:
+    """A worker is named whole, or by its end."""
+
+    @pytest.fixture(autouse=True)
+    def more(self, jobs: None, postgres_dsn: str, prefix: str) -> None:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            for worker in ("app.mail.Send", "app.sms.Send", "Work"):
+                connection.execute(f"INSERT INTO {prefix}.oban_jobs (worker) VALUES (%s)", [worker])
+
+    @pytest.mark.parametrize(
+        ("name", "found"), [("mail.Send", 1), ("Work", 1), ("app.Work", 4), ("ork", 0)]
+    )
+    def test_the_jobs_of_one(self, on: Say, name: str, found: int) -> None:
+        assert len(json.loads(on("jobs", "list", "--json", "--worker", name).stdout)) == found
+
+    def test_several_that_match(self, on: Say) -> None:
+        for command in (["list"], ["delete", "--yes"]):
+            told = on("jobs", *command, "--worker", "Send", code=1).stderr
+            assert "several workers are named 'Send': app.mail.Send, app.sms.Send" in told
+
+    @pytest.mark.parametrize(
+        ("name", "meant"), [("app.Wrok", "app.Work"), ("send_", "app.sms.Send"), ("nothing", None)]
+    )
+    def test_one_that_may_be_misspelt(self, on: Say, name: str, meant: str | None) -> None:
+        told = on("jobs", "list", "--worker", name)
+        assert f"no job has a worker {name!r}" in told.stderr
+        assert (f"did you mean {meant!r}?" in told.stderr) is (meant is not None)
+        assert told.stdout.endswith("no jobs\n")
+
+
+@pytest.mark.usefixtures("jobs")
 class TestLooking:
     def test_the_list(self, on: Say) -> None:
-        header, _, *rows = on("jobs", "list").stdout.splitlines()
-        assert header.split()[:5] == ["id", "state", "queue", "worker", "attempt"]
+        counts, _, header, _, *rows = on("jobs", "list", "--limit", "4").stdout.splitlines()
+        assert counts == "in the database: 1 available, 1 retryable, 1 executing, 1 completed"
+        assert header.split()[:6] == ["id", "state", "queue", "worker", "args", "tags"]
         assert [row.split()[0] for row in rows] == ["4", "3", "2", "1"]
         assert "8 days" in rows[0]
+        assert '{"a": [1], "text": "xxxxxxxxxxxxxxxxxxx…   eu, vip' in rows[0]
         assert "1/20" in rows[2]
         assert "in 60 minutes" in rows[2]
         assert rows[2].rstrip().endswith("ValueError: [red]boom\\x1b[31m")
@@ -59,12 +93,35 @@ class TestLooking:
             (["--older-than", "7d"], [4]),
             (["--newer-than", "2h", "--worker", "app.Work"], [3, 2, 1]),
             (["1", "3", "99"], [3, 1]),
+            (["--args", '{"a": [1]}'], [4, 3, 2, 1]),
+            (["--args", '{"a": [1], "n": 3}'], [3]),
+            (["--args", '{"a": 1}'], []),
+            (["--tag", "eu"], [4, 3]),
+            (["--tag", "eu", "--tag", "vip"], [4]),
+            (["--worker", "Work"], [4, 3, 2, 1]),
             (["--queue", "none"], []),
         ],
     )
     def test_filters(self, on: Say, arguments: list[str], ids: list[int]) -> None:
         found = json.loads(on("jobs", "list", "--json", *arguments).stdout)
         assert [job["id"] for job in found] == ids
+
+    def test_a_document_has_everything(self, on: Say) -> None:
+        (job,) = json.loads(on("jobs", "list", "--json", "2").stdout)
+        shown = json.loads(on("jobs", "show", "2", "--json").stdout)
+        assert shown.items() <= job.items()
+        assert job["error"] == "ValueError: [red]boom\x1b[31m"
+
+    def test_the_value_that_a_worker_recorded(
+        self, on: Say, postgres_dsn: str, prefix: str
+    ) -> None:
+        with psycopg.connect(postgres_dsn) as connection:
+            meta = json.dumps({"recorded": "json", "return": {"rows": [1, None]}})
+            connection.execute(f"UPDATE {prefix}.oban_jobs SET meta = %s WHERE id = 4", [meta])
+        assert 'recorded      {"rows": [1, null]}' in on("jobs", "show", "4").stdout
+        assert "recorded" not in on("jobs", "show", "3").stdout
+        job = json.loads(on("jobs", "show", "4", "--json").stdout)
+        assert job["recorded"] == {"rows": [1, None]}
 
     def test_all_of_one(self, on: Say) -> None:
         said = on("jobs", "show", "2").stdout
@@ -94,7 +151,7 @@ class TestChanging:
         assert on("jobs", "retry", "2", "3", "99", "--yes").stdout == "retried 1 job\n"
         assert left(postgres_dsn, prefix)[1] == (2, "available")
         said = on("jobs", "cancel", "1", "3", "4", "--yes").stdout
-        assert said == "cancelled 2 jobs; those that run are told to stop\n"
+        assert said == "cancelled 2 jobs; executing jobs are told to stop\n"
         assert left(postgres_dsn, prefix)[0] == (1, "cancelled")
         found = json.loads(on("jobs", "delete", "1", "3", "--yes", "--json").stdout)
         assert found == {"found": 1, "deleted": 1}
@@ -109,6 +166,23 @@ class TestChanging:
         said = on("jobs", "delete", "--queue", "mailers", code=code, input=answer).stdout
         assert "Delete 2 jobs (1 available, 1 retryable) of queue mailers?" in said
         assert len(left(postgres_dsn, prefix)) == count
+
+    @pytest.mark.parametrize(
+        ("arguments", "count"),
+        [
+            (["--worker", "app.Work"], 1),
+            (["--all"], 1),
+            (["--worker", "app.Work", "--state", "completed"], 1),
+            (["--state", "retryable", "--state", "completed"], 2),
+            (["--state", "executing"], 0),
+            (["4"], 1),
+        ],
+    )
+    def test_a_retry_takes_failed_and_cancelled_jobs_unless_others_are_named(
+        self, on: Say, arguments: list[str], count: int
+    ) -> None:
+        said = on("jobs", "retry", *arguments, "--yes", "--json").stdout
+        assert json.loads(said) == {"found": count, "retried": count}
 
     def test_all_of_them(self, on: Say, postgres_dsn: str, prefix: str) -> None:
         assert on("jobs", "delete", "--all", "--yes", "--limit", "1").stdout == "deleted 1 job\n"
@@ -144,6 +218,8 @@ class TestChanging:
         (["delete", "0"], "greater than or equal to 1"),
         (["delete", "x"], "ID"),
         (["list", "--state", "happy"], "happy"),
+        (["list", "--args", "id=7"], "is not JSON"),
+        (["list", "--args", "7"], "is not a JSON object"),
         (["list", "--older-than", "7"], "7d"),
         (["list", "--older-than", "9999999d"], "7d"),
         (["show"], "ID"),

@@ -1,0 +1,89 @@
+"""The options that select jobs, shared by the commands that look at jobs and that change them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from ..clock import LONGEST_INTERVAL
+from ..enqueue.chosen import LARGEST_ID
+from ..models import JobState
+from ..runtime.database import Database
+from ..runtime.workers import find_worker
+from ..statements.browse import Filters
+from .failures import warn
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a text like `30s`, `15m`, `2h` or `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    length = float(found[1]) * UNITS[found[2]] if found else LONGEST_INTERVAL
+    if length >= LONGEST_INTERVAL:
+        raise typer.BadParameter(f"{text!r} is no duration, like 30s, 15m, 2h or 7d")
+    return length
+
+
+def parse_object(text: str) -> Mapping[str, Any]:
+    """The JSON object that a text is."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{text!r} is not a JSON object, like '{{\"id\": 7}}'")
+    return value
+
+
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="ID", min=1, max=LARGEST_ID, show_default=False),
+]
+States = Annotated[
+    list[JobState] | None,
+    typer.Option(
+        "--state", metavar="STATE", help="In this state, like retryable; may be repeated."
+    ),
+]
+Queue = Annotated[str | None, typer.Option(help="In this queue.")]
+Worker = Annotated[
+    str | None, typer.Option(help="Of this worker: shop.SendMail, or SendMail if only one matches.")
+]
+Args = Annotated[
+    Any,
+    typer.Option(
+        "--args", parser=parse_object, metavar="JSON", help="With these arguments: '{\"id\": 7}'."
+    ),
+]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="With this tag; may be repeated.")]
+OlderThan = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration, metavar="DURATION", help="Enqueued longer ago: 30s, 15m, 2h, 7d."
+    ),
+]
+NewerThan = Annotated[
+    float | None,
+    typer.Option(parser=parse_duration, metavar="DURATION", help="Enqueued not so long ago."),
+]
+
+
+async def with_full_name(database: Database, filters: Filters) -> Filters:
+    """The filters, with the full name of the worker in place of its last part.
+
+    A name that no job has stays as it is; stderr says which name may be meant. `ValueError` for a
+    part that several workers share.
+    """
+    if filters.worker is None:
+        return filters
+    await database.verify()
+    found = await find_worker(database, filters.worker)
+    if found.name is None:
+        hint = f"; did you mean {found.close!r}?" if found.close else ""
+        warn(f"no job has a worker {filters.worker!r}{hint}")
+        return filters
+    return replace(filters, worker=found.name)
