@@ -86,4 +86,4 @@ async def test_all_of_a_job(add: Add, run: Run) -> None:
     (id,) = await add(JobFactory(executing=True))
     (row,) = await run(describe([id]))
     assert (row.id, row.state, row.attempt) == (id, "executing", 1)
-    assert await run(describe(id + 1)) == []
+    assert await run(describe([id + 1])) == []
