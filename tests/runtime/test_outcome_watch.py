@@ -70,8 +70,8 @@ def sent(own_engine: AsyncEngine) -> Iterator[Sent]:
         sent.statements += 1
         if "ids" in parameters and "unnest" in statement:
             sent.looks.append(list(parameters["ids"]))
-        for payload in parameters.get("payloads", ()):
-            sent.told.append(json.loads(payload)["ids"])
+        for news in json.loads(parameters.get("news", "[]")):
+            sent.told.append(news["payload"]["ids"])
             sent.told_before_look = len(sent.looks)
 
     def note_connection(*args: Any) -> None:
@@ -244,7 +244,8 @@ async def test_ids_that_fill_more_than_one_notification(
     waiting = asyncio.create_task(client.wait_many(ids))
     await until(told(sent, *ids))
     await finish(outside, *ids)
-    for payload in about(DONE, ids)["payloads"]:
+    for news in json.loads(about(DONE, ids)["news"]):
+        payload = json.dumps(news["payload"])
         await outside.execute("SELECT pg_notify(%s, %s)", [f"{prefix}.oban_done", payload])
     assert [job.id for job in await asyncio.wait_for(waiting, PATIENCE)] == list(ids)
     assert len(sent.told) > 1
