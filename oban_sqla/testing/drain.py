@@ -61,8 +61,9 @@ def drain_queue(
     Each attempt counts by the state in which it left its job: `scheduled` is a snooze.
 
     With a session all of it happens in its transaction: it is flushed, its jobs are claimed, run
-    and acknowledged on its connection, and afterwards its loaded instances, jobs and others, show
-    what the workers wrote. A worker that takes a session gets one of its own that is joined to the
+    and acknowledged on its connection. Afterwards the session sees what the database has: columns,
+    loaded relationships and collections are read again, and an instance leaves the session if its
+    row is gone. A worker that takes a session gets one of its own that is joined to the
     same transaction, with a savepoint for each job: it sees what the test has not committed, and
     its changes are rolled back if it raises. With an `Oban` each job is committed.
 

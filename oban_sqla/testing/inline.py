@@ -26,7 +26,8 @@ def inline(*, with_safety: bool = False) -> Iterator[None]:
 
     It runs at the end of the flush that inserts it, before a commit, on the session's connection,
     as `drain_queue` runs it: what is flushed with it is there, what the worker does in its session
-    belongs to the transaction. The instances of the session show it afterwards.
+    belongs to the transaction. Afterwards the session sees what the database
+    has, as after `drain_queue`.
 
     Jobs that are scheduled for later wait, as do retries, and jobs that are not enqueued in a
     session: drain those. What jobs enqueue in sessions runs at once, too.

@@ -1,28 +1,47 @@
 """Have a session see what workers did to the rows of its instances."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from sqlalchemy import inspect, select
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstanceState, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ..enqueue.chosen import BIND, identity
 from ..models import Job
 from ..statements.choose import one_of
 
+# Kinds of relationships that hold no instances: they query at each access, or never.
+_QUERYING = ("dynamic", "noload", "write_only")
+
 
 def refresh(session: Session) -> None:
-    """Read the loaded columns of a session's clean instances again.
+    """Read the clean instances of a session again: their columns and their loaded relationships.
 
-    An instance whose row is gone leaves the session. Relationships stay as they were loaded, and
-    what is not loaded stays so: nothing of it would await anything later.
+    Deferred columns and relationships that are not loaded stay so. An instance whose row is gone
+    leaves the session with its last values.
     """
     held = [instance for instance in session if inspect(instance).persistent]
     jobs = [instance for instance in held if isinstance(instance, Job)]
     with session.no_autoflush:
         _refresh_jobs(session, jobs)
-        for instance in held:
-            if not isinstance(instance, Job) and instance not in session.dirty:
-                _refresh(session, instance)
+        others = [
+            instance
+            for instance in held
+            if not isinstance(instance, Job) and instance not in session.dirty
+        ]
+        # The rows first: a relationship is read by the keys in the columns.
+        gone = {id(one): values for one in others if (values := _refresh(session, one)) is not None}
+        left = [one for one in others if id(one) not in gone]
+        for instance in left:
+            if loaded := list(_loaded_relationships(inspect(instance))):
+                session.refresh(instance, attribute_names=loaded)
+        for instance in others:
+            if id(instance) in gone:
+                _part_with(session, instance, gone[id(instance)])
+        # To expunge an instance expunges the related ones, too, of which the rows are still there.
+        session.add_all(one for one in left if one not in session)
 
 
 def _refresh_jobs(session: Session, jobs: list[Job]) -> None:
@@ -41,16 +60,36 @@ def _refresh_jobs(session: Session, jobs: list[Job]) -> None:
             session.expunge(job)
 
 
-def _refresh(session: Session, instance: object) -> None:
+def _refresh(session: Session, instance: object) -> dict[str, Any] | None:
+    """Read the columns of an instance again; its last values if its row is gone."""
     state = inspect(instance)
-    columns = state.mapper.column_attrs.keys()
-    loaded = {key: value for key, value in state.dict.items() if key in columns}
-    if not loaded:
-        return
+    before = dict(state.dict)
+    # A column that was never set reads as None, and SQLAlchemy would not load it.
+    columns = [
+        column.key
+        for column in state.mapper.column_attrs
+        if column.key in before or not column.deferred
+    ]
     try:
-        session.refresh(instance, attribute_names=[*loaded])
+        session.refresh(instance, attribute_names=columns)
     except InvalidRequestError:
+        return {key: value for key, value in before.items() if key in state.mapper.attrs}
+    return None
+
+
+def _loaded_relationships(state: InstanceState[Any]) -> Iterator[str]:
+    for relationship in state.mapper.relationships:
+        if relationship.key in state.dict and not _queries(relationship):
+            yield relationship.key
+
+
+def _queries(relationship: RelationshipProperty[Any]) -> bool:
+    return relationship.lazy in _QUERYING
+
+
+def _part_with(session: Session, instance: object, values: dict[str, Any]) -> None:
+    """Let an instance leave the session as one that the session itself has deleted does."""
+    if instance in session:
         session.expunge(instance)
-        # As one keeps them that the session itself has deleted.
-        for key, value in loaded.items():
-            set_committed_value(instance, key, value)
+    for key, value in values.items():
+        set_committed_value(instance, key, value)
