@@ -17,7 +17,7 @@ from psycopg import sql
 from sqlalchemy import event
 from sqlalchemy.schema import DropSchema
 
-from .config import database_url
+from .dsn import database_url
 from .errors import ObanError
 from .events import AckStop
 from .migrations import upgrade

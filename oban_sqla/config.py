@@ -4,12 +4,10 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
+from .dsn import listen_target
 from .errors import ConfigError
 from .instances import DEFAULT_NAME
 from .zones import time_zone
@@ -90,7 +88,7 @@ class Config:
     queues: tuple[Queue, ...]
     shutdown_grace_period: float
     notify: Literal["listen", "poll"]
-    listen_dsn: str | None
+    listen_dsn: str | None = field(repr=False)  # it holds a password
     poll_interval: float
     fallback_interval: float
     heartbeat_expiry: float
@@ -173,12 +171,11 @@ class Config:
             notify in ("listen", "poll"),
             f"notify must be 'listen' or 'poll', not {notify!r}",
         )
-        demand(
-            "listen_dsn",
-            listen_dsn is None or _is_name(listen_dsn),
-            # Not shown: it holds a password.
-            "listen_dsn must be a connection string that is not blank",
-        )
+        try:
+            if listen_dsn is not None:
+                listen_target(listen_dsn)
+        except ValueError as error:
+            errors.append(("listen_dsn", str(error)))
         demand(
             "listen_dsn",
             listen_dsn is None or notify != "poll",
@@ -248,23 +245,6 @@ class Config:
 def name_of(worker: object) -> object:
     """The name of a worker class or a job function; anything else as it is."""
     return getattr(getattr(worker, "__oban__", None), "name", worker)
-
-
-def database_url(given: URL | str) -> URL:
-    """The URL of a PostgreSQL, through psycopg unless it names a driver; `ValueError` if it is not.
-
-    What can't be read is not shown in the message: it may hold a password.
-    """
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            "the DSN is not a URL of the form postgresql://user:password@host:5432/database"
-        ) from None
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ValueError(f"the DSN must start with postgresql://, not {url.drivername}://")
-    # Without a driver it is libpq's form, which SQLAlchemy would take for psycopg2.
-    return url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
 
 
 def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]:

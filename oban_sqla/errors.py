@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from .dsn import hide_passwords
+
 
 class ObanError(SQLAlchemyError):
     """Something is not in the state that the call needs."""
@@ -59,7 +61,8 @@ class ConfigError(ValueError):
     __module__ = "oban_sqla"
 
     def __init__(self, complaints: Iterable[tuple[str, str]]) -> None:
-        self.complaints = tuple(dict.fromkeys(complaints))
+        shown = ((setting, hide_passwords(complaint)) for setting, complaint in complaints)
+        self.complaints = tuple(dict.fromkeys(shown))
         super().__init__("; ".join(complaint for _, complaint in self.complaints))
 
 

@@ -13,7 +13,8 @@ from typing import Any, get_type_hints
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from . import import_path
-from .config import Config, database_url
+from .config import Config
+from .dsn import connect_arguments, database_url
 from .errors import ConfigError
 from .sources import convert, read_environment, read_toml
 
@@ -63,6 +64,9 @@ class Setting:
     name: str
     value: Any
     source: str
+
+    def __repr__(self) -> str:
+        return f"Setting({self.name!r}, {self.shown!r}, {self.source!r})"
 
     @property
     def shown(self) -> Any:
@@ -310,7 +314,7 @@ def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "pool_size", "the engine has a pool of its own: leave pool_size out, or set dsn"
     if given.get("dsn") is not None:
         try:
-            database_url(given["dsn"])
+            connect_arguments(database_url(given["dsn"]))
         except ValueError as error:
             yield "dsn", str(error)
     imports = given.get("imports", [])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oban_sqla.config import LONGEST_PREFIX, Config, Queue, database_url
+from oban_sqla.config import LONGEST_PREFIX, Config, Queue
 from oban_sqla.statements.announce import SCHEDULE
 
 
@@ -72,18 +72,6 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_each_setting_is_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)).rstrip("s").split("_")[0]):
         Config.check(**wrong)
-
-
-def test_a_password_is_not_shown() -> None:
-    with pytest.raises(ValueError, match="form postgresql://") as raised:
-        database_url("host=localhost password=secret")
-    assert "secret" not in str(raised.value)
-
-
-def test_a_url_without_a_driver_means_psycopg() -> None:
-    assert database_url("postgresql://localhost/a").drivername == "postgresql+psycopg"
-    assert database_url("postgres://localhost/a").drivername == "postgresql+psycopg"
-    assert database_url("postgresql+asyncpg://localhost/a").drivername == "postgresql+asyncpg"
 
 
 def test_the_longest_prefix_leaves_room_for_every_channel() -> None:

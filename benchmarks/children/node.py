@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from benchmarks.child import ready, told
 from benchmarks.contestants.oban_sqla import Nothing
 from oban_sqla import Oban
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 
 assert Nothing  # the worker of the jobs
 

@@ -14,7 +14,7 @@ from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts, Take
 from benchmarks.contestants.oban_table import ObanTable
 from benchmarks.contestants.users import User
 from oban_sqla import Job, Oban, Worker
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 
 
 class Nothing(Worker, name="benchmarks.nothing"):

@@ -4,7 +4,7 @@ import psycopg
 from sqlalchemy import create_engine
 
 from benchmarks.contestant import Contestant
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.migrations import upgrade
 
 FILL = """

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from benchmarks.contestant import TakesSession
 from benchmarks.contestants.oban_table import ObanTable
 from benchmarks.contestants.users import Base, User
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.models import JobState
 
 NOW = func.timezone("UTC", func.now())

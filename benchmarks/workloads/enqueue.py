@@ -17,7 +17,7 @@ from benchmarks.workload import (
     percentiles,
     quickest_peer,
 )
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 
 CLIENTS = 16
 AT_ONCE = f"{CLIENTS} clients, "

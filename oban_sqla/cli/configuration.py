@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import typer
 from sqlalchemy import URL
 
-from ..config import database_url
+from ..dsn import database_url
 from ..runtime.database import Database
 from ..settings import DATABASES, DEFAULT, Settings, load
 from .failures import told_in_one_line, warn

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from ..dsn import hide_passwords
 from ..errors import ConfigError, ObanError
 
 logger = logging.getLogger("oban_sqla")
@@ -25,7 +26,7 @@ def fail(*messages: str) -> NoReturn:
 
 def warn(message: str) -> None:
     """Say something in one line, on stderr."""
-    typer.echo(f"oban-sqla: {' '.join(message.split())}", err=True)
+    typer.echo(f"oban-sqla: {hide_passwords(' '.join(message.split()))}", err=True)
 
 
 @contextmanager

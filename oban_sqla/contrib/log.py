@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import event
 
+from ..dsn import hide_passwords
 from ..events import (
     AckStop,
     ClaimStop,
@@ -291,6 +292,7 @@ def _shorten(error: BaseException, longest: int = 500) -> str:
         text = str(error) or type(error).__name__
     except Exception:
         text = f"{type(error).__name__}, which can't be printed"
+    text = hide_passwords(text)
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 

@@ -3,8 +3,7 @@
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import NoSuchModuleError
 
-from ..config import database_url
-from ..runtime.database import connect_arguments
+from ..dsn import connect_arguments, database_url
 
 
 def engine_for(dsn: str) -> Engine:

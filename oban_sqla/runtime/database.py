@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import sessionmaker
 
-from ..config import database_url
+from ..dsn import connect_arguments, database_url
 from ..errors import ObanError, SchemaMissingError
 from ..statements.inspect import TABLES, home, installed
 from ..wakeups import Address
@@ -187,31 +187,6 @@ class Database:
                 raise
             await driver.commit()
 
-    @asynccontextmanager
-    async def listening_connection(
-        self, listen_dsn: str | None
-    ) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A connection outside of the pool, in autocommit, for LISTEN."""
-        if listen_dsn is None and self.engine.dialect.driver == "psycopg":
-            # From the engine, so that its connect_args and events apply, but not kept from others.
-            async with self.autocommit() as connection:
-                driver = await driver_of(connection)
-                await connection.run_sync(lambda sync: sync.detach())
-                try:
-                    yield driver
-                finally:
-                    # The pool of an async engine lets go of a detached connection, unclosed.
-                    await connection.invalidate()
-                    await driver.close()
-            return
-        url = self.engine.url.set(drivername="postgresql")
-        dsn = listen_dsn or url.render_as_string(hide_password=False)
-        own = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
-        try:
-            yield own
-        finally:
-            await own.close()
-
     def apart(self) -> "Database":
         """The same database through a pool of its own, for the event loop of another thread.
 
@@ -249,24 +224,6 @@ async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
     driver = (await connection.get_raw_connection()).driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)
     return driver
-
-
-def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """A URL without `prepare_threshold`, and that as psycopg takes it: as an argument of its own.
-
-    Behind a pooler that lends its connections for a transaction, and knows nothing of prepared
-    statements, it has to be `none`. `ValueError` for what is neither that nor a number.
-    """
-    given = url.query.get("prepare_threshold")
-    if given is None or url.get_driver_name() != "psycopg":
-        return url, {}
-    if given == "none":
-        threshold = None
-    elif isinstance(given, str) and given.isdecimal():
-        threshold = int(given)
-    else:
-        raise ValueError(f"prepare_threshold in the DSN must be a number or none, not {given!r}")
-    return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": threshold}
 
 
 def _engine(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:

@@ -6,6 +6,7 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..config import Config
+from ..dsn import hide_passwords
 from ..errors import SchemaMissingError
 from .database import Database
 from .findings import Finding
@@ -43,4 +44,4 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
                 yield finding
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            yield Finding(name, "problem", f"could not be checked: {cause}")
+            yield Finding(name, "problem", f"could not be checked: {hide_passwords(cause)}")

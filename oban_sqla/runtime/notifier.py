@@ -5,18 +5,18 @@ import base64
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 from uuid import uuid4
 
-import psycopg
-from psycopg import sql
 from sqlalchemy import func, select
 
+from ..dsn import hide_passwords
 from ..errors import ObanError
 from ..events import NotifierLost, NotifierRestored
 from .database import Database, deadline
+from .listening import listening
 from .service import Emit, Service
 
 # How often LISTEN is proven, how long the echo may take, and how long a connection may.
@@ -89,7 +89,7 @@ class Notifier(Service):
         await self._opened.aclose()
 
     def failed(self, error: Exception) -> None:
-        self._emit("notifier_lost", NotifierLost(str(error) or type(error).__name__))
+        self._emit("notifier_lost", NotifierLost(_reason(error)))
 
     def restored(self) -> None:
         self._emit("notifier_restored", NotifierRestored())
@@ -98,20 +98,17 @@ class Notifier(Service):
         async with AsyncExitStack() as opened:
             pooled = self._turn if self._listen_dsn is None else nullcontext()
             async with deadline(CONNECT_TIMEOUT):
+                channels = [*map(self._full_name, self._channels), self._proof]
                 async with pooled:
-                    connection = await opened.enter_async_context(
-                        self._database.listening_connection(self._listen_dsn)
+                    heard = await opened.enter_async_context(
+                        listening(self._database.engine, self._listen_dsn, channels, self._hear)
                     )
-                for channel in (*map(self._full_name, self._channels), self._proof):
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             self._opened = opened.pop_all()
-        self._reader = asyncio.create_task(self._read(connection), name="oban-notifier-reader")
+        self._reader = asyncio.create_task(self._read(heard), name="oban-notifier-reader")
 
-    async def _read(self, connection: psycopg.AsyncConnection) -> None:
+    async def _read(self, heard: Awaitable[None]) -> None:
         try:
-            async for notification in connection.notifies():
-                self._hear(notification.channel, notification.payload)
-            raise ObanError("the connection that listens was closed")
+            await heard
         finally:
             if self.listening:
                 self.listening = False
@@ -144,6 +141,11 @@ class Notifier(Service):
 
     def _full_name(self, channel: str) -> str:
         return f"{self._database.prefix}.{channel}"
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return hide_passwords(str(cause)) or type(cause).__name__
 
 
 def decode(payload: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from ..clock import LONGEST_INTERVAL
@@ -15,15 +15,15 @@ from ..config import Retention
 from ..errors import sqlstate
 from ..events import PruneRefused, PruneStop
 from ..models import JobState
-from ..statements.prune import FIRST, expired, prune, prune_listed
+from ..statements.prune import FIRST, LOCK_TIMEOUT, expired, prune, prune_listed
 from .database import ANSWER_TIMEOUT, Database, deadline
 from .service import Emit, Service
 
 INTERVAL = 60.0
 # How many jobs one statement, which is one transaction, deletes.
 BATCH = 5000
-# A deletion may have to wait for a lock on rows that refer to the jobs, and for triggers.
-LIMITS = {"lock_timeout": "0.5s", "statement_timeout": "30s"}
+# How long the deletion of a part of a batch may wait for locks, and for the user's triggers.
+LIMITS = {"lock_timeout": LOCK_TIMEOUT, "statement_timeout": "30s"}
 # How many statements of a pass may fail for one rule. The next pass goes on behind them.
 MOST_FAILURES = 100
 # Seconds after which the server is asked again to delete the jobs that it refused to delete.
@@ -109,12 +109,13 @@ class Pruner(Service):
     async def _prune(self, rule: Rule) -> tuple[int, bool]:
         """Delete a batch: how many jobs were deleted, and whether more may be left."""
         try:
-            count = await self._delete(prune(rule.state, named=rule.named), rule.parameters())
-        except DBAPIError as error:
-            if not _is_of_jobs(error):
+            statement = prune(rule.state, named=rule.named)
+            (row,) = await self._database.fetch(statement, rule.parameters())
+        except (DBAPIError, TimeoutError) as error:
+            if isinstance(error, DBAPIError) and not _is_of_jobs(error):
                 raise
             return await self._prune_in_halves(rule)
-        return count, count == BATCH
+        return row.count, row.count == BATCH
 
     async def _prune_in_halves(self, rule: Rule) -> tuple[int, bool]:
         jobs = await self._database.fetch(expired(rule.state, named=rule.named), rule.parameters())
@@ -126,8 +127,7 @@ class Pruner(Service):
         while parts and failures < MOST_FAILURES:
             part = parts.pop()
             try:
-                ids = [job.id for job in part]
-                count += await self._delete(prune_listed(rule.state), {"ids": ids})
+                count += await self._delete(rule.state, [job.id for job in part])
             except DBAPIError as error:
                 if not _is_of_jobs(error):
                     raise
@@ -148,11 +148,12 @@ class Pruner(Service):
             cause = refused[new[0]].orig or refused[new[0]]
             self._emit("prune_refused", PruneRefused(state, tuple(new), cause))
 
-    async def _delete(self, statement: Executable, parameters: dict[str, Any]) -> int:
+    async def _delete(self, state: JobState, ids: list[int]) -> int:
         async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
             limits = (func.set_config(name, limit, True) for name, limit in LIMITS.items())
             await connection.execute(select(*limits))
-            deleted: int = (await connection.execute(statement, parameters)).scalar_one()
+            result = await connection.execute(prune_listed(state), {"ids": ids})
+            deleted: int = result.scalar_one()
             return deleted
 
 

@@ -4,16 +4,17 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC
 from typing import Any
 
-import psycopg
 from sqlalchemy import Executable
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from ..clock import client_now
 from ..config import Config
+from ..dsn import hide_passwords
 from ..errors import ObanError
 from ..statements import health
 from .database import Database
 from .findings import Check, Finding, ago, duration
+from .listening import ListenUnsupportedError
 from .notifier import Notifier
 
 # Dead rows are many when there are so many of them, and so great a part of all.
@@ -97,9 +98,9 @@ class ServerChecks:
         )
         try:
             await notifier.run_once()
-        except psycopg.OperationalError as error:
-            remedy = "see whether listen_dsn is right" if self._config.listen_dsn else None
-            yield Finding("listen", "problem", f"no connection for it: {error}", remedy)
+        except ListenUnsupportedError as error:
+            text, _, way_out = str(error).partition(": ")
+            yield Finding("listen", "problem", text, way_out)
         except (ObanError, TimeoutError):
             yield Finding(
                 "listen",
@@ -107,6 +108,10 @@ class ServerChecks:
                 "a NOTIFY was not heard, as behind PgBouncer in transaction mode; queues poll",
                 "name a direct connection with listen_dsn, or choose notify = 'poll'",
             )
+        except (DBAPIError, OSError) as error:
+            remedy = "see whether listen_dsn is right" if self._config.listen_dsn else None
+            cause = hide_passwords(str(getattr(error, "orig", error)))
+            yield Finding("listen", "problem", f"no connection for it: {cause}", remedy)
         else:
             yield Finding("listen", "ok", "a NOTIFY was heard")
         finally:

@@ -28,6 +28,9 @@ from .states import state_in
 FIRST = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """A time and an id, as `after`, before those of all jobs."""
 
+LOCK_TIMEOUT = "500ms"
+"""How long a deletion waits for rows that refer to the jobs, and that somebody has locked."""
+
 _FINISHED_AT = {
     JobState.COMPLETED: Job.completed_at,
     JobState.CANCELLED: Job.cancelled_at,
@@ -41,7 +44,9 @@ def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Execu
 
     Jobs that somebody has locked are left to the next time.
     """
-    ids = _expired(state, named, now).with_only_columns(Job.id)
+    # Set first, in the statement's own transaction: a deletion that waits holds its other locks.
+    limit = select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)).scalar_subquery()
+    ids = _expired(state, named, now).with_only_columns(Job.id).where(limit.is_not(None))
     return _delete(ids.with_for_update(skip_locked=True))
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from oban_sqla import SchemaMissingError
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.migrations import LATEST, current, upgrade
 from tests.beside_oban.conftest import StartTheirs, Table
 from tests.beside_oban.workers import OURS, THEIRS, Script, Theirs

@@ -18,7 +18,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban_sqla import Job, Oban, Worker, config
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.runtime import service
 
 # A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked.

@@ -9,9 +9,10 @@ from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban
+from oban_sqla.dsn import connect_arguments
 from oban_sqla.migrations.database import engine_for
 from oban_sqla.runtime import database as database_module
-from oban_sqla.runtime.database import Database, connect_arguments
+from oban_sqla.runtime.database import Database
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import locked
 

@@ -4,13 +4,26 @@ import base64
 import gzip
 import json
 import logging
+from collections.abc import Callable
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from oban_sqla import JobState, Oban
+from oban_sqla.runtime import listening as listening_module
 from oban_sqla.runtime import notifier as notifier_module
 from oban_sqla.runtime.notifier import Notifier, decode
 from tests.conftest import StartOban
@@ -75,6 +88,123 @@ async def test_it_works_for_an_engine_on_asyncpg(
             await enqueue(sessions)
             await acks.counted(1)
     await engine.dispose()
+
+
+async def connect_with_asyncpg(dsn: str) -> Any:
+    given = make_url(dsn)
+    return await asyncpg.connect(
+        host=given.query.get("host", given.host),
+        port=given.port,
+        user=given.username,
+        password=given.password,
+        database=given.database,
+    )
+
+
+def ssl_in_the_url(dsn: str) -> AsyncEngine:
+    url = make_url(dsn).set(drivername="postgresql+asyncpg")
+    return create_async_engine(url.update_query_dict({"ssl": "prefer"}))
+
+
+def connect_args(dsn: str) -> AsyncEngine:
+    url = make_url(dsn)
+    arguments = {
+        "host": url.query.get("host", url.host),
+        "user": url.username,
+        "password": url.password,
+        "port": url.port,
+        "database": url.database,
+        "server_settings": {"application_name": "of the engine"},
+    }
+    return create_async_engine("postgresql+asyncpg://nowhere.invalid", connect_args=arguments)
+
+
+def creator(dsn: str) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+asyncpg://nowhere.invalid",
+        async_creator=lambda: connect_with_asyncpg(dsn),
+    )
+
+
+def psycopg_creator(dsn: str) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+psycopg://nowhere.invalid",
+        async_creator=lambda: psycopg.AsyncConnection.connect(dsn),
+    )
+
+
+@pytest.mark.parametrize("make", [ssl_in_the_url, connect_args, creator, psycopg_creator])
+async def test_it_connects_as_the_engine_does(
+    make: Callable[[str], AsyncEngine], postgres_dsn: str, prefix: str, sessions: Sessions
+) -> None:
+    engine = make(postgres_dsn)
+    async with Oban(engine, prefix=prefix, queues={"default": 5}, **NEVER) as oban:
+        await listening(oban)
+        with hear(oban, "ack_stop") as acks:
+            await enqueue(sessions)
+            await acks.counted(1)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_connection_that_was_closed_is_made_anew(
+    quick: None, driver: str, postgres_dsn: str, prefix: str, sessions: Sessions
+) -> None:
+    engine = async_engine(postgres_dsn, prefix, driver)
+    async with Oban(engine, queues={"default": 5}, **NEVER) as oban:
+        await listening(oban)
+        with hear(oban, "notifier_restored") as restored, hear(oban, "ack_stop") as acks:
+            with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s",
+                    [f'LISTEN "{of(oban)._proof}"%'],
+                )
+            await restored.wait()
+            await enqueue(sessions)
+            await acks.counted(1)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+asyncpg", ""])
+async def test_a_listen_dsn_has_any_form(
+    driver: str,
+    start: StartOban,
+    proxy: Proxy,
+    postgres_dsn: str,
+    prefix: str,
+    sessions: Sessions,
+) -> None:
+    proxy.deaf = True
+    url = make_url(postgres_dsn)
+    text = url.set(drivername=driver or "postgresql").render_as_string(hide_password=False)
+    dsn = text if driver else make_conninfo(text)
+    oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, listen_dsn=dsn, **NEVER)
+    await listening(oban)
+    with hear(oban, "ack_stop") as acks:
+        await enqueue(sessions)
+        await acks.counted(1)
+
+
+async def test_a_driver_that_can_not_listen_is_named_once(
+    quick: None,
+    start: StartOban,
+    prefix: str,
+    sessions: Sessions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As of a driver that is neither psycopg nor asyncpg.
+    monkeypatch.setattr(listening_module, "psycopg", SimpleNamespace(AsyncConnection=Fraction))
+    with hear(Oban, "notifier_lost") as lost:
+        oban = await start(queues={"default": 5}, poll_interval=0.05)
+        with hear(oban, "ack_stop") as acks:
+            await lost.wait()
+            await enqueue(sessions)
+            await acks.counted(1)
+        await until(lambda: of(oban)._failures >= 3)
+    assert [event.reason.partition(":")[0] for event in lost.events] == [
+        "LISTEN works with psycopg and asyncpg, not with psycopg"
+    ]
+    assert "listen_dsn" in lost.events[0].reason
 
 
 async def test_a_connection_of_its_own(

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.runtime import database as database_module
 from oban_sqla.runtime.database import ANSWER_TIMEOUT, Database
 from oban_sqla.runtime.prepared import Prepared

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Oban, Worker
 from oban_sqla.config import Config
 from oban_sqla.events import PruneRefused
+from oban_sqla.runtime import database as database_module
 from oban_sqla.runtime import pruner as pruner_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.pruner import INTERVAL, Pruner
@@ -240,6 +241,21 @@ async def test_a_row_that_refers_to_a_job_and_is_locked_holds_up_no_others(
         await session.execute(text(f'SELECT * FROM "{prefix}".receipts FOR UPDATE'))
         await pruner(engine, prefix).run_once()
         assert await left(sessions) == [("completed", "kept")]
+
+
+async def test_a_job_whose_deletion_takes_too_long_holds_up_no_others(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database_module, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(pruner_module, "LIMITS", {"statement_timeout": "200ms"})
+    await add(sessions, *(job("completed", 100, worker) for worker in ("w", "kept", "w")))
+    await execute(RAISE[0].replace("RAISE 'never'", "PERFORM pg_sleep(5)"), RAISE[1])
+    await pruner(engine, prefix).run_once()
+    assert await left(sessions) == [("completed", "kept")]
 
 
 async def test_a_rule_that_fails_stops_no_other(

@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban_sqla import Job, JobState
-from oban_sqla.config import database_url
+from oban_sqla.dsn import database_url
 from oban_sqla.migrations import upgrade
 from oban_sqla.models import Leader, Producer
 from oban_sqla.statements.status import counts, leaders, producers

@@ -1,0 +1,87 @@
+"""How a database is named, by a URL or a connection string; and no password in any message."""
+
+import re
+from typing import Any
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+_BACKENDS = ("postgresql", "postgres")
+
+# The password of a URL ends at the last @ of the word, for it may have one itself.
+_IN_URL = re.compile(r"(?<=://)([^\s/:@]*):\S*@")
+_BY_NAME = re.compile(
+    r"""(pass(?:word|wd|phrase)?|pwd)(["']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'|"[^"]*"|[^\s&;,'"]+)""",
+    re.IGNORECASE,
+)
+
+
+def database_url(given: URL | str, name: str = "the DSN") -> URL:
+    """The URL of a PostgreSQL, through psycopg unless it names a driver; `ValueError` if it is not.
+
+    A URL that can't be read is not shown in the message: it may hold a password.
+    """
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            f"{name} is not a URL of the form postgresql://user:password@host:5432/database"
+        ) from None
+    if url.get_backend_name() not in _BACKENDS:
+        raise ValueError(f"{name} must start with postgresql://, not {url.drivername}://")
+    if "@" in (url.host or "") or (url.username is None and "@" in (url.database or "")):
+        # A part of the password, which messages about the host or the database would show.
+        raise ValueError(
+            f"{name} has an @ in its host or database: write @ as %40, / as %2F and : as %3A in a"
+            " user or a password"
+        )
+    # Without a driver it is libpq's form, which SQLAlchemy would take for psycopg2.
+    return url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
+
+
+def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
+    """A URL without `prepare_threshold`, and this as the argument that psycopg takes.
+
+    It must be `none` behind a transaction pooler that knows nothing of prepared statements.
+    `ValueError` if it is neither `none` nor a number.
+    """
+    given = url.query.get("prepare_threshold")
+    if given is None or url.get_driver_name() != "psycopg":
+        return url, {}
+    if given == "none":
+        threshold = None
+    elif isinstance(given, str) and given.isdecimal():
+        threshold = int(given)
+    else:
+        raise ValueError("prepare_threshold in the DSN must be a number or none")
+    return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": threshold}
+
+
+def listen_target(given: object) -> tuple[URL, dict[str, Any]]:
+    """The URL of the connection for LISTEN, and arguments to connect with besides.
+
+    It is named by a URL, as `database_url` takes it, or by a connection string of libpq, such as
+    `host=db1,db2 dbname=shop`. It goes through asyncpg if the URL says so, else through psycopg.
+    `ValueError` for anything else, without its text.
+    """
+    if not isinstance(given, str) or not given.strip() or "\x00" in given:
+        raise ValueError("listen_dsn must be a connection string that is not blank")
+    if "://" in given:
+        url = database_url(given, "listen_dsn")
+        if url.get_driver_name() != "asyncpg":
+            url = url.set(drivername="postgresql+psycopg")
+        return connect_arguments(url)
+    try:
+        return URL.create("postgresql+psycopg"), dict(conninfo_to_dict(given))
+    except (ProgrammingError, UnicodeError):
+        raise ValueError(
+            "listen_dsn is neither a URL of the form postgresql://user:password@host:5432/database,"
+            " nor a connection string like 'host=db dbname=shop'"
+        ) from None
+
+
+def hide_passwords(text: str) -> str:
+    """The text with *** for the passwords of URLs and connection strings in it."""
+    return _BY_NAME.sub(r"\1\2***", _IN_URL.sub(r"\1:***@", text))
