@@ -19,7 +19,7 @@ What a listener raises is logged once, and reaches nobody else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +159,17 @@ class ElectStop:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsCounted:
+    counts: Mapping[tuple[str, str], int]
+    """How many jobs there are, by queue and state."""
+    estimated: bool
+    """Whether the planner guessed any of these numbers."""
+    oldest_available: Mapping[str, float]
+    """By queue, the seconds since its oldest available job has been so."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePaused:
     queue: str
 
@@ -270,6 +281,9 @@ class ObanEvents(event.Events[Observable]):
     def elect_stop(self, oban: Any, stop: ElectStop) -> None:
         """This node tried to become the leader, or to stay it."""
 
+    def jobs_counted(self, oban: Any, counted: JobsCounted) -> None:
+        """The leader counted the jobs in the table; it does so only while somebody listens."""
+
     def queue_paused(self, oban: Any, paused: QueuePaused) -> None:
         """A queue of this node claims no more jobs."""
 
@@ -319,6 +333,11 @@ class EnqueueEvents(event.Events[Enqueueing]):
 
 enqueueing = Enqueueing()
 """The one target of that kind."""
+
+
+def listened(target: Observable | Enqueueing, *names: str) -> bool:
+    """Whether anybody listens to one of these events."""
+    return any(getattr(target.dispatch, name) for name in names)
 
 
 def emit(target: Observable | Enqueueing, name: str, data: object) -> None:

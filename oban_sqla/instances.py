@@ -37,6 +37,14 @@ def _newest_first() -> Iterator[Instance]:
             yield instance
 
 
+def every() -> list[Instance]:
+    """All instances that this process still holds, the newest of each name."""
+    newest: dict[str, Instance] = {}
+    for instance in _newest_first():
+        newest.setdefault(instance.name, instance)
+    return list(newest.values())
+
+
 def find(name: str) -> Instance | None:
     """The instance of that name, if this process built one and still holds it."""
     return next((instance for instance in _newest_first() if instance.name == name), None)

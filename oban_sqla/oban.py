@@ -16,13 +16,14 @@ from .enqueue.batch import wakeup
 from .enqueue.chosen import Chosen
 from .enqueue.enqueue import Conn, enqueue, gather
 from .errors import ConfigError
-from .events import ObanEvents, Observable, PoolTooSmall, emit
+from .events import ObanEvents, Observable, PoolTooSmall, emit, listened
 from .job_control import JobControl
 from .models import Job, validation
 from .queue_control import QueueControl
 from .runtime import pool
 from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
+from .runtime.vitals import Vitals
 from .runtime.waiter import Waiter
 
 __all__ = ["Oban", "ObanEvents"]
@@ -173,6 +174,11 @@ class Oban(JobControl, QueueControl, Observable):
         """Whether this node runs the cluster-wide services: cron, lifeline, pruner."""
         return self._supervisor is not None and self._supervisor.leader.is_leader
 
+    @property
+    def vitals(self) -> Vitals | None:
+        """How the node does, as it knows by itself, from any thread; `None` if it runs nothing."""
+        return None if self._supervisor is None else self._supervisor.vitals()
+
     async def start(self) -> Self:
         """Run the jobs of the queues, if there are any.
 
@@ -184,7 +190,7 @@ class Oban(JobControl, QueueControl, Observable):
                 # The stop was cancelled: what runs still claims nothing any more.
                 await self._end()
             if self._config.queues and self._supervisor is None:
-                supervisor = Supervisor(self._config, self._database, self._emit)
+                supervisor = Supervisor(self._config, self._database, self._emit, self._listened)
                 try:
                     await supervisor.start()
                 except BaseException:
@@ -308,6 +314,9 @@ class Oban(JobControl, QueueControl, Observable):
 
     _connection = connection
     """Its name in oban-py."""
+
+    def _listened(self, name: str) -> bool:
+        return listened(self, name)
 
     def _emit(self, name: str, data: object) -> None:
         emit(self, name, data)

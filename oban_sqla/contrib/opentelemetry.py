@@ -14,29 +14,38 @@ from datetime import timedelta
 from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from ..models import validation
-from . import json_log, listeners
+from . import json_log, listeners, meter
 from .listeners import Listener
+from .measurements import Measurements
 from .propagation import RELATIONSHIPS, Propagation, Relationship
 from .tracing import Tracing, current_ids
 
 _attached: list[Listener] = []
+_collectors: list[meter.Collector] = []
 
 
 def attach(
     *,
     tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    traces: bool = True,
+    metrics: bool = True,
     relationship: Relationship = "auto",
     prompt_within: float | timedelta = 60.0,
     fan_out: int = 10,
     baggage: bool = False,
     arguments: bool = False,
 ) -> None:
-    """Trace the enqueues and the jobs of this process, with these options from now on.
+    """Trace and measure the enqueues and the jobs of this process, from now on.
 
     tracer_provider: if not given, the global one.
+    meter_provider: if not given, the global one.
+    traces: whether to make spans.
+    metrics: whether to record into the instruments.
     relationship: how the span of a job relates to the span that enqueued it. `"parent"`: it is a
         child of that. `"link"`: it begins a trace of its own, with a link. `"none"`: neither, and
         nothing is put into `meta`. `"auto"`: a child at the first attempt, if that is prompt;
@@ -59,17 +68,27 @@ def attach(
         )
     within = validation.delay("prompt_within", prompt_within).total_seconds()
     detach()
-    propagation = Propagation(relationship, prompt_within=within, fan_out=fan_out, baggage=baggage)
-    tracing = Tracing(tracer_provider, propagation, arguments=arguments)
-    _attached.extend(tracing.listeners)
+    if traces:
+        propagation = Propagation(
+            relationship, prompt_within=within, fan_out=fan_out, baggage=baggage
+        )
+        tracing = Tracing(tracer_provider, propagation, arguments=arguments)
+        _attached.extend(tracing.listeners)
+        json_log.correlate(current_ids)
+    if metrics:
+        collector = meter.collector(meter_provider)
+        _collectors.append(collector)
+        _attached.extend(Measurements(collector).listeners)
     listeners.attach(_attached)
-    json_log.correlate(current_ids)
 
 
 def detach() -> None:
-    """Trace nothing."""
+    """Trace and measure nothing."""
     listeners.detach(_attached)
     _attached.clear()
+    for collector in _collectors:
+        collector.close()
+    _collectors.clear()
     json_log.correlate(None)
 
 

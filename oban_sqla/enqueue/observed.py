@@ -15,7 +15,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from ..errors import ObanError
-from ..events import EnqueueStart, EnqueueStop, emit, enqueueing
+from ..events import EnqueueStart, EnqueueStop, emit, enqueueing, listened
 from ..models import Job
 
 _VALUES = frozenset(signature(Job.__init__).parameters) - {"self", "unique"}
@@ -111,8 +111,7 @@ def _described(rows: Iterable[Any]) -> list[Job] | None:
 
 
 def _listened() -> bool:
-    dispatch = enqueueing.dispatch
-    return bool(dispatch.enqueue_start) or bool(dispatch.enqueue_stop)
+    return listened(enqueueing, "enqueue_start", "enqueue_stop")
 
 
 def _keep_open(session: Session, event: _Event, jobs: Iterable[Job]) -> None:

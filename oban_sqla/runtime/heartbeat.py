@@ -104,6 +104,22 @@ class Heartbeat:
         """When a producer started, by the database's clock; `None` before its first beat."""
         return None if self._pulse is None else self._pulse.started.get(uuid)
 
+    @property
+    def label(self) -> str:
+        """Its name among the services."""
+        return self.name
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last beat that was written; `None` before the first one."""
+        beaten_at = None if self._pulse is None else self._pulse.beaten_at
+        return None if beaten_at is None else time.monotonic() - beaten_at
+
+    @property
+    def failures(self) -> int:
+        """How many beats in a row have failed."""
+        return 0 if self._pulse is None else self._pulse.failures
+
     async def _beat(self) -> tuple[LoopThread, "Pulse"]:
         if self._thread is None or self._pulse is None:
             database = self._database.apart()
@@ -143,6 +159,8 @@ class Pulse(Service):
         super().__init__(emit)
         self.started: Mapping[UUID, datetime] = {}
         """When the producers started whose rows have been written."""
+        self.beaten_at: float | None = None
+        """When a beat was written last, by `time.monotonic()`."""
         self._database = database
         self._thread = thread
         self._identity = identity
@@ -182,6 +200,7 @@ class Pulse(Service):
             statement = beat([self._row(p) for p in self._kept], expiry=self._expiry)
             async with deadline(max(self._interval, SHORTEST_ANSWER)):
                 rows = await self._database.fetch(statement)
+            self.beaten_at = time.monotonic()
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
 
     async def forget(self, producer: Producer) -> None:

@@ -56,6 +56,11 @@ class Service:
         return self._failures > 0
 
     @property
+    def failures(self) -> int:
+        """How many passes in a row have raised."""
+        return self._failures
+
+    @property
     def longest_retry(self) -> float:
         """The longest delay, in seconds, until a pass that failed is repeated."""
         return LONGEST_RETRY

@@ -14,6 +14,7 @@ from .cron import Cron
 from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
+from .job_counter import JobCounter
 from .leader import Leader
 from .lifeline import Lifeline
 from .notifier import Notifier
@@ -23,12 +24,19 @@ from .pruner import Pruner
 from .service import Emit, Service
 from .signals import Signals
 from .stager import Stager
+from .vitals import QueueVitals, Vitals
 
 
 class Supervisor:
     """Builds the services of an instance that has queues, and connects them."""
 
-    def __init__(self, config: Config, database: Database, emit: Emit) -> None:
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        emit: Emit,
+        listened: Callable[[str], bool],
+    ) -> None:
         self._config = config
         self._database = database
         self._emit = emit
@@ -84,6 +92,7 @@ class Supervisor:
                 timezone=config.timezone,
                 wake_queues=self._wake_queues,
             ),
+            JobCounter(database, emit, is_leader=self._is_leader, listened=listened),
         )
         self.notifier = Notifier(
             database,
@@ -211,6 +220,23 @@ class Supervisor:
     def running(self) -> list[int]:
         """The ids of the jobs that run here."""
         return [id for producer in self.producers.values() for id in producer.running]
+
+    def vitals(self) -> Vitals:
+        """How the node does."""
+        producers = list(self.producers.values())
+        services: list[Service | Heartbeat] = [*producers, *self.cluster_services]
+        services += [self.stager, self.leader, self.signals, self.notifier, self.heartbeat]
+        return Vitals(
+            queues=tuple(
+                QueueVitals(p.queue, p.limit, len(p.running), held=0, paused=p.paused)
+                for p in producers
+            ),
+            outcomes=0,
+            leader=self.leader.is_leader,
+            listening=self.notifier.listening if self._config.notify == "listen" else None,
+            heartbeat_age=self.heartbeat.age,
+            failures={s.label: s.failures for s in services if s.failures},
+        )
 
     def _named(self, queue: str) -> list[Producer]:
         return [p for name, p in self.producers.items() if queue in (name, "*")]

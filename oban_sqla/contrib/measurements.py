@@ -1,0 +1,242 @@
+"""Measure: listeners that record into the instruments of whatever collects them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+from .. import instances
+from ..errors import UnknownWorkerError
+from ..events import (
+    AckStop,
+    ClaimStop,
+    CronStop,
+    ElectStop,
+    Enqueueing,
+    EnqueueStop,
+    GiveBackStop,
+    JobException,
+    JobsCounted,
+    JobStop,
+    NotifierLost,
+    PruneStop,
+    RescueStop,
+    ServiceFailed,
+    StageStop,
+)
+from ..models import JobState
+from ..oban import Oban
+from ..runtime.vitals import QueueVitals, Vitals
+from . import instruments
+from .instruments import Instrument
+from .listeners import Listener
+
+Labels: TypeAlias = tuple[str, ...]
+"""The values of an instrument's labels, in their order."""
+
+Record: TypeAlias = Callable[[Labels, float], None]
+"""Adds to a counter, or takes a value into a histogram."""
+
+Reading: TypeAlias = tuple[Instrument, Labels, float]
+"""What a gauge shows."""
+
+MOST_NAMES = 500
+"""How many queues, and how many workers, have a label of their own."""
+OTHER = "(other)"
+"""The label of those beyond."""
+UNKNOWN = "(unknown)"
+"""The label of workers that this process does not know."""
+
+
+class Collector(Protocol):
+    """What the instruments are kept in: Prometheus's client, or a meter of OpenTelemetry."""
+
+    def counter(self, instrument: Instrument) -> Record: ...
+
+    def histogram(self, instrument: Instrument) -> Record: ...
+
+    def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
+        """Take the readings of all gauges, whenever they are collected."""
+
+    def tick(self) -> None:
+        """Hear, every now and then, that time passes."""
+
+
+class Names:
+    """The names that are labels: so many, and no more, since anybody may enqueue any name."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= MOST_NAMES:
+                return OTHER
+            known = self._known[name] = name
+        return known
+
+
+class Measurements:
+    """The listeners, and what gauges show."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._queue, self._worker = Names(), Names()
+        self._counted: dict[str, JobsCounted] = {}
+        self._enqueued = collector.counter(instruments.ENQUEUED)
+        self._conflicts = collector.counter(instruments.CONFLICTS)
+        self._enqueue_duration = collector.histogram(instruments.ENQUEUE_DURATION)
+        self._enqueue_errors = collector.counter(instruments.ENQUEUE_ERRORS)
+        self._finished = collector.counter(instruments.FINISHED)
+        self._duration = collector.histogram(instruments.DURATION)
+        self._queue_time = collector.histogram(instruments.QUEUE_TIME)
+        self._lateness = collector.histogram(instruments.LATENESS)
+        self._claimed = collector.counter(instruments.CLAIMED)
+        self._claim_duration = collector.histogram(instruments.CLAIM_DURATION)
+        self._write_duration = collector.histogram(instruments.WRITE_DURATION)
+        self._write_size = collector.histogram(instruments.WRITE_SIZE)
+        self._dropped = collector.counter(instruments.DROPPED)
+        self._staged = collector.counter(instruments.STAGED)
+        self._stage_duration = collector.histogram(instruments.STAGE_DURATION)
+        self._given_back = collector.counter(instruments.GIVEN_BACK)
+        self._rescued = collector.counter(instruments.RESCUED)
+        self._pruned = collector.counter(instruments.PRUNED)
+        self._cron_enqueued = collector.counter(instruments.CRON_ENQUEUED)
+        self._outages = collector.counter(instruments.OUTAGES)
+        self._notifier_losses = collector.counter(instruments.NOTIFIER_LOSSES)
+        collector.gauges(self.readings)
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        return (
+            (Enqueueing, "enqueue_stop", self._enqueue_stop),
+            (Oban, "job_stop", self._job_stop),
+            (Oban, "job_exception", self._job_stop),
+            (Oban, "claim_stop", self._claim_stop),
+            (Oban, "ack_stop", self._ack_stop),
+            (Oban, "stage_stop", self._stage_stop),
+            (Oban, "give_back_stop", self._give_back_stop),
+            (Oban, "rescue_stop", self._rescue_stop),
+            (Oban, "prune_stop", self._prune_stop),
+            (Oban, "cron_stop", self._cron_stop),
+            (Oban, "service_failed", self._service_failed),
+            (Oban, "notifier_lost", self._notifier_lost),
+            (Oban, "jobs_counted", self._jobs_counted),
+            (Oban, "elect_stop", self._elect_stop),
+        )
+
+    def readings(self) -> Iterator[Reading]:
+        """What the gauges show now."""
+        for instance in instances.every():
+            if isinstance(instance, Oban) and (vitals := instance.vitals) is not None:
+                yield from _of_node(instance.name, vitals, self._queue)
+        for oban, counted in list(self._counted.items()):
+            yield from _of_table(oban, counted, self._queue)
+
+    def _enqueue_stop(self, enqueueing: Enqueueing, stop: EnqueueStop) -> None:
+        self._enqueue_duration((), stop.duration)
+        if stop.error is not None:
+            self._enqueue_errors((), 1)
+            return
+        for job in stop.start.jobs:
+            if job.conflict:
+                self._conflicts((self._queue(job.queue),), 1)
+            else:
+                self._enqueued((self._queue(job.queue), self._worker(job.worker)), 1)
+
+    def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
+        job = stop.job
+        queue = self._queue(job.queue)
+        unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
+        worker = UNKNOWN if unknown else self._worker(job.worker)
+        self._finished((queue, worker, stop.state.value), 1)
+        self._duration((queue, worker), stop.duration)
+        self._queue_time((queue,), stop.queue_time)
+        if job.scheduled_at > job.inserted_at:
+            self._lateness((queue,), stop.queue_time)
+
+    def _claim_stop(self, oban: Oban, stop: ClaimStop) -> None:
+        labels = (self._queue(stop.queue),)
+        self._claim_duration(labels, stop.duration)
+        if stop.count:
+            self._claimed(labels, stop.count)
+        if stop.discarded:
+            self._finished((*labels, UNKNOWN, JobState.DISCARDED.value), len(stop.discarded))
+
+    def _ack_stop(self, oban: Oban, stop: AckStop) -> None:
+        self._write_duration((), stop.duration)
+        self._write_size((), stop.count)
+        if stop.dropped:
+            self._dropped((), len(stop.dropped))
+
+    def _stage_stop(self, oban: Oban, stop: StageStop) -> None:
+        self._collector.tick()
+        self._stage_duration((), stop.duration)
+        if stop.count:
+            self._staged((), stop.count)
+
+    def _give_back_stop(self, oban: Oban, stop: GiveBackStop) -> None:
+        self._given_back((self._queue(stop.queue),), len(stop.ids))
+
+    def _rescue_stop(self, oban: Oban, stop: RescueStop) -> None:
+        outcomes = {"available": stop.rescued, "discarded": stop.discarded}
+        for state, ids in {**outcomes, "cancelled": stop.cancelled}.items():
+            if ids:
+                self._rescued((state,), len(ids))
+
+    def _prune_stop(self, oban: Oban, stop: PruneStop) -> None:
+        if stop.count:
+            self._pruned((), stop.count)
+
+    def _cron_stop(self, oban: Oban, stop: CronStop) -> None:
+        if stop.count:
+            self._cron_enqueued((), stop.count)
+
+    def _service_failed(self, oban: Oban, failed: ServiceFailed) -> None:
+        self._outages((self._queue(failed.service),), 1)
+
+    def _notifier_lost(self, oban: Oban, lost: NotifierLost) -> None:
+        self._notifier_losses((), 1)
+
+    def _jobs_counted(self, oban: Oban, counted: JobsCounted) -> None:
+        self._counted[oban.name] = counted
+        self._collector.tick()
+
+    def _elect_stop(self, oban: Oban, stop: ElectStop) -> None:
+        if not stop.leader:
+            self._counted.pop(oban.name, None)
+        self._collector.tick()
+
+
+def _of_node(oban: str, vitals: Vitals, name: Names) -> Iterator[Reading]:
+    queues: dict[str, list[QueueVitals]] = defaultdict(list)
+    for one in vitals.queues:
+        queues[name(one.queue)].append(one)
+    for queue, some in queues.items():
+        labels = (oban, queue)
+        yield instruments.LIMIT, labels, sum(one.limit for one in some)
+        yield instruments.EXECUTING, labels, sum(one.executing for one in some)
+        yield instruments.HELD, labels, sum(one.held for one in some)
+        yield instruments.PAUSED, labels, any(one.paused for one in some)
+    yield instruments.WAITING, (oban,), vitals.outcomes
+    yield instruments.LEADER, (oban,), vitals.leader
+    if vitals.listening is not None:
+        yield instruments.LISTENING, (oban,), vitals.listening
+    if vitals.heartbeat_age is not None:
+        yield instruments.HEARTBEAT_AGE, (oban,), vitals.heartbeat_age
+    yield instruments.RETRIES, (oban,), max(vitals.failures.values(), default=0)
+
+
+def _of_table(oban: str, counted: JobsCounted, name: Names) -> Iterator[Reading]:
+    jobs: Counter[tuple[str, str]] = Counter()
+    oldest: dict[str, float] = {}
+    for (queue, state), count in counted.counts.items():
+        jobs[name(queue), state] += count
+        oldest.setdefault(name(queue), 0.0)
+    for queue, seconds in counted.oldest_available.items():
+        oldest[name(queue)] = max(oldest.get(name(queue), 0.0), seconds)
+    for (queue, state), count in jobs.items():
+        yield instruments.JOBS, (oban, queue, state), count
+    for queue, seconds in oldest.items():
+        yield instruments.OLDEST_AVAILABLE, (oban, queue), seconds
+    yield instruments.ESTIMATED, (oban,), counted.estimated

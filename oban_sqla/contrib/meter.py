@@ -1,0 +1,82 @@
+"""The instruments as those of a meter of OpenTelemetry."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+
+from .. import __version__
+from . import instruments
+from .instruments import Instrument, Kind
+from .measurements import Labels, Reading, Record
+
+
+class Collector:
+    """Keeps the instruments in a meter; gauges are read when the SDK collects them.
+
+    A meter lets go of no instrument: there is one collector of each provider.
+    """
+
+    def __init__(self, provider: MeterProvider | None) -> None:
+        self._meter = get_meter("oban_sqla", __version__, provider)
+        self._read: Callable[[], Iterator[Reading]] | None = None
+        self._observed = False
+
+    def counter(self, instrument: Instrument) -> Record:
+        kept = self._meter.create_counter(instrument.name, instrument.unit, instrument.description)
+        attributes = _attributes(instrument)
+        return lambda labels, value: kept.add(value, attributes(labels))
+
+    def histogram(self, instrument: Instrument) -> Record:
+        kept = self._meter.create_histogram(
+            instrument.name,
+            instrument.unit,
+            instrument.description,
+            explicit_bucket_boundaries_advisory=instrument.buckets,
+        )
+        attributes = _attributes(instrument)
+        return lambda labels, value: kept.record(value, attributes(labels))
+
+    def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
+        self._read = read
+        if self._observed:
+            return
+        self._observed = True
+        for instrument in vars(instruments).values():
+            if isinstance(instrument, Instrument) and instrument.kind is Kind.GAUGE:
+                self._meter.create_observable_gauge(
+                    instrument.name,
+                    [partial(self._observe, instrument)],
+                    instrument.unit,
+                    instrument.description,
+                )
+
+    def tick(self) -> None:
+        """The SDK collects by itself."""
+
+    def close(self) -> None:
+        """Show no gauges any more."""
+        self._read = None
+
+    def _observe(self, instrument: Instrument, options: CallbackOptions) -> Iterable[Observation]:
+        for one, labels, value in self._read() if self._read else ():
+            if one is instrument:
+                yield Observation(value, dict(zip(instrument.labels, labels, strict=True)))
+
+
+@cache
+def collector(provider: MeterProvider | None) -> Collector:
+    """The collector of a provider; `None` is the global one."""
+    return Collector(provider)
+
+
+def _attributes(instrument: Instrument) -> Callable[[Labels], Mapping[str, str]]:
+    made: dict[Labels, Mapping[str, str]] = {}
+
+    def attributes(labels: Labels) -> Mapping[str, str]:
+        found = made.get(labels)
+        if found is None:
+            found = made[labels] = dict(zip(instrument.labels, labels, strict=True))
+        return found
+
+    return attributes

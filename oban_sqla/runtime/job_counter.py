@@ -1,0 +1,63 @@
+"""The job counter: tells listeners how many jobs are in the table, and how long they wait."""
+
+import math
+import time
+from collections.abc import Callable
+
+from ..events import JobsCounted
+from ..statements.status import counts
+from .database import Database
+from .service import Emit, Service
+from .status import EXACT
+
+INTERVAL = 15.0
+"""Seconds between two counts, at least."""
+# A count takes at most this share of the time.
+SHARE = 0.05
+
+
+class JobCounter(Service):
+    """Counts the jobs by queue and state, on the leader, while somebody listens."""
+
+    name = "job counter"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        is_leader: Callable[[], bool],
+        listened: Callable[[str], bool],
+    ) -> None:
+        super().__init__(emit)
+        self._database = database
+        self._is_leader = is_leader
+        self._listened = listened
+        self._due_at = -math.inf
+
+    async def run_once(self) -> float:
+        """Count, and wait for the next time."""
+        if not self._is_leader():
+            return math.inf
+        if not self._listened("jobs_counted"):
+            return INTERVAL
+        if (left := self._due_at - time.monotonic()) > 0:
+            # Woken by an election that followed another one.
+            return left
+        started = time.monotonic()
+        prefix = self._database.prefix
+        assert prefix is not None
+        rows = await self._database.fetch(counts(prefix=prefix, exact=EXACT))
+        duration = time.monotonic() - started
+        self._emit(
+            "jobs_counted",
+            JobsCounted(
+                counts={(row.queue, row.state): row.count for row in rows},
+                estimated=any(row.estimated for row in rows),
+                oldest_available={row.queue: row.waits for row in rows if row.waits is not None},
+                duration=duration,
+            ),
+        )
+        interval = max(INTERVAL, duration / SHARE)
+        self._due_at = started + interval
+        return interval

@@ -1,0 +1,264 @@
+"""The instruments: the same through Prometheus's client and through OpenTelemetry."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from oban_sqla import Job, Oban, Snooze, Unique, Worker
+from oban_sqla.contrib import instruments, measurements, opentelemetry, prometheus
+from oban_sqla.contrib.instruments import Instrument, Kind
+from oban_sqla.events import (
+    AckStop,
+    CronStop,
+    ElectStop,
+    GiveBackStop,
+    JobsCounted,
+    NotifierLost,
+    PruneStop,
+    RescueStop,
+    ServiceFailed,
+    StageStop,
+    emit,
+    enqueueing,
+    listened,
+)
+from tests.conftest import StartOban
+from tests.listening import hear
+
+Read: TypeAlias = Callable[..., float | None]
+"""The value of an instrument with labels: of a histogram, how many values it took."""
+
+EVERY = [one for one in vars(instruments).values() if isinstance(one, Instrument)]
+
+
+class Work(Worker, name="tests.metrics.Work", max_attempts=1):
+    """Does what its arguments say."""
+
+    async def process(self, job: Job) -> Any:
+        match job.args.get("do"):
+            case "raise":
+                raise LookupError("no")
+            case "snooze" if not job.meta.get("snoozed"):
+                return Snooze(0.01)
+        return None
+
+
+@pytest.fixture(params=["prometheus", "opentelemetry"])
+def read(request: pytest.FixtureRequest) -> Iterator[Read]:
+    if request.param == "prometheus":
+        registry = CollectorRegistry()
+        prometheus.attach(registry)
+        yield lambda instrument, **labels: of_registry(registry, instrument, labels)
+        prometheus.detach()
+        assert list(registry.collect()) == []
+    else:
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader])
+        opentelemetry.attach(meter_provider=provider, traces=False)
+        yield lambda instrument, **labels: of_reader(reader, instrument, labels)
+        opentelemetry.detach()
+        provider.shutdown()
+
+
+def of_registry(
+    registry: CollectorRegistry, instrument: Instrument, labels: dict[str, str]
+) -> float | None:
+    suffix = {Kind.COUNTER: "_total", Kind.HISTOGRAM: "_count", Kind.GAUGE: ""}
+    return registry.get_sample_value(instrument.prometheus_name + suffix[instrument.kind], labels)
+
+
+def of_reader(
+    reader: InMemoryMetricReader, instrument: Instrument, labels: dict[str, str]
+) -> float | None:
+    data = reader.get_metrics_data()
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    if metric.name == instrument.name and point.attributes == labels:
+                        histogram = isinstance(point, HistogramDataPoint)
+                        return point.count if histogram else point.value  # type: ignore[union-attr]
+    return None
+
+
+async def test_jobs_by_worker_queue_and_outcome(
+    read: Read, start: StartOban, caplog: pytest.LogCaptureFixture
+) -> None:
+    oban = await start(queues={"default": 5})
+    with hear(oban, "job_stop") as stops, hear(oban, "job_exception") as exceptions:
+        await oban.enqueue_many(Work.new({"n": n}) for n in range(3))
+        await oban.enqueue_many(Work.new({"do": do}) for do in ("raise", "snooze"))
+        await oban.enqueue(Job("tests.metrics.nobody", max_attempts=1))
+        await oban.enqueue(Work.new(schedule_in=0.05))
+        await stops.wait(6)
+        await exceptions.wait(2)
+    known = {"queue": "default", "worker": "tests.metrics.Work"}
+    assert read(instruments.ENQUEUED, **known) == 6
+    assert read(instruments.ENQUEUE_DURATION) == 4
+    assert read(instruments.FINISHED, **known, state="completed") == 5
+    assert read(instruments.FINISHED, **known, state="discarded") == 1
+    assert read(instruments.FINISHED, **known, state="scheduled") == 1
+    unknown = {"queue": "default", "worker": "(unknown)", "state": "discarded"}
+    assert read(instruments.FINISHED, **unknown) == 1
+    assert read(instruments.DURATION, **known) == 7
+    assert read(instruments.QUEUE_TIME, queue="default") == 8
+    assert read(instruments.LATENESS, queue="default") == 2
+    assert read(instruments.CLAIMED, queue="default") == 8
+    caplog.clear()
+
+
+async def test_duplicates_and_failures_of_the_enqueue(read: Read, engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session, session.begin():
+        session.add_all(Work.new({"n": 1}, unique=Unique()) for _ in range(3))
+    assert read(instruments.ENQUEUED, queue="default", worker="tests.metrics.Work") == 1
+    assert read(instruments.CONFLICTS, queue="default") == 2
+    nowhere = engine.execution_options(schema_translate_map={None: "nowhere"})
+    async with AsyncSession(nowhere) as session:
+        session.add(Work.new())
+        with pytest.raises(DBAPIError):
+            await session.flush()
+    assert read(instruments.ENQUEUE_ERRORS) == 1
+    assert read(instruments.ENQUEUED, queue="default", worker="tests.metrics.Work") == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "instrument", "labels", "value"),
+    [
+        ("ack_stop", AckStop("q", 7, (), 0.1), instruments.WRITE_SIZE, {}, 1),
+        ("ack_stop", AckStop("q", 7, (), 0.1), instruments.WRITE_DURATION, {}, 1),
+        ("ack_stop", AckStop("q", 0, (1, 2), 0.1), instruments.DROPPED, {}, 2),
+        ("stage_stop", StageStop(3, ("q",), 0.1), instruments.STAGED, {}, 3),
+        ("stage_stop", StageStop(3, ("q",), 0.1), instruments.STAGE_DURATION, {}, 1),
+        ("give_back_stop", GiveBackStop("q", (1, 2)), instruments.GIVEN_BACK, {"queue": "q"}, 2),
+        ("prune_stop", PruneStop(5, 0.1), instruments.PRUNED, {}, 5),
+        ("cron_stop", CronStop(2, ("q",), 0.1), instruments.CRON_ENQUEUED, {}, 2),
+        ("notifier_lost", NotifierLost("cut"), instruments.NOTIFIER_LOSSES, {}, 1),
+        (
+            "rescue_stop",
+            RescueStop((1, 2), (3,), (), 0.1),
+            instruments.RESCUED,
+            {"state": "available"},
+            2,
+        ),
+        (
+            "service_failed",
+            ServiceFailed("stager", OSError()),
+            instruments.OUTAGES,
+            {"service": "stager"},
+            1,
+        ),
+    ],
+)
+async def test_what_the_services_do(
+    read: Read,
+    engine: AsyncEngine,
+    event: str,
+    data: object,
+    instrument: Instrument,
+    labels: dict[str, str],
+    value: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    emit(Oban(engine), event, data)
+    assert read(instrument, **labels) == value
+    caplog.clear()
+
+
+async def test_how_a_node_does(read: Read, start: StartOban) -> None:
+    with hear(Oban, "elect_stop") as elections, hear(Oban, "notifier_restored"):
+        oban = await start(queues={"default": 5, "mailers": {"limit": 2, "paused": True}})
+        await elections.wait()
+    default = {"oban": "Oban", "queue": "default"}
+    mailers = {"oban": "Oban", "queue": "mailers"}
+    assert (read(instruments.LIMIT, **default), read(instruments.LIMIT, **mailers)) == (5, 2)
+    assert (read(instruments.PAUSED, **default), read(instruments.PAUSED, **mailers)) == (0, 1)
+    assert (read(instruments.EXECUTING, **default), read(instruments.HELD, **default)) == (0, 0)
+    assert read(instruments.WAITING, oban="Oban") == 0
+    assert read(instruments.LEADER, oban="Oban") == 1
+    assert read(instruments.LISTENING, oban="Oban") in (0, 1)
+    assert 0 <= (read(instruments.HEARTBEAT_AGE, oban="Oban") or 0) < 60
+    assert read(instruments.RETRIES, oban="Oban") == 0
+    await oban.stop()
+    assert read(instruments.LIMIT, **default) is None
+
+
+COUNTED = JobsCounted(
+    {("default", "available"): 3, ("mailers", "completed"): 70_000}, True, {"default": 4.5}, 0.1
+)
+
+
+async def test_the_leader_shows_the_table_as_long_as_it_leads(
+    read: Read, engine: AsyncEngine
+) -> None:
+    oban = Oban(engine)
+    emit(oban, "jobs_counted", COUNTED)
+    assert read(instruments.JOBS, oban="Oban", queue="default", state="available") == 3
+    assert read(instruments.JOBS, oban="Oban", queue="mailers", state="completed") == 70_000
+    assert read(instruments.ESTIMATED, oban="Oban") == 1
+    assert read(instruments.OLDEST_AVAILABLE, oban="Oban", queue="default") == 4.5
+    assert read(instruments.OLDEST_AVAILABLE, oban="Oban", queue="mailers") == 0
+    emit(oban, "elect_stop", ElectStop(False, True, 0.1))
+    assert read(instruments.JOBS, oban="Oban", queue="default", state="available") is None
+
+
+async def test_names_are_labels_up_to_a_bound(
+    read: Read, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurements, "MOST_NAMES", 2)
+    oban = Oban(engine)
+    for queue in ("a", "b", "c", "d", "a"):
+        emit(oban, "give_back_stop", GiveBackStop(queue, (1,)))
+    counts = [read(instruments.GIVEN_BACK, queue=queue) for queue in ("a", "b", "c", "(other)")]
+    assert counts == [2, 1, None, 2]
+
+
+def test_no_label_has_values_that_users_make_without_bound() -> None:
+    bounded = {"queue", "worker", "state", "service", "oban", "check"}
+    assert {label for one in EVERY for label in one.labels} == bounded
+
+
+def test_nothing_listens_before_it_is_attached(engine: AsyncEngine) -> None:
+    assert not listened(Oban(engine), "job_start", "stage_stop", "jobs_counted")
+    assert not listened(enqueueing, "enqueue_start", "enqueue_stop")
+
+
+PROCESS = """
+import sys
+from sqlalchemy import create_engine
+from oban_sqla import Oban
+from oban_sqla.contrib import prometheus
+from oban_sqla.events import GiveBackStop, JobsCounted, emit
+
+prometheus.attach()
+oban = Oban("postgresql://localhost/nowhere")
+emit(oban, "give_back_stop", GiveBackStop("default", (1, 2)))
+emit(oban, "jobs_counted", JobsCounted({("default", "available"): 3}, False, {}, 0.1))
+if sys.argv[1:]:
+    from prometheus_client import generate_latest
+    print(generate_latest(prometheus.exposed()).decode())
+"""
+
+
+def test_the_processes_of_a_directory_are_measured_together(tmp_path: Path) -> None:
+    environment = {**os.environ, prometheus.MULTIPROCESS: str(tmp_path)}
+    for arguments in ((), ("show",)):
+        said = subprocess.run(
+            [sys.executable, "-c", PROCESS, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+    assert 'oban_jobs_given_back_total{queue="default"} 4.0' in said
+    assert 'oban_jobs{oban="Oban",queue="default",state="available"} 3.0' in said
