@@ -1,8 +1,11 @@
 """Autogenerate: our tables are changed by `op.upgrade_oban()`, and by nothing else."""
 
+import logging
+from typing import Any
+
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import MigrateOperation, ModifyTableOps, UpgradeOps
+from alembic.operations.ops import UpgradeOps
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, column, inspect, select, table
 
@@ -10,24 +13,44 @@ from . import version_table
 from .operations import DowngradeObanOp, UpgradeObanOp
 from .versions import LATEST, TABLES
 
+# A child of Alembic's logger, so that its level and handlers apply.
+logger = logging.getLogger("alembic.autogenerate.oban_sqla")
+
+
+def leave_out(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
+    """Filter our tables out before the other comparators look at the tables."""
+    names, objects = context.run_name_filters, context.run_object_filters
+
+    def run_name_filters(name: Any, type_: Any, parent_names: Any) -> bool:
+        table_name = name if type_ == "table" else parent_names.get("table_name")
+        return table_name not in TABLES and names(name, type_, parent_names)
+
+    def run_object_filters(
+        object_: Any, name: Any, type_: Any, reflected: bool, compare_to: Any
+    ) -> bool:
+        subject = object_ if type_ == "table" else getattr(object_, "table", None)
+        ours = getattr(subject, "name", None) in TABLES
+        return not ours and objects(object_, name, type_, reflected, compare_to)
+
+    # The context asks these for each name and object; its `include_name` and `include_object` are
+    # the user's, and keep their say.
+    setattr(context, "run_name_filters", run_name_filters)  # noqa: B010 - a method, to mypy
+    setattr(context, "run_object_filters", run_object_filters)  # noqa: B010
+    return PriorityDispatchResult.CONTINUE
+
 
 def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
-    """Take out what others propose for our tables, and propose to upgrade a schema of ours."""
-    upgrade_ops.ops = [op for op in upgrade_ops.ops if not _is_about_ours(op)]
+    """Propose to upgrade each schema with our tables that is behind."""
     assert context.connection is not None
     for prefix in reversed(_prefixes(context)):
         installed = version_table.current(context.connection, prefix)
         if installed < LATEST:
+            where = "" if prefix is None else f" in schema {prefix!r}"
+            found = f"version {installed}" if installed else "no tables"
+            logger.info("Detected %s of oban_sqla%s, not version %d", found, where, LATEST)
             # First, so that what a migration does with jobs finds the tables.
             upgrade_ops.ops.insert(0, UpgradeObanOp(LATEST, prefix, installed=installed))
     return PriorityDispatchResult.CONTINUE
-
-
-def _is_about_ours(op: MigrateOperation) -> bool:
-    if isinstance(op, ModifyTableOps):
-        return op.table_name in TABLES
-    # Tables and indexes name theirs alike.
-    return getattr(op, "table_name", None) in TABLES
 
 
 def _prefixes(context: AutogenContext) -> list[str | None]:

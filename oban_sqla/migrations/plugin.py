@@ -20,17 +20,25 @@ NAME = "alembic.autogenerate.oban_sqla"
 
 def setup(plugin: "Plugin") -> None:
     """Called by Alembic when it is imported."""
-    plugin.add_autogenerate_comparator(
-        _compare,
-        "autogenerate",
-        qualifier="postgresql",
-        # It has to see what the others propose for our tables.
-        priority=DispatchPriority.LAST,
-    )
+    for comparator, priority in (
+        # Before the tables are compared, so that nothing is logged of ours.
+        (_leave_out, DispatchPriority.FIRST),
+        # After the others, so that it can put its operation before theirs.
+        (_compare, DispatchPriority.LAST),
+    ):
+        plugin.add_autogenerate_comparator(
+            comparator, "autogenerate", qualifier="postgresql", priority=priority
+        )
+
+
+def _leave_out(context: "AutogenContext", upgrade_ops: "UpgradeOps") -> "PriorityDispatchResult":
+    # Not at the top: Alembic loads its plugins in the middle of its own import.
+    from .autogenerate import leave_out
+
+    return leave_out(context, upgrade_ops)
 
 
 def _compare(context: "AutogenContext", upgrade_ops: "UpgradeOps") -> "PriorityDispatchResult":
-    # Not at the top: Alembic loads its plugins in the middle of its own import.
     from .autogenerate import compare
 
     return compare(context, upgrade_ops)

@@ -158,6 +158,68 @@ def test_our_tables_are_neither_dropped_nor_changed(
     project.check()
 
 
+@pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
+@pytest.mark.parametrize("options", ["", "include_schemas=True"])
+def test_nothing_is_logged_of_tables_that_are_up_to_date(
+    project: Project,
+    connection: Connection,
+    metadata: str,
+    options: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    upgrade(connection)
+    upgrade(connection, prefix="jobs")
+    connection.execute(text("CREATE INDEX of_the_dba ON oban_jobs (worker)"))
+    connection.commit()
+    project.write_env(metadata, options)
+    caplog.set_level("INFO", logger="alembic.autogenerate")
+    project.revise()
+    assert [record.message for record in caplog.records if "alembic.auto" in record.name] == [
+        "Detected added table 'orders'"
+    ]
+    project.upgrade()
+    caplog.clear()
+    project.check()
+    assert [record.message for record in caplog.records if "alembic.auto" in record.name] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "prefix", "said"),
+    [
+        (None, None, f"Detected no tables of oban_sqla, not version {LATEST}"),
+        (1, "jobs", f"Detected version 1 of oban_sqla in schema 'jobs', not version {LATEST}"),
+    ],
+)
+def test_what_is_found_of_ours_is_logged(
+    project: Project,
+    connection: Connection,
+    version: int | None,
+    prefix: str | None,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if version is not None:
+        upgrade(connection, version=version, prefix=prefix)
+        connection.commit()
+    project.write_env("MetaData()")
+    caplog.set_level("INFO", logger="alembic.autogenerate")
+    project.revise()
+    assert [record.message for record in caplog.records if "alembic.auto" in record.name] == [said]
+
+
+def test_filters_of_the_user_keep_their_say(project: Project, connection: Connection) -> None:
+    upgrade(connection)
+    connection.execute(text("CREATE TABLE legacy (id int)"))
+    connection.commit()
+    project.write_env(
+        options="include_name=lambda name, *rest: name != 'legacy',"
+        " include_object=lambda one, name, *rest: name != 'orders'"
+    )
+    written = project.revise()
+    assert "legacy" not in written
+    assert "orders" not in written
+
+
 def test_check_tells_that_the_schema_is_behind(project: Project, connection: Connection) -> None:
     project.write_env("MetaData()")
     upgrade(connection, version=1)
