@@ -6,8 +6,10 @@ from .enqueue import unit_of_work as _unit_of_work
 from .errors import (
     ConfigError,
     InstanceNotFoundError,
+    JobNotFoundError,
     JobTimeoutError,
     ObanError,
+    QueueNotFoundError,
     RowMissingError,
     SchemaMissingError,
     SchemaVersionError,
@@ -18,7 +20,7 @@ from .events import ObanEvents
 from .models import Job, JobState, Unique
 from .oban import Oban
 from .queue_control import QueueInfo
-from .workers.current_job import current_job
+from .workers.current_job import current_job, running_job
 from .workers.decorators import job, worker
 from .workers.function import JobFunction
 from .workers.outcomes import Cancel, Record, Snooze
@@ -32,12 +34,14 @@ __all__ = [
     "InstanceNotFoundError",
     "Job",
     "JobFunction",
+    "JobNotFoundError",
     "JobState",
     "JobTimeoutError",
     "Oban",
     "ObanError",
     "ObanEvents",
     "QueueInfo",
+    "QueueNotFoundError",
     "Record",
     "RowMissingError",
     "SchemaMissingError",
@@ -49,6 +53,7 @@ __all__ = [
     "Worker",
     "current_job",
     "job",
+    "running_job",
     "worker",
 ]
 

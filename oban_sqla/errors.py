@@ -31,6 +31,18 @@ class InstanceNotFoundError(ObanError):
     __module__ = "oban_sqla"
 
 
+class JobNotFoundError(ObanError):
+    """There is no job with that id, or none that is being processed."""
+
+    __module__ = "oban_sqla"
+
+
+class QueueNotFoundError(ObanError):
+    """The queue does not run on this node."""
+
+    __module__ = "oban_sqla"
+
+
 class UnknownWorkerError(ObanError):
     """A job names a worker that this process has not imported."""
 

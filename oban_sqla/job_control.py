@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from .enqueue.chosen import BIND, Chosen, UnitOfWork, Which, identity, unit_of_work
 from .enqueue.unit_of_work import announce_moved
+from .errors import JobNotFoundError
 from .models import Job, JobState
 from .models.state import STAGEABLE
 from .runtime.database import Database
@@ -86,8 +87,15 @@ class JobControl:
         )
 
     async def get_job(self, id: int, *, conn: UnitOfWork | None = None) -> Job | None:
-        """The job with that id, if it is there."""
+        """The job with that id; `None` if there is none."""
         return await self._manage(id, conn, _get)
+
+    async def get_one_job(self, id: int, *, conn: UnitOfWork | None = None) -> Job:
+        """The job with that id; `JobNotFoundError` if there is none."""
+        job = await self.get_job(id, conn=conn)
+        if job is None:
+            raise JobNotFoundError(f"there is no job {id}; get_job() returns None instead")
+        return job
 
     async def cancel_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
         """`cancel_jobs` for one, by its name in Oban."""

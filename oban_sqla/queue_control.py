@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from .config import Config
+from .errors import QueueNotFoundError
 from .models import validation
 from .runtime.database import Database
 from .runtime.signals import SETTINGS
@@ -84,6 +85,17 @@ class QueueControl:
     def check_queue(self, queue: str) -> QueueInfo | None:
         """A queue of this node; `None` if it does not run here."""
         return next((info for info in self.check_all_queues() if info.queue == queue), None)
+
+    def check_one_queue(self, queue: str) -> QueueInfo:
+        """A queue of this node; `QueueNotFoundError` if it does not run here."""
+        info = self.check_queue(queue)
+        if info is None:
+            names = ", ".join(one.queue for one in self.check_all_queues()) or "none"
+            raise QueueNotFoundError(
+                f"queue {queue!r} does not run on node {self._config.node!r}, which runs {names};"
+                " check_queue() returns None instead"
+            )
+        return info
 
     def check_all_queues(self) -> list[QueueInfo]:
         """The queues of this node."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from oban_sqla import JobState, Oban
+from oban_sqla import JobNotFoundError, JobState, Oban
 from tests.conftest import Add, StartOban
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
@@ -28,6 +28,15 @@ async def one_of_each(add: Add) -> dict[JobState, int]:
 
 def pkill(id: int) -> tuple[str, dict[str, Any]]:
     return ("oban_signal", {"action": "pkill", "job_id": id})
+
+
+async def test_one_job_is_there_or_an_error(oban: Oban, one_of_each: dict[JobState, int]) -> None:
+    id = one_of_each[S.COMPLETED]
+    assert (await oban.get_one_job(id)).state is S.COMPLETED
+    await oban.delete_jobs(id)
+    with pytest.raises(JobNotFoundError, match=rf"there is no job {id}; get_job\(\) returns None"):
+        await oban.get_one_job(id)
+    assert await oban.get_job(id) is None
 
 
 class TestCancel:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Oban, Worker
+from oban_sqla import Job, JobState, Oban, QueueNotFoundError, Worker
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -48,6 +48,15 @@ async def test_a_pause_holds_on_every_node_until_it_is_resumed(
         await one.resume_all_queues()
         await resumed.wait()
         await stops.wait()
+
+
+async def test_one_queue_runs_here_or_it_is_an_error(start: StartOban) -> None:
+    oban = await start(queues={"alpha": 3}, node="one")
+    assert oban.check_one_queue("alpha") == oban.check_queue("alpha")
+    message = r"queue 'beta' does not run on node 'one', which runs alpha; check_queue\(\) returns"
+    with pytest.raises(QueueNotFoundError, match=message):
+        oban.check_one_queue("beta")
+    assert oban.check_queue("beta") is None
 
 
 async def test_an_order_to_one_node_is_for_that_node(start: StartOban) -> None:

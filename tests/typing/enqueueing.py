@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from oban_sqla import Job, Oban, Worker
+from oban_sqla import Job, Oban, QueueInfo, Worker
 
 
 class Work(Worker):
@@ -58,5 +58,9 @@ async def an_instance(engine: AsyncEngine, sessions: async_sessionmaker[AsyncSes
         assert_type(await oban.enqueue(Work.new({})), Job)
         assert_type(await oban.enqueue_many(Work.new({}), Work.new({})), list[Job])
         assert_type(await oban.enqueue_many(Work.new({}) for _ in range(3)), list[Job])
+        assert_type(oban.check_queue("default"), QueueInfo | None)
+        assert_type(oban.check_one_queue("default"), QueueInfo)
+        assert_type(await oban.get_job(1), Job | None)
+        assert_type(await oban.get_one_job(1), Job)
         async with oban.connection() as conn, conn.transaction():
             await oban.enqueue(Work.new({}), conn=conn)

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectinload
 
-from oban_sqla import Cancel, Job, Record, Snooze, Unique, Worker, current_job, job
+from oban_sqla import Cancel, Job, Record, Snooze, Unique, Worker, current_job, job, running_job
 
 
 class Welcome(Worker, queue="mailers", max_attempts=5, priority=0, tags=["email"], name="welcome"):
@@ -36,6 +36,7 @@ assert_type(Welcome().sent, int)
 assert_type(Welcome.new({"to": "ann"}, priority=3, schedule_in=timedelta(hours=1)), Job)
 assert_type(Welcome.new({"to": "ann"}, scheduled_at=datetime.now(UTC)), Job)
 assert_type(current_job(), Job | None)
+assert_type(running_job(), Job)
 Welcome.new({"to": "ann"}, prioriti=3)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 Welcome.new(["ann"])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 Welcome.new({}, queue=3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

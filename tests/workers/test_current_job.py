@@ -4,18 +4,22 @@ import asyncio
 
 import pytest
 
-from oban_sqla import Record, Worker, current_job
+from oban_sqla import JobNotFoundError, Record, Worker, current_job, running_job
 from tests.attempts import Async, Sync, behaviours, execute, perform
 from tests.claimed import claimed
 
 
 def test_there_is_none_outside() -> None:
     assert current_job() is None
+    with pytest.raises(
+        JobNotFoundError, match=r"no job is processed here; current_job\(\) returns"
+    ):
+        running_job()
 
 
 @pytest.mark.parametrize("kind", [Async, Sync])
 async def test_it_is_the_one_that_is_processed(kind: type[Worker]) -> None:
-    ack = await perform(kind, lambda job: Record(current_job() is job))
+    ack = await perform(kind, lambda job: Record(current_job() is running_job() is job))
     assert ack.meta is not None
     assert ack.meta["return"] is True
     assert current_job() is None
