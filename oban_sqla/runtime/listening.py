@@ -1,22 +1,19 @@
 """LISTEN on a connection of its own, made in the engine's own way, through psycopg or asyncpg."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import NullPool
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..dsn import listen_target
 from ..errors import ObanError
 
 Hear = Callable[[str, str], None]
 """Takes the channel and the payload of a notification."""
-
-CLOSED = "the connection that listens was closed"
 
 
 class ListenUnsupportedError(ObanError):
@@ -34,65 +31,81 @@ class Asyncpg(Protocol):
     def terminate(self) -> None: ...
 
 
-@asynccontextmanager
-async def listening(
-    engine: AsyncEngine, listen_dsn: str | None, channels: Sequence[str], hear: Hear
-) -> AsyncIterator[Awaitable[None]]:
-    """Listen on the channels. Gives what hears, to be awaited: it ends only by an error.
+class Listening:
+    """A connection that listens.
 
-    The connection comes from the engine, so that its connect_args, creator and events apply, and
-    leaves its pool. If `listen_dsn` is given, it names the connection instead.
-    `ListenUnsupportedError` for another driver.
+    It comes from the engine, so that its connect_args, creator and events apply, and leaves its
+    pool. If `listen_dsn` is given, it names the connection instead.
+
+    Not a context manager made of a generator: when the event loop ends, asyncio closes all
+    generators at once, those that are nested, too, and reports that they run already.
     """
-    async with AsyncExitStack() as opened:
+
+    def __init__(self, engine: AsyncEngine, listen_dsn: str | None) -> None:
+        self._own: AsyncEngine | None = None
         if listen_dsn is not None:
             url, arguments = listen_target(listen_dsn)
             engine = create_async_engine(url, connect_args=arguments, poolclass=NullPool)
-            opened.push_async_callback(engine.dispose)
-        driver = await opened.enter_async_context(_detached(engine))
-        if isinstance(driver, psycopg.AsyncConnection):
-            for channel in channels:
-                await driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            yield _read(driver, hear)
-        else:
-            closed = asyncio.Event()
-            driver.add_termination_listener(lambda _: closed.set())
-            for channel in channels:
-                await driver.add_listener(
-                    channel, lambda _, pid, channel, payload: hear(channel, payload)
-                )
-            yield _until(closed)
+            self._own = engine
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._driver: psycopg.AsyncConnection | Asyncpg | None = None
+        self._closed = asyncio.Event()
 
-
-@asynccontextmanager
-async def _detached(engine: AsyncEngine) -> AsyncIterator[psycopg.AsyncConnection | Asyncpg]:
-    """The driver's connection, in autocommit, and no longer in the pool of the engine."""
-    async with engine.connect() as pooled:
-        connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
-        driver = (await connection.get_raw_connection()).driver_connection
-        if not isinstance(driver, psycopg.AsyncConnection | Asyncpg):
-            raise ListenUnsupportedError(
-                f"LISTEN works with psycopg and asyncpg, not with {engine.dialect.driver}: name a"
-                " connection for it with listen_dsn=, or choose notify='poll'"
-            )
-        await connection.run_sync(lambda sync: sync.detach())
+    async def open(self, channels: Sequence[str], hear: Hear) -> None:
+        """Connect, and listen on the channels. `ListenUnsupportedError` for another driver."""
         try:
-            yield driver
-        finally:
-            # The pool of an async engine lets go of a detached connection, unclosed.
+            driver = await self._connect()
+            for channel in channels:
+                if isinstance(driver, psycopg.AsyncConnection):
+                    await driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                else:
+                    await driver.add_listener(channel, lambda _, pid, name, text: hear(name, text))
+        except BaseException:
+            await self.close()
+            raise
+        self._hear = hear
+
+    async def read(self) -> None:
+        """Hear until the connection breaks, which is an error."""
+        if isinstance(self._driver, psycopg.AsyncConnection):
+            async for notification in self._driver.notifies():
+                self._hear(notification.channel, notification.payload)
+        else:
+            await self._closed.wait()
+        raise ObanError("the connection that listens was closed")
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        driver, self._driver = self._driver, None
+        if connection is not None:
             await connection.invalidate()
-            if isinstance(driver, psycopg.AsyncConnection):
-                await driver.close()
-            else:
-                driver.terminate()
+            await connection.close()
+        # The pool of an async engine lets go of a detached connection, unclosed.
+        if isinstance(driver, psycopg.AsyncConnection):
+            await driver.close()
+        elif driver is not None:
+            driver.terminate()
+        if self._own is not None:
+            await self._own.dispose()
 
-
-async def _read(connection: psycopg.AsyncConnection, hear: Hear) -> None:
-    async for notification in connection.notifies():
-        hear(notification.channel, notification.payload)
-    raise ObanError(CLOSED)
-
-
-async def _until(closed: asyncio.Event) -> None:
-    await closed.wait()
-    raise ObanError(CLOSED)
+    async def _connect(self) -> psycopg.AsyncConnection | Asyncpg:
+        connection = await self._engine.connect()
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            driver = (await connection.get_raw_connection()).driver_connection
+            if not isinstance(driver, psycopg.AsyncConnection | Asyncpg):
+                name = self._engine.dialect.driver
+                raise ListenUnsupportedError(
+                    f"LISTEN works with psycopg and asyncpg, not with {name}: name a connection for"
+                    " it with listen_dsn=, or choose notify='poll'"
+                )
+            await connection.run_sync(lambda sync: sync.detach())
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._driver = connection, driver
+        if not isinstance(driver, psycopg.AsyncConnection):
+            driver.add_termination_listener(lambda _: self._closed.set())
+        return driver

@@ -5,8 +5,8 @@ import base64
 import gzip
 import json
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from ..dsn import hide_passwords
 from ..errors import ObanError
 from ..events import NotifierLost, NotifierRestored
 from .database import Database, deadline
-from .listening import listening
+from .listening import Listening
 from .service import Emit, Service
 
 # How often LISTEN is proven, how long the echo may take, and how long a connection may.
@@ -61,7 +61,7 @@ class Notifier(Service):
         self._turn = asyncio.Lock() if turn is None else turn
         self._proof = f"oban_sqla.{uuid4()}"
         self._echo = asyncio.Event()
-        self._opened = AsyncExitStack()
+        self._listening: Listening | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def run_once(self) -> float:
@@ -86,7 +86,9 @@ class Notifier(Service):
         if reader is not None:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-        await self._opened.aclose()
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await listening.close()
 
     def failed(self, error: Exception) -> None:
         self._emit("notifier_lost", NotifierLost(_reason(error)))
@@ -95,25 +97,24 @@ class Notifier(Service):
         self._emit("notifier_restored", NotifierRestored())
 
     async def _connect(self) -> None:
-        async with AsyncExitStack() as opened:
-            pooled = self._turn if self._listen_dsn is None else nullcontext()
-            async with deadline(CONNECT_TIMEOUT):
-                channels = [*map(self._full_name, self._channels), self._proof]
-                async with pooled:
-                    heard = await opened.enter_async_context(
-                        listening(self._database.engine, self._listen_dsn, channels, self._hear)
-                    )
-            self._opened = opened.pop_all()
-        self._reader = asyncio.create_task(self._read(heard), name="oban-notifier-reader")
+        listening = Listening(self._database.engine, self._listen_dsn)
+        channels = [*map(self._full_name, self._channels), self._proof]
+        pooled = self._turn if self._listen_dsn is None else nullcontext()
+        async with deadline(CONNECT_TIMEOUT), pooled:
+            await listening.open(channels, self._hear)
+        self._listening = listening
+        self._reader = asyncio.create_task(self._read(listening), name="oban-notifier-reader")
 
-    async def _read(self, heard: Awaitable[None]) -> None:
+    async def _read(self, listening: Listening) -> None:
         try:
-            await heard
+            await listening.read()
         finally:
             if self.listening:
                 self.listening = False
                 self._on_change()
             self.wake()
+            # Here, too: when asyncio.run() ends, it cancels this task, and nobody calls close().
+            await listening.close()
 
     def _hear(self, channel: str, payload: str) -> None:
         if channel == self._proof:

@@ -1,0 +1,39 @@
+"""A program that leaves `asyncio.run` and has not stopped its instance: it ends without noise."""
+
+import asyncio
+import gc
+import logging
+
+import pytest
+
+from oban_sqla import Job, Oban, Worker
+from tests.databases import async_engine
+from tests.listening import hear
+from tests.runtime.conftest import until
+
+
+class Slow(Worker, name="leaving.slow"):
+    async def process(self, job: Job) -> None:
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize("moment", ["at once", "listening", "running a job"])
+def test_no_error_is_logged(
+    driver: str, moment: str, postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        engine = async_engine(postgres_dsn, prefix, driver)
+        oban = Oban(engine, queues={"default": 2})
+        with hear(oban, "job_start") as starts:
+            await oban.start()
+            if moment == "running a job":
+                await oban.enqueue(Slow.new())
+                await starts.wait()
+            elif moment == "listening":
+                await until(lambda: oban._supervisor.notifier.listening)
+
+    asyncio.run(main())
+    gc.collect()
+    found = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in found] == []
