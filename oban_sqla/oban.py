@@ -87,7 +87,7 @@ class Oban(JobControl, QueueControl, Observable):
         retention: how long finished jobs are kept: seconds, or `{"completed": 3600, "cancelled":
             ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever, and a
             worker may be named by its class, too.
-        stage_batch: how many due jobs one statement of the stager promotes.
+        stage_batch: how many due jobs one statement of the stager promotes at most.
         pool_size: the most connections of the pool, where `engine` is a URL. By default it is the
             sum of the queues' limits, and 5 for the node itself. An engine of yours has its own
             pool: make that one as large.

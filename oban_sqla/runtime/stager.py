@@ -1,19 +1,38 @@
 """The stager: promotes scheduled jobs when they are due, not at the next poll."""
 
+import math
 import time
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from ..events import StageStop
-from ..statements.stage import stage
+from ..statements.stage import FRONT, Position, behind, stage
 from .database import Database
 from .service import Emit, Service
+
+# While more jobs are due than one pass promotes, a pass takes about so many seconds: a job that
+# becomes due meanwhile waits for the end of a pass, and for the next one.
+PASS_TIME = 0.1
+# How many jobs a pass promotes at least, and how many in the first pass of many.
+SMALLEST_BATCH, FIRST_BATCH = 500, 1000
+# Locked jobs are tried again after the first of these delays, which grows to the second.
+LOCKED_AGAIN, LOCKED_AGAIN_AT_MOST = 0.1, 1.0
+# How long a node takes at most from the instant by which it reschedules a job to its report of it.
+REPORT_TIME = 5.0
+# What an instant may lose as a float.
+CLOCK_TICK = 0.001
 
 
 class Stager(Service):
     """Sleeps until the next job is due, as far as it knows, or until it is told of an earlier one.
 
-    Every node has one, for the jobs of all queues: those that one has locked, the others pass by.
+    Every node has a stager, for the jobs of all queues. Jobs that one has locked are passed over by
+    the others.
+
+    A pass begins behind the last job that was promoted, or at an earlier job that was told of. A
+    pass from the front walks over the entries of all jobs promoted since the oldest transaction
+    began, so there is one only at each poll, after a loss of news, and for locked jobs.
     """
 
     name = "stager"
@@ -23,39 +42,124 @@ class Stager(Service):
         database: Database,
         emit: Emit,
         *,
+        queues: Callable[[], Collection[str]],
         wake_queues: Callable[[Collection[str]], None],
         poll_interval: Callable[[], float],
         batch: int,
     ) -> None:
+        """A stager that promotes up to `batch` jobs in a pass.
+
+        queues: the queues of this node, which share a pass when more jobs are due than it promotes.
+        """
         super().__init__(emit)
         self._database = database
+        self._queues = queues
         self._wake_queues = wake_queues
         self._poll_interval = poll_interval
-        self._batch = batch
+        self._largest_batch = batch
+        self._batch = min(batch, FIRST_BATCH)
+        self._sharing = False
         self._clock_ahead: float | None = None
+        # Where the next pass begins, and the earliest job that was told of since the last one did.
+        self._position = FRONT
+        self._expected: datetime | None = None
+        # When to begin at the front again.
+        self._front_at = -math.inf
+        self._locked_again = LOCKED_AGAIN
 
     async def run_once(self) -> float:
         """Promote a batch of due jobs, wake their queues, and wait for the next one."""
         started = time.monotonic()
-        statement = stage(prefix=self._database.prefix)
-        (row,) = await self._database.fetch(statement, {"batch": self._batch})
+        batch, position = self._batch, self._next_position(started)
+        self._expected = None
+        try:
+            row = await self._stage(batch, position)
+        except Exception:
+            # What was expected is not known any more.
+            self._front_at = -math.inf
+            raise
         # Both clocks as of the statement's start, which makes us early rather than late.
         self._clock_ahead = row.now - started
         queues = tuple(row.queues or ())
         self._wake_queues(queues)
-        self._emit("stage_stop", StageStop(row.staged, queues, time.monotonic() - started))
-        if row.staged == self._batch:
+        ended = time.monotonic()
+        self._emit("stage_stop", StageStop(row.staged, queues, ended - started))
+        if position == FRONT:
+            self._front_at = ended + self._poll_interval()
+        self._try_locked_again(row.passed_over, position)
+        self._sharing = row.first == batch
+        if self._sharing:
+            self._position = Position(row.last_at, row.last_id)
+            self._fit_batch(ended - started)
             return 0.0
-        waiting: float = self._poll_interval()
-        return waiting if row.next_in is None else min(waiting, self._until(row.now + row.next_in))
+        # No more jobs are due until then, but those that are told of.
+        self._position = Position(_instant(row.now - CLOCK_TICK))
+        delay = self._front_at - time.monotonic()
+        if row.next_in is not None:
+            delay = min(delay, self._until(row.now + row.next_in))
+        return max(0.0, delay)
+
+    def wake(self) -> None:
+        """Make a pass from the front now."""
+        self._front_at = -math.inf
+        super().wake()
 
     def expect(self, due_at: datetime) -> None:
         """Learn of a job that is due at an instant, by the database's clock."""
         if self._clock_ahead is None:
             self.wake()
             return
+        self._note(due_at)
         self.wake_in(self._until(due_at.timestamp()))
+
+    def expect_in(self, seconds: float) -> None:
+        """Learn of a job that this node has rescheduled, and that is due after so many seconds."""
+        if self._clock_ahead is None:
+            self.wake()
+            return
+        if seconds < REPORT_TIME:
+            # Its time was taken when the statement began, so a pass may have gone past it.
+            now = time.monotonic() + self._clock_ahead
+            self._note(_instant(now + seconds - REPORT_TIME))
+        self.wake_in(seconds)
+
+    def _note(self, due_at: datetime) -> None:
+        self._expected = due_at if self._expected is None else min(self._expected, due_at)
+
+    async def _stage(self, batch: int, position: Position) -> Any:
+        params: dict[str, Any] = {"batch": batch, **behind(position)}
+        if shared := bool(self._sharing and (queues := list(self._queues()))):
+            share = max(1, batch // (2 * len(queues)))
+            params |= {"sharing": queues, "share": share}
+        statement = stage(prefix=self._database.prefix, shared=shared)
+        (row,) = await self._database.fetch(statement, params)
+        return row
+
+    def _next_position(self, now: float) -> Position:
+        if now >= self._front_at:
+            return FRONT
+        at = self._position.scheduled_at
+        if self._expected is not None and at is not None and self._expected <= at:
+            return Position(self._expected)
+        return self._position
+
+    def _try_locked_again(self, passed_over: bool, position: Position) -> None:
+        if passed_over:
+            self._front_at = min(self._front_at, time.monotonic() + self._locked_again)
+            self._locked_again = min(2 * self._locked_again, LOCKED_AGAIN_AT_MOST)
+        elif position == FRONT:
+            self._locked_again = LOCKED_AGAIN
+
+    def _fit_batch(self, duration: float) -> None:
+        if duration > PASS_TIME:
+            self._batch = min(self._largest_batch, max(SMALLEST_BATCH, self._batch // 2))
+        elif duration < PASS_TIME / 2:
+            self._batch = min(self._largest_batch, self._batch * 2)
 
     def _until(self, due_at: float) -> float:
         assert self._clock_ahead is not None
         return max(0.0, due_at - self._clock_ahead - time.monotonic())
+
+
+def _instant(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)

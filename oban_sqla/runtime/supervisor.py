@@ -43,6 +43,7 @@ class Supervisor:
         self.stager = Stager(
             database,
             emit,
+            queues=lambda: self.producers,
             wake_queues=self._wake_queues,
             poll_interval=self._poll_interval,
             batch=config.stage_batch,
@@ -251,7 +252,7 @@ class Supervisor:
             paused=queue.paused,
             node=self._config.node,
             poll_interval=self._poll_interval,
-            due_in=self.stager.wake_in,
+            due_in=self.stager.expect_in,
             written=self.outcome_announcer.written,
         )
 

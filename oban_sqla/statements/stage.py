@@ -2,67 +2,153 @@
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
+    ColumnElement,
+    DateTime,
     Executable,
+    Function,
     Integer,
+    Select,
+    Subquery,
+    TableValuedAlias,
     Text,
     any_,
     bindparam,
+    case,
+    column,
     func,
+    literal,
+    literal_column,
+    or_,
     select,
+    true,
+    tuple_,
+    union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, array
 
 from ..clock import database_now, seconds
 from ..models import Job, JobState
 from ..models.state import STAGEABLE
+from ..models.types import UTCDateTime, job_state
 from .announce import notify, queue_news
 from .states import constant, state_in
+
+# The highest priority is 0.
+LOWEST_PRIORITY = 9
+
+_ORDER: tuple[Any, ...] = (Job.scheduled_at, Job.id)
+_EVER: ColumnElement[Any] = literal_column("'-infinity'::timestamp")
+_NEVER: ColumnElement[Any] = literal_column("'infinity'::timestamp")
+
+
+class Position(NamedTuple):
+    """A place in the order in which jobs are staged; `None` is before all times."""
+
+    scheduled_at: datetime | None = None
+    id: int = -(2**63)
+
+
+FRONT = Position()
+
+
+def behind(position: Position) -> dict[str, Any]:
+    """The parameters of `stage` with which it begins behind a position."""
+    return {"after_at": position.scheduled_at, "after_id": position.id}
 
 
 @lru_cache(maxsize=64)
 def stage(
-    *, prefix: str | None = None, now: datetime | None = None, of_queues: bool = False
+    *,
+    prefix: str | None = None,
+    now: datetime | None = None,
+    of_queues: bool = False,
+    shared: bool = False,
 ) -> Executable:
-    """Promote up to `batch` due jobs of all queues, or of `queue_names`, and announce them.
+    """Promote the first `batch` due jobs of all queues, or of `queue_names`, and announce them.
 
-    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), `now` in seconds
-    of the epoch by the database's clock, and `next_in`, the seconds until the next job is due (NULL
-    when none is waiting). Jobs that another stager has locked are left to it.
+    It begins at the front, or `behind` a position. If it is `shared`, each of the `sharing` queues
+    gets `share` jobs of each priority besides, so that a queue with many due jobs keeps no other
+    one waiting. Jobs that somebody has locked are passed over.
+
+    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), how many were
+    among the `first` ones, the position of the last of these (`last_at` is NULL for a time that
+    Python can't hold), whether jobs were `passed_over` on the way there, `now` in seconds of the
+    epoch by the database's clock, and `next_in`, the seconds until the next job is due (NULL when
+    none is waiting).
     """
     time = database_now(now)
-    named = [Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text)))] if of_queues else []
-    due = (
-        select(Job.id)
-        .where(state_in(*STAGEABLE), Job.scheduled_at <= time, *named)
-        .order_by(Job.scheduled_at, Job.id)
-        .limit(bindparam("batch", type_=Integer))
-        .with_for_update(skip_locked=True)
-    )
+    due = _after(select(*_ORDER), time).where(state_in(*STAGEABLE))
+    if of_queues:
+        due = due.where(Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text))))
+    batch = bindparam("batch", type_=Integer)
+    first = due.order_by(*_ORDER).limit(batch).with_for_update(skip_locked=True).cte("first")
+    chosen = select(first.c.id)
+    every = union_all(chosen, select(_shares(time).c.id)) if shared else chosen
     staged = (
         update(Job)
-        .where(Job.id == any_(func.array(due.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .where(Job.id == any_(func.array(every.scalar_subquery(), type_=ARRAY(BIGINT))))
         .values(state=constant(JobState.AVAILABLE))
         .returning(Job.queue)
         .cte("staged")
     )
     queues = select(staged.c.queue).distinct().subquery("queues")
     sent = notify(queue_news(queues.c.queue), prefix).subquery()
-    # This part of the statement still sees the promoted jobs waiting: they are not after `time`.
+    count = select(func.count()).select_from(first).scalar_subquery()
+    end = select(first).order_by(first.c.scheduled_at.desc(), first.c.id.desc()).limit(1).cte("end")
+    # This part of the statement still sees the promoted jobs waiting.
+    seen = due.order_by(*_ORDER).limit(count + 1).subquery("seen")
+    last = tuple_(*(select(c).scalar_subquery() for c in end.c))
+    on_the_way = or_(count < batch, tuple_(*seen.c) <= last)
+    met = select(func.count()).select_from(seen).where(on_the_way).scalar_subquery()
     next_at = (
         select(Job.scheduled_at)
-        .where(state_in(*STAGEABLE), Job.scheduled_at > time)
+        .where(state_in(*STAGEABLE), Job.scheduled_at > time, Job.scheduled_at < _NEVER)
         .order_by(Job.scheduled_at)
         .limit(1)
         .scalar_subquery()
     )
+    held = end.c.scheduled_at >= literal(datetime.min, DateTime)
     return select(
         select(func.count()).select_from(staged).scalar_subquery().label("staged"),
         select(func.array_agg(queues.c.queue, type_=ARRAY(Text))).scalar_subquery().label("queues"),
+        count.label("first"),
+        select(case((held, end.c.scheduled_at))).scalar_subquery().label("last_at"),
+        select(end.c.id).scalar_subquery().label("last_id"),
+        (met > count).label("passed_over"),
         seconds(time).label("now"),
         seconds(next_at - time).label("next_in"),
         select(func.count()).select_from(sent).scalar_subquery().label("sent"),
     )
+
+
+def _after(jobs: Select[Any], time: ColumnElement[Any]) -> Select[Any]:
+    after_at = func.coalesce(bindparam("after_at", None, type_=UTCDateTime), _EVER)
+    after_id = bindparam("after_id", FRONT.id, type_=BIGINT)
+    return jobs.where(Job.scheduled_at <= time, tuple_(*_ORDER) > tuple_(after_at, after_id))
+
+
+def _shares(time: ColumnElement[Any]) -> Subquery:
+    """The first due jobs of each state, queue and priority: a descent of the index for each."""
+    states = array([constant(state) for state in STAGEABLE])
+    state = _each(func.unnest(states), "state", job_state)
+    queue = _each(func.unnest(bindparam("sharing", type_=ARRAY(Text))), "queue", Text)
+    priority = _each(func.generate_series(0, LOWEST_PRIORITY), "priority", Integer)
+    lane = (
+        _after(select(Job.id), time)
+        .where(Job.state == state.c.state, Job.queue == queue.c.queue)
+        .where(Job.priority == priority.c.priority)
+        .order_by(*_ORDER)
+        .limit(bindparam("share", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .lateral("lane")
+    )
+    lanes = state.join(queue, true()).join(priority, true()).join(lane, true())
+    return select(lane.c.id).select_from(lanes).subquery("shares")
+
+
+def _each(values: Function[Any], name: str, type_: Any) -> TableValuedAlias:
+    return values.table_valued(column(name, type_)).render_derived(name=f"each_{name}")

@@ -1,16 +1,22 @@
 """The stager: a scheduled job starts when it is due, not at the next poll."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+from sqlalchemy import literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Snooze, Worker
+from oban_sqla.runtime import stager as stager_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.stager import Stager
-from tests.conftest import StartOban
+from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear
 from tests.proxy import Proxy
@@ -22,6 +28,7 @@ Sessions = async_sessionmaker[AsyncSession]
 S = JobState
 # A job that starts within the patience of the tests was not found by a poll.
 NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+Find = Callable[[int], Awaitable[Job]]
 SOON = timedelta(milliseconds=100)
 
 
@@ -32,10 +39,11 @@ class Twice(Worker, name="twice"):
 
 @pytest.fixture
 def make(engine: AsyncEngine, prefix: str) -> Callable[..., Stager]:
-    def make(batch: int = 100) -> Stager:
+    def make(batch: int = 100, queues: Collection[str] = ()) -> Stager:
         return Stager(
             Database(engine, prefix),
             lambda name, data: None,
+            queues=lambda: queues,
             wake_queues=woken.extend,
             poll_interval=lambda: 15.0,
             batch=batch,
@@ -44,6 +52,42 @@ def make(engine: AsyncEngine, prefix: str) -> Callable[..., Stager]:
     woken: list[str] = []
     make.woken = woken  # type: ignore[attr-defined]
     return make
+
+
+@contextmanager
+def counted(stager: Stager) -> Iterator[list[int]]:
+    """How many jobs each pass promotes."""
+    staged: list[int] = []
+    before = stager._emit
+    stager._emit = lambda name, data: staged.append(data.count)  # type: ignore[attr-defined]
+    yield staged
+    stager._emit = before
+
+
+@contextmanager
+def meanwhile(stager: Stager, happen: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """Have something happen after the statement of a pass, and before its answer."""
+    fetch = stager._database.fetch
+
+    async def fetch_and_more(*args: Any) -> Any:
+        rows = await fetch(*args)
+        await happen()
+        return rows
+
+    stager._database.fetch = fetch_and_more  # type: ignore[method-assign,assignment]
+    yield
+    stager._database.fetch = fetch  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def find(sessions: Sessions) -> Find:
+    """A job as its row is now."""
+
+    async def find(id: int) -> Job:
+        async with sessions() as session:
+            return await session.get_one(Job, id)
+
+    return find
 
 
 async def test_a_pass_promotes_what_is_due_and_waits_for_the_next(
@@ -65,10 +109,10 @@ async def test_with_nothing_near_it_waits_for_the_poll(
     make: Callable[..., Stager], sessions: Sessions
 ) -> None:
     stager = make()
-    assert await stager.run_once() == 15.0
+    assert await stager.run_once() == pytest.approx(15.0, abs=1)
     async with sessions.begin() as session:
         session.add(JobFactory(scheduled=True))  # in an hour
-    assert await stager.run_once() == 15.0
+    assert await stager.run_once() == pytest.approx(15.0, abs=1)
 
 
 async def test_a_full_batch_is_followed_by_another_at_once(
@@ -79,8 +123,175 @@ async def test_a_full_batch_is_followed_by_another_at_once(
         session.add_all(JobFactory(scheduled=True, scheduled_at=past) for _ in range(3))
     stager = make(batch=2)
     assert await stager.run_once() == 0.0
-    assert await stager.run_once() == 15.0
+    assert await stager.run_once() == pytest.approx(15.0, abs=1)
     assert await rows() == [(S.AVAILABLE, 0)] * 3
+
+
+class TestShares:
+    async def test_many_due_jobs_of_one_queue_keep_no_other_queue_waiting(
+        self, make: Callable[..., Stager], add: Add, find: Find
+    ) -> None:
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        await add(*(JobFactory(scheduled=True, scheduled_at=past, priority=1) for _ in range(30)))
+        stager = make(batch=10, queues=["default", "other"])
+        assert await stager.run_once() == 0.0
+        late = past + timedelta(seconds=30)
+        others = await add(
+            JobFactory(scheduled=True, scheduled_at=late, queue="other"),
+            # And no job of a higher priority.
+            JobFactory(scheduled=True, scheduled_at=late),
+        )
+        assert await stager.run_once() == 0.0
+        assert [(await find(id)).state for id in others] == [S.AVAILABLE] * 2
+
+    async def test_a_pass_promotes_fewer_jobs_where_that_takes_long(
+        self, make: Callable[..., Stager], add: Add, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        await add(*(JobFactory(scheduled=True, scheduled_at=past) for _ in range(40)))
+        monkeypatch.setattr(stager_module, "SMALLEST_BATCH", 2)
+        stager = make(batch=10)
+        sizes = []
+        for pass_time in (0.0, 0.0, 0.0, 3600.0, 3600.0, 3600.0):
+            monkeypatch.setattr(stager_module, "PASS_TIME", pass_time)
+            with counted(stager) as staged:
+                await stager.run_once()
+            sizes += staged
+        assert sizes == [10, 5, 2, 2, 4, 8]
+
+
+class TestPosition:
+    """A pass begins behind the last promoted job, and sometimes at the front."""
+
+    async def test_it_goes_on_behind_the_last_job_and_finds_earlier_ones_at_the_poll(
+        self, make: Callable[..., Stager], add: Add, find: Find
+    ) -> None:
+        now = datetime.now(UTC)
+        stager = make()
+        await stager.run_once()
+        # Of somebody who tells nobody.
+        (untold,) = await add(JobFactory(scheduled=True, scheduled_at=now - timedelta(hours=1)))
+        await stager.run_once()
+        assert (await find(untold)).state is S.SCHEDULED
+        stager._front_at = time.monotonic()
+        await stager.run_once()
+        assert (await find(untold)).state is S.AVAILABLE
+
+    async def test_it_begins_at_a_job_that_it_is_told_of(
+        self, make: Callable[..., Stager], add: Add, find: Find
+    ) -> None:
+        at = datetime.now(UTC) - timedelta(minutes=1)
+        stager = make()
+        await stager.run_once()
+        (told,) = await add(JobFactory(scheduled=True, scheduled_at=at))
+        stager.expect(at + timedelta(hours=1))
+        stager.expect(at)
+        stager.expect(at + timedelta(seconds=1))
+        await stager.run_once()
+        assert (await find(told)).state is S.AVAILABLE
+
+    async def test_a_job_that_it_is_told_of_during_a_pass_is_found_by_the_next_one(
+        self,
+        make: Callable[..., Stager],
+        engine: AsyncEngine,
+        add: Add,
+        find: Find,
+    ) -> None:
+        at = datetime.now(UTC) - timedelta(seconds=1)
+        stager = make()
+        await stager.run_once()
+        told = []
+
+        async def commit() -> None:
+            told.extend(await add(JobFactory(scheduled=True, scheduled_at=at)))
+            stager.expect(at)
+
+        # The pass has not seen the job, and ends behind it.
+        with meanwhile(stager, commit):
+            await stager.run_once()
+        assert (await find(told[0])).state is S.SCHEDULED
+        await stager.run_once()
+        assert (await find(told[0])).state is S.AVAILABLE
+
+    async def test_a_job_that_this_node_rescheduled_may_be_due_before_the_last_pass(
+        self, make: Callable[..., Stager], add: Add, find: Find
+    ) -> None:
+        stager = make()
+        now = datetime.now(UTC)
+        await stager.run_once()
+        (soon,) = await add(JobFactory(scheduled=True, scheduled_at=now))
+        stager.expect_in(0.0)
+        await stager.run_once()
+        assert (await find(soon)).state is S.AVAILABLE
+        stager.expect_in(1e12)
+
+    @pytest.mark.parametrize("ask", [Stager.wake, lambda stager: None])
+    async def test_after_a_loss_of_news_or_a_failure_it_begins_at_the_front(
+        self,
+        make: Callable[..., Stager],
+        add: Add,
+        find: Find,
+        monkeypatch: pytest.MonkeyPatch,
+        ask: Callable[[Stager], None],
+    ) -> None:
+        stager = make()
+        await stager.run_once()
+        at = datetime.now(UTC) - timedelta(hours=1)
+        (untold,) = await add(JobFactory(scheduled=True, scheduled_at=at))
+        ask(stager)
+        if ask is not Stager.wake:
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, "fetch", AsyncMock(side_effect=OSError("no answer")))
+                with pytest.raises(OSError, match="no answer"):
+                    await stager.run_once()
+        await stager.run_once()
+        assert (await find(untold)).state is S.AVAILABLE
+
+
+async def test_a_job_that_somebody_has_locked_is_tried_again_soon(
+    start: StartOban, add: Add, sessions: Sessions
+) -> None:
+    (id,) = await add(Quick.new(scheduled_at=datetime.now(UTC) - timedelta(hours=1)))
+    async with sessions.begin() as other:
+        await other.execute(select(Job.id).where(Job.id == id).with_for_update())
+        oban = await start(queues={"default": 5}, **NEVER)
+        with hear(oban, "job_start") as starts, hear(oban, "stage_stop") as passes:
+            await passes.wait(3)
+            # Others go on meanwhile.
+            await Quick.enqueue({}, conn=(other_session := sessions()), schedule_in=0)
+            await other_session.commit()
+            await starts.wait(1)
+            await other.commit()
+            await starts.wait(2)
+
+
+async def test_a_job_that_is_committed_after_its_time_is_heard_of(
+    start: StartOban, sessions: Sessions
+) -> None:
+    oban = await start(queues={"default": 5}, **NEVER)
+    with hear(oban, "job_start") as starts, hear(oban, "stage_stop") as passes:
+        async with sessions.begin() as session:
+            await Quick.enqueue({}, conn=session, schedule_in=0)
+            await session.flush()
+            async with sessions.begin() as other:
+                await Quick.enqueue({}, conn=other, schedule_in=0.001)
+            await starts.wait(1)
+            await passes.wait(2)
+        await starts.wait(2)
+
+
+async def test_times_that_never_come_stop_nothing(
+    start: StartOban, add: Add, sessions: Sessions
+) -> None:
+    await add(JobFactory(scheduled=True), JobFactory(retryable=True))
+    async with sessions.begin() as session:
+        infinity = literal_column("'infinity'::timestamp")
+        await session.execute(update(Job).values(scheduled_at=infinity))
+    oban = await start(queues={"default": 5}, **NEVER)
+    with hear(oban, "job_start") as starts:
+        async with sessions.begin() as session:
+            await Quick.enqueue({}, conn=session, schedule_in=SOON)
+        await starts.wait()
 
 
 @pytest.mark.parametrize("notify", ["listen", "poll"])

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
-from sqlalchemy import select
+from sqlalchemy import delete, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements.stage import stage
+from oban_sqla.statements.stage import Position, behind, stage
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run
@@ -86,6 +88,134 @@ async def test_jobs_that_another_has_locked_are_left_to_it(
     assert (await find(free)).state is S.AVAILABLE
     (row,) = await run(stage(now=NOW), batch=10)
     assert row.staged == 1
+
+
+async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
+    ids = await add(due(3), due(2), due(2), due(1))
+    position = Position(NOW - timedelta(seconds=2), ids[1])
+    (row,) = await run(stage(now=NOW), batch=10, **behind(position))
+    assert (row.staged, row.last_at, row.last_id) == (2, NOW - timedelta(seconds=1), ids[3])
+    states = [(await find(id)).state for id in ids]
+    assert states == [S.SCHEDULED, S.SCHEDULED, S.AVAILABLE, S.AVAILABLE]
+
+
+async def test_the_position_of_the_last_of_a_batch_is_where_the_next_one_goes_on(
+    add: Add, run: Run
+) -> None:
+    """Many jobs of one instant are told apart by their ids."""
+    ids = await add(*(due(1) for _ in range(5)))
+    (row,) = await run(stage(now=NOW), batch=3)
+    assert (row.first, row.last_id) == (3, ids[2])
+    (row,) = await run(stage(now=NOW), batch=3, **behind(Position(row.last_at, row.last_id)))
+    assert (row.first, row.last_id) == (2, ids[4])
+
+
+class TestShares:
+    async def test_each_queue_and_priority_gets_one(self, add: Add, run: Run, find: Find) -> None:
+        await add(*(due(9, queue="a", priority=3) for _ in range(6)))
+        others = await add(
+            *(due(1, queue="b") for _ in range(3)),
+            due(1, queue="a", priority=0),
+            due(1, queue="a", priority=9),
+            due(1, queue="not running here"),
+            due(-1, queue="b", priority=1),
+            JobFactory(retryable=True, queue="b", scheduled_at=NOW),
+        )
+        statement = stage(now=NOW, shared=True)
+        (row,) = await run(statement, batch=4, sharing=["a", "b", "idle"], share=2)
+        # Two of the first four are the share of their own queue and priority.
+        assert (row.first, row.staged, row.passed_over) == (4, 4 + 2 + 1 + 1 + 1, False)
+        assert sorted(row.queues) == ["a", "b"]
+        states = [(await find(id)).state is S.AVAILABLE for id in others]
+        assert states == [True, True, False, True, True, False, False, True]
+
+    async def test_they_begin_behind_the_position_too(self, add: Add, run: Run) -> None:
+        ids = await add(due(1, queue="a"), due(1, queue="a"), due(1, queue="b"))
+        (row,) = await run(
+            stage(now=NOW, shared=True),
+            batch=1,
+            sharing=["a", "b"],
+            share=5,
+            **behind(Position(NOW - timedelta(seconds=1), ids[0])),
+        )
+        assert row.staged == 2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_times_that_never_come_and_that_python_can_not_hold(
+    add: Add, run: Run, find: Find, shared: bool
+) -> None:
+    ids = await add(*(due(1, queue="a") for _ in range(5)))
+    for id, at in zip(ids, ["infinity", "-infinity", "0044-03-15 BC", "20000-01-01"], strict=False):
+        instant = literal_column(f"'{at}'::timestamp")
+        await run(update(Job).where(Job.id == id).values(scheduled_at=instant))
+    params = {"sharing": ["a"], "share": 1} if shared else {}
+    (row,) = await run(stage(now=NOW, shared=shared), batch=1, **params)
+    assert (row.first, row.last_at) == (1, None)
+    assert row.next_in > 1e9
+    (row,) = await run(
+        stage(now=NOW, shared=shared), batch=9, **params, **behind(Position(None, row.last_id))
+    )
+    assert row.first == 2
+    states = (await run(select(Job.id, Job.state)),)
+    assert {id for id, state in states[0] if state is S.SCHEDULED} == {ids[0], ids[3]}
+    await run(delete(Job).where(Job.id == ids[3]))
+    (row,) = await run(stage(now=NOW, shared=shared), batch=9, **params)
+    assert (row.staged, row.next_in, row.passed_over) == (0, None, False)
+
+
+async def test_jobs_that_are_passed_over_are_told_of(
+    add: Add, run: Run, engine: AsyncEngine
+) -> None:
+    ids = await add(*(due(9 - n) for n in range(6)))
+    async with engine.begin() as other:
+        await other.execute(select(Job.id).where(Job.id == ids[2]).with_for_update())
+        # The locked job comes after the first two.
+        (row,) = await run(stage(now=NOW), batch=2)
+        assert (row.staged, row.passed_over) == (2, False)
+        (row,) = await run(stage(now=NOW), batch=2)
+        assert (row.staged, row.last_id, row.passed_over) == (2, ids[4], True)
+        (row,) = await run(stage(now=NOW), batch=9)
+        assert (row.staged, row.passed_over) == (1, True)
+        (row,) = await run(stage(now=NOW), batch=9)
+        assert (row.staged, row.passed_over) == (0, True)
+        (row,) = await run(stage(now=NOW), batch=9, **behind(Position(NOW, ids[5])))
+        assert (row.staged, row.passed_over) == (0, False)
+
+
+async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
+    add: Add, engine: AsyncEngine, postgres_dsn: str, prefix: str
+) -> None:
+    """While a transaction is open elsewhere, their entries stay in the index."""
+    async with engine.connect() as other:
+        await other.execute(select(func.pg_current_xact_id()))
+        async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
+            jobs = sql.Identifier(prefix, "oban_jobs")
+            await server.execute(
+                sql.SQL(
+                    "INSERT INTO {} (worker, state, scheduled_at)"
+                    " SELECT 'w', 'scheduled', '2026-11-23 11:00' FROM generate_series(1, 5000)"
+                ).format(jobs)
+            )
+            await _buffers(server, prefix, batch=5000)
+            walked = await _buffers(server, prefix, batch=5000)
+            position = Position(NOW - timedelta(hours=1), 5000)
+            behind_them = await _buffers(server, prefix, batch=5000, **behind(position))
+    assert walked > 100 > 20 > behind_them
+
+
+async def _buffers(server: psycopg.AsyncConnection, prefix: str, **params: Any) -> int:
+    """How many pages a pass reads."""
+    compiled = stage(now=NOW, prefix=prefix).compile(
+        dialect=psycopg_dialect.dialect(),
+        schema_translate_map={None: prefix},
+        render_schema_translate=True,
+    )
+    query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}".encode()
+    await server.execute("SET enable_seqscan = off")
+    cursor = await server.execute(query, {**compiled.params, **params})
+    (((found,),),) = await cursor.fetchall()
+    return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 
 
 async def test_it_notifies_each_queue_once(
