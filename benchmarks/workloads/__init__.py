@@ -1,7 +1,7 @@
 """The workloads, in the order of their names."""
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import drain, enqueue, growth, idle, memory, notify, processes, start
+from benchmarks.workloads import drain, enqueue, growth, idle, memory, notify, processes, start, wal
 
 WORKLOADS: dict[str, Workload] = {
     one.name: one
@@ -15,6 +15,7 @@ WORKLOADS: dict[str, Workload] = {
             *memory.WORKLOADS,
             *notify.WORKLOADS,
             *growth.WORKLOADS,
+            *wal.WORKLOADS,
         ),
         key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
     )

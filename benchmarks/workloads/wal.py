@@ -1,0 +1,36 @@
+"""B13: how many bytes of WAL a job takes, from its insert to its outcome."""
+
+from benchmarks.contestant import Drains
+from benchmarks.workload import Measured, Target, Workload, itself
+
+LIMIT = 20
+WRITTEN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
+ENQUEUE, RUN = "enqueue, bytes/job", "run, bytes/job"
+
+
+async def wal(contestant: Drains, count: int) -> Measured:
+    # The tables are as good as empty at the last checkpoint: few pages are written in full.
+    began = await contestant.number(WRITTEN)
+    await contestant.enqueue_many(count)
+    enqueued = await contestant.number(WRITTEN)
+    await contestant.expect(contestant.waiting, count)
+    await contestant.drain(count, LIMIT)
+    await contestant.until(contestant.finished, count)
+    ended = await contestant.number(WRITTEN)
+    return Measured({ENQUEUE: (enqueued - began) / count, RUN: (ended - enqueued) / count})
+
+
+WORKLOADS = (
+    Workload(
+        "B13",
+        f"the WAL of {{count}} jobs: enqueued in one transaction, and run {LIMIT} at once",
+        Drains,
+        wal,
+        5_000,
+        (
+            Target("enqueue: at most 400 bytes for each", itself("B13", ENQUEUE), at_most=400),
+            Target("run: at most 1,400 bytes for each", itself("B13", RUN), at_most=1400),
+        ),
+        most_runs=1,
+    ),
+)
