@@ -19,6 +19,12 @@ class SchemaMissingError(ObanError):
     __module__ = "oban_sqla"
 
 
+class PrivilegeMissingError(ObanError):
+    """The role of the connection may not do what is wanted; the message says how to grant it."""
+
+    __module__ = "oban_sqla"
+
+
 class SchemaVersionError(ObanError):
     """The database has a version of the schema that this oban_sqla does not know."""
 

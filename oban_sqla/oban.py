@@ -183,6 +183,7 @@ class Oban(JobControl, QueueControl, Observable):
         """Run the jobs of the queues, if there are any.
 
         `SchemaMissingError` when the tables are not there: it says how to install them.
+        `PrivilegeMissingError` when the role lacks a privilege on them: it says how to grant it.
         """
         instances.register(self)
         async with self._turn:

@@ -13,12 +13,20 @@ from ..migrations import (
     current,
     downgrade,
     drop_args_index,
+    grant,
+    missing,
     upgrade,
 )
 from ..migrations.database import engine_for
+from ..migrations.locks import WAIT
 from .configuration import configured, dsn_of, name_database, place
 from .failures import fail, told_in_one_line
 from .options import Config, Dsn, Prefix, Yes
+
+Wait = Annotated[
+    float,
+    typer.Option(min=0, help="How many seconds to wait for transactions that use the tables."),
+]
 
 app = typer.Typer(
     help="Install the tables, without an Alembic project of your own.", no_args_is_help=True
@@ -30,11 +38,12 @@ def upgrade_schema(
     dsn: Dsn = None,
     prefix: Prefix = None,
     version: Annotated[int, typer.Option(min=1, max=LATEST, help="The version to reach.")] = LATEST,
+    wait: Wait = WAIT,
     path: Config = None,
 ) -> None:
-    """Install the tables, or bring them up to date. Jobs are kept."""
+    """Install the tables, bring them up to date, or mend them. Jobs are kept."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
-        applied = upgrade(connection, version=version, prefix=prefix)
+        applied = upgrade(connection, version=version, prefix=prefix, wait=wait)
         now = current(connection, prefix=prefix)
     if applied:
         typer.echo(f"The schema is now at version {now}.")
@@ -50,6 +59,7 @@ def downgrade_schema(
         int, typer.Option(min=0, max=LATEST, help="The version to reach; 0 drops everything.")
     ] = 0,
     yes: Yes = False,
+    wait: Wait = WAIT,
     path: Config = None,
 ) -> None:
     """Take the tables back to an older version, or drop them with all jobs."""
@@ -60,7 +70,7 @@ def downgrade_schema(
             return
         if not yes and not typer.confirm(_question(connection, version, prefix)):
             fail("nothing was changed")
-        downgrade(connection, version, prefix=prefix)
+        downgrade(connection, version, prefix=prefix, wait=wait)
     typer.echo(f"{_at(version)} now.")
 
 
@@ -69,7 +79,10 @@ def current_schema(dsn: Dsn = None, prefix: Prefix = None, path: Config = None) 
     """Say which version of the tables the database has."""
     with _connected(dsn, prefix, path) as (connection, prefix):
         installed = current(connection, prefix=prefix)
-    if installed == LATEST:
+        lost = missing(connection, prefix=prefix)
+    if lost:
+        hint = f"{', '.join(lost)} is missing: `oban-sqla schema upgrade` mends it"
+    elif installed == LATEST:
         hint = "the latest"
     elif installed < LATEST:
         hint = f"`oban-sqla schema upgrade` brings it to version {LATEST}"
@@ -90,6 +103,30 @@ def args_index(
         change = drop_args_index if drop else create_args_index
         change(connection, prefix=prefix)
     typer.echo(f"The index on the arguments of jobs is {'dropped' if drop else 'ready'}.")
+
+
+@app.command("grant")
+def grant_privileges(
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    enqueue: Annotated[
+        list[str] | None, typer.Option(help="A role that enqueues; may be given again.")
+    ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="A role that runs and manages jobs; as above.")
+    ] = None,
+    read: Annotated[list[str] | None, typer.Option(help="A role that only looks.")] = None,
+    path: Config = None,
+) -> None:
+    """Grant roles what they need on the tables, and no more."""
+    roles = {"enqueue": enqueue or [], "run": run or [], "read": read or []}
+    if not any(roles.values()):
+        fail("no role was named: say --enqueue, --run or --read")
+    with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
+        grant(connection, **roles, prefix=prefix)
+    for right, names in roles.items():
+        if names:
+            typer.echo(f"May {right} jobs: {', '.join(names)}.")
 
 
 @contextmanager

@@ -7,14 +7,20 @@ from sqlalchemy.exc import MissingGreenlet
 
 from ..errors import sqlstate
 
-# SQLSTATEs: there is no such relation, type or schema.
+# SQLSTATEs: there is no such relation, type or schema; the role lacks a privilege.
 _NOT_THERE = ("42P01", "42704", "3F000")
+_FORBIDDEN = "42501"
 
 MISSING = (
     "oban_sqla: install the tables with `oban-sqla schema upgrade --dsn ...`, or with"
     " op.upgrade_oban() in an Alembic migration. If they are there, in another schema, name it:"
     ' Oban(..., prefix="jobs"), and execution_options={"schema_translate_map": {None: "jobs"}} of'
     " the engine whose sessions enqueue"
+)
+FORBIDDEN = (
+    "oban_sqla: a role that enqueues needs the privileges of op.grant_oban(enqueue=...), and one"
+    " that runs or manages jobs, or replaces unique ones, those of op.grant_oban(run=...);"
+    " `oban-sqla schema grant` grants the same"
 )
 EXPIRED = (
     "oban_sqla: the job's attributes expired when its session committed, and reading one is I/O:"
@@ -42,6 +48,9 @@ def advise(context: ExceptionContext) -> None:
     if isinstance(original, MissingGreenlet):
         if re.search(r"\bFROM (\S+\.)?oban_jobs\b", context.statement or ""):
             note = EXPIRED
+    elif sqlstate(original) == _FORBIDDEN:
+        # The message may name the schema alone.
+        note = FORBIDDEN if "oban_" in (context.statement or "") else None
     elif sqlstate(original) in _NOT_THERE and "oban_" in str(original).partition("\n")[0]:
         note = MISSING
     if note is not None:

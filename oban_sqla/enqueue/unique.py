@@ -16,7 +16,7 @@ from ..models import Job, JobState
 from ..models.claims import become, claim, claimed, may_claim, replaces
 from ..models.validation import instant
 from ..statements.insert import records
-from ..statements.unique import duplicates, insert_unique, settle
+from ..statements.unique import duplicates, find, insert_unique, settle
 from .inserted import fill
 
 # How often a job is found neither to fit in nor to conflict: each time another one has just gone.
@@ -66,7 +66,8 @@ def steps(jobs: Sequence[Job]) -> Steps:
         for n in inserted:
             del left[n]
         for turn in _turns(left, keys, jobs):
-            rows = yield settle, duplicates([jobs[n] for n in turn])
+            of_turn = [jobs[n] for n in turn]
+            rows = yield settle if any(map(replaces, of_turn)) else find, duplicates(of_turn)
             for place, text, *_ in rows:
                 become(jobs[turn[place]], _values(text))
                 del left[turn[place]]

@@ -1,12 +1,22 @@
 """Installing the tables: the DDL of every version of the schema, and the ways to apply it.
 
 Importing this package gives Alembic's `op` its operations: `op.upgrade_oban()`,
-`op.downgrade_oban()`, `op.create_oban_args_index()` and `op.drop_oban_args_index()`. Without an
-Alembic project, functions of this package do the same on a SQLAlchemy connection.
+`op.downgrade_oban()`, `op.grant_oban()`, `op.create_oban_args_index()` and
+`op.drop_oban_args_index()`. Without an Alembic project, functions of this package do the same on a
+SQLAlchemy connection.
 """
 
 from .args_index import CreateObanArgsIndexOp, DropObanArgsIndexOp
-from .installer import create_args_index, current, downgrade, drop_args_index, upgrade
+from .grants import GrantObanOp
+from .installer import (
+    create_args_index,
+    current,
+    downgrade,
+    drop_args_index,
+    grant,
+    missing,
+    upgrade,
+)
 from .operations import DowngradeObanOp, UpgradeObanOp
 from .versions import LATEST
 
@@ -15,10 +25,13 @@ __all__ = [
     "CreateObanArgsIndexOp",
     "DowngradeObanOp",
     "DropObanArgsIndexOp",
+    "GrantObanOp",
     "UpgradeObanOp",
     "create_args_index",
     "current",
     "downgrade",
     "drop_args_index",
+    "grant",
+    "missing",
     "upgrade",
 ]

@@ -42,48 +42,44 @@ def execute(op: Operations, statement: str) -> None:
     op.execute(text(statement.replace(":", r"\:")))
 
 
-def lock(op: Operations, table: str) -> None:
-    """Lock a table, if it is there, for all that a migration may do to it.
-
-    With each step's own lock, one after the other, it would wait in a circle with those who write.
-    """
-    there = f"to_regclass({literal(table)}) IS NOT NULL"
-    _do(op, f"BEGIN IF {there} THEN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; END IF; END")
-
-
 def create_schema(op: Operations, schema: str) -> None:
     """Create the schema unless it exists."""
     # CREATE SCHEMA IF NOT EXISTS demands the right to create one even when it does.
     missing = f"to_regnamespace({literal(name(schema))}) IS NULL"
-    _do(op, f"BEGIN IF {missing} THEN CREATE SCHEMA {name(schema)}; END IF; END")
+    execute_block(op, f"BEGIN IF {missing} THEN CREATE SCHEMA {name(schema)}; END IF; END")
 
 
 def create_enum(op: Operations, enum: ENUM) -> None:
     """Create an enum type unless it exists."""
     create = CreateEnumType(enum).compile(dialect=_dialect)
-    _do(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_object THEN NULL; END")
+    execute_block(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_object THEN NULL; END")
 
 
 def create_function(op: Operations, signature: str, body: str) -> None:
     """Create a function in PL/pgSQL unless it exists."""
     create = f"CREATE FUNCTION {signature} LANGUAGE plpgsql AS {_quoted(body, '$function$')}"
-    _do(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
+    execute_block(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
 
 
 def add_constraint(op: Operations, table: str, constraint: str, definition: str) -> None:
     """Add a constraint to a table unless it has one of that name."""
     add = f"ALTER TABLE {table} ADD CONSTRAINT {name(constraint)} {definition}"
-    _do(op, f"BEGIN {add}; EXCEPTION WHEN duplicate_object OR duplicate_table THEN NULL; END")
+    execute_block(
+        op, f"BEGIN {add}; EXCEPTION WHEN duplicate_object OR duplicate_table THEN NULL; END"
+    )
 
 
 def set_storage(op: Operations, table: str, parameters: Mapping[str, float]) -> None:
     """Set a table's storage parameters unless somebody already chose any."""
     values = ", ".join(f"{parameter} = {value}" for parameter, value in parameters.items())
     chosen = f"(SELECT reloptions FROM pg_class WHERE oid = to_regclass({literal(table)}))"
-    _do(op, f"BEGIN IF {chosen} IS NULL THEN ALTER TABLE {table} SET ({values}); END IF; END")
+    execute_block(
+        op, f"BEGIN IF {chosen} IS NULL THEN ALTER TABLE {table} SET ({values}); END IF; END"
+    )
 
 
-def _do(op: Operations, body: str) -> None:
+def execute_block(op: Operations, body: str) -> None:
+    """Run a block of PL/pgSQL."""
     execute(op, f"DO {_quoted(body, '$do$')}")
 
 

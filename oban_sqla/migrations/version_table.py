@@ -14,14 +14,38 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from ..models.parts import missing_parts
+from ..statements.inspect import home_of, parts
+
 NAME = "oban_sqla_version"
 
 
 def current(connection: Connection, prefix: str | None) -> int:
-    """The highest version that is applied; 0 when there is none."""
+    """The highest version that is applied and complete; 0 when there is none."""
+    recorded_version = recorded(connection, prefix)
+    incomplete = _incomplete(connection, prefix, recorded_version)
+    return min(incomplete) - 1 if incomplete else recorded_version
+
+
+def recorded(connection: Connection, prefix: str | None) -> int:
+    """The highest version in the table; 0 when there is none."""
     if not inspect(connection).has_table(NAME, schema=prefix):
         return 0
     return connection.scalar(select(func.max(_table(prefix).c.version))) or 0
+
+
+def missing(connection: Connection, prefix: str | None) -> list[str]:
+    """The parts of the recorded versions that are not there."""
+    incomplete = _incomplete(connection, prefix, recorded(connection, prefix))
+    return [part for parts in incomplete.values() for part in parts]
+
+
+def _incomplete(connection: Connection, prefix: str | None, recorded: int) -> dict[int, list[str]]:
+    """The missing parts of each version up to the recorded one."""
+    if recorded == 0:
+        return {}
+    schema = connection.scalar(home_of(NAME)) if prefix is None else prefix
+    return missing_parts(connection.scalars(parts(schema)), recorded)
 
 
 def add(op: Operations, version: int, prefix: str | None) -> None:

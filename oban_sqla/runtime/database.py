@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 
 from ..dsn import connect_arguments, database_url
-from ..errors import ObanError, SchemaMissingError
-from ..statements.inspect import TABLES, home, installed
+from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError
+from ..statements.inspect import TABLES, current_role, home, installed
 from ..wakeups import Address
 
 # A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
@@ -73,14 +73,20 @@ class Database:
         """The schema of the tables; `None` until `verify` found it, if none was given."""
         return self._prefix
 
-    async def verify(self) -> str:
-        """Find the tables, and return the name of their schema; `SchemaMissingError` without."""
+    async def verify(self, privileges: Sequence[str] = ()) -> str:
+        """Find the tables, and return the name of their schema.
+
+        `SchemaMissingError` without tables, `PrivilegeMissingError` if the role may not use their
+        schema, or lacks one of the privileges on one of them.
+        """
         if self._prefix is None:
             rows = await self.fetch(home())
             self._prefix = rows[0][0] if rows else None
             self._bind()
         found = (
-            {name for (name,) in await self.fetch(installed(self._prefix))} if self._prefix else ()
+            dict(map(tuple, await self.fetch(installed(self._prefix, privileges))))
+            if self._prefix
+            else {}
         )
         if missing := [name for name in TABLES if name not in found]:
             where = f"schema {self._prefix!r} of " if self._prefix else ""
@@ -91,6 +97,14 @@ class Database:
                 " or with op.upgrade_oban() in an Alembic migration"
             )
         assert self._prefix is not None
+        if lacking := [f"{found[name]} on {name}" for name in TABLES if found[name]]:
+            ((role,),) = await self.fetch(current_role())
+            raise PrivilegeMissingError(
+                f"the role {role!r} lacks privileges in schema {self._prefix!r} of database"
+                f" {self.engine.url.database!r}, {'; '.join(lacking)}: grant them with"
+                f" `oban-sqla schema grant --run {role}` as the owner of the tables, or with"
+                f" op.grant_oban(run={role!r}) in an Alembic migration"
+            )
         return self._prefix
 
     async def fetch(

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..config import Config
 from ..dsn import hide_passwords
-from ..errors import SchemaMissingError
+from ..errors import PrivilegeMissingError, SchemaMissingError
 from .database import Database
 from .findings import Finding
 from .node_checks import NodeChecks
@@ -24,7 +24,7 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
     server = ServerChecks(database, config, latest)
     try:
         await database.verify()
-    except SchemaMissingError as error:
+    except (SchemaMissingError, PrivilegeMissingError) as error:
         missing, _, remedy = str(error).partition(": ")
         yield Finding("schema", "problem", missing, remedy)
         checks = server.of_server

@@ -11,7 +11,9 @@ from ..clock import client_now
 from ..config import Config
 from ..dsn import hide_passwords
 from ..errors import ObanError
+from ..models.parts import missing_parts
 from ..statements import health
+from ..statements.inspect import parts
 from .database import Database
 from .findings import Check, Finding, ago, duration
 from .listening import ListenUnsupportedError
@@ -59,8 +61,16 @@ class ServerChecks:
         elif version > self._latest:
             text = f"{where}, and this oban_sqla knows versions up to {self._latest}"
             yield Finding("schema", "problem", text, "install a newer oban_sqla")
+        elif lost := await self._lost_parts(version):
+            text = f"{where}, but {', '.join(lost)} is missing"
+            yield Finding("schema", "problem", text, "oban-sqla schema upgrade")
         else:
             yield Finding("schema", "ok", f"{where}, the latest")
+
+    async def _lost_parts(self, version: int) -> list[str]:
+        found = await self._database.fetch(parts(self._database.prefix or ""))
+        lost = missing_parts((name for (name,) in found), version)
+        return [part for of_version in lost.values() for part in of_version]
 
     async def _vacuum(self) -> AsyncIterator[Finding]:
         row = await self._one(health.vacuum(self._database.prefix or ""))

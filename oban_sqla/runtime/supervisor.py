@@ -9,6 +9,7 @@ from .. import wakeups
 from ..config import Config, Queue
 from ..models import validation
 from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
+from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
 from .cron import Cron
 from .database import Database
@@ -124,7 +125,7 @@ class Supervisor:
 
         What fails in the middle leaves the others running, for `stop`.
         """
-        prefix = await self._database.verify()
+        prefix = await self._database.verify(RUNNING)
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":
             await self.notifier.start()

@@ -1,11 +1,30 @@
 """What is installed, and where."""
 
-from sqlalchemy import Executable, String, Text, cast, column, literal, select, table
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    Text,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+    union_all,
+)
 
 from ..models import Control, CronEntry, Job, Leader, Producer
 from .announce import schema
 
 TABLES = tuple(model.__tablename__ for model in (Job, Leader, Producer, CronEntry, Control))
+
+RUNNING = ("SELECT", "INSERT", "UPDATE", "DELETE")
+"""The privileges on each table of a node's role."""
 
 
 def home() -> Executable:
@@ -13,12 +32,74 @@ def home() -> Executable:
     return select(schema().c.name)
 
 
-def installed(prefix: str) -> Executable:
-    """Which of our tables are in the schema `prefix`."""
-    tables = table(
-        "tables", column("table_name"), column("table_schema"), schema="information_schema"
+def home_of(relation: str) -> Select[Any]:
+    """The schema in which an unqualified table is found; no row when there is none."""
+    tables = _catalog("pg_class", "oid", "relnamespace")
+    return _names(tables, "relnamespace").where(tables.c.oid == func.to_regclass(relation))
+
+
+def installed(prefix: str, privileges: Sequence[str] = ()) -> Executable:
+    """The `name` of each of our tables in the schema `prefix`, and what the role lacks there.
+
+    `lacking` is a text such as "SELECT, INSERT", empty if the role has all privileges on the table
+    and may use its schema.
+    """
+    tables = _catalog("pg_class", "oid", "relname", "relnamespace")
+    schemas = _catalog("pg_namespace", "oid", "nspname")
+    lacking: list[ColumnElement[Any]] = [
+        case((func.has_table_privilege(tables.c.oid, one), None), else_=literal(one, Text))
+        for one in privileges
+    ]
+    usage = case(
+        (func.has_schema_privilege(schemas.c.oid, "USAGE"), None),
+        else_=literal("USAGE of the schema", Text),
     )
-    name = cast(tables.c.table_name, Text)
-    return select(name).where(
-        tables.c.table_schema == literal(prefix, String), tables.c.table_name.in_(TABLES)
+    return (
+        select(
+            cast(tables.c.relname, Text).label("name"),
+            func.concat_ws(", ", usage, *lacking).label("lacking"),
+        )
+        .join(schemas, schemas.c.oid == tables.c.relnamespace)
+        .where(schemas.c.nspname == prefix, tables.c.relname.in_(TABLES))
     )
+
+
+def current_role() -> Executable:
+    """The role of the connection."""
+    return select(cast(func.current_user(), Text))
+
+
+def parts(prefix: str) -> Executable:
+    """What is in the schema `prefix`, as in `models.parts`: `table oban_jobs`."""
+    classes = _catalog("pg_class", "relname", "relnamespace", "relkind")
+    constraints = _catalog("pg_constraint", "conname", "connamespace")
+    functions = _catalog("pg_proc", "proname", "pronamespace")
+    tables = _catalog("pg_class", "oid", "relnamespace")
+    triggers = _catalog("pg_trigger", "tgname", "tgrelid")
+    of_triggers = tables.join(triggers, triggers.c.tgrelid == tables.c.oid)
+    kind = case((classes.c.relkind.in_(["r", "p"]), "table"), else_="index")
+    found = [
+        (kind, classes, classes.c.relname, classes.c.relnamespace),
+        (literal("constraint"), constraints, constraints.c.conname, constraints.c.connamespace),
+        (literal("function"), functions, functions.c.proname, functions.c.pronamespace),
+        (literal("trigger"), of_triggers, triggers.c.tgname, tables.c.relnamespace),
+    ]
+    schemas = _catalog("pg_namespace", "oid", "nspname")
+    return union_all(
+        *(
+            select(func.concat(cast(kind, Text), " ", cast(name, Text)))
+            .select_from(source)
+            .join(schemas, schemas.c.oid == schema)
+            .where(schemas.c.nspname == prefix, name.like("oban%"))
+            for kind, source, name, schema in found
+        )
+    )
+
+
+def _names(tables: Any, schema: str) -> Select[Any]:
+    schemas = _catalog("pg_namespace", "oid", "nspname")
+    return select(cast(schemas.c.nspname, Text)).join(tables, tables.c[schema] == schemas.c.oid)
+
+
+def _catalog(name: str, *columns: str) -> Any:
+    return table(name, *map(column, columns), schema="pg_catalog")

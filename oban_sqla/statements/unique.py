@@ -102,8 +102,15 @@ def settle(*, prefix: str | None = None, announced: bool = True) -> Executable:
     return select(*columns)
 
 
+@lru_cache(maxsize=64)
+def find(*, prefix: str | None = None, announced: bool = True) -> Executable:
+    """The same for duplicates that replace nothing: it needs no right to update jobs."""
+    found = _found(select(given()).cte("duplicates"))
+    return select(found.c.n, _whole(Job.__table__)).join(found, found.c.id == Job.id)
+
+
 def duplicates(jobs: Sequence[Job]) -> dict[str, str]:
-    """The parameters of `settle`: one job of a key, where it replaces what is there."""
+    """The parameters of `settle` and `find`: one job of a key, where it replaces what is there."""
     rules = [replaces(job) for job in jobs]
     return {"jobs": records(jobs), "rules": json.dumps(rules)}
 

@@ -51,6 +51,43 @@ def test_the_dsn_from_the_environment(cli: Cli, postgres_dsn: str, new_prefix: s
     assert tables(postgres_dsn, new_prefix) == 4
 
 
+def test_what_somebody_dropped_is_told_and_mended(
+    new: Say, postgres_dsn: str, new_prefix: str
+) -> None:
+    new("upgrade")
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute(f"DROP TABLE {new_prefix}.oban_sqla_cron")
+    assert "table oban_sqla_cron is missing: `oban-sqla schema upgrade`" in new("current").stdout
+    assert new("upgrade").stdout == f"The schema is now at version {LATEST}.\n"
+    assert "the latest" in new("current").stdout
+
+
+def test_it_says_for_whom_it_waits(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+    new("upgrade", "--version", "1")
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute(f"SELECT FROM {new_prefix}.oban_jobs")
+        waited = new("upgrade", "--wait", "0.2", code=1)
+    assert "waited 0.2 s for a lock" in waited.stderr
+    assert f"SELECT FROM {new_prefix}.oban_jobs" in waited.stderr
+
+
+def test_grants(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+    new("upgrade")
+    assert "no role was named" in new("grant", code=1).stderr
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE web_{new_prefix}")
+        try:
+            said = new("grant", "--enqueue", f"web_{new_prefix}").stdout
+            assert said == f"May enqueue jobs: web_{new_prefix}.\n"
+            asked = "SELECT has_table_privilege(%s, %s, 'INSERT')"
+            granted = connection.execute(asked, [f"web_{new_prefix}", f"{new_prefix}.oban_jobs"])
+            assert granted.fetchone() == (True,)
+        finally:
+            connection.execute(f"DROP OWNED BY web_{new_prefix}")
+            connection.execute(f"DROP ROLE web_{new_prefix}")
+    assert "does not exist" in new("grant", "--run", "no_such_role", code=1).stderr
+
+
 def test_the_index_on_arguments(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     def indexes() -> int:
         with psycopg.connect(postgres_dsn) as connection:

@@ -104,6 +104,12 @@ class TestSchema:
         (found,) = await problems(Database(own, None), "schema")
         assert "is at version 0" in found.text
 
+    async def test_a_part_that_somebody_dropped(self, own: AsyncEngine) -> None:
+        await execute(own, "ALTER TABLE oban_jobs DROP CONSTRAINT oban_sqla_unique")
+        (found,) = await problems(Database(own, None), "schema")
+        assert found.text.endswith("but constraint oban_sqla_unique is missing")
+        assert found.remedy == "oban-sqla schema upgrade"
+
 
 class TestVacuum:
     async def test_many_dead_rows(self, own: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.status import counts
-from oban_sqla.statements.unique import settle
+from oban_sqla.statements.unique import find, settle
 from oban_sqla.statements.update import FIELDS, update
 from tests.worker_models import Invoice
 
@@ -88,6 +88,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (delete(), KEY),
         (update(frozenset(FIELDS)), KEY),
         (settle(), "oban_sqla_unique"),
+        (find(), "oban_sqla_unique"),
         (select(Job).where(with_parent(Invoice(id=1), Invoice.jobs)), "oban_sqla_jobs_self_index"),
     ],
     ids=[
@@ -101,7 +102,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
             "bury",
             "cancel",
         ),
-        *("retry", "delete", "update", "settle"),
+        *("retry", "delete", "update", "settle", "find"),
         "jobs of a row",
     ],
 )

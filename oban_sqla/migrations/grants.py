@@ -1,0 +1,81 @@
+"""`op.grant_oban()`: the least privileges of roles that enqueue, run or look at jobs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from alembic.operations import MigrateOperation, Operations
+
+from ..statements.inspect import RUNNING
+from .ddl import execute, execute_block, literal, name
+from .versions import TABLES
+
+Roles: TypeAlias = str | Sequence[str]
+Privileges: TypeAlias = Mapping[str, Sequence[str]]
+
+ENQUEUE: Privileges = {"oban_jobs": ("SELECT", "INSERT"), "oban_producers": ("SELECT",)}
+RUN: Privileges = {table: RUNNING for table in TABLES}
+READ: Privileges = {table: ("SELECT",) for table in TABLES}
+
+
+@Operations.register_operation("grant_oban")
+class GrantObanOp(MigrateOperation):
+    """Grant privileges on the tables of oban_sqla."""
+
+    def __init__(
+        self,
+        *,
+        enqueue: Roles = (),
+        run: Roles = (),
+        read: Roles = (),
+        prefix: str | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self.grants = [(_roles(enqueue), ENQUEUE), (_roles(run), RUN), (_roles(read), READ)]
+
+    @classmethod
+    def grant_oban(
+        cls,
+        operations: Operations,
+        *,
+        enqueue: Roles = (),
+        run: Roles = (),
+        read: Roles = (),
+        prefix: str | None = None,
+    ) -> None:
+        """Grant roles what they need on the tables, and no more.
+
+        Tables that a later version of the schema adds are not among them: grant again after an
+        upgrade. The role that migrates has to own the tables.
+
+        Args:
+            enqueue: roles that enqueue jobs, unique ones too, unless these replace others.
+            run: roles that run queues, manage jobs, or enqueue unique jobs that replace others.
+            read: roles that look only, such as those of a dashboard, `status` and `doctor`.
+            prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
+        """
+        operations.invoke(cls(enqueue=enqueue, run=run, read=read, prefix=prefix))
+
+
+@Operations.implementation_for(GrantObanOp)
+def _grant(op: Operations, operation: GrantObanOp) -> None:
+    for roles, privileges in operation.grants:
+        if not roles:
+            continue
+        to = ", ".join(map(name, roles))
+        _grant_use_of_schema(op, operation.prefix, to)
+        for table, granted in privileges.items():
+            of = name(table, operation.prefix)
+            execute(op, f"GRANT {', '.join(granted)} ON {of} TO {to}")
+
+
+def _grant_use_of_schema(op: Operations, prefix: str | None, to: str) -> None:
+    if prefix is not None:
+        execute(op, f"GRANT USAGE ON SCHEMA {name(prefix)} TO {to}")
+        return
+    of = "(SELECT relnamespace::regnamespace FROM pg_class WHERE oid = to_regclass('oban_jobs'))"
+    grant = f"'GRANT USAGE ON SCHEMA ' || {of} || {literal(f' TO {to}')}"
+    execute_block(op, f"BEGIN EXECUTE {grant}; END")
+
+
+def _roles(roles: Roles) -> tuple[str, ...]:
+    return (roles,) if isinstance(roles, str) else tuple(roles)

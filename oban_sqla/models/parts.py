@@ -1,0 +1,37 @@
+"""The parts of the schema: what each version of it made in the database, by kind and name."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
+    {
+        1: (
+            *("table oban_jobs", "table oban_leaders", "table oban_producers"),
+            "index oban_jobs_state_queue_priority_scheduled_at_id_index",
+            "index oban_jobs_staging_index",
+            "index oban_jobs_completed_at_index",
+            "index oban_jobs_cancelled_at_index",
+            "index oban_jobs_discarded_at_index",
+            "function oban_count_estimate",
+        ),
+        2: ("table oban_sqla_cron", "table oban_sqla_controls"),
+        3: ("index oban_sqla_jobs_self_index",),
+        4: (
+            "constraint oban_sqla_unique",
+            "function oban_sqla_give_up_claim",
+            "trigger oban_sqla_give_up_claim",
+        ),
+    }
+)
+"""The parts of each version that has any."""
+
+
+def missing_parts(found: Iterable[str], version: int) -> dict[int, list[str]]:
+    """Those of the versions up to this one that were not `found`, by version."""
+    there = set(found)
+    missing = {
+        made: [part for part in parts if part not in there]
+        for made, parts in PARTS.items()
+        if made <= version
+    }
+    return {made: parts for made, parts in missing.items() if parts}

@@ -1,0 +1,123 @@
+"""A migration that has to wait: nobody waits behind it, it says for whom it waits, and gives up."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from oban_sqla import ObanError
+from oban_sqla.migrations import current, downgrade, upgrade
+
+ENQUEUE = text("INSERT INTO oban_jobs (worker) VALUES ('w')")
+REPORT = text("SELECT count(*) FROM oban_jobs")
+Change = Callable[..., Any]
+
+
+def up(connection: Connection, **options: Any) -> list[int]:
+    return upgrade(connection, **options)
+
+
+def down(connection: Connection, **options: Any) -> list[int]:
+    return downgrade(connection, 3, **options)
+
+
+def drop(connection: Connection, **options: Any) -> list[int]:
+    return downgrade(connection, 0, **options)
+
+
+@pytest.fixture(autouse=True)
+def installed(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection, version=4)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as threads:
+        yield threads
+
+
+@contextmanager
+def using_the_tables(engine: Engine, statement: Any) -> Iterator[Connection]:
+    """A transaction that goes on."""
+    with engine.connect() as connection:
+        connection.execute(text("SET application_name = 'reports'"))
+        connection.execute(statement)
+        yield connection
+        connection.rollback()
+
+
+def in_background(threads: ThreadPoolExecutor, engine: Engine, change: Change) -> Future[Any]:
+    def run() -> Any:
+        with engine.begin() as connection:
+            return change(connection)
+
+    return threads.submit(run)
+
+
+@pytest.mark.parametrize("change", [up, down, drop])
+@pytest.mark.parametrize("statement", [REPORT, ENQUEUE], ids=["report", "writer"])
+def test_enqueues_do_not_wait_behind_it(
+    engine: Engine,
+    threads: ThreadPoolExecutor,
+    caplog: pytest.LogCaptureFixture,
+    statement: Any,
+    change: Change,
+) -> None:
+    with using_the_tables(engine, statement) as user:
+        pid = user.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+        changing = in_background(threads, engine, change)
+        with engine.connect() as connection:
+            longest = 0.0
+            while not caplog.records:
+                began = time.monotonic()
+                connection.execute(ENQUEUE)
+                connection.commit()
+                longest = max(longest, time.monotonic() - began)
+                time.sleep(0.01)
+        assert longest < 1.0
+        assert not changing.done()
+    assert changing.result()
+    (record, *_) = caplog.records
+    assert record.levelno == logging.WARNING
+    said = record.getMessage()
+    assert "waiting for a lock on the tables of oban_sqla" in said
+    assert f"process {pid} (postgres, reports, idle in transaction) has held it for" in said
+    assert str(statement) in said
+
+
+@pytest.mark.parametrize("change", [up, down, drop])
+def test_it_gives_up_and_changes_nothing(engine: Engine, change: Change) -> None:
+    with using_the_tables(engine, REPORT), engine.connect() as connection:
+        with pytest.raises(ObanError, match=r"waited 0.3 s for a lock .* process .*reports"):
+            change(connection, wait=0.3)
+        connection.rollback()
+        assert current(connection) == 4
+    with engine.begin() as connection:  # and it can be repeated
+        assert change(connection)
+
+
+def test_another_migration(engine: Engine) -> None:
+    with engine.connect() as first, engine.connect() as second:
+        upgrade(first)
+        with pytest.raises(ObanError, match=r"another migration of oban_sqla to end.* process "):
+            upgrade(second, wait=0.3)
+
+
+def test_no_setting_is_left(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '7s'"))
+        upgrade(connection)
+        assert connection.scalar(text("SHOW lock_timeout")) == "7s"
+        assert downgrade(connection, 0)
+        assert connection.scalar(text("SHOW lock_timeout")) == "7s"
+
+
+def test_in_autocommit(engine: Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        assert upgrade(connection) == [5, 6]

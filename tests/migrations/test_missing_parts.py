@@ -1,0 +1,89 @@
+"""What was recorded is believed only if it is there."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, inspect, text
+
+from oban_sqla.migrations import LATEST, current, downgrade, missing, upgrade
+from oban_sqla.models.parts import PARTS
+
+ALL = list(range(1, LATEST + 1))
+# As `oban uninstall` does it.
+UNINSTALL = """
+DROP TABLE IF EXISTS oban_producers CASCADE;
+DROP TABLE IF EXISTS oban_leaders CASCADE;
+DROP TABLE IF EXISTS oban_jobs CASCADE;
+DROP TYPE IF EXISTS oban_job_state CASCADE;
+"""
+INSTALL = (
+    Path(__file__)
+    .with_name("oban_py_0_7.sql")
+    .read_text()
+    .replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+)
+
+DROP = {
+    "table": "DROP TABLE {} CASCADE",
+    "index": "DROP INDEX {}",
+    "function": "DROP FUNCTION {} CASCADE",
+    "constraint": "ALTER TABLE oban_jobs DROP CONSTRAINT {}",
+    "trigger": "DROP TRIGGER {} ON oban_jobs",
+}
+
+
+def run(connection: Connection, script: str) -> None:
+    connection.execute(text(script.replace(":", r"\:")))
+
+
+@pytest.fixture
+def installed(connection: Connection) -> Connection:
+    upgrade(connection)
+    connection.commit()
+    return connection
+
+
+def test_nothing_is_missing(installed: Connection) -> None:
+    assert missing(installed) == []
+
+
+def test_uninstalled_by_oban_py(installed: Connection) -> None:
+    run(installed, UNINSTALL)
+    assert current(installed) == 0
+    assert "table oban_jobs" in missing(installed)
+    assert upgrade(installed) == ALL
+    assert (current(installed), missing(installed)) == (LATEST, [])
+
+
+def test_uninstalled_and_installed_by_oban_py(installed: Connection) -> None:
+    run(installed, UNINSTALL)
+    run(installed, INSTALL)
+    run(installed, "INSERT INTO oban_jobs (worker) VALUES ('w')")
+    assert current(installed) == 2
+    assert upgrade(installed) == [3, 4, 5, 6]
+    assert (current(installed), missing(installed)) == (LATEST, [])
+    assert installed.scalar(text("SELECT count(*) FROM oban_jobs")) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "part"), [(version, part) for version, parts in PARTS.items() for part in parts]
+)
+@pytest.mark.parametrize("prefix", [None, "jobs"])
+def test_each_part_is_mended(
+    connection: Connection, version: int, part: str, prefix: str | None
+) -> None:
+    upgrade(connection, prefix=prefix)
+    if prefix is not None:
+        connection.execute(text(f"SET search_path TO {prefix}"))
+    kind, name = part.split()
+    run(connection, DROP[kind].format(name))
+    assert part in missing(connection, prefix=prefix)
+    assert current(connection, prefix=prefix) == version - 1
+    assert upgrade(connection, prefix=prefix) == ALL[version - 1 :]
+    assert missing(connection, prefix=prefix) == []
+
+
+def test_what_is_left_can_be_dropped(installed: Connection) -> None:
+    run(installed, UNINSTALL)
+    assert downgrade(installed, 0) == ALL[::-1]
+    assert inspect(installed).get_table_names() == []
