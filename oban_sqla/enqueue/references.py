@@ -18,7 +18,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from ..models import Job
-from ..models.references import Reference, references
+from ..models.references import InstanceReference, to_instances
 from ..statements.update import parameters, update
 from .pending import to_jobs
 
@@ -115,8 +115,8 @@ def forget(session: Session) -> None:
     session.info.pop(_INCOMPLETE, None)
 
 
-def _of(job: Job) -> Sequence[Reference]:
-    return references(vars(job).get("args"))
+def _of(job: Job) -> Sequence[InstanceReference]:
+    return to_instances(vars(job).get("args"))
 
 
 def _deleted() -> _Deleted:
@@ -124,7 +124,7 @@ def _deleted() -> _Deleted:
     return cache(attrgetter("deleted"))
 
 
-def _ready(session: Session, job: Job, reference: Reference, deleted: _Deleted) -> bool:
+def _ready(session: Session, job: Job, reference: InstanceReference, deleted: _Deleted) -> bool:
     if _resolved(job, reference, deleted):
         return True
     state = inspect(reference.instance)
@@ -139,7 +139,7 @@ def _ready(session: Session, job: Job, reference: Reference, deleted: _Deleted) 
     )
 
 
-def _resolved(job: Job, reference: Reference, deleted: _Deleted) -> bool:
+def _resolved(job: Job, reference: InstanceReference, deleted: _Deleted) -> bool:
     instance = reference.instance
     state = inspect(instance)
     session = state.session
@@ -151,6 +151,6 @@ def _resolved(job: Job, reference: Reference, deleted: _Deleted) -> bool:
     return reference.resolve()
 
 
-def _shown(reference: Reference) -> str:
+def _shown(reference: InstanceReference) -> str:
     # Not its repr: it may load what has expired.
     return f"a {type(reference.instance).__qualname__}"

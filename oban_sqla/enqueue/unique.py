@@ -14,6 +14,7 @@ from sqlalchemy import Executable
 from ..errors import ObanError
 from ..models import Job, JobState
 from ..models.claims import become, claim, claimed, may_claim, replaces
+from ..models.notation import from_table
 from ..models.validation import instant
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
@@ -95,6 +96,7 @@ def _values(text: str) -> dict[str, Any]:
     """The columns of a job from JSON."""
     values: dict[str, Any] = json.loads(text)
     values["state"] = JobState(values["state"])
+    values["args"] = from_table(values["args"])
     for name in _TIMES:
         if values[name] is not None:
             values[name] = instant(name, datetime.fromisoformat(values[name]))

@@ -28,7 +28,7 @@ from . import references, validation
 from .metadata import Base
 from .questions import Questions
 from .state import JobState
-from .types import UTCDateTime, job_state
+from .types import Arguments, UTCDateTime, job_state
 from .unique import Unique, unique_option
 
 RECORDED_AS = "json"
@@ -61,7 +61,7 @@ class Job(Questions, Base):
     max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=sql("20"))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
     """From 0, which runs first, to 9."""
-    args: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
+    args: Mapped[dict[str, Any]] = mapped_column(Arguments, server_default="{}")
     meta: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=sql("ARRAY[]::text[]"))
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")

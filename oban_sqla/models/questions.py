@@ -13,6 +13,7 @@ from ..clock import client_now, database_now
 from ..config import name_of
 from . import references, validation
 from .state import FINISHED, STAGEABLE, JobState
+from .types import Arguments
 
 _WAITING = (JobState.AVAILABLE, *STAGEABLE)
 
@@ -107,4 +108,4 @@ class Questions:
         `op.create_oban_args_index()` makes, the server reads all jobs. `TypeError` or `ValueError`
         for arguments that are no JSON.
         """
-        return cls.args.op("@>")(literal(references.complete_arguments("args", args), JSONB))
+        return cls.args.op("@>")(literal(references.complete_arguments("args", args), Arguments))

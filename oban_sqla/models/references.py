@@ -1,13 +1,12 @@
 """Mapped instances among the arguments of a job.
 
-They are stored as references, JSON that any language reads: `{"$model": "shop.models.Order",
-"$key": {"id": 7}}`, the class as another process would import it, and the primary key by the names
-of its attributes. What JSON has no word for in a key, such as a `UUID`, is a string in it.
+Each is kept as a `Reference`: the class as another process would import it, and the primary key by
+the names of its attributes. A value of the key that JSON has no word for is a string in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,13 +17,11 @@ from ..errors import UnknownModelError
 from ..importable import importable, imported
 from . import validation
 from .conversion import from_json, is_mapped, kind_of, to_json
-
-MODEL = "$model"
-KEY = "$key"
+from .notation import KEY, MODEL, Reference
 
 
-class Reference(dict[str, Any]):
-    """The reference to an instance, as JSON; while the instance is pending, its key is `None`."""
+class InstanceReference(Reference):
+    """A reference to an instance; while the instance is pending, the key is `None`."""
 
     __slots__ = ("_as", "instance")
 
@@ -43,11 +40,11 @@ class Reference(dict[str, Any]):
 
 
 class Arguments(dict[str, Any]):
-    """Arguments that hold references."""
+    """Arguments that hold references to instances."""
 
     __slots__ = ("references",)
 
-    def __init__(self, values: Mapping[str, Any], references: Sequence[Reference]) -> None:
+    def __init__(self, values: Mapping[str, Any], references: Sequence[InstanceReference]) -> None:
         super().__init__(values)
         self.references = references
 
@@ -55,10 +52,11 @@ class Arguments(dict[str, Any]):
 def arguments(field: str, value: object) -> dict[str, Any]:
     """A deep, plain copy of arguments, where references stand for mapped instances.
 
-    `ValueError` for an instance whose class no other process could import; otherwise the errors
-    are those of `validation.json_object`.
+    References that it holds already, such as those of a stored job, stay references. `ValueError`
+    for an instance whose class no other process could import; otherwise the errors are those of
+    `validation.json_object`.
     """
-    found: list[Reference] = []
+    found: list[InstanceReference] = []
     plain = validation.json_object(field, value, partial(_refer, found))
     return Arguments(plain, found) if found else plain
 
@@ -66,7 +64,7 @@ def arguments(field: str, value: object) -> dict[str, Any]:
 def complete_arguments(field: str, value: object) -> dict[str, Any]:
     """The same, for what is sent at once: `ValueError` for an instance that has no key."""
     plain = arguments(field, value)
-    for reference in references(plain):
+    for reference in to_instances(plain):
         if not reference.resolve():
             raise ValueError(
                 f"{field} refers to a {type(reference.instance).__qualname__} that has no key yet:"
@@ -75,42 +73,24 @@ def complete_arguments(field: str, value: object) -> dict[str, Any]:
     return plain
 
 
-def reference_to(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
+def reference_to(cls: type, identity: Sequence[Any]) -> Reference:
     """The reference to a row, by its primary key as the mapper has it."""
-    return {MODEL: model_name(cls), KEY: _key(cls, identity)}
+    return Reference({MODEL: model_name(cls), KEY: _key(cls, identity)})
 
 
-def references(args: object) -> Sequence[Reference]:
+def to_instances(args: object) -> Sequence[InstanceReference]:
     """The references to instances that a new job's arguments hold."""
     return args.references if type(args) is Arguments else ()
 
 
-def stored(args: object) -> Iterator[Mapping[str, Any]]:
-    """The references among arguments as they are stored."""
-    if isinstance(args, dict):
-        if _is_reference(args):
-            yield args
-            return
-        args = args.values()
-    elif not isinstance(args, list):
-        return
-    for item in args:
-        if isinstance(item, dict | list):
-            yield from stored(item)
-
-
-def replaced(args: Any, instance: Callable[[Mapping[str, Any]], object]) -> Any:
+def replaced(args: Any, instance: Callable[[Reference], object]) -> Any:
     """A copy of arguments with the instance of each reference in its place."""
     if isinstance(args, dict):
-        if _is_reference(args):
-            return instance(args)
-        return {key: replaced(item, instance) for key, item in args.items()}
-    if isinstance(args, list):
-        return [replaced(item, instance) for item in args]
-    return args
+        return {key: _replaced(item, instance) for key, item in args.items()}
+    return _replaced(args, instance)
 
 
-def model(reference: Mapping[str, Any]) -> type:
+def model(reference: Reference) -> type:
     """The class of a reference, among those that this process has imported.
 
     `UnknownModelError` if there is none: a row in the table never makes it import anything.
@@ -126,7 +106,7 @@ def model(reference: Mapping[str, Any]) -> type:
     return kind
 
 
-def identity(reference: Mapping[str, Any], cls: type) -> tuple[Any, ...]:
+def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
     """The primary key of a reference, as the mapper has it; `ValueError` for what is none."""
     given, names = reference[KEY], key_names(cls)
     if not isinstance(given, dict) or given.keys() != set(names):
@@ -146,7 +126,7 @@ def having(cls: type, identities: Collection[tuple[Any, ...]]) -> ColumnElement[
     return tuple_(*columns).in_(list(identities))
 
 
-def show(reference: Mapping[str, Any]) -> str:
+def show(reference: Reference) -> str:
     """A reference as a message shows it: `shop.models.Order id=7`."""
     key = reference[KEY]
     parts = (f"{name}={value}" for name, value in key.items()) if isinstance(key, dict) else ()
@@ -171,19 +151,27 @@ def key_names(cls: type) -> tuple[str, ...]:
     return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
-def _refer(found: list[Reference], value: object) -> Reference | None:
+def _refer(found: list[InstanceReference], value: object) -> Reference | None:
+    if isinstance(value, InstanceReference):
+        found.append(value)
+        return value
     if isinstance(value, Reference):
-        reference = value
-    elif isinstance(inspect(value, raiseerr=False), InstanceState):
-        reference = Reference(value)
-    else:
-        return None
-    found.append(reference)
-    return reference
+        return Reference(validation.json_object("a reference", value))
+    if isinstance(inspect(value, raiseerr=False), InstanceState):
+        reference = InstanceReference(value)
+        found.append(reference)
+        return reference
+    return None
 
 
-def _is_reference(value: Mapping[str, Any]) -> bool:
-    return len(value) == 2 and MODEL in value and KEY in value
+def _replaced(value: Any, instance: Callable[[Reference], object]) -> Any:
+    if isinstance(value, Reference):
+        return instance(value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, instance) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, instance) for item in value]
+    return value
 
 
 def _mapper(cls: type) -> Mapper[Any]:

@@ -1,12 +1,14 @@
 """Column types that the tables share."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import DateTime, Dialect
-from sqlalchemy.dialects.postgresql import ENUM
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.dialects.postgresql import ENUM, JSONB
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .metadata import metadata
+from .notation import from_table, to_table
 from .state import JobState
 
 
@@ -26,6 +28,30 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Arguments(TypeDecorator[Any]):
+    """`jsonb` in which references to rows are told from JSON of a user."""
+
+    impl = JSONB
+    cache_ok = True
+    hashable = False
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return to_table(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return from_table(value)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        # `@>` and `=` take arguments, other operators take a key or a path.
+        if isinstance(value, dict | list):
+            return self
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        # A reference equals a dict that looks alike, but the table writes them differently.
+        return bool(to_table(x) == to_table(y))
 
 
 job_state = ENUM(

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from ..clock import LONGEST_INTERVAL
 from . import validation
+from .notation import Reference, to_table
 from .state import FINISHED, JobState
 
 ENTRY = "oban_sqla_unique"
@@ -123,11 +124,13 @@ class Unique:
         if name not in ("args", "meta"):
             return value
         # Anew, since what was put into it after it was checked may be no JSON.
-        plain = validation.json_object(name, value)
+        plain = validation.json_object(name, value, _reference)
         if name == "meta":
             for key in (ENTRY, *TRACE):
                 plain.pop(key, None)
-        return {key: plain[key] for key in self.keys if key in plain} if self.keys else plain
+        if self.keys:
+            plain = {key: plain[key] for key in self.keys if key in plain}
+        return to_table(plain) if name == "args" else plain
 
 
 def unique_option(value: object) -> Unique | None:
@@ -139,6 +142,10 @@ def unique_option(value: object) -> Unique | None:
     if not isinstance(value, Unique):
         raise TypeError(f"unique must be a Unique, True or False, not {validation.show(value)}")
     return value
+
+
+def _reference(value: object) -> Reference | None:
+    return value if isinstance(value, Reference) else None
 
 
 def _period(value: object) -> float:

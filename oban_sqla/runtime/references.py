@@ -1,6 +1,6 @@
 """Load the instances to which the arguments of a job refer."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,12 +9,13 @@ from sqlalchemy.orm import Session
 
 from ..errors import RowMissingError
 from ..models import Job
-from ..models.references import having, identity, model, replaced, show, stored
+from ..models.notation import Reference, references
+from ..models.references import having, identity, model, replaced, show
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
 from ..workers.rows import SELF
 
-Wanted = Sequence[Mapping[str, Any]]
+Wanted = Sequence[Reference]
 Load = Callable[[Session], Cancel | Snooze | None]
 
 LOCKED = 1.0
@@ -32,9 +33,9 @@ def loader(registration: Registration, job: Job) -> Load | None:
     `UnknownModelError` or `ValueError` for what refers to nothing.
     """
     args: Any = job.args
-    wanted = list(stored(args))
+    wanted = list(references(args))
     if registration.is_model:
-        if not (isinstance(args, dict) and args.get(SELF) in wanted):
+        if not (isinstance(args, dict) and isinstance(args.get(SELF), Reference)):
             raise ValueError(f"args[{SELF!r}] of a job of {job.worker} must refer to its row")
         wanted = [reference for reference in wanted if reference is not args[SELF]]
     elif not wanted:
@@ -53,7 +54,7 @@ def _load(
         keys.setdefault(cls, set()).add(key)
     found = {cls: _rows(session, cls, chosen) for cls, chosen in keys.items()}
 
-    def instance(reference: Mapping[str, Any]) -> object:
+    def instance(reference: Reference) -> object:
         cls, key = located[id(reference)]
         return found[cls].get(key)
 
@@ -80,12 +81,12 @@ def _load(
     return None
 
 
-def _locate(reference: Mapping[str, Any]) -> tuple[type, tuple[Any, ...]]:
+def _locate(reference: Reference) -> tuple[type, tuple[Any, ...]]:
     cls = model(reference)
     return cls, identity(reference, cls)
 
 
-def _row(session: Session, registration: Registration, reference: Mapping[str, Any]) -> object:
+def _row(session: Session, registration: Registration, reference: Reference) -> object:
     # As the class of the worker, whatever the base is that all rows are referred to as.
     cls: Any = registration.create
     _, key = _locate(reference)

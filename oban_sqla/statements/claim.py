@@ -1,6 +1,6 @@
 """Claim: `available` to `executing`, for one producer, together with its last outcomes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -21,14 +21,16 @@ from sqlalchemy import (
     null,
     select,
     true,
+    type_coerce,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.job import COLUMNS, detached
-from ..models.types import UTCDateTime
+from ..models.notation import from_table
+from ..models.types import Arguments, UTCDateTime
 from .acknowledge import acknowledged, error_entry
 from .mark import MARK, marked
 from .planning import planned_anew
@@ -85,21 +87,29 @@ def claim(*, now: datetime | None = None) -> Executable:
 
 def claimed(rows: Iterable[Any]) -> list[Job]:
     """The jobs in the rows of what claims for a queue; in them instants may have no time zone."""
-    return [detached(_values(row)) for row in rows if row[1] is not None]
+    return [job(row[1:]) for row in rows if row[1] is not None]
 
 
-def _values(row: Any) -> dict[str, Any]:
-    values = dict(zip(COLUMNS, row[1:], strict=True))
+def job(row: Sequence[Any]) -> Job:
+    """The job in a row of `claim`, in which instants may have no time zone."""
+    values = dict(zip(COLUMNS, row, strict=True))
     values["state"] = _STATES[values["state"]]
+    values["args"] = from_table(values["args"])
     for instant in _INSTANTS:
         if (value := values[instant]) is not None:
             values[instant] = value.replace(tzinfo=UTC)
-    return values
+    return detached(values)
 
 
 # By what they are, and by what they are in the database.
 _STATES = {state: state for state in JobState}
 _INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
+
+# Without the type of the arguments: not every way to the rows applies it.
+_RETURNED = tuple(
+    type_coerce(column, JSONB).label(column.key) if isinstance(column.type, Arguments) else column
+    for column in Job.__table__.c
+)
 
 
 def claim_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
@@ -150,6 +160,6 @@ def _claimed(time: ColumnElement[Any], *which: ColumnElement[bool]) -> CTE:
                 else_=Job.errors.op("||")(error_entry(Job.attempt, time, literal(NONE_LEFT, Text))),
             ),
         )
-        .returning(*Job.__table__.c)
+        .returning(*_RETURNED)
         .cte("claimed")
     )

@@ -23,6 +23,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..models import Job, JobState, validation
+from ..models.notation import may_hold_our_keys, to_table
 from ..models.types import job_state
 from .announce import announce, sent_with
 
@@ -109,6 +110,8 @@ def records(jobs: Sequence[Job]) -> str:
     """
     try:
         text = _encode([_record(vars(job), n) for n, job in enumerate(jobs)])
+        if may_hold_our_keys(text):
+            text = _encode([_record(_written(vars(job)), n) for n, job in enumerate(jobs)])
     except (TypeError, ValueError, RecursionError):
         _check_all(jobs)
         raise
@@ -128,6 +131,10 @@ def _record(values: Mapping[str, Any], n: int) -> dict[str, Any]:
     if (at := values.get("scheduled_at")) is not None:
         record["scheduled_at"] = at.replace(tzinfo=None).isoformat()
     return record
+
+
+def _written(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**values, "args": to_table(values["args"])}
 
 
 def _check_all(jobs: Sequence[Job]) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..clock import database_now
 from ..models import Job, JobState
+from ..models.notation import to_table
 from ..models.unique import ENTRY
 from .mark import MARK, marked
 from .states import constant, state_in
@@ -98,7 +99,7 @@ def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> 
     return {
         "changes": json.dumps(
             [
-                {"ids": list(ids), **{name: _plain(value) for name, value in values.items()}}
+                {"ids": list(ids), **{name: _plain(name, value) for name, value in values.items()}}
                 for ids, values in changes
             ],
             allow_nan=False,
@@ -106,5 +107,7 @@ def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> 
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    if name == "args":
+        return to_table(value)
     return value.replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value

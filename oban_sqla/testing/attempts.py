@@ -10,12 +10,11 @@ from sqlalchemy import Executable
 from ..clock import held_at
 from ..events import JobException
 from ..models import Job, JobState
-from ..models.job import COLUMNS, detached
 from ..runtime.executor import Executor
 from ..runtime.service import Emit
 from ..runtime.transaction import WorkerSessions, Written
 from ..statements.acknowledge import acknowledge, outcomes
-from ..statements.claim import claim
+from ..statements.claim import claim, job
 
 COUNTED = ("completed", "cancelled", "discarded", "retryable", "scheduled")
 """The states in which an attempt leaves its job."""
@@ -48,12 +47,12 @@ class Attempts:
 
         Without safety, what the worker raised is raised, after it was recorded.
         """
-        job = await self._claim(id)
-        if job is None:
+        claimed = await self._claim(id)
+        if claimed is None:
             return None
-        state: JobState | None = job.state
+        state: JobState | None = claimed.state
         if state is JobState.EXECUTING:
-            state = await self._execute(job)
+            state = await self._execute(claimed)
         if state is not None:
             self.counts[state.value] += 1
         raised, self._raised = self._raised, None
@@ -66,7 +65,7 @@ class Attempts:
             claim(now=held_at()),
             {"ids": [id], "limit": 1, "node_name": "testing", "producer": self._producer},
         )
-        return detached(dict(zip(COLUMNS, rows[0], strict=True))) if rows else None
+        return job(rows[0]) if rows else None
 
     async def _execute(self, job: Job) -> JobState | None:
         executor = Executor(self._database, self._emit)

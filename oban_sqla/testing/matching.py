@@ -11,7 +11,8 @@ from ..clock import client_now
 from ..config import name_of
 from ..models import Job, validation
 from ..models.job import RULES
-from ..models.references import Reference
+from ..models.notation import Reference
+from ..models.references import InstanceReference, show
 from ..workers.option import refuse_unknown
 
 TOLERANCE = timedelta(seconds=1)
@@ -98,8 +99,8 @@ def _differences(job: Job, field: str, expected: Any) -> list[str]:
 def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
     """Where `actual` lacks something of `expected`."""
     expected = _as_stored(expected)
-    if not isinstance(expected, Mapping) or not isinstance(actual, Mapping):
-        if expected != actual:
+    if not (_is_object(expected) and _is_object(actual)):
+        if not _is_equal(expected, actual):
             yield f"{path} is {_show(actual)}"
         return
     for key, value in expected.items():
@@ -113,12 +114,33 @@ def _as_stored(expected: Any) -> Any:
     """References for instances, also in the lists that tuples become; asked anew for their keys."""
     if isinstance(expected, list | tuple):
         return [_as_stored(item) for item in expected]
-    if isinstance(expected, dict):
+    if isinstance(expected, dict) and not isinstance(expected, Reference):
         return {key: _as_stored(item) for key, item in expected.items()}
     if isinstance(inspect(expected, raiseerr=False), InstanceState):
-        return Reference(expected)
+        return InstanceReference(expected)
     return expected
 
 
+def _is_equal(expected: Any, actual: Any) -> bool:
+    """Whether they are equal, and a reference only to a reference, at any depth."""
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(_is_equal, expected, actual))
+    if _is_object(expected) and _is_object(actual):
+        return expected.keys() == actual.keys() and all(
+            _is_equal(value, actual[key]) for key, value in expected.items()
+        )
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        # One of them is a reference, and equals a dict that looks alike.
+        both = isinstance(expected, Reference) and isinstance(actual, Reference)
+        return both and expected == actual
+    return bool(expected == actual)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) and not isinstance(value, Reference)
+
+
 def _show(value: object) -> str:
+    if isinstance(value, Reference):
+        return f"a reference to {show(value)}"
     return value.isoformat() if isinstance(value, datetime) else repr(value)

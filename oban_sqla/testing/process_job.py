@@ -1,7 +1,6 @@
 """`process_job()`: a worker's `process`, and nothing else."""
 
 import asyncio
-from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any
 
@@ -10,7 +9,8 @@ from sqlalchemy import inspect
 from ..clock import client_now
 from ..models import Job, JobState, validation
 from ..models.job import COLUMNS, detached
-from ..models.references import Reference, arguments, replaced, show
+from ..models.notation import Reference
+from ..models.references import InstanceReference, arguments, replaced, show
 from ..workers.current_job import executing
 from ..workers.outcomes import Cancel, Record, Snooze
 from ..workers.registry import Registration, resolve
@@ -76,8 +76,8 @@ def _attempted(job: Job) -> Job:
     return detached(values)
 
 
-def _instance(reference: Mapping[str, Any]) -> object:
-    if not isinstance(reference, Reference):
+def _instance(reference: Reference) -> object:
+    if not isinstance(reference, InstanceReference):
         raise TypeError(
             f"the job refers to {show(reference)}, which process_job has no database to load from:"
             " make it with the instance"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapper
 
 from ..models import Job, validation
 from ..models.conversion import is_mapped
-from ..models.references import KEY, Reference, reference_to
+from ..models.notation import KEY, Reference
+from ..models.references import InstanceReference, reference_to
 from . import rows
 from .current_job import current_job
 from .declaration import Declaration
@@ -92,7 +93,7 @@ class Reaction:
 
     def job(self, change: Change, instance: object) -> Job:
         """The job for an instance that was changed."""
-        return self._job(change, Reference(instance, self._referred_to_as(type(instance))))
+        return self._job(change, InstanceReference(instance, self._referred_to_as(type(instance))))
 
     def job_of(self, change: Change, cls: type, key: Sequence[Any]) -> Job:
         """The job for a row that was changed, by its primary key."""
@@ -113,7 +114,7 @@ class Reaction:
     def _referred_to_as(self, cls: type) -> type:
         return rows.base(cls) if self.is_self else cls
 
-    def _job(self, change: Change, reference: Mapping[str, Any]) -> Job:
+    def _job(self, change: Change, reference: Reference) -> Job:
         about = {DELETED: reference[KEY]} if change == "delete" else {self._row: reference}
         return self.options.new_job({"change": change, **about}, {})
 

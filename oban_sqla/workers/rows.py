@@ -22,7 +22,8 @@ from sqlalchemy.orm import (
 from ..importable import origin
 from ..models import Job, validation
 from ..models.conversion import is_mapped, kind_of
-from ..models.references import KEY, MODEL, Reference, key_names
+from ..models.notation import KEY, MODEL
+from ..models.references import InstanceReference, key_names
 from .option import Option
 
 SELF = "self"
@@ -80,7 +81,7 @@ def arguments(target: Any, args: Mapping[str, Any] | None) -> Mapping[str, Any] 
     if isinstance(given, Mapping):
         if SELF in given:
             raise ValueError(f"args[{SELF!r}] is the row itself; give the argument another name")
-        return {SELF: Reference(target, base(type(target))), **given}
+        return {SELF: InstanceReference(target, base(type(target))), **given}
     return given  # which the rules of arguments refuse
 
 

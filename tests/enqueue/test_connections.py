@@ -133,6 +133,26 @@ class TestEveryConn:
         assert row["scheduled_at"] == SOON.replace(tzinfo=None)
         assert row["state"] == "scheduled"
 
+    async def test_json_that_looks_like_a_reference_stays_json(
+        self, way: Way, oban: Oban, observer: Observer, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
+        lookalike = {"$model": "tests.databases.User", "$key": {"id": 1}}
+        jobs = [
+            Send.new({"payload": lookalike, "list": [lookalike], "n": 1}),
+            Send.new(lookalike),
+            Send.new({"payload": lookalike}, unique=True),
+            Send.new({"payload": lookalike}, unique=True),
+        ]
+        given = [job.args for job in jobs]
+        await oban.enqueue_many(jobs, conn=way.conn)
+        await way.flush()
+        assert [job.args for job in jobs] == given
+        await way.commit()
+        assert '"$model"' not in json.dumps(await observer.args())
+        async with sessions() as session:
+            stored = await session.scalars(select(Job.args))
+        assert sorted(stored, key=len) == sorted(given[:3], key=len)
+
     async def test_anything_that_json_and_text_can_hold_arrives_unchanged(
         self, way: Way, oban: Oban, observer: Observer
     ) -> None:

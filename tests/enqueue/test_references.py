@@ -102,6 +102,35 @@ class TestTheStoredForm:
         found = select(Job).where(Job.args_contain({"order": order}))
         assert session.scalars(found).all() == [job]
 
+    def test_is_not_found_by_json_that_looks_like_it(self, session: Session) -> None:
+        lookalike = reference("Order", id=1)
+        session.add_all([order := Order(id=1), of_row := Send.new({"it": order})])
+        session.add(of_json := Send.new({"it": {"a": 1, "b": lookalike}, "c": [lookalike]}))
+        session.flush()
+
+        def found(args: dict[str, Any]) -> list[Job]:
+            return list(session.scalars(select(Job).where(Job.args_contain(args))))
+
+        assert found({"it": order}) == [of_row]
+        assert found({"it": lookalike}) == []
+        assert found({"it": {"b": lookalike}}) == [of_json]
+        assert found({"c": [{"$model": lookalike["$model"]}]}) == [of_json]
+        by_operator = select(Job).where(Job.args["it"]["b"] == lookalike)
+        assert session.scalars(by_operator).all() == [of_json]
+        containing = select(Job).where(Job.args.contains({"c": [lookalike]}))
+        assert session.scalars(containing).all() == [of_json]
+        assert session.scalars(select(Job.args["c"]).where(containing.whereclause)).all() == [
+            [lookalike]
+        ]
+
+    def test_gives_way_to_json_that_looks_like_it(self, session: Session) -> None:
+        session.add_all([order := Order(id=1), job := Send.new({"it": order})])
+        session.commit()
+        session.refresh(job)
+        job.args = {"it": reference("Order", id=1)}
+        session.commit()
+        assert session.scalars(select(Job).where(Job.args_contain({"it": order}))).all() == []
+
     def test_can_be_assigned_to_a_job(self, session: Session) -> None:
         session.add(job := Send.new())
         session.flush()

@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, inspect, select, update
+from sqlalchemy import event, func, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, object_session
 
-from oban_sqla import Job, JobState, Oban, RowMissingError, UnknownModelError, Worker, job
+from oban_sqla import Job, JobState, Oban, RowMissingError, Unique, UnknownModelError, Worker, job
 from tests.conftest import Add, StartOban
+from tests.databases import async_engine
 from tests.listening import hear
 from tests.models_as_arguments import Base, Dog, Line, Order, Parcel
 
@@ -73,6 +75,19 @@ async def run(start: StartOban, *, then: str = "job_stop") -> Any:
         (found,) = await heard.wait()
     await oban.stop()  # which acknowledges it
     return found
+
+
+async def store(sessions: Sessions, worker: type[Worker], args: dict[str, Any]) -> None:
+    """Insert a job as another program does."""
+    async with sessions.begin() as session:
+        connection = await session.connection()
+        prefix = connection.sync_connection.get_execution_options()["schema_translate_map"][None]
+        names, values = "worker, max_attempts, args", ":worker, :max_attempts, :args"
+        statement = f"INSERT INTO {prefix}.oban_jobs ({names}) VALUES ({values})"
+        options = worker.__oban__
+        given = {"worker": options.name, "max_attempts": options.max_attempts}
+        given["args"] = json.dumps(args)
+        await session.execute(text(statement), given)
 
 
 async def add_with(sessions: Sessions, instances: list[Any], job: Job) -> Job:
@@ -146,14 +161,14 @@ class TestARowThatIsGone:
         async with sessions.begin() as session:
             session.add(order := Order())
             await session.flush()
-            args = json.loads(json.dumps(Look.new({"order": order}).args))
+            args: dict[str, Any] = json.loads(json.dumps(Look.new({"order": order}).args))
             await session.delete(order)
         return args
 
     async def test_cancels_the_job(
-        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any], add: Add
+        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]
     ) -> None:
-        await add(Look.new(orphan))
+        await store(sessions, Look, orphan)
         stop = await run(start)
         assert stop.state == JobState.CANCELLED
         assert not seen
@@ -162,21 +177,23 @@ class TestARowThatIsGone:
             assert job.errors[0]["error"] == "gone is tests.models_as_arguments.Order id=1"
 
     async def test_cancels_that_of_a_worker_with_a_session(
-        self, start: StartOban, orphan: dict[str, Any], add: Add
+        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]
     ) -> None:
-        await add(Double.new(orphan))
+        await store(sessions, Double, orphan)
         assert (await run(start)).state == JobState.CANCELLED
 
     async def test_fails_the_job(
-        self, start: StartOban, orphan: dict[str, Any], add: Add, expect_errors: None
+        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any], expect_errors: None
     ) -> None:
-        await add(Raise.new(orphan))
+        await store(sessions, Raise, orphan)
         exception = await run(start, then="job_exception")
         assert isinstance(exception.error, RowMissingError)
         assert exception.state == JobState.DISCARDED
 
-    async def test_leaves_none(self, start: StartOban, orphan: dict[str, Any], add: Add) -> None:
-        await add(Leave.new(orphan))
+    async def test_leaves_none(
+        self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]
+    ) -> None:
+        await store(sessions, Leave, orphan)
         assert (await run(start)).state == JobState.COMPLETED
         assert seen == [{"order": None}]
 
@@ -187,8 +204,10 @@ class TestARowThatIsGone:
 
 
 class TestWhatRefersToNothing:
-    async def fails(self, start: StartOban, add: Add, args: dict[str, Any]) -> BaseException:
-        await add(Look.new(args))
+    async def fails(
+        self, start: StartOban, sessions: Sessions, args: dict[str, Any]
+    ) -> BaseException:
+        await store(sessions, Look, args)
         exception = await run(start, then="job_exception")
         assert not seen
         return exception.error  # type: ignore[no-any-return]
@@ -197,27 +216,157 @@ class TestWhatRefersToNothing:
         "name", ["antigravity.Order", "tests.models_as_arguments.Base", "os.path", "Order", 7]
     )
     async def test_an_unknown_class(
-        self, start: StartOban, add: Add, expect_errors: None, name: Any
+        self, start: StartOban, sessions: Sessions, expect_errors: None, name: Any
     ) -> None:
-        error = await self.fails(start, add, {"order": {"$model": name, "$key": {"id": 1}}})
+        error = await self.fails(start, sessions, {"order": {"$model": name, "$key": {"id": 1}}})
         assert isinstance(error, UnknownModelError)
         assert "is no mapped class that this process has imported" in str(error)
 
     async def test_a_key_of_another_form(
-        self, start: StartOban, add: Add, expect_errors: None
+        self, start: StartOban, sessions: Sessions, expect_errors: None
     ) -> None:
         name = "tests.models_as_arguments.Order"
-        error = await self.fails(start, add, {"order": {"$model": name, "$key": 1}})
+        error = await self.fails(start, sessions, {"order": {"$model": name, "$key": 1}})
         assert isinstance(error, ValueError)
         assert f"$key of a {name} must hold id; it is 1" in str(error)
 
 
-async def test_another_language_may_write_them(
-    sessions: Sessions, start: StartOban, add: Add
-) -> None:
-    await add_with(sessions, [Order(id=9, total=3)], Look.new({"first": True}, scheduled_at=None))
-    args = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 9}}}
+async def test_another_language_may_write_them(sessions: Sessions, start: StartOban) -> None:
     async with sessions.begin() as session:
-        await session.execute(update(Job).values(args=args))
+        session.add(Order(id=9, total=3))
+    args = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 9}}}
+    await store(sessions, Look, args)
     await run(start)
     assert seen[0]["order"].total == 3
+
+
+LOOKALIKE = {"$model": "tests.models_as_arguments.Order", "$key": {"id": 1}}
+
+
+@dataclass
+class Message:
+    payload: Any
+
+
+@job(name="references.payload")
+async def look_at(payload: Any, message: Message, **others: Any) -> None:
+    seen.append({"payload": payload, "message": message.payload, **others})
+
+
+class LookInSession(Worker, name="references.look_in_session"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        seen.append(job.args)
+
+
+class Forward(Worker, name="references.forward"):
+    async def process(self, job: Job) -> None:
+        await Look.enqueue(job.args)
+
+
+class TestJSONThatLooksLikeAReference:
+    """What users send must not become a row, whatever its keys."""
+
+    @pytest.fixture(autouse=True)
+    async def secret(self, sessions: Sessions) -> Order:
+        async with sessions.begin() as session:
+            session.add(order := Order(id=1, total=42))
+        return order
+
+    @pytest.mark.parametrize("worker", [Look, LookInThread, LookInSession])
+    @pytest.mark.parametrize(
+        "args",
+        [
+            {"payload": LOOKALIKE},
+            {"of": [[{"payload": LOOKALIKE}]]},
+            {"payload": {"$model": LOOKALIKE, "$key": LOOKALIKE}},
+            {"payload": {"$$model": LOOKALIKE["$model"], "$$key": LOOKALIKE["$key"]}},
+            {"payload": {"$model": None, "$key": LOOKALIKE}},
+            LOOKALIKE,
+            {"self": LOOKALIKE},
+        ],
+    )
+    async def test_arrives_as_it_is(
+        self, start: StartOban, add: Add, worker: type[Worker], args: dict[str, Any]
+    ) -> None:
+        await add(worker.new(args))
+        await run(start)
+        assert seen == [args]
+
+    async def test_arrives_as_it_is_beside_an_instance(
+        self, start: StartOban, add: Add, secret: Order
+    ) -> None:
+        await add(Look.new({"order": secret, "payload": [LOOKALIKE, secret]}))
+        await run(start)
+        (given,) = seen
+        assert given["order"].total == 42
+        assert given["payload"] == [LOOKALIKE, given["order"]]
+
+    async def test_arrives_as_it_is_in_a_function(self, start: StartOban, add: Add) -> None:
+        await add(look_at.new(LOOKALIKE, Message([LOOKALIKE]), other=LOOKALIKE))
+        await run(start)
+        assert seen == [{"payload": LOOKALIKE, "message": [LOOKALIKE], "other": LOOKALIKE}]
+
+    async def test_is_no_row_for_a_parameter_that_is_one(self) -> None:
+        with pytest.raises(TypeError, match=r"order must be .*Order, not"):
+            look.new(LOOKALIKE)  # type: ignore[arg-type]
+
+    async def test_stays_json_when_a_job_is_updated(
+        self, start: StartOban, add: Add, secret: Order, engine: AsyncEngine
+    ) -> None:
+        (id,) = await add(Look.new({"order": secret, "payload": LOOKALIKE}))
+        oban = Oban(engine)
+        await oban.update_job(id, lambda job: {"args": {**job.args, "more": LOOKALIKE}})
+        await run(start)
+        (given,) = seen
+        assert given["order"].total == 42
+        assert given["payload"] == given["more"] == LOOKALIKE
+
+    async def test_stays_json_when_a_duplicate_replaces_it(
+        self, start: StartOban, add: Add, secret: Order
+    ) -> None:
+        unique = Unique(fields=["worker"], replace=["args"])
+        await add(Look.new({"it": secret}, unique=unique))
+        await add(duplicate := Look.new({"it": LOOKALIKE}, unique=unique))
+        assert duplicate.conflict
+        assert duplicate.args == {"it": LOOKALIKE}
+        await run(start)
+        assert seen == [{"it": LOOKALIKE}]
+
+    async def test_stays_json_when_the_job_is_passed_on(
+        self, sessions: Sessions, start: StartOban, add: Add
+    ) -> None:
+        """A worker makes a job of the arguments that it was given."""
+        await add(Forward.new({"payload": LOOKALIKE}))
+        with hear(Oban, "job_stop") as heard:
+            await start(queues={"default": 1})
+            await heard.wait(2)
+        assert seen == [{"payload": LOOKALIKE}]
+
+    async def test_stays_json_in_what_is_waited_for(self, start: StartOban) -> None:
+        oban = await start(queues={"default": 1})
+        job = await oban.enqueue(Look.new({"payload": LOOKALIKE}))
+        done = await oban.wait(job, timeout=30)
+        assert done.args == {"payload": LOOKALIKE}
+
+    async def test_stays_json_through_asyncpg(
+        self, start: StartOban, add: Add, postgres_dsn: str, prefix: str, secret: Order
+    ) -> None:
+        await add(Look.new({"order": secret, "payload": LOOKALIKE}))
+        engine = async_engine(postgres_dsn, prefix, "asyncpg")
+        with hear(Oban, "job_stop") as heard:
+            oban = await start(engine, queues={"default": 1})
+            await heard.wait()
+        await oban.stop()
+        await engine.dispose()
+        (given,) = seen
+        assert given["order"].total == 42
+        assert given["payload"] == LOOKALIKE
+
+    async def test_stays_json_in_a_statement_of_sqlalchemy(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
+        async with sessions.begin() as session:
+            rows = [{"worker": Look.__oban__.name, "args": {"payload": LOOKALIKE}}]
+            await session.execute(insert(Job), rows)
+        await run(start)
+        assert seen == [{"payload": LOOKALIKE}]

@@ -1,5 +1,6 @@
 """Mapped instances as arguments, and workers that are models, in the tests of a user."""
 
+import json
 from collections.abc import Iterator
 from unittest.mock import ANY
 
@@ -8,16 +9,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from oban_sqla import Job, Record, Worker, job
+from oban_sqla.models.notation import Reference
 from oban_sqla.testing import all_enqueued, assert_enqueued, drain_queue, inline, process_job
 from oban_sqla.workers import on_change
 from tests.models_as_arguments import Base, Order
 from tests.worker_models import Base as RowBase
 from tests.worker_models import Invoice
 
+LOOKALIKE = {"$model": "tests.models_as_arguments.Order", "$key": {"id": 1}}
+
 
 class Total(Worker, name="testing.total"):
     async def process(self, job: Job) -> Record:
         return Record([order.total for order in job.args["orders"]])
+
+
+class Echo(Worker, name="testing.echo"):
+    async def process(self, job: Job) -> Record:
+        return Record(json.loads(json.dumps(job.args, default=lambda row: type(row).__name__)))
 
 
 class React(Worker, name="testing.react", on=Order, on_insert=True):
@@ -53,12 +62,30 @@ class TestWithoutADatabase:
         assert invoice.total == 3
 
     async def test_what_was_stored_can_not_be_loaded(self) -> None:
-        stored = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 1}}}
+        stored = {"order": Reference(LOOKALIKE)}
         with pytest.raises(TypeError, match=r"refers to .*Order id=1, which process_job has no"):
             await process_job(Job(double.new(Order()).worker, stored))
 
+    async def test_json_that_looks_like_a_reference_is_no_instance(self) -> None:
+        args = {"payload": [LOOKALIKE]}
+        assert await process_job(Echo.new(args)) == Record(args)
+
 
 class TestInASession:
+    def test_json_that_looks_like_a_reference_is_told_from_one(self, tables: Session) -> None:
+        tables.add_all([order := Order(id=1), of_row := Echo.new({"it": order, "in": [order]})])
+        tables.add(of_json := Echo.new({"it": LOOKALIKE, "in": [LOOKALIKE]}))
+        tables.flush()
+        tables.expire_all()
+        for args in ({"it": order}, {"in": [order]}):
+            assert all_enqueued(tables, args=args) == [of_row]
+        for given in ({"it": LOOKALIKE}, {"in": [LOOKALIKE]}, {"it": {"$key": ANY}}):
+            assert all_enqueued(tables, args=given) == [of_json]
+        with pytest.raises(AssertionError, match=r"args\['it'\] is a reference to .*Order id=1"):
+            assert_enqueued(tables, args={"it": LOOKALIKE, "in": [order]})
+        assert drain_queue(tables)["completed"] == 2
+        assert of_json.recorded == {"it": LOOKALIKE, "in": [LOOKALIKE]}
+
     def test_they_are_found_by_their_keys(self, tables: Session) -> None:
         tables.add_all([order := Order(), other := Order(), found := double.new(order)])
         assert assert_enqueued(tables, args={"order": order}) is found
