@@ -4,15 +4,27 @@ from dataclasses import is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
 from cattrs.preconf.json import make_converter
-from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Mapper
+from sqlalchemy.types import TypeEngine
 
+_ADDRESSES = (
+    *(IPv4Address, IPv4Interface, IPv4Network),
+    *(IPv6Address, IPv6Interface, IPv6Network),
+)
 # A datetime is a date.
-_LEAVES = (date, time, timedelta, UUID, Decimal, Enum)
+_LEAVES = (date, time, timedelta, UUID, Decimal, Enum, *_ADDRESSES)
 
 
 def needed(kind: Any) -> bool:
@@ -44,10 +56,10 @@ def from_json(value: object, kind: Any) -> Any:
     return _converter.structure(value, kind)
 
 
-def kind_of(column: ColumnElement[Any]) -> type | None:
-    """The Python type of a column; `None` if its type does not tell."""
+def kind_of(type_: TypeEngine[Any]) -> type | None:
+    """The Python type of a column's type; `None` if that does not tell."""
     try:
-        return column.type.python_type
+        return type_.python_type
     except NotImplementedError:
         return None
 
@@ -80,6 +92,9 @@ _converter.register_unstructure_hook(time, time.isoformat)
 _converter.register_structure_hook(time, lambda value, _: time.fromisoformat(value))
 _converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
 _converter.register_structure_hook(timedelta, lambda value, _: timedelta(seconds=value))
+for _address in _ADDRESSES:
+    _converter.register_unstructure_hook(_address, str)
+    _converter.register_structure_hook(_address, lambda value, kind: kind(value))
 _converter.register_unstructure_hook_func(_is_pydantic, lambda value: value.model_dump(mode="json"))
 _converter.register_structure_hook_func(
     _is_pydantic, lambda value, kind: kind.model_validate(value)

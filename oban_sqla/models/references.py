@@ -6,17 +6,18 @@ the names of its attributes. A value of the key that JSON has no word for is a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, inspect, tuple_
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
 
 from ..errors import UnknownModelError
 from ..importable import importable, imported
 from . import validation
-from .conversion import from_json, is_mapped, kind_of, to_json
+from .conversion import is_mapped
+from .keys import key_from_json, key_names, key_to_json
 from .notation import KEY, MODEL, Reference
 
 
@@ -35,7 +36,7 @@ class InstanceReference(Reference):
     def resolve(self) -> bool:
         """Take the key that the instance has now; whether it has one."""
         identity = inspect(self.instance).identity
-        self[KEY] = None if identity is None else _key(self._as, identity)
+        self[KEY] = None if identity is None else key_to_json(self._as, identity)
         return identity is not None
 
 
@@ -75,7 +76,7 @@ def complete_arguments(field: str, value: object) -> dict[str, Any]:
 
 def reference_to(cls: type, identity: Sequence[Any]) -> Reference:
     """The reference to a row, by its primary key as the mapper has it."""
-    return Reference({MODEL: model_name(cls), KEY: _key(cls, identity)})
+    return Reference({MODEL: model_name(cls), KEY: key_to_json(cls, identity)})
 
 
 def to_instances(args: object) -> Sequence[InstanceReference]:
@@ -114,16 +115,7 @@ def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
             f"{KEY} of a {reference[MODEL]} must hold {', '.join(names)}; it is"
             f" {validation.show(given)}"
         )
-    columns = _mapper(cls).primary_key
-    return tuple(_value(given[name], column) for name, column in zip(names, columns, strict=True))
-
-
-def having(cls: type, identities: Collection[tuple[Any, ...]]) -> ColumnElement[bool]:
-    """The condition that a row of a mapped class has one of these primary keys."""
-    columns = _mapper(cls).primary_key
-    if len(columns) == 1:
-        return columns[0].in_([identity for (identity,) in identities])
-    return tuple_(*columns).in_(list(identities))
+    return key_from_json(cls, given)
 
 
 def show(reference: Reference) -> str:
@@ -142,13 +134,6 @@ def model_name(cls: type) -> str:
             " define it at the top of a module, or pass its key"
         )
     return f"{module}.{cls.__qualname__}"
-
-
-@lru_cache(maxsize=1024)
-def key_names(cls: type) -> tuple[str, ...]:
-    """The attributes of the primary key of a mapped class."""
-    mapper = _mapper(cls)
-    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def _refer(found: list[InstanceReference], value: object) -> Reference | None:
@@ -172,19 +157,3 @@ def _replaced(value: Any, instance: Callable[[Reference], object]) -> Any:
     if isinstance(value, list):
         return [_replaced(item, instance) for item in value]
     return value
-
-
-def _mapper(cls: type) -> Mapper[Any]:
-    mapper: Mapper[Any] = inspect(cls)
-    return mapper
-
-
-def _key(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
-    # As one of their own type, so that what the arguments may not hold may be in a key.
-    values = [to_json(value, type(value)) for value in identity]
-    return validation.json_object("the key", dict(zip(key_names(cls), values, strict=True)))
-
-
-def _value(value: object, column: ColumnElement[Any]) -> object:
-    kind = kind_of(column)
-    return value if kind is None or isinstance(value, kind) else from_json(value, kind)

@@ -1,16 +1,18 @@
 """Load the instances to which the arguments of a job refer."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from ..errors import RowMissingError
 from ..models import Job
+from ..models.keys import having
 from ..models.notation import Reference, references
-from ..models.references import having, identity, model, replaced, show
+from ..models.references import identity, model, replaced, show
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
 from ..workers.rows import SELF
@@ -22,6 +24,9 @@ LOCKED = 1.0
 """Seconds until a job is tried again whose row somebody else has locked."""
 
 _LOCKED = object()
+
+_Place: TypeAlias = tuple[type, tuple[Any, ...]]
+"""Where a row is: its class and its primary key."""
 
 
 def loader(registration: Registration, job: Job) -> Load | None:
@@ -47,16 +52,12 @@ def _load(
     registration: Registration, job: Job, args: Any, wanted: Wanted, session: Session
 ) -> Cancel | Snooze | None:
     options = registration.options
-    # By what they are, since each stands in the arguments once.
+    # Keyed by `id()`: each reference appears once in the arguments.
     located = {id(reference): _locate(reference) for reference in wanted}
-    keys: dict[type, set[tuple[Any, ...]]] = {}
-    for cls, key in located.values():
-        keys.setdefault(cls, set()).add(key)
-    found = {cls: _rows(session, cls, chosen) for cls, chosen in keys.items()}
+    rows = _rows(session, {*located.values()})
 
     def instance(reference: Reference) -> object:
-        cls, key = located[id(reference)]
-        return found[cls].get(key)
+        return rows.get(located[id(reference)])
 
     gone = [reference for reference in wanted if instance(reference) is None]
     row: Any = None
@@ -67,7 +68,7 @@ def _load(
         if row is None:
             gone.insert(0, args[SELF])
     if gone and options.missing != "none":
-        message = f"gone is {', '.join(dict.fromkeys(map(show, gone)))}"
+        message = f"row not found: {', '.join(dict.fromkeys(map(show, gone)))}"
         if options.missing == "raise":
             raise RowMissingError(message)
         return Cancel(message)
@@ -81,7 +82,7 @@ def _load(
     return None
 
 
-def _locate(reference: Reference) -> tuple[type, tuple[Any, ...]]:
+def _locate(reference: Reference) -> _Place:
     cls = model(reference)
     return cls, identity(reference, cls)
 
@@ -105,6 +106,18 @@ def _row(session: Session, registration: Registration, reference: Reference) -> 
     return row
 
 
-def _rows(session: Session, cls: type, keys: Collection[tuple[Any, ...]]) -> dict[Any, object]:
-    rows: Iterable[Any] = session.scalars(select(cls).where(having(cls, keys))).unique()
-    return {inspect(row).identity: row for row in rows}
+def _rows(session: Session, wanted: Set[_Place]) -> dict[_Place, object]:
+    keys: defaultdict[type, list[tuple[Any, ...]]] = defaultdict(list)
+    for cls, key in wanted:
+        keys[cls].append(key)
+    found: dict[_Place, object] = {}
+    for cls, chosen in keys.items():
+        rows: Iterable[Any] = session.scalars(select(cls).where(having(cls, chosen))).unique()
+        for row in rows:
+            found[cls, inspect(row).identity] = row
+    # The database may find a key equal that Python does not: of `char(n)`, or of a user's type.
+    for cls, key in wanted - found.keys():
+        row = session.scalars(select(cls).where(having(cls, [key]))).unique().one_or_none()
+        if row is not None:
+            found[cls, key] = row
+    return found

@@ -20,7 +20,7 @@ from sqlalchemy.sql import visitors
 
 from ..enqueue.unit_of_work import executed
 from ..errors import ObanError
-from ..models.references import having, key_names
+from ..models.keys import having, key_names
 from .reactions import Change, Reaction
 
 OPTION = "oban_on_change"

@@ -22,8 +22,9 @@ from sqlalchemy.orm import (
 from ..importable import origin
 from ..models import Job, validation
 from ..models.conversion import is_mapped, kind_of
+from ..models.keys import key_names
 from ..models.notation import KEY, MODEL
-from ..models.references import InstanceReference, key_names
+from ..models.references import InstanceReference
 from .option import Option
 
 SELF = "self"
@@ -135,4 +136,4 @@ def _is_about(cls: type) -> ColumnElement[bool]:
 
 def _is_written_alike(column: ColumnElement[Any]) -> bool:
     alike = (int, str, bool, UUID, date)
-    return not isinstance(column.type, TypeDecorator) and kind_of(column) in alike
+    return not isinstance(column.type, TypeDecorator) and kind_of(column.type) in alike

@@ -2,9 +2,11 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event, func, insert, inspect, select, text
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, object_session
 
 from oban_sqla import Job, JobState, Oban, RowMissingError, Unique, UnknownModelError, Worker, job
+from tests import models_with_keys as keys
 from tests.conftest import Add, StartOban
 from tests.databases import async_engine
 from tests.listening import hear
@@ -155,6 +158,74 @@ async def test_a_function_has_them_as_arguments(sessions: Sessions, start: Start
     assert seen[0]["note"] == "hi"
 
 
+class TestKeysOfAUsersTypes:
+    @pytest.fixture(autouse=True)
+    async def tables_with_keys(self, sessions: Sessions) -> AsyncIterator[None]:
+        async with sessions.begin() as session:
+            await session.run_sync(lambda s: keys.Base.metadata.create_all(s.connection()))
+        yield
+        async with sessions.begin() as session:
+            await session.run_sync(lambda s: keys.Base.metadata.drop_all(s.connection()))
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            pytest.param(make, id=make().__class__.__name__)
+            for make in (
+                lambda: keys.OfGUID(),
+                lambda: keys.OfVariant(id=uuid4()),
+                lambda: keys.OfBinary(id=uuid4()),
+                lambda: keys.OfNumber(id=keys.Number(7)),
+                lambda: keys.OfNested(id=keys.Number(7)),
+                lambda: keys.OfCode(id=keys.Number(7)),
+                lambda: keys.OfColor(id=keys.Color.RED),
+                lambda: keys.OfPadded(id="a"),
+                lambda: keys.OfAddress(id=ip_address("10.0.0.1")),
+                lambda: keys.OfBoth(number=keys.Number(1), guid=uuid4(), code=uuid4()),
+            )
+        ],
+    )
+    async def test_a_row_is_found(
+        self, sessions: Sessions, start: StartOban, make: Callable[[], Any]
+    ) -> None:
+        row = make()
+        await add_with(sessions, [row], Look.new({"row": row, "rows": [row]}))
+        async with sessions() as session:
+            found = await session.scalars(select(Job).where(Job.args_contain({"row": row})))
+            assert len(found.all()) == 1
+        assert (await run(start)).state == JobState.COMPLETED
+        (given,) = seen
+        assert type(given["row"]) is type(row)
+        assert given["rows"] == [given["row"]]
+
+    async def test_each_row_is_told_from_the_others(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
+        rows = [keys.OfBoth(number=keys.Number(n), guid=uuid4(), code=uuid4()) for n in range(3)]
+        await add_with(sessions, rows, Look.new({"rows": rows}))
+        await run(start)
+        (given,) = seen
+        assert [one.guid for one in given["rows"]] == [row.guid for row in rows]
+
+    async def test_a_row_that_is_gone_is_named(self, sessions: Sessions, start: StartOban) -> None:
+        row = keys.OfNumber(id=keys.Number(7))
+        await add_with(sessions, [row], Look.new({"row": row}))
+        async with sessions.begin() as session:
+            await session.delete(row)
+        assert (await run(start)).state == JobState.CANCELLED
+        async with sessions() as session:
+            (job,) = await session.scalars(select(Job))
+            assert job.errors[0]["error"] == "row not found: tests.models_with_keys.OfNumber id=7"
+
+    async def test_a_worker_that_is_a_model_is_loaded(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
+        await add_with(sessions, [task := keys.Task()], task.new())
+        await run(start)
+        async with sessions() as session:
+            assert (await session.get_one(keys.Task, task.id)).done == 1
+
+
 class TestARowThatIsGone:
     @pytest.fixture
     async def orphan(self, sessions: Sessions) -> dict[str, Any]:
@@ -174,7 +245,7 @@ class TestARowThatIsGone:
         assert not seen
         async with sessions() as session:
             (job,) = await session.scalars(select(Job))
-            assert job.errors[0]["error"] == "gone is tests.models_as_arguments.Order id=1"
+            assert job.errors[0]["error"] == "row not found: tests.models_as_arguments.Order id=1"
 
     async def test_cancels_that_of_a_worker_with_a_session(
         self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]

@@ -128,7 +128,7 @@ class TestProcessing:
         assert stop.state == JobState.CANCELLED
         async with sessions() as session:
             found = await session.get_one(Job, job.id)
-            assert found.errors[0]["error"] == f"gone is tests.worker_models.Invoice id={1}"
+            assert found.errors[0]["error"] == f"row not found: tests.worker_models.Invoice id={1}"
 
     async def test_or_fails_it(
         self, sessions: Sessions, start: StartOban, expect_errors: None
