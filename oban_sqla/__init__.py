@@ -24,7 +24,7 @@ from .queue_control import QueueInfo
 from .workers.current_job import current_job, running_job
 from .workers.decorators import job, worker
 from .workers.function import JobFunction
-from .workers.outcomes import Cancel, Record, Snooze
+from .workers.outcomes import Cancel, Record, RetryAfter, Snooze
 from .workers.worker import Worker
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "QueueInfo",
     "QueueNotFoundError",
     "Record",
+    "RetryAfter",
     "RowMissingError",
     "SchemaMissingError",
     "SchemaVersionError",

@@ -70,11 +70,11 @@ class Retention:
             workers = {}
         named = {}
         for worker, own in workers.items():
-            name = name_of(worker)
-            if isinstance(name, str) and name:
-                named[name] = _retained(f"retention of worker {name!r}", own, states, complain)
-            else:
-                complain(f"retention of workers must name a worker, not {worker!r}")
+            for name in names_of(worker):
+                if isinstance(name, str) and name:
+                    named[name] = _retained(f"retention of worker {name!r}", own, states, complain)
+                else:
+                    complain(f"retention of workers must name a worker, not {worker!r}")
         return cls(states, named)
 
 
@@ -245,6 +245,11 @@ class Config:
 def name_of(worker: object) -> object:
     """The name of a worker class or a job function; anything else as it is."""
     return getattr(getattr(worker, "__oban__", None), "name", worker)
+
+
+def names_of(worker: object) -> tuple[object, ...]:
+    """The same, and the aliases, under which jobs may be stored, too."""
+    return (name_of(worker), *getattr(getattr(worker, "__oban__", None), "aliases", ()))
 
 
 def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]:

@@ -4,8 +4,15 @@ from typing import Any
 
 import pytest
 
+from oban_sqla import job
 from oban_sqla.config import LONGEST_PREFIX, Config, Queue
 from oban_sqla.statements.announce import SCHEDULE
+
+
+def test_the_retention_of_a_worker_is_for_its_aliases_too() -> None:
+    renamed = job(name="config.new", aliases=["config.old"])(lambda: None)
+    workers = Config.check(retention={"workers": {renamed: 5}}).retention.workers
+    assert set(workers) == {"config.new", "config.old"}
 
 
 def test_a_queue_is_a_limit_or_options() -> None:

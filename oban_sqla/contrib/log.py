@@ -88,6 +88,10 @@ def _job_exception(oban: Oban, exception: JobException) -> None:
             what,
             extra=_Facts(oban, exception),
         )
+    elif exception.state is JobState.CANCELLED:
+        jobs_logger.info(
+            "%s failed, and is cancelled: %s", _of(job), what, extra=_Facts(oban, exception)
+        )
     else:
         jobs_logger.info(
             "%s failed, and will be tried again: %s", _of(job), what, extra=_Facts(oban, exception)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped
 
 from ..clock import client_now, database_now
-from ..config import name_of
+from ..config import names_of
 from . import references, validation
 from .state import FINISHED, STAGEABLE, JobState
 from .types import Arguments
@@ -95,9 +95,11 @@ class Questions:
     def for_worker(cls, *workers: Any) -> ColumnElement[bool]:
         """The condition that a job is for one of the workers: classes, job functions, or names.
 
+        A class or function stands for its aliases, too.
         `TypeError` or `ValueError` for what is none.
         """
-        names = [validation.worker_name(name_of(worker)) for worker in workers]
+        named = [name for worker in workers for name in names_of(worker)]
+        names = [validation.worker_name(name) for name in named]
         return cls.worker.in_(names) if len(names) != 1 else cls.worker == names[0]
 
     @classmethod

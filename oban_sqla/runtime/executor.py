@@ -14,9 +14,11 @@ from ..events import JobDropped, JobException, JobStart, JobStop, JobUnconnected
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
+from ..workers import on_error
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
-from ..workers.outcomes import Cancel, Record, Snooze
+from ..workers.outcomes import Cancel, Record, RetryAfter, Snooze
+from ..workers.registry import find
 from .attempt import Attempt
 from .connecting import UnconnectedError
 from .perform import perform
@@ -136,10 +138,15 @@ def _success(attempt: Attempt, result: Any) -> Ack:
 
 def _failure(attempt: Attempt, job: Job, error: BaseException, worker: Any) -> Ack:
     text = _describe(error)
-    if attempt.cancelled:
+    known = find(job.worker)
+    verdict = on_error.verdict(known.options, error) if known else "retry"
+    if attempt.cancelled or verdict == "cancel":
         return _ack(attempt, JobState.CANCELLED, error=storable(text))
-    if job.attempt >= job.max_attempts:
+    if job.attempt >= job.max_attempts or verdict == "discard":
         return _ack(attempt, JobState.DISCARDED, error=storable(text))
+    if isinstance(error, RetryAfter):
+        delay = min(error.seconds, LONGEST_INTERVAL)
+        return _ack(attempt, JobState.RETRYABLE, delay=delay, error=storable(text))
     delay = jittery_clamped(job.attempt, job.max_attempts)
     if worker is not None:
         try:

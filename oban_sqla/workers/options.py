@@ -12,6 +12,7 @@ from ..instances import DEFAULT_NAME
 from ..models import Unique, validation
 from ..models.unique import unique_option
 from .cron import parse
+from .error_classes import ErrorClasses, error_classes
 from .option import Option, flag
 from .timeout import Timeout, timeout_option
 
@@ -23,6 +24,12 @@ def _instance_name(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError(f"oban must be the name of an instance, not {validation.show(value)}")
     return value
+
+
+def _aliases(value: object) -> tuple[str, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"aliases must be a list of names, not {validation.show(value)}")
+    return tuple(validation.worker_name(one) for one in value)
 
 
 def _missing(value: object) -> Missing:
@@ -105,6 +112,15 @@ class WorkerOptions(SharedOptions, total=False):
             DEFAULT_NAME,
         ),
     ]
+    aliases: Annotated[
+        Iterable[str] | None,
+        Option(
+            "Names that the worker had before. Jobs that are stored under them are its own.",
+            _aliases,
+            default=(),
+            inherited=False,
+        ),
+    ]
     cron: Annotated[
         str | Mapping[str, Any] | None,
         # A subclass that took the entry over would double its jobs.
@@ -116,6 +132,31 @@ class WorkerOptions(SharedOptions, total=False):
             "How long an attempt may take: seconds, a `timedelta`, or a function that returns"
             " either for a job. A longer attempt fails with `JobTimeoutError`.",
             timeout_option,
+        ),
+    ]
+    retry_on: Annotated[
+        ErrorClasses | None,
+        Option(
+            "A class of errors, or several: a job that fails with one is tried again. Other errors"
+            " discard the job at once, but for those of SQLAlchemy and of this library.",
+            error_classes("retry_on"),
+            default=(),
+        ),
+    ]
+    discard_on: Annotated[
+        ErrorClasses | None,
+        Option(
+            "A class of errors, or several: a job that fails with one is `discarded` at once.",
+            error_classes("discard_on"),
+            default=(),
+        ),
+    ]
+    cancel_on: Annotated[
+        ErrorClasses | None,
+        Option(
+            "A class of errors, or several: a job that fails with one is `cancelled`.",
+            error_classes("cancel_on"),
+            default=(),
         ),
     ]
     interruptible: Annotated[

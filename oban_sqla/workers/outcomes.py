@@ -1,4 +1,4 @@
-"""What `process` may return, besides anything else, which completes the job."""
+"""What `process` may return, besides anything else, which completes the job, and `RetryAfter`."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,3 +38,20 @@ class Record:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", validation.json_value("Record(value)", self.value))
+
+
+class RetryAfter(Exception):  # noqa: N818 - it says what to do, as the outcomes do
+    """Raise it to fail the attempt and choose when the next one begins.
+
+    The attempt is spent, and after the last one the job is discarded. `backoff`, `retry_on`,
+    `discard_on` and `cancel_on` of the worker don't apply. Raise it `from` the error that is the
+    reason, which is then recorded, too.
+
+    `seconds` is a number of seconds or a `timedelta`; `ValueError` if it is negative or infinite.
+    """
+
+    __module__ = "oban_sqla"
+
+    def __init__(self, seconds: float | timedelta) -> None:
+        self.seconds = validation.delay("RetryAfter(seconds)", seconds).total_seconds()
+        super().__init__(f"retry after {self.seconds:g} s")

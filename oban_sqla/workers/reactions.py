@@ -102,7 +102,7 @@ class Reaction:
     def is_own(self, key: object) -> bool:
         """Whether the change is made by a job of this worker about the very row."""
         job = current_job()
-        if job is None or job.worker != self.options.name:
+        if job is None or job.worker not in (self.options.name, *self.options.aliases):
             return False
         row = job.args.get(self._row)
         return is_mapped(type(row)) and inspect(row).key == key

@@ -1,13 +1,14 @@
 """The workers this process knows, by name. A row in the table never makes it import anything."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownWorkerError
 from ..models import Job, validation
 from ..models.conversion import is_mapped
+from . import on_error
 from .declaration import Declaration
 from .rows import SELF
 
@@ -68,25 +69,27 @@ def register(
         )
     if inspect.iscoroutinefunction(backoff):
         raise TypeError(f"the backoff of {origin} is async; it has to return the seconds at once")
-    known = _registrations.get(options.name)
-    # The same code again is a reloaded module, or a class that a decorator made anew.
-    if known is not None and known.options.origin != origin:
-        raise ValueError(
-            f"worker name {options.name!r} is taken by {known.options.origin};"
-            f" give {origin} another one with name='...'"
-        )
-    asynchronous = inspect.iscoroutinefunction(process)
-    _registrations[options.name] = Registration(
+    on_error.check(options)
+    names = (options.name, *options.aliases)
+    for name in names:
+        _refuse_taken(name, options)
+    registration = Registration(
         options,
         create,
-        asynchronous,
+        inspect.iscoroutinefunction(process),
         takes_session=takes_session,
         has_timeout=timeout is not None,
     )
+    _registrations.update(dict.fromkeys(names, registration))
+
+
+def find(name: str) -> Registration | None:
+    """The worker of that name, or with it among its aliases; `None` if none was imported."""
+    return _registrations.get(name)
 
 
 def resolve(name: str) -> Registration:
-    """The worker of that name; `UnknownWorkerError` if none was imported."""
+    """The same; `UnknownWorkerError` if none was imported."""
     registration = _registrations.get(name)
     if registration is None:
         module = name.rpartition(".")[0] or name
@@ -99,13 +102,25 @@ def resolve(name: str) -> Registration:
 
 def with_session() -> list[Declaration]:
     """The declarations of async workers whose session takes a connection of the engine's pool."""
-    return [
-        known.options
-        for known in _registrations.values()
-        if known.takes_session and known.asynchronous
-    ]
+    return [known.options for known in _workers() if known.takes_session and known.asynchronous]
 
 
 def with_cron() -> list[Declaration]:
     """The declarations of the workers that have a cron entry."""
-    return [known.options for known in _registrations.values() if known.options.cron is not None]
+    return [known.options for known in _workers() if known.options.cron is not None]
+
+
+def _workers() -> Iterator[Registration]:
+    """Each worker once, whatever aliases it has."""
+    return (known for name, known in _registrations.items() if name == known.options.name)
+
+
+def _refuse_taken(name: str, options: Declaration) -> None:
+    known = _registrations.get(name)
+    # The same code again is a reloaded module, or a class that a decorator made anew.
+    if known is None or known.options.origin == options.origin:
+        return
+    taken = f"worker name {name!r} is taken by {known.options.origin}"
+    if name == options.name:
+        raise ValueError(f"{taken}; give {options.origin} another one with name='...'")
+    raise ValueError(f"{taken}; take it out of the aliases of {options.origin}")

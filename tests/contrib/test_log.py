@@ -53,6 +53,12 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             "ERROR",
             "failed for the last time, so it is discarded: ValueError: boom",
         ),
+        (
+            "job_exception",
+            JobException(JOB, JobState.CANCELLED, 0.1, 0.0, BOOM),
+            "INFO",
+            "failed, and is cancelled: ValueError: boom",
+        ),
         ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
         ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),
         ("give_back_stop", GiveBackStop("q", (3, 4)), "WARNING", "gave back claimed jobs: 3, 4"),

@@ -79,6 +79,8 @@ def test_jobs_of_workers(session: Session) -> None:
     assert found(Mail) == ["questions.mail"]
     assert found(Mail, report, "another") == ["questions.mail", "questions.report", "another"]
     assert found() == []
+    renamed = job(name="questions.new", aliases=["another"])(lambda: None)
+    assert found(renamed) == ["another"]
     with pytest.raises(TypeError, match="worker must be"):
         Job.for_worker(5)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oban_sqla import Cancel, Job, JobState, Record, Worker, job
+from oban_sqla import Cancel, Job, JobState, Record, RetryAfter, Worker, job
 from oban_sqla.clock import LONGEST_INTERVAL
 from oban_sqla.runtime.executor import LONGEST_ERROR, storable
 from tests.attempts import (
@@ -77,6 +77,73 @@ async def test_whatever_is_raised_is_recorded_and_retried(
     assert ack.state is JobState.RETRYABLE
     assert text in str(ack.error)
     assert len(str(ack.error)) <= LONGEST_ERROR + 100
+
+
+class ChosenBySubclass(
+    Worker,
+    retry_on=ConnectionError,
+    discard_on=(OSError, ValueError),
+    cancel_on=LookupError,
+):
+    async def process(self, job: Job) -> Any:
+        return behaviours["process"](job)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ConnectionResetError(), JobState.RETRYABLE),
+        (OSError(), JobState.DISCARDED),
+        (KeyError("id"), JobState.CANCELLED),
+        (TypeError(), JobState.DISCARDED),
+        (SystemExit(), JobState.RETRYABLE),
+    ],
+)
+async def test_the_class_of_the_error_chooses_what_becomes_of_the_job(
+    error: BaseException, state: JobState
+) -> None:
+    emitted: Emitted = []
+    ack = await perform(ChosenBySubclass, raising(error), emitted)
+    assert ack.state is state
+    assert type(error).__name__ in str(ack.error)
+    assert (ack.delay is None) is (state is not JobState.RETRYABLE)
+    name, exception = emitted[-1]
+    assert (name, exception.state) == ("job_exception", state)
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(("seconds", "delay"), [(30, 30.0), (timedelta(minutes=2), 120.0)])
+    async def test_chooses_the_delay(self, seconds: Any, delay: float) -> None:
+        behaviours["backoff"] = lambda job: 5
+        ack = await perform(Async, raising(RetryAfter(seconds)))
+        assert (ack.state, ack.delay, ack.spent) == (JobState.RETRYABLE, delay, True)
+        assert f"oban_sqla.RetryAfter: retry after {delay:g} s" in str(ack.error)
+
+    async def test_records_the_reason(self) -> None:
+        def process(job: Job) -> None:
+            try:
+                raise ConnectionError("429")
+            except ConnectionError as error:
+                raise RetryAfter(5) from error
+
+        assert "ConnectionError: 429" in str((await perform(Async, process)).error)
+
+    async def test_goes_before_what_the_worker_says_of_classes(self) -> None:
+        ack = await perform(ChosenBySubclass, raising(RetryAfter(5)))
+        assert (ack.state, ack.delay) == (JobState.RETRYABLE, 5.0)
+
+    async def test_after_the_last_attempt_discards(self) -> None:
+        ack = await perform(Async, raising(RetryAfter(5)), attempt=3, max_attempts=3)
+        assert ack.state is JobState.DISCARDED
+
+    async def test_is_kept_within_what_the_database_can_hold(self) -> None:
+        ack = await perform(Async, raising(RetryAfter(timedelta.max)))
+        assert ack.delay == LONGEST_INTERVAL
+
+    @pytest.mark.parametrize("seconds", [-1, float("inf"), "5"])
+    def test_refuses_what_is_no_delay(self, seconds: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"RetryAfter\(seconds\) must"):
+            RetryAfter(seconds)
 
 
 async def test_a_traceback_that_can_t_be_made_is_named() -> None:

@@ -53,8 +53,12 @@ WRONG: dict[str, Any] = {
     "unique": "yes",
     "name": "",
     "oban": "",
+    "aliases": "old.Name",
     "cron": "never",
     "timeout": 0,
+    "retry_on": 5,
+    "discard_on": [ValueError, "ValueError"],
+    "cancel_on": int,
     "interruptible": 1,
     "missing": "ignore",
 }

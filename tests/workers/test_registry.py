@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from oban_sqla import Job, UnknownWorkerError, Worker, job
-from oban_sqla.workers.registry import resolve
+from oban_sqla.workers import registry
+from oban_sqla.workers.registry import resolve, with_cron
 
 
 @pytest.fixture
@@ -49,6 +50,57 @@ def test_a_reloaded_module_registers_anew(module: Any) -> None:
     importlib.reload(module)
     assert module.Ping is not before
     assert resolve(f"{module.__name__}.Ping").create is module.Ping
+
+
+class TestAliases:
+    def test_they_lead_to_the_code(self) -> None:
+        class Renamed(Worker, name="registry.New", aliases=["registry.Old", "registry.Older"]):
+            def process(self, job: Job) -> None: ...
+
+        for name in ("registry.New", "registry.Old", "registry.Older"):
+            assert resolve(name).create is Renamed
+        assert Renamed.new().worker == "registry.New"
+
+    def test_a_subclass_has_its_own(self) -> None:
+        class Base(Worker, name="registry.Base", aliases=["registry.OldBase"]):
+            def process(self, job: Job) -> None: ...
+
+        class Sub(Base, name="registry.Sub"): ...
+
+        assert resolve("registry.OldBase").create is Base
+
+    def test_of_a_function(self) -> None:
+        @job(name="registry.new", aliases=("registry.old",))
+        def renamed() -> None: ...
+
+        assert resolve("registry.old").create() is renamed
+
+    def test_a_cron_entry_counts_once(self) -> None:
+        class Ticking(Worker, name="registry.Ticking", aliases=["registry.Tick"], cron="@yearly"):
+            def process(self, job: Job) -> None: ...
+
+        assert [entry.name for entry in with_cron()].count("registry.Ticking") == 1
+        del registry._registrations["registry.Ticking"]
+
+    def test_a_name_that_is_taken_is_no_alias(self, module: Any) -> None:
+        taken = f"{module.__name__}.Ping"
+        with pytest.raises(ValueError, match=r"Ping; take it out of the aliases of .*Other"):
+
+            class Other(Worker, name="registry.Other", aliases=[taken]):
+                def process(self, job: Job) -> None: ...
+
+        assert registry.find("registry.Other") is None
+
+    def test_an_alias_that_is_taken_is_no_name(self) -> None:
+        class First(Worker, name="registry.First", aliases=["registry.Taken"]):
+            def process(self, job: Job) -> None: ...
+
+        with pytest.raises(
+            ValueError, match=r"'registry.Taken' is taken by .*First; give .*Second"
+        ):
+
+            class Second(Worker, name="registry.Taken"):
+                def process(self, job: Job) -> None: ...
 
 
 @pytest.mark.parametrize(

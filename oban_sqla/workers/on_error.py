@@ -1,0 +1,53 @@
+"""What becomes of a job by the class of its error: `retry_on`, `discard_on` and `cancel_on`."""
+
+from typing import Literal, TypeAlias
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from .declaration import Declaration
+from .outcomes import RetryAfter
+
+Verdict: TypeAlias = Literal["retry", "discard", "cancel"]
+
+VERDICTS: tuple[Verdict, ...] = ("retry", "discard", "cancel")
+"""From the mildest to the most severe."""
+
+
+def verdict(options: Declaration, error: BaseException) -> Verdict:
+    """What becomes of a job that failed with an error, while it has attempts left.
+
+    The listed class that is closest to the error's own decides. A group of errors counts as the
+    mildest verdict on its members, unless the class of the group is listed.
+    """
+    if isinstance(error, RetryAfter):
+        return "retry"
+    for cls in type(error).__mro__:
+        for name in VERDICTS:
+            if cls in _listed(options, name):
+                return name
+    if isinstance(error, BaseExceptionGroup):
+        return min((verdict(options, one) for one in error.exceptions), key=VERDICTS.index)
+    return "discard" if options.retry_on and _is_of_the_job(error) else "retry"
+
+
+def check(options: Declaration) -> None:
+    """`ValueError` for a class that is listed for two verdicts."""
+    listed: dict[type, Verdict] = {}
+    for name in VERDICTS:
+        for cls in _listed(options, name):
+            if cls in listed:
+                raise ValueError(
+                    f"{options.origin} names {cls.__qualname__} in {listed[cls]}_on and {name}_on:"
+                    " keep one"
+                )
+            listed[cls] = name
+
+
+def _is_of_the_job(error: BaseException) -> bool:
+    """Whether the job is to blame; else it is the database, this library, or the process."""
+    return isinstance(error, Exception) and not isinstance(error, SQLAlchemyError)
+
+
+def _listed(options: Declaration, name: Verdict) -> tuple[type[BaseException], ...]:
+    found: tuple[type[BaseException], ...] = getattr(options, f"{name}_on")
+    return found
