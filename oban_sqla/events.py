@@ -77,6 +77,15 @@ class JobException:
 
 
 @dataclass(frozen=True, slots=True)
+class BackoffFailed:
+    job: Job
+    delay: float
+    """Seconds until the next attempt, by the default backoff."""
+    error: BaseException
+    """What `backoff()` of the worker raised, or what is wrong with the value it returned."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobDropped:
     job: Job
     duration: float
@@ -183,6 +192,9 @@ class QueueResumed:
 class NotifierLost:
     reason: str
     """LISTEN does not work (any more): the queues poll until it does."""
+    error: BaseException | None = None
+    direct: bool = False
+    """Whether LISTEN has a connection to another address than the engine's, by `listen_dsn`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +310,9 @@ class ObanEvents(event.Events[Observable]):
 
     def pool_too_small(self, oban: Any, pool: PoolTooSmall) -> None:
         """A node starts, and its jobs may use more connections than its engine's pool has."""
+
+    def backoff_failed(self, oban: Any, failed: BackoffFailed) -> None:
+        """The `backoff()` of a worker failed, so the default backoff applies."""
 
     def job_unconnected(self, oban: Any, unconnected: JobUnconnected) -> None:
         """The session of a worker got no connection: the job goes back, its attempt not spent."""

@@ -1,60 +1,52 @@
 """Logging: all wording and all levels, as listeners of the events.
 
-The lines go to the logger `oban_sqla`: incidents as warnings and errors, restored things as INFO.
-What comes of a job goes to its child `oban_sqla.jobs`, which may be turned down by itself: ERROR
-when the job is discarded, INFO when it fails or is cancelled, DEBUG when it completes. A record has
-the facts as attributes, too, for formatters like that of `json_log`. `detach()` ends it all.
+The lines go to the logger `oban_sqla`: incidents as warnings and errors, the ends of incidents as
+INFO. An outage of the database is one incident of a node, whatever fails meanwhile: DEBUG has the
+details. The logger `oban_sqla.jobs` has a line for each job: ERROR when it is discarded, INFO when
+it fails or is cancelled, DEBUG when it completes. The logger `oban_sqla.queues` has a line a minute
+for each busy queue. A record has the facts as attributes, too, for formatters like that of
+`json_log`. `detach()` stops all logging.
 """
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from functools import cache, cached_property
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import event
-
-from ..dsn import hide_passwords
 from ..events import (
     AckStop,
+    BackoffFailed,
     ClaimStop,
     ElectStop,
     GiveBackStop,
     JobException,
     JobStop,
     JobUnconnected,
-    NotifierLost,
-    NotifierRestored,
     PoolTooSmall,
     PruneRefused,
     RescueStop,
     ServiceCancelled,
-    ServiceFailed,
-    ServiceRestored,
 )
-from ..models import Job, JobState
+from ..models import JobState
 from ..oban import Oban
+from . import activity, listeners, outage_log
+from .facts import Facts as _Facts
+from .facts import ids_in_words as _ids
+from .facts import job_in_words as _of
+from .facts import shorten as _shorten
+from .listeners import Listener
 
 logger = logging.getLogger("oban_sqla")
 jobs_logger = logging.getLogger("oban_sqla.jobs")
 
-# SQLSTATEs: no prepared statement has that name, or one has it already.
-_STATEMENT_IS_ELSEWHERE = ("26000", "42P05")
-
 
 def attach() -> None:
     """Log the events of every instance; importing `oban_sqla` does so."""
-    for name, listener in _LISTENERS.items():
-        if not event.contains(Oban, name, listener):
-            event.listen(Oban, name, listener)
+    listeners.attach(_ALL)
 
 
 def detach() -> None:
     """Log nothing."""
-    for name, listener in _LISTENERS.items():
-        if event.contains(Oban, name, listener):
-            event.remove(Oban, name, listener)
+    listeners.detach(_ALL)
 
 
 def _job_stop(oban: Oban, stop: JobStop) -> None:
@@ -70,9 +62,11 @@ def _job_stop(oban: Oban, stop: JobStop) -> None:
             "%s snoozed after %.3f s", _of(stop.job), stop.duration, extra=_Facts(oban, stop)
         )
     else:
+        asked = stop.job.cancelled()
         jobs_logger.info(
-            "%s was cancelled by its worker after %.3f s",
+            "%s was cancelled %s after %.3f s",
             _of(stop.job),
+            "while it ran, as was asked for," if asked else "by its worker",
             stop.duration,
             extra=_Facts(oban, stop),
         )
@@ -90,12 +84,27 @@ def _job_exception(oban: Oban, exception: JobException) -> None:
         )
     elif exception.state is JobState.CANCELLED:
         jobs_logger.info(
-            "%s failed, and is cancelled: %s", _of(job), what, extra=_Facts(oban, exception)
+            "%s failed, and is cancelled%s: %s",
+            _of(job),
+            ", as was asked for" if job.cancelled() else "",
+            what,
+            extra=_Facts(oban, exception),
         )
     else:
         jobs_logger.info(
             "%s failed, and will be tried again: %s", _of(job), what, extra=_Facts(oban, exception)
         )
+
+
+def _backoff_failed(oban: Oban, failed: BackoffFailed) -> None:
+    jobs_logger.warning(
+        "%s: its backoff() failed, so it is tried again in %.0f s: %s: %s",
+        _of(failed.job),
+        failed.delay,
+        type(failed.error).__name__,
+        _shorten(failed.error),
+        extra=_Facts(oban, failed),
+    )
 
 
 def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
@@ -169,19 +178,6 @@ def _prune_refused(oban: Oban, refused: PruneRefused) -> None:
     )
 
 
-def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
-    logger.warning(
-        "%s: notifications are lost, polling instead: %s",
-        oban.name,
-        lost.reason,
-        extra=_Facts(oban, lost),
-    )
-
-
-def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
-    logger.info("%s: notifications are back", oban.name, extra=_Facts(oban, restored))
-
-
 def _pool_too_small(oban: Oban, pool: PoolTooSmall) -> None:
     logger.warning(
         "%s: the engine's pool opens at most %d connections, and the jobs with a session and the"
@@ -206,24 +202,6 @@ def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
     )
 
 
-def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
-    logger.error(
-        "%s: %s failed, trying again until it succeeds: %s%s",
-        oban.name,
-        failed.service,
-        _shorten(failed.error),
-        _remedy(failed.error),
-        exc_info=(type(failed.error), failed.error, failed.error.__traceback__)
-        if logger.isEnabledFor(logging.DEBUG)
-        else None,
-        extra=_Facts(oban, failed),
-    )
-
-
-def _service_restored(oban: Oban, restored: ServiceRestored) -> None:
-    logger.info("%s: %s works again", oban.name, restored.service, extra=_Facts(oban, restored))
-
-
 def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
     logger.warning(
         "%s: %s did not stop within %.1f s and was cancelled",
@@ -234,86 +212,22 @@ def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
     )
 
 
-class _Facts(Mapping[str, Any]):
-    """What happened, and in which instance: told only when there is a record to take it."""
-
-    def __init__(self, oban: Oban, data: Any) -> None:
-        self._oban = oban
-        self._data = data
-
-    @cached_property
-    def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"event": _name(type(self._data).__name__)}
-        facts |= {"instance": self._oban.name, "node": self._oban.node}
-        for field in fields(self._data):
-            value = getattr(self._data, field.name)
-            if isinstance(value, Job):
-                facts |= {"job_id": value.id, "worker": value.worker, "queue": value.queue}
-                facts |= {"attempt": value.attempt, "max_attempts": value.max_attempts}
-            elif isinstance(value, BaseException):
-                facts["error"] = f"{type(value).__name__}: {_shorten(value)}"
-            else:
-                facts[field.name] = value
-        return facts
-
-    def __getitem__(self, name: str) -> Any:
-        return self._facts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._facts)
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-
-@cache
-def _name(event: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", event).lower()
-
-
-def _of(job: Job) -> str:
-    return f"job {job.id} ({job.worker}, attempt {job.attempt} of {job.max_attempts})"
-
-
-def _ids(ids: tuple[int, ...], most: int = 20) -> str:
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(map(str, ids[:most])) + more
-
-
-def _remedy(error: BaseException) -> str:
-    """What to do about an error that does not say it."""
-    if getattr(getattr(error, "orig", error), "sqlstate", None) in _STATEMENT_IS_ELSEWHERE:
-        return (
-            "; behind a transaction pooler psycopg must not prepare statements: make the engine"
-            ' with connect_args={"prepare_threshold": None}, or end the URL with'
-            " ?prepare_threshold=none"
-        )
-    return ""
-
-
-def _shorten(error: BaseException, longest: int = 500) -> str:
-    try:
-        text = str(error) or type(error).__name__
-    except Exception:
-        text = f"{type(error).__name__}, which can't be printed"
-    text = hide_passwords(text)
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
 _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "job_stop": _job_stop,
     "job_exception": _job_exception,
+    "backoff_failed": _backoff_failed,
     "claim_stop": _claim_stop,
     "ack_stop": _ack_stop,
     "give_back_stop": _give_back_stop,
     "elect_stop": _elect_stop,
     "rescue_stop": _rescue_stop,
     "prune_refused": _prune_refused,
-    "notifier_lost": _notifier_lost,
-    "notifier_restored": _notifier_restored,
     "job_unconnected": _job_unconnected,
     "pool_too_small": _pool_too_small,
-    "service_failed": _service_failed,
-    "service_restored": _service_restored,
     "service_cancelled": _service_cancelled,
 }
+_ALL: tuple[Listener, ...] = (
+    *((Oban, name, listener) for name, listener in _LISTENERS.items()),
+    *outage_log.LISTENERS,
+    *activity.LISTENERS,
+)

@@ -49,8 +49,11 @@ class Attempt:
         return self.copy()
 
     def copy(self) -> Job:
-        """Another job as it was claimed."""
-        return detached({key: self._claimed[key] for key in COLUMNS})
+        """Another job as it was claimed, which knows whether it was cancelled meanwhile."""
+        job = detached({key: self._claimed[key] for key in COLUMNS})
+        if self.cancelled:
+            tell_to_stop(job)
+        return job
 
     def cancel(self) -> None:
         """Tell the worker that the job is cancelled, and interrupt it if it wants that; once."""

@@ -3,14 +3,13 @@
 import asyncio
 import random
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
-from ..events import JobDropped, JobException, JobStart, JobStop, JobUnconnected
+from ..events import BackoffFailed, JobDropped, JobException, JobStart, JobStop, JobUnconnected
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
@@ -23,6 +22,7 @@ from .attempt import Attempt
 from .connecting import UnconnectedError
 from .perform import perform
 from .service import Emit
+from .traceback_text import describe
 from .transaction import WorkerSessions, Written
 
 LONGEST_ERROR = 20_000
@@ -95,7 +95,7 @@ class Executor:
                     return self._try_again(attempt, error)
                 if not cancelled or not attempt.interrupted:
                     job = attempt.job
-                    ack = _failure(attempt, job, error, worker[0] if worker else None)
+                    ack = _failure(attempt, job, error, worker[0] if worker else None, self._emit)
                     exception = JobException(job, ack.state, *_times(job, started), error)
                     self._emit("job_exception", exception)
                     return ack
@@ -136,8 +136,8 @@ def _success(attempt: Attempt, result: Any) -> Ack:
             return _ack(attempt, JobState.COMPLETED)
 
 
-def _failure(attempt: Attempt, job: Job, error: BaseException, worker: Any) -> Ack:
-    text = _describe(error)
+def _failure(attempt: Attempt, job: Job, error: BaseException, worker: Any, emit: Emit) -> Ack:
+    text = describe(error)
     known = find(job.worker)
     verdict = on_error.verdict(known.options, error) if known else "retry"
     if attempt.cancelled or verdict == "cancel":
@@ -153,16 +153,9 @@ def _failure(attempt: Attempt, job: Job, error: BaseException, worker: Any) -> A
             chosen = validation.delay("backoff", worker.backoff(attempt.copy()))
             delay = min(chosen.total_seconds(), LONGEST_INTERVAL)
         except BaseException as wrong:
-            text += f"\nbackoff() of the worker failed, so the default applies:\n{_describe(wrong)}"
+            text += f"\nbackoff() of the worker failed, so the default applies:\n{describe(wrong)}"
+            emit("backoff_failed", BackoffFailed(job, delay, wrong))
     return _ack(attempt, JobState.RETRYABLE, delay=delay, error=storable(text))
-
-
-def _describe(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException as wrong:
-        # A SyntaxError with fields of the wrong type, for one.
-        return f"{type(error).__name__}, of which no traceback can be made: {type(wrong).__name__}"
 
 
 def _snoozed(job: Job) -> int:

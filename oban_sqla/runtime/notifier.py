@@ -91,7 +91,9 @@ class Notifier(Service):
             await listening.close()
 
     def failed(self, error: Exception) -> None:
-        self._emit("notifier_lost", NotifierLost(_reason(error)))
+        self._emit(
+            "notifier_lost", NotifierLost(_reason(error), error, self._listen_dsn is not None)
+        )
 
     def restored(self) -> None:
         self._emit("notifier_restored", NotifierRestored())

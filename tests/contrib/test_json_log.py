@@ -81,8 +81,8 @@ OF_JOB = {"job_id": 7, "worker": "app.Work", "queue": "default", "attempt": 1, "
         ("ack_stop", AckStop("q", 2, (3, 4), 0.5), {"queue": "q", "dropped": [3, 4], "count": 2}),
         (
             "service_failed",
-            ServiceFailed("stager", OSError("gone")),
-            {"service": "stager", "error": "OSError: gone"},
+            ServiceFailed("stager", LookupError("gone")),
+            {"service": "stager", "error": "LookupError: gone"},
         ),
     ],
 )

@@ -11,11 +11,13 @@ from oban_sqla import JobState, Oban
 from oban_sqla.contrib import log
 from oban_sqla.events import (
     AckStop,
+    BackoffFailed,
     ClaimStop,
     ElectStop,
     GiveBackStop,
     JobException,
     JobStop,
+    JobUnconnected,
     NotifierLost,
     RescueStop,
     ServiceCancelled,
@@ -23,10 +25,13 @@ from oban_sqla.events import (
     ServiceRestored,
     emit,
 )
+from oban_sqla.models.job import tell_to_stop
 from tests.factories import JobFactory
 
 JOB = JobFactory(executing=True, worker="app.Work")
 BOOM = ValueError("boom")
+TOLD = JobFactory(executing=True, worker="app.Work")
+tell_to_stop(TOLD)
 
 
 @pytest.fixture
@@ -41,6 +46,24 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
         ("job_stop", JobStop(JOB, JobState.COMPLETED, 0.1, 0.0), "DEBUG", "completed in 0.100 s"),
         ("job_stop", JobStop(JOB, JobState.SCHEDULED, 0.1, 0.0), "DEBUG", "snoozed"),
         ("job_stop", JobStop(JOB, JobState.CANCELLED, 0.1, 0.0), "INFO", "cancelled by its worker"),
+        (
+            "job_stop",
+            JobStop(TOLD, JobState.CANCELLED, 0.1, 0.0),
+            "INFO",
+            "was cancelled while it ran, as was asked for, after 0.100 s",
+        ),
+        (
+            "job_exception",
+            JobException(TOLD, JobState.CANCELLED, 0.1, 0.0, BOOM),
+            "INFO",
+            "failed, and is cancelled, as was asked for: ValueError: boom",
+        ),
+        (
+            "job_unconnected",
+            JobUnconnected(JOB, 3.0, BOOM),
+            "WARNING",
+            "got no connection for its session; it is tried again in 3 s",
+        ),
         (
             "job_exception",
             JobException(JOB, JobState.RETRYABLE, 0.1, 0.0, BOOM),
@@ -58,6 +81,12 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             JobException(JOB, JobState.CANCELLED, 0.1, 0.0, BOOM),
             "INFO",
             "failed, and is cancelled: ValueError: boom",
+        ),
+        (
+            "backoff_failed",
+            BackoffFailed(JOB, 17.0, BOOM),
+            "WARNING",
+            "its backoff() failed, so it is tried again in 17 s: ValueError: boom",
         ),
         ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
         ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),
@@ -84,7 +113,8 @@ def test_each_event_has_its_line(
     emit(oban, event, data)
     (record,) = caplog.records
     assert record.levelname == level
-    assert record.name == ("oban_sqla.jobs" if event.startswith("job_") else "oban_sqla")
+    about_jobs = event.startswith(("job_", "backoff_"))
+    assert record.name == ("oban_sqla.jobs" if about_jobs else "oban_sqla")
     assert words in record.getMessage()
     caplog.clear()
 

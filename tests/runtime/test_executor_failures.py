@@ -240,9 +240,11 @@ class TestBackoff:
         self, backoff: Behaviour, note: str
     ) -> None:
         behaviours["backoff"] = backoff
-        ack = await execute(claimed(Stubborn.new().worker))
+        emitted: Emitted = []
+        ack = await execute(claimed(Stubborn.new().worker), emitted)
         assert ack.state is JobState.RETRYABLE
         assert backs_off(ack)
+        assert [data.delay for name, data in emitted if name == "backoff_failed"] == [ack.delay]
         boom, _, reason = str(ack.error).partition("\nbackoff() of the worker failed, so the def")
         assert "ValueError: boom" in boom
         assert note in reason

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -282,3 +283,40 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
             await proxy.allow()
             await acks.counted(1)
         await restored.until(lambda events: {e.service for e in events} >= set(said))
+
+
+async def test_the_log_has_one_line_for_an_outage_and_one_when_it_is_over(
+    quick: None,
+    start: StartOban,
+    proxy: Proxy,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    expect_errors: None,
+) -> None:
+    caplog.set_level(logging.INFO, logger="oban_sqla")
+    options: dict[str, Any] = {"poll_interval": 0.1, "fallback_interval": 0.1}
+    options["leadership"] = False
+    queues = {"a": 1, "b": 1, "c": 1}
+    oban = await start(proxy.dsn, prefix=prefix, queues=queues, node="n1", **options)
+    await until(lambda: oban._supervisor.notifier.listening)  # type: ignore[union-attr]
+    caplog.clear()
+    producers = {f"producer {queue}" for queue in queues}
+    with (
+        hear(Oban, "service_failed") as failed,
+        hear(Oban, "service_restored") as restored,
+        hear(Oban, "notifier_restored") as notified,
+    ):
+        await proxy.refuse()
+        proxy.cut()
+        await failed.until(lambda events: {event.service for event in events} >= producers)
+        await proxy.allow()
+        await notified.wait()
+        await restored.until(
+            lambda events: (
+                {event.service for event in events} >= {event.service for event in failed.events}
+            )
+        )
+    begun, over = [record.message for record in caplog.records if record.name == "oban_sqla"]
+    assert begun.startswith("Oban: node n1 can't use the database, trying again until it can: ")
+    assert "SQL" not in begun
+    assert over.startswith("Oban: node n1 uses the database again, after ")
