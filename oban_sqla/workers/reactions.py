@@ -119,14 +119,15 @@ class Reaction:
         return self.options.new_job({"change": change, **about}, {})
 
 
-def reaction(cls: type, options: Declaration) -> Reaction | None:
+def reaction(cls: type, options: Declaration, *, is_self: bool) -> Reaction | None:
     """What a worker has declared to react to; `None` if it reacts to nothing.
 
     `TypeError` or `ValueError` for a class that is no model, for an attribute that the model does
     not have, and for options that have no effect.
+
+    is_self: whether the worker is a model.
     """
     name = cls.__qualname__
-    is_self = is_mapped(cls)
     on, when = options.on, options.when
     if not (options.on_insert or options.on_update or options.on_delete):
         if on is not None or when is not None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from sqlalchemy.orm import Mapped
+from sqlalchemy import event
+from sqlalchemy.orm import DeclarativeMeta, Mapped
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
@@ -13,10 +14,11 @@ from ..models.conversion import is_mapped
 from . import on_change, reactions, rows
 from .backoff import jittery_clamped
 from .declaration import Declaration, declared
+from .lost_keywords import refuse_lost
 from .option import options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .reactions import ReactionOptions
-from .registry import register
+from .registry import register, resolve
 from .rows import RowOptions, class_or_row
 from .sessions import check_session
 from .timeout import check_timeout
@@ -89,6 +91,7 @@ class Worker:
         """The jobs of a row, in the order of their ids: a view-only relationship of a model."""
 
     def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
+        refuse_lost(cls, options, CLASS_OPTIONS)
         own = {name: value for name, value in options.items() if name in CLASS_OPTIONS}
         others: dict[str, Any] = {
             name: value for name, value in options.items() if name not in CLASS_OPTIONS
@@ -150,13 +153,35 @@ def declare(cls: type, given: Mapping[str, Any]) -> None:
     )
     cls.__oban__ = options  # type: ignore[attr-defined]
     process = getattr(cls, "process", None)
+    # DeclarativeMeta maps a class only after its bases have heard of it.
+    mapped_later = isinstance(cls, DeclarativeMeta) and not is_mapped(cls)
     if process is not None:
         takes_session = _check_signature(cls, process)
-        _check_model(cls, options, takes_session)
+        if not mapped_later:
+            _check_row(cls, options, takes_session, is_model=is_mapped(cls))
         backoff = getattr(cls, "backoff", None)
         timeout = _timeout_of(cls, given)
         register(options, cls, process, backoff, timeout, takes_session=takes_session)
-    reaction = reactions.reaction(cls, options)
+    if not mapped_later:
+        _relate(cls, options, is_model=is_mapped(cls))
+
+
+@event.listens_for(Worker, "after_mapper_constructed", propagate=True)
+def _complete(mapper: Any, cls: type) -> None:
+    """Complete the declaration of a class that is mapped after it was declared."""
+    options: Declaration | None = vars(cls).get("__oban__")
+    if options is not None:
+        if hasattr(cls, "process"):
+            takes_session = resolve(options.name).takes_session
+            _check_row(cls, options, takes_session, is_model=True)
+        _relate(cls, options, is_model=True)
+
+
+def _relate(cls: type, options: Declaration, *, is_model: bool) -> None:
+    """Relate a model to its jobs, and have sessions enqueue for the changes of rows."""
+    if is_model and hasattr(cls, "process"):
+        rows.relate(cls)
+    reaction = reactions.reaction(cls, options, is_self=is_model)
     if reaction is not None:
         _declared(cls)
         on_change.react(reaction)
@@ -179,11 +204,6 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     # Anything else of that name, a column of a model for one, is the user's own.
     if not inspect.isroutine(method):
         return None
-    if is_mapped(cls):
-        raise TypeError(
-            f"{cls.__qualname__} has a method timeout(self, job), but its row is loaded within the"
-            " time: use the option timeout=, which may be a function of the job"
-        )
     if changes.get("timeout") is not None:
         raise TypeError(
             f"{cls.__qualname__} has a method timeout(self, job) and the option timeout: keep one"
@@ -192,13 +212,18 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     return method
 
 
-def _check_model(cls: type, options: Declaration, takes_session: bool) -> None:
-    """Relate a model to its jobs; `TypeError` for options that a model, or no model, can't have."""
+def _check_row(cls: type, options: Declaration, takes_session: bool, *, is_model: bool) -> None:
+    """`TypeError` for options and methods that a model, or a class that is none, can't have."""
     name = cls.__qualname__
-    if not is_mapped(cls):
+    if not is_model:
         if options.lock is not None and "__abstract__" not in vars(cls):
             raise TypeError(f"{name} is no model, so it has no row to be locked: leave lock= out")
         return
+    if inspect.isroutine(getattr(cls, "timeout", None)):
+        raise TypeError(
+            f"{name} has a method timeout(self, job), but its row is loaded within the time: use"
+            " the option timeout=, which may be a function of the job"
+        )
     if options.lock is not None and not takes_session:
         raise TypeError(
             f"{name} has lock={options.lock!r}, but the lock ends with the transaction: define"
@@ -208,7 +233,6 @@ def _check_model(cls: type, options: Declaration, takes_session: bool) -> None:
         raise TypeError(f"{name} is a model, and a cron entry has no row: use a worker of its own")
     if options.missing == "none":
         raise TypeError(f"{name} is a model, and can't run without its row: missing='cancel'")
-    rows.relate(cls)
 
 
 def _check_signature(cls: type, process: Any) -> bool:
