@@ -77,8 +77,9 @@ class Oban(JobControl, QueueControl, Observable):
         notify: "listen" hears new jobs at once through LISTEN, on a connection of its own; "poll"
             looks every `poll_interval`.
         listen_dsn: a direct connection for LISTEN, where the engine's goes through a pooler.
-        poll_interval: between looks for work while LISTEN is not working.
-        fallback_interval: between looks while it is, to repair a lost wake-up.
+        poll_interval: between looks for work while LISTEN is not working, or nodes of another Oban
+            are alive.
+        fallback_interval: between looks while LISTEN is working, to repair a lost wake-up.
         heartbeat_expiry: a node that has given no sign of life for so long is dead, and its jobs
             are rescued; 5 or more. It gives one in each quarter of that time.
         rescue_after: the same for jobs that run on nodes of another Oban, which gives no signs.

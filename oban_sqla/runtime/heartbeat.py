@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -41,9 +41,11 @@ class Heartbeat:
         producers: Collection[Producer],
         interval: float,
         expiry: float,
+        on_others: Callable[[], None],
     ) -> None:
         self._database = database
         self._emit = emit
+        self._on_others = on_others
         self._identity = {"name": instance, "node": node}
         self._producers = producers
         self._interval = interval
@@ -105,6 +107,11 @@ class Heartbeat:
         return None if self._pulse is None else self._pulse.started.get(uuid)
 
     @property
+    def beside_others(self) -> bool:
+        """Whether producers of another Oban were alive at the last beat."""
+        return self._pulse is not None and self._pulse.beside_others
+
+    @property
     def label(self) -> str:
         """Its name among the services."""
         return self.name
@@ -131,6 +138,7 @@ class Heartbeat:
                 identity=self._identity,
                 interval=self._interval,
                 expiry=self._expiry,
+                on_others=lambda: thread.call_owner(self._on_others),
             )
         for producer in self._producers:
             self._pulse.keep(producer)
@@ -155,6 +163,7 @@ class Pulse(Service):
         identity: Mapping[str, str],
         interval: float,
         expiry: float,
+        on_others: Callable[[], None],
     ) -> None:
         super().__init__(emit)
         self.started: Mapping[UUID, datetime] = {}
@@ -166,6 +175,9 @@ class Pulse(Service):
         self._identity = identity
         self._interval = interval
         self._expiry = expiry
+        self.beside_others = False
+        """Whether producers of another Oban were alive at the last beat."""
+        self._on_others = on_others
         self._kept: tuple[Producer, ...] = ()
         self._turn = asyncio.Lock()
 
@@ -202,6 +214,9 @@ class Pulse(Service):
                 rows = await self._database.fetch(statement)
             self.beaten_at = time.monotonic()
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
+            before, self.beside_others = self.beside_others, any(row.others for row in rows)
+            if self.beside_others and not before:
+                self._on_others()
 
     async def forget(self, producer: Producer) -> None:
         """Take the row of one producer away, which was dropped."""

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config import LONGEST_EXPIRY
-from ..statements.heartbeat import EXPIRY
-from ..statements.rescue import FOREIGN_EXPIRY
+from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
 from ..statements.status import counts, leaders, producers
 from .database import Database
 from .pool import NEEDED, SIZE

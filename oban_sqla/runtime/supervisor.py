@@ -60,6 +60,7 @@ class Supervisor:
             producers=self.producers.values(),
             interval=config.heartbeat_interval,
             expiry=config.heartbeat_expiry,
+            on_others=self._wake_everything,
         )
         self.leader = Leader(
             database,
@@ -265,7 +266,8 @@ class Supervisor:
             service.wake()
 
     def _poll_interval(self) -> float:
-        if self.notifier.listening:
+        # Nodes of another Oban make jobs available without telling others.
+        if self.notifier.listening and not self.heartbeat.beside_others:
             return self._config.fallback_interval
         return self._config.poll_interval
 

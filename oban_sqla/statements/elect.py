@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Executable,
     Float,
     Text,
@@ -22,13 +24,29 @@ from ..clock import database_now, interval, seconds
 from ..models import Leader
 from .announce import LEADER, notify
 
+FOREIGN_GRACE = 30.0
+"""Seconds that a lease of another Oban is respected beyond its end.
+
+Oban for Python takes its lease for three seconds, and renews it every fifteen.
+"""
+
+# Our holders are named so: the node, and what tells its processes apart.
+_OURS = "/[0-9a-f]{12}$"
+
+
+def free_at() -> ColumnElement[Any]:
+    """When a lease that is not renewed can be taken by another node."""
+    ours = Leader.node.regexp_match(literal(_OURS, Text))
+    grace = interval(literal(FOREIGN_GRACE, Float))
+    return case((ours, Leader.expires_at), else_=Leader.expires_at + grace)
+
 
 @lru_cache(maxsize=8)
 def elect(*, now: datetime | None = None) -> Executable:
     """Have `holder` hold the lease of `instance` for `lease` seconds, unless another one does.
 
-    Returns one row: whether it holds the lease (`leader`), and `expires_in`, the seconds that the
-    lease had left before, whoever's it was; NULL when there was none that the statement could see.
+    Returns one row: whether it holds the lease (`leader`), and `expires_in`, the seconds until the
+    lease was free before, whoever's it was; NULL when there was none that the statement could see.
     """
     time = database_now(now)
     until = time + interval(bindparam("lease", type_=Float))
@@ -47,13 +65,13 @@ def elect(*, now: datetime | None = None) -> Executable:
                 "elected_at": case((own, Leader.elected_at), else_=statement.excluded.elected_at),
                 "expires_at": statement.excluded.expires_at,
             },
-            where=or_(own, Leader.expires_at <= time),
+            where=or_(own, free_at() <= time),
         )
         .returning(Leader.name)
         .cte("held")
     )
     before = (
-        select(seconds(Leader.expires_at - time))
+        select(seconds(free_at() - time))
         .where(Leader.name == bindparam("instance", type_=Text))
         .scalar_subquery()
     )

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     DateTime,
     Delete,
     Executable,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.orm import aliased
 
 from ..clock import database_now, interval, seconds
 from ..models import Producer
@@ -31,6 +33,8 @@ EXPIRY = "expiry"
 UNBROKEN_SINCE = "unbroken_since"
 """The key for the second of the epoch since which it was never away, nor silent for long."""
 
+FOREIGN_EXPIRY = 60.0
+"""Seconds after which rows of another Oban have expired: they are written every fifteen."""
 LONG = 0.375
 """The part of its expiry after which a silence is long: one beat and a half."""
 
@@ -43,7 +47,8 @@ def beat(
     A row that is gone is written anew, with the `started_at` that is given: the table is unlogged,
     so that a crash of the server empties it, and somebody may have taken us for dead. Each row
     tells, by the database's clock, since when nothing of the kind, and no outage, has happened.
-    Returns the `uuid` and `started_at` of each.
+    Returns the `uuid` and `started_at` of each, and whether there are `others`: living producers of
+    another Oban.
     """
     records = (
         func.jsonb_to_recordset(cast(bindparam("producers", json.dumps(producers), Text), JSONB))
@@ -87,7 +92,13 @@ def beat(
             "meta": case((unbroken, new.meta.op("||")(kept)), else_=new.meta),
             "updated_at": new.updated_at,
         },
-    ).returning(Producer.uuid, Producer.started_at)
+    ).returning(Producer.uuid, Producer.started_at, _others(time).label("others"))
+
+
+def _others(time: ColumnElement[Any]) -> ColumnElement[bool]:
+    other = aliased(Producer)
+    living = other.updated_at > time - interval(literal(FOREIGN_EXPIRY, Float))
+    return select(other.uuid).where(~other.meta.has_key(EXPIRY), living).exists()
 
 
 def end(uuids: Sequence[UUID]) -> Delete:

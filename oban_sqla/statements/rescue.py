@@ -1,7 +1,8 @@
 """Rescue: `executing` to `available`, or to its end, what was claimed by a producer that is gone.
 
-A producer is gone when its heartbeat has expired. One that has no row at all is gone when it was
-one of ours, which restore their rows; for those of another Oban, the job's age has to tell.
+A producer of ours is gone when its heartbeat has expired, or when it has no row, since living ones
+restore their rows. A producer of another Oban may live without a heartbeat: a worker that blocks
+its event loop stops it. There the age of the job has to tell.
 """
 
 from datetime import datetime
@@ -41,22 +42,19 @@ from ..models import Job, JobState, Producer
 from .acknowledge import error_entry
 from .announce import notify, queue_news
 from .claim import CLAIMER
-from .heartbeat import EXPIRY, LONG, UNBROKEN_SINCE
+from .heartbeat import EXPIRY, FOREIGN_EXPIRY, LONG, UNBROKEN_SINCE
 from .mark import marked
 from .states import constant, state_in
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
-
-# Rows of another Oban don't say it: they are written every 15 seconds, and given up after 60.
-FOREIGN_EXPIRY = 60.0
 
 
 @lru_cache(maxsize=64)
 def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
     """Rescue up to `batch` orphans, and announce those that are available again.
 
-    A producer expires as its row says, though not before `expiry`; `rescue_after` holds for jobs of
-    unknown claimers.
+    A producer expires as its row says, though not before `expiry`; `rescue_after` holds for jobs
+    that producers of another Oban claimed.
     Nothing is rescued unless some producer has been beating without a break for `settled` seconds:
     otherwise the table was emptied, or the database was away, and those who live can't be told from
     the dead yet.
@@ -110,9 +108,10 @@ def bury(*, now: datetime | None = None) -> Executable:
 
 
 def _producers(time: ColumnElement[Any]) -> CTE:
-    """The claimers that have a row, and the seconds they have `left`."""
+    """The claimers that have a row, the seconds they have `left`, and whether they are `ours`."""
     claimer = cast(Producer.uuid, Text).label("claimer")
-    return select(claimer, _left(time).label("left")).cte("producers")
+    ours = _own_expiry().is_not(None).label("ours")
+    return select(claimer, _left(time).label("left"), ours).cte("producers")
 
 
 def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
@@ -153,22 +152,14 @@ def _given(name: str) -> ColumnElement[float]:
 
 def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bool]) -> CTE:
     after = interval(bindparam("rescue_after", type_=Float))
+    old = func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
     return (
         select(Job.id, Job.attempt, Job.attempted_at)
         .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
         .where(state_in(JobState.EXECUTING), settled)
-        .where(
-            or_(
-                left <= 0,
-                and_(left.is_(None), ours),
-                and_(
-                    left.is_(None),
-                    func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after,
-                ),
-            )
-        )
+        .where(or_(left.is_(None), left <= 0), or_(ours, producers.c.ours, old))
         .order_by(Job.id)
         .limit(bindparam("batch", type_=Integer))
         .cte("found")

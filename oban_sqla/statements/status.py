@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 
 from ..clock import database_now, seconds
 from ..models import Job, JobState, Leader, Producer
+from .elect import free_at
 from .states import constant, state_in
 
 
@@ -59,12 +60,15 @@ def producers(*, now: datetime | None = None) -> Executable:
 
 
 def leaders(*, now: datetime | None = None) -> Executable:
-    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds, less than 0 if it has."""
+    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds, less than 0 if it has.
+
+    A lease of another Oban counts for longer, as in elections.
+    """
     return select(
         Leader.name,
         Leader.node,
         Leader.elected_at,
-        seconds(Leader.expires_at - database_now(now)).label("expires_in"),
+        seconds(free_at() - database_now(now)).label("expires_in"),
     ).order_by(Leader.name)
 
 

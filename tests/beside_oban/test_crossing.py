@@ -55,6 +55,22 @@ class TestTheyEnqueueWeRun:
             (stop,) = await stops.wait()
         assert stop.job.attempted_at >= stop.job.scheduled_at > stop.job.inserted_at
 
+    async def test_a_scheduled_job_of_a_full_node_is_ours_after_a_poll(
+        self,
+        start_theirs: StartTheirs,
+        client: oban_py.Oban,
+        start: StartOban,
+        table: Table,
+    ) -> None:
+        """Their stager announces nothing, so our nodes poll while theirs are there."""
+        await start_theirs(node=THEIRS, queues={"shared": 1})
+        await client.enqueue(Theirs.new({"do": "wait"}))
+        assert (await Script.next_begun())[0] == THEIRS
+        await start(queues={"shared": 5}, fallback_interval=NEVER, poll_interval=0.05)
+        job = await client.enqueue(Theirs.new(scheduled_in=timedelta(seconds=0.2)))
+        await table.until({"executing": 1, "completed": 1})
+        assert (await table.job(job.id))["attempted_by"][0] != THEIRS
+
     async def test_both_in_one_session(
         self, client: oban_py.Oban, start: StartOban, sessions: Sessions, table: Table
     ) -> None:

@@ -58,7 +58,8 @@ class TestOneLease:
         brisk: dict[str, float],
     ) -> None:
         await table.query(
-            "INSERT INTO {oban_leaders} VALUES ('Oban', 'dead', now(), timezone('UTC', now()))"
+            "INSERT INTO {oban_leaders} VALUES"
+            " ('Oban', 'dead', now(), timezone('UTC', now() - interval '30 seconds'))"
         )
         ours = await start(queues={"shared": 1}, **brisk)
         await until(lambda: ours.is_leader)
@@ -68,6 +69,24 @@ class TestOneLease:
             " ('Oban', 'dead', now(), timezone('UTC', now() - interval '1 second'))"
         )
         theirs = await start_theirs()
+        assert theirs.is_leader
+
+    async def test_theirs_stays_the_leader_though_its_lease_runs_out_between_two_renewals(
+        self, start_theirs: StartTheirs, start: StartOban, table: Table, brisk: dict[str, float]
+    ) -> None:
+        """It takes its lease for three seconds, and renews it every fifteen."""
+        theirs = await start_theirs(node=THEIRS)
+        (lease,) = await table.query("SELECT expires_at - elected_at AS kept FROM {oban_leaders}")
+        assert lease["kept"].total_seconds() == 3
+        await table.query(
+            "UPDATE {oban_leaders} SET expires_at = timezone('UTC', now() - interval '20 seconds')"
+        )
+        ours = await start(queues={"shared": 1}, **brisk)
+        with hear(ours, "elect_stop") as elections:
+            ours._supervisor.leader.wake()
+            await elections.wait()
+        assert not ours.is_leader
+        assert await table.leader() == THEIRS
         assert theirs.is_leader
 
 
@@ -168,14 +187,14 @@ class TestOurLeader:
         assert row["attempt"] == 2
         assert row["meta"] == {"rescued": 1}
 
-    async def test_a_node_of_theirs_that_died_is_found_by_its_row(
+    async def test_a_job_of_theirs_whose_node_is_silent_is_rescued_by_its_age(
         self, start: StartOban, client: oban_py.Oban, table: Table, brisk: dict[str, float]
     ) -> None:
         uuid = "0b3c5d8e-0000-4000-8000-000000000000"
         job = await client.enqueue(Theirs.new())
         await table.query(
             "UPDATE {oban_jobs} SET state = 'executing', attempt = 1, attempted_by = %s,"
-            " attempted_at = timezone('UTC', now() - interval '61 seconds')",
+            " attempted_at = timezone('UTC', now() - interval '1 hour')",
             [THEIRS, uuid],
         )
         await table.query(

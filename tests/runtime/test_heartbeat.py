@@ -379,6 +379,7 @@ class TestThread:
                 producers=(),
                 interval=0.05,
                 expiry=0.2,
+                on_others=lambda: None,
             )
             await own.start()
             await database.dispose()

@@ -6,17 +6,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla.models import Leader
 from oban_sqla.statements.elect import elect, resign
+from oban_sqla.statements.status import leaders
 from tests.runtime.conftest import until
 from tests.statements.conftest import Run
 
 Sessions = async_sessionmaker[AsyncSession]
 
+# Nodes of ours, as they name themselves in the lease.
+A, B = "a/0123456789ab", "b/0123456789ab"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -38,40 +42,57 @@ async def lease(sessions: Sessions) -> tuple[str, datetime, datetime]:
 
 
 async def test_the_first_one_gets_it(run: Run, sessions: Sessions) -> None:
-    assert await stand(run, "a") == (True, None)
-    assert await lease(sessions) == ("a", NOW, at(20))
+    assert await stand(run, A) == (True, None)
+    assert await lease(sessions) == (A, NOW, at(20))
 
 
 async def test_nobody_else_does_while_it_lasts(run: Run, sessions: Sessions) -> None:
-    await stand(run, "a")
-    assert await stand(run, "b", at(5)) == (False, 15.0)
-    assert await stand(run, "b", at(19.999)) == (False, 0.001)
-    assert await lease(sessions) == ("a", NOW, at(20))
+    await stand(run, A)
+    assert await stand(run, B, at(5)) == (False, 15.0)
+    assert await stand(run, B, at(19.999)) == (False, 0.001)
+    assert await lease(sessions) == (A, NOW, at(20))
 
 
 async def test_the_holder_renews_it(run: Run, sessions: Sessions) -> None:
-    await stand(run, "a")
-    assert await stand(run, "a", at(10)) == (True, 10.0)
-    assert await lease(sessions) == ("a", NOW, at(30))
-    assert await stand(run, "b", at(20)) == (False, 10.0)
+    await stand(run, A)
+    assert await stand(run, A, at(10)) == (True, 10.0)
+    assert await lease(sessions) == (A, NOW, at(30))
+    assert await stand(run, B, at(20)) == (False, 10.0)
 
 
 async def test_another_one_takes_it_over_when_it_has_run_out(run: Run, sessions: Sessions) -> None:
-    await stand(run, "a")
-    assert await stand(run, "b", at(20)) == (True, 0.0)
-    assert await lease(sessions) == ("b", at(20), at(40))
-    assert await stand(run, "a", at(21)) == (False, 19.0)
+    await stand(run, A)
+    assert await stand(run, B, at(20)) == (True, 0.0)
+    assert await lease(sessions) == (B, at(20), at(40))
+    assert await stand(run, A, at(21)) == (False, 19.0)
+
+
+@pytest.mark.parametrize("node", ["worker@host", "host/1.0", "a/0123456789AB", "0123456789ab"])
+async def test_a_lease_of_another_oban_is_respected_for_longer(
+    run: Run, sessions: Sessions, node: str
+) -> None:
+    """Oban for Python takes it for three seconds, and renews it every fifteen."""
+    async with sessions.begin() as session:
+        session.add(Leader(name="Oban", node=node, elected_at=NOW, expires_at=at(3)))
+    assert await stand(run, A, at(15)) == (False, 18.0)
+    async with sessions.begin() as session:
+        await session.execute(update(Leader).values(expires_at=at(18)))
+    assert await stand(run, A, at(33)) == (False, 15.0)
+    (seen,) = await run(leaders(now=at(33)))
+    assert seen.expires_in == 15.0
+    assert await stand(run, A, at(48)) == (True, 0.0)
+    assert await lease(sessions) == (A, at(48), at(68))
 
 
 async def test_each_instance_has_its_own(run: Run) -> None:
-    assert await stand(run, "a", instance="one") == (True, None)
-    assert await stand(run, "b", instance="two") == (True, None)
+    assert await stand(run, A, instance="one") == (True, None)
+    assert await stand(run, B, instance="two") == (True, None)
 
 
 async def test_the_clock_is_the_databases(run: Run) -> None:
-    (row,) = await run(elect(), instance="Oban", holder="a", lease=20.0)
+    (row,) = await run(elect(), instance="Oban", holder=A, lease=20.0)
     assert row.leader
-    (row,) = await run(elect(), instance="Oban", holder="b", lease=20.0)
+    (row,) = await run(elect(), instance="Oban", holder=B, lease=20.0)
     assert not row.leader
     assert 0 < row.expires_in <= 20
 
@@ -82,8 +103,8 @@ async def test_of_two_at_once_one_gets_it(engine: AsyncEngine) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = :pid")
     async with engine.connect() as first, engine.connect() as second:
         pid = await second.scalar(text("SELECT pg_backend_pid()"))
-        await first.execute(elect(now=NOW), {**params, "holder": "a"})
-        standing = asyncio.create_task(second.execute(elect(now=NOW), {**params, "holder": "b"}))
+        await first.execute(elect(now=NOW), {**params, "holder": A})
+        standing = asyncio.create_task(second.execute(elect(now=NOW), {**params, "holder": B}))
 
         async def is_waiting() -> bool:
             return bool(await first.scalar(waiting, {"pid": pid}))
@@ -99,12 +120,12 @@ class TestResigning:
     async def test_it_frees_the_own_lease_only(
         self, run: Run, sessions: Sessions, prefix: str
     ) -> None:
-        await stand(run, "a")
-        assert await run(resign(prefix=prefix), instance="Oban", holder="b") == []
-        assert await run(resign(prefix=prefix), instance="other", holder="a") == []
-        assert (await lease(sessions))[0] == "a"
-        assert len(await run(resign(prefix=prefix), instance="Oban", holder="a")) == 1
-        assert await stand(run, "b", at(1)) == (True, None)
+        await stand(run, A)
+        assert await run(resign(prefix=prefix), instance="Oban", holder=B) == []
+        assert await run(resign(prefix=prefix), instance="other", holder=A) == []
+        assert (await lease(sessions))[0] == A
+        assert len(await run(resign(prefix=prefix), instance="Oban", holder=A)) == 1
+        assert await stand(run, B, at(1)) == (True, None)
 
     async def test_it_is_told_as_oban_tells_it(
         self, run: Run, postgres_dsn: str, prefix: str
@@ -114,11 +135,11 @@ class TestResigning:
         ) as listening:
             channel = sql.Identifier(f"{prefix}.oban_leader")
             await listening.execute(sql.SQL("LISTEN {}").format(channel))
-            await stand(run, "a")
-            await run(resign(prefix=prefix), instance="Oban", holder="b")
-            await run(resign(prefix=prefix), instance="Oban", holder="a")
+            await stand(run, A)
+            await run(resign(prefix=prefix), instance="Oban", holder=B)
+            await run(resign(prefix=prefix), instance="Oban", holder=A)
             told: list[Any] = [
                 json.loads(news.payload)
                 async for news in listening.notifies(timeout=20.0, stop_after=1)
             ]
-        assert told == [{"action": "resign", "node": "a", "name": "Oban"}]
+        assert told == [{"action": "resign", "node": A, "name": "Oban"}]

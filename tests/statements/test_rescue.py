@@ -147,6 +147,19 @@ class TestEvidence:
         _, orphan = await add(ran(living), ran(dead))
         assert await rescued(run, expiry=300.0) == [orphan]
 
+    async def test_the_age_of_a_job_of_another_oban_has_to_tell_when_its_row_is_silent(
+        self, add: Add, run: Run, alive: Alive, sessions: Sessions
+    ) -> None:
+        """A worker that blocks its event loop also stops its node's signs of life."""
+        uuid = await alive(600)
+        async with sessions.begin() as session:
+            await session.execute(
+                update(Producer).where(Producer.uuid == uuid).values(meta={"limit": 10})
+            )
+        await alive(0)
+        old, _ = await add(ran(uuid, attempted_at=ago(3600)), ran(uuid, attempted_at=ago(3599)))
+        assert await rescued(run) == [old]
+
     async def test_without_a_row_those_of_ours_are_orphans_at_any_age(
         self, add: Add, run: Run
     ) -> None:
