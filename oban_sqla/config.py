@@ -3,7 +3,7 @@
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,7 +57,8 @@ class Retention:
     def parse(cls, given: RetentionConfig, complain: Callable[[str], None]) -> "Retention":
         """Seconds for all states, or a mapping of states, with `workers` for their own.
 
-        A worker is named by its name, its class or its function.
+        A worker is named by its name, its class or its function. Its plain seconds are for the
+        states that are not kept for ever; if all are, they are for all states.
         """
         states: Any = given
         workers: Any = {}
@@ -72,7 +73,10 @@ class Retention:
         for worker, own in workers.items():
             for name in names_of(worker):
                 if isinstance(name, str) and name:
-                    named[name] = _retained(f"retention of worker {name!r}", own, states, complain)
+                    where = f"retention of worker {name!r}"
+                    # `discarded = inf` is there to lose nothing: only the state's name ends it.
+                    endless = {state for state in RETAINED if states.get(state, 0) is None}
+                    named[name] = _retained(where, own, states, complain, endless)
                 else:
                     complain(f"retention of workers must name a worker, not {worker!r}")
         return cls(states, named)
@@ -269,9 +273,14 @@ def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]
 
 
 def _retained(
-    where: str, given: Any, default: Mapping[str, float | None], complain: Callable[[str], None]
+    where: str,
+    given: Any,
+    default: Mapping[str, float | None],
+    complain: Callable[[str], None],
+    endless: Collection[str] = (),
 ) -> dict[str, float | None]:
-    chosen = given if isinstance(given, Mapping) else dict.fromkeys(RETAINED, given)
+    all_states = [state for state in RETAINED if state not in endless] or RETAINED
+    chosen = given if isinstance(given, Mapping) else dict.fromkeys(all_states, given)
     for state, seconds in chosen.items():
         if state not in RETAINED:
             complain(f"{where} has no state {state!r}; there are {', '.join(RETAINED)}")

@@ -211,6 +211,12 @@ class PoolTooSmall:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersUnfinished:
+    workers: tuple[str, ...]
+    """The classes that inherit from `Worker` and have no method `process`."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobUnconnected:
     job: Job
     delay: float
@@ -310,6 +316,9 @@ class ObanEvents(event.Events[Observable]):
 
     def pool_too_small(self, oban: Any, pool: PoolTooSmall) -> None:
         """A node starts, and its jobs may use more connections than its engine's pool has."""
+
+    def workers_unfinished(self, oban: Any, unfinished: WorkersUnfinished) -> None:
+        """A node starts, and some of the imported workers can't process jobs."""
 
     def backoff_failed(self, oban: Any, failed: BackoffFailed) -> None:
         """The `backoff()` of a worker failed, so the default backoff applies."""

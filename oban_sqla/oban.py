@@ -16,7 +16,7 @@ from .enqueue.batch import wakeup
 from .enqueue.chosen import Chosen
 from .enqueue.enqueue import Conn, enqueue, gather
 from .errors import ConfigError
-from .events import ObanEvents, Observable, PoolTooSmall, emit, listened
+from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .job_control import JobControl
 from .models import Job, validation
 from .queue_control import QueueControl
@@ -25,6 +25,7 @@ from .runtime.database import Database, EngineLike
 from .runtime.supervisor import Supervisor
 from .runtime.vitals import Vitals
 from .runtime.waiter import Waiter
+from .workers.unfinished import name_of_class, unfinished
 
 __all__ = ["Oban", "ObanEvents"]
 
@@ -202,6 +203,8 @@ class Oban(JobControl, QueueControl, Observable):
                     raise
                 self._supervisor = supervisor
                 self._check_pool()
+                if workers := tuple(map(name_of_class, unfinished())):
+                    self._emit("workers_unfinished", WorkersUnfinished(workers))
         return self
 
     def _check_pool(self) -> None:

@@ -15,6 +15,26 @@ def test_the_retention_of_a_worker_is_for_its_aliases_too() -> None:
     assert set(workers) == {"config.new", "config.old"}
 
 
+@pytest.mark.parametrize(
+    ("states", "own", "kept"),
+    [
+        ({"discarded": None}, 60, (60, 60, None)),
+        ({"discarded": None}, {"completed": 60}, (60, 86400, None)),
+        ({"discarded": None}, {"discarded": 60}, (86400, 86400, 60)),
+        ({"discarded": None, "cancelled": 5}, 60, (60, 60, None)),
+        ({"completed": 5}, 60, (60, 60, 60)),
+        ({"completed": 5}, None, (None, None, None)),
+        (dict.fromkeys(("completed", "cancelled", "discarded")), 60, (60, 60, 60)),
+    ],
+)
+def test_the_seconds_of_a_worker_do_not_end_what_a_state_keeps_for_ever(
+    states: dict[str, Any], own: Any, kept: tuple[float | None, ...]
+) -> None:
+    retention = Config.check(retention={**states, "workers": {"app.Mail": own}}).retention
+    mail = retention.workers["app.Mail"]
+    assert (mail["completed"], mail["cancelled"], mail["discarded"]) == kept
+
+
 def test_a_queue_is_a_limit_or_options() -> None:
     config = Config.check(queues={"default": 10, "slow": {"limit": 1, "paused": True}})
     assert config.queues == (Queue("default", 10), Queue("slow", 1, paused=True))

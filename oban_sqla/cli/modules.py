@@ -7,12 +7,18 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 
+from ..workers.unfinished import UNFINISHED, name_of_class, unfinished
+
 logger = logging.getLogger("oban_sqla")
 
 
 def import_all(modules: Iterable[str]) -> Iterator[str]:
-    """Import modules, also from the working directory; yield a complaint for each that fails."""
+    """Import modules, also from the working directory.
+
+    Yields a complaint for each module that fails, and for each worker that can't process jobs.
+    """
     import_from_here()
+    before, modules = set(sys.modules), tuple(modules)
     for module in modules:
         try:
             importlib.import_module(module)
@@ -20,6 +26,10 @@ def import_all(modules: Iterable[str]) -> Iterator[str]:
             logger.debug("failed", exc_info=True)
             cause = traceback.format_exception_only(error)[-1].strip()
             yield f"can't import {module!r}: {cause}{_place(error)}{_hint(module)}"
+    ours = {*modules, *(sys.modules.keys() - before)}
+    for worker in unfinished():
+        if worker.__module__ in ours:
+            yield f"{name_of_class(worker)} {UNFINISHED}"
 
 
 def import_from_here() -> None:

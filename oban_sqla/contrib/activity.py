@@ -9,7 +9,7 @@ import logging
 from collections import Counter, defaultdict
 from weakref import WeakKeyDictionary
 
-from ..events import JobDropped, JobException, JobStart, JobStop, JobUnconnected
+from ..events import JobDropped, JobException, JobStart, JobStop
 from ..models import JobState
 from ..oban import Oban
 from .listeners import Listener
@@ -26,6 +26,8 @@ _ENDS = {
     JobState.CANCELLED: "cancelled",
     JobState.SCHEDULED: "snoozed",
 }
+_DROPPED = "given back"
+_WAYS = (*_ENDS.values(), _DROPPED)
 
 
 class _Activity:
@@ -52,7 +54,7 @@ class _Activity:
         busy = [queue for queue, count in self._running.items() if count > 0]
         for queue in sorted({*busy, *self._ended}):
             ended, running = self._ended[queue], self._running[queue]
-            what = ", ".join(f"{ended[how]:,} {how}" for how in _ENDS.values() if ended[how])
+            what = ", ".join(f"{ended[how]:,} {how}" for how in _WAYS if ended[how])
             logger.info(
                 "%s: queue %s: %s in the last %.0f s; %d running",
                 self._name,
@@ -95,14 +97,13 @@ def _job_end(oban: Oban, end: JobStop | JobException) -> None:
     _of(oban).end(end.job.queue, _ENDS.get(end.state, end.state.value))
 
 
-def _job_left(oban: Oban, left: JobDropped | JobUnconnected) -> None:
-    _of(oban).end(left.job.queue, "dropped" if isinstance(left, JobDropped) else "unconnected")
+def _job_dropped(oban: Oban, dropped: JobDropped) -> None:
+    _of(oban).end(dropped.job.queue, _DROPPED)
 
 
 LISTENERS: tuple[Listener, ...] = (
     (Oban, "job_start", _job_start),
     (Oban, "job_stop", _job_end),
     (Oban, "job_exception", _job_end),
-    (Oban, "job_dropped", _job_left),
-    (Oban, "job_unconnected", _job_left),
+    (Oban, "job_dropped", _job_dropped),
 )

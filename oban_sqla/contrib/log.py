@@ -25,9 +25,11 @@ from ..events import (
     PruneRefused,
     RescueStop,
     ServiceCancelled,
+    WorkersUnfinished,
 )
 from ..models import JobState
 from ..oban import Oban
+from ..workers.unfinished import UNFINISHED
 from . import activity, listeners, outage_log
 from .facts import Facts as _Facts
 from .facts import ids_in_words as _ids
@@ -191,6 +193,11 @@ def _pool_too_small(oban: Oban, pool: PoolTooSmall) -> None:
     )
 
 
+def _workers_unfinished(oban: Oban, found: WorkersUnfinished) -> None:
+    for worker in found.workers:
+        logger.warning("%s: %s %s", oban.name, worker, UNFINISHED, extra=_Facts(oban, found))
+
+
 def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
     jobs_logger.warning(
         "%s got no connection for its session; it is tried again in %.0f s, and the attempt is not"
@@ -224,6 +231,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "prune_refused": _prune_refused,
     "job_unconnected": _job_unconnected,
     "pool_too_small": _pool_too_small,
+    "workers_unfinished": _workers_unfinished,
     "service_cancelled": _service_cancelled,
 }
 _ALL: tuple[Listener, ...] = (

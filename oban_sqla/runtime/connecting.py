@@ -2,8 +2,8 @@
 
 import asyncio
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -17,8 +17,8 @@ class CancelledUnconnected(asyncio.CancelledError):
     """The task was cancelled while the session of its worker waited for a connection."""
 
 
-@contextmanager
-def connecting(session: AsyncSession) -> Iterator[None]:
+@asynccontextmanager
+async def connecting(session: AsyncSession) -> AsyncIterator[None]:
     """Raise `UnconnectedError` for an error that came up while the session got its connection.
 
     A cancellation stays one: it becomes `CancelledUnconnected`.

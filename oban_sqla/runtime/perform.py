@@ -65,9 +65,8 @@ async def _process(
     registration: Registration, job: Job, made: list[Any], sessions: WorkerSessions
 ) -> Any:
     if load := loader(registration, job):
-        async with sessions.worker_session() as session:
-            with connecting(session):
-                gone = await session.run_sync(load)
+        async with sessions.worker_session() as session, connecting(session):
+            gone = await session.run_sync(load)
             if gone is not None:
                 return gone
 

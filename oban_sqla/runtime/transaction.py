@@ -92,8 +92,8 @@ async def _try(
     process: Callable[[AsyncSession], Awaitable[Any]],
     outcome: Callable[[Any], Ack],
 ) -> Any:
-    async with sessions.worker_session() as session:
-        with connecting(session), _kept_open(session):
+    async with sessions.worker_session() as session, connecting(session):
+        with _kept_open(session):
             result = await process(session)
         if not session.in_transaction():
             return result

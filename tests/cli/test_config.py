@@ -42,6 +42,26 @@ class TestCheck:
         assert "can't import 'no_such_app'" in done.stderr
         call("config", "check", "--config", "other.toml", "--no-imports")
 
+    def test_a_worker_that_can_not_process_jobs(self, call: Say, here: Path) -> None:
+        (here / "unfinished_app.py").write_text(
+            """
+import abc
+from oban_sqla import Worker
+
+class Base(Worker): ...
+class Done(Base):
+    async def process(self, job): ...
+class Abstract(Worker, abc.ABC):
+    @abc.abstractmethod
+    def process(self, job): ...
+class Mixed(Worker, queue="mail"):
+    async def proces(self, job): ...
+"""
+        )
+        (here / "oban.toml").write_text('imports = ["unfinished_app"]\n')
+        (told,) = call("config", "check", code=1).stderr.splitlines()
+        assert "unfinished_app.Mixed has no method process(self, job), so no job of it" in told
+
     def test_in_json(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("[retention]\ncompleted = inf\n")
         found = json.loads(call("config", "check", "--json").stdout)

@@ -23,6 +23,7 @@ from oban_sqla.events import (
     ServiceCancelled,
     ServiceFailed,
     ServiceRestored,
+    WorkersUnfinished,
     emit,
 )
 from oban_sqla.models.job import tell_to_stop
@@ -87,6 +88,12 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             BackoffFailed(JOB, 17.0, BOOM),
             "WARNING",
             "its backoff() failed, so it is tried again in 17 s: ValueError: boom",
+        ),
+        (
+            "workers_unfinished",
+            WorkersUnfinished(("app.Work",)),
+            "WARNING",
+            "app.Work has no method process(self, job)",
         ),
         ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
         ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),

@@ -52,6 +52,11 @@ class Flushes(Worker, name="pool.flushes"):
         await session.flush()
 
 
+class OnlyAdds(Worker, name="pool.only_adds"):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        session.add(Asks.new())
+
+
 class Nests(Worker, name="pool.nests"):
     async def process(self, job: Job, session: AsyncSession) -> None:
         async with session.begin_nested():
@@ -93,7 +98,7 @@ async def examined(engine: AsyncEngine, prefix: str) -> list[Finding]:
 
 
 class TestAnAttempt:
-    @pytest.mark.parametrize("worker", [Asks, Wraps, Flushes, Nests, InTime])
+    @pytest.mark.parametrize("worker", [Asks, Wraps, Flushes, OnlyAdds, Nests, InTime])
     async def test_that_waits_for_a_connection_is_not_spent(
         self, worker: type[Worker], small: AsyncEngine
     ) -> None:
@@ -102,7 +107,7 @@ class TestAnAttempt:
             ack = await execute(small, worker, heard)
         assert (ack.state, ack.spent, ack.error) == (JobState.SCHEDULED, False, None)
         assert ack.delay is not None
-        assert [name for name, _ in heard] == ["job_start", "job_unconnected"]
+        assert [name for name, _ in heard] == ["job_start", "job_dropped", "job_unconnected"]
 
     async def test_whose_server_is_away_is_not_spent(self) -> None:
         nowhere = async_engine("postgresql://localhost:1/nowhere", "public")
