@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -83,6 +84,13 @@ class BackoffFailed:
     """Seconds until the next attempt, by the default backoff."""
     error: BaseException
     """What `backoff()` of the worker raised, or what is wrong with the value it returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeadlineMissed:
+    job: Job
+    deadline: datetime
+    """The instant, in UTC, by which its first attempt had to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +272,9 @@ class ObanEvents(event.Events[Observable]):
 
     def job_exception(self, oban: Any, exception: JobException) -> None:
         """A worker raised; the outcome is not yet acknowledged."""
+
+    def job_deadline_missed(self, oban: Any, missed: JobDeadlineMissed) -> None:
+        """A claimed job is cancelled, and does not start, since its deadline has passed."""
 
     def job_dropped(self, oban: Any, dropped: JobDropped) -> None:
         """An attempt ended without an outcome that counts.

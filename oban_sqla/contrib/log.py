@@ -18,6 +18,7 @@ from ..events import (
     ClaimStop,
     ElectStop,
     GiveBackStop,
+    JobDeadlineMissed,
     JobException,
     JobStop,
     JobUnconnected,
@@ -72,6 +73,15 @@ def _job_stop(oban: Oban, stop: JobStop) -> None:
             stop.duration,
             extra=_Facts(oban, stop),
         )
+
+
+def _job_deadline_missed(oban: Oban, missed: JobDeadlineMissed) -> None:
+    jobs_logger.info(
+        "%s is cancelled: it had not begun by its deadline, %s",
+        _of(missed.job),
+        missed.deadline.isoformat(),
+        extra=_Facts(oban, missed),
+    )
 
 
 def _job_exception(oban: Oban, exception: JobException) -> None:
@@ -229,6 +239,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "elect_stop": _elect_stop,
     "rescue_stop": _rescue_stop,
     "prune_refused": _prune_refused,
+    "job_deadline_missed": _job_deadline_missed,
     "job_unconnected": _job_unconnected,
     "pool_too_small": _pool_too_small,
     "workers_unfinished": _workers_unfinished,

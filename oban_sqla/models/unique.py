@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from ..clock import LONGEST_INTERVAL
-from . import validation
+from . import deadline, validation
 from .notation import Reference, to_table
 from .state import FINISHED, JobState
 
@@ -126,7 +126,7 @@ class Unique:
         # Anew, since what was put into it after it was checked may be no JSON.
         plain = validation.json_object(name, value, _reference)
         if name == "meta":
-            for key in (ENTRY, *TRACE):
+            for key in (ENTRY, deadline.ENTRY, *TRACE):
                 plain.pop(key, None)
         if self.keys:
             plain = {key: plain[key] for key in self.keys if key in plain}

@@ -4,12 +4,21 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
-from ..events import BackoffFailed, JobDropped, JobException, JobStart, JobStop, JobUnconnected
+from ..events import (
+    BackoffFailed,
+    JobDeadlineMissed,
+    JobDropped,
+    JobException,
+    JobStart,
+    JobStop,
+    JobUnconnected,
+)
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
@@ -20,6 +29,7 @@ from ..workers.outcomes import Cancel, Record, RetryAfter, Snooze
 from ..workers.registry import find
 from .attempt import Attempt
 from .connecting import UnconnectedError
+from .deadline import missed
 from .perform import perform
 from .service import Emit
 from .traceback_text import describe
@@ -68,6 +78,8 @@ class Executor:
     async def _execute(
         self, attempt: Attempt, abandoned: Callable[[], bool]
     ) -> Ack | Written | None:
+        if (deadline := missed(attempt.own)) is not None:
+            return self._miss(attempt, deadline)
         token = executing.set(attempt.own)
         started = time.monotonic()
         try:
@@ -105,6 +117,11 @@ class Executor:
             return ack
         finally:
             executing.reset(token)
+
+    def _miss(self, attempt: Attempt, deadline: datetime) -> Ack:
+        self._emit("job_deadline_missed", JobDeadlineMissed(attempt.job, deadline))
+        error = f"the job had not begun by its deadline, {deadline.isoformat()}"
+        return _ack(attempt, JobState.CANCELLED, error=error)
 
     def _drop(self, attempt: Attempt, started: float) -> None:
         job = attempt.job

@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..clock import database_now
 from ..models import Job, JobState
+from ..models.deadline import ENTRY as DEADLINE
 from ..models.notation import to_table
 from ..models.unique import ENTRY
 from .mark import MARK, marked
@@ -80,14 +81,18 @@ def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable
 
 
 def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A meta that replaces a job's own, but for the mark of one that is cancelled while it runs,
+    """A meta that replaces a job's own, and keeps what the library has to know of the job.
 
-    and for what the job claims, which is from when it was enqueued.
+    The mark of a job that is cancelled while it runs, its unique key, and its deadline, unless the
+    new meta has one.
     """
+    new: Any = meta
+    deadline = literal(DEADLINE, Text)
     kept: ColumnElement[Any] = meta.op("-")(literal(ENTRY, Text))
     for name, holds in (
         (MARK, and_(state_in(JobState.EXECUTING), marked())),
         (ENTRY, Job.meta.has_key(literal(ENTRY, Text))),
+        (DEADLINE, and_(Job.meta.has_key(deadline), ~new.has_key(deadline))),
     ):
         own = func.jsonb_build_object(literal(name, Text), Job.meta[name])
         kept = case((holds, kept.op("||")(own)), else_=kept)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import client_now
 from ..importable import origin
-from ..models import Job, validation
+from ..models import Job, deadline, validation
 from ..models.job import RULES, new
 from .naming import worker_name
 from .option import Option, checked, options_of, refuse_unknown
@@ -49,6 +49,10 @@ class Declaration:
         for option, value in given.items():
             if option in values:
                 values[option] = RULES[option](value)
+        if "meta" in given:
+            values["meta"].pop(deadline.ENTRY, None)  # it may be the meta of another job
+        if "deadline" in given:
+            values["meta"] |= deadline.entry(JOB_OPTIONS["deadline"].check(given["deadline"]))
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
         return new(values, _scheduled_at(options), unique)
 
@@ -68,7 +72,7 @@ def declared(
         own: what the class itself has declared before. Options given now are added to it.
     """
     refuse_unknown(subject.__qualname__, "option", given, known)
-    values = {name: option.default for name, option in known.items()}
+    values = _defaults(known)
     if own is not None:
         values |= vars(own)
     elif base is not None:
@@ -79,6 +83,15 @@ def declared(
         return Declaration(worker_name(subject, name), origin(subject), values)
     # A class that a decorator makes anew has lost its qualified name.
     return Declaration(own.name if name is None else worker_name(subject, name), own.origin, values)
+
+
+def undeclared(known: Mapping[str, Option]) -> Declaration:
+    """What a base class has that is no worker itself."""
+    return Declaration("", "", _defaults(known))
+
+
+def _defaults(known: Mapping[str, Option]) -> dict[str, Any]:
+    return {name: option.default for name, option in known.items()}
 
 
 def _scheduled_at(options: JobOptions) -> datetime | None:

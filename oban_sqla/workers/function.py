@@ -18,6 +18,7 @@ from typing import (
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job, Unique
+from ..models.deadline import Deadline
 from . import annotations
 from .backoff import jittery_clamped
 from .declaration import JOB_OPTIONS, declared
@@ -130,6 +131,8 @@ class JobFunction(Generic[P, R]):
     @overload
     def new(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
     @overload
+    def new(self, *args: Any, deadline: Deadline, **kwargs: Any) -> Job: ...
+    @overload
     def new(self, *args: Any, unique: Unique | bool, **kwargs: Any) -> Job: ...
     def new(self, *args: Any, **kwargs: Any) -> Job:
         """A job that calls the function with these arguments, not enqueued.
@@ -158,6 +161,8 @@ class JobFunction(Generic[P, R]):
     async def enqueue(self, *args: Any, tags: Iterable[str], **kwargs: Any) -> Job: ...
     @overload
     async def enqueue(self, *args: Any, meta: Mapping[str, Any], **kwargs: Any) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, deadline: Deadline, **kwargs: Any) -> Job: ...
     @overload
     async def enqueue(self, *args: Any, unique: Unique | bool, **kwargs: Any) -> Job: ...
     async def enqueue(self, *args: Any, **kwargs: Any) -> Job:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from ..instances import DEFAULT_NAME
 from ..models import Unique, validation
+from ..models.deadline import Deadline, deadline_option
 from ..models.unique import unique_option
 from .cron import parse
 from .error_classes import ErrorClasses, error_classes
@@ -69,6 +70,14 @@ class SharedOptions(TypedDict, total=False):
             "Any JSON object, for your own notes about the job.",
             partial(validation.json_object, "meta"),
             default={},
+        ),
+    ]
+    deadline: Annotated[
+        Deadline,
+        Option(
+            "The job is `cancelled` if its first attempt has not begun by then: a `datetime`, or"
+            " how long after the job is due (a `timedelta` or seconds).",
+            deadline_option,
         ),
     ]
     unique: Annotated[

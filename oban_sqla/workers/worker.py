@@ -13,7 +13,7 @@ from ..models import Job
 from ..models.conversion import is_mapped
 from . import on_change, reactions, rows
 from .backoff import jittery_clamped
-from .declaration import Declaration, declared
+from .declaration import Declaration, declared, undeclared
 from .lost_keywords import refuse_lost
 from .option import options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
@@ -84,7 +84,7 @@ class Worker:
     not matter. See docs/on_change.md.
     """
 
-    __oban__: ClassVar[Declaration]
+    __oban__: ClassVar[Declaration] = undeclared(CLASS_OPTIONS)
 
     if TYPE_CHECKING:
         jobs: Mapped[list[Job]]

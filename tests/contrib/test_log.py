@@ -1,6 +1,7 @@
 """The log: what it says of jobs and of incidents, and at which level."""
 
 import logging
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from oban_sqla.events import (
     ClaimStop,
     ElectStop,
     GiveBackStop,
+    JobDeadlineMissed,
     JobException,
     JobStop,
     JobUnconnected,
@@ -76,6 +78,12 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             JobException(JOB, JobState.DISCARDED, 0.1, 0.0, BOOM),
             "ERROR",
             "failed for the last time, so it is discarded: ValueError: boom",
+        ),
+        (
+            "job_deadline_missed",
+            JobDeadlineMissed(JOB, datetime(2026, 11, 1, 12, tzinfo=UTC)),
+            "INFO",
+            "is cancelled: it had not begun by its deadline, 2026-11-01T12:00:00+00:00",
         ),
         (
             "job_exception",

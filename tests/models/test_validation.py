@@ -161,7 +161,7 @@ REFUSED = {
         {"xyz": 1},
         TypeError,
         "Anything has no option 'xyz'; there are queue, priority, max_attempts, tags, meta,"
-        " unique, schedule_in, scheduled_at",
+        " deadline, unique, schedule_in, scheduled_at",
     ),
     # numbers
     "priority: too low": ({"priority": -1}, ValueError, "priority must be from 0 to 9, got -1"),

@@ -30,6 +30,8 @@ async def the_arguments_of_functions_beside_options(session: AsyncSession) -> No
     assert_type(await add.options(unique=Unique(period=60), tags=["x"]).enqueue(1), Job)
     assert_type(await forget.options(conn=session).enqueue(7), Job)
     assert_type(total.options(meta={"a": 1}).new(1, 2, word="x"), Job)
+    assert_type(add.options(deadline=60).new(1), Job)
+    add.options(deadline="soon")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     later = add.options(scheduled_at=datetime.now(UTC))
     assert_type(later.new(number=1), Job)
 

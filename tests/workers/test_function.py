@@ -116,8 +116,8 @@ class TestArguments:
                 build_report,
                 ("x",),
                 {"zzz": 1},
-                "there are month, detailed, queue, priority, max_attempts, tags, meta, unique,"
-                " schedule_in, scheduled_at, conn",
+                "there are month, detailed, queue, priority, max_attempts, tags, meta, deadline,"
+                " unique, schedule_in, scheduled_at, conn",
             ),
             (positional, (), {"a": 1}, "**others: int) -> dict[str, typing.Any]: "),
             (nothing, (1,), {}, "nothing() -> dict[str, typing.Any]: too many positional argument"),

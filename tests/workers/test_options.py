@@ -50,6 +50,7 @@ WRONG: dict[str, Any] = {
     "max_attempts": 0,
     "tags": "email",
     "meta": [],
+    "deadline": 0,
     "unique": "yes",
     "name": "",
     "oban": "",

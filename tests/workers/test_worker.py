@@ -250,7 +250,7 @@ class TestRefusals:
                 def process(self, job): ...
 
     def test_an_option_that_there_is_not(self) -> None:
-        known = "there are queue, priority, max_attempts, tags, meta, unique, name, oban"
+        known = "there are queue, priority, max_attempts, tags, meta, deadline, unique, name, oban"
         with pytest.raises(TypeError, match=rf"Odd has no option 'zzz'; {known}"):
 
             class Odd(Worker, zzz=3):

@@ -1,0 +1,35 @@
+"""Whether a claimed job has missed its deadline, so that it must not begin any more."""
+
+from datetime import datetime, timedelta
+
+from ..models import Job
+from ..models.deadline import own_deadline
+from ..workers.registry import find
+
+
+def missed(job: Job) -> datetime | None:
+    """The deadline that a job has missed, its own or that of its worker; `None` if it has not.
+
+    The database's clock decides. A job that began before keeps its further attempts.
+    """
+    if job.attempt > 1 or job.attempted_at is None:
+        return None
+    deadline = own_deadline(job.meta) if job.meta else None
+    if deadline is None and (known := find(job.worker)) is not None:
+        deadline = known.options.deadline
+    if deadline is None:
+        return None
+    instant = _instant(deadline, job.scheduled_at)
+    return instant if instant is not None and job.attempted_at > instant else None
+
+
+def _instant(deadline: datetime | float, scheduled_at: datetime | None) -> datetime | None:
+    """The instant of a deadline; `None` if Python can't hold it."""
+    if isinstance(deadline, datetime):
+        return deadline
+    if scheduled_at is None:
+        return None
+    try:
+        return scheduled_at + timedelta(seconds=deadline)
+    except OverflowError:
+        return None
