@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -15,19 +15,26 @@ from ..config import Retention
 from ..errors import sqlstate
 from ..events import PruneRefused, PruneStop
 from ..models import JobState
-from ..statements.prune import FIRST, LOCK_TIMEOUT, expired, prune, prune_listed
+from ..statements.prune import FIRST, LOCK_TIMEOUT, expiring, prune, prune_listed
 from .database import ANSWER_TIMEOUT, Database, deadline
 from .service import Emit, Service
 
 INTERVAL = 60.0
 # How many jobs one statement, which is one transaction, deletes.
 BATCH = 5000
+# How many finished jobs one statement reads to find so many.
+SCAN = 50_000
 # How long the deletion of a part of a batch may wait for locks, and for the user's triggers.
 LIMITS = {"lock_timeout": LOCK_TIMEOUT, "statement_timeout": "30s"}
 # How many statements of a pass may fail for one rule. The next pass goes on behind them.
 MOST_FAILURES = 100
-# Seconds after which the server is asked again to delete the jobs that it refused to delete.
+# Seconds after which a rule reads all jobs again: for jobs that the server refused to delete, and
+# for old jobs that were written behind the position of the rule.
 RETRY_AFTER = 3600.0
+# How many seconds a transaction that finishes a job may take to commit without such a wait.
+COMMIT_TIME = timedelta(seconds=60)
+# How many locked jobs of a rule are remembered.
+MOST_LOCKED = 1000
 # How many refused jobs are named.
 MOST_NAMED = 1000
 # Classes of SQLSTATE that concern the connection or the server, not the jobs to be deleted.
@@ -44,9 +51,15 @@ class Rule:
     named: bool
     age: float
     after: tuple[datetime, int] = FIRST
-    """All jobs up to this time and id were deleted, are locked, or were refused."""
+    """All jobs up to this time and id were deleted, are kept, are locked, or were refused."""
+    locked: list[int] = field(default_factory=list)
+    """The ids of jobs that somebody had locked."""
+    full: bool = False
+    """Whether there may be more to delete at once."""
+    due_at: float = 0.0
+    """When the rule runs again, if it is not full, by the clock of `time.monotonic`."""
     retry_at: float = 0.0
-    """When to begin anew with the oldest jobs, by the clock of `time.monotonic`."""
+    """When to begin anew with the oldest jobs."""
 
     def parameters(self, *, older: float = 0.0, batch: int | None = None) -> dict[str, Any]:
         """What its statements are run with; `older` seconds are added to the age."""
@@ -54,9 +67,19 @@ class Rule:
             "workers": self.workers,
             "age": min(self.age + older, LONGEST_INTERVAL),
             "batch": BATCH if batch is None else batch,
-            "after_at": self.after[0],
-            "after_id": self.after[1],
         }
+
+    def position(self) -> dict[str, Any]:
+        """What its statements go on from."""
+        return {"after_at": self.after[0], "after_id": self.after[1], "scan": SCAN}
+
+    def remember_locked(self, ids: list[int] | None) -> None:
+        """Have jobs tried again by the next pass."""
+        self.locked += ids or ()
+        if len(self.locked) > MOST_LOCKED:
+            # Found again at the front.
+            self.locked.clear()
+            self.retry_at = 0.0
 
 
 class Pruner(Service):
@@ -83,51 +106,78 @@ class Pruner(Service):
         self._named: set[int] = set()
 
     async def run_once(self) -> float:
-        """Delete a batch by each rule; make another pass at once while one is full."""
+        """Delete a batch by each rule; make another pass at once for the rules that are full."""
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
-        total, full = 0, False
+        some_full = any(rule.full for rule in self._rules)
+        total = 0
         failures: list[Exception] = []
         for rule in self._rules:
+            if some_full and not rule.full and started < rule.due_at:
+                continue
+            rule.full, rule.due_at = False, started + INTERVAL
             try:
-                count, more = await self._prune(rule)
+                total += await self._prune(rule)
             except Exception as error:
                 if getattr(error, "connection_invalidated", False):
                     raise
                 failures.append(error)
             else:
-                total += count
-                full = full or more
-                if not more and time.monotonic() >= rule.retry_at:
+                if not rule.full and time.monotonic() >= rule.retry_at:
                     rule.after = FIRST
         self._emit("prune_stop", PruneStop(total, time.monotonic() - started))
         if failures:
             raise failures[0]
-        return 0.0 if full else INTERVAL
+        return 0.0 if any(rule.full for rule in self._rules) else INTERVAL
 
-    async def _prune(self, rule: Rule) -> tuple[int, bool]:
-        """Delete a batch: how many jobs were deleted, and whether more may be left."""
+    async def _prune(self, rule: Rule) -> int:
+        """Delete a batch: how many jobs were deleted."""
+        if rule.after == FIRST:
+            rule.retry_at = time.monotonic() + RETRY_AFTER
+        count = await self._prune_locked(rule)
         try:
             statement = prune(rule.state, named=rule.named)
-            (row,) = await self._database.fetch(statement, rule.parameters())
+            params = rule.parameters() | rule.position()
+            (row,) = await self._database.fetch(statement, params)
         except (DBAPIError, TimeoutError) as error:
             if isinstance(error, DBAPIError) and not _is_of_jobs(error):
                 raise
-            return await self._prune_in_halves(rule)
-        return row.count, row.count == BATCH
+            return count + await self._prune_in_halves(rule)
+        rule.full = row.more
+        rule.after = (row.last_at, row.last_id) if row.more else _reached(rule.after, row.until)
+        rule.remember_locked(row.locked)
+        return count + int(row.deleted)
 
-    async def _prune_in_halves(self, rule: Rule) -> tuple[int, bool]:
-        jobs = await self._database.fetch(expired(rule.state, named=rule.named), rule.parameters())
+    async def _prune_locked(self, rule: Rule) -> int:
+        locked, rule.locked = rule.locked, []
+        try:
+            count, _ = await self._delete_in_parts(rule, locked)
+        except Exception:
+            rule.locked = locked
+            raise
+        return count
+
+    async def _prune_in_halves(self, rule: Rule) -> int:
+        statement = expiring(rule.state, named=rule.named)
+        jobs = await self._database.fetch(statement, rule.parameters() | rule.position())
+        positions = {job.id: (job.finished_at, job.id) for job in jobs}
+        count, left = await self._delete_in_parts(rule, [job.id for job in jobs if job.wanted])
+        read = [job for job in jobs if not left or positions[job.id] < positions[left[0]]]
+        if read:
+            rule.after = positions[read[-1].id]
+        rule.full = bool(left) or len(jobs) == BATCH or any(job.last for job in jobs)
+        return count
+
+    async def _delete_in_parts(self, rule: Rule, ids: list[int]) -> tuple[int, list[int]]:
+        """Delete jobs, without those that the server refuses: how many, and which are left."""
         refused: dict[int, DBAPIError] = {}
         count = failures = 0
-        parts = [jobs] if jobs else []
-        if rule.after == FIRST:
-            rule.retry_at = time.monotonic() + RETRY_AFTER
+        parts = [ids] if ids else []
         while parts and failures < MOST_FAILURES:
             part = parts.pop()
             try:
-                count += await self._delete(rule.state, [job.id for job in part])
+                count += await self._delete(rule, part)
             except DBAPIError as error:
                 if not _is_of_jobs(error):
                     raise
@@ -136,10 +186,9 @@ class Pruner(Service):
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]
                     continue
-                refused[part[0].id] = error
-            rule.after = (part[-1].finished_at, part[-1].id)
+                refused[part[0]] = error
         self._name(rule.state, refused)
-        return count, bool(parts) or len(jobs) == BATCH
+        return count, [id for part in reversed(parts) for id in part]
 
     def _name(self, state: JobState, refused: dict[int, DBAPIError]) -> None:
         new = [id for id in refused if id not in self._named]
@@ -148,13 +197,18 @@ class Pruner(Service):
             cause = refused[new[0]].orig or refused[new[0]]
             self._emit("prune_refused", PruneRefused(state, tuple(new), cause))
 
-    async def _delete(self, state: JobState, ids: list[int]) -> int:
+    async def _delete(self, rule: Rule, ids: list[int]) -> int:
         async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
             limits = (func.set_config(name, limit, True) for name, limit in LIMITS.items())
             await connection.execute(select(*limits))
-            result = await connection.execute(prune_listed(state), {"ids": ids})
-            deleted: int = result.scalar_one()
-            return deleted
+            params = {"ids": ids, "age": rule.parameters()["age"]}
+            row = (await connection.execute(prune_listed(rule.state), params)).one()
+        rule.remember_locked(row.locked)
+        return int(row.deleted)
+
+
+def _reached(after: tuple[datetime, int], until: datetime) -> tuple[datetime, int]:
+    return max(after, (until - COMMIT_TIME, 0))
 
 
 def rules(retention: Retention) -> Iterator[Rule]:

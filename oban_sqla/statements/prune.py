@@ -5,18 +5,24 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
+    ColumnElement,
     Executable,
     Float,
     Integer,
+    Select,
     Text,
     all_,
     any_,
     bindparam,
     delete,
+    false,
     func,
+    or_,
     select,
     tuple_,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -31,6 +37,7 @@ FIRST = (datetime(1, 1, 1, tzinfo=UTC), 0)
 LOCK_TIMEOUT = "500ms"
 """How long a deletion waits for rows that refer to the jobs, and that somebody has locked."""
 
+_IDS = ARRAY(BigInteger)
 _FINISHED_AT = {
     JobState.COMPLETED: Job.completed_at,
     JobState.CANCELLED: Job.cancelled_at,
@@ -40,58 +47,123 @@ _FINISHED_AT = {
 
 @lru_cache(maxsize=16)
 def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
-    """Delete up to `batch` of the `expired` jobs. Returns one row with their number.
+    """Delete up to `batch` of the jobs that are `expiring`.
 
-    Jobs that somebody has locked are left to the next time.
+    Returns one row: how many were `deleted`, whether there may be `more`, the position of the
+    last job that was read (`last_at` and `last_id`), the ids of jobs that somebody has `locked`
+    (NULL for none), and the instant `until` which all jobs were read unless there are more.
     """
     # Set first, in the statement's own transaction: a deletion that waits holds its other locks.
     limit = select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)).scalar_subquery()
-    ids = _expired(state, named, now).with_only_columns(Job.id).where(limit.is_not(None))
-    return _delete(ids.with_for_update(skip_locked=True))
+    read = _expiring(state, named, now).where(limit.is_not(None)).cte("read")
+    wanted = select(read.c.id).where(read.c.wanted)
+    pruned = _pruned(state, func.array(wanted.scalar_subquery(), type_=_IDS), now)
+    full = func.count() == bindparam("batch", type_=Integer)
+    last = select(*read.c).order_by(read.c.number.desc()).limit(1).subquery("last")
+    return select(
+        select(func.count()).select_from(pruned).scalar_subquery().label("deleted"),
+        select(or_(full, func.coalesce(func.bool_or(read.c.last), false())))
+        .select_from(read)
+        .scalar_subquery()
+        .label("more"),
+        select(last.c.finished_at).scalar_subquery().label("last_at"),
+        select(last.c.id).scalar_subquery().label("last_id"),
+        _locked(wanted, pruned),
+        _cutoff(now).label("until"),
+    )
 
 
 @lru_cache(maxsize=4)
-def prune_listed(state: JobState) -> Executable:
-    """Delete the jobs in `state` whose ids are `ids`. Returns one row with their number.
+def prune_listed(state: JobState, *, now: datetime | None = None) -> Executable:
+    """Delete the jobs in `state` whose ids are `ids`, if they finished more than `age` seconds ago.
 
-    Jobs that somebody has locked are left to the next time.
+    Returns one row: how many were `deleted`, and the ids of jobs that somebody has `locked`
+    (NULL for none).
     """
-    listed = bindparam("ids", type_=ARRAY(BigInteger))
-    ids = select(Job.id).where(Job.id == any_(listed)).where(state_in(state))
-    return _delete(ids.with_for_update(skip_locked=True))
+    listed = bindparam("ids", type_=_IDS)
+    wanted = select(Job.id).where(*_finished(state, now), Job.id == any_(listed))
+    pruned = _pruned(state, listed, now)
+    count = select(func.count()).select_from(pruned).scalar_subquery()
+    return select(count.label("deleted"), _locked(wanted, pruned))
+
+
+@lru_cache(maxsize=16)
+def expiring(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
+    """Select the next jobs that finished in `state` more than `age` seconds ago.
+
+    Among the first `scan` of all workers behind `after_at` and `after_id`, up to `batch` jobs that
+    are `wanted`: of the `workers` if they are `named`, and of all other workers if not. A rule thus
+    reads the jobs of other workers in parts, and each of them once. The row of the `last` job of
+    such a part is returned too, even if it is not wanted: there may be more jobs behind it.
+
+    Returns `id`, `finished_at`, `wanted`, `last`, and the `number` in the part.
+    """
+    selected: Executable = _expiring(state, named, now)
+    return selected
 
 
 @lru_cache(maxsize=16)
 def expired(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
-    """Select `id` and `finished_at` of jobs that finished in `state` more than `age` seconds ago.
+    """Select the `id` of up to `batch` jobs that finished in `state` more than `age` seconds ago.
 
-    Up to `batch` rows are returned. The jobs are of the `workers` if they are `named`, and of all
-    other workers if not. The oldest come first, after those up to `after_at` and `after_id`.
+    The jobs are of the `workers` if they are `named`, and of all other workers if not. The oldest
+    come first.
     """
-    selected: Executable = _expired(state, named, now)
-    return selected
-
-
-def _expired(state: JobState, named: bool, now: datetime | None) -> Any:
     at = _FINISHED_AT[state]
-    workers = bindparam("workers", type_=ARRAY(Text))
+    jobs = select(Job.id).where(*_finished(state, now), _is_wanted(named))
+    return jobs.order_by(at, Job.id).limit(bindparam("batch", type_=Integer))
+
+
+def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
+    order = (_FINISHED_AT[state], Job.id)
     after = bindparam("after_at", type_=UTCDateTime), bindparam("after_id", type_=BigInteger)
+    scan = bindparam("scan", type_=Integer)
+    part = (
+        select(
+            Job.id,
+            order[0].label("finished_at"),
+            _is_wanted(named).label("wanted"),
+            func.row_number().over(order_by=order).label("number"),
+        )
+        .where(*_finished(state, now), tuple_(*order) > tuple_(*after))
+        .order_by(*order)
+        .limit(scan)
+        .subquery("part")
+    )
+    last = part.c.number == scan
     return (
-        select(Job.id, at.label("finished_at"))
-        .where(state_in(state))
-        .where(Job.worker == any_(workers) if named else Job.worker != all_(workers))
-        .where(at < database_now(now) - interval(bindparam("age", type_=Float)))
-        .where(tuple_(at, Job.id) > tuple_(*after))
-        .order_by(at, Job.id)
+        select(*part.c, last.label("last"))
+        .where(or_(part.c.wanted, last))
+        # Not by the number: the server would read the whole part to sort it.
+        .order_by(part.c.finished_at, part.c.id)
         .limit(bindparam("batch", type_=Integer))
     )
 
 
-def _delete(ids: Any) -> Executable:
-    pruned = (
+def _finished(state: JobState, now: datetime | None) -> tuple[ColumnElement[bool], ...]:
+    return state_in(state), _FINISHED_AT[state] < _cutoff(now)
+
+
+def _cutoff(now: datetime | None) -> ColumnElement[datetime]:
+    return type_coerce(database_now(now) - interval(bindparam("age", type_=Float)), UTCDateTime())
+
+
+def _is_wanted(named: bool) -> ColumnElement[bool]:
+    workers = bindparam("workers", type_=ARRAY(Text))
+    return Job.worker == any_(workers) if named else Job.worker != all_(workers)
+
+
+def _pruned(state: JobState, ids: Any, now: datetime | None) -> CTE:
+    free = select(Job.id).where(*_finished(state, now), Job.id == any_(ids))
+    locked = free.with_for_update(skip_locked=True).scalar_subquery()
+    return (
         delete(Job)
-        .where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .where(Job.id == any_(func.array(locked, type_=_IDS)))
         .returning(Job.id)
         .cte("pruned")
     )
-    return select(func.count().label("count")).select_from(pruned)
+
+
+def _locked(wanted: Select[Any], pruned: CTE) -> ColumnElement[Any]:
+    kept = wanted.except_(select(pruned.c.id)).subquery("kept")
+    return select(func.array_agg(kept.c.id, type_=_IDS)).scalar_subquery().label("locked")

@@ -1,12 +1,12 @@
 """The pruner: finished jobs, past their retention, in batches."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -126,6 +126,109 @@ async def test_a_job_that_somebody_holds_is_left_and_does_not_hold_up_the_others
         await session.execute(select(Job.id).where(Job.worker == "held").with_for_update())
         await pruner(engine, prefix).run_once()
         assert await left(sessions) == [("completed", "held")]
+
+
+async def test_a_job_that_was_held_is_deleted_by_the_next_pass(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    await add(sessions, job("completed", 100, "held"), job("completed", 100, "again"))
+    service = pruner(engine, prefix)
+    async with sessions.begin() as session:
+        _, again = await session.scalars(select(Job).order_by(Job.id).with_for_update())
+        await service.run_once()
+        # Its retention begins anew.
+        again.completed_at = datetime.now(UTC)
+    assert await left(sessions) == [("completed", "held"), ("completed", "again")]
+    await service.run_once()
+    assert await left(sessions) == [("completed", "again")]
+
+
+async def test_many_held_jobs_are_not_remembered_but_found_again(
+    engine: AsyncEngine, prefix: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner_module, "MOST_LOCKED", 2)
+    await add(sessions, *(job("completed", 100) for _ in range(3)))
+    service = pruner(engine, prefix)
+    async with sessions.begin() as session:
+        await session.execute(select(Job.id).with_for_update())
+        await service.run_once()
+    await service.run_once()
+    assert await left(sessions) == []
+
+
+@pytest.fixture
+def read(engine: AsyncEngine) -> Iterator[list[tuple[str, int]]]:
+    """Of each statement that was sent: the workers of its rule, and the id that it began behind."""
+    read: list[tuple[str, int]] = []
+
+    def note(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "scan" in parameters:
+            read.append((",".join(parameters["workers"]), parameters["after_id"]))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield read
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def test_a_rule_reads_the_jobs_that_it_keeps_once(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    read: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They may be millions, and the rule that of a worker without any job."""
+    monkeypatch.setattr(pruner_module, "SCAN", 4)
+    await add(sessions, *(job("completed", 200 - n) for n in range(10)))
+    retention = {"completed": 3600, "cancelled": None, "discarded": None}
+    service = pruner(engine, prefix, {**retention, "workers": {"absent": {"completed": 5}}})
+    delays = [await service.run_once() for _ in range(3)]
+    assert delays == [0.0, 0.0, INTERVAL]
+    assert [id for worker, id in read if worker == "absent"][-3:] == [0, 4, 8]
+    await add(sessions, job("completed", 50, "absent"))
+    assert await service.run_once() == INTERVAL
+    assert len(await left(sessions)) == 10
+    # It began behind the jobs that it has read.
+    assert (await left(sessions)).count(("completed", "absent")) == 0
+    rule = service._rules[-1]
+    assert rule.workers == ["absent"]
+    assert rule.after[0] > datetime.now(UTC) - timedelta(seconds=5 + 60 + 20)
+
+
+async def test_only_full_rules_make_another_pass_at_once(
+    engine: AsyncEngine,
+    prefix: str,
+    sessions: Sessions,
+    read: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruner_module, "BATCH", 2)
+    await add(sessions, *(job("completed", 100) for _ in range(9)))
+    service = pruner(engine, prefix, {"completed": 60, "workers": {"a": 60, "b": 60}})
+    assert await service.run_once() == 0.0
+    first = len(read)
+    assert await service.run_once() == 0.0
+    assert len(read) == first + 1
+    # The others have their turn all the same.
+    for rule in service._rules:
+        rule.due_at = 0.0
+    assert await service.run_once() == 0.0
+    assert len(read) == first + 1 + first
+
+
+async def test_an_old_job_behind_the_position_of_a_rule_is_found_in_the_end(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    service = pruner(engine, prefix)
+    await service.run_once()
+    await add(sessions, job("completed", 3600))
+    await service.run_once()
+    assert len(await left(sessions)) == 1
+    for rule in service._rules:
+        rule.retry_at = 0.0
+    await service.run_once()
+    await service.run_once()
+    assert await left(sessions) == []
 
 
 async def test_only_the_leader_prunes(engine: AsyncEngine, prefix: str, sessions: Sessions) -> None:

@@ -11,13 +11,14 @@ from sqlalchemy import Executable, select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import with_parent
 
-from oban_sqla import Job
+from oban_sqla import Job, JobState
 from oban_sqla.migrations.args_index import INDEX as ARGS_INDEX
 from oban_sqla.statements.acknowledge import acknowledged, outcomes
 from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import acknowledge_and_claim, claim_of_queue
 from oban_sqla.statements.delete import delete
 from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.prune import prune, prune_listed
 from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
@@ -27,10 +28,12 @@ from oban_sqla.statements.update import FIELDS, update
 from tests.worker_models import Invoice
 
 FILL = """
-INSERT INTO {} (worker, args, queue, state, priority, scheduled_at, attempt, attempted_by)
+INSERT INTO {} (worker, args, queue, state, priority, scheduled_at, attempt, attempted_by,
+                completed_at)
 SELECT 'w', jsonb_build_object('order', n), 'q' || n %% 10, s.state::{}, n %% 4,
        timezone('UTC', now()) + s.shift * n, 0,
-       CASE WHEN s.state = 'executing' THEN ARRAY['n1', 'p' || n %% 20] ELSE '{{}}' END
+       CASE WHEN s.state = 'executing' THEN ARRAY['n1', 'p' || n %% 20] ELSE '{{}}' END,
+       CASE WHEN s.state = 'completed' THEN timezone('UTC', now()) - n * interval '1 s' END
 FROM generate_series(1, %(count)s) n,
      (VALUES ('available', interval '-1 s', 40), ('scheduled', interval '1 s', 30),
              ('completed', interval '-1 s', 29), ('executing', interval '-1 s', 1))
@@ -80,6 +83,9 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (claim_of_queue(), INDEX),
         (stage(), "oban_jobs_staging_index"),
         (stage(shared=True), INDEX),
+        (prune(JobState.COMPLETED, named=True), "oban_jobs_completed_at_index"),
+        (prune(JobState.COMPLETED, named=False), "oban_jobs_completed_at_index"),
+        (prune_listed(JobState.COMPLETED), KEY),
         (give_back(), INDEX),
         (rescue(), INDEX),
         (bury(), INDEX),
@@ -97,6 +103,9 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
             "claim",
             "stage",
             "stage shared",
+            "prune a worker's jobs",
+            "prune the jobs of other workers",
+            "prune listed jobs",
             "give_back",
             "rescue",
             "bury",
