@@ -16,6 +16,7 @@ from .errors import (
     SchemaVersionError,
     UnknownModelError,
     UnknownWorkerError,
+    UnreadableJobError,
 )
 from .events import ObanEvents
 from .models import Job, JobState, Unique
@@ -53,6 +54,7 @@ __all__ = [
     "Unique",
     "UnknownModelError",
     "UnknownWorkerError",
+    "UnreadableJobError",
     "Worker",
     "current_job",
     "job",

@@ -29,6 +29,8 @@ NODE_CONNECTIONS = 5
 SHORTEST_EXPIRY = 5.0
 LONGEST_EXPIRY = DAY
 LONGEST_INTERVAL = 15.0
+# What is held longer is work that another node could do meanwhile.
+LONGEST_AHEAD = 1.0
 
 QueueConfig = int | Mapping[str, Any]
 RetentionConfig = float | Mapping[str, Any]
@@ -102,6 +104,7 @@ class Config:
     retention: Retention
     stage_batch: int
     pool_size: int | None
+    claim_ahead: float
 
     @property
     def connections(self) -> int | None:
@@ -143,6 +146,7 @@ class Config:
         retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
         pool_size: int | None = None,
+        claim_ahead: float = 0.05,
     ) -> "Config":
         """The settings; a `ConfigError` that lists all that is wrong with them."""
         errors: list[tuple[str, str]] = []
@@ -223,6 +227,11 @@ class Config:
             pool_size is None or _is_count(pool_size),
             f"pool_size must be an integer from 1 to {LARGEST_COUNT}, not {pool_size!r}",
         )
+        demand(
+            "claim_ahead",
+            _is_number(claim_ahead) and 0 <= claim_ahead <= LONGEST_AHEAD,
+            f"claim_ahead must be seconds from 0 to {LONGEST_AHEAD:g}, not {claim_ahead!r}",
+        )
         if errors:
             raise ConfigError(errors)
         return cls(
@@ -243,6 +252,7 @@ class Config:
             retention=kept,
             stage_batch=stage_batch,
             pool_size=pool_size,
+            claim_ahead=float(claim_ahead),
         )
 
 

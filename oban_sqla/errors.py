@@ -61,6 +61,18 @@ class UnknownModelError(ObanError):
     __module__ = "oban_sqla"
 
 
+class UnreadableJobError(ObanError):
+    """A claimed job has a value that Python can't hold, or JSON that can't be parsed."""
+
+    __module__ = "oban_sqla"
+
+    def __init__(self, id: int, column: str) -> None:
+        super().__init__(
+            f"the column {column} of job {id} can't be read, so the job is discarded; correct the"
+            " value in oban_jobs, and retry the job"
+        )
+
+
 class RowMissingError(ObanError):
     """The arguments of a job refer to a row that is gone, and its worker has `missing="raise"`."""
 

@@ -64,7 +64,7 @@ class JobStop:
     duration: float
     """Seconds from start to end."""
     queue_time: float
-    """Seconds from being due to being claimed, by the database's clock."""
+    """Seconds from being due to the start: by the database's clock until the claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,22 @@ class AckStop:
     dropped: tuple[int, ...]
     """Ids of jobs that were deleted or claimed anew meanwhile: their outcome does not apply."""
     duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRefused:
+    queue: str
+    id: int
+    """The job whose outcome the database refused; its attempt failed for that."""
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeDelayed:
+    queue: str
+    id: int
+    """The job whose outcome can't be written for now. It is tried again, without end."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +281,7 @@ class ObanEvents(event.Events[Observable]):
     _dispatch_target = Observable
 
     def job_start(self, oban: Any, start: JobStart) -> None:
-        """A job was claimed and its worker is about to be called."""
+        """A claimed job starts: its worker is about to be called."""
 
     def job_stop(self, oban: Any, stop: JobStop) -> None:
         """A worker returned; the outcome is not yet acknowledged."""
@@ -288,6 +304,12 @@ class ObanEvents(event.Events[Observable]):
 
     def ack_stop(self, oban: Any, stop: AckStop) -> None:
         """Outcomes of a queue were written."""
+
+    def outcome_refused(self, oban: Any, refused: OutcomeRefused) -> None:
+        """The database refused an outcome, so that the attempt failed."""
+
+    def outcome_delayed(self, oban: Any, delayed: OutcomeDelayed) -> None:
+        """An outcome waits for a lock, or is refused whatever it says: once for an outcome."""
 
     def stage_stop(self, oban: Any, stop: StageStop) -> None:
         """The stager made a pass."""

@@ -60,6 +60,7 @@ class Oban(JobControl, QueueControl, Observable):
         retention: RetentionConfig = 86400.0,
         stage_batch: int = 5000,
         pool_size: int | None = None,
+        claim_ahead: float = 0.05,
     ) -> None:
         """Build an instance; nothing is connected yet. All times are seconds.
 
@@ -93,6 +94,8 @@ class Oban(JobControl, QueueControl, Observable):
         pool_size: the most connections of the pool, where `engine` is a URL. By default it is the
             sum of the queues' limits, and 5 for the node itself. An engine of yours has its own
             pool: make that one as large.
+        claim_ahead: a queue of short jobs holds as many claimed jobs beside those that run as it
+            ended in so many seconds; 0 holds none.
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
         """
@@ -113,6 +116,7 @@ class Oban(JobControl, QueueControl, Observable):
             retention=retention,
             stage_batch=stage_batch,
             pool_size=pool_size,
+            claim_ahead=claim_ahead,
         )
         self._database = Database(engine, self._config.prefix, pool_size=self._config.connections)
         if pool_size is not None and not self._database.owned:

@@ -72,6 +72,7 @@ class TestEverySetting:
         "retention": ('{"completed": 60, "discarded": null}', {"completed": 60, "discarded": None}),
         "stage_batch": ("7", 7),
         "pool_size": ("25", 25),
+        "claim_ahead": ("0", 0.0),
         "imports": ("app.workers, app.more", ["app.workers", "app.more"]),
         "log_level": ("DEBUG", "debug"),
         "log_format": ("json", "json"),

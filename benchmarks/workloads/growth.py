@@ -13,8 +13,7 @@ from benchmarks.contestants.oban_sqla import Entrant, Nothing
 from benchmarks.workload import Figures, Measured, Target, Workload, within
 from benchmarks.workloads.memory import ENQUEUE
 from oban_sqla import Oban
-from oban_sqla.statements.acknowledge import outcomes
-from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.claim import FRONT, claim_of_queue
 
 LIMIT = 20
 CLAIMS = 200
@@ -76,10 +75,10 @@ async def _claim(contestant: Entrant, claims: int) -> list[float]:
 
 async def _plan(connection: psycopg.AsyncConnection) -> str:
     """How the server carries out a claim, and what that reads."""
-    compiled = acknowledge_and_claim().compile(dialect=dialect.dialect())
+    compiled = claim_of_queue().compile(dialect=dialect.dialect())
     parameters = {
         **compiled.params,
-        **outcomes([]),
+        **FRONT,
         "queue_name": "default",
         "limit": LIMIT,
         "node_name": "node",

@@ -22,6 +22,8 @@ from ..events import (
     JobException,
     JobStop,
     JobUnconnected,
+    OutcomeDelayed,
+    OutcomeRefused,
     PoolTooSmall,
     PruneRefused,
     RescueStop,
@@ -140,6 +142,26 @@ def _ack_stop(oban: Oban, stop: AckStop) -> None:
         )
 
 
+def _outcome_refused(oban: Oban, refused: OutcomeRefused) -> None:
+    logger.error(
+        "queue %s: the attempt of job %s failed, since the database refused its outcome: %s",
+        refused.queue,
+        refused.id,
+        _shorten(refused.error),
+        extra=_Facts(oban, refused),
+    )
+
+
+def _outcome_delayed(oban: Oban, delayed: OutcomeDelayed) -> None:
+    logger.warning(
+        "queue %s: the outcome of job %s can't be written, trying again until it can: %s",
+        delayed.queue,
+        delayed.id,
+        delayed.reason,
+        extra=_Facts(oban, delayed),
+    )
+
+
 def _give_back_stop(oban: Oban, stop: GiveBackStop) -> None:
     logger.warning(
         "queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids), extra=_Facts(oban, stop)
@@ -235,6 +257,8 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "backoff_failed": _backoff_failed,
     "claim_stop": _claim_stop,
     "ack_stop": _ack_stop,
+    "outcome_refused": _outcome_refused,
+    "outcome_delayed": _outcome_delayed,
     "give_back_stop": _give_back_stop,
     "elect_stop": _elect_stop,
     "rescue_stop": _rescue_stop,

@@ -24,13 +24,19 @@ class Attempt:
         "id",
         "interrupted",
         "own",
+        "queue_time",
     )
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, held: float = 0.0) -> None:
         self.id = job.id
         assert job.attempted_at is not None
         self.fence = (job.id, job.attempt, job.attempted_at)
         """What an outcome of this attempt, and of no other one, begins with."""
+        waited: float = 0.0
+        if job.scheduled_at is not None:
+            waited = (job.attempted_at - job.scheduled_at).total_seconds()
+        self.queue_time = waited + held
+        """Seconds from being due to the start."""
         self.own = job
         self._claimed = vars(job).copy()
         self.cancelled = False

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy import URL, Engine, Executable
@@ -20,15 +19,16 @@ from sqlalchemy.orm import sessionmaker
 
 from ..dsn import connect_arguments, database_url
 from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError
+from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import TABLES, current_role, home, installed
 from ..wakeups import Address
+from .kept_connections import KeptConnections
+from .primary import trusting_primary
 
 # A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
 ANSWER_TIMEOUT = 60.0
 # What is granted for an answer that is wanted soon, however soon.
 SHORTEST_ANSWER = 1.0
-# What a statement waits at most for the one before it, so as to need no connection of its own.
-TURN = 0.1
 # What a stop spends on a database that does not answer.
 FAREWELL = 5.0
 # What is left for closing a connection that did not answer.
@@ -54,14 +54,17 @@ class Database:
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
         self._prefix: str | None = prefix or schemas.get(None)
-        # By event loop: an instance may be used in one after the other.
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
-            WeakKeyDictionary()
-        )
+        # While a node runs in this event loop, its statements share the connections that it keeps.
+        self._kept: tuple[asyncio.AbstractEventLoop, KeptConnections] | None = None
         self._bind()
 
     def _bind(self) -> None:
-        self._engine = self.engine.execution_options(**self.schemas)
+        self._engine = trusting_primary(self.engine).execution_options(**self.schemas)
+
+    @property
+    def loads(self) -> Loads:
+        """Parses JSON as the engine does."""
+        return loads_of(self.engine.dialect)
 
     @property
     def address(self) -> Address:
@@ -112,48 +115,52 @@ class Database:
         statement: Executable,
         params: Mapping[str, Any] | None = None,
         *,
-        in_turn: bool = True,
+        at_once: bool = False,
     ) -> Sequence[Any]:
         """Run one statement, which is a transaction of its own, and return its rows.
 
-        `TimeoutError` when there is no answer; the statement may have been carried out. Statements
-        take turns, as long as none keeps the next one waiting, so that one connection is enough;
-        not `in_turn`, it waits for no other, and none for it.
+        `TimeoutError` when there is no answer; the statement may have been carried out. In a
+        running node the statement may wait a little for one of the connections that the node
+        keeps, but not `at_once`.
         """
-        async with self._statement(in_turn) as connection:
+        async with self.statement(at_once=at_once) as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
 
     @asynccontextmanager
-    async def driver(self, *, in_turn: bool) -> AsyncIterator[psycopg.AsyncConnection]:
-        """The connection of psycopg behind one in autocommit, for one statement, as in `fetch`."""
-        async with self._statement(in_turn) as connection:
-            driver = await driver_of(connection)
+    async def statement(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection for one statement, as in `fetch`."""
+        kept = self._kept
+        if kept is not None and kept[0] is asyncio.get_running_loop():
+            connections = kept[1].connection(at_once=at_once)
+        else:
+            connections = self.autocommit()
+        async with deadline(ANSWER_TIMEOUT), connections as connection:
             try:
-                yield driver
+                yield connection
             except BaseException:
                 # Whatever state it is in, nobody else shall have it.
                 await connection.invalidate()
                 raise
 
-    @asynccontextmanager
-    async def _statement(self, in_turn: bool) -> AsyncIterator[AsyncConnection]:
-        turn = self._turn() if in_turn else nullcontext()
-        async with deadline(ANSWER_TIMEOUT), turn, self.autocommit() as connection:
-            yield connection
+    def keep_connections(self) -> None:
+        """From now on, keep the connections of statements in this event loop for the next ones."""
+        self._kept = asyncio.get_running_loop(), KeptConnections(self._autocommit)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        mine = False
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TURN):
-                    mine = await turn.acquire()
-            yield
-        finally:
-            if mine:
-                turn.release()
+    async def release_connections(self) -> None:
+        """Give the kept connections back to the pool."""
+        if self._kept is not None:
+            (_, kept), self._kept = self._kept, None
+            await kept.close()
+
+    async def _autocommit(self) -> AsyncConnection:
+        async with deadline(ANSWER_TIMEOUT):
+            connection = await self._engine.connect()
+            try:
+                return await connection.execution_options(isolation_level="AUTOCOMMIT")
+            except BaseException:
+                await connection.close()
+                raise
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:

@@ -1,6 +1,7 @@
 """Run a job, and turn whatever comes of it into an `Ack`."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
+from ..errors import UnreadableJobError
 from ..events import (
     BackoffFailed,
     JobDeadlineMissed,
@@ -22,6 +24,7 @@ from ..events import (
 from ..models import Job, JobState, validation
 from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
+from ..statements.claimed import Claimed, Loads
 from ..workers import on_error
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
@@ -47,24 +50,39 @@ INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 class Executor:
     """Runs the jobs of one instance."""
 
-    def __init__(self, sessions: WorkerSessions, emit: Emit) -> None:
+    def __init__(self, sessions: WorkerSessions, emit: Emit, loads: Loads = json.loads) -> None:
         self._sessions = sessions
+        self._loads = loads
         self._emit = emit
         # Weakly: the task of an attempt that is cancelled before its first step takes none away.
         self._attempts: WeakSet[Attempt] = WeakSet()
 
     def execute(
-        self, job: Job, abandoned: Callable[[], bool]
+        self, job: Job, abandoned: Callable[[], bool], *, held: float = 0.0
     ) -> Coroutine[Any, Any, Ack | Written | None]:
-        """The outcome of an attempt. Whatever the worker raises is one, too.
+        """The outcome of an attempt; an exception of the worker is an outcome, too.
 
-        It is `Written` if the worker's own transaction did that.
+        `Written` if the worker's own transaction has written the outcome. `None` if the task was
+        cancelled because the job is `abandoned`: it is to be given back.
 
-        `None` if the task was cancelled because the job is `abandoned`: it is to be given back.
+        held: the seconds from the claim of the job until now.
         """
-        attempt = Attempt(job)
+        attempt = Attempt(job, held)
         self._attempts.add(attempt)
         return self._execute(attempt, abandoned)
+
+    def execute_claimed(
+        self, claimed: Claimed, held: float, abandoned: Callable[[], bool]
+    ) -> Coroutine[Any, Any, Ack | Written | None]:
+        """`execute` a job that was held for so many seconds after its claim.
+
+        A job that can't be read is discarded: another attempt could not read it either.
+        """
+        try:
+            job = claimed.job(self._loads)
+        except UnreadableJobError as error:
+            return self._unreadable(claimed, held, error)
+        return self.execute(job, abandoned, held=held)
 
     def cancel(self, id: int) -> None:
         """Tell a job that it is cancelled, and interrupt it if its worker wants that.
@@ -74,6 +92,13 @@ class Executor:
         for attempt in tuple(self._attempts):
             if attempt.id == id:
                 attempt.cancel()
+
+    async def _unreadable(self, claimed: Claimed, held: float, error: UnreadableJobError) -> Ack:
+        attempt = Attempt(claimed.readable_job(), held)
+        text = storable(f"{error}: {error.__cause__!r}" if error.__cause__ else str(error))
+        exception = JobException(attempt.own, JobState.DISCARDED, 0.0, attempt.queue_time, error)
+        self._emit("job_exception", exception)
+        return _ack(attempt, JobState.DISCARDED, error=text)
 
     async def _execute(
         self, attempt: Attempt, abandoned: Callable[[], bool]
@@ -91,7 +116,7 @@ class Executor:
                 if isinstance(result, Written):
                     if result.applied:
                         job = attempt.job
-                        stop = JobStop(job, result.ack.state, *_times(job, started))
+                        stop = JobStop(job, result.ack.state, *_times(attempt, started))
                         self._emit("job_stop", stop)
                     else:
                         self._drop(attempt, started)
@@ -108,12 +133,12 @@ class Executor:
                 if not cancelled or not attempt.interrupted:
                     job = attempt.job
                     ack = _failure(attempt, job, error, worker[0] if worker else None, self._emit)
-                    exception = JobException(job, ack.state, *_times(job, started), error)
+                    exception = JobException(job, ack.state, *_times(attempt, started), error)
                     self._emit("job_exception", exception)
                     return ack
                 ack = _ack(attempt, JobState.CANCELLED, error=INTERRUPTED)
             job = attempt.job
-            self._emit("job_stop", JobStop(job, ack.state, *_times(job, started)))
+            self._emit("job_stop", JobStop(job, ack.state, *_times(attempt, started)))
             return ack
         finally:
             executing.reset(token)
@@ -124,8 +149,7 @@ class Executor:
         return _ack(attempt, JobState.CANCELLED, error=error)
 
     def _drop(self, attempt: Attempt, started: float) -> None:
-        job = attempt.job
-        self._emit("job_dropped", JobDropped(job, *_times(job, started)))
+        self._emit("job_dropped", JobDropped(attempt.job, *_times(attempt, started)))
 
     def _try_again(self, attempt: Attempt, error: UnconnectedError) -> Ack:
         if attempt.cancelled:
@@ -185,10 +209,8 @@ def _ack(attempt: Attempt, state: JobState, **outcome: Any) -> Ack:
     return Ack(*attempt.fence, state, **outcome)
 
 
-def _times(job: Job, started: float) -> tuple[float, float]:
-    assert job.attempted_at is not None
-    waited = (job.attempted_at - job.scheduled_at).total_seconds()
-    return time.monotonic() - started, waited
+def _times(attempt: Attempt, started: float) -> tuple[float, float]:
+    return time.monotonic() - started, attempt.queue_time
 
 
 def storable(text: str) -> str:

@@ -32,6 +32,7 @@ class NodeChecks:
             "jobs": self._jobs,
             "pauses": self._pauses,
             "pools": self._pools,
+            "outcomes": self._outcomes,
         }
 
     async def _nodes(self) -> AsyncIterator[Finding]:
@@ -127,6 +128,22 @@ class NodeChecks:
             )
         if not unknown and not rows:
             yield Finding("jobs", "ok", "every job is well-formed")
+
+    async def _outcomes(self) -> AsyncIterator[Finding]:
+        found = False
+        for node in self._status.nodes:
+            for queue in node.queues:
+                for id in queue.delayed_outcomes:
+                    found = True
+                    yield Finding(
+                        "outcomes",
+                        "problem",
+                        f"{node.node} can't write the outcome of job {id} of queue {queue.queue}",
+                        "see its log for the reason: a transaction that locks the row, or a rule"
+                        " of the table that refuses the outcome",
+                    )
+        if not found:
+            yield Finding("outcomes", "ok", "every outcome is written")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
         rows = await self._database.fetch(health.controls())

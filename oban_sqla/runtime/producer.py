@@ -1,44 +1,45 @@
-"""The producer: the loop of one queue on one node. It claims jobs, runs them, acknowledges them."""
+"""The producer: the loop of one queue on one node, which claims jobs and runs them."""
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
-from ..events import AckStop, ClaimStop, GiveBackStop, QueuePaused, QueueResumed
-from ..models import Job, JobState
-from ..statements.acknowledge import Ack, outcomes
-from ..statements.claim import acknowledge_and_claim, claim_of_queue, claimed
+from ..events import ClaimStop, GiveBackStop, QueuePaused, QueueResumed
+from ..models import JobState
+from ..statements.acknowledge import Ack
+from ..statements.claim import claim_of_queue
+from ..statements.claimed import Claimed
 from ..statements.give_back import give_back
+from ..statements.heartbeat import DELAYED
+from .claim_ahead import ClaimAhead
+from .claim_position import ClaimPosition
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
-from .prepared import Prepared
+from .outbox import Outbox
+from .raw_statement import RawStatement
 from .service import GRACE, UNWINDING, Emit, Service
 from .transaction import Written
 
-# How many outcomes one statement takes.
-ACK_BATCH = 1000
+# How many jobs one statement claims.
+CLAIM_BATCH = 1000
 # A server that lost its client may still finish the claim it was sent: look again for so long.
 DOUBT = 60.0
 # How often to look without a reason: nobody rescues what a living producer does not know of.
 LOOK_INTERVAL = 600.0
-# How often a stop tries: the pool may hold connections that were cut while nobody used them, which
-# the second failure, that of the engine's own statement, has it let go of.
+# How often a stop tries: the pool may hold connections that were cut while nobody used them. The
+# second failure is that of the engine's own statement, so that the engine lets go of all of them.
 FAREWELL_TRIES = 3
-# Until the next attempt of a job whose outcome could not be stored.
-REFUSED = 60.0
-# By SQLSTATE: data that is not valid, breaks a constraint, is beyond a limit of the server, or that
-# a trigger of the user's raises at.
-REFUSALS = ("22", "23", "54", "P0")
 
 
 class Producer(Service):
     """Keeps up to `limit` jobs of a queue running.
 
-    A pass writes the outcomes of the jobs that ended and claims as many new ones, in one statement.
-    The statement is fenced, so it may be repeated when its answer got lost.
+    A pass claims as many jobs as there is room for. A job that ends puts its outcome into the
+    outbox, and the next held job starts in its place.
     """
 
     name = "producer"
@@ -48,14 +49,15 @@ class Producer(Service):
         database: Database,
         emit: Emit,
         executor: Executor,
+        outbox: Outbox,
         *,
         queue: str,
         limit: int,
         paused: bool,
+        claim_ahead: float,
         node: str,
+        claims: asyncio.Semaphore,
         poll_interval: Callable[[], float],
-        due_in: Callable[[float], None],
-        written: Callable[[Iterable[int]], None],
     ) -> None:
         super().__init__(emit)
         self.queue = queue
@@ -63,23 +65,25 @@ class Producer(Service):
         self.paused = paused
         self.uuid: UUID = uuid4()
         self._database = database
-        self._acknowledging = Prepared(database, acknowledge_and_claim(), in_turn=False)
-        self._claim = Prepared(database, claim_of_queue())
+        self._statement = RawStatement(database, claim_of_queue())
         self._executor = executor
+        self._outbox = outbox
         self._node = node
+        self._claims = claims
         self._poll_interval = poll_interval
-        self._due_in = due_in
-        self._written = written
         # By their tasks: a job that somebody else gave back may run here a second time at once.
-        self._running: dict[asyncio.Task[Ack | Written | None], int] = {}
-        self._acks: list[Ack] = []
-        # Outcomes that were sent once without an answer: being dropped does not tell anything.
-        self._sent_before = 0
-        # How many outcomes to write one by one, since the database refuses one of them.
-        self._singly = 0
+        self._running: dict[asyncio.Task[Ack | Written | None], tuple[Claimed, float]] = {}
+        # Claimed, but not started, with the time when they came.
+        self._held: deque[tuple[Claimed, float]] = deque()
+        self._ahead = ClaimAhead(claim_ahead)
+        self._position = ClaimPosition()
+        # Whether the last claim found all there was, and no news has come since.
+        self._exhausted = False
         # When a claim whose answer was lost can't come to light any more.
         self._doubtful_until = -math.inf
         self._looked_at = time.monotonic()
+        # Claimed jobs to be given back now.
+        self._returning: set[int] = set()
         # Whether there may be jobs in the database that are ours.
         self._claiming = False
         self._draining = False
@@ -92,7 +96,10 @@ class Producer(Service):
     @property
     def meta(self) -> dict[str, Any]:
         """What the other nodes are told of it, in its row."""
-        return {"local_limit": self.limit, "paused": self.paused}
+        meta: dict[str, Any] = {"local_limit": self.limit, "paused": self.paused}
+        if delayed := self._outbox.delayed(self.queue):
+            meta[DELAYED] = delayed
+        return meta
 
     @property
     def stopping(self) -> bool:
@@ -102,7 +109,12 @@ class Producer(Service):
     @property
     def running(self) -> list[int]:
         """The ids of the jobs that are being processed."""
-        return list(self._running.values())
+        return [claimed.id for claimed, _ in self._running.values()]
+
+    @property
+    def held(self) -> list[int]:
+        """The ids of the jobs that are claimed and have not started."""
+        return [claimed.id for claimed, _ in self._held]
 
     async def start(self) -> None:
         """Start claiming, under a new uuid if it was stopped before."""
@@ -114,13 +126,22 @@ class Producer(Service):
     async def stop(self, grace: float | None = None) -> None:
         """Claim no more, wait for the running jobs for `grace` seconds, and give back the rest."""
         self._draining = True
+        self._return_held()
         await self._wait_for_jobs(GRACE if grace is None else grace)
+        await self._outbox.settle(self.queue, FAREWELL)
         await super().stop()
 
+    def wake(self) -> None:
+        """Claim now: there may be new jobs."""
+        self._exhausted = False
+        self._position.news()
+        super().wake()
+
     def pause(self) -> None:
-        """Claim no more; what runs goes on."""
+        """Claim no more, and give back what is held; what runs goes on."""
         if not self.paused:
             self.paused = True
+            self._return_held()
             self._emit("queue_paused", QueuePaused(self.queue))
 
     def resume(self) -> None:
@@ -131,124 +152,132 @@ class Producer(Service):
             self.wake()
 
     def scale(self, limit: int) -> None:
-        """Run so many jobs at once; when there are more, they end first."""
+        """Run so many jobs at once; when more are running, they end first."""
+        if limit < self.limit:
+            self._return_held()
         self.limit = limit
         self.wake()
 
+    def cancel(self, id: int) -> None:
+        """Give a job back that is held, since it was cancelled."""
+        kept = [one for one in self._held if one[0].id != id]
+        if len(kept) < len(self._held):
+            self._held = deque(kept)
+            self._returning.add(id)
+            super().wake()
+
     async def run_once(self) -> float:
-        """Acknowledge and claim; then wait for a job to end, or to be woken."""
-        if self._in_doubt() or self._has_not_looked():
+        """Give back what must not start here, and claim as many jobs as there is room for."""
+        if self._held and self._hold_ends_in() <= 0:
+            # Their turn did not come: the jobs that run are longer than the last ones.
+            self._return_held()
+        if self._returning or self._in_doubt() or self._has_not_looked():
             await self._give_back_lost()
-        idle = self.paused or self._draining
-        demand = 0 if idle else max(0, self.limit - len(self._running))
-        acks = self._next_acks()
-        if not acks and not demand:
-            return self._pause_of_doubt()
-        jobs = await self._acknowledge_and_claim(acks, demand)
-        if self._draining and jobs:
-            # The stop came while the claim was under way.
-            await self._give_back_lost()
-            return 0.0
-        executing = [job for job in jobs if job.state is JobState.EXECUTING]
-        for job in executing:
-            self._run(job)
-        if executing:
-            # They begin first, before what it takes to send the next statement.
-            await asyncio.sleep(0)
-        more = bool(self._acks) or len(executing) < len(jobs)
-        return 0.0 if more else self._poll_interval()
+        if demand := self._demand():
+            return await self._claim(demand)
+        return self._wait_for_turn(self._poll_interval() if self._in_doubt() else math.inf)
 
     async def close(self) -> None:
-        """Write the last outcomes, and give back what is still claimed, if the database answers."""
+        """Give back what is still claimed, if the database answers."""
+        self._return_held()
         if not self._claiming:
             return
         async with deadline(FAREWELL):
-            failures = 0
-            while self._claiming:
+            for tries in range(1, FAREWELL_TRIES + 1):
                 try:
-                    while self._acks:
-                        await self._acknowledge_and_claim(self._next_acks(), 0)
                     await self._give_back_lost()
-                    self._claiming = False
-                except Exception as error:
-                    # What is refused is set apart, for the others to be written.
-                    failures += not _is_refusal(error)
-                    if failures == FAREWELL_TRIES:
+                except Exception:
+                    if tries == FAREWELL_TRIES:
                         raise
+                else:
+                    self._claiming = False
+                    return
 
-    async def _acknowledge_and_claim(self, acks: Sequence[Ack], demand: int) -> list[Job]:
-        started = time.monotonic()
-        self._claiming = self._claiming or demand > 0
-        claim = {
-            "queue_name": self.queue,
-            "limit": demand,
-            "node_name": self._node,
-            "producer": str(self.uuid),
-        }
-        try:
-            if acks:
-                rows = await self._acknowledging.fetch({**outcomes(acks), **claim})
-            else:
-                rows = await self._claim.fetch(claim)
-        except BaseException as error:
-            if acks and _is_refusal(error):
-                self._set_apart(acks)
-            # It may have been carried out: what it claimed for us has to be found again.
-            if demand:
+    def _demand(self) -> int:
+        """How many jobs to claim now."""
+        if self.paused or self._draining or self._outbox.full:
+            return 0
+        ahead, held = self._ahead.allowance, len(self._held)
+        if held > ahead // 2:
+            # A batch is dear: the next one is claimed when half of what is held has started.
+            return 0
+        return min(CLAIM_BATCH, max(0, self.limit - len(self._running)) + ahead - held)
+
+    async def _claim(self, demand: int) -> float:
+        jobs, duration = await self._send_claim(demand)
+        full = len(jobs) == demand
+        self._position.claimed(jobs, full=full, duration=duration)
+        self._ahead.claim_ended(full=full)
+        executing = [job for job in jobs if job.state is JobState.EXECUTING]
+        discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
+        self._emit("claim_stop", ClaimStop(self.queue, len(executing), discarded, duration))
+        now = time.monotonic()
+        self._held.extend((job, now) for job in executing)
+        if self.paused or self._draining:
+            # The order came while the claim was under way.
+            self._return_held()
+            return 0.0
+        self._start_held()
+        # A claim behind the last one proves nothing about the jobs before it.
+        self._exhausted = not full and self._position.at_front and not self._woken.is_set()
+        if jobs:
+            # They begin before the next statement is sent.
+            await asyncio.sleep(0)
+        if not self._exhausted and self._demand():
+            return 0.0
+        return self._wait_for_turn(self._poll_interval())
+
+    async def _send_claim(self, demand: int) -> tuple[list[Claimed], float]:
+        async with self._claims:
+            started = time.monotonic()
+            self._claiming = True
+            params = {
+                "queue_name": self.queue,
+                "limit": demand,
+                "node_name": self._node,
+                "producer": str(self.uuid),
+                **self._position.next(),
+            }
+            try:
+                rows = await self._statement.fetch(params)
+            except BaseException:
+                # It may have been carried out: what it claimed for us has to be found again.
                 self._doubtful_until = math.inf
-            self._sent_before = max(self._sent_before, len(acks))
-            raise
-        duration = time.monotonic() - started
-        del self._acks[: len(acks)]
-        self._singly = max(0, self._singly - len(acks))
-        if acks:
-            applied = set(rows[0][0] or ())
-            dropped = [ack.id for ack in acks[self._sent_before :] if ack.id not in applied]
-            self._sent_before = max(0, self._sent_before - len(acks))
-            self._emit("ack_stop", AckStop(self.queue, len(applied), tuple(dropped), duration))
-            self._written(applied)
-            if delays := [ack.delay for ack in acks if ack.delay is not None]:
-                self._due_in(max(0.0, min(delays) - duration))
-        jobs = claimed(rows)
-        if demand:
-            discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
-            count = len(jobs) - len(discarded)
-            self._emit("claim_stop", ClaimStop(self.queue, count, discarded, duration))
-        return jobs
+                raise
+        return [Claimed(row) for row in rows], time.monotonic() - started
 
-    def _next_acks(self) -> list[Ack]:
-        return self._acks[: 1 if self._singly else ACK_BATCH]
+    def _hold_ends_in(self) -> float:
+        return self._held[0][1] + self._ahead.longest_hold - time.monotonic()
 
-    def _set_apart(self, acks: Sequence[Ack]) -> None:
-        # An outcome that can't be stored, an immense one for example, must not hold up the others.
-        if len(acks) > 1:
-            self._singly = len(acks)
-        else:
-            error = "the outcome was refused by the database, so the attempt failed"
-            self._acks[0] = acks[0]._replace(
-                state=JobState.RETRYABLE, delay=REFUSED, spent=True, error=error, meta=None
-            )
+    def _wait_for_turn(self, seconds: float) -> float:
+        """So many seconds, or until the jobs that are held have waited for long enough."""
+        return min(seconds, max(0.0, self._hold_ends_in())) if self._held else seconds
 
-    def _run(self, job: Job) -> None:
-        execution = self._executor.execute(job, self._is_abandoning)
-        task = asyncio.create_task(execution, name=f"oban-job-{job.id}")
-        self._running[task] = job.id
+    def _start_held(self) -> None:
+        idle = self.paused or self._draining
+        while self._held and not idle and len(self._running) < self.limit:
+            self._start(*self._held.popleft())
+
+    def _start(self, claimed: Claimed, since: float) -> None:
+        now = time.monotonic()
+        execution = self._executor.execute_claimed(claimed, now - since, self._is_abandoning)
+        task = asyncio.create_task(execution, name=f"oban-job-{claimed.id}")
+        self._running[task] = claimed, now
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
         # A callback, which is also called when the task was cancelled before its first step.
-        del self._running[task]
+        claimed, started = self._running.pop(task)
         match None if task.cancelled() else task.result():
             case Ack() as ack:
-                self._acks.append(ack)
-            case Written(ack=ack, applied=applied, duration=duration):
-                dropped = () if applied else (ack.id,)
-                self._emit("ack_stop", AckStop(self.queue, int(applied), dropped, duration))
-                if applied:
-                    self._written([ack.id])
-                if applied and ack.delay is not None:
-                    self._due_in(ack.delay)
-        self.wake()
+                last = claimed.attempt >= claimed.max_attempts
+                self._outbox.put(ack, self.queue, last=last)
+            case Written() as written:
+                self._outbox.note(written, self.queue)
+        self._ahead.job_ended(started, time.monotonic())
+        self._start_held()
+        if not self._exhausted and self._demand():
+            super().wake()
 
     def _is_abandoning(self) -> bool:
         return self._abandoning
@@ -259,19 +288,28 @@ class Producer(Service):
     def _has_not_looked(self) -> bool:
         return self._claiming and time.monotonic() - self._looked_at > LOOK_INTERVAL
 
-    def _pause_of_doubt(self) -> float:
-        return self._poll_interval() if self._in_doubt() else math.inf
+    def _return_held(self) -> None:
+        """Start none of the held jobs: the next pass gives them back."""
+        if self._held:
+            self._returning.update(self.held)
+            self._held.clear()
+            super().wake()
 
     async def _give_back_lost(self) -> None:
-        """Give back what was claimed under our uuid without our knowledge, or left unfinished."""
-        known = [ack.id for ack in self._acks]
+        """Give back the jobs under our uuid that neither run, nor are held, nor have ended."""
+        known = [*self._outbox.ids(self.queue), *self.held]
         if not self._abandoning:
-            known += self._running.values()
+            known += self.running
+        returning = set(self._returning)
         rows = await self._database.fetch(
             give_back(prefix=self._database.prefix),
             {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
         )
+        self._returning -= returning
         self._looked_at = time.monotonic()
+        if returning - {row.id for row in rows}:
+            # Some may be locked by another transaction: they are given back later.
+            self._doubtful_until = self._looked_at + DOUBT
         # Only now, after an outage of whatever length, does the server answer again.
         self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
         if rows:
@@ -279,7 +317,7 @@ class Producer(Service):
             self._emit("give_back_stop", GiveBackStop(self.queue, ids))
 
     async def _wait_for_jobs(self, grace: float) -> None:
-        # The loop goes on meanwhile, so that each outcome is written as soon as it is there.
+        # The outbox goes on meanwhile, so that each outcome is written as soon as it is there.
         if self._running:
             await asyncio.wait(list(self._running), timeout=grace)
         self._abandoning = True
@@ -287,8 +325,3 @@ class Producer(Service):
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=UNWINDING)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    found = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return str(found).startswith(REFUSALS)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config import LONGEST_EXPIRY
-from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
+from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY
 from ..statements.status import counts, leaders, producers
 from .database import Database
 from .pool import NEEDED, SIZE
@@ -33,6 +33,8 @@ class RunningQueue:
     """Seconds since then."""
     started_at: datetime
     uuid: str
+    delayed_outcomes: tuple[int, ...] = ()
+    """Ids of jobs that have ended there, and whose outcome can't be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def _running_queue(row: Any) -> RunningQueue:
         silent_for=row.silent_for,
         started_at=row.started_at,
         uuid=row.uuid,
+        delayed_outcomes=tuple(id for id in _list(meta.get(DELAYED)) if isinstance(id, int)),
     )
 
 
@@ -204,6 +207,10 @@ def _meta(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _expiry(meta: Mapping[str, Any]) -> float:

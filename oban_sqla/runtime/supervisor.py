@@ -19,6 +19,7 @@ from .job_counter import JobCounter
 from .leader import Leader
 from .lifeline import Lifeline
 from .notifier import Notifier
+from .outbox import Outbox
 from .outcome_announcer import OutcomeAnnouncer
 from .producer import Producer
 from .pruner import Pruner
@@ -26,6 +27,9 @@ from .service import Emit, Service
 from .signals import Signals
 from .stager import Stager
 from .vitals import QueueVitals, Vitals
+
+# How many claims are under way at once: the queues of a node take fair turns at so many.
+CLAIMS = 3
 
 
 class Supervisor:
@@ -49,8 +53,15 @@ class Supervisor:
             poll_interval=self._poll_interval,
             batch=config.stage_batch,
         )
-        self._executor = Executor(database, emit)
+        self._executor = Executor(database, emit, database.loads)
         self.outcome_announcer = OutcomeAnnouncer(database, emit)
+        self.outbox = Outbox(
+            database,
+            emit,
+            due_in=self.stager.expect_in,
+            written=self.outcome_announcer.written,
+        )
+        self._claims = asyncio.Semaphore(CLAIMS)
         self.producers = {queue.name: self._producer(queue) for queue in config.queues}
         self.heartbeat = Heartbeat(
             database,
@@ -127,6 +138,7 @@ class Supervisor:
         What fails in the middle leaves the others running, for `stop`.
         """
         prefix = await self._database.verify(RUNNING)
+        self._database.keep_connections()
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":
             await self.notifier.start()
@@ -136,6 +148,7 @@ class Supervisor:
         await self.signals.start()
         await self.stager.start()
         await self.outcome_announcer.start()
+        await self.outbox.start()
         for producer in self.producers.values():
             await producer.start()
         if self._config.leadership:
@@ -153,6 +166,7 @@ class Supervisor:
         # The next leader takes over at once, while the jobs of this node go on.
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
+        await self.outbox.stop()
         await asyncio.gather(
             *(
                 s.stop()
@@ -162,6 +176,7 @@ class Supervisor:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        await self._database.release_connections()
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
         """Start a queue on this node; one that runs stays as it is."""
@@ -213,28 +228,38 @@ class Supervisor:
             producer.scale(limit)
 
     def cancel_job(self, id: int) -> None:
-        """Tell a job that it is cancelled, if it runs here."""
+        """Tell a job that it is cancelled, if it runs here; one that is held does not start."""
         self._executor.cancel(id)
+        for producer in self.producers.values():
+            producer.cancel(id)
 
     async def report(self) -> None:
         """Have the other nodes know at once how the queues are now."""
         await self.heartbeat.run_once()
 
     def running(self) -> list[int]:
-        """The ids of the jobs that run here."""
-        return [id for producer in self.producers.values() for id in producer.running]
+        """The ids of the jobs that run here, or are held."""
+        producers = self.producers.values()
+        return [id for producer in producers for id in (*producer.running, *producer.held)]
 
     def vitals(self) -> Vitals:
         """How the node does."""
         producers = list(self.producers.values())
         services: list[Service | Heartbeat] = [*producers, *self.cluster_services]
-        services += [self.stager, self.leader, self.signals, self.notifier, self.heartbeat]
+        services += [
+            self.outbox,
+            self.stager,
+            self.leader,
+            self.signals,
+            self.notifier,
+            self.heartbeat,
+        ]
         return Vitals(
             queues=tuple(
-                QueueVitals(p.queue, p.limit, len(p.running), held=0, paused=p.paused)
+                QueueVitals(p.queue, p.limit, len(p.running), held=len(p.held), paused=p.paused)
                 for p in producers
             ),
-            outcomes=0,
+            outcomes=len(self.outbox),
             leader=self.leader.is_leader,
             listening=self.notifier.listening if self._config.notify == "listen" else None,
             heartbeat_age=self.heartbeat.age,
@@ -249,13 +274,14 @@ class Supervisor:
             self._database,
             self._emit,
             self._executor,
+            self.outbox,
             queue=queue.name,
             limit=queue.limit,
             paused=queue.paused,
+            claim_ahead=self._config.claim_ahead,
             node=self._config.node,
+            claims=self._claims,
             poll_interval=self._poll_interval,
-            due_in=self.stager.expect_in,
-            written=self.outcome_announcer.written,
         )
 
     def _is_leader(self) -> bool:

@@ -1,7 +1,7 @@
 """Write outcomes back: `executing` to whatever the worker's outcome says, fenced by the attempt."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Float,
     Select,
     SmallInteger,
+    Subquery,
     Text,
     and_,
     bindparam,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import aliased
 
 from ..clock import database_now, interval
 from ..models import Job, JobState
@@ -58,27 +60,14 @@ class Ack(NamedTuple):
     """What to merge into the job's meta."""
 
 
-def acknowledged(*, now: datetime | None = None) -> CTE:
-    """The CTE that applies the `acks` of `outcomes()`, and returns the ids where it did."""
-    given = (
-        func.jsonb_to_recordset(cast(bindparam("acks", type_=Text), JSONB))
-        .table_valued(
-            column("id", BigInteger),
-            column("attempt", SmallInteger),
-            column("attempted_at", DateTime),
-            column("state", Text),
-            column("delay", Float),
-            column("spent", Boolean),
-            column("error", Text),
-            column("meta", JSONB),
-        )
-        .render_derived(name="ack", with_types=True)
-    )
-    # The planner expects a hundred rows of any function, and for so many it would rather read a
-    # table of 10,000 jobs. Of a limit that it can't foresee it expects a tenth: then it looks each
-    # up by its id, in their order. NULL is no limit, of a type that psycopg2 would not send.
-    no_limit = select(cast(null(), BigInteger)).scalar_subquery()
-    ack = select(given).limit(no_limit).subquery("ack").c
+@lru_cache(maxsize=16)
+def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Select[int]:
+    """Apply the `acks` of `outcomes()`, and return the ids of the jobs they applied to.
+
+    With `skip_locked`, an outcome whose job is locked by another transaction does not apply;
+    otherwise the statement waits for that transaction.
+    """
+    ack = _locked(skip_locked).c
     time = database_now(now)
     due = time + interval(ack.delay)
     ended = and_(ack.state.in_([_name(state) for state in OVERRULED]), marked())
@@ -86,12 +75,9 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
     def reached(state: JobState, otherwise: Any) -> ColumnElement[Any]:
         return case((ack.state == _name(state), time), else_=otherwise)
 
-    return (
+    applied = (
         update(Job)
-        # As text, so that nothing but the id is looked up: what was executing before a transaction
-        # that is still open stays in the index of states.
-        .where(Job.id == ack.id, cast(Job.state, Text) == _name(JobState.EXECUTING))
-        .where(Job.attempt == ack.attempt, Job.attempted_at == ack.attempted_at)
+        .where(Job.id == ack.id)
         .values(
             state=case((ended, constant(JobState.CANCELLED)), else_=cast(ack.state, job_state)),
             attempt=case((or_(ack.spent, ended), Job.attempt), else_=Job.attempt - 1),
@@ -110,40 +96,90 @@ def acknowledged(*, now: datetime | None = None) -> CTE:
         .returning(Job.id)
         .cte("acknowledged")
     )
+    return select(applied.c.id)
 
 
-@lru_cache(maxsize=8)
-def acknowledge(*, now: datetime | None = None) -> Select[int]:
-    """The same as a statement of its own."""
-    return select(acknowledged(now=now).c.id)
+@lru_cache(maxsize=2)
+def unsettled() -> Select[int]:
+    """The ids of the jobs among `acks` that still wait for their outcome."""
+    ack = _given()
+    return select(Job.id).join(ack, _fence(Job, ack.c))
 
 
 def outcomes(acks: Sequence[Ack]) -> dict[str, str]:
-    """The parameter of `acknowledged`.
+    """The parameter of `acknowledge`.
 
-    In the order of the ids, in which those who manage many jobs lock them, too.
+    Sorted by id: whoever updates many jobs locks them in this order, so that none deadlocks.
     """
-    return {"acks": _encode([_given(ack) for ack in sorted(acks, key=attrgetter("id"))])}
+    return encoded_outcomes(as_json(ack) for ack in sorted(acks, key=attrgetter("id")))
 
 
-def _given(ack: Ack) -> dict[str, Any]:
-    given = {
-        "id": ack.id,
-        "attempt": ack.attempt,
-        "attempted_at": ack.attempted_at.replace(tzinfo=None).isoformat(),
-        "state": ack.state,
-        "spent": ack.spent,
+def encoded_outcomes(texts: Iterable[str]) -> dict[str, str]:
+    """The parameter of `acknowledge` of outcomes that `as_json` has encoded."""
+    return {"acks": f"[{','.join(texts)}]"}
+
+
+def as_json(ack: Ack) -> str:
+    """One element of the parameter; raises for a value that is no JSON."""
+    more = {
+        name: value
+        for name in ("delay", "error", "meta")
+        if (value := getattr(ack, name)) is not None
     }
-    if ack.delay is not None:
-        given["delay"] = ack.delay
-    if ack.error is not None:
-        given["error"] = ack.error
-    if ack.meta is not None:
-        given["meta"] = ack.meta
-    return given
+    return (
+        f'{{"id": {ack.id}, "attempt": {ack.attempt},'
+        f' "attempted_at": "{ack.attempted_at.replace(tzinfo=None).isoformat()}",'
+        f' "state": "{ack.state}", "spent": {"true" if ack.spent else "false"}'
+        f"{f', {_encode(more)[1:-1]}' if more else ''}}}"
+    )
 
 
-# Of an encoder for each time the making would take longer than the encoding.
+def _locked(skip_locked: bool) -> CTE:
+    ack = _given()
+    job = aliased(Job, name="job")
+    return (
+        select(ack)
+        .join(job, _fence(job, ack.c))
+        # NO KEY: rows of other tables may refer to the job, and be inserted meanwhile.
+        .with_for_update(of=job, key_share=True, skip_locked=skip_locked)
+        .cte("ack")
+    )
+
+
+def _fence(job: Any, ack: Any) -> ColumnElement[bool]:
+    return and_(
+        job.id == ack.id,
+        # Cast to text, so that only the primary key is searched: entries of jobs that were
+        # executing stay in the index of states while any transaction is open.
+        cast(job.state, Text) == _name(JobState.EXECUTING),
+        job.attempt == ack.attempt,
+        job.attempted_at == ack.attempted_at,
+    )
+
+
+def _given() -> Subquery:
+    given = (
+        func.jsonb_to_recordset(cast(bindparam("acks", type_=Text), JSONB))
+        .table_valued(
+            column("id", BigInteger),
+            column("attempt", SmallInteger),
+            column("attempted_at", DateTime),
+            column("state", Text),
+            column("delay", Float),
+            column("spent", Boolean),
+            column("error", Text),
+            column("meta", JSONB),
+        )
+        .render_derived(name="given", with_types=True)
+    )
+    # The planner expects a hundred rows of any function, and would scan a table of 10,000 jobs for
+    # them. It expects a tenth of that behind a limit it can't foresee, and searches by id instead.
+    # NULL is no limit; the cast is for psycopg2.
+    no_limit = select(cast(null(), BigInteger)).scalar_subquery()
+    return select(given).limit(no_limit).subquery("given_ack")
+
+
+# Made once: making an encoder takes longer than encoding.
 _encode = json.JSONEncoder().encode
 
 

@@ -1,6 +1,6 @@
-"""Give back: `executing` to `available`, the attempt restored, what won't be finished.
+"""Give back: claimed jobs that this node won't finish, `executing` to `available`, attempt unspent.
 
-What was cancelled while it ran is `cancelled` instead.
+A job that was cancelled while it was claimed becomes `cancelled` instead.
 """
 
 from datetime import datetime
@@ -29,10 +29,10 @@ from .states import constant, state_in
 
 @lru_cache(maxsize=64)
 def give_back(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
-    """Give back what `producer` claimed in `queue_name`, except the ids it is still `running`.
+    """Give back the jobs that `producer` claimed in `queue_name`, except those in `running`.
 
-    Returns a row with the id of each. The producer names itself, so it needs no fence: nobody else
-    claims under its uuid, and it must not be claiming meanwhile.
+    Returns a row with the id of each. Jobs that another transaction locks are left for the next
+    time. No fence is needed: only this producer claims under its uuid, and not meanwhile.
     """
     claimed = (
         select(Job.id)
@@ -40,7 +40,7 @@ def give_back(*, prefix: str | None = None, now: datetime | None = None) -> Exec
         .where(Job.attempted_by[2] == bindparam("producer", type_=Text))
         .where(Job.id != all_(bindparam("running", type_=ARRAY(BigInteger))))
         .order_by(Job.id)
-        .with_for_update()
+        .with_for_update(key_share=True, skip_locked=True)
     )
     returned = (
         update(Job)

@@ -9,12 +9,13 @@ from sqlalchemy import Executable
 
 from ..clock import held_at
 from ..events import JobException
-from ..models import Job, JobState
+from ..models import JobState
 from ..runtime.executor import Executor
 from ..runtime.service import Emit
 from ..runtime.transaction import WorkerSessions, Written
 from ..statements.acknowledge import acknowledge, outcomes
-from ..statements.claim import claim, job
+from ..statements.claim import claim
+from ..statements.claimed import Claimed, Loads
 
 COUNTED = ("completed", "cancelled", "discarded", "retryable", "scheduled")
 """The states in which an attempt leaves its job."""
@@ -25,6 +26,9 @@ class JobDatabase(WorkerSessions, Protocol):
 
     @property
     def prefix(self) -> str | None: ...
+
+    @property
+    def loads(self) -> Loads: ...
 
     async def fetch(
         self, statement: Executable, params: Mapping[str, Any] | None = None
@@ -60,16 +64,16 @@ class Attempts:
             raise raised
         return state
 
-    async def _claim(self, id: int) -> Job | None:
+    async def _claim(self, id: int) -> Claimed | None:
         rows = await self._database.fetch(
             claim(now=held_at()),
             {"ids": [id], "limit": 1, "node_name": "testing", "producer": self._producer},
         )
-        return job(rows[0]) if rows else None
+        return Claimed(rows[0]) if rows else None
 
-    async def _execute(self, job: Job) -> JobState | None:
-        executor = Executor(self._database, self._emit)
-        outcome = await executor.execute(job, _is_cancelled)
+    async def _execute(self, claimed: Claimed) -> JobState | None:
+        executor = Executor(self._database, self._emit, self._database.loads)
+        outcome = await executor.execute_claimed(claimed, 0.0, _is_cancelled)
         if outcome is None:
             raise asyncio.CancelledError
         if isinstance(outcome, Written):

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..enqueue.chosen import BIND, unscoped
 from ..oban import Oban
+from ..statements.claimed import Loads, loads_of
 
 T = TypeVar("T")
 
@@ -44,6 +45,11 @@ class Joined:
         schemas = self._connection.get_execution_options().get("schema_translate_map") or {}
         prefix: str | None = schemas.get(None)
         return prefix
+
+    @property
+    def loads(self) -> Loads:
+        """Parses JSON as the engine of the connection does."""
+        return loads_of(self._connection.dialect)
 
     async def fetch(
         self, statement: Executable, params: Mapping[str, Any] | None = None

@@ -10,8 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban
-from oban_sqla.statements.acknowledge import outcomes
-from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.claim import FRONT, claim_of_queue
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add
 from tests.factories import JobFactory
@@ -20,7 +19,7 @@ from tests.job_control.conftest import Find, States
 Sessions = async_sessionmaker[AsyncSession]
 
 S = JobState
-CLAIM = {"queue_name": "default", "limit": 10, "node_name": "n1", "producer": "p1"}
+CLAIM = {"queue_name": "default", "limit": 10, "node_name": "n1", "producer": "p1", **FRONT}
 
 Verb = Callable[[Oban, Any, Any], Awaitable[Any]]
 VERBS: dict[str, Verb] = {
@@ -55,7 +54,7 @@ class TestClaimedMeanwhile:
     ) -> None:
         ids = await add(JobFactory(), JobFactory())
         async with sessions() as producer:
-            await producer.execute(acknowledge_and_claim(), {**outcomes([]), **CLAIM})
+            await producer.execute(claim_of_queue(), CLAIM)
             async with waiting(engine, VERBS["cancel"], ids) as cancelling:
                 await producer.commit()
                 assert await cancelling == 2
@@ -68,7 +67,7 @@ class TestClaimedMeanwhile:
     ) -> None:
         ids = await add(JobFactory())
         async with sessions() as producer:
-            await producer.execute(acknowledge_and_claim(), {**outcomes([]), **CLAIM})
+            await producer.execute(claim_of_queue(), CLAIM)
             async with waiting(engine, VERBS["delete"], ids) as deleting:
                 await producer.commit()
                 assert await deleting == 0
@@ -80,7 +79,7 @@ class TestClaimedMeanwhile:
         first, _ = await add(JobFactory(), JobFactory())
         async with sessions() as cancelling, sessions.begin() as producer:
             await oban.cancel_jobs(first, conn=cancelling)
-            await producer.execute(acknowledge_and_claim(), {**outcomes([]), **CLAIM})
+            await producer.execute(claim_of_queue(), CLAIM)
             await cancelling.commit()
         assert await states() == [S.CANCELLED, S.EXECUTING]
 

@@ -18,8 +18,9 @@ from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
 from oban_sqla.statements import unique as unique_module
 from oban_sqla.statements import update as update_module
 from oban_sqla.statements.acknowledge import Ack, outcomes
+from oban_sqla.statements.acknowledge import acknowledge as acknowledgement
 from oban_sqla.statements.cancel import cancel
-from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import rescue
 from oban_sqla.statements.retry import retry
@@ -29,7 +30,7 @@ Sessions = sessionmaker[Session]
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PRODUCER = "0b3c5d8e-0000-4000-8000-000000000000"
-CLAIM = {"queue_name": "default", "limit": 1000, "node_name": "node", "producer": PRODUCER}
+CLAIM = {"queue_name": "default", "limit": 1000, "node_name": "node", "producer": PRODUCER, **FRONT}
 
 
 def one_of_each(session: Session) -> dict[int, JobState]:
@@ -47,7 +48,7 @@ def one_of_each(session: Session) -> dict[int, JobState]:
 
 
 def claim(session: Session) -> None:
-    session.execute(acknowledge_and_claim(), {**outcomes([]), **CLAIM})
+    session.execute(claim_of_queue(), CLAIM)
 
 
 def acknowledge(state: JobState) -> Callable[[Session], None]:
@@ -58,7 +59,7 @@ def acknowledge(state: JobState) -> Callable[[Session], None]:
             Ack(job.id, job.attempt, NOW, state, delay=60.0, spent=job.attempt == 0)
             for job in session.scalars(select(Job))
         ]
-        session.execute(acknowledge_and_claim(), {**outcomes(acks), **CLAIM, "limit": 0})
+        session.execute(acknowledgement(), outcomes(acks))
 
     return acknowledge
 
@@ -176,6 +177,7 @@ STILL = {
     "announce",
     "browse",
     "choose",
+    "claimed",
     "control",
     "cron",
     "delete",

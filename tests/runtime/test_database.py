@@ -5,16 +5,13 @@ import gc
 
 import psycopg
 import pytest
-from sqlalchemy import func, make_url, select
+from sqlalchemy import make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Job, Oban
+from oban_sqla import Oban
 from oban_sqla.dsn import connect_arguments
 from oban_sqla.migrations.database import engine_for
-from oban_sqla.runtime import database as database_module
 from oban_sqla.runtime.database import Database
-from tests.listening import PATIENCE, hear
-from tests.runtime.conftest import locked
 
 URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 
@@ -75,39 +72,3 @@ async def test_a_connection_is_not_lost_when_it_is_cancelled_while_it_is_made_re
     del fetching
     gc.collect()
     assert await database.fetch(select(1)) == [(1,)]
-
-
-async def test_statements_take_turns_on_one_connection(
-    engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "TURN", PATIENCE)
-    database = Database(engine, prefix)
-    own = select(func.pg_backend_pid())
-    rows = await asyncio.gather(*(database.fetch(own) for _ in range(10)))
-    assert len({pid for ((pid,),) in rows}) == 1
-
-
-async def test_a_statement_that_waits_holds_up_no_other(engine: AsyncEngine, prefix: str) -> None:
-    database = Database(engine, prefix)
-    async with locked(engine, prefix) as blocks:
-        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
-        await blocks()
-        assert await database.fetch(select(1)) == [(1,)]
-        assert not waiting.done()
-    await waiting
-
-
-async def test_a_node_has_three_connections_however_many_queues(
-    postgres_dsn: str, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One to listen, one for the heartbeat, which beats from its own thread, one for the rest."""
-    monkeypatch.setattr(database_module, "TURN", PATIENCE)
-    url = make_url(postgres_dsn).update_query_dict({"application_name": prefix})
-    queues = {f"queue {number}": 5 for number in range(8)}
-    oban = Oban(url, prefix=prefix, queues=queues)
-    with hear(oban, "claim_stop") as claims:
-        async with oban:
-            await claims.until(lambda events: {stop.queue for stop in events} == queues.keys())
-            count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-            async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
-                assert await (await other.execute(count, [prefix])).fetchone() == (3,)

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, job
 from oban_sqla.events import GiveBackStop
+from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime import producer as producer_module
-from oban_sqla.runtime.prepared import Prepared
 from oban_sqla.runtime.producer import Producer
+from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban
 from tests.databases import async_engine
 from tests.factories import JobFactory
@@ -60,9 +61,9 @@ async def test_a_job_begins_before_the_next_claim_is_made(
 ) -> None:
     """Also when the queue was woken meanwhile, as by the notification of the job itself."""
     order = []
-    fetch = Prepared.fetch
+    fetch = RawStatement.fetch
 
-    async def woken_meanwhile(self: Prepared, params: Any) -> Any:
+    async def woken_meanwhile(self: RawStatement, params: Any) -> Any:
         order.append("claim")
         rows = await fetch(self, params)
         of(oban).wake()
@@ -70,7 +71,7 @@ async def test_a_job_begins_before_the_next_claim_is_made(
 
     await add(sessions, Quick.new())
     oban = await start(queues=PAUSED, **NEVER)
-    monkeypatch.setattr(Prepared, "fetch", woken_meanwhile)
+    monkeypatch.setattr(RawStatement, "fetch", woken_meanwhile)
     with hear(oban, "job_start") as starts, hear(oban, "claim_stop") as claims:
         event.listen(oban, "job_start", lambda oban, start: order.append("job"))
         resume(oban)
@@ -94,14 +95,19 @@ async def test_no_more_than_the_limit_run_at_once(
     assert await rows() == [(S.COMPLETED, 1)] * 5
 
 
-async def test_one_statement_acknowledges_and_claims(start: StartOban, sessions: Sessions) -> None:
+async def test_jobs_are_claimed_in_batches_until_none_is_left(
+    start: StartOban, sessions: Sessions
+) -> None:
     await add(sessions, *(Quick.new() for _ in range(30)))
-    oban = Oban(sessions, queues={"default": 10}, **NEVER)
+    oban = Oban(sessions, queues={"default": 10}, claim_ahead=0, **NEVER)
     with hear(oban, "ack_stop") as acks, hear(oban, "claim_stop") as claims:
         async with oban:
             await acks.counted(30)
-    assert [claim.count for claim in claims.events[:3]] == [10, 10, 10]
-    assert len(claims.events) <= 5
+    counts = [claim.count for claim in claims.events]
+    assert sum(counts) == 30
+    assert counts[0] == 10
+    # Behind the last job, and from the front.
+    assert counts.count(0) <= 2
 
 
 async def test_a_paused_queue_claims_nothing(
@@ -132,7 +138,7 @@ async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
 async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
     start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producer_module, "ACK_BATCH", 2)
+    monkeypatch.setattr(outbox_module, "BATCH", 2)
     await add(sessions, *(Held.new() for _ in range(7)))
     oban = await start(queues={"default": 7}, **NEVER)
     with hear(oban, "ack_stop") as acks:
@@ -185,7 +191,7 @@ async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     assert await rows() == [done, done, (S.RETRYABLE, 1), done, done]
     async with sessions() as session:
         (error,) = await session.scalar(select(Job.errors).where(Job.state == S.RETRYABLE))
-    assert "refused by the database" in error["error"]
+    assert "the outcome could not be stored" in error["error"]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements.acknowledge import Ack, acknowledged, outcomes
+from oban_sqla.statements import acknowledge as statements
+from oban_sqla.statements.acknowledge import Ack, outcomes
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run, WithMeta
@@ -18,8 +18,8 @@ S = JobState
 
 
 async def acknowledge(run: Run, *acks: Ack) -> list[int]:
-    applied = acknowledged(now=NOW)
-    return [row.id for row in await run(select(applied.c.id), **outcomes(acks))]
+    statement = statements.acknowledge(now=NOW)
+    return [row.id for row in await run(statement, **outcomes(acks))]
 
 
 def executing(**fields: Any) -> Job:

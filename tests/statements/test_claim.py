@@ -1,23 +1,22 @@
 """Claim: which jobs, in which order, and what it writes."""
 
-import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, select
+from sqlalchemy import literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from oban_sqla import Job, JobState
-from oban_sqla.statements.acknowledge import Ack, outcomes
-from oban_sqla.statements.claim import NONE_LEFT, acknowledge_and_claim, claim_of_queue
-from tests.blocking import pid_of, until_blocked
+from oban_sqla import Job, JobState, UnreadableJobError
+from oban_sqla.models.job import COLUMNS
+from oban_sqla.statements.claim import FRONT, NONE_LEFT, claim_of_queue
+from oban_sqla.statements.claimed import Claimed
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run
 
-Claiming = Callable[..., Executable]
 Claim = Callable[..., Awaitable[list[int]]]
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -25,9 +24,16 @@ PAST = NOW - timedelta(hours=1)
 PRODUCER = "0b3c5d8e-1111-4000-8000-000000000000"
 
 
-def params(limit: int = 10, queue: str = "default", *acks: Ack) -> dict[str, Any]:
+def params(limit: int = 10, queue: str = "default", after: Job | None = None) -> dict[str, Any]:
+    position = FRONT
+    if after is not None:
+        position = {
+            "after_priority": after.priority,
+            "after_scheduled_at": after.scheduled_at,
+            "after_id": after.id,
+        }
     return {
-        **outcomes(acks),
+        **position,
         "queue_name": queue,
         "limit": limit,
         "node_name": "n1",
@@ -35,17 +41,10 @@ def params(limit: int = 10, queue: str = "default", *acks: Ack) -> dict[str, Any
     }
 
 
-@pytest.fixture(params=[acknowledge_and_claim, claim_of_queue])
-def claiming(request: pytest.FixtureRequest) -> Claiming:
-    """With outcomes, though none are given, and without."""
-    made: Claiming = request.param
-    return made
-
-
 @pytest.fixture
-def claim(run: Run, claiming: Claiming) -> Claim:
+def claim(run: Run) -> Claim:
     async def claim(limit: int = 10, queue: str = "default") -> list[int]:
-        rows = await run(claiming(now=NOW), **params(limit, queue))
+        rows = await run(claim_of_queue(now=NOW), **params(limit, queue))
         return [row.id for row in rows if row.id is not None]
 
     return claim
@@ -84,34 +83,30 @@ async def test_only_available_jobs_of_its_queue(add: Add, claim: Claim) -> None:
     assert await claim() == [expected]
 
 
-async def test_what_it_writes_and_returns(
-    add: Add, run: Run, find: Find, claiming: Claiming
-) -> None:
+async def test_what_it_writes_and_returns(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory(attempt=2, args={"a": 1}, tags=["t"], meta={"m": None}))
-    (row,) = await run(claiming(now=NOW), **params())
+    (row,) = await run(claim_of_queue(now=NOW), **params())
     job = await find(id)
     assert (job.state, job.attempt, job.attempted_at) == (JobState.EXECUTING, 3, NOW)
     assert job.attempted_by == ["n1", PRODUCER, "oban_sqla"]
     assert job.errors == []
-    columns = list(Job.__table__.columns.keys())
-    assert tuple(row[1:]) == tuple(getattr(job, key) for key in columns)
+    found = Claimed(row).job(json.loads)
+    assert all(getattr(found, key) == getattr(job, key) for key in COLUMNS)
 
 
-async def test_the_clock_is_the_databases(
-    add: Add, run: Run, find: Find, claiming: Claiming
-) -> None:
+async def test_the_clock_is_the_databases(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory())
-    await run(claiming(), **params())
+    await run(claim_of_queue(), **params())
     job = await find(id)
     assert job.attempted_at is not None
     assert job.attempted_at >= job.inserted_at
 
 
 async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
-    add: Add, run: Run, find: Find, claiming: Claiming
+    add: Add, run: Run, find: Find
 ) -> None:
     spent, other = await add(JobFactory(attempt=20, attempted_by=["old"]), JobFactory())
-    rows = await run(claiming(now=NOW), **params())
+    rows = await run(claim_of_queue(now=NOW), **params())
     states = [(row.id, row.state) for row in rows]
     assert states == [(spent, JobState.DISCARDED), (other, JobState.EXECUTING)]
     job = await find(spent)
@@ -121,65 +116,84 @@ async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
 
 
 async def test_what_was_cancelled_and_retried_is_not_cancelled_any_more(
-    add: Add, run: Run, find: Find, claiming: Claiming
+    add: Add, run: Run, find: Find
 ) -> None:
     """oban-py leaves the mark when it retries a job."""
     mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}
     retried, other = await add(JobFactory(meta={"kept": 1} | mark), JobFactory(meta={"kept": 2}))
-    rows = await run(claiming(now=NOW), **params())
-    assert [row.meta for row in rows] == [{"kept": 1}, {"kept": 2}]
+    rows = await run(claim_of_queue(now=NOW), **params())
+    assert [json.loads(row.meta) for row in rows] == [{"kept": 1}, {"kept": 2}]
     assert (await find(retried)).meta == {"kept": 1}
     assert (await find(other)).meta == {"kept": 2}
 
 
 async def test_jobs_that_another_claim_has_locked_are_left_to_it(
-    add: Add, engine: AsyncEngine, claim: Claim, claiming: Claiming
+    add: Add, engine: AsyncEngine, claim: Claim
 ) -> None:
     ids = await add(*(JobFactory() for _ in range(4)))
     async with engine.begin() as other:
-        rows = await other.execute(claiming(now=NOW), params(2))
+        rows = await other.execute(claim_of_queue(now=NOW), params(2))
         assert [row.id for row in rows] == ids[:2]
         assert await claim() == ids[2:]
         await other.rollback()
     assert await claim() == ids[:2]
 
 
-async def test_one_statement_acknowledges_and_claims(add: Add, run: Run, find: Find) -> None:
-    executing, available = await add(JobFactory(executing=True, attempted_at=PAST), JobFactory())
-    ack = Ack(executing, 1, PAST, JobState.COMPLETED)
-    (row,) = await run(acknowledge_and_claim(now=NOW), **params(10, "default", ack))
-    assert (row.acknowledged, row.id) == ([executing], available)
-    assert (await find(executing)).completed_at == NOW
-    (row,) = await run(acknowledge_and_claim(now=NOW), **params(10, "default", ack))
-    assert (row.acknowledged, row.id) == (None, None)
+async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
+    first, _, late, other, better = await add(
+        *(
+            JobFactory(priority=priority, scheduled_at=at, state=JobState.AVAILABLE)
+            for priority, at in (
+                (1, PAST),
+                (1, PAST - timedelta(seconds=1)),
+                (1, NOW),
+                (2, PAST - timedelta(days=1)),
+                (0, NOW),
+            )
+        ),
+    )
+    rows = await run(claim_of_queue(now=NOW), **params(after=await find(first)))
+    assert [row.id for row in rows] == [late, other]
+    rows = await run(claim_of_queue(now=NOW), **params(1))
+    assert [row.id for row in rows] == [better]
 
 
-async def test_outcomes_come_first_so_that_nothing_is_claimed_while_one_waits(
-    add: Add, engine: AsyncEngine
+async def test_jobs_that_rows_being_inserted_refer_to_are_claimed(
+    add: Add, engine: AsyncEngine, claim: Claim
 ) -> None:
-    """Whoever has locked the one, and wants the other next, would wait in a circle."""
-    executing, available = await add(JobFactory(executing=True, attempted_at=PAST), JobFactory())
-    ack = Ack(executing, 1, PAST, JobState.COMPLETED)
-    async with engine.connect() as other, engine.connect() as claiming:
-        lock = select(Job.id).where(Job.id.in_([executing, available])).with_for_update()
-        await other.execute(lock.where(Job.id == executing))
-        pid = await pid_of(claiming)
-        statement = claiming.execute(acknowledge_and_claim(now=NOW), params(10, "default", ack))
-        running = asyncio.create_task(statement)
-        await until_blocked(engine, pid)
-        free = await other.scalars(lock.where(Job.id == available).with_for_update(nowait=True))
-        assert free.all() == [available]
-        await other.rollback()
-        (row,) = await running
-        assert (row.acknowledged, row.id) == ([executing], available)
+    """A foreign key locks the job it refers to until its transaction ends."""
+    (id,) = await add(JobFactory())
+    async with engine.begin() as other:
+        await other.execute(select(Job.id).with_for_update(read=True, key_share=True))
+        assert await claim() == [id]
 
 
-async def test_a_job_can_be_claimed_by_core_alone(
-    add: Add, connection: AsyncConnection, claiming: Claiming
+UNREADABLE = {
+    "inserted_at": "'20000-01-01'",
+    "scheduled_at": "'-infinity'",
+    "completed_at": "'infinity'",
+    "cancelled_at": "'0044-03-15 BC'",
+}
+
+
+@pytest.mark.parametrize("column", UNREADABLE)
+async def test_an_instant_that_python_can_not_hold_fails_that_job_alone(
+    add: Add, run: Run, column: str
 ) -> None:
+    odd, other = await add(JobFactory(), JobFactory())
+    beyond = literal_column(f"TIMESTAMP {UNREADABLE[column]}")
+    await run(update(Job).where(Job.id == odd).values({column: beyond}))
+    rows = {row.id: row for row in await run(claim_of_queue(now=NOW), **params())}
+    assert Claimed(rows[other]).job(json.loads).id == other
+    with pytest.raises(UnreadableJobError, match=f"the column {column} of job {odd} can't be read"):
+        Claimed(rows[odd]).job(json.loads)
+    assert Claimed(rows[odd]).readable_job().worker == "tests.Nobody"
+
+
+async def test_a_job_can_be_claimed_by_core_alone(add: Add, connection: AsyncConnection) -> None:
     """Nothing of it needs a session: the columns come back in the order of the table."""
     await add(JobFactory())
-    result = await connection.execute(claiming(now=NOW), params())
-    assert list(result.keys()) == ["acknowledged", *Job.__table__.columns.keys()]
+    result = await connection.execute(claim_of_queue(now=NOW), params())
+    assert list(result.keys()) == [*COLUMNS, "unreadable"]
     assert len(result.all()) == 1
     assert await connection.scalar(select(Job.state)) == JobState.EXECUTING

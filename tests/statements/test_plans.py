@@ -13,9 +13,9 @@ from sqlalchemy.orm import with_parent
 
 from oban_sqla import Job, JobState
 from oban_sqla.migrations.args_index import INDEX as ARGS_INDEX
-from oban_sqla.statements.acknowledge import acknowledged, outcomes
+from oban_sqla.statements.acknowledge import acknowledge, unsettled
 from oban_sqla.statements.cancel import cancel
-from oban_sqla.statements.claim import acknowledge_and_claim, claim_of_queue
+from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.delete import delete
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.prune import prune, prune_listed
@@ -79,7 +79,8 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (acknowledge_and_claim(), INDEX),
+        (acknowledge(skip_locked=True), KEY),
+        (unsettled(), KEY),
         (claim_of_queue(), INDEX),
         (stage(), "oban_jobs_staging_index"),
         (stage(shared=True), INDEX),
@@ -99,7 +100,8 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
     ],
     ids=[
         *(
-            "acknowledge and claim",
+            "acknowledge",
+            "unsettled",
             "claim",
             "stage",
             "stage shared",
@@ -137,11 +139,10 @@ async def test_outcomes_are_written_in_the_order_they_are_given(
     full: psycopg.AsyncConnection, prefix: str
 ) -> None:
     """That of the ids: who locks many jobs does so in it, and nobody waits in a circle."""
-    written = select(acknowledged().c.id)
-    lines = (await plan(full, prefix, written)).splitlines()
-    (update,) = (n for n, line in enumerate(lines) if "Update on oban_jobs" in line)
-    below = [line.strip(" ->") for line in lines[update + 1 : update + 3]]
-    assert below == ["Nested Loop", "Subquery Scan on ack"], lines
+    lines = (await plan(full, prefix, acknowledge())).splitlines()
+    (locking,) = (n for n, line in enumerate(lines) if "LockRows" in line)
+    below = [line.strip(" ->") for line in lines[locking + 1 : locking + 3]]
+    assert below == ["Nested Loop", "Subquery Scan on given_ack"], lines
 
 
 async def test_outcomes_are_found_by_their_ids_in_a_table_that_was_never_analyzed(
@@ -151,7 +152,7 @@ async def test_outcomes_are_found_by_their_ids_in_a_table_that_was_never_analyze
         jobs = sql.Identifier(prefix, "oban_jobs")
         state = sql.Identifier(prefix, "oban_job_state")
         await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 10_000})
-        found = await plan(connection, prefix, select(acknowledged().c.id))
+        found = await plan(connection, prefix, acknowledge(skip_locked=True))
     assert "Seq Scan on oban_jobs" not in found, found
     assert KEY in found, found
 
@@ -168,24 +169,23 @@ async def test_jobs_are_found_by_their_arguments(
     assert f"Bitmap Index Scan on {ARGS_INDEX}" in found, found
 
 
-@pytest.mark.parametrize("statement", [acknowledge_and_claim(), claim_of_queue()])
 async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
-    postgres_dsn: str, prefix: str, statement: Any
+    postgres_dsn: str, prefix: str
 ) -> None:
     """It would read the whole table for each claim when that has grown."""
     connection = await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True)
     async with connection:
         await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(prefix, "oban_jobs")))
-        compiled = statement.compile(
+        compiled = claim_of_queue().compile(
             dialect=psycopg_dialect.dialect(),
             schema_translate_map={None: prefix},
             render_schema_translate=True,
         )
-        claim = {"queue_name": "q", "limit": 5, "node_name": "n", "producer": "p"}
+        claim = {"queue_name": "q", "limit": 5, "node_name": "n", "producer": "p", **FRONT}
         for _ in range(7):  # after five of them PostgreSQL thinks about it
             await connection.execute(
                 str(compiled).encode(),
-                {**compiled.params, **outcomes([]), **claim},
+                {**compiled.params, **claim},
                 prepare=True,
             )
         kept = "SELECT sum(generic_plans), sum(custom_plans) FROM pg_prepared_statements"

@@ -22,8 +22,7 @@ from sqlalchemy.ext.asyncio import (
 from oban_sqla import Job, JobState
 from oban_sqla.migrations import upgrade
 from oban_sqla.models import Producer
-from oban_sqla.statements.acknowledge import outcomes
-from oban_sqla.statements.claim import acknowledge_and_claim
+from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.heartbeat import beat, end
 from oban_sqla.statements.rescue import DIED, bury, rescue
 from tests.conftest import Add
@@ -465,7 +464,7 @@ class TestInADatabaseOfItsOwn:
 
             await until(is_looking)
             await other.execute(update(Job).values(state=S.AVAILABLE))
-            await other.execute(acknowledge_and_claim(now=NOW), {**outcomes([]), **claim})
+            await other.execute(claim_of_queue(now=NOW), {**FRONT, **claim})
             await other.execute(text("SELECT pg_advisory_unlock(1)"))
             found = (await looking).one()
             assert (found.found, found.rescued) == (1, None)

@@ -1,4 +1,4 @@
-"""A statement that is sent over and over: it is compiled once."""
+"""`RawStatement`: a statement that is compiled once and sent over and over, past SQLAlchemy."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,42 +8,43 @@ from psycopg import AsyncRawCursor
 from psycopg.rows import tuple_row
 from sqlalchemy import ClauseElement, Executable
 
-from .database import Database
+from .database import Database, driver_of
 
 _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
 
 
-class Prepared:
-    """A statement and the database that it is for, which has found its tables.
+class RawStatement:
+    """A statement for one database, whose tables have been found.
 
-    Through psycopg its text goes to the server as it is: what a pass costs this process is halved.
-    The values come back as psycopg reads them, so that an instant has no time zone, and a state may
-    be a string. Through another driver it is an ordinary statement. `in_turn` is as in
-    `Database.fetch`.
+    Through psycopg its text goes to the server directly, which halves what a statement costs this
+    process. The values come back as psycopg reads them: an instant has no time zone, a state is a
+    string. Through another driver it is an ordinary statement. `at_once` is as in `Database.fetch`.
     """
 
-    def __init__(self, database: Database, statement: Executable, *, in_turn: bool = True) -> None:
+    def __init__(self, database: Database, statement: Executable, *, at_once: bool = False) -> None:
         self._database = database
         self._statement = statement
-        self._in_turn = in_turn
+        self._at_once = at_once
         self._text = b""
         self._names: list[str] = []
         self._constants: Mapping[str, Any] = {}
         self._direct = database.engine.dialect.driver == "psycopg"
-        # Then the engine has to find out whether all the connections of its pool are lost.
+        # After a failure SQLAlchemy sends it: its engine then drops all lost connections of the
+        # pool at once.
         self._failed = False
 
     async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
         """Run it as a transaction of its own, and return its rows, as `Database.fetch` does."""
         if self._failed or not self._direct:
-            rows = await self._database.fetch(self._statement, params, in_turn=self._in_turn)
+            rows = await self._database.fetch(self._statement, params, at_once=self._at_once)
             self._failed = False
             return rows
         if not self._text:
             self._compile()
         values = {**self._constants, **params}
         try:
-            async with self._database.driver(in_turn=self._in_turn) as driver:
+            async with self._database.statement(at_once=self._at_once) as connection:
+                driver = await driver_of(connection)
                 cursor = AsyncRawCursor(driver, row_factory=tuple_row)
                 await cursor.execute(self._text, [values[name] for name in self._names])
                 return await cursor.fetchall()

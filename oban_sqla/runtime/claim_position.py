@@ -1,0 +1,63 @@
+"""Where the next claim of a queue starts: behind the last one, or at the front."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+from ..statements.claim import FRONT
+from ..statements.claimed import Claimed
+
+SHARE = 10.0
+"""A look from the front takes at most one part in so many of the time."""
+LONGEST = 1.0
+"""Seconds after which a claim looks from the front without news, too."""
+
+
+class ClaimPosition:
+    """The position of the last claimed job in the order of claims.
+
+    While any transaction is open, the index keeps the entries of all jobs claimed since. A claim
+    from the front walks over all of them; a claim that starts behind the last one over none. What
+    comes to stand before that position (a retry, a rescue, a better priority, a job whose
+    transaction took long) is found from the front: at once when a claim was not full, otherwise
+    soon after the news.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[int, datetime, int] | None = None
+        self._from_front = True
+        self._news = False
+        self._looked_at = 0.0
+        self._cost = 0.0
+
+    def news(self) -> None:
+        """There may be new jobs, anywhere."""
+        self._news = True
+
+    def next(self) -> dict[str, Any]:
+        """The parameters with which the next claim starts."""
+        now = time.monotonic()
+        since = now - self._looked_at
+        due = since >= LONGEST or self._news
+        self._from_front = self._last is None or (due and since >= SHARE * self._cost)
+        if self._from_front or self._last is None:
+            self._news = False
+            self._looked_at = now
+            return FRONT
+        priority, scheduled_at, id = self._last
+        return {"after_priority": priority, "after_scheduled_at": scheduled_at, "after_id": id}
+
+    def claimed(self, jobs: list[Claimed], *, full: bool, duration: float) -> None:
+        """Note what a claim brought, and in how many seconds."""
+        if self._from_front:
+            self._cost = duration
+        last = jobs[-1] if full and jobs else None
+        if last is None or (scheduled_at := last.scheduled_at) is None:
+            self._last = None
+        else:
+            self._last = last.priority, scheduled_at, last.id
+
+    @property
+    def at_front(self) -> bool:
+        """Whether the last claim looked at all jobs of the queue."""
+        return self._from_front

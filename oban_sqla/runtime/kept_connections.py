@@ -1,0 +1,171 @@
+"""`KeptConnections`: connections that a node keeps from one statement to the next."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+GROW_AFTER = 0.1
+"""Seconds that a statement waits for a connection in use before one more is taken."""
+KEEP = 1.0
+"""Seconds without a statement after which a connection is given up."""
+
+
+class KeptConnections:
+    """Connections in AUTOCOMMIT, taken from the engine's pool and kept while they are in use.
+
+    To get a connection from the pool for each statement costs more than the statement does. Who
+    waits is served in turn. The last connection goes back to the pool when nothing was sent for
+    `KEEP` seconds; the others are closed, so that an idle node has few.
+
+    They belong to the event loop in which they are used first.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]]) -> None:
+        self._connect = connect
+        # Last in, first out: those that a lower load does not need stay unused.
+        self._free: list[tuple[AsyncConnection, float]] = []
+        # Who waits for one, and whether at most for the connecting.
+        self._waiting: deque[tuple[asyncio.Future[AsyncConnection], bool]] = deque()
+        self._open = 0
+        self._growing: asyncio.Task[None] | None = None
+        self._growth: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def connection(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection for one statement, which is nobody else's after a failure.
+
+        at_once: take one more connection rather than wait for one in use.
+        """
+        connection = await self._acquire(at_once)
+        try:
+            yield connection
+        except BaseException:
+            self._discard(connection)
+            raise
+        self._release(connection)
+
+    async def close(self) -> None:
+        """Give the connections back to the pool."""
+        for timer in (self._growth, self._giving_up):
+            if timer is not None:
+                timer.cancel()
+        self._growth = self._giving_up = None
+        if self._growing is not None:
+            self._growing.cancel()
+            await asyncio.wait([self._growing])
+        while self._free:
+            connection, _ = self._free.pop()
+            self._open -= 1
+            await _returned(connection)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _acquire(self, at_once: bool) -> AsyncConnection:
+        if self._free:
+            return self._free.pop()[0]
+        waiter: asyncio.Future[AsyncConnection] = asyncio.get_running_loop().create_future()
+        self._waiting.append((waiter, at_once))
+        self._grow_if_wanted()
+        try:
+            return await waiter
+        except BaseException:
+            if (waiter, at_once) in self._waiting:
+                self._waiting.remove((waiter, at_once))
+            elif not waiter.cancelled() and waiter.exception() is None:
+                self._release(waiter.result())
+            raise
+
+    def _release(self, connection: AsyncConnection) -> None:
+        while self._waiting:
+            waiter, _ = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._free.append((connection, time.monotonic()))
+        if self._giving_up is None:
+            loop = asyncio.get_running_loop()
+            self._giving_up = loop.call_later(KEEP, self._give_up_unused)
+
+    def _discard(self, connection: AsyncConnection) -> None:
+        self._open -= 1
+        self._in_background(_closed(connection))
+        self._grow_if_wanted()
+
+    def _grow_if_wanted(self) -> None:
+        """Take one more connection for those who wait, at once or after a while."""
+        if not self._waiting or self._growing is not None:
+            return
+        urgent = not self._open or any(at_once for _, at_once in self._waiting)
+        loop = asyncio.get_running_loop()
+        when = loop.time() + (0.0 if urgent else GROW_AFTER)
+        if self._growth is not None:
+            if self._growth.when() <= when:
+                return
+            self._growth.cancel()
+        self._growth = loop.call_at(when, self._grow)
+
+    def _grow(self) -> None:
+        self._growth = None
+        if self._waiting:
+            self._growing = asyncio.create_task(self._add(), name="oban-connection")
+
+    async def _add(self) -> None:
+        """Take one more connection; only one task at a time does."""
+        try:
+            connection = await self._connect()
+        except Exception as error:
+            # With others in use, the statements go on waiting for those.
+            if not self._open:
+                self._fail(error)
+        else:
+            self._open += 1
+            self._release(connection)
+        finally:
+            self._growing = None
+        self._grow_if_wanted()
+
+    def _fail(self, error: Exception) -> None:
+        while self._waiting:
+            waiter, _ = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _give_up_unused(self) -> None:
+        self._giving_up = None
+        now = time.monotonic()
+        kept = []
+        for connection, since in self._free:
+            if now - since < KEEP:
+                kept.append((connection, since))
+                continue
+            self._open -= 1
+            self._in_background(_closed(connection) if self._open else _returned(connection))
+        self._free = kept
+        if kept:
+            delay = KEEP - (now - min(since for _, since in kept))
+            loop = asyncio.get_running_loop()
+            self._giving_up = loop.call_later(delay, self._give_up_unused)
+
+    def _in_background(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _closed(connection: AsyncConnection) -> None:
+    # The server may be gone: then there is nothing to close.
+    with suppress(Exception):
+        await connection.invalidate()
+        await connection.close()
+
+
+async def _returned(connection: AsyncConnection) -> None:
+    with suppress(Exception):
+        await connection.close()

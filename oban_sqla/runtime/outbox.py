@@ -1,0 +1,285 @@
+"""The outbox: where outcomes wait to be written, those of all queues of a node together."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from ..events import AckStop, OutcomeDelayed, OutcomeRefused
+from ..models import JobState
+from ..statements.acknowledge import Ack, acknowledge, as_json, encoded_outcomes, unsettled
+from .database import FAREWELL, Database, deadline
+from .raw_statement import RawStatement
+from .service import Emit, Service
+from .transaction import Written
+
+BATCH = 1000
+"""How many outcomes one statement writes."""
+FULL = 5000
+"""How many outcomes may wait before the producers claim no more."""
+RETRY_IN = 60.0
+"""Seconds until the next attempt of a job whose outcome the database refused."""
+FIRST_DELAY, LONGEST_DELAY = 0.05, 30.0
+"""Seconds until an outcome that could not be written is tried again, apart from the others."""
+NAMED_AFTER = 1.0
+"""Seconds after which an outcome that waits for a lock is reported."""
+FAREWELL_TRIES = 3
+"""How often a stop tries: the pool may hold connections that were cut while nobody used them."""
+# By class of SQLSTATE: the connection, the server or its resources, a conflict, a lock, a wrong
+# password, a missing database. No single outcome is the reason, so all wait for better times.
+PASSING = ("08", "53", "55", "57", "58", "40", "25", "28", "3D")
+# A statement took longer than the server allows: half as many outcomes may not.
+TOO_SLOW = "57014"
+# Tables and columns that are missing: no fault of the attempt, which so does not fail for it.
+STRUCTURE = "42"
+
+
+class Unwritten:
+    """An outcome that waits to be written."""
+
+    __slots__ = (
+        "ack",
+        "due",
+        "failed",
+        "last",
+        "queue",
+        "reported",
+        "sent",
+        "since",
+        "text",
+        "tries",
+    )
+
+    def __init__(self, ack: Ack, queue: str, last: bool) -> None:
+        self.queue = queue
+        self.last = last
+        """Whether this was the last attempt of the job."""
+        self.since = time.monotonic()
+        self.due = 0.0
+        self.tries = 0
+        self.sent = False
+        """Whether it was sent once and no answer came, so that it may be written already."""
+        self.failed = False
+        """Whether the attempt failed because its outcome could not be stored."""
+        self.reported = False
+        self.ack = ack
+        try:
+            self.text = as_json(ack)
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Make it the outcome of an attempt that failed with that error."""
+        self.failed = True
+        self.ack = self.ack._replace(
+            state=JobState.DISCARDED if self.last else JobState.RETRYABLE,
+            delay=None if self.last else RETRY_IN,
+            spent=True,
+            error=f"the outcome could not be stored, so the attempt failed: {first_line(error)}",
+            meta=None,
+        )
+        self.text = as_json(self.ack)
+
+
+class Outbox(Service):
+    """Writes outcomes as soon as the last write is back, up to `BATCH` in one statement.
+
+    The statement is fenced, so it may be repeated when its answer got lost. An outcome whose job
+    is locked, or that the database refuses, is set apart and tried again by itself: no other
+    outcome waits for it.
+    """
+
+    name = "outbox"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        due_in: Callable[[float], None],
+        written: Callable[[Iterable[int]], None],
+    ) -> None:
+        super().__init__(emit)
+        self._database = database
+        self._statement = RawStatement(database, acknowledge(skip_locked=True), at_once=True)
+        self._due_in = due_in
+        self._written = written
+        self._waiting: dict[Unwritten, None] = {}
+        self._apart: dict[Unwritten, None] = {}
+        self._settled = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._apart)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many outcomes wait that the producers must not claim more jobs."""
+        return len(self) >= FULL
+
+    def put(self, ack: Ack, queue: str, *, last: bool) -> None:
+        """Take an outcome to be written; `last` if it is that of the last attempt of its job."""
+        self._waiting[Unwritten(ack, queue, last)] = None
+        self.wake()
+
+    def note(self, written: Written, queue: str) -> None:
+        """Take note of an outcome that a worker's own transaction wrote."""
+        ack, applied = written.ack, written.applied
+        dropped = () if applied else (ack.id,)
+        self._emit("ack_stop", AckStop(queue, int(applied), dropped, written.duration))
+        if applied:
+            self._written([ack.id])
+            if ack.delay is not None:
+                self._due_in(ack.delay)
+
+    def ids(self, queue: str) -> list[int]:
+        """The jobs of a queue whose outcomes wait."""
+        return [one.ack.id for one in (*self._waiting, *self._apart) if one.queue == queue]
+
+    def delayed(self, queue: str) -> list[int]:
+        """The jobs of a queue whose outcomes were reported as delayed."""
+        return [one.ack.id for one in self._apart if one.reported and one.queue == queue]
+
+    async def run_once(self) -> float:
+        """Write what waits, and try again what was set apart."""
+        if batch := list(islice(self._waiting, BATCH)):
+            await self._write(batch)
+        now = time.monotonic()
+        if due := [one for one in self._apart if one.due <= now][:BATCH]:
+            await self._write(due)
+        if self._waiting:
+            return 0.0
+        return max(0.0, min((one.due for one in self._apart), default=math.inf) - now)
+
+    async def settle(self, queue: str, seconds: float) -> None:
+        """Wait until no outcome of a queue waits any more, or the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                while any(one.queue == queue for one in self._waiting):
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """Try once more; what can't be written now is left to the rescue of its job."""
+        if self._waiting or self._apart:
+            for one in self._apart:
+                one.due = 0.0
+            async with deadline(FAREWELL):
+                for tries in range(1, FAREWELL_TRIES + 1):
+                    try:
+                        while await self.run_once() == 0.0:
+                            pass
+                        return
+                    except Exception:
+                        if tries == FAREWELL_TRIES:
+                            raise
+
+    async def _write(self, batch: Sequence[Unwritten]) -> None:
+        started = time.monotonic()
+        try:
+            applied = await self._send(batch)
+        except Exception as error:
+            state = sqlstate(error)
+            if not _concerns_some(state, len(batch)):
+                raise
+            if len(batch) == 1:
+                self._refused(batch[0], error, state)
+                return
+            # Search by halves for the one that is refused.
+            half = len(batch) // 2
+            await self._write(batch[:half])
+            await self._write(batch[half:])
+            return
+        missing = [one for one in batch if one.ack.id not in applied]
+        locked = await self._locked(missing) if missing else frozenset()
+        self._settle(batch, applied, locked, time.monotonic() - started)
+
+    async def _send(self, batch: Sequence[Unwritten]) -> frozenset[int]:
+        try:
+            rows = await self._statement.fetch(encoded_outcomes(one.text for one in batch))
+        except BaseException:
+            for one in batch:
+                one.sent = True
+            raise
+        return frozenset(row[0] for row in rows)
+
+    async def _locked(self, missing: Sequence[Unwritten]) -> frozenset[int]:
+        """Those that did not apply because another transaction locks their job."""
+        params = encoded_outcomes(one.text for one in missing)
+        return frozenset(id for (id,) in await self._database.fetch(unsettled(), params))
+
+    def _settle(
+        self,
+        batch: Sequence[Unwritten],
+        applied: frozenset[int],
+        locked: frozenset[int],
+        duration: float,
+    ) -> None:
+        counts: dict[str, int] = {}
+        dropped: dict[str, list[int]] = {}
+        soonest = math.inf
+        for one in batch:
+            id = one.ack.id
+            counts.setdefault(one.queue, 0)
+            if id in applied:
+                counts[one.queue] += 1
+                if one.ack.delay is not None:
+                    soonest = min(soonest, one.ack.delay)
+            elif id in locked:
+                self._set_apart(one, "its row is locked by another transaction", NAMED_AFTER)
+                continue
+            elif not one.sent:
+                # An outcome that was sent before may have been applied by that first try.
+                dropped.setdefault(one.queue, []).append(id)
+            self._remove(one)
+        for queue, count in counts.items():
+            lost = tuple(dropped.get(queue, ()))
+            self._emit("ack_stop", AckStop(queue, count, lost, duration))
+        self._written(applied)
+        if soonest < math.inf:
+            self._due_in(max(0.0, soonest - duration))
+
+    def _refused(self, one: Unwritten, error: Exception, state: str) -> None:
+        if one.failed or state.startswith(STRUCTURE):
+            self._set_apart(one, f"the database refuses it: {first_line(error)}", 0.0)
+            return
+        self._emit("outcome_refused", OutcomeRefused(one.queue, one.ack.id, error))
+        # It stays where it is: the next pass writes the failure.
+        one.fail(error)
+
+    def _set_apart(self, one: Unwritten, reason: str, named_after: float) -> None:
+        one.tries += 1
+        now = time.monotonic()
+        one.due = now + min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(one.tries - 1, 20))
+        if not one.reported and now - one.since >= named_after:
+            one.reported = True
+            self._emit("outcome_delayed", OutcomeDelayed(one.queue, one.ack.id, reason))
+        self._waiting.pop(one, None)
+        self._apart[one] = None
+        self._settled.set()
+
+    def _remove(self, one: Unwritten) -> None:
+        self._waiting.pop(one, None)
+        self._apart.pop(one, None)
+        self._settled.set()
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of an error of a statement; empty if the server did not answer."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return state if isinstance(state, str) else ""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = str(getattr(error, "orig", error)).strip()
+    return (text or type(error).__name__).splitlines()[0][:500]
+
+
+def _concerns_some(state: str, count: int) -> bool:
+    # Besides what PostgreSQL refuses as data, that is whatever a trigger of the user's raises.
+    if state == TOO_SLOW:
+        return count > 1
+    return bool(state) and not state.startswith(PASSING)

@@ -1,0 +1,130 @@
+"""The rows of a claim, and the job in each: a row that can't be read fails that job alone."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Dialect,
+    Text,
+    and_,
+    case,
+    cast,
+    literal,
+    literal_column,
+    null,
+)
+
+from ..errors import UnreadableJobError
+from ..models import Job, JobState
+from ..models.job import COLUMNS, detached
+from ..models.notation import from_table, may_hold_our_keys
+from ..models.types import UTCDateTime
+
+Loads = Callable[[Any], Any]
+"""Parses the JSON of a column."""
+
+JSON_COLUMNS = ("args", "meta", "errors")
+INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
+
+
+def loads_of(dialect: Dialect) -> Loads:
+    """What parses JSON for an engine: its `json_deserializer`, if it was given one."""
+    return JSON().result_processor(dialect, None) or json.loads
+
+
+def claimed_columns(job: Any) -> list[ColumnElement[Any]]:
+    """All columns of a job, such that no driver can fail to fetch them; `unreadable` is the last.
+
+    JSON comes as text. An instant beyond Python's years 1 to 9999 comes as NULL, and `unreadable`
+    names its column.
+    """
+    columns = [_fetchable(name, job[name]) for name in COLUMNS]
+    unreadable = case(
+        *((~_representable(job[name]), literal(name, Text)) for name in INSTANTS), else_=null()
+    )
+    return [*columns, unreadable.label("unreadable")]
+
+
+class Claimed:
+    """A row of a claim. Its fields are read at once, the rest of the job by `job`."""
+
+    __slots__ = ("_row", "attempt", "attempted_at", "id", "max_attempts", "priority", "state")
+
+    def __init__(self, row: Sequence[Any]) -> None:
+        self._row = row
+        self.id: int = row[_ID]
+        self.attempt: int = row[_ATTEMPT]
+        self.max_attempts: int = row[_MAX_ATTEMPTS]
+        self.priority: int = row[_PRIORITY]
+        self.attempted_at: datetime | None = row[_ATTEMPTED_AT]
+        self.state = _STATES[row[_STATE]]
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """When it was due, in UTC without a time zone; `None` for what Python can't hold."""
+        found: datetime | None = self._row[_SCHEDULED_AT]
+        return None if found is None else found.replace(tzinfo=None)
+
+    def job(self, loads: Loads) -> Job:
+        """The job, in no session; `UnreadableJobError` that names the column."""
+        values = self._readable()
+        for name in JSON_COLUMNS:
+            text = values[name]
+            if (empty := _EMPTY.get(text)) is not None:
+                values[name] = empty()
+                continue
+            try:
+                values[name] = loads(text)
+            except Exception as error:
+                raise UnreadableJobError(self.id, name) from error
+        if _may_hold_references(self._row[_ARGS]):
+            values["args"] = from_table(values["args"])
+        if (name := self._row[-1]) is not None:
+            raise UnreadableJobError(self.id, name)
+        return detached(values)
+
+    def readable_job(self) -> Job:
+        """The job without its JSON, which may be what can't be read."""
+        return detached(self._readable() | {name: _EMPTY_OF[name]() for name in JSON_COLUMNS})
+
+    def _readable(self) -> dict[str, Any]:
+        values = dict(zip(COLUMNS, self._row, strict=False))
+        values["state"] = self.state
+        for name in INSTANTS:
+            if (instant := values[name]) is not None:
+                values[name] = instant.replace(tzinfo=UTC)
+        return values
+
+
+_ARGS, _ID, _ATTEMPT, _MAX_ATTEMPTS, _PRIORITY, _STATE, _ATTEMPTED_AT, _SCHEDULED_AT = map(
+    COLUMNS.index,
+    ("args", "id", "attempt", "max_attempts", "priority", "state", "attempted_at", "scheduled_at"),
+)
+# By the member and by its value: psycopg returns strings, SQLAlchemy members.
+_STATES = {state: state for state in JobState}
+# What most jobs have there, which then needs no parser; drivers return text or bytes.
+_EMPTY: dict[Any, Callable[[], Any]] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
+_EMPTY_OF: dict[str, Callable[[], Any]] = {"args": dict, "meta": dict, "errors": list}
+
+
+def _may_hold_references(text: Any) -> bool:
+    # SQL_ASCII databases give bytes.
+    return not isinstance(text, str) or may_hold_our_keys(text)
+
+
+def _fetchable(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    if name in JSON_COLUMNS:
+        return cast(column, Text).label(name)
+    if name in INSTANTS:
+        return case((_representable(column), column), else_=null()).label(name)
+    return column
+
+
+def _representable(instant: ColumnElement[Any]) -> ColumnElement[bool]:
+    first: ColumnElement[Any] = literal_column("TIMESTAMP '0001-01-01'")
+    beyond: ColumnElement[Any] = literal_column("TIMESTAMP '10000-01-01'")
+    return and_(instant >= first, instant < beyond)

@@ -1,0 +1,127 @@
+"""Where a claim starts: behind the last one, and often enough at the front."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import JobState, Oban
+from oban_sqla.models.job import COLUMNS
+from oban_sqla.runtime import claim_position as module
+from oban_sqla.runtime.claim_position import ClaimPosition
+from oban_sqla.statements.claim import FRONT
+from oban_sqla.statements.claimed import Claimed
+from tests.conftest import StartOban
+from tests.listening import hear
+from tests.runtime.conftest import Rows
+from tests.runtime.workers import Held, Quick
+
+Sessions = async_sessionmaker[AsyncSession]
+
+AT = datetime(2026, 11, 1, 12)
+
+
+def claimed(priority: int, at: datetime | None, id: int) -> Claimed:
+    values = {"id": id, "priority": priority, "scheduled_at": at, "state": "executing"}
+    return Claimed([*(values.get(column) for column in COLUMNS), None])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, in the hands of the test."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def behind(position: ClaimPosition) -> Any:
+    params = position.next()
+    return None if params is FRONT else tuple(params.values())
+
+
+class TestNext:
+    def test_the_first_claim_starts_at_the_front(self, clock: list[float]) -> None:
+        assert behind(ClaimPosition()) is None
+
+    def test_after_a_full_one_behind_its_last_job(self, clock: list[float]) -> None:
+        position = ClaimPosition()
+        position.next()
+        position.claimed([claimed(0, AT, 1), claimed(2, AT, 7)], full=True, duration=0.01)
+        assert behind(position) == (2, AT, 7)
+
+    def test_after_one_that_was_not_full_at_the_front(self, clock: list[float]) -> None:
+        position = ClaimPosition()
+        position.next()
+        position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
+        position.next()
+        position.claimed([claimed(0, AT, 2)], full=False, duration=0.01)
+        assert not position.at_front
+        assert behind(position) is None
+
+    def test_news_are_looked_for_at_the_front_but_not_all_the_time(
+        self, clock: list[float]
+    ) -> None:
+        position = ClaimPosition()
+        position.next()
+        position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
+        position.news()
+        assert behind(position) == (0, AT, 1)
+        clock[0] += 0.11
+        assert behind(position) is None
+        position.claimed([claimed(0, AT, 2)], full=True, duration=0.0)
+        assert behind(position) == (0, AT, 2)
+
+    def test_without_news_now_and_then(self, clock: list[float]) -> None:
+        position = ClaimPosition()
+        position.next()
+        position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
+        clock[0] += 0.9
+        assert behind(position) == (0, AT, 1)
+        clock[0] += 0.2
+        assert behind(position) is None
+
+    def test_behind_an_instant_that_python_can_not_hold_is_nowhere(
+        self, clock: list[float]
+    ) -> None:
+        position = ClaimPosition()
+        position.next()
+        position.claimed([claimed(0, None, 1)], full=True, duration=0.01)
+        assert behind(position) is None
+
+
+async def test_a_job_of_better_priority_overtakes_those_that_wait(
+    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes before the position of the last claim."""
+    monkeypatch.setattr(module, "SHARE", 0.0)
+    async with sessions.begin() as session:
+        session.add_all([Held.new(priority=5) for _ in range(6)])
+    oban = await start(queues={"default": 1}, claim_ahead=0, poll_interval=3600.0)
+    with hear(oban, "job_start") as starts:
+        await Held.begun()
+        async with sessions.begin() as session:
+            session.add(Quick.new(priority=0))
+        Held.release()
+        await starts.wait(6)
+    order = [start.job.priority for start in starts.events]
+    # The claim after the commit may have been under way.
+    assert 0 in order[:3], order
+
+
+async def test_a_job_that_becomes_visible_late_is_not_passed_by(
+    start: StartOban, sessions: Sessions, rows: Rows
+) -> None:
+    """Its transaction began before those of jobs that have been claimed already."""
+    oban = Oban(sessions, queues={"default": 2}, poll_interval=3600.0, fallback_interval=3600.0)
+    with hear(oban, "ack_stop") as acks:
+        async with sessions() as late:
+            late.add(Quick.new())
+            await late.flush()
+            async with sessions.begin() as session:
+                session.add_all([Quick.new() for _ in range(20)])
+            async with oban:
+                await acks.counted(20)
+                await late.commit()
+                await acks.counted(21)
+    assert await rows() == [(JobState.COMPLETED, 1)] * 21

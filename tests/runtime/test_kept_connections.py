@@ -1,0 +1,142 @@
+"""Connections that a node keeps: few, fair, and none that failed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import func, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Job, Oban
+from oban_sqla.runtime import kept_connections as module
+from oban_sqla.runtime.database import Database
+from tests.listening import PATIENCE, hear
+from tests.runtime.conftest import locked, until
+
+PID = select(func.pg_backend_pid())
+
+
+@pytest.fixture
+async def database(engine: AsyncEngine, prefix: str) -> AsyncIterator[Database]:
+    """A database whose connections are kept, as those of a running node."""
+    database = Database(engine, prefix)
+    database.keep_connections()
+    yield database
+    await database.release_connections()
+
+
+async def pids(*fetching: Any) -> set[int]:
+    return {pid for ((pid,),) in await asyncio.gather(*fetching)}
+
+
+async def test_statements_share_one_while_none_waits_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    assert len(await pids(*(database.fetch(PID) for _ in range(50)))) == 1
+
+
+async def test_a_statement_that_waits_for_long_gets_one_more(
+    database: Database, engine: AsyncEngine, prefix: str
+) -> None:
+    async with locked(engine, prefix) as blocks:
+        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
+        await blocks()
+        assert await database.fetch(select(1)) == [(1,)]
+        assert not waiting.done()
+    await waiting
+
+
+async def test_at_once_it_takes_one_more(
+    database: Database, engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROW_AFTER", 3600.0)
+    async with locked(engine, prefix) as blocks:
+        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
+        await blocks()
+        async with asyncio.timeout(PATIENCE):
+            assert await database.fetch(select(1), at_once=True) == [(1,)]
+        assert not waiting.done()
+    await waiting
+
+
+async def test_those_who_wait_are_served_in_turn(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    served: list[int] = []
+
+    async def fetch(number: int) -> None:
+        await database.fetch(select(1))
+        served.append(number)
+
+    await asyncio.gather(*(fetch(number) for number in range(30)))
+    assert served == list(range(30))
+
+
+async def test_one_that_failed_is_not_used_again(database: Database) -> None:
+    ((before,),) = await database.fetch(PID)
+    with pytest.raises(DBAPIError):
+        await database.fetch(text("SELECT 1/0"))
+    ((after,),) = await database.fetch(PID)
+    assert before != after
+
+
+async def test_a_statement_that_is_cancelled_while_it_waits_takes_none_away(
+    database: Database, engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    async with locked(engine, prefix) as blocks:
+        waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
+        await blocks()
+        others = [asyncio.create_task(database.fetch(PID)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for other in others[:4]:
+            other.cancel()
+    await waiting
+    await asyncio.wait(others)
+    assert [other.cancelled() for other in others] == [True] * 4 + [False]
+    assert await database.fetch(select(1)) == [(1,)]
+
+
+async def test_unused_ones_are_closed_and_the_last_goes_back_to_the_pool(
+    engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP", 0.05)
+    database = Database(engine, prefix)
+    database.keep_connections()
+    sleep = [database.fetch(text("SELECT pg_sleep(0.2)"), at_once=True) for _ in range(3)]
+    await asyncio.gather(*sleep)
+    pool: Any = engine.pool
+    assert pool.checkedout() == 3
+    await until(lambda: pool.checkedout() == 0)
+    await database.release_connections()
+
+
+async def test_without_a_server_those_who_wait_are_told(prefix: str) -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/nowhere", prefix)
+    database.keep_connections()
+    told = await asyncio.gather(
+        *(database.fetch(select(1)) for _ in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(error, DBAPIError) for error in told)
+    await database.release_connections()
+
+
+async def test_a_node_has_three_connections_however_many_queues(
+    postgres_dsn: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One to listen, one for the heartbeat, which beats from its own thread, one for the rest."""
+    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    url = make_url(postgres_dsn).update_query_dict({"application_name": prefix})
+    queues = {f"queue {number}": 5 for number in range(8)}
+    oban = Oban(url, prefix=prefix, queues=queues)
+    with hear(oban, "claim_stop") as claims:
+        async with oban:
+            await claims.until(lambda events: {stop.queue for stop in events} == queues.keys())
+            count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+            async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
+                assert await (await other.execute(count, [prefix])).fetchone() == (3,)
