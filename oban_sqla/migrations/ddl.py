@@ -57,7 +57,7 @@ def create_enum(op: Operations, enum: ENUM) -> None:
 
 def create_function(op: Operations, signature: str, body: str) -> None:
     """Create a function in PL/pgSQL unless it exists."""
-    create = f"CREATE FUNCTION {signature} LANGUAGE plpgsql AS {_quoted(body, '$function$')}"
+    create = f"CREATE FUNCTION {signature} LANGUAGE plpgsql AS {quoted(body, '$function$')}"
     execute_block(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
 
 
@@ -80,9 +80,10 @@ def set_storage(op: Operations, table: str, parameters: Mapping[str, float]) -> 
 
 def execute_block(op: Operations, body: str) -> None:
     """Run a block of PL/pgSQL."""
-    execute(op, f"DO {_quoted(body, '$do$')}")
+    execute(op, f"DO {quoted(body, '$do$')}")
 
 
-def _quoted(body: str, tag: str) -> str:
+def quoted(body: str, tag: str) -> str:
+    """A string constant of several lines."""
     # Dollars spare the reader of an offline script the doubled quotes.
     return literal(body) if tag in body else f"{tag}{body}{tag}"

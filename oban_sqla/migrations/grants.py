@@ -66,6 +66,8 @@ def _grant(op: Operations, operation: GrantObanOp) -> None:
         for table, granted in privileges.items():
             of = name(table, operation.prefix)
             execute(op, f"GRANT {', '.join(granted)} ON {of} TO {to}")
+        if "INSERT" in privileges["oban_jobs"]:
+            _grant_use_of_sequence(op, name("oban_jobs", operation.prefix), to)
 
 
 def _grant_use_of_schema(op: Operations, prefix: str | None, to: str) -> None:
@@ -74,6 +76,13 @@ def _grant_use_of_schema(op: Operations, prefix: str | None, to: str) -> None:
         return
     of = "(SELECT relnamespace::regnamespace FROM pg_class WHERE oid = to_regclass('oban_jobs'))"
     grant = f"'GRANT USAGE ON SCHEMA ' || {of} || {literal(f' TO {to}')}"
+    execute_block(op, f"BEGIN EXECUTE {grant}; END")
+
+
+def _grant_use_of_sequence(op: Operations, jobs: str, to: str) -> None:
+    # Needed where the id is a bigserial, as in a table that Oban for Elixir made.
+    of = f"pg_get_serial_sequence({literal(jobs)}, 'id')"
+    grant = f"'GRANT USAGE ON SEQUENCE ' || {of} || {literal(f' TO {to}')}"
     execute_block(op, f"BEGIN EXECUTE {grant}; END")
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from ..errors import SchemaVersionError
 from . import version_table
 from .ddl import name
+from .foreign import refuse_table_of_elixir
 from .locks import WAIT, lock_out_other_migrations, lock_tables, no_long_waits
 from .versions import LATEST, TABLES, VERSIONS
 
@@ -125,6 +126,7 @@ class DowngradeObanOp(MigrateOperation):
 def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
     prefix = operation.prefix
     lock_out_other_migrations(op, operation.wait)
+    refuse_table_of_elixir(op, prefix)
     installed = 0 if op.get_context().as_sql else _known(op, prefix, version_table.current)
     versions = list(range(installed + 1, operation.version + 1))
     if versions:

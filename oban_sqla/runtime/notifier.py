@@ -23,6 +23,8 @@ from .service import Emit, Service
 PROOF_INTERVAL = 30.0
 ECHO_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 10.0
+# What Oban for Elixir may put before a payload that is packed.
+PACKED = "Z:"
 
 Hear = Callable[[dict[str, Any]], None]
 
@@ -155,7 +157,7 @@ def decode(payload: str) -> dict[str, Any] | None:
     """A payload as Oban sends it: JSON, or JSON in gzip in base64; `None` for anything else."""
     try:
         if not payload.startswith("{"):
-            payload = gzip.decompress(base64.b64decode(payload)).decode()
+            payload = gzip.decompress(base64.b64decode(payload.removeprefix(PACKED))).decode()
         news = json.loads(payload)
     except (ValueError, OSError, EOFError, zlib.error, RecursionError):
         return None

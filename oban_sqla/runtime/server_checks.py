@@ -11,9 +11,10 @@ from ..clock import client_now
 from ..config import Config
 from ..dsn import hide_passwords
 from ..errors import ObanError
+from ..models.foreign import ERRORS_AS_ARRAY
 from ..models.parts import missing_parts
 from ..statements import health
-from ..statements.inspect import parts
+from ..statements.inspect import errors_as_array, parts
 from .database import Database
 from .findings import Check, Finding, ago, duration
 from .listening import ListenUnsupportedError
@@ -54,6 +55,10 @@ class ServerChecks:
             version = (await self._one(health.version()))[0] or 0
         except ProgrammingError:
             version = 0  # there is no table of versions
+        if (await self._one(errors_as_array(self._database.prefix or "")))[0]:
+            text, _, remedy = ERRORS_AS_ARRAY.partition(", and nothing was changed. ")
+            yield Finding("schema", "problem", text, remedy)
+            return
         where = f"schema {self._database.prefix!r} is at version {version}"
         if version < self._latest:
             text = f"{where}, and {self._latest} is the latest"

@@ -96,9 +96,25 @@ def parts(prefix: str) -> Executable:
     )
 
 
-def _names(tables: Any, schema: str) -> Select[Any]:
+def errors_as_array(prefix: str) -> Select[Any]:
+    """Whether `errors` of `oban_jobs` in the schema `prefix` is `jsonb[]`, as in Elixir's table."""
+    tables = _catalog("pg_class", "oid", "relname", "relnamespace")
+    columns = _catalog("pg_attribute", "attrelid", "attname", "atttypid")
+    types = _catalog("pg_type", "oid", "typname")
+    found = (
+        _names(tables, "relnamespace", prefix)
+        .join(columns, columns.c.attrelid == tables.c.oid)
+        .join(types, types.c.oid == columns.c.atttypid)
+        .where(tables.c.relname == Job.__tablename__, columns.c.attname == Job.errors.key)
+        .where(types.c.typname == "_jsonb")
+    )
+    return select(found.exists())
+
+
+def _names(tables: Any, schema: str, prefix: str | None = None) -> Select[Any]:
     schemas = _catalog("pg_namespace", "oid", "nspname")
-    return select(cast(schemas.c.nspname, Text)).join(tables, tables.c[schema] == schemas.c.oid)
+    names = select(cast(schemas.c.nspname, Text)).join(tables, tables.c[schema] == schemas.c.oid)
+    return names if prefix is None else names.where(schemas.c.nspname == prefix)
 
 
 def _catalog(name: str, *columns: str) -> Any:

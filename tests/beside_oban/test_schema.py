@@ -6,6 +6,7 @@ import oban as oban_py
 import pytest
 from oban.schema import install
 from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
 
 from oban_sqla import SchemaMissingError
 from oban_sqla.dsn import database_url
-from oban_sqla.migrations import LATEST, current, upgrade
+from oban_sqla.migrations import LATEST, current, downgrade, upgrade
 from tests.beside_oban.conftest import StartTheirs, Table
 from tests.beside_oban.workers import OURS, THEIRS, Script, Theirs
 from tests.conftest import StartOban
@@ -121,3 +122,38 @@ async def test_installing_theirs_over_ours_changes_nothing(
     await start(queues={"shared": 1})
     await table.until({"completed": 1})
     assert [side for side, _ in Script.ran] == [OURS]
+
+
+@pytest.mark.parametrize("prefixes", [["jobs"], ["jobs", "others"], ['"odd schema"', "jobs"]])
+async def test_their_metrics_find_the_estimate_of_each_schema(
+    pool: AsyncConnectionPool, engine: AsyncEngine, prefixes: list[str]
+) -> None:
+    """They call it without a schema, whatever the schema of their tables is."""
+    for count, prefix in enumerate(prefixes, 1):
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, prefix=prefix.strip('"'))
+        theirs = oban_py.Oban(pool=pool, prefix=prefix, name=prefix)
+        async with theirs._connection() as connection:  # type: ignore[attr-defined]
+            await connection.execute(
+                f"INSERT INTO {prefix}.oban_jobs (worker, queue)"
+                f" SELECT 'w', 'shared' FROM generate_series(1, {count * 1000})"
+            )
+            await connection.execute(
+                f"INSERT INTO {prefix}.oban_producers (uuid, node, queue)"
+                " VALUES (gen_random_uuid(), 'n', 'shared')"
+            )
+            await connection.commit()
+            await connection.execute(f"ANALYZE {prefix}.oban_jobs")
+        found = await theirs._query.estimate_counts(["available"])
+        assert found == [("available", "shared", count * 1000)]
+
+
+async def test_the_estimate_goes_with_the_last_schema(engine: AsyncEngine) -> None:
+    there = text("SELECT to_regprocedure('public.oban_count_estimate(text, text)') IS NOT NULL")
+    async with engine.begin() as connection:
+        for prefix in ("one", "two"):
+            await connection.run_sync(upgrade, prefix=prefix)
+        await connection.run_sync(downgrade, 0, prefix="one")
+        assert await connection.scalar(there)
+        await connection.run_sync(downgrade, 0, prefix="two")
+        assert not await connection.scalar(there)

@@ -1,19 +1,69 @@
-"""Version 6: no index on the arguments of all jobs.
+"""Version 6: no index on the arguments of all jobs, and estimates for Oban for Python.
 
-It was a third of what an insert writes. `op.create_oban_args_index()` makes it for those who
-search jobs by their arguments, under another name.
+The index was a third of what an insert writes. `op.create_oban_args_index()` makes it for those
+who search jobs by their arguments, under another name.
+
+Oban for Python calls `oban_count_estimate` without a schema, also where its tables are in one.
 """
 
 from alembic.operations import Operations
 
+from ..ddl import execute_block, literal, name, quoted
 from .v5 import INDEX
 
 TABLES = ()
 
+# The statement that calls the function names the schema of its tables.
+ESTIMATE = r"""
+DECLARE
+  plan jsonb;
+  home text := coalesce(
+    (regexp_match(current_query(), '((?:"(?:[^"]|"")+"|\w+)\.)"?oban_(?:producers|jobs)'))[1], '');
+BEGIN
+  EXECUTE format(
+    'EXPLAIN (FORMAT JSON) SELECT FROM %soban_jobs WHERE state = $1::%soban_job_state'
+    ' AND queue = $2', home, home) INTO plan USING state, queue;
+  RETURN plan #> '{0,Plan,Plan Rows}';
+END
+"""
+SIGNATURE = "oban_count_estimate(text, text)"
+
 
 def upgrade(op: Operations, prefix: str | None) -> None:
     op.drop_index(INDEX, "oban_jobs", schema=prefix, if_exists=True)
+    if prefix is not None:
+        _create_estimate(op)
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
-    """Make nothing: version 5 makes no index either."""
+    if prefix is not None:
+        _drop_estimate(op, prefix)
+
+
+def _create_estimate(op: Operations) -> None:
+    """Create it where the search path finds it, unless there is one, or that is not allowed."""
+    create = (
+        "CREATE FUNCTION oban_count_estimate(state text, queue text) RETURNS integer"
+        f" LANGUAGE plpgsql AS {quoted(ESTIMATE, '$function$')}"
+    )
+    execute_block(
+        op,
+        f"BEGIN IF to_regprocedure({literal(SIGNATURE)}) IS NULL THEN {create}; END IF;"
+        " EXCEPTION WHEN insufficient_privilege OR invalid_schema_name THEN NULL; END",
+    )
+
+
+def _drop_estimate(op: Operations, prefix: str) -> None:
+    """Drop it with the last schema of ours, if it is the one that we made."""
+    ours = (
+        f"EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure({literal(SIGNATURE)})"
+        " AND prosrc LIKE '%current_query()%')"
+    )
+    home = f"to_regnamespace({literal(name(prefix))})"
+    others = (
+        "EXISTS (SELECT FROM pg_class WHERE relname = 'oban_sqla_version'"
+        f" AND relnamespace IS DISTINCT FROM {home})"
+    )
+    execute_block(
+        op, f"BEGIN IF {ours} AND NOT {others} THEN DROP FUNCTION {SIGNATURE}; END IF; END"
+    )
