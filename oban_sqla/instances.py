@@ -1,6 +1,6 @@
 """The instances of this process by name, so that a worker can enqueue without being handed one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ class Instance(Protocol):
     @property
     def prefix(self) -> str | None: ...
 
-    async def enqueue_many(self, jobs: Iterable[Any], /, *, conn: Any = None) -> list[Any]: ...
+    async def enqueue(self, job: Any, /) -> Any: ...
 
 
 # By their own identity, the newest last: when it is gone, an older one of its name is found again.

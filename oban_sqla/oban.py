@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Self
@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 import psycopg
 from sqlalchemy import URL
 
-from . import instances, settings, wakeups
+from . import instances, settings
 from .config import Config, QueueConfig, RetentionConfig
-from .enqueue.batch import wakeup
 from .enqueue.chosen import Chosen
-from .enqueue.enqueue import Conn, enqueue, gather
+from .enqueue.chunks import enqueue_stream
+from .enqueue.enqueue import Conn, each, enqueue
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .job_control import JobControl
@@ -22,6 +22,7 @@ from .models import Job, validation
 from .queue_control import QueueControl
 from .runtime import pool
 from .runtime.database import Database, EngineLike
+from .runtime.enqueuer import Enqueuer
 from .runtime.supervisor import Supervisor
 from .runtime.vitals import Vitals
 from .runtime.waiter import Waiter
@@ -123,6 +124,7 @@ class Oban(JobControl, QueueControl, Observable):
             raise ConfigError(
                 [("pool_size", "pool_size is for a URL: your engine has a pool of its own")]
             )
+        self._enqueuer = Enqueuer(self._database)
         self._supervisor: Supervisor | None = None
         self._waiter = Waiter(self._config, self._database, self._emit)
         self._turn = asyncio.Lock()
@@ -232,6 +234,7 @@ class Oban(JobControl, QueueControl, Observable):
         if self._supervisor is not None:
             await self._supervisor.stop()
             self._supervisor = None
+        await self._enqueuer.close()
         await self._database.dispose()
 
     async def __aenter__(self) -> Self:
@@ -245,7 +248,10 @@ class Oban(JobControl, QueueControl, Observable):
 
         Afterwards it has its id, unless `conn` is a session: then it has it after the flush.
         """
-        await self.enqueue_many([job], conn=conn)
+        if conn is None:
+            await self._enqueuer.enqueue(job)
+        else:
+            await enqueue([job], conn, prefix=self.prefix)
         return job
 
     async def enqueue_many(
@@ -254,19 +260,34 @@ class Oban(JobControl, QueueControl, Observable):
         """Enqueue any number of jobs, given one by one or in iterables: all of them, or none.
 
         Through a session they are inserted by its flush, otherwise with one statement for each
-        10,000. `TypeError` or `ValueError`, before anything is sent, for what is not a job, a job
-        given twice, and a `conn` of another kind.
+        1,000. Without `conn` the database inserts jobs while an iterable still makes others.
+        `enqueue_stream` keeps no jobs, and takes async iterables.
+
+        `TypeError` or `ValueError` for what is not a job, a job given twice, and a `conn` of
+        another kind; nothing is sent through `conn` then.
         """
-        gathered = gather(jobs)
-        if conn is not None:
-            await enqueue(gathered, conn, prefix=self.prefix)
-        elif gathered:
-            database = self._database
-            alone = len(gathered) == 1
-            async with database.autocommit() if alone else database.transaction() as own:
-                await enqueue(gathered, own, prefix=self.prefix)
-            wakeups.publish(database.address, self.prefix, wakeup(gathered))
+        if conn is None:
+            return await self._enqueuer.enqueue_many(each(jobs))
+        gathered = [*each(jobs)]
+        await enqueue(gathered, conn, prefix=self.prefix)
         return gathered
+
+    async def enqueue_stream(
+        self, jobs: Iterable[Job] | AsyncIterable[Job], /, *, conn: Conn | None = None
+    ) -> int:
+        """Enqueue jobs from an iterable, async or not, without keeping them; return their number.
+
+        Memory stays flat, however many jobs there are: each 1,000 are sent with one statement, and
+        forgotten. All is one transaction: that of `conn`, or one of its own. A session sends them
+        at once, too, and does not hold them. Duplicates of unique jobs are not counted.
+
+        What the iterable raises is raised here. Without `conn` no job is enqueued then; through
+        `conn` earlier jobs were sent already, so roll back its transaction, or a savepoint.
+        The errors are those of `enqueue_many`.
+        """
+        if conn is None:
+            return await self._enqueuer.enqueue_stream(jobs)
+        return await enqueue_stream(jobs, conn, self.prefix)
 
     async def wait(
         self,

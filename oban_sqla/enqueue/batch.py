@@ -9,9 +9,12 @@ from ..statements.announce import announcement
 from ..statements.insert import records
 from ..wakeups import Wakeup
 
+# The event loop stands still while a batch is encoded, some microseconds for each job.
+MOST_ROWS = 1_000
 # One parameter has to stay far below the 256 MB that a jsonb array may hold.
-MOST_ROWS = 10_000
 MOST_CHARACTERS = 16_000_000
+# Two statements that insert the same unique jobs don't wait for each other in a circle.
+MOST_UNIQUE = 10_000
 
 # The database schedules a job that names no time for now.
 _NOW = datetime.min.replace(tzinfo=UTC)
@@ -21,16 +24,23 @@ class Batch(NamedTuple):
     """Jobs of one statement, encoded."""
 
     jobs: Sequence[Job]
-    parameters: Mapping[str, str]
+    records: str
+    wakeup: Wakeup
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Those of the statement."""
+        return {"jobs": self.records, **announcement(self.wakeup)}
 
 
-def encoded(jobs: Sequence[Job]) -> Iterator[Batch]:
-    """The batches of any number of jobs.
+def encoded(jobs: Sequence[Job], most: int | None = None) -> Iterator[Batch]:
+    """The batches of any number of jobs, each of `most` or `MOST_ROWS`.
 
     `ValueError` or `TypeError` for args, meta or tags that can't be stored.
     """
-    for start in range(0, len(jobs), MOST_ROWS):
-        yield from _halved(jobs[start : start + MOST_ROWS])
+    most = most or MOST_ROWS
+    for start in range(0, len(jobs), most):
+        yield from _halved(jobs[start : start + most])
 
 
 def wakeup(jobs: Sequence[Job]) -> Wakeup:
@@ -51,7 +61,7 @@ def wakeup(jobs: Sequence[Job]) -> Wakeup:
 def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
     text = records(jobs)
     if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
-        yield Batch(jobs, {"jobs": text, **announcement(wakeup(jobs))})
+        yield Batch(jobs, text, wakeup(jobs))
         return
     middle = len(jobs) // 2
     yield from _halved(jobs[:middle])

@@ -1,5 +1,6 @@
 """What a `conn` may be, besides a session, and how each of them runs the statements."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
 from ..statements.insert import insert
-from .batch import encoded
+from .batch import MOST_UNIQUE, encoded
 from .inserted import fill
 from .observed import observed
 from .unique import Make, Parameters, apart, steps
@@ -43,21 +44,32 @@ async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) 
     """Insert jobs through any connection: all with one Core statement, but for unique ones."""
     refuse_unknown(conn)
     with observed(jobs):
-        await _insert_through(conn, jobs, prefix)
+        await insert_jobs(conn, jobs, prefix)
 
 
-async def _insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
+async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
+    """The same, without telling listeners."""
     plain, unique = apart(jobs)
-    # All of them are encoded before any is sent, since that is where bad input shows.
-    batches, claiming = list(encoded(plain)), list(encoded(unique))
+    # Bad input shows when a job is encoded, so all jobs are encoded before any is sent.
+    batches = []
+    for batch in encoded(plain):
+        batches.append(batch)
+        if len(batch.jobs) < len(jobs):
+            await asyncio.sleep(0)
+    claiming = list(encoded(unique, MOST_UNIQUE))
     for batch in batches:
-        fill(batch.jobs, await _execute(conn, insert, batch.parameters, prefix))
+        fill(batch.jobs, await execute(conn, insert, batch.parameters, prefix))
     for batch in claiming:
-        remaining = steps(batch.jobs)
-        with suppress(StopIteration):
-            step = next(remaining)
-            while True:
-                step = remaining.send(await _execute(conn, *step, prefix))
+        await insert_unique_through(conn, batch.jobs, prefix)
+
+
+async def insert_unique_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
+    """Insert jobs that hold a unique key through any connection, step by step."""
+    remaining = steps(jobs)
+    with suppress(StopIteration):
+        step = next(remaining)
+        while True:
+            step = remaining.send(await execute(conn, *step, prefix))
 
 
 def claim_core(connection: Connection, jobs: Sequence[Job]) -> None:
@@ -92,9 +104,10 @@ def execute_core(
     return connection.execute(statement, parameters, execution_options=options).all()
 
 
-async def _execute(
+async def execute(
     conn: object, make: Make, parameters: Parameters, prefix: str | None
 ) -> Sequence[_Row]:
+    """Execute a statement through any connection, where the tables are."""
     if isinstance(conn, AsyncConnection):
         return await conn.run_sync(execute_core, make, parameters, prefix)
     if isinstance(conn, Connection):

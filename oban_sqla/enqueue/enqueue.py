@@ -1,22 +1,22 @@
 """Enqueue jobs in the transaction of whatever the caller holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import psycopg
 from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, make_transient, scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from .. import instances
 from ..models import Job
 from ..models.claims import restore
-from ..models.job import BY_ROW
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from . import references
 from .chosen import unscoped
 from .connections import Executes, insert_through
+from .inserted import forget
 
 _NEEDED = frozenset(FIELDS)
 
@@ -51,40 +51,50 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     given twice, one that a session has already, and one that is past its start.
     """
     session = _session(conn)
-    for job in jobs:
-        _begin(job, session)
-    if len({id(job) for job in jobs}) < len(jobs):
-        raise ValueError("the same job was given twice; make one with new() for each")
+    begin(jobs, session)
     if session is None:
         references.check(jobs)
         await insert_through(conn, jobs, prefix)
         return
     for job in jobs:
         if inspect(job).detached:
-            make_transient(job)
-            for column in BY_ROW:
-                vars(job).pop(column, None)
+            forget(job)
     session.add_all(jobs)
 
 
-async def enqueue_by_name(jobs: Sequence[Job], conn: Conn | None, name: str) -> None:
+async def enqueue_by_name(job: Job, conn: Conn | None, name: str) -> None:
     """Enqueue through `conn`, or in a transaction of the instance with this name."""
     if conn is None:
-        await instances.get(name).enqueue_many(jobs)
+        await instances.get(name).enqueue(job)
         return
     instance = instances.find(name)
-    await enqueue(jobs, conn, prefix=instance.prefix if instance else None)
+    await enqueue([job], conn, prefix=instance.prefix if instance else None)
 
 
-def gather(jobs: Iterable[Job | Iterable[Job]]) -> list[Job]:
+def each(jobs: Iterable[Job | Iterable[Job]]) -> Iterator[Job]:
     """The jobs that were given one by one, in iterables, or both."""
-    gathered: list[Job] = []
     for given in jobs:
         if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-            gathered.extend(given)
+            yield from given
         else:
-            gathered.append(given)
-    return gathered
+            yield given
+
+
+def begin(jobs: Sequence[Job], session: Session | None = None) -> None:
+    """Make sure that jobs can be enqueued, by a session or without one.
+
+    `TypeError` for what is not a job; `ValueError` for a job given twice, one that a session has
+    already, and one that is past its start.
+    """
+    for job in jobs:
+        _begin(job, session)
+    refuse_twice(jobs)
+
+
+def refuse_twice(jobs: Sequence[Job]) -> None:
+    """`ValueError` for a job given twice."""
+    if len({id(job) for job in jobs}) < len(jobs):
+        raise ValueError("the same job was given twice; make one with new() for each")
 
 
 def _session(conn: object) -> Session | None:

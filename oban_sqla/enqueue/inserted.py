@@ -7,7 +7,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from ..models import Job, validation
-from ..models.job import UNSET
+from ..models.job import BY_ROW, UNSET
 
 
 def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
@@ -32,3 +32,10 @@ def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
         for column in UNSET:
             values.setdefault(column, None)
         make_transient_to_detached(job)
+
+
+def forget(job: Job) -> None:
+    """Make a job, whose transaction was rolled back perhaps, a new one again."""
+    make_transient(job)
+    for column in BY_ROW:
+        vars(job).pop(column, None)

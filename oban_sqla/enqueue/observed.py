@@ -38,7 +38,7 @@ class _Event:
 @contextmanager
 def observed(jobs: Sequence[Job]) -> Iterator[None]:
     """The block inserts the jobs."""
-    if not jobs or not _listened():
+    if not jobs or not is_observed():
         yield
         return
     event = _Event(jobs)
@@ -53,7 +53,7 @@ def observed(jobs: Sequence[Job]) -> Iterator[None]:
 @contextmanager
 def flushing(session: Session, jobs: Sequence[Job]) -> Iterator[None]:
     """The block begins a flush, which inserts the jobs now or later."""
-    if not _listened():
+    if not is_observed():
         yield
         return
     event = _Event(tuple(jobs))
@@ -75,7 +75,7 @@ def inserting(parameters: object) -> Iterator[Any]:
     Values that are no new jobs, such as SQL expressions, pass without an event.
     """
     rows: list[Any] = parameters if isinstance(parameters, list) else [parameters]
-    jobs = _described(rows) if _listened() else None
+    jobs = _described(rows) if is_observed() else None
     if jobs is None:
         yield None
         return
@@ -86,7 +86,7 @@ def inserting(parameters: object) -> Iterator[Any]:
 
 def late(session: Session, job: Job) -> None:
     """The unit of work inserts a job, which was added while the flush ran, perhaps."""
-    if _listened() and id(job) not in session.info.get(_OPEN, ()):
+    if is_observed() and id(job) not in session.info.get(_OPEN, ()):
         _keep_open(session, _Event((job,)), [job])
 
 
@@ -110,7 +110,8 @@ def _described(rows: Iterable[Any]) -> list[Job] | None:
         return None
 
 
-def _listened() -> bool:
+def is_observed() -> bool:
+    """Whether anybody listens."""
     return listened(enqueueing, "enqueue_start", "enqueue_stop")
 
 

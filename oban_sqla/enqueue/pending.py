@@ -18,19 +18,18 @@ from sqlalchemy.orm import (
     RelationshipProperty,
     Session,
     SessionTransaction,
-    make_transient,
 )
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..models import Job
 from ..models.claims import may_claim, restore
-from ..models.job import BY_ROW, COLUMNS, UNSET
+from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
 from ..statements.insert import FIELDS, insert
 from .batch import Batch
 from .connections import claim_core, execute_core
-from .inserted import fill
+from .inserted import fill, forget
 from .savepoints import Noted
 
 _inserted = Noted[ref[Job]]("oban_sqla_inserted")
@@ -76,12 +75,12 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
 
 def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
-    for jobs, parameters in batches:
-        rows = execute_core(connection, insert, parameters, None)
-        _expunge(session, jobs)
-        fill(jobs, rows)
-        session.add_all(jobs)
-        _inserted.add(session, map(ref, jobs))
+    for batch in batches:
+        rows = execute_core(connection, insert, batch.parameters, None)
+        _expunge(session, batch.jobs)
+        fill(batch.jobs, rows)
+        session.add_all(batch.jobs)
+        _inserted.add(session, map(ref, batch.jobs))
 
 
 def inserted(session: Session) -> Iterator[Job]:
@@ -97,7 +96,7 @@ def claim_pending(session: Session, connection: Connection, batches: Iterable[Ba
     A duplicate is the job that is there. If the session has that one already, it has what it says
     now, what refers to the duplicate refers to it, and the duplicate is detached.
     """
-    for jobs, _ in batches:
+    for jobs, *_ in batches:
         _expunge(session, jobs)
         claim_core(connection, jobs)
         session.add_all(job for job in jobs if not job.conflict)
@@ -157,9 +156,7 @@ def forget_inserted(session: Session) -> None:
         if job.conflict:
             restore(job)
         elif job in session:
-            make_transient(job)
-            for field in BY_ROW:
-                vars(job).pop(field, None)
+            forget(job)
 
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:

@@ -30,10 +30,13 @@ from ..models.claims import may_claim
 from ..models.state import STAGEABLE
 from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
+from ..statements.insert import insert as insert_jobs
 from ..wakeups import Address, Wakeup
 from . import observed, pending, references
-from .batch import Batch, encoded, wakeup
+from .batch import MOST_UNIQUE, Batch, encoded, wakeup
 from .chosen import BIND
+from .connections import claim_core, execute_core
+from .inserted import fill
 from .unique import apart
 
 _KEY = "oban_sqla"
@@ -134,7 +137,7 @@ def insert(session: Session, jobs: Sequence[Job]) -> None:
 
 def _insert_apart(session: Session, jobs: Sequence[Job]) -> None:
     plain, unique = apart(jobs)
-    _insert(session, list(encoded(plain)), list(encoded(unique)))
+    _insert(session, list(encoded(plain)), list(encoded(unique, MOST_UNIQUE)))
 
 
 def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = ()) -> None:
@@ -143,8 +146,29 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
         pending.insert_pending(session, connection, plain)
         pending.claim_pending(session, connection, unique)
         news = _news(session, _tables(connection))
-        for jobs, _ in (*plain, *unique):
-            news.total |= wakeup(jobs)
+        for batch in plain:
+            news.total |= batch.wakeup
+        for batch in unique:
+            news.total |= wakeup(batch.jobs)
+
+
+def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
+    """Insert jobs in the session's transaction now, and announce them; it does not hold them.
+
+    `ValueError` or `TypeError` for jobs that can't be stored.
+    """
+    if session.autoflush:
+        session.flush()
+    references.check(jobs)
+    with observed.observed(jobs):
+        plain, unique = apart(jobs)
+        batches = list(encoded(plain))
+        connection = session.connection(bind_arguments=BIND)
+        for batch in batches:
+            fill(batch.jobs, execute_core(connection, insert_jobs, batch.parameters, None))
+        if unique:
+            claim_core(connection, unique)
+    _news(session, _tables(connection)).total |= wakeup(jobs)
 
 
 def _insert_claiming(

@@ -169,7 +169,7 @@ class JobFunction(Generic[P, R]):
         """Make a job that calls the function, and enqueue it as `Worker.enqueue` does."""
         conn: Conn | None = kwargs.pop("conn", None)
         job = self.new(*args, **kwargs)
-        await enqueue_by_name([job], conn, self.__oban__.oban)
+        await enqueue_by_name(job, conn, self.__oban__.oban)
         return job
 
     def process(self, job: Job, session: Any = None) -> R:

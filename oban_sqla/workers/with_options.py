@@ -46,7 +46,7 @@ class WithOptions(Generic[P]):
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Make a job that calls the function, and enqueue it as `Worker.enqueue` does."""
         job = self._new(args, kwargs)
-        await enqueue_by_name([job], self._conn, self._declaration.oban)
+        await enqueue_by_name(job, self._conn, self._declaration.oban)
         return job
 
     def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:

@@ -128,7 +128,7 @@ class Worker:
         another kind, and `InstanceNotFoundError`.
         """
         job = cls.new(args, **options)
-        await enqueue_by_name([job], conn, _declared(cls).oban)
+        await enqueue_by_name(job, conn, _declared(cls).oban)
         return job
 
     def backoff(self, job: Job) -> float | timedelta:

@@ -1,0 +1,149 @@
+"""Any number of jobs on their way into one transaction, chunk by chunk."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from ..models import Job
+from ..statements.insert import insert
+from ..wakeups import Wakeup
+from . import references
+from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
+from .chosen import unscoped
+from .connections import execute, insert_unique_through
+from .enqueue import Conn, begin, enqueue
+from .inserted import fill
+from .unique import apart
+from .unit_of_work import insert_outside
+
+# Other tasks get a turn after so many jobs.
+SLICE = 100
+
+Source: TypeAlias = Iterable[Job] | AsyncIterable[Job]
+
+
+class _Sent(NamedTuple):
+    jobs: Sequence[Job]
+    rows: asyncio.Task[Sequence[Sequence[Any]]]
+
+
+class Insertion:
+    """Jobs that are inserted in the transaction of a connection: all, when the block has ended.
+
+    The server inserts one chunk while the next one is made and encoded. Unique jobs come last, so
+    that they hold their keys in the same order in all transactions.
+    """
+
+    def __init__(self, connection: AsyncConnection, prefix: str | None) -> None:
+        self.wakeup = Wakeup()
+        self.count = 0
+        """How many jobs were inserted, when the block has ended."""
+        self._connection = connection
+        self._prefix = prefix
+        self._unique: list[Job] = []
+        self._sent: _Sent | None = None
+
+    async def add(self, jobs: Sequence[Job]) -> None:
+        """Send jobs to the server, and return while it inserts them.
+
+        `TypeError` or `ValueError` for what can't be enqueued.
+        """
+        begin(jobs)
+        references.check(jobs)
+        plain, unique = apart(jobs)
+        self._unique += unique
+        for batch in encoded(plain):
+            await self._send(batch)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None and error is not None:
+            sent.rows.cancel()
+            await asyncio.gather(sent.rows, return_exceptions=True)
+        elif sent is not None:
+            self._fill(sent.jobs, await sent.rows)
+        if error is None:
+            await self._insert_unique()
+
+    async def _send(self, batch: Batch) -> None:
+        before = self._sent
+        rows = await before.rows if before is not None else ()
+        sending = execute(self._connection, insert, batch.parameters, self._prefix)
+        self._sent = _Sent(batch.jobs, asyncio.create_task(sending))
+        # The task sends the statement now: what follows here happens while the server works.
+        await asyncio.sleep(0)
+        if before is not None:
+            self._fill(before.jobs, rows)
+        self.wakeup |= batch.wakeup
+
+    def _fill(self, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
+        fill(jobs, rows)
+        self.count += len(jobs)
+
+    async def _insert_unique(self) -> None:
+        for start in range(0, len(self._unique), MOST_UNIQUE):
+            jobs = self._unique[start : start + MOST_UNIQUE]
+            await insert_unique_through(self._connection, jobs, self._prefix)
+            self.wakeup |= wakeup(jobs)
+            self.count += sum(not job.conflict for job in jobs)
+
+
+async def enqueue_stream(jobs: Source, conn: Conn, prefix: str | None) -> int:
+    """Enqueue jobs through `conn` without keeping them, a statement for each chunk; their number.
+
+    A session inserts them now, in its transaction, and does not hold them.
+    """
+    session = unscoped(conn)
+    count = 0
+    async for chunk in chunks(jobs):
+        if isinstance(session, AsyncSession | Session):
+            begin(chunk)
+        if isinstance(session, AsyncSession):
+            await session.run_sync(insert_outside, chunk)
+        elif isinstance(session, Session):
+            insert_outside(session, chunk)
+        else:
+            await enqueue(chunk, conn, prefix=prefix)
+        count += sum(not job.conflict for job in chunk)
+    return count
+
+
+async def chunks(jobs: Source) -> AsyncIterator[list[Job]]:
+    """Lists of jobs, as many in each as one statement inserts."""
+    chunk: list[Job] = []
+    async for some in _slices(jobs):
+        chunk += some
+        if len(chunk) >= MOST_ROWS:
+            yield chunk
+            chunk = []
+        await asyncio.sleep(0)
+    if chunk:
+        yield chunk
+
+
+async def _slices(jobs: Source) -> AsyncIterator[list[Job]]:
+    if not isinstance(jobs, AsyncIterable):
+        iterator = iter(jobs)
+        while some := [*islice(iterator, SLICE)]:
+            yield some
+        return
+    some = []
+    async for job in jobs:
+        some.append(job)
+        if len(some) == SLICE:
+            yield some
+            some = []
+    yield some

@@ -1,0 +1,203 @@
+"""`GroupCommit`: calls that come while a statement is under way share the next statement."""
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Any, NamedTuple
+
+import psycopg
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .. import wakeups
+from ..enqueue.batch import MOST_ROWS, encoded, wakeup
+from ..enqueue.connections import execute, insert_jobs
+from ..enqueue.inserted import fill
+from ..enqueue.observed import observed
+from ..models import Job
+from ..models.claims import may_claim
+from ..statements.insert import insert
+from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
+
+# Calls come in a rush when so many follow each other within LINGER seconds.
+RUSH = 10
+# In a rush the connection is kept for so many seconds after a statement.
+LINGER = 0.02
+# When a statement takes longer, in seconds, other calls no longer wait for its end.
+PATIENCE = 0.1
+
+
+class _Call(NamedTuple):
+    job: Job
+    inserted: asyncio.Future[bool]
+
+    def answer(self, inserted: bool) -> None:
+        if not self.inserted.done():
+            self.inserted.set_result(inserted)
+
+
+class GroupCommit:
+    """Inserts single jobs in one event loop. Each is committed when its call returns.
+
+    A call that comes alone takes a connection of the pool. Calls that come while a statement is
+    under way share the next one, which is sent as soon as that has ended. A statement that is
+    refused is tried in halves, so that a bad job fails no other call.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Call] = []
+        # The calls whose jobs are inserted now, and those of the statement that is under way.
+        self._taken: Sequence[_Call] = ()
+        self._sent: Sequence[_Call] = ()
+        self._alone = 0
+        self._serving: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._slow = False
+        self._rush = 0
+        self._last_call = 0.0
+
+    async def insert(self, job: Job) -> None:
+        """Insert a job, and wake the instances of this process.
+
+        A call that is cancelled before its job is sent inserts nothing. A call that is cancelled
+        later may have inserted its job, as with any commit.
+        """
+        loop = asyncio.get_running_loop()
+        self._rush = self._rush + 1 if loop.time() - self._last_call < LINGER else 0
+        try:
+            with observed([job]):
+                if not self._is_shared(job) or not await self._insert_with_others(job):
+                    await self._insert_alone(job)
+        finally:
+            self._last_call = loop.time()
+
+    async def close(self) -> None:
+        """Give back the connection that is kept."""
+        if self._serving is not None:
+            self._rush = 0
+            self._wake_up()
+            await asyncio.wait([self._serving])
+
+    def _is_shared(self, job: Job) -> bool:
+        # A unique job may have to wait for the transaction that holds its key.
+        if self._slow or may_claim(job):
+            return False
+        return self._alone > 0 or self._serving is not None or self._rush >= RUSH
+
+    async def _insert_alone(self, job: Job) -> None:
+        self._alone += 1
+        try:
+            async with self._database.autocommit() as connection:
+                await insert_jobs(connection, [job], self._database.prefix)
+        finally:
+            self._alone -= 1
+        self._publish([job])
+
+    async def _insert_with_others(self, job: Job) -> bool:
+        loop = asyncio.get_running_loop()
+        call = _Call(job, loop.create_future())
+        self._waiting.append(call)
+        if self._serving is None:
+            # In a context of its own: the task outlives the call.
+            self._serving = loop.create_task(self._serve(), name="oban-enqueue", context=Context())
+        self._wake_up()
+        return await call.inserted
+
+    async def _serve(self) -> None:
+        try:
+            async with self._database.autocommit() as connection:
+                try:
+                    await self._insert_waiting(connection)
+                except BaseException:
+                    # Whatever state the connection is in, nobody else shall have it.
+                    await connection.invalidate()
+                    raise
+        except Exception as error:
+            # Nobody knows whether these jobs were inserted.
+            for call in self._sent:
+                if not call.inserted.done():
+                    call.inserted.set_exception(error)
+        finally:
+            self._serving = None
+            self._refer_to_pool([*self._taken, *self._waiting])
+            self._taken, self._sent, self._waiting = (), (), []
+
+    async def _insert_waiting(self, connection: AsyncConnection) -> None:
+        while await self._are_calls_waiting():
+            taken, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
+            # Without the calls that were cancelled.
+            self._taken = [call for call in taken if not call.inserted.done()]
+            if self._taken:
+                await self._insert(self._taken, connection)
+
+    async def _are_calls_waiting(self) -> bool:
+        if not self._waiting and self._rush >= RUSH:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.create_future()
+            timer = loop.call_later(LINGER, self._wake_up)
+            await self._idle
+            timer.cancel()
+        return bool(self._waiting)
+
+    async def _insert(self, calls: Sequence[_Call], connection: AsyncConnection) -> None:
+        rows = await self._send(calls, connection)
+        if rows is not None:
+            jobs = [call.job for call in calls]
+            fill(jobs, rows)
+            for call in calls:
+                call.answer(True)
+            self._publish(jobs)
+        elif len(calls) == 1:
+            # On its own it fails with the error that the engine makes of it.
+            self._refer_to_pool(calls)
+        else:
+            middle = len(calls) // 2
+            for half in (calls[:middle], calls[middle:]):
+                await self._insert(half, connection)
+
+    async def _send(
+        self, calls: Sequence[_Call], connection: AsyncConnection
+    ) -> Sequence[Sequence[Any]] | None:
+        """The rows of the jobs; `None` if the jobs can't be inserted together."""
+        try:
+            batches = [*encoded([call.job for call in calls])]
+        except (TypeError, ValueError):
+            return None
+        if len(batches) > 1:
+            return None
+        direct = self._database.engine.dialect.driver == "psycopg"
+        conn = await driver_of(connection) if direct else connection
+        self._sent = calls
+        patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
+        try:
+            async with deadline(ANSWER_TIMEOUT):
+                return await execute(conn, insert, batches[0].parameters, self._database.prefix)
+        except psycopg.Error:
+            # This raises if the connection is lost: SQLAlchemy's own error.
+            await connection.execute(select(1))
+            return None
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+        finally:
+            patience.cancel()
+            self._slow = False
+
+    def _lose_patience(self) -> None:
+        self._slow = True
+        waiting, self._waiting = self._waiting, []
+        self._refer_to_pool(waiting)
+
+    def _refer_to_pool(self, calls: Sequence[_Call]) -> None:
+        for call in calls:
+            call.answer(False)
+
+    def _wake_up(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _publish(self, jobs: Sequence[Job]) -> None:
+        wakeups.publish(self._database.address, self._database.prefix, wakeup(jobs))
