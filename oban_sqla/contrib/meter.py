@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from threading import Lock
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
@@ -21,11 +22,27 @@ class Collector:
         self._meter = get_meter("oban_sqla", __version__, provider)
         self._read: Callable[[], Iterator[Reading]] | None = None
         self._observed = False
+        self._totals: dict[str, dict[Labels, float]] = {}
+        # Sessions enqueue in any thread.
+        self._lock = Lock()
 
     def counter(self, instrument: Instrument) -> Record:
-        kept = self._meter.create_counter(instrument.name, instrument.unit, instrument.description)
-        attributes = _attributes(instrument)
-        return lambda labels, value: kept.add(value, attributes(labels))
+        # Counted here and read by the SDK: it takes as long for each addition as for a whole job.
+        totals = self._totals.get(instrument.name)
+        if totals is None:
+            totals = self._totals[instrument.name] = {}
+            self._meter.create_observable_counter(
+                instrument.name,
+                [partial(_observe_totals, instrument, totals)],
+                instrument.unit,
+                instrument.description,
+            )
+
+        def add(labels: Labels, value: float) -> None:
+            with self._lock:
+                totals[labels] = totals.get(labels, 0) + value
+
+        return add
 
     def histogram(self, instrument: Instrument) -> Record:
         kept = self._meter.create_histogram(
@@ -62,6 +79,13 @@ class Collector:
         for one, labels, value in self._read() if self._read else ():
             if one is instrument:
                 yield Observation(value, dict(zip(instrument.labels, labels, strict=True)))
+
+
+def _observe_totals(
+    instrument: Instrument, totals: Mapping[Labels, float], options: CallbackOptions
+) -> Iterable[Observation]:
+    for labels, total in list(totals.items()):
+        yield Observation(total, dict(zip(instrument.labels, labels, strict=True)))
 
 
 @cache

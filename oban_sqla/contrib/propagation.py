@@ -4,8 +4,9 @@ A job may become a child of the span that enqueued it, or a span of a trace of i
 it. Some of that is known at the enqueue only, so it travels with the context, in `tracestate`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from weakref import WeakKeyDictionary
 
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -15,8 +16,8 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
     SpanContext,
+    TraceFlags,
     TraceState,
-    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -32,7 +33,7 @@ RELATIONSHIPS: tuple[Relationship, ...] = get_args(Relationship)
 _VENDOR = "oban"
 _LINK = "link"
 
-_KEYS = ("traceparent", "tracestate", "baggage")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _trace_context = TraceContextTextMapPropagator()
 _baggage = W3CBaggagePropagator()
 
@@ -83,21 +84,21 @@ class Propagation:
 
         It is never that of whoever started the instance.
         """
-        meta = job.meta
+        values = vars(job)
+        meta = values["meta"]
         if self._relationship == "none" or not isinstance(meta, Mapping):
             return Context(), ()
-        carrier = {key: meta[key] for key in _KEYS if isinstance(meta.get(key), str)}
-        if "traceparent" not in carrier:
+        sent_by = _parsed(meta)
+        if sent_by is None:
             return Context(), ()
-        context = _trace_context.extract(carrier, Context())
-        sent_by = get_current_span(context).get_span_context()
-        if not sent_by.is_valid:
-            return Context(), ()
-        if self._is_child(job, sent_by):
-            links: Sequence[Link] = ()
+        links: Sequence[Link] = ()
+        if self._is_child(values, sent_by):
+            context = set_span_in_context(NonRecordingSpan(sent_by), Context())
         else:
-            context, links = Context(), [Link(sent_by)]
-        return (_baggage.extract(carrier, context) if self._carries_baggage else context), links
+            context, links = Context(), (Link(sent_by),)
+        if self._carries_baggage and isinstance(meta.get("baggage"), str):
+            context = _baggage.extract({"baggage": meta["baggage"]}, context)
+        return context, links
 
     def _marked(self, context: SpanContext, jobs: Sequence[Job], parent: Span) -> Span:
         """A span with that context, and a tracestate that says whether the jobs fan out."""
@@ -119,14 +120,36 @@ class Propagation:
             )
         )
 
-    def _is_child(self, job: Job, sent_by: SpanContext) -> bool:
+    def _is_child(self, job: Mapping[str, Any], sent_by: SpanContext) -> bool:
         if self._relationship != "auto":
             return self._relationship == "parent"
-        assert job.attempted_at is not None
         return (
-            job.attempt == 1
-            and not job.meta.get("snoozed")
-            and not job.meta.get("cron")
+            job["attempt"] == 1
+            and not job["meta"].get("snoozed")
+            and not job["meta"].get("cron")
             and sent_by.trace_state.get(_VENDOR) != _LINK
-            and (job.attempted_at - job.inserted_at).total_seconds() <= self._prompt_within
+            and (job["attempted_at"] - job["inserted_at"]).total_seconds() <= self._prompt_within
         )
+
+
+def _parsed(meta: Mapping[str, Any]) -> SpanContext | None:
+    """The context that a meta has; `None` if it is not one that W3C allows.
+
+    Parsed here, as the propagator takes as long for it as the SDK for a span.
+    """
+    header = meta.get("traceparent")
+    found = _TRACEPARENT.fullmatch(header) if isinstance(header, str) else None
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == "ff" or (version == "00" and rest):
+        return None
+    state = meta.get("tracestate")
+    context = SpanContext(
+        int(trace_id, 16),
+        int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+        trace_state=TraceState.from_header([state]) if state and isinstance(state, str) else None,
+    )
+    return context if context.is_valid else None
