@@ -45,6 +45,9 @@ _OTHER_SETTINGS = {
     "imports": "Modules with workers, which `oban-sqla start` imports; not used by `Oban`.",
     "log_level": "`debug`, `info`, `warning` or `error`: of `oban-sqla start`.",
     "log_format": "`text` or `json`: of `oban-sqla start`.",
+    "metrics": "Where `oban-sqla start` serves `/metrics`, `/health` and `/ready`: `:9100`, or"
+    " `127.0.0.1:9100`.",
+    "tracing": "Whether `oban-sqla start` sends traces by OTLP.",
 }
 
 

@@ -203,6 +203,13 @@ class JobsCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class DoctorStop:
+    problems: Mapping[str, int]
+    """By check, how many problems the doctor found."""
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePaused:
     queue: str
 
@@ -334,6 +341,9 @@ class ObanEvents(event.Events[Observable]):
 
     def jobs_counted(self, oban: Any, counted: JobsCounted) -> None:
         """The leader counted the jobs in the table; it does so only while somebody listens."""
+
+    def doctor_stop(self, oban: Any, stop: DoctorStop) -> None:
+        """The leader had the doctor look, as it does where metrics are served."""
 
     def queue_paused(self, oban: Any, paused: QueuePaused) -> None:
         """A queue of this node claims no more jobs."""

@@ -20,18 +20,18 @@ from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emi
 from .job_control import JobControl
 from .models import Job, validation
 from .queue_control import QueueControl
+from .reports import Reports
 from .runtime import pool
 from .runtime.database import Database, EngineLike
 from .runtime.enqueuer import Enqueuer
 from .runtime.supervisor import Supervisor
-from .runtime.vitals import Vitals
 from .runtime.waiter import Waiter
 from .workers.unfinished import name_of_class, unfinished
 
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(JobControl, QueueControl, Observable):
+class Oban(JobControl, QueueControl, Reports, Observable):
     """Background jobs on a database that you have an engine for::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -181,11 +181,6 @@ class Oban(JobControl, QueueControl, Observable):
     def is_leader(self) -> bool:
         """Whether this node runs the cluster-wide services: cron, lifeline, pruner."""
         return self._supervisor is not None and self._supervisor.leader.is_leader
-
-    @property
-    def vitals(self) -> Vitals | None:
-        """How the node does, as it knows by itself, from any thread; `None` if it runs nothing."""
-        return None if self._supervisor is None else self._supervisor.vitals()
 
     async def start(self) -> Self:
         """Run the jobs of the queues, if there are any.

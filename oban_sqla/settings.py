@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from . import import_path
+from .address import Address, parse_address
 from .config import Config
 from .dsn import connect_arguments, database_url
 from .errors import ConfigError
@@ -46,12 +47,15 @@ DEFAULTS: Mapping[str, Any] = {
     "imports": [],
     "log_level": "info",
     "log_format": "text",
+    "metrics": None,
+    "tracing": False,
 }
 """All settings, with their defaults."""
 _HINTS = {
     **get_type_hints(Config.check),
     **dict.fromkeys(("dsn", "engine", "session"), str | None),
     "imports": list[str] | None,
+    "tracing": bool,
 }
 KINDS: Mapping[str, Any] = {name: _HINTS.get(name, str) for name in DEFAULTS}
 """What the text of a variable is read as."""
@@ -148,6 +152,17 @@ class Settings:
     def log_format(self) -> str:
         """One of `FORMATS`."""
         return str(self.found["log_format"].value)
+
+    @property
+    def metrics(self) -> Address | None:
+        """Where `oban-sqla start` serves metrics; `None` for nowhere."""
+        address = self.found["metrics"].value
+        return None if address is None else parse_address(str(address))
+
+    @property
+    def tracing(self) -> bool:
+        """Whether `oban-sqla start` traces its jobs."""
+        return bool(self.found["tracing"].value)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -320,6 +335,13 @@ def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     imports = given.get("imports", [])
     if not isinstance(imports, list | tuple) or not all(map(_is_module, imports)):
         yield "imports", f"imports must be a list of modules, like ['app.workers'], not {imports!r}"
+    if given.get("metrics") is not None:
+        try:
+            parse_address(str(given["metrics"]))
+        except ValueError as error:
+            yield "metrics", f"metrics must be an address to listen at: {error}"
+    if not isinstance(given.get("tracing", False), bool):
+        yield "tracing", f"tracing must be true or false, not {given['tracing']!r}"
     for name, allowed in (("log_level", LEVELS), ("log_format", FORMATS)):
         if name in given and given[name] not in allowed:
             yield name, f"{name} must be one of {', '.join(allowed)}, not {given[name]!r}"

@@ -42,6 +42,7 @@ class TestEverySetting:
         }
         assert arguments.items() <= DEFAULTS.items()
         others = {"dsn", "engine", "session", "imports", "log_level", "log_format"}
+        others |= {"metrics", "tracing"}
         assert DEFAULTS.keys() - arguments.keys() == others
 
     def test_defaults(self) -> None:
@@ -76,6 +77,8 @@ class TestEverySetting:
         "imports": ("app.workers, app.more", ["app.workers", "app.more"]),
         "log_level": ("DEBUG", "debug"),
         "log_format": ("json", "json"),
+        "metrics": (":9100", ":9100"),
+        "tracing": ("true", True),
     }
 
     def test_every_one_is_listed_here(self) -> None:
@@ -130,6 +133,12 @@ class TestVariables:
             ("OBAN_ENGINE", "shop", "engine must be an import path like 'shop:engine', not 'shop'"),
             ("OBAN_SESSION", "a/b.py:S", "session must be an import path like 'shop:engine'"),
             ("OBAN_LOG_FORMAT", "xml", "log_format must be one of text, json, not 'xml'"),
+            (
+                "OBAN_METRICS",
+                "9100x",
+                "metrics must be an address to listen at: '9100x' has no port",
+            ),
+            ("OBAN_TRACING", "perhaps", "tracing must be true or false, not 'perhaps'"),
             ("OBAN_IMPORTS", "a,,b", "imports must be a list of modules"),
         ],
     )

@@ -21,6 +21,7 @@ from ..migrations import upgrade
 from ..migrations.database import engine_for
 from ..oban import Oban
 from ..settings import Settings, parse_queues
+from . import telemetry
 from .configuration import configured, missing
 from .failures import fail, told_in_one_line
 from .modules import import_all
@@ -105,6 +106,20 @@ def start(
         ),
     ] = None,
     path: Config = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve /metrics, /health and /ready at an address; :9100 is every interface.",
+        ),
+    ] = None,
+    tracing: Annotated[
+        bool | None,
+        typer.Option(
+            "--tracing",
+            help="Send traces by OTLP, as OTEL_EXPORTER_OTLP_ENDPOINT and its kin say.",
+        ),
+    ] = None,
     log_level: Annotated[
         LogLevel | None, typer.Option(case_sensitive=False, help="From info on, by default.")
     ] = None,
@@ -130,6 +145,8 @@ def start(
         name=name,
         node=node,
         shutdown_grace_period=grace,
+        metrics=metrics,
+        tracing=tracing,
         log_level=log_level and log_level.value,
         log_format=log_format and log_format.value,
     )
@@ -179,8 +196,15 @@ class _Process:
                 arguments.pop("listen_dsn", None)  # it is of another server
             database = self._settings.database(dsn)
             assert database is not None
+            if self._settings.tracing:
+                telemetry.trace(up)
+            if self._settings.metrics is not None:
+                telemetry.measure()
             oban = Oban(database, **arguments)
             await up.enter_async_context(oban)
+            if self._settings.metrics is not None:
+                port = await telemetry.serve(up, oban, self._settings.metrics)
+                logger.info("metrics, health and readiness are served at port %d", port)
             self._started = True
             queues = ", ".join(queue.name for queue in self._settings.config.queues)
             logger.info("node %s runs %s", oban.node, queues)

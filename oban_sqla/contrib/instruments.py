@@ -76,11 +76,19 @@ LATENESS = _latency("oban.job.lateness", "The same, of jobs that were scheduled"
 
 CLAIMED = _counter("oban.jobs.claimed", "Jobs that producers claimed", "queue")
 CLAIM_DURATION = _latency("oban.claim.duration", "One statement that claims", "queue")
-WRITE_DURATION = _latency("oban.write.duration", "One statement that writes outcomes")
+WRITE_DURATION = _latency(
+    "oban.write.duration", "One statement that writes outcomes, for each queue in it"
+)
 WRITE_SIZE = Instrument(
-    "oban.write.size", Kind.HISTOGRAM, "Outcomes in one statement", buckets=SIZES
+    "oban.write.size", Kind.HISTOGRAM, "Outcomes of a queue in one statement", buckets=SIZES
 )
 DROPPED = _counter("oban.outcomes.dropped", "Outcomes whose job was deleted or taken over")
+REFUSED = _counter(
+    "oban.outcomes.refused",
+    "Outcomes that the database refused, so that the attempt failed",
+    "queue",
+)
+DELAYED = _counter("oban.outcomes.delayed", "Outcomes that could not be written at once", "queue")
 STAGED = _counter("oban.jobs.staged", "Scheduled and retryable jobs that were made available")
 STAGE_DURATION = _latency("oban.stage.duration", "One pass of the stager")
 GIVEN_BACK = _counter("oban.jobs.given_back", "Claimed jobs that went back to their queue", "queue")

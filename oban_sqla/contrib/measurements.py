@@ -10,14 +10,18 @@ from ..events import (
     AckStop,
     ClaimStop,
     CronStop,
+    DoctorStop,
     ElectStop,
     Enqueueing,
     EnqueueStop,
     GiveBackStop,
+    JobDeadlineMissed,
     JobException,
     JobsCounted,
     JobStop,
     NotifierLost,
+    OutcomeDelayed,
+    OutcomeRefused,
     PruneStop,
     RescueStop,
     ServiceFailed,
@@ -83,6 +87,7 @@ class Measurements:
         self._collector = collector
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
+        self._problems: dict[str, DoctorStop] = {}
         self._enqueued = collector.counter(instruments.ENQUEUED)
         self._conflicts = collector.counter(instruments.CONFLICTS)
         self._enqueue_duration = collector.histogram(instruments.ENQUEUE_DURATION)
@@ -96,6 +101,8 @@ class Measurements:
         self._write_duration = collector.histogram(instruments.WRITE_DURATION)
         self._write_size = collector.histogram(instruments.WRITE_SIZE)
         self._dropped = collector.counter(instruments.DROPPED)
+        self._refused = collector.counter(instruments.REFUSED)
+        self._delayed = collector.counter(instruments.DELAYED)
         self._staged = collector.counter(instruments.STAGED)
         self._stage_duration = collector.histogram(instruments.STAGE_DURATION)
         self._given_back = collector.counter(instruments.GIVEN_BACK)
@@ -112,8 +119,11 @@ class Measurements:
             (Enqueueing, "enqueue_stop", self._enqueue_stop),
             (Oban, "job_stop", self._job_stop),
             (Oban, "job_exception", self._job_stop),
+            (Oban, "job_deadline_missed", self._job_deadline_missed),
             (Oban, "claim_stop", self._claim_stop),
             (Oban, "ack_stop", self._ack_stop),
+            (Oban, "outcome_refused", self._outcome_refused),
+            (Oban, "outcome_delayed", self._outcome_delayed),
             (Oban, "stage_stop", self._stage_stop),
             (Oban, "give_back_stop", self._give_back_stop),
             (Oban, "rescue_stop", self._rescue_stop),
@@ -122,6 +132,7 @@ class Measurements:
             (Oban, "service_failed", self._service_failed),
             (Oban, "notifier_lost", self._notifier_lost),
             (Oban, "jobs_counted", self._jobs_counted),
+            (Oban, "doctor_stop", self._doctor_stop),
             (Oban, "elect_stop", self._elect_stop),
         )
 
@@ -132,6 +143,9 @@ class Measurements:
                 yield from _of_node(instance.name, vitals, self._queue)
         for oban, counted in list(self._counted.items()):
             yield from _of_table(oban, counted, self._queue)
+        for oban, stop in list(self._problems.items()):
+            for check, count in stop.problems.items():
+                yield instruments.PROBLEMS, (oban, check), count
 
     def _enqueue_stop(self, enqueueing: Enqueueing, stop: EnqueueStop) -> None:
         self._enqueue_duration((), stop.duration)
@@ -155,6 +169,10 @@ class Measurements:
         if job.scheduled_at > job.inserted_at:
             self._lateness((queue,), stop.queue_time)
 
+    def _job_deadline_missed(self, oban: Oban, missed: JobDeadlineMissed) -> None:
+        labels = (self._queue(missed.job.queue), self._worker(missed.job.worker))
+        self._finished((*labels, JobState.CANCELLED.value), 1)
+
     def _claim_stop(self, oban: Oban, stop: ClaimStop) -> None:
         labels = (self._queue(stop.queue),)
         self._claim_duration(labels, stop.duration)
@@ -168,6 +186,12 @@ class Measurements:
         self._write_size((), stop.count)
         if stop.dropped:
             self._dropped((), len(stop.dropped))
+
+    def _outcome_refused(self, oban: Oban, refused: OutcomeRefused) -> None:
+        self._refused((self._queue(refused.queue),), 1)
+
+    def _outcome_delayed(self, oban: Oban, delayed: OutcomeDelayed) -> None:
+        self._delayed((self._queue(delayed.queue),), 1)
 
     def _stage_stop(self, oban: Oban, stop: StageStop) -> None:
         self._collector.tick()
@@ -202,9 +226,13 @@ class Measurements:
         self._counted[oban.name] = counted
         self._collector.tick()
 
+    def _doctor_stop(self, oban: Oban, stop: DoctorStop) -> None:
+        self._problems[oban.name] = stop
+
     def _elect_stop(self, oban: Oban, stop: ElectStop) -> None:
         if not stop.leader:
             self._counted.pop(oban.name, None)
+            self._problems.pop(oban.name, None)
         self._collector.tick()
 
 

@@ -82,6 +82,11 @@ def attach(
     listeners.attach(_attached)
 
 
+def is_attached() -> bool:
+    """Whether this process is traced or measured."""
+    return bool(_attached)
+
+
 def detach() -> None:
     """Trace and measure nothing."""
     listeners.detach(_attached)

@@ -264,6 +264,7 @@ class Supervisor:
             listening=self.notifier.listening if self._config.notify == "listen" else None,
             heartbeat_age=self.heartbeat.age,
             failures={s.label: s.failures for s in services if s.failures},
+            stopping=self._stopping,
         )
 
     def _named(self, queue: str) -> list[Producer]:

@@ -32,8 +32,5 @@ class Vitals:
     """Seconds since the last sign of life that was written; `None` before the first one."""
     failures: Mapping[str, int]
     """By service, how many passes in a row have failed; without those that work."""
-
-    @property
-    def claiming(self) -> bool:
-        """Whether every queue that is not paused gets its jobs."""
-        return not any(service.startswith(("producer", "outbox")) for service in self.failures)
+    stopping: bool
+    """Whether the node claims no more jobs, since it stops."""

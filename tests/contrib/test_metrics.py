@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,10 +21,14 @@ from oban_sqla.contrib.instruments import Instrument, Kind
 from oban_sqla.events import (
     AckStop,
     CronStop,
+    DoctorStop,
     ElectStop,
     GiveBackStop,
+    JobDeadlineMissed,
     JobsCounted,
     NotifierLost,
+    OutcomeDelayed,
+    OutcomeRefused,
     PruneStop,
     RescueStop,
     ServiceFailed,
@@ -99,7 +104,7 @@ async def test_jobs_by_worker_queue_and_outcome(
         await oban.enqueue_many(Work.new({"n": n}) for n in range(3))
         await oban.enqueue_many(Work.new({"do": do}) for do in ("raise", "snooze"))
         await oban.enqueue(Job("tests.metrics.nobody", max_attempts=1))
-        await oban.enqueue(Work.new(schedule_in=0.05))
+        await oban.enqueue(Work.new(schedule_in=0.5))
         await stops.wait(6)
         await exceptions.wait(2)
     known = {"queue": "default", "worker": "tests.metrics.Work"}
@@ -143,6 +148,34 @@ async def test_duplicates_and_failures_of_the_enqueue(read: Read, engine: AsyncE
         ("prune_stop", PruneStop(5, 0.1), instruments.PRUNED, {}, 5),
         ("cron_stop", CronStop(2, ("q",), 0.1), instruments.CRON_ENQUEUED, {}, 2),
         ("notifier_lost", NotifierLost("cut"), instruments.NOTIFIER_LOSSES, {}, 1),
+        (
+            "outcome_refused",
+            OutcomeRefused("q", 7, ValueError()),
+            instruments.REFUSED,
+            {"queue": "q"},
+            1,
+        ),
+        (
+            "outcome_delayed",
+            OutcomeDelayed("q", 7, "locked"),
+            instruments.DELAYED,
+            {"queue": "q"},
+            1,
+        ),
+        (
+            "job_deadline_missed",
+            JobDeadlineMissed(Job("a.B", queue="q"), datetime.now(UTC)),
+            instruments.FINISHED,
+            {"queue": "q", "worker": "a.B", "state": "cancelled"},
+            1,
+        ),
+        (
+            "doctor_stop",
+            DoctorStop({"leader": 2}, 0.1),
+            instruments.PROBLEMS,
+            {"oban": "Oban", "check": "leader"},
+            2,
+        ),
         (
             "rescue_stop",
             RescueStop((1, 2), (3,), (), 0.1),
@@ -228,7 +261,7 @@ def test_no_label_has_values_that_users_make_without_bound() -> None:
 
 
 def test_nothing_listens_before_it_is_attached(engine: AsyncEngine) -> None:
-    assert not listened(Oban(engine), "job_start", "stage_stop", "jobs_counted")
+    assert not listened(Oban(engine), "job_start", "jobs_counted", "doctor_stop")
     assert not listened(enqueueing, "enqueue_start", "enqueue_stop")
 
 

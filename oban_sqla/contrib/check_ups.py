@@ -1,0 +1,35 @@
+"""Check-ups: the leader has the doctor look every now and then, for whoever listens."""
+
+import time
+
+from ..events import DoctorStop, emit, listened
+from ..migrations import LATEST
+from ..oban import Oban
+from ..runtime.service import Service
+
+INTERVAL = 300.0
+"""Seconds between two check-ups."""
+# How often to see whether this node leads by now.
+LOOK_INTERVAL = 15.0
+
+
+class CheckUps(Service):
+    """Tells how many problems the doctor finds, by check."""
+
+    name = "check-ups"
+
+    def __init__(self, oban: Oban) -> None:
+        super().__init__(lambda name, data: emit(oban, name, data))
+        self._oban = oban
+
+    async def run_once(self) -> float:
+        """Have the doctor look, if this node leads and somebody listens."""
+        if not self._oban.is_leader or not listened(self._oban, "doctor_stop"):
+            return LOOK_INTERVAL
+        started = time.monotonic()
+        problems: dict[str, int] = {}
+        for finding in await self._oban.examine(latest=LATEST):
+            found = finding.level == "problem"
+            problems[finding.check] = problems.get(finding.check, 0) + found
+        self._emit("doctor_stop", DoctorStop(problems, time.monotonic() - started))
+        return INTERVAL

@@ -1,0 +1,38 @@
+"""What an instance tells of itself: part of `Oban`."""
+
+import time
+
+from sqlalchemy import literal, select
+
+from .config import Config
+from .runtime.database import Database
+from .runtime.findings import Finding
+from .runtime.health import examine
+from .runtime.supervisor import Supervisor
+from .runtime.vitals import Vitals
+
+
+class Reports:
+    """How the node does, and whether its database answers."""
+
+    _config: Config
+    _database: Database
+    _supervisor: Supervisor | None
+
+    @property
+    def vitals(self) -> Vitals | None:
+        """How the node does, as it knows by itself, from any thread; `None` if it runs nothing."""
+        return None if self._supervisor is None else self._supervisor.vitals()
+
+    async def ping(self) -> float:
+        """Have the database answer, and return the seconds that it took.
+
+        Raises what the driver raises without an answer.
+        """
+        started = time.monotonic()
+        await self._database.fetch(select(literal(1)), at_once=True)
+        return time.monotonic() - started
+
+    async def examine(self, *, latest: int) -> list[Finding]:
+        """What `oban-sqla doctor` finds; `latest` is the version that the schema should have."""
+        return [one async for one in examine(self._database, self._config, latest=latest)]
