@@ -97,6 +97,8 @@ def note_incomplete(connection: Connection, job: Job) -> None:
     session = object_session(job)
     assert session is not None
     if waiting(session, [job]):
+        for reference in _of(job):
+            reference.awaited = True
         session.info.setdefault(_INCOMPLETE, defaultdict(list))[connection].append(job)
 
 

@@ -195,7 +195,7 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
     if may_claim(job):
         raise ObanError(
             f"{job!r} is unique, and was added while a flush ran, or holds what no new job does:"
-            " make one with new(), and add it before the flush"
+            " make one with new(), and add it before the flush begins, or in after_flush"
         )
     session = object_session(job)
     assert session is not None

@@ -8,7 +8,7 @@ from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from .job import BY_ROW, COLUMNS, GIVEN, UNIQUE, Job
 from .state import JobState
-from .unique import ENTRY, Unique
+from .unique import ENTRY, Unique, UniqueMeta
 
 
 def may_claim(job: Job) -> bool:
@@ -27,7 +27,7 @@ def claim(job: Job) -> bool:
     rules: Unique | None = values.get(UNIQUE)
     meta = {key: value for key, value in values["meta"].items() if key != ENTRY}
     own = rules.claim(values) if rules and values["state"] in rules.states else None
-    values["meta"] = {**meta, ENTRY: own} if own else meta
+    values["meta"] = UniqueMeta({**meta, ENTRY: own}, rules) if rules and own else meta
     return own is not None
 
 

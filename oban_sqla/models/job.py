@@ -28,8 +28,8 @@ from . import references, validation
 from .metadata import Base
 from .questions import Questions
 from .state import JobState
-from .types import Arguments, UTCDateTime, job_state
-from .unique import Unique, unique_option
+from .types import Arguments, Meta, UTCDateTime, job_state
+from .unique import Unique, UniqueMeta, unique_option
 
 RECORDED_AS = "json"
 """What marks a recorded value of ours in `meta`; Oban Pro marks its Erlang terms with `true`."""
@@ -62,7 +62,7 @@ class Job(Questions, Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
     """From 0, which runs first, to 9."""
     args: Mapped[dict[str, Any]] = mapped_column(Arguments, server_default="{}")
-    meta: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
+    meta: Mapped[dict[str, Any]] = mapped_column(Meta, server_default="{}")
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=sql("ARRAY[]::text[]"))
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     """One entry for each failed attempt: `attempt`, `at` (ISO 8601, UTC) and `error`."""
@@ -161,9 +161,18 @@ class Job(Questions, Base):
             kept["state"] = validation.state(state)
         vars(self).update(_begun(kept, scheduled_at, unique_option(unique)))
 
-    @validates("state", "worker", "queue", "args", "meta", "tags", "priority", "max_attempts")
+    @validates("state", "worker", "queue", "args", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
         return RULES[field](value)
+
+    @validates("meta")
+    def _check_meta(self, field: str, value: object) -> object:
+        meta: Any = RULES[field](value)
+        state, values = inspect(self), vars(self)
+        # session.merge() makes a pending job, and copies the columns of the one that it is given.
+        if state.pending and isinstance(value, UniqueMeta):
+            values.setdefault(UNIQUE, value.unique)
+        return UniqueMeta(meta, values[UNIQUE]) if not state.key and UNIQUE in values else meta
 
     @validates("inserted_at", "scheduled_at")
     def _check_instant(self, field: str, value: object) -> datetime:
@@ -238,13 +247,20 @@ def _begun(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None
 ) -> dict[str, Any]:
     # To be kept past the instrumentation, which took half of the time: this is no change of any.
-    values = {"state": JobState.AVAILABLE, "attempt": 0, "errors": [], "attempted_by": []}
+    values: dict[str, Any] = {
+        "state": JobState.AVAILABLE,
+        "attempt": 0,
+        "errors": [],
+        "attempted_by": [],
+    }
     if scheduled_at is not None:
         values["state"] = JobState.SCHEDULED
         values["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
+    values.update(checked)
     if unique is not None:
         values[UNIQUE] = unique
-    return {**values, **checked}
+        values["meta"] = UniqueMeta(values["meta"], unique)
+    return values
 
 
 def detached(values: Mapping[str, Any]) -> Job:

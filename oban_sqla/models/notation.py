@@ -24,6 +24,11 @@ class Reference(dict[str, Any]):
 
     __slots__ = ()
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it has no key, and nothing is going to give it one."""
+        return False
+
 
 def to_table(args: Any) -> Any:
     """Arguments as the table writes them."""

@@ -24,14 +24,20 @@ from .notation import KEY, MODEL, Reference
 class InstanceReference(Reference):
     """A reference to an instance; while the instance is pending, the key is `None`."""
 
-    __slots__ = ("_as", "instance")
+    __slots__ = ("_as", "awaited", "instance")
 
     def __init__(self, instance: object, as_: type | None = None) -> None:
         """The reference to an instance, as one of its class or of another of its inheritance."""
         self._as = as_ or type(instance)
         super().__init__({MODEL: model_name(self._as), KEY: None})
         self.instance = instance
+        self.awaited = False
+        """Whether the flush that stores it without a key adds the key at the end."""
         self.resolve()
+
+    @property
+    def is_unknown(self) -> bool:
+        return not (self.awaited or self.resolve())
 
     def resolve(self) -> bool:
         """Take the key that the instance has now; whether it has one."""

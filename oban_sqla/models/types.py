@@ -7,9 +7,13 @@ from sqlalchemy import DateTime, Dialect
 from sqlalchemy.dialects.postgresql import ENUM, JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ..errors import ObanError
 from .metadata import metadata
-from .notation import from_table, to_table
+from .notation import from_table, references, to_table
 from .state import JobState
+from .unique import ENTRY, UniqueMeta
+
+_WAY_OUT = "add the job to a session, or use enqueue(), instead of bulk_save_objects() or insert()"
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -31,13 +35,18 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Arguments(TypeDecorator[Any]):
-    """`jsonb` in which references to rows are told from JSON of a user."""
+    """`jsonb` in which references to rows are told from JSON of a user.
+
+    `ObanError` for a reference to an instance without a key, in a statement that gives it none.
+    """
 
     impl = JSONB
     cache_ok = True
     hashable = False
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if any(reference.is_unknown for reference in references(value)):
+            raise ObanError(f"a job refers to an instance that has no key yet: {_WAY_OUT}")
         return to_table(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
@@ -52,6 +61,25 @@ class Arguments(TypeDecorator[Any]):
     def compare_values(self, x: Any, y: Any) -> bool:
         # A reference equals a dict that looks alike, but the table writes them differently.
         return bool(to_table(x) == to_table(y))
+
+
+class Meta(TypeDecorator[Any]):
+    """`jsonb` of a job's meta.
+
+    `ObanError` for the meta of a unique job, in a statement that does not make it so.
+    """
+
+    impl = JSONB
+    cache_ok = True
+    hashable = False
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if isinstance(value, UniqueMeta) and ENTRY not in value:
+            raise ObanError(f"a job is unique, which this statement does not heed: {_WAY_OUT}")
+        return value
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        return self.impl_instance.coerce_compared_value(op, value)
 
 
 job_state = ENUM(

@@ -133,6 +133,16 @@ class Unique:
         return to_table(plain) if name == "args" else plain
 
 
+class UniqueMeta(dict[str, Any]):
+    """The meta of a new job that is unique: it takes the rules along where columns are copied."""
+
+    __slots__ = ("unique",)
+
+    def __init__(self, meta: Mapping[str, Any], unique: Unique) -> None:
+        super().__init__(meta)
+        self.unique = unique
+
+
 def unique_option(value: object) -> Unique | None:
     """What an option `unique` stands for: `True` for the defaults, `False` or `None` for none."""
     if value is True:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import event, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -340,6 +340,28 @@ class TestWhatHasNoRow:
             connection = await session.connection()
             with pytest.raises(ValueError, match="which has no key yet: flush it first"):
                 await Send.enqueue({"order": order}, conn=connection)
+
+    @pytest.mark.parametrize(
+        "store",
+        [
+            lambda session, job: session.bulk_save_objects([job]),
+            lambda session, job: session.execute(
+                insert(Job), [{"worker": job.worker, "args": job.args}]
+            ),
+        ],
+    )
+    def test_pending_in_a_statement_that_passes_by_the_flush(
+        self, session: Session, store: Any
+    ) -> None:
+        order = Order()
+        with pytest.raises(StatementError, match="refers to an instance that has no key yet"):
+            store(session, Send.new({"order": [order]}))
+        session.rollback()
+        Base.metadata.create_all(session.connection())
+        session.add(order)
+        session.flush()
+        store(session, Send.new({"order": [order]}))
+        assert stored(session) == [{"order": [reference("Order", id=order.id)]}]
 
     def test_pending_in_a_condition(self) -> None:
         with pytest.raises(ValueError, match="args refers to a Order that has no key yet"):

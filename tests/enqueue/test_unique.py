@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Table, event, func, inspect, select, update
+from sqlalchemy import Column, ForeignKey, Table, event, func, insert, inspect, select, update
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -532,6 +533,53 @@ class TestSession:
             session.add(User(name="ann"))
             with pytest.raises(ObanError, match="was added while a flush ran"):
                 session.flush()
+
+    def test_one_that_is_added_after_a_flush_is_unique(
+        self, session_factory: sessionmaker[Session]
+    ) -> None:
+        with session_factory() as session:
+
+            def add(session: Session, flush_context: Any) -> None:
+                session.add_all([Sync.new({"n": 2}), Sync.new({"n": 2})])
+
+            event.listen(session, "after_flush", add, once=True)
+            session.add(User(name="ann"))
+            session.flush()
+            assert len(session.scalars(select(Job)).all()) == 1
+
+    def test_one_that_is_merged_is_unique(self, session_factory: sessionmaker[Session]) -> None:
+        with session_factory() as session:
+            models.Base.metadata.create_all(session.connection())
+            session.add(models.Order())  # beside the jobs
+            jobs = [session.merge(Sync.new({"n": 1}, meta={"a": 1})) for _ in range(2)]
+            jobs[1].meta = {"b": 1}
+            session.merge(models.Export(job=Sync.new({"n": 1})))
+            session.flush()
+            assert [job.conflict for job in jobs] == [False, True]
+            assert jobs[0].id == jobs[1].id == session.scalars(select(models.Export.job_id)).one()
+            assert session.scalars(select(Job.meta["a"])).all() == [1]
+            jobs[0].meta = {"c": 1}
+            session.flush()
+            session.rollback()
+
+    @pytest.mark.parametrize(
+        "store",
+        [
+            lambda session, job: session.bulk_save_objects([job]),
+            lambda session, job: session.execute(
+                insert(Job), [{"worker": job.worker, "args": job.args, "meta": job.meta}]
+            ),
+        ],
+    )
+    def test_one_that_passes_by_the_flush_is_refused(
+        self, session_factory: sessionmaker[Session], store: Any
+    ) -> None:
+        with session_factory() as session:
+            with pytest.raises(StatementError, match=r"a job is unique, .*: add the job to a"):
+                store(session, Sync.new({"n": 1}))
+            session.rollback()
+            store(session, Sync.new({"n": 1}, unique=False))
+            assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
     async def test_what_the_flush_deletes_or_ends_conflicts_no_more(
         self, oban: Oban, sessions: Sessions, observer: Observer
