@@ -1,0 +1,18 @@
+"""Every option of a worker or a job stands in a snippet of the docs, which is run."""
+
+import re
+
+import pytest
+
+from oban_sqla.workers.declaration import JOB_OPTIONS
+from oban_sqla.workers.function import FUNCTION_OPTIONS
+from oban_sqla.workers.worker import CLASS_OPTIONS
+from tests.docs.page import snippets
+from tests.docs.test_pages import PAGES
+
+CODE = "".join(one.code for page in PAGES for one in snippets(page) if one.language == "python")
+
+
+@pytest.mark.parametrize("option", sorted({*CLASS_OPTIONS, *FUNCTION_OPTIONS, *JOB_OPTIONS}))
+def test_a_snippet_has(option: str) -> None:
+    assert re.search(rf"\b{option}=", CODE)
