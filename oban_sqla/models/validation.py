@@ -42,7 +42,7 @@ def json_object(field: str, value: object, refer: Refer | None = None) -> dict[s
     Raises `TypeError` for what is no mapping, and `TypeError` or `ValueError` for anything inside
     that PostgreSQL's `jsonb` can't hold: the message gives the path to it.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise TypeError(f"{field} must be a mapping of strings to JSON values, not {show(value)}")
     plain: dict[str, Any] = json_value(field, value, refer)
     return plain
@@ -180,6 +180,12 @@ def _storable(field: str, text: str) -> None:
 
 
 def _plain(value: object, depth: int, refer: Refer | None) -> Any:
+    # Almost all values are of exactly these types, and the checks below take several times as long.
+    kind = type(value)
+    if kind is str:
+        return _text(value)  # type: ignore[arg-type]
+    if kind is dict:
+        return _object(value, depth + 1, refer)  # type: ignore[arg-type]
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):

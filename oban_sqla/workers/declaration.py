@@ -35,7 +35,8 @@ class Declaration:
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
         given: Mapping[str, Any] = options
-        refuse_unknown(self.name, "option", given, JOB_OPTIONS, more=_HINT)
+        if given:
+            refuse_unknown(self.name, "option", given, JOB_OPTIONS, more=_HINT)
         values = {
             "worker": self.name,
             "args": RULES["args"]({} if args is None else args),

@@ -1,7 +1,6 @@
 """`JobFunction`: a function whose calls can be enqueued."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import (
@@ -19,13 +18,12 @@ from typing import (
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job, Unique
 from ..models.deadline import Deadline
-from . import annotations
 from .backoff import jittery_clamped
+from .binding import Binding
 from .declaration import JOB_OPTIONS, declared
 from .option import Option, options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .registry import register
-from .sessions import check_session, for_sessions
 from .with_options import WithOptions
 
 P = ParamSpec("P")
@@ -46,8 +44,6 @@ class FunctionOptions(WorkerOptions, total=False):
 FUNCTION_OPTIONS = options_of(FunctionOptions)
 
 _OPTIONS = (*JOB_OPTIONS, "conn")
-_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
-_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 class JobFunction(Generic[P, R]):
@@ -77,23 +73,18 @@ class JobFunction(Generic[P, R]):
             )
         functools.update_wrapper(self, function)
         self._function = function
-        self._whole = inspect.signature(function)
-        self._session = self._first() if session else None
-        own = [p for name, p in self._whole.parameters.items() if name != self._session]
-        self._signature = self._whole.replace(parameters=own)
-        self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
+        self._binding = Binding(function, session=session)
         self._refuse_collisions()
-        self._refuse_sessions()
+        self._binding.refuse_sessions()
         self.__oban__ = declared(function, options, FUNCTION_OPTIONS)
         if self.__oban__.cron is not None:
             self._bind((), {})  # its jobs have no arguments
-        takes_session = self._session is not None
         register(
             self.__oban__,
             lambda: self,
             function,
             self.__oban__.backoff,
-            takes_session=takes_session,
+            takes_session=session,
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -174,24 +165,8 @@ class JobFunction(Generic[P, R]):
 
     def process(self, job: Job, session: Any = None) -> R:
         """Call the function with the arguments of a job, and a session if it takes one."""
-        arguments = {
-            name: self._convert(annotations.from_json, name, value)
-            for name, value in job.args.items()
-        }
-        bound = inspect.BoundArguments(self._whole, {})
-        if self._session is not None:
-            bound.arguments[self._session] = session
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is _VAR_KEYWORD:
-                bound.arguments[parameter.name] = arguments
-                arguments = {}
-            elif parameter.name in arguments:
-                bound.arguments[parameter.name] = arguments.pop(parameter.name)
-        if arguments:
-            raise TypeError(
-                f"{self.__oban__.name}{self._signature} takes no argument {next(iter(arguments))!r}"
-            )
-        return self._function(*bound.args, **bound.kwargs)
+        result: R = self._binding.call(self.__oban__.name, job.args, session)
+        return result
 
     def backoff(self, job: Job) -> float | timedelta:
         """Seconds until the next attempt of a failed job."""
@@ -201,65 +176,14 @@ class JobFunction(Generic[P, R]):
         return jittery_clamped(job.attempt, job.max_attempts)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        parameters = self._signature.parameters
-        others = self._others
-        if others is None:
-            refuse_unknown(self.__oban__.name, "argument", kwargs, (*parameters, *_OPTIONS))
-        try:
-            bound = self._signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"{self.__oban__.name}{self._signature}: {error}") from None
-        further = bound.pop(others, {}) if others else {}
-        # A call of f(a=1, /, **kwargs) may have an `a` among the others; a job keeps one `a`.
-        if ambiguous := further.keys() & parameters.keys() - {others}:
-            raise TypeError(
-                f"{self.__oban__.name}{self._signature}: a job can't keep {min(ambiguous)!r}, since"
-                " a parameter has the same name"
-            )
-        return {
-            name: self._convert(annotations.to_json, name, value)
-            for name, value in {**bound, **further}.items()
-        }
-
-    @functools.cached_property
-    def _kinds(self) -> Mapping[str, Any]:
-        # Only now: a name may be defined behind the function.
-        return annotations.converted(self._function, self._signature)
-
-    def _kind(self, name: str) -> Any:
-        if name not in self._signature.parameters and self._others is not None:
-            return self._kinds.get(self._others)
-        return self._kinds.get(name)
-
-    def _convert(self, convert: Callable[..., Any], name: str, value: object) -> Any:
-        kind = self._kind(name)
-        return value if kind is None else convert(self.__oban__.name, name, value, kind)
-
-    def _first(self) -> str:
-        first = next(iter(self._whole.parameters.values()), None)
-        if first is None or first.kind is not _POSITIONAL:
-            raise TypeError(
-                f"{self._function.__qualname__}{self._whole} with session=True needs a first"
-                " parameter for the session"
-            )
-        check_session(self._function.__qualname__, self._function, first.name)
-        return first.name
+        return self._binding.arguments(self.__oban__.name, args, kwargs, _OPTIONS)
 
     def _refuse_collisions(self) -> None:
         for option in _OPTIONS:
-            if option in self._signature.parameters:
+            if option in self._binding.signature.parameters:
                 raise ValueError(
                     f"{self._function.__qualname__} has a parameter {option!r}, which enqueue()"
                     " takes as an option of the job: rename it"
-                )
-
-    def _refuse_sessions(self) -> None:
-        sessions = for_sessions(self._function)
-        for parameter in self._signature.parameters:
-            if parameter in sessions:
-                raise TypeError(
-                    f"{self._function.__qualname__} has a parameter {parameter!r} for a session,"
-                    " which no job can hold: make it the first one, and say @job(session=True)"
                 )
 
 
