@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..models import Job
+from .carrier import inject
 
 Relationship: TypeAlias = Literal["auto", "parent", "link", "none"]
 """How the span of a job relates to the span that enqueued it."""
@@ -34,14 +35,9 @@ _VENDOR = "oban"
 _LINK = "link"
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_KEYS = ("traceparent", "tracestate", "baggage")
 _trace_context = TraceContextTextMapPropagator()
 _baggage = W3CBaggagePropagator()
-
-
-class _Injected(str):
-    """A value that we put into a meta: a job that is enqueued anew gets another one."""
-
-    __slots__ = ()
 
 
 class Propagation:
@@ -69,15 +65,8 @@ class Propagation:
         _trace_context.inject(carrier, set_span_in_context(self._marked(context, jobs, parent)))
         if self._carries_baggage:
             _baggage.inject(carrier)
-        injected = {key: _Injected(value) for key, value in carrier.items()}
         for job in jobs:
-            # Past the instrumentation: a new job has no history, and these values need no check.
-            meta = vars(job).get("meta")
-            if not isinstance(meta, Mapping):
-                continue
-            kept = {key: value for key, value in meta.items() if not isinstance(value, _Injected)}
-            if "traceparent" not in kept:
-                vars(job)["meta"] = {**kept, **injected}
+            inject(job, carrier, _KEYS, "traceparent")
 
     def extract(self, job: Job) -> tuple[Context, Sequence[Link]]:
         """The context in which a job's span starts, and the links that it starts with.

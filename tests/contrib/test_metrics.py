@@ -261,7 +261,7 @@ def test_no_label_has_values_that_users_make_without_bound() -> None:
 
 
 def test_nothing_listens_before_it_is_attached(engine: AsyncEngine) -> None:
-    assert not listened(Oban(engine), "job_start", "jobs_counted", "doctor_stop")
+    assert not listened(Oban(engine), "jobs_counted", "doctor_stop")
     assert not listened(enqueueing, "enqueue_start", "enqueue_stop")
 
 
