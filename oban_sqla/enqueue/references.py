@@ -30,8 +30,10 @@ _INCOMPLETE = "oban_sqla_incomplete"
 
 def check(jobs: Iterable[Job]) -> None:
     """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
+    if not (referring := [job for job in jobs if _of(job)]):
+        return
     deleted = _deleted()
-    for job in jobs:
+    for job in referring:
         for reference in _of(job):
             if not _resolved(job, reference, deleted):
                 raise ValueError(

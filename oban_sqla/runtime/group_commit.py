@@ -19,6 +19,7 @@ from ..models import Job
 from ..models.claims import may_claim
 from ..statements.insert import insert
 from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
+from .primary import is_lost
 
 # Calls come in a rush when so many follow each other within LINGER seconds.
 RUSH = 10
@@ -53,6 +54,8 @@ class GroupCommit:
         self._sent: Sequence[_Call] = ()
         self._alone = 0
         self._serving: asyncio.Task[None] | None = None
+        # Past SQLAlchemy a statement costs this process half.
+        self._driver: psycopg.AsyncConnection | None = None
         self._idle: asyncio.Future[None] | None = None
         self._slow = False
         self._rush = 0
@@ -109,6 +112,8 @@ class GroupCommit:
         try:
             async with self._database.autocommit() as connection:
                 try:
+                    if self._database.engine.dialect.driver == "psycopg":
+                        self._driver = await driver_of(connection)
                     await self._insert_waiting(connection)
                 except BaseException:
                     # Whatever state the connection is in, nobody else shall have it.
@@ -120,7 +125,7 @@ class GroupCommit:
                 if not call.inserted.done():
                     call.inserted.set_exception(error)
         finally:
-            self._serving = None
+            self._serving = self._driver = None
             self._refer_to_pool([*self._taken, *self._waiting])
             self._taken, self._sent, self._waiting = (), (), []
 
@@ -167,16 +172,20 @@ class GroupCommit:
             return None
         if len(batches) > 1:
             return None
-        direct = self._database.engine.dialect.driver == "psycopg"
-        conn = await driver_of(connection) if direct else connection
         self._sent = calls
         patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
         try:
             async with deadline(ANSWER_TIMEOUT):
-                return await execute(conn, insert, batches[0].parameters, self._database.prefix)
-        except psycopg.Error:
+                return await execute(
+                    self._driver or connection, insert, batches[0].parameters, self._database.prefix
+                )
+        except psycopg.Error as error:
             # This raises if the connection is lost: SQLAlchemy's own error.
             await connection.execute(select(1))
+            if is_lost(error):
+                # A standby inserts nothing: the calls look for the primary.
+                self._sent = ()
+                raise
             return None
         except DBAPIError as error:
             if error.connection_invalidated:

@@ -39,6 +39,12 @@ class Once(Worker, name="tests.group_commit.Once", unique=True):
     async def process(self, job: Job) -> None: ...
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are a rush on a slow machine, too."""
+    monkeypatch.setattr(group_commit, "LINGER", 1.0)
+
+
 @pytest.fixture(params=["psycopg", "asyncpg"])
 async def own_engine(
     request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
@@ -261,6 +267,27 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
     await asyncio.gather(*waiting)
     await rush(oban)
     assert await numbers(outside) == [3, 4]
+
+
+async def test_a_connection_that_became_read_only_is_kept_no_longer(
+    oban: Oban, own_engine: AsyncEngine, outside: psycopg.AsyncConnection
+) -> None:
+    """As after a failover, when it is a standby's."""
+    if own_engine.dialect.driver != "psycopg":
+        pytest.skip("another driver's error is SQLAlchemy's affair")
+    taken: list[psycopg.AsyncConnection] = []
+
+    def note(dbapi_connection: Any, *args: Any) -> None:
+        taken.append(dbapi_connection.driver_connection)
+
+    event.listen(own_engine.sync_engine, "checkout", note)
+    await rush(oban)
+    await taken[-1].execute("SET default_transaction_read_only = on")
+    await asyncio.gather(*(oban.enqueue(Send.new({"n": n})) for n in range(5)))
+    assert await numbers(outside) == [0, 1, 2, 3, 4]
+    async with asyncio.timeout(20):
+        while not taken[group_commit.RUSH].closed:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_database_that_is_not_there_fails_each_call() -> None:
