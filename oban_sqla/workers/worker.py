@@ -37,51 +37,47 @@ class Worker:
         class WelcomeEmail(Worker, queue="mailers", max_attempts=5):
             async def process(self, job: Job) -> object: ...
 
-    It is built without arguments for each attempt, and `process(job)` is called: a coroutine
-    function on the event loop, a plain function in a thread. What it returns completes the job,
-    unless it is `Cancel`, `Snooze` or `Record`; what it raises is recorded, and retried after
-    `backoff(job)` seconds while attempts are left.
+    For each attempt an instance is built without arguments, and `process(job)` is called: a
+    coroutine function on the event loop, a plain function in a thread. Its result completes the
+    job, unless it is `Cancel`, `Snooze` or `Record`. What it raises is recorded on the job, which
+    is tried again after `backoff(job)` seconds while attempts are left.
 
-    Keywords of the class are the defaults of its jobs, and `name`, under which they are stored:
-    `module.qualname` if it is not given. A subclass inherits them, but for the name. A class
-    without `process` only passes its keywords on.
-
-    An attempt may take `timeout`: seconds, a `timedelta`, what returns one for a job, or a method
-    `timeout(self, job)`, which is called on the event loop; `None` for no limit. Then it fails with
-    `JobTimeoutError`, to be retried: an async `process` is cancelled, and if it has not stopped 5
-    seconds later, left behind; a thread can't be cancelled, and runs on with nobody waiting for it.
+    Keywords of the class are its options, such as the defaults of its jobs. A subclass inherits
+    most of them. A class without `process` is no worker: it only hands its options on. The page
+    docs/reference/options.md has a table of all options.
 
     With `process(self, job, session)` it is given an `AsyncSession`, or a `Session` if it is a
-    plain function, whose transaction begins with its first use, and commits together with the
-    job's completion: what it changes there happens once or not at all, however often it runs. It
-    must not commit it itself; what it raises rolls it back; after a deadlock or a serialization
-    failure it is called again at once. A plain function opens a connection for each job.
+    plain function. The transaction of the session begins with its first use, and commits together
+    with the completion of the job: the changes happen once or not at all, however often the job
+    runs. `process` must not commit it. An exception rolls it back. After a deadlock or a
+    serialization failure `process` is called again at once. A plain function opens a connection
+    for each job.
 
-    When the job is cancelled meanwhile, `job.cancelled()` turns true. With `interruptible` the task
-    of an async `process` is cancelled as well.
+    `timeout` is an option, or a method `timeout(self, job)` that runs on the event loop. An attempt
+    that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind
+    if it has not stopped 5 seconds later. A thread can't be cancelled: it runs on, and nobody waits
+    for it.
 
-    Mapped instances among the arguments arrive as instances again, loaded in the `session` if it is
-    given one, and detached otherwise. When the row of one is gone, the job is cancelled; with
-    `missing="raise"` it fails with `RowMissingError`, and with `missing="none"` `None` arrives.
+    When somebody cancels the job while it runs, `job.cancelled()` turns true. The option
+    `interruptible` cancels the task of an async `process` as well.
 
-    With `unique`, a `Unique` or `True`, a job is not enqueued a second time while the first one
-    counts: what `enqueue` returns has the first one's id, and `conflict` is true.
+    Mapped instances among the arguments arrive as instances again: loaded in the `session` if
+    `process` takes one, and detached otherwise. If the row of one is gone, the option `missing`
+    decides what becomes of the job.
 
     A mapped class may be a worker, too::
 
         class Invoice(Worker, Base, queue="billing"):
             async def process(self, job: Job, session: AsyncSession) -> object: ...
 
-    Each job is about a row, `await invoice.enqueue(conn=session)`, and processed by that row, which
-    is loaded as said above. `Invoice.jobs` are the jobs of a row. With `lock="update"` the row is
-    locked while it is processed; with `lock="skip"` the job is snoozed for a second, without an
-    attempt spent, while somebody else has locked it.
+    Each job is about a row, `await invoice.enqueue(conn=session)`, and that row, loaded as said
+    above, processes it. `Invoice.jobs` are the jobs of a row. The option `lock` locks the row while
+    it is processed.
 
-    With `on_insert`, `on_update` (`True`, or the names of attributes) and `on_delete`, sessions
-    enqueue a job for each row of the model that they change so: of the worker itself, or of the one
-    it names with `on=Model`. Its arguments are `change`, "insert", "update" or "delete", and `row`,
-    the instance; of one that was deleted, `key`, its primary key. `when(row)` may say that it does
-    not matter. See docs/on_change.md.
+    With `on_insert`, `on_update` and `on_delete`, sessions enqueue a job for each row of a model
+    that they change: of the worker itself, or of the model that `on=Model` names. The arguments of
+    the job are `change`, "insert", "update" or "delete", and `row`, the instance; for a deleted
+    row, `key`, its primary key. See docs/on_change.md.
     """
 
     __oban__: ClassVar[Declaration] = undeclared(CLASS_OPTIONS)
