@@ -6,21 +6,33 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Executable,
     Select,
     Text,
+    any_,
     cast,
+    column,
     func,
     literal,
+    null,
     select,
+    true,
+    union_all,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
+from ..models.types import job_state
 from .choose import one_of
-from .states import state_in
+from .states import constant, state_in
+
+_IDS = ARRAY(BigInteger)
+MOST_FEW = 20_000
+"""As many jobs of a state or a queue are sorted by their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +59,16 @@ def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
     And their `age` and the time until they are due (`due_in`), in seconds.
     """
     time = database_now(now)
-    return (
-        select(
-            Job.id,
-            cast(Job.state, Text).label("state"),
-            *(Job.queue, Job.worker, Job.args, Job.tags, Job.attempt, Job.max_attempts),
-            *(Job.inserted_at, Job.scheduled_at),
-            seconds(time - Job.inserted_at).label("age"),
-            seconds(Job.scheduled_at - time).label("due_in"),
-            Job.errors[-1]["error"].astext.label("error"),
-        )
-        .where(*conditions(filters, now))
-        .order_by(Job.id.desc())
-        .limit(limit)
+    shown = select(
+        Job.id,
+        cast(Job.state, Text).label("state"),
+        *(Job.queue, Job.worker, Job.args, Job.tags, Job.attempt, Job.max_attempts),
+        *(Job.inserted_at, Job.scheduled_at),
+        seconds(time - Job.inserted_at).label("age"),
+        seconds(Job.scheduled_at - time).label("due_in"),
+        Job.errors[-1]["error"].astext.label("error"),
     )
+    return _first(shown.where(*conditions(filters, now)), filters, limit, newest=True)
 
 
 def describe(ids: Sequence[int]) -> Executable:
@@ -84,10 +92,9 @@ def workers() -> Executable:
 
 def tally(filters: Filters, *, limit: int | None, now: datetime | None = None) -> Executable:
     """How many jobs there are by `state` (`count`), of the `limit` oldest, and their `last` id."""
-    found = select(Job.id, Job.state).where(*conditions(filters, now))
-    if limit is not None:
-        found = found.order_by(Job.id).limit(limit)
-    chosen = found.subquery("chosen")
+    columns: tuple[Any, ...] = (Job.id, Job.state)
+    found = select(*columns).where(*conditions(filters, now))
+    chosen = (found if limit is None else _first(found, filters, limit)).subquery("chosen")
     state = cast(chosen.c.state, Text).label("state")
     return select(
         state, func.count().label("count"), func.max(chosen.c.id).label("last")
@@ -98,12 +105,8 @@ def page(
     filters: Filters, *, after: int, last: int, limit: int, now: datetime | None = None
 ) -> Executable:
     """The next ids behind `after`, up to the `last`."""
-    return (
-        select(Job.id)
-        .where(Job.id > after, Job.id <= last, *conditions(filters, now))
-        .order_by(Job.id)
-        .limit(limit)
-    )
+    behind = select(Job.id).where(Job.id > after, Job.id <= last, *conditions(filters, now))
+    return _first(behind, filters, limit)
 
 
 def among(filters: Filters, ids: Sequence[int], *, now: datetime | None = None) -> Select[Any]:
@@ -132,3 +135,46 @@ def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElem
     if filters.newer_than is not None:
         found.append(Job.inserted_at >= time - interval(filters.newer_than))
     return found
+
+
+def _first(jobs: Select[Any], filters: Filters, limit: int, *, newest: bool = False) -> Select[Any]:
+    """The oldest or the newest of some jobs.
+
+    Jobs of a state or a queue that has few are found by the index of states. A walk along the ids
+    would read the whole table when there is none. It is short when there are many.
+    """
+
+    def first(jobs: Select[Any]) -> Select[Any]:
+        id = jobs.selected_columns["id"]
+        return jobs.order_by(id.desc() if newest else id).limit(limit)
+
+    if filters.ids or not (filters.states or filters.queue):
+        return first(jobs)
+    few = _some(filters).cte("few")
+    is_all = select(func.count()).select_from(few).scalar_subquery() <= MOST_FEW
+    listed = Job.id == any_(func.array(select(few.c.id).scalar_subquery(), type_=_IDS))
+    ways = union_all(
+        select(first(jobs.where(is_all, listed)).subquery()),
+        select(first(jobs.where(~is_all)).subquery()),
+    )
+    return first(select(ways.subquery()))
+
+
+def _some(filters: Filters) -> Select[Any]:
+    """Up to so many ids of jobs in the states and the queue, along the index of each state."""
+
+    def along(state: ColumnElement[Any]) -> Select[Any]:
+        found = select(Job.id).where(Job.state == state)
+        if filters.queue is not None:
+            found = found.where(Job.queue == filters.queue)
+        order = (Job.queue, Job.priority, Job.scheduled_at, Job.id)
+        return found.order_by(*order).limit(MOST_FEW + 1)
+
+    if filters.states:
+        lanes = [select(along(constant(state)).subquery()) for state in filters.states]
+        return select(union_all(*lanes).subquery()).limit(MOST_FEW + 1)
+    # Also in a state that this version does not know.
+    states = func.unnest(func.enum_range(cast(null(), job_state)))
+    state = states.table_valued(column("state", job_state)).render_derived()
+    lane = along(state.c.state).lateral("lane")
+    return select(lane.c.id).select_from(state.join(lane, true())).limit(MOST_FEW + 1)

@@ -8,6 +8,7 @@ from sqlalchemy import literal, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from oban_sqla import Job, JobState
+from oban_sqla.statements import browse as browse_module
 from oban_sqla.statements.browse import Filters, among, browse, describe, page, tally
 from tests.conftest import Add
 from tests.factories import JobFactory
@@ -42,8 +43,18 @@ FILTERS = [
 ]
 
 
+@pytest.mark.parametrize("few", [0, 1, 1000])
 @pytest.mark.parametrize(("filters", "found"), FILTERS)
-async def test_all_filters_hold(add: Add, run: Run, filters: Filters, found: list[int]) -> None:
+async def test_all_filters_hold(
+    add: Add,
+    run: Run,
+    filters: Filters,
+    found: list[int],
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the jobs of the states and the queue are few or many."""
+    monkeypatch.setattr(browse_module, "MOST_FEW", few)
     ids = await add_some(add, run)
     expected = [ids[n] for n in found]
     listed = [row.id for row in await run(browse(filters, limit=9, now=NOW))]

@@ -13,7 +13,9 @@ from sqlalchemy.orm import with_parent
 
 from oban_sqla import Job, JobState
 from oban_sqla.migrations.args_index import INDEX as ARGS_INDEX
+from oban_sqla.statements import browse as browse_module
 from oban_sqla.statements.acknowledge import acknowledge, unsettled
+from oban_sqla.statements.browse import Filters, browse, page, tally
 from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.delete import delete
@@ -133,6 +135,48 @@ async def test_states_and_queues_are_found_by_descents_of_the_index(
     following = found[found.index("Recursive Union") :]
     descent = "Limit\n.*->  Index Only Scan using " + INDEX
     assert len(re.findall(descent, following)) >= 2, found
+
+
+NONE = [
+    Filters(states=(JobState.RETRYABLE,)),
+    Filters(states=(JobState.RETRYABLE, JobState.DISCARDED)),
+    Filters(states=(JobState.COMPLETED,), queue="none"),
+    Filters(queue="none"),
+    Filters(queue="none", worker="w"),
+]
+
+
+@pytest.mark.parametrize("filters", NONE, ids=str)
+async def test_jobs_that_do_not_exist_are_missed_by_the_index_of_states(
+    full: psycopg.AsyncConnection, prefix: str, filters: Filters
+) -> None:
+    """A walk along the ids, or the table, would read all jobs."""
+    for statement in (
+        browse(filters, limit=20),
+        tally(filters, limit=20),
+        page(filters, after=0, last=2**62, limit=20),
+    ):
+        assert await pages_read(full, prefix, statement) < 200
+
+
+async def test_many_jobs_are_listed_along_their_ids(
+    full: psycopg.AsyncConnection, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browse_module, "MOST_FEW", 100)
+    newest = browse(Filters(states=(JobState.AVAILABLE,)), limit=20)
+    assert await pages_read(full, prefix, newest) < 1000
+
+
+async def pages_read(connection: psycopg.AsyncConnection, prefix: str, statement: Any) -> int:
+    compiled = statement.compile(
+        dialect=psycopg_dialect.dialect(),
+        schema_translate_map={None: prefix},
+        render_schema_translate=True,
+    )
+    query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}".encode()
+    (row,) = await (await connection.execute(query, compiled.params)).fetchall()
+    read = row[0][0]["Plan"]
+    return int(read["Shared Hit Blocks"] + read["Shared Read Blocks"])
 
 
 async def test_outcomes_are_written_in_the_order_they_are_given(
