@@ -7,6 +7,7 @@ from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import text
 
 from .ddl import execute, literal, name
+from .locks import WAIT, lock_tables
 
 INDEX = "oban_sqla_jobs_args_contain_index"
 
@@ -69,7 +70,7 @@ class DropObanArgsIndexOp(MigrateOperation):
 @Operations.implementation_for(CreateObanArgsIndexOp)
 def _create(op: Operations, operation: CreateObanArgsIndexOp) -> None:
     jobs = name("oban_jobs", operation.prefix)
-    with _place(op, operation.concurrently) as concurrently:
+    with _place(op, jobs, operation.concurrently) as concurrently:
         if not op.get_context().as_sql and _is_invalid(op, operation.prefix):
             _drop_index(op, operation.prefix, concurrently)
         # The operators of containment alone make a smaller index, and cheaper inserts.
@@ -82,14 +83,17 @@ def _create(op: Operations, operation: CreateObanArgsIndexOp) -> None:
 
 @Operations.implementation_for(DropObanArgsIndexOp)
 def _drop(op: Operations, operation: DropObanArgsIndexOp) -> None:
-    with _place(op, operation.concurrently) as concurrently:
+    jobs = name("oban_jobs", operation.prefix)
+    with _place(op, jobs, operation.concurrently) as concurrently:
         _drop_index(op, operation.prefix, concurrently)
 
 
 @contextmanager
-def _place(op: Operations, concurrently: bool) -> Iterator[str]:
+def _place(op: Operations, jobs: str, concurrently: bool) -> Iterator[str]:
     """Where to run the statement: outside of any transaction, and the word that asks for it."""
     if not concurrently:
+        # Else those who write would wait behind what waits for older transactions.
+        lock_tables(op, [jobs], WAIT)
         yield ""
         return
     with op.get_context().autocommit_block():

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, text
 from ..errors import ObanError
 from .ddl import execute, execute_block, literal
 
-logger = logging.getLogger("oban_sqla.migrations")
+# Below Alembic's logger, which its configuration files leave enabled.
+logger = logging.getLogger("alembic.runtime.oban_sqla")
 
 WAIT = 60.0
 """Seconds that a migration waits for its locks, unless it is told otherwise."""
@@ -65,8 +66,12 @@ END
 _HOLDERS = """
 SELECT l.pid, coalesce(a.usename, '') AS role, coalesce(a.application_name, '') AS application,
        coalesce(a.state, '') AS state, coalesce(left(a.query, 200), '') AS query,
-       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::integer AS seconds
+       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::integer AS seconds,
+       p.gid AS prepared
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+     LEFT JOIN pg_locks own ON l.pid IS NULL AND own.locktype = 'transactionid'
+          AND own.virtualtransaction = l.virtualtransaction
+     LEFT JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
 WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND {which}
@@ -115,10 +120,16 @@ def no_long_waits(op: Operations) -> Iterator[None]:
 
 def _acquire(op: Operations, lock: str, tables: str, which: str, what: str, wait: float) -> None:
     def attempt(seconds: float, *, final: bool) -> None:
+        failure = _failure(what, wait, "pg_locks tells who holds it")
         block = _TRY.format(
-            lock=lock, tables=tables, timeout=TRY, pause=PAUSE, seconds=seconds,
-            final=str(final).lower(), failure=literal(_failure(what, wait)),
-        )  # fmt: skip
+            lock=lock,
+            tables=tables,
+            timeout=TRY,
+            pause=PAUSE,
+            seconds=seconds,
+            final=str(final).lower(),
+            failure=literal(failure),
+        )
         execute_block(op, block)
 
     if op.get_context().as_sql:
@@ -134,7 +145,7 @@ def _acquire(op: Operations, lock: str, tables: str, which: str, what: str, wait
         holders = _holders(connection, which)
         now = time.monotonic()
         if now >= ends:
-            raise ObanError(f"{_failure(what, wait)}: {'; '.join(holders.values())}")
+            raise ObanError(_failure(what, wait, "; ".join(holders.values())))
         if any(now - told.get(key, -TOLD_AGAIN) >= TOLD_AGAIN for key in holders):
             told.update(dict.fromkeys(holders, now))
             logger.warning("waiting for %s: %s", what, "; ".join(holders.values()))
@@ -143,23 +154,25 @@ def _acquire(op: Operations, lock: str, tables: str, which: str, what: str, wait
 def _holders(connection: Connection, which: str) -> dict[Any, str]:
     """Who holds such locks, as sentences by process."""
     query = _HOLDERS.format(which=which).replace(":", r"\:")
-    return {row.pid: _holder(row) for row in connection.execute(text(query))} or {
+    rows = connection.execute(text(query))
+    return {row.pid or row.prepared: _holder(row) for row in rows} or {
         None: "whoever held it has just ended"
     }
 
 
 def _holder(row: Any) -> str:
     if row.pid is None:
-        return "a prepared transaction holds it: see pg_prepared_xacts"
+        gid = literal(row.prepared or "")
+        return f"the prepared transaction {gid} holds it: ROLLBACK PREPARED {gid}"
     about = ", ".join(filter(None, (row.role, row.application, row.state)))
     query = " ".join(row.query.split())
     return f"process {row.pid} ({about}) has held it for {row.seconds} s: {query}"
 
 
-def _failure(what: str, wait: float) -> str:
+def _failure(what: str, wait: float, holders: str) -> str:
     return (
-        f"waited {wait:g} s for {what}; nothing was changed. Run it again, or end what holds the"
-        " lock: SELECT pg_terminate_backend(...)"
+        f"waited {wait:g} s for {what}: {holders}. Nothing was changed: run it again, with a longer"
+        " wait perhaps, or end the process that holds the lock, SELECT pg_terminate_backend(pid)"
     )
 
 

@@ -24,6 +24,7 @@ from tests.conftest import StartOban
 pytestmark = pytest.mark.oban
 
 Sessions = async_sessionmaker[AsyncSession]
+THERE = text("SELECT to_regprocedure('public.oban_count_estimate(text, text)') IS NOT NULL")
 
 
 @pytest.fixture
@@ -148,12 +149,20 @@ async def test_their_metrics_find_the_estimate_of_each_schema(
         assert found == [("available", "shared", count * 1000)]
 
 
+async def test_it_is_there_if_the_search_path_named_the_schema(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA jobs"))
+        await connection.execute(text("SET LOCAL search_path TO jobs"))
+        await connection.run_sync(upgrade)
+    async with engine.connect() as connection:
+        assert await connection.scalar(THERE)
+
+
 async def test_the_estimate_goes_with_the_last_schema(engine: AsyncEngine) -> None:
-    there = text("SELECT to_regprocedure('public.oban_count_estimate(text, text)') IS NOT NULL")
     async with engine.begin() as connection:
         for prefix in ("one", "two"):
             await connection.run_sync(upgrade, prefix=prefix)
         await connection.run_sync(downgrade, 0, prefix="one")
-        assert await connection.scalar(there)
+        assert await connection.scalar(THERE)
         await connection.run_sync(downgrade, 0, prefix="two")
-        assert not await connection.scalar(there)
+        assert not await connection.scalar(THERE)

@@ -52,6 +52,10 @@ def using_the_tables(engine: Engine, statement: Any) -> Iterator[Connection]:
         connection.rollback()
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
 def in_background(threads: ThreadPoolExecutor, engine: Engine, change: Change) -> Future[Any]:
     def run() -> Any:
         with engine.begin() as connection:
@@ -74,7 +78,7 @@ def test_enqueues_do_not_wait_behind_it(
         changing = in_background(threads, engine, change)
         with engine.connect() as connection:
             longest = 0.0
-            while not caplog.records:
+            while not (records := said(caplog)):
                 began = time.monotonic()
                 connection.execute(ENQUEUE)
                 connection.commit()
@@ -83,12 +87,10 @@ def test_enqueues_do_not_wait_behind_it(
         assert longest < 1.0
         assert not changing.done()
     assert changing.result()
-    (record, *_) = caplog.records
-    assert record.levelno == logging.WARNING
-    said = record.getMessage()
-    assert "waiting for a lock on the tables of oban_sqla" in said
-    assert f"process {pid} (postgres, reports, idle in transaction) has held it for" in said
-    assert str(statement) in said
+    message = records[0].getMessage()
+    assert "waiting for a lock on the tables of oban_sqla" in message
+    assert f"process {pid} (postgres, reports, idle in transaction) has held it for" in message
+    assert str(statement) in message
 
 
 @pytest.mark.parametrize("change", [up, down, drop])
@@ -107,6 +109,18 @@ def test_another_migration(engine: Engine) -> None:
         upgrade(first)
         with pytest.raises(ObanError, match=r"another migration of oban_sqla to end.* process "):
             upgrade(second, wait=0.3)
+
+
+def test_a_prepared_transaction(engine: Engine) -> None:
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
+        for statement in ("BEGIN", str(ENQUEUE), "PREPARE TRANSACTION 'o''k'"):
+            connection.execute(text(statement))
+    refused = pytest.raises(ObanError, match="transaction 'o''k' holds it: ROLLBACK PREPARED")
+    with engine.connect() as connection, refused:
+        upgrade(connection, wait=0.2)
+    with autocommit.connect() as connection:
+        connection.execute(text("ROLLBACK PREPARED 'o''k'"))
 
 
 def test_no_setting_is_left(engine: Engine) -> None:

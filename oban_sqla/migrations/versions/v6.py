@@ -26,26 +26,17 @@ BEGIN
   RETURN plan #> '{0,Plan,Plan Rows}';
 END
 """
-SIGNATURE = "oban_count_estimate(text, text)"
+# Where its search path finds it.
+SIGNATURE = "public.oban_count_estimate(text, text)"
 
 
 def upgrade(op: Operations, prefix: str | None) -> None:
     op.drop_index(INDEX, "oban_jobs", schema=prefix, if_exists=True)
-    if prefix is not None:
-        _create_estimate(op)
-
-
-def downgrade(op: Operations, prefix: str | None) -> None:
-    if prefix is not None:
-        _drop_estimate(op, prefix)
-
-
-def _create_estimate(op: Operations) -> None:
-    """Create it where the search path finds it, unless there is one, or that is not allowed."""
     create = (
-        "CREATE FUNCTION oban_count_estimate(state text, queue text) RETURNS integer"
+        "CREATE FUNCTION public.oban_count_estimate(state text, queue text) RETURNS integer"
         f" LANGUAGE plpgsql AS {quoted(ESTIMATE, '$function$')}"
     )
+    # Where this role may not create it, or there is no such schema, a search path has to help.
     execute_block(
         op,
         f"BEGIN IF to_regprocedure({literal(SIGNATURE)}) IS NULL THEN {create}; END IF;"
@@ -53,16 +44,15 @@ def _create_estimate(op: Operations) -> None:
     )
 
 
-def _drop_estimate(op: Operations, prefix: str) -> None:
-    """Drop it with the last schema of ours, if it is the one that we made."""
+def downgrade(op: Operations, prefix: str | None) -> None:
+    """Drop the function with the last schema of ours, if it is the one that was made here."""
     ours = (
         f"EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure({literal(SIGNATURE)})"
         " AND prosrc LIKE '%current_query()%')"
     )
-    home = f"to_regnamespace({literal(name(prefix))})"
     others = (
         "EXISTS (SELECT FROM pg_class WHERE relname = 'oban_sqla_version'"
-        f" AND relnamespace IS DISTINCT FROM {home})"
+        f" AND oid <> to_regclass({literal(name('oban_sqla_version', prefix))}))"
     )
     execute_block(
         op, f"BEGIN IF {ours} AND NOT {others} THEN DROP FUNCTION {SIGNATURE}; END IF; END"
