@@ -1,7 +1,7 @@
 """Measure: listeners that record into the instruments of whatever collects them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from .. import instances
@@ -51,6 +51,10 @@ UNKNOWN = "(unknown)"
 """The label of workers that this process does not know."""
 
 
+OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
+"""The states in which an attempt leaves its job."""
+
+
 class Collector(Protocol):
     """What the instruments are kept in: Prometheus's client, or a meter of OpenTelemetry."""
 
@@ -87,6 +91,7 @@ class Measurements:
         self._collector = collector
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
+        self._seen: set[tuple[str, str]] = set()
         self._problems: dict[str, DoctorStop] = {}
         self._enqueued = collector.counter(instruments.ENQUEUED)
         self._conflicts = collector.counter(instruments.CONFLICTS)
@@ -138,11 +143,13 @@ class Measurements:
 
     def readings(self) -> Iterator[Reading]:
         """What the gauges show now."""
+        queues: dict[str, list[str]] = {}
         for instance in instances.every():
             if isinstance(instance, Oban) and (vitals := instance.vitals) is not None:
                 yield from _of_node(instance.name, vitals, self._queue)
+                queues[instance.name] = [one.queue for one in vitals.queues]
         for oban, counted in list(self._counted.items()):
-            yield from _of_table(oban, counted, self._queue)
+            yield from _of_table(oban, counted, queues.get(oban, ()), self._queue)
         for oban, stop in list(self._problems.items()):
             for check, count in stop.problems.items():
                 yield instruments.PROBLEMS, (oban, check), count
@@ -163,6 +170,11 @@ class Measurements:
         queue = self._queue(job.queue)
         unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
         worker = UNKNOWN if unknown else self._worker(job.worker)
+        if (queue, worker) not in self._seen:
+            self._seen.add((queue, worker))
+            for state in OUTCOMES:
+                # Shown from the start, so that the first one of a kind is an increase.
+                self._finished((queue, worker, state), 0)
         self._finished((queue, worker, stop.state.value), 1)
         self._duration((queue, worker), stop.duration)
         self._queue_time((queue,), stop.queue_time)
@@ -255,16 +267,19 @@ def _of_node(oban: str, vitals: Vitals, name: Names) -> Iterator[Reading]:
     yield instruments.RETRIES, (oban,), max(vitals.failures.values(), default=0)
 
 
-def _of_table(oban: str, counted: JobsCounted, name: Names) -> Iterator[Reading]:
+def _of_table(
+    oban: str, counted: JobsCounted, queues: Iterable[str], name: Names
+) -> Iterator[Reading]:
     jobs: Counter[tuple[str, str]] = Counter()
-    oldest: dict[str, float] = {}
     for (queue, state), count in counted.counts.items():
         jobs[name(queue), state] += count
-        oldest.setdefault(name(queue), 0.0)
+    # A queue that is empty shows so.
+    oldest = dict.fromkeys((*map(name, queues), *(queue for queue, _ in jobs)), 0.0)
     for queue, seconds in counted.oldest_available.items():
         oldest[name(queue)] = max(oldest.get(name(queue), 0.0), seconds)
+    for queue, seconds in oldest.items():
+        jobs[queue, JobState.AVAILABLE.value] += 0
+        yield instruments.OLDEST_AVAILABLE, (oban, queue), seconds
     for (queue, state), count in jobs.items():
         yield instruments.JOBS, (oban, queue, state), count
-    for queue, seconds in oldest.items():
-        yield instruments.OLDEST_AVAILABLE, (oban, queue), seconds
     yield instruments.ESTIMATED, (oban,), counted.estimated

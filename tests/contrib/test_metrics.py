@@ -34,8 +34,6 @@ from oban_sqla.events import (
     ServiceFailed,
     StageStop,
     emit,
-    enqueueing,
-    listened,
 )
 from tests.conftest import StartOban
 from tests.listening import hear
@@ -260,9 +258,20 @@ def test_no_label_has_values_that_users_make_without_bound() -> None:
     assert {label for one in EVERY for label in one.labels} == bounded
 
 
-def test_nothing_listens_before_it_is_attached(engine: AsyncEngine) -> None:
-    assert not listened(Oban(engine), "jobs_counted", "doctor_stop")
-    assert not listened(enqueueing, "enqueue_start", "enqueue_stop")
+UNTOLD = """
+from oban_sqla import Oban
+from oban_sqla.events import enqueueing, listened
+
+oban = Oban("postgresql://localhost/nowhere")
+assert not listened(oban, "jobs_counted", "doctor_stop")
+assert not listened(enqueueing, "enqueue_start", "enqueue_stop")
+import sys
+assert not {"opentelemetry", "prometheus_client", "sentry_sdk"} & sys.modules.keys()
+"""
+
+
+def test_until_it_is_attached_nothing_listens_and_nothing_is_imported() -> None:
+    subprocess.run([sys.executable, "-c", UNTOLD], check=True, timeout=60)
 
 
 PROCESS = """

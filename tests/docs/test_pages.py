@@ -2,13 +2,16 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sentry_sdk
 from sqlalchemy import create_engine, make_url
 from typer.main import get_command
 
 from oban_sqla.cli.app import app
+from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.migrations import upgrade
 from oban_sqla.workers import registry
 from tests.docs.page import DOCS, Page, snippets
@@ -19,6 +22,15 @@ PAGES = [name for name in NAMES if any(snippets(name))]
 EMPTY = ("quickstart", "alembic")
 # Their jobs fail for the last time, which is logged.
 FAILING = ("errors_and_retries", "troubleshooting")
+
+
+@pytest.fixture(autouse=True)
+def untold() -> Iterator[None]:
+    """What a page attaches is detached after it."""
+    yield
+    for contrib in (opentelemetry, prometheus, sentry):
+        contrib.detach()
+    sentry_sdk.get_global_scope().set_client(None)
 
 
 @pytest.mark.parametrize("name", PAGES)
