@@ -1,12 +1,12 @@
 """Load the instances to which the arguments of a job refer."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from functools import partial
 from typing import Any, TypeAlias
 
-from sqlalchemy import inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, Table, inspect, select, update
+from sqlalchemy.orm import Mapper, Session
 
 from ..errors import RowMissingError
 from ..models import Job
@@ -96,14 +96,12 @@ def _row(session: Session, registration: Registration, reference: Reference) -> 
     lock = registration.options.lock
     if lock is not None:
         query = query.with_for_update(of=cls, skip_locked=lock == "skip")
-    row = session.scalars(query).unique().one_or_none()
-    if (
-        row is None
-        and lock == "skip"
-        and session.scalar(select(select(cls).where(chosen).exists()))
-    ):
-        return _LOCKED
-    return row
+    found = _loaded(session, cls, query)
+    if not found and lock == "skip":
+        there: Select[Any] = select(cls).where(chosen)
+        if _loaded(session, cls, there):
+            return _LOCKED
+    return found[0] if found else None
 
 
 def _rows(session: Session, wanted: Set[_Place]) -> dict[_Place, object]:
@@ -112,12 +110,28 @@ def _rows(session: Session, wanted: Set[_Place]) -> dict[_Place, object]:
         keys[cls].append(key)
     found: dict[_Place, object] = {}
     for cls, chosen in keys.items():
-        rows: Iterable[Any] = session.scalars(select(cls).where(having(cls, chosen))).unique()
-        for row in rows:
+        for row in _select(session, cls, chosen):
             found[cls, inspect(row).identity] = row
     # The database may find a key equal that Python does not: of `char(n)`, or of a user's type.
     for cls, key in wanted - found.keys():
-        row = session.scalars(select(cls).where(having(cls, [key]))).unique().one_or_none()
-        if row is not None:
+        for row in _select(session, cls, [key]):
             found[cls, key] = row
     return found
+
+
+def _select(session: Session, cls: type, keys: Collection[tuple[Any, ...]]) -> Sequence[Any]:
+    statement: Select[Any] = select(cls).where(having(cls, keys))
+    return _loaded(session, cls, statement)
+
+
+def _loaded(session: Session, cls: type, statement: Select[Any]) -> Sequence[Any]:
+    """The instances that a SELECT finds where the session writes the rows of their class."""
+    mapper: Mapper[Any] = inspect(cls)
+    table = mapper.local_table
+    reads: dict[str, Any] = {"mapper": mapper, "clause": statement}
+    writes = {**reads, "clause": update(table)} if isinstance(table, Table) else reads
+    if session.connection_callable or session.get_bind(**reads) is session.get_bind(**writes):
+        return session.scalars(statement).unique().all()
+    # The session routes its reads elsewhere, to a replica that may be behind, and locks nothing.
+    with Session(session.connection(bind_arguments=writes)) as writer:
+        return [session.merge(row, load=False) for row in writer.scalars(statement).unique()]

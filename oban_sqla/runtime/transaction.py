@@ -1,21 +1,20 @@
 """A worker's session: what it changes and the completion of its job are one transaction."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..clock import held_at
-from ..errors import ObanError
+from ..enqueue.chosen import BIND
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .connecting import connecting
 from .database import ANSWER_TIMEOUT, Database, deadline
+from .kept_open import kept_open
 
 # How often a transaction is tried that others thwart: each time one of them got on.
 TRIES = 5
@@ -93,7 +92,7 @@ async def _try(
     outcome: Callable[[Any], Ack],
 ) -> Any:
     async with sessions.worker_session() as session, connecting(session):
-        with _kept_open(session):
+        with kept_open(session.sync_session):
             result = await process(session)
         if not session.in_transaction():
             return result
@@ -108,25 +107,8 @@ async def _try(
 
 
 def _write(session: Session, ack: Ack, schemas: Mapping[str, Any]) -> bool:
-    written = session.connection().execute(
+    # A session that routes its statements may read elsewhere.
+    written = session.connection(bind_arguments=BIND).execute(
         acknowledge(now=held_at()), outcomes([ack]), execution_options=schemas
     )
     return written.one_or_none() is not None
-
-
-@contextmanager
-def _kept_open(session: AsyncSession) -> Iterator[None]:
-    event.listen(session.sync_session, "before_commit", _refuse)
-    try:
-        yield
-    finally:
-        event.remove(session.sync_session, "before_commit", _refuse)
-
-
-def _refuse(session: Session) -> None:
-    if not session.in_nested_transaction():
-        raise ObanError(
-            "the session that process() is given is committed with the job's completion, not by"
-            " process(): leave the commit out, use begin_nested() for a savepoint, or open a"
-            " session of your own"
-        )

@@ -1,0 +1,199 @@
+"""The transaction of a worker's session: only the completion of the job ends it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from oban_sqla import Job, ObanError, Worker
+from oban_sqla.testing import drain_queue
+from tests.conftest import StartOban
+from tests.databases import async_engine
+from tests.listening import hear
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase): ...
+
+
+class Account(Base):
+    __tablename__ = "kept_open_accounts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    balance: Mapped[int] = mapped_column(default=100)
+
+
+then: Callable[[Any], Any]
+
+
+class Spend(Worker, name="kept_open.spend", max_attempts=1):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(update(Account).values(balance=0))
+        await then(session)
+
+
+class SpendPlainly(Worker, name="kept_open.plain", max_attempts=1):
+    def process(self, job: Job, session: Session) -> None:
+        session.execute(update(Account).values(balance=0))
+        then(session)
+
+
+@pytest.fixture
+async def balance(sessions: Sessions) -> Callable[[], Any]:
+    async with sessions.begin() as session:
+        for change in (Base.metadata.drop_all, Base.metadata.create_all):
+            await session.run_sync(lambda s, change=change: change(s.connection()))
+        session.add(Account(id=1))
+
+    async def balance() -> Any:
+        async with sessions() as session:
+            return await session.scalar(select(Account.balance))
+
+    return balance
+
+
+async def fail(
+    start: StartOban, worker: type[Worker], ending: Any, engine: AsyncEngine | None = None
+) -> BaseException:
+    """The error of the job whose worker ends the transaction so."""
+    global then
+    then = ending
+    oban = await start(engine, queues={"default": 1})
+    with hear(oban, "job_exception") as failures:
+        await oban.enqueue(worker.new())
+        (failure,) = await failures.wait()
+    await oban.stop()
+    return failure.error  # type: ignore[no-any-return]
+
+
+async def commit(session: AsyncSession) -> None:
+    await session.commit()
+
+
+async def commit_the_connection(session: AsyncSession) -> None:
+    await (await session.connection()).commit()
+
+
+async def commit_the_transaction(session: AsyncSession) -> None:
+    await session.get_transaction().commit()  # type: ignore[union-attr]
+
+
+def execute(statement: str) -> Callable[[AsyncSession], Any]:
+    async def ending(session: AsyncSession) -> None:
+        await session.execute(text(statement))
+
+    return ending
+
+
+async def execute_by_the_driver(session: AsyncSession) -> None:
+    await (await session.connection()).exec_driver_sql("COMMIT")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        commit,
+        commit_the_connection,
+        commit_the_transaction,
+        execute_by_the_driver,
+        *map(execute, ["COMMIT", " ;commit and chain", "/* a */ -- b\nEND", "ROLLBACK", "abort"]),
+        *map(execute, ["rollback work", "PREPARE TRANSACTION 'x'"]),
+    ],
+)
+async def test_an_end_is_refused(
+    start: StartOban, balance: Any, expect_errors: None, ending: Any
+) -> None:
+    error = await fail(start, Spend, ending)
+    assert isinstance(error, ObanError)
+    assert "leave the commit out" in str(error)
+    assert await balance() == 100
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda session: session.commit(),
+        lambda session: session.connection().commit(),
+        lambda session: session.execute(text("COMMIT")),
+    ],
+)
+async def test_an_end_is_refused_to_a_plain_function(
+    start: StartOban, balance: Any, expect_errors: None, ending: Any
+) -> None:
+    error = await fail(start, SpendPlainly, ending)
+    assert isinstance(error, ObanError)
+    assert await balance() == 100
+
+
+async def commit_the_driver(session: AsyncSession) -> None:
+    raw = await (await session.connection()).get_raw_connection()
+    driver: Any = raw.driver_connection
+    await (driver.commit() if hasattr(driver, "commit") else driver.execute("COMMIT"))
+
+
+async def commit_the_driver_and_go_on(session: AsyncSession) -> None:
+    await commit_the_driver(session)
+    await session.execute(select(Account))
+
+
+async def roll_the_connection_back(session: AsyncSession) -> None:
+    await (await session.connection()).rollback()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize(
+    "ending", [commit_the_driver, commit_the_driver_and_go_on, roll_the_connection_back]
+)
+async def test_an_end_that_is_seen_too_late_fails_the_job(
+    start: StartOban,
+    balance: Any,
+    expect_errors: None,
+    postgres_dsn: str,
+    prefix: str,
+    driver: str,
+    ending: Any,
+) -> None:
+    engine = async_engine(postgres_dsn, prefix, driver)
+    error = await fail(start, Spend, ending, engine)
+    await engine.dispose()
+    assert isinstance(error, ObanError)
+    assert "has ended before the job's completion" in str(error)
+
+
+async def test_savepoints_and_a_rollback_of_the_session_are_its_own(
+    start: StartOban, balance: Any
+) -> None:
+    async def change(session: AsyncSession) -> None:
+        await session.rollback()
+        await session.execute(text("SAVEPOINT mine"))
+        await session.execute(update(Account).values(balance=1))
+        await session.execute(text("ROLLBACK TO SAVEPOINT mine"))
+        await session.execute(text("rollback work to mine"))
+        async with session.begin_nested():
+            await session.execute(update(Account).values(balance=Account.balance + 7))
+
+    global then
+    then = change
+    oban = await start(queues={"default": 1})
+    with hear(oban, "job_stop") as stops:
+        await oban.enqueue(Spend.new())
+        await stops.wait()
+    await oban.stop()
+    assert await balance() == 107
+
+
+def test_the_transaction_of_a_test_is_not_committed(session_factory: sessionmaker[Session]) -> None:
+    global then
+    then = lambda session: session.connection().commit()  # noqa: E731
+    with session_factory() as session:
+        Base.metadata.create_all(session.connection())
+        session.add(SpendPlainly.new())
+        # SQLAlchemy gives the whole transaction up when a commit of it fails.
+        with pytest.raises(PendingRollbackError):
+            drain_queue(session)
+    with session_factory() as session:
+        assert session.scalars(select(Job)).all() == []
