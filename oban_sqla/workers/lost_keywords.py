@@ -1,12 +1,14 @@
-"""Keywords of a class statement that never reach `Worker`: another base or a metaclass keeps them.
+"""Keywords of a class statement that never reach `Worker`, and those that no base takes.
 
-SQLModel's metaclass does, for one. The call that was given the keywords is still running then.
+SQLModel's metaclass, for one, keeps keywords to itself. The call that was given the keywords is
+still running then.
 """
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _CALLS = ("__new__", "__init_subclass__")
 
 
@@ -24,6 +26,25 @@ def refuse_lost(cls: type, received: Collection[str], known: Collection[str]) ->
                 f" them on to Worker: take them out of the class statement, and write"
                 f" @worker({options}) above it"
             )
+
+
+def untaken(cls: type, given: Iterable[str]) -> list[str]:
+    """The keywords that the `__init_subclass__` of no base has a parameter for."""
+    taken = {name for base in cls.__mro__[1:] for name in _parameters(base)}
+    return [name for name in given if name not in taken]
+
+
+def _parameters(base: type) -> Iterator[str]:
+    """The keywords that the `__init_subclass__` of a base itself names."""
+    if "__init_subclass__" not in vars(base):
+        return
+    try:
+        signature = inspect.signature(base.__init_subclass__)
+    except ValueError:
+        return  # a builtin: it takes none
+    for parameter in signature.parameters.values():
+        if parameter.kind in _BY_NAME:
+            yield parameter.name
 
 
 def _calls_that_make(cls: type) -> Iterator[inspect.ArgInfo]:

@@ -14,7 +14,7 @@ from ..models.conversion import is_mapped
 from . import on_change, reactions, rows
 from .backoff import jittery_clamped
 from .declaration import Declaration, declared, undeclared
-from .lost_keywords import refuse_lost
+from .lost_keywords import refuse_lost, untaken
 from .option import options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .reactions import ReactionOptions
@@ -92,11 +92,11 @@ class Worker:
         others: dict[str, Any] = {
             name: value for name, value in options.items() if name not in CLASS_OPTIONS
         }
-        # Another base may take keywords of its own.
-        bases = cls.__mro__[cls.__mro__.index(Worker) + 1 : -1]
-        if not any("__init_subclass__" in vars(base) for base in bases):
-            refuse_unknown(cls.__qualname__, "option", others, CLASS_OPTIONS)
-        super().__init_subclass__(**others)
+        try:
+            super().__init_subclass__(**others)  # another base may take keywords of its own
+        except TypeError:
+            refuse_unknown(cls.__qualname__, "option", untaken(cls, others), CLASS_OPTIONS)
+            raise
         declare(cls, own)
 
     @class_or_row

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from oban_sqla import Job, Unique, Worker, job
 
@@ -102,3 +103,16 @@ job(quue="sums")  # type: ignore[call-overload] # pyright: ignore[reportCallIssu
 job(missing="ignore")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 job(lock="update")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 job(backoff=60)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+
+
+class Base(DeclarativeBase): ...
+
+
+class Invoice(MappedAsDataclass, Base, Worker, kw_only=True, queue="billing"):
+    __tablename__ = "invoices"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    async def process(self, job: Job, session: AsyncSession) -> None: ...
+
+
+assert_type(Invoice(id=5).new({"copy": True}, deadline=60), Job)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import new_class
 from typing import Any, Generic, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from oban_sqla import InstanceNotFoundError, Job, JobState, Worker, worker
 from oban_sqla.workers.registry import resolve
@@ -248,6 +249,37 @@ class TestRefusals:
 
             class Typo(Worker, max_attempt=3):
                 def process(self, job): ...
+
+    def test_a_misspelt_option_beside_other_bases(self) -> None:
+        class Base(DeclarativeBase):
+            pass
+
+        class Coloured:
+            def __init_subclass__(cls, colour: str = "", **others: Any) -> None:
+                super().__init_subclass__(**others)
+
+        def abstract(namespace: dict[str, Any]) -> None:
+            namespace["__abstract__"] = True
+
+        item = TypeVar("item")
+        message = r"Typo has no option 'quue'; did you mean 'queue'\?"
+        for bases in [(Base,), (MappedAsDataclass, Base), (Coloured,)]:
+            with pytest.raises(TypeError, match=message):
+                new_class("Typo", (Worker, *bases), {"quue": "x"}, abstract)
+        with pytest.raises(TypeError, match=message):
+
+            class Typo(Worker, Generic[item], quue="x"):
+                pass
+
+    def test_a_wrong_value_for_another_base_is_its_own_error(self) -> None:
+        class Coloured:
+            def __init_subclass__(cls, colour: str) -> None:
+                raise TypeError(f"{colour} is no colour")
+
+        with pytest.raises(TypeError, match="loud is no colour"):
+
+            class Loud(Worker, Coloured, colour="loud"):
+                pass
 
     def test_an_option_that_there_is_not(self) -> None:
         known = "there are queue, priority, max_attempts, tags, meta, deadline, unique, name, oban"
