@@ -147,7 +147,7 @@ class JobControl:
     ) -> T:
         chosen = Chosen.of(which)
         if conn is None:
-            async with self._database.session() as own, own.begin():
+            async with self._database.session() as own:
                 return await own.run_sync(work, chosen)
         session = unit_of_work(conn)
         if isinstance(session, AsyncSession):

@@ -133,6 +133,10 @@ class QueueControl:
             prefix=self._database.prefix,
         )
         await self._database.fetch(statement)
-        if self._supervisor is not None and node in (None, self._config.node):
+        if (
+            self._supervisor is not None
+            and node in (None, self._config.node)
+            and self._database.is_at_home()
+        ):
             # Not by its own notification, which may take its time, or not come.
             await self._supervisor.signals.catch_up()

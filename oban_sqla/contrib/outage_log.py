@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+from ..errors import sqlstate
 from ..events import NotifierLost, NotifierRestored, ServiceFailed, ServiceRestored
 from ..oban import Oban
 from .facts import Facts, shorten
@@ -126,13 +127,19 @@ def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
 
 def _remedy(error: BaseException) -> str:
     """What to do about an error that does not say it."""
-    if getattr(getattr(error, "orig", error), "sqlstate", None) in _STATEMENT_IS_ELSEWHERE:
+    if sqlstate(error) not in _STATEMENT_IS_ELSEWHERE:
+        return ""
+    if "asyncpg" in type(getattr(error, "orig", error)).__module__:
         return (
-            "; behind a transaction pooler psycopg must not prepare statements: make the engine"
-            ' with connect_args={"prepare_threshold": None}, or end the URL with'
-            " ?prepare_threshold=none"
+            "; behind a transaction pooler asyncpg must not use a prepared statement twice: make"
+            ' the engine with connect_args={"statement_cache_size": 0,'
+            ' "prepared_statement_cache_size": 0,'
+            ' "prepared_statement_name_func": lambda: f"__{uuid4()}__"}'
         )
-    return ""
+    return (
+        "; behind a transaction pooler psycopg must not prepare statements: make the engine with"
+        ' connect_args={"prepare_threshold": None}, or end the URL with ?prepare_threshold=none'
+    )
 
 
 LISTENERS: tuple[Listener, ...] = (

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
+from weakref import ref
 
 import psycopg
 from sqlalchemy import URL, Engine, Executable
-from sqlalchemy.exc import InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 
 from ..dsn import connect_arguments, database_url
-from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError
+from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError, sqlstate
 from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import TABLES, current_role, home, installed
 from ..wakeups import Address
@@ -33,6 +34,14 @@ SHORTEST_ANSWER = 1.0
 FAREWELL = 5.0
 # What is left for closing a connection that did not answer.
 CLOSING = 1.0
+
+NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
+"""By SQLSTATE: what a statement is spared that has a transaction of its own.
+
+A conflict of isolation, for a role whose default is not READ COMMITTED. And a prepared statement
+that is on another connection: asyncpg prepares each statement in one message and executes it in the
+next, between which a transaction pooler may swap the connections. Nothing was carried out.
+"""
 
 EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | str
 
@@ -56,6 +65,9 @@ class Database:
         self._prefix: str | None = prefix or schemas.get(None)
         # While a node runs in this event loop, its statements share the connections that it keeps.
         self._kept: tuple[asyncio.AbstractEventLoop, KeptConnections] | None = None
+        self._home: ref[asyncio.AbstractEventLoop] | None = None
+        self.in_transactions = False
+        """Whether single statements have transactions of their own, since AUTOCOMMIT failed."""
         self._bind()
 
     def _bind(self) -> None:
@@ -123,6 +135,27 @@ class Database:
         running node the statement may wait a little for one of the connections that the node
         keeps, but not `at_once`.
         """
+        if not self.in_transactions:
+            try:
+                return await self._fetch(statement, params, at_once)
+            except DBAPIError as error:
+                if not self.needs_transactions_after(error):
+                    raise
+        return await self._fetch(statement, params, at_once)
+
+    def needs_transactions_after(self, error: BaseException) -> bool:
+        """Whether a statement that failed in AUTOCOMMIT is to be sent again, in a transaction.
+
+        If so, all statements have transactions of their own from now on.
+        """
+        if sqlstate(error) not in NOT_IN_AUTOCOMMIT:
+            return False
+        self.in_transactions = True
+        return True
+
+    async def _fetch(
+        self, statement: Executable, params: Mapping[str, Any] | None, at_once: bool
+    ) -> Sequence[Any]:
         async with self.statement(at_once=at_once) as connection:
             result = await connection.execute(statement, params)
             return result.all() if result.returns_rows else []
@@ -131,7 +164,10 @@ class Database:
     async def statement(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection for one statement, as in `fetch`."""
         kept = self._kept
-        if kept is not None and kept[0] is asyncio.get_running_loop():
+        connections: AbstractAsyncContextManager[AsyncConnection]
+        if self.in_transactions:
+            connections = self.transaction()
+        elif kept is not None and kept[0] is asyncio.get_running_loop():
             connections = kept[1].connection(at_once=at_once)
         else:
             connections = self.autocommit()
@@ -145,6 +181,7 @@ class Database:
 
     def keep_connections(self) -> None:
         """From now on, keep the connections of statements in this event loop for the next ones."""
+        self._home = ref(asyncio.get_running_loop())
         self._kept = asyncio.get_running_loop(), KeptConnections(self._autocommit)
 
     async def release_connections(self) -> None:
@@ -165,17 +202,61 @@ class Database:
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction."""
-        async with self._engine.connect() as connection:
+        async with self._connected() as connection:
             # By an option of the engine it would be lost to the pool if that is cancelled.
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
-    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection with a transaction that commits at the end."""
-        return self._engine.begin()
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection with a transaction that commits at the end.
 
-    def session(self) -> AsyncSession:
-        """A session that finds the tables, for a transaction of our own."""
-        return AsyncSession(self._engine, expire_on_commit=False)
+        Our statements are made for READ COMMITTED, whatever is the default of the role.
+        """
+        async with self._connected() as connection:
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session that finds the tables, in a transaction of ours that commits at the end."""
+        async with (
+            self._of_this_loop(self._engine) as engine,
+            AsyncSession(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            await session.connection(execution_options={"isolation_level": "READ COMMITTED"})
+            yield session
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        async with self._of_this_loop(self._engine) as engine, engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _of_this_loop(self, engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+        """An engine for a short use: in another event loop than ours, one with its own pool.
+
+        A connection belongs to the event loop that made it. Used in another one it breaks, and
+        with it whoever gets it from the pool next.
+        """
+        if self.is_at_home():
+            yield engine
+            return
+        apart = with_own_pool(engine)
+        try:
+            yield apart
+        finally:
+            await apart.dispose()
+
+    def is_at_home(self) -> bool:
+        """Whether the engine's pool belongs to the running event loop: the first one that lives."""
+        loop = asyncio.get_running_loop()
+        home = self._home() if self._home is not None else None
+        if home is None or home.is_closed():
+            self._home = ref(loop)
+            return True
+        return home is loop
 
     def worker_session(self) -> AsyncSession:
         """A session for a worker: as the given `async_sessionmaker` makes them, or plain."""
@@ -194,7 +275,7 @@ class Database:
 
         What is open at the end is committed, or rolled back after an exception.
         """
-        async with self.engine.connect() as connection:
+        async with self._of_this_loop(self.engine) as engine, engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             if not isinstance(driver, psycopg.AsyncConnection):
                 raise ObanError(
@@ -213,12 +294,7 @@ class Database:
 
         It connects as the engine does: with its connect_args, creator and events.
         """
-        engine = create_async_engine(
-            self.engine.url,
-            pool=self.engine.pool.recreate(),
-            execution_options=self.engine.get_execution_options(),
-        )
-        apart = Database(engine, self._prefix)
+        apart = Database(with_own_pool(self.engine), self._prefix)
         apart.owned = True
         apart._sessions = self._sessions
         return apart
@@ -227,6 +303,15 @@ class Database:
         """Close the pool of an engine that was made here; its next use opens it again."""
         if self.owned:
             await self.engine.dispose()
+
+
+def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
+    """An engine that connects as the given one does: with its connect_args, creator and events."""
+    return create_async_engine(
+        engine.url,
+        pool=engine.pool.recreate(),
+        execution_options=engine.get_execution_options(),
+    )
 
 
 @asynccontextmanager

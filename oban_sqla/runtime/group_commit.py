@@ -85,18 +85,31 @@ class GroupCommit:
 
     def _is_shared(self, job: Job) -> bool:
         # A unique job may have to wait for the transaction that holds its key.
-        if self._slow or may_claim(job):
+        if self._slow or self._database.in_transactions or may_claim(job):
             return False
         return self._alone > 0 or self._serving is not None or self._rush >= RUSH
 
     async def _insert_alone(self, job: Job) -> None:
         self._alone += 1
         try:
-            async with self._database.autocommit() as connection:
-                await insert_jobs(connection, [job], self._database.prefix)
+            await self._insert_in_transaction(job)
         finally:
             self._alone -= 1
         self._publish([job])
+
+    async def _insert_in_transaction(self, job: Job) -> None:
+        database = self._database
+        if not database.in_transactions:
+            try:
+                async with database.autocommit() as connection:
+                    await insert_jobs(connection, [job], database.prefix)
+            except DBAPIError as error:
+                if not database.needs_transactions_after(error):
+                    raise
+            else:
+                return
+        async with database.transaction() as connection:
+            await insert_jobs(connection, [job], database.prefix)
 
     async def _insert_with_others(self, job: Job) -> bool:
         loop = asyncio.get_running_loop()

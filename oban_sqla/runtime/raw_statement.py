@@ -35,7 +35,7 @@ class RawStatement:
 
     async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
         """Run it as a transaction of its own, and return its rows, as `Database.fetch` does."""
-        if self._failed or not self._direct:
+        if self._failed or not self._direct or self._database.in_transactions:
             rows = await self._database.fetch(self._statement, params, at_once=self._at_once)
             self._failed = False
             return rows
@@ -48,9 +48,11 @@ class RawStatement:
                 cursor = AsyncRawCursor(driver, row_factory=tuple_row)
                 await cursor.execute(self._text, [values[name] for name in self._names])
                 return await cursor.fetchall()
-        except BaseException:
+        except BaseException as error:
             self._failed = True
-            raise
+            if not self._database.needs_transactions_after(error):
+                raise
+        return await self.fetch(params)
 
     def _compile(self) -> None:
         assert isinstance(self._statement, ClauseElement)

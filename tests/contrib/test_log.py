@@ -3,6 +3,7 @@
 import logging
 from datetime import UTC, datetime
 
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -143,6 +144,16 @@ def test_what_to_do_behind_a_pooler(
     wrapped = DBAPIError("SELECT 1", {}, error('prepared statement "_pg3_0"'))
     emit(oban, "service_failed", ServiceFailed("stager", wrapped))
     assert "?prepare_threshold=none" in caplog.text
+    caplog.clear()
+
+
+def test_what_to_do_behind_a_pooler_with_asyncpg(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = asyncpg.exceptions.DuplicatePreparedStatementError("__asyncpg_stmt_1__")
+    emit(oban, "service_failed", ServiceFailed("stager", error))
+    assert "prepared_statement_name_func" in caplog.text
+    assert "psycopg" not in caplog.text
     caplog.clear()
 
 

@@ -1,15 +1,16 @@
 """PgBouncer in transaction mode between everything and the server: all of it works, by polling.
 
 What a user has to know: prepared statements belong to one connection to the server, and a client
-gets another one for each transaction. PgBouncer before 1.21 knows nothing of them, and psycopg
-prepares what it has sent five times. So the engine has to be made with
-`connect_args={"prepare_threshold": None}`, and a connection of psycopg with that argument.
+gets another one for each transaction. PgBouncer before 1.21 knows nothing of them. psycopg prepares
+what it has sent five times, asyncpg prepares all, under names that it counts. So an engine has to
+be made with the `connect_args` below, and a connection of psycopg with `prepare_threshold=None`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event
@@ -34,6 +35,11 @@ pytestmark = [
 ]
 
 UNPREPARED = {"prepare_threshold": None}
+NEVER_TWICE = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: f"__{uuid4()}__",
+}
 POLLING = {"notify": "poll", "poll_interval": 0.05}
 
 
@@ -68,10 +74,13 @@ async def bouncer(postgres_dsn: str) -> AsyncIterator[PgBouncer]:
         yield bouncer
 
 
-@pytest.fixture
-async def pooled(bouncer: PgBouncer, prefix: str) -> AsyncIterator[AsyncEngine]:
+@pytest.fixture(params=["psycopg", "asyncpg"])
+async def pooled(
+    request: pytest.FixtureRequest, bouncer: PgBouncer, prefix: str
+) -> AsyncIterator[AsyncEngine]:
     """An engine as it has to be made behind PgBouncer."""
-    engine = async_engine(bouncer.dsn, prefix, connect_args=UNPREPARED)
+    arguments = UNPREPARED if request.param == "psycopg" else NEVER_TWICE
+    engine = async_engine(bouncer.dsn, prefix, request.param, connect_args=arguments)
     yield engine
     await engine.dispose()
 
@@ -126,6 +135,19 @@ async def test_scheduled_retried_and_snoozed_jobs(
         await stops.until(lambda stops: sum(s.state == "completed" for s in stops) == 20)
     assert all(s.job.attempted_at >= at for s in stops.events if s.job.worker == "pooled.quick")
     await runs.all_completed(20)
+
+
+async def test_no_statement_fails_when_two_instances_are_busy(
+    pooled: AsyncEngine, start: StartOban, runs: Runs
+) -> None:
+    with hear(Oban, "service_failed") as failures:
+        one = await start(pooled, queues={"default": 20}, node="one", **POLLING)
+        await start(pooled, queues={"default": 20}, node="two", **POLLING)
+        for _ in range(10):
+            await one.enqueue_many(Quick.new() for _ in range(50))
+            await asyncio.gather(*(one.enqueue(Quick.new()) for _ in range(10)))
+        await runs.all_completed(600)
+    assert failures.events == []
 
 
 async def test_each_of_2000_jobs_runs_once_on_two_nodes(
