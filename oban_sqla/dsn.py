@@ -42,21 +42,27 @@ def database_url(given: URL | str, name: str = "the DSN") -> URL:
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """A URL without `prepare_threshold`, and this as the argument that psycopg takes.
+    """A URL without `prepare_threshold`, and the arguments with which psycopg connects besides.
 
-    It must be `none` behind a transaction pooler that knows nothing of prepared statements.
-    `ValueError` if it is neither `none` nor a number.
+    `prepare_threshold` must be `none` behind a transaction pooler that knows nothing of prepared
+    statements. `ValueError` if it is neither `none` nor a number. The text is UTF-8, whatever the
+    database has: psycopg can't read JSON in another encoding.
     """
-    given = url.query.get("prepare_threshold")
-    if given is None or url.get_driver_name() != "psycopg":
+    if url.get_driver_name() != "psycopg":
         return url, {}
+    arguments: dict[str, Any] = {}
+    if "client_encoding" not in url.query:
+        arguments["client_encoding"] = "utf8"
+    given = url.query.get("prepare_threshold")
+    if given is None:
+        return url, arguments
     if given == "none":
-        threshold = None
+        arguments["prepare_threshold"] = None
     elif isinstance(given, str) and given.isdecimal():
-        threshold = int(given)
+        arguments["prepare_threshold"] = int(given)
     else:
         raise ValueError("prepare_threshold in the DSN must be a number or none")
-    return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": threshold}
+    return url.difference_update_query(["prepare_threshold"]), arguments
 
 
 def listen_target(given: object) -> tuple[URL, dict[str, Any]]:

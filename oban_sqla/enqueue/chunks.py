@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ..models import Job
 from ..statements.insert import insert
 from ..wakeups import Wakeup
-from . import references
+from . import encoding, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
 from .chosen import unscoped
 from .connections import execute, insert_unique_through
@@ -58,6 +58,7 @@ class Insertion:
         plain, unique = apart(jobs)
         self._unique += unique
         for batch in encoded(plain):
+            encoding.check(self._connection, [batch])
             await self._send(batch)
 
     async def __aenter__(self) -> Self:

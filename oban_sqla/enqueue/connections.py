@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
 from ..statements.insert import insert
+from . import encoding
 from .batch import MOST_UNIQUE, encoded
 from .inserted import fill
 from .observed import observed
@@ -57,6 +58,7 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
         if len(batch.jobs) < len(jobs):
             await asyncio.sleep(0)
     claiming = list(encoded(unique, MOST_UNIQUE))
+    encoding.check(conn, (*batches, *claiming))
     for batch in batches:
         fill(batch.jobs, await execute(conn, insert, batch.parameters, prefix))
     for batch in claiming:

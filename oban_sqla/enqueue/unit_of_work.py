@@ -32,7 +32,7 @@ from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
 from ..statements.insert import insert as insert_jobs
 from ..wakeups import Address, Wakeup
-from . import observed, pending, references
+from . import encoding, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
 from .chosen import BIND
 from .connections import claim_core, execute_core
@@ -143,6 +143,7 @@ def _insert_apart(session: Session, jobs: Sequence[Job]) -> None:
 def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = ()) -> None:
     if plain or unique:
         connection = session.connection(bind_arguments=BIND)
+        encoding.check(connection, (*plain, *unique))
         pending.insert_pending(session, connection, plain)
         pending.claim_pending(session, connection, unique)
         news = _news(session, _tables(connection))
@@ -164,6 +165,7 @@ def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
         plain, unique = apart(jobs)
         batches = list(encoded(plain))
         connection = session.connection(bind_arguments=BIND)
+        encoding.check(connection, batches)
         for batch in batches:
             fill(batch.jobs, execute_core(connection, insert_jobs, batch.parameters, None))
         if unique:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import sessionmaker
 from ..dsn import connect_arguments, database_url
 from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError, sqlstate
 from ..statements.claimed import Loads, loads_of
-from ..statements.inspect import TABLES, current_role, home, installed
+from ..statements.inspect import TABLES, current_role, encoding, home, installed
 from ..wakeups import Address
 from .kept_connections import KeptConnections
 from .primary import trusting_primary
@@ -92,8 +92,15 @@ class Database:
         """Find the tables, and return the name of their schema.
 
         `SchemaMissingError` without tables, `PrivilegeMissingError` if the role may not use their
-        schema, or lacks one of the privileges on one of them.
+        schema, or lacks one of the privileges on one of them; `ObanError` if the text of the
+        connections is not UTF-8.
         """
+        (row,) = await self.fetch(encoding())
+        if row[0] != "UTF8":
+            raise ObanError(
+                f"the engine's connections have text in {row[0]}, where psycopg can't read JSON:"
+                ' make the engine with connect_args={"client_encoding": "utf8"}'
+            )
         if self._prefix is None:
             rows = await self.fetch(home())
             self._prefix = rows[0][0] if rows else None

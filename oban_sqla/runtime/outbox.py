@@ -34,6 +34,9 @@ TOO_SLOW = "57014"
 # Tables and columns that are missing: no fault of the attempt, which so does not fail for it.
 STRUCTURE = "42"
 
+# The database's encoding has no such characters.
+NOT_IN_ENCODING = ("22P05", "22021")
+
 
 class Unwritten:
     """An outcome that waits to be written."""
@@ -68,6 +71,15 @@ class Unwritten:
             self.text = as_json(ack)
         except Exception as error:
             self.fail(error)
+
+    def escape(self) -> bool:
+        """Write the error in ASCII, with escapes; whether it was not in ASCII."""
+        error = self.ack.error
+        if error is None or error.isascii():
+            return False
+        self.ack = self.ack._replace(error=error.encode("ascii", "backslashreplace").decode())
+        self.text = as_json(self.ack)
+        return True
 
     def fail(self, error: Exception) -> None:
         """Make it the outcome of an attempt that failed with that error."""
@@ -242,6 +254,9 @@ class Outbox(Service):
             self._due_in(max(0.0, soonest - duration))
 
     def _refused(self, one: Unwritten, error: Exception, state: str) -> None:
+        if state in NOT_IN_ENCODING and one.escape():
+            # It stays where it is: the next pass writes it so.
+            return
         if one.failed or state.startswith(STRUCTURE):
             self._set_apart(one, f"the database refuses it: {first_line(error)}", 0.0)
             return

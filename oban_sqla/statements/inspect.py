@@ -64,6 +64,11 @@ def installed(prefix: str, privileges: Sequence[str] = ()) -> Executable:
     )
 
 
+def encoding() -> Executable:
+    """The encoding of the text that the server and the connection exchange."""
+    return select(func.current_setting("client_encoding"))
+
+
 def current_role() -> Executable:
     """The role of the connection."""
     return select(cast(func.current_user(), Text))

@@ -20,12 +20,12 @@ URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 def test_a_url_may_say_when_psycopg_prepares(given: str, threshold: int | None) -> None:
     url, arguments = connect_arguments(make_url(f"{URL}&prepare_threshold={given}"))
     assert url == make_url(URL)
-    assert arguments == {"prepare_threshold": threshold}
+    assert arguments == {"client_encoding": "utf8", "prepare_threshold": threshold}
 
 
 @pytest.mark.parametrize(
     "url",
-    [URL, "postgresql+asyncpg://ann@db/shop?prepare_threshold=none"],
+    [f"{URL}&client_encoding=latin1", "postgresql+asyncpg://ann@db/shop?prepare_threshold=none"],
     ids=["plain", "asyncpg"],
 )
 def test_other_urls_are_left_alone(url: str) -> None:

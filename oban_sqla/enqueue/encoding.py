@@ -1,0 +1,63 @@
+"""The encoding of the database: text that it can't hold is refused before anything is sent."""
+
+import codecs
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .batch import Batch
+
+# By their names in PostgreSQL, where Python has another name.
+_CODECS = {"SQL_ASCII": "ascii", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "LATIN9": "iso8859_15"}
+
+
+def check(conn: object, batches: Iterable[Batch]) -> None:
+    """`ValueError` for a job with characters that the database of a connection can't hold.
+
+    A statement that fails would break the caller's transaction. Databases are mostly in UTF8, which
+    holds all; of a connection that does not tell its encoding nothing is known.
+    """
+    name = _server_encoding(conn)
+    if name is None or name == "UTF8":
+        return
+    try:
+        codec = codecs.lookup(_CODECS.get(name, name.replace("WIN", "cp")))
+    except LookupError:
+        return
+    for batch in batches:
+        for job in json.loads(batch.parameters["jobs"]):
+            for field, value in job.items():
+                _check(field, value, name, codec)
+
+
+def _check(field: str, value: Any, name: str, codec: codecs.CodecInfo) -> None:
+    try:
+        codec.encode(json.dumps(value, ensure_ascii=False))
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise ValueError(
+            f"{field} has the character {character!r}, which the database can't hold: its encoding"
+            f" is {name}; store the jobs in a database with ENCODING 'UTF8'"
+        ) from None
+
+
+def _server_encoding(conn: object) -> str | None:
+    if isinstance(conn, AsyncConnection):
+        conn = conn.sync_connection
+    if isinstance(conn, Connection):
+        conn = conn.connection.driver_connection
+    if isinstance(conn, psycopg.Cursor | psycopg.AsyncCursor):
+        conn = conn.connection
+    if isinstance(conn, psycopg.Connection | psycopg.AsyncConnection):
+        return conn.info.parameter_status("server_encoding")
+    driver: Any = conn
+    if hasattr(driver, "get_settings"):  # of asyncpg
+        encoding: str | None = getattr(driver.get_settings(), "server_encoding", None)
+        return encoding
+    if hasattr(driver, "get_parameter_status"):  # of psycopg2
+        return str(driver.get_parameter_status("server_encoding"))
+    return None
