@@ -101,6 +101,14 @@ class JobDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class JobLeftBehind:
+    job: Job
+    """A job that timed out or was cancelled, while its thread, or its task, goes on."""
+    count: int
+    """How many places of its queue on this node are taken so, with this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimStop:
     queue: str
     count: int
@@ -305,6 +313,9 @@ class ObanEvents(event.Events[Observable]):
         A stop cut it short, or it got no connection, and its job goes back; or its job is
         somebody else's by now. This, `job_stop` or `job_exception` follows each `job_start`.
         """
+
+    def job_left_behind(self, oban: Any, left: JobLeftBehind) -> None:
+        """A job ended, but not its thread or task, which takes a place of the queue until then."""
 
     def claim_stop(self, oban: Any, stop: ClaimStop) -> None:
         """A producer claimed jobs (none, too, when it looked in vain)."""

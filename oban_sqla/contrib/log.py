@@ -20,6 +20,7 @@ from ..events import (
     GiveBackStop,
     JobDeadlineMissed,
     JobException,
+    JobLeftBehind,
     JobStop,
     JobUnconnected,
     OutcomeDelayed,
@@ -118,6 +119,18 @@ def _backoff_failed(oban: Oban, failed: BackoffFailed) -> None:
         type(failed.error).__name__,
         _shorten(failed.error),
         extra=_Facts(oban, failed),
+    )
+
+
+def _job_left_behind(oban: Oban, left: JobLeftBehind) -> None:
+    logger.warning(
+        "queue %s: job %d (%s) has ended, but its thread or task has not, and takes a place of the"
+        " queue until it does; so many do: %d",
+        left.job.queue,
+        left.job.id,
+        left.job.worker,
+        left.count,
+        extra=_Facts(oban, left),
     )
 
 
@@ -255,6 +268,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "job_stop": _job_stop,
     "job_exception": _job_exception,
     "backoff_failed": _backoff_failed,
+    "job_left_behind": _job_left_behind,
     "claim_stop": _claim_stop,
     "ack_stop": _ack_stop,
     "outcome_refused": _outcome_refused,

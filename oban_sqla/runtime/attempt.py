@@ -23,6 +23,7 @@ class Attempt:
         "fence",
         "id",
         "interrupted",
+        "left_behind",
         "own",
         "queue_time",
     )
@@ -43,6 +44,8 @@ class Attempt:
         """Whether somebody wants it to end."""
         self.interrupted = False
         """Whether its task was cancelled for that."""
+        self.left_behind: asyncio.Future[Any] | None = None
+        """The end of its thread or task, which goes on though nobody waits for it any more."""
         self._task: asyncio.Task[Any] | None = None
 
     @property

@@ -33,6 +33,7 @@ from ..workers.registry import find
 from .attempt import Attempt
 from .connecting import UnconnectedError
 from .deadline import missed
+from .left_behind import LeftBehind
 from .perform import perform
 from .service import Emit
 from .traceback_text import describe
@@ -50,10 +51,19 @@ INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 class Executor:
     """Runs the jobs of one instance."""
 
-    def __init__(self, sessions: WorkerSessions, emit: Emit, loads: Loads = json.loads) -> None:
+    def __init__(
+        self,
+        sessions: WorkerSessions,
+        emit: Emit,
+        loads: Loads = json.loads,
+        *,
+        freed: Callable[[str], None] = lambda queue: None,
+    ) -> None:
+        """An executor that calls `freed` with a queue when one of its places becomes free late."""
         self._sessions = sessions
         self._loads = loads
         self._emit = emit
+        self.left_behind = LeftBehind(emit, freed)
         # Weakly: the task of an attempt that is cancelled before its first step takes none away.
         self._attempts: WeakSet[Attempt] = WeakSet()
 
@@ -142,6 +152,8 @@ class Executor:
             return ack
         finally:
             executing.reset(token)
+            if attempt.left_behind is not None:
+                self.left_behind.add(attempt.job, attempt.left_behind)
 
     def _miss(self, attempt: Attempt, deadline: datetime) -> Ack:
         self._emit("job_deadline_missed", JobDeadlineMissed(attempt.job, deadline))

@@ -30,6 +30,7 @@ class NodeChecks:
             "orphans": self._orphans,
             "queues": self._queues,
             "jobs": self._jobs,
+            "threads": self._threads,
             "pauses": self._pauses,
             "pools": self._pools,
             "outcomes": self._outcomes,
@@ -144,6 +145,25 @@ class NodeChecks:
                     )
         if not found:
             yield Finding("outcomes", "ok", "every outcome is written")
+
+    async def _threads(self) -> AsyncIterator[Finding]:
+        found = False
+        for node in self._status.nodes:
+            for queue in node.queues:
+                if queue.left_behind:
+                    found = True
+                    ids = ", ".join(map(str, queue.left_behind[:20]))
+                    yield Finding(
+                        "threads",
+                        "problem",
+                        f"on {node.node}, jobs of queue {queue.queue} have ended, but their threads"
+                        f" or tasks have not: they take {len(queue.left_behind)} of"
+                        f" {queue.limit or 'its'} places: {ids}",
+                        "give what the worker waits for a timeout of its own; a restart of the node"
+                        " frees the places",
+                    )
+        if not found:
+            yield Finding("threads", "ok", "none goes on after its job has ended")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
         rows = await self._database.fetch(health.controls())

@@ -25,10 +25,6 @@ from .transaction import WorkerSessions, transact, transact_apart, transact_plai
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0
 
-# The loop itself holds its tasks by weak references only.
-_left_behind: set[asyncio.Task[Any]] = set()
-
-
 Outcome = Callable[[Any], Ack]
 """The outcome of what a worker has returned."""
 
@@ -48,9 +44,9 @@ async def perform(
         attempt.interrupted = True
         raise asyncio.CancelledError
     seconds = _timeout(registration, attempt.own, made)
-    process = partial(_process, registration, attempt.own, made, sessions)
+    process = partial(_process, registration, attempt, made, sessions)
     if registration.takes_session:
-        process = partial(_transact, registration, attempt.own, made, sessions, outcome)
+        process = partial(_transact, registration, attempt, made, sessions, outcome)
     if seconds is not None:
         return await _limited(attempt, registration, process, seconds)
     if registration.interruptible:
@@ -62,8 +58,9 @@ Process = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def _process(
-    registration: Registration, job: Job, made: list[Any], sessions: WorkerSessions
+    registration: Registration, attempt: Attempt, made: list[Any], sessions: WorkerSessions
 ) -> Any:
+    job = attempt.own
     if load := loader(registration, job):
         async with sessions.worker_session() as session, connecting(session):
             gone = await session.run_sync(load)
@@ -77,18 +74,19 @@ async def _process(
 
     if registration.asynchronous:
         return await process()
-    result = await _in_thread(process, f"oban-job-{job.id}")
+    result = await _in_thread(process, attempt)
     # A plain function that returns a coroutine was async in disguise.
     return await result if isawaitable(result) else result
 
 
 async def _transact(
     registration: Registration,
-    job: Job,
+    attempt: Attempt,
     made: list[Any],
     sessions: WorkerSessions,
     outcome: Outcome,
 ) -> Any:
+    job = attempt.own
     tried = False
     load = loader(registration, job)
 
@@ -113,11 +111,11 @@ async def _transact(
     if apart is None:
         return await transact_plainly(sessions, process_sync, outcome)
     return await _in_thread(
-        lambda: asyncio.run(transact_apart(apart, process_sync, outcome)), f"oban-job-{job.id}"
+        lambda: asyncio.run(transact_apart(apart, process_sync, outcome)), attempt
     )
 
 
-async def _in_thread(function: Callable[[], Any], name: str) -> Any:
+async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
     # A daemon thread for each job: a pool would keep the process from its exit until all had ended.
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
@@ -136,8 +134,13 @@ async def _in_thread(function: Callable[[], Any], name: str) -> Any:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    result, error = await ended
+    threading.Thread(target=run, name=f"oban-job-{attempt.id}", daemon=True).start()
+    try:
+        result, error = await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        if not ended.done():
+            attempt.left_behind = ended
+        raise
     if error is not None:
         raise error
     return result
@@ -181,8 +184,7 @@ async def _limited(
     finally:
         attempt.interruptible_by(None)
     if not task.done():
-        _left_behind.add(task)
-        task.add_done_callback(_left_behind.discard)
+        attempt.left_behind = task
         late = f" and was cancelled, but has not stopped {UNWINDING:g} s later"
         raise JobTimeoutError(f"{attempt.job.worker} timed out after {seconds:g} s{late}")
     if not expired:

@@ -14,7 +14,7 @@ from ..statements.acknowledge import Ack
 from ..statements.claim import claim_of_queue
 from ..statements.claimed import Claimed
 from ..statements.give_back import give_back
-from ..statements.heartbeat import DELAYED
+from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
 from .claim_position import ClaimPosition
 from .database import FAREWELL, Database, deadline
@@ -99,6 +99,8 @@ class Producer(Service):
         meta: dict[str, Any] = {"local_limit": self.limit, "paused": self.paused}
         if delayed := self._outbox.delayed(self.queue):
             meta[DELAYED] = delayed
+        if left_behind := self._executor.left_behind.ids(self.queue):
+            meta[LEFT_BEHIND] = left_behind
         return meta
 
     @property
@@ -193,6 +195,11 @@ class Producer(Service):
                     self._claiming = False
                     return
 
+    @property
+    def _free(self) -> int:
+        """How many more jobs may run."""
+        return self.limit - len(self._running) - self._executor.left_behind.count(self.queue)
+
     def _demand(self) -> int:
         """How many jobs to claim now."""
         if self.paused or self._draining or self._outbox.full:
@@ -201,7 +208,7 @@ class Producer(Service):
         if held > ahead // 2:
             # A batch is dear: the next one is claimed when half of what is held has started.
             return 0
-        return min(CLAIM_BATCH, max(0, self.limit - len(self._running)) + ahead - held)
+        return min(CLAIM_BATCH, max(0, self._free) + ahead - held)
 
     async def _claim(self, demand: int) -> float:
         jobs, duration = await self._send_claim(demand)
@@ -255,7 +262,7 @@ class Producer(Service):
 
     def _start_held(self) -> None:
         idle = self.paused or self._draining
-        while self._held and not idle and len(self._running) < self.limit:
+        while self._held and not idle and self._free > 0:
             self._start(*self._held.popleft())
 
     def _start(self, claimed: Claimed, since: float) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config import LONGEST_EXPIRY
-from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY
+from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY, LEFT_BEHIND
 from ..statements.status import counts, leaders, producers
 from .database import Database
 from .pool import NEEDED, SIZE
@@ -35,6 +35,8 @@ class RunningQueue:
     uuid: str
     delayed_outcomes: tuple[int, ...] = ()
     """Ids of jobs that have ended there, and whose outcome can't be written."""
+    left_behind: tuple[int, ...] = ()
+    """Ids of jobs that have ended there, while their thread or task goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ def _running_queue(row: Any) -> RunningQueue:
         silent_for=row.silent_for,
         started_at=row.started_at,
         uuid=row.uuid,
-        delayed_outcomes=tuple(id for id in _list(meta.get(DELAYED)) if isinstance(id, int)),
+        delayed_outcomes=_ids(meta.get(DELAYED)),
+        left_behind=_ids(meta.get(LEFT_BEHIND)),
     )
 
 
@@ -209,8 +212,8 @@ def _meta(text: str) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _ids(value: object) -> tuple[int, ...]:
+    return tuple(id for id in value if isinstance(id, int)) if isinstance(value, list) else ()
 
 
 def _expiry(meta: Mapping[str, Any]) -> float:

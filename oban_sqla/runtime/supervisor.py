@@ -53,7 +53,9 @@ class Supervisor:
             poll_interval=self._poll_interval,
             batch=config.stage_batch,
         )
-        self._executor = Executor(database, emit, database.loads)
+        self._executor = Executor(
+            database, emit, database.loads, freed=lambda queue: self._wake_queues([queue])
+        )
         self.outcome_announcer = OutcomeAnnouncer(database, emit)
         self.outbox = Outbox(
             database,

@@ -32,6 +32,8 @@ EXPIRY = "expiry"
 """The key of a row's meta that says after how many seconds of silence it has expired."""
 DELAYED = "delayed_outcomes"
 """The key for the ids of jobs that have ended, and whose outcome can't be written."""
+LEFT_BEHIND = "left_behind"
+"""The key for the ids of jobs that have ended, while their thread or task goes on."""
 UNBROKEN_SINCE = "unbroken_since"
 """The key for the second of the epoch since which it was never away, nor silent for long."""
 

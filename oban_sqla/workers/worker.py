@@ -55,8 +55,8 @@ class Worker:
 
     `timeout` is an option, or a method `timeout(self, job)` that runs on the event loop. An attempt
     that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind
-    if it has not stopped 5 seconds later. A thread can't be cancelled: it runs on, and nobody waits
-    for it.
+    if it has not stopped 5 seconds later. A thread can't be cancelled: it is left behind at once.
+    What is left behind takes a place of its queue until it ends.
 
     When somebody cancels the job while it runs, `job.cancelled()` turns true. The option
     `interruptible` cancels the task of an async `process` as well.

@@ -70,11 +70,11 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
-    assert [finding.level for finding in found] == ["ok"] * 15
+    assert [finding.level for finding in found] == ["ok"] * 17
     assert {finding.check for finding in found} == {
         *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
-        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "pools"),
-        "retention",
+        *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "pools", "threads"),
+        *("outcomes", "retention"),
     }
 
 

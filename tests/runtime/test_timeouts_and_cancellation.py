@@ -9,9 +9,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Cancel, Job, JobState, JobTimeoutError, Worker, job, worker
+from oban_sqla.migrations import LATEST
+from oban_sqla.runtime import left_behind as left_behind_module
 from oban_sqla.runtime import perform
+from oban_sqla.runtime.health import examine
 from tests.conftest import StartOban
-from tests.listening import hear
+from tests.listening import PATIENCE, hear
+from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -84,6 +88,21 @@ class Deaf(Worker, name="timeouts.deaf", timeout=0.02):
                 continue
 
 
+class Stuck(Worker, name="timeouts.stuck", max_attempts=1):
+    """A plain function that may hang past its timeout until the test releases it."""
+
+    begun = 0
+    released = threading.Event()
+
+    def timeout(self, job: Job) -> float:
+        return 0.05 if job.args.get("hangs") else PATIENCE
+
+    def process(self, job: Job) -> None:
+        type(self).begun += 1
+        if job.args.get("hangs"):
+            self.released.wait(PATIENCE)
+
+
 async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
     start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +114,44 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
         await acks.counted(1)
     assert "has not stopped 0.01 s later" in str(failure.error)
     assert await states(sessions) == [JobState.RETRYABLE]
-    await asyncio.gather(*perform._left_behind)  # it ends by itself
+    # It ends by itself, and takes a place of its queue until then.
+    assert oban._supervisor is not None
+    left_behind = oban._supervisor._executor.left_behind
+    assert left_behind.count("default") == 1
+    await until(lambda: left_behind.count("default") == 0)
+
+
+async def test_threads_that_stay_take_the_places_of_their_queue(
+    start: StartOban,
+    engine: AsyncEngine,
+    sessions: Sessions,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(left_behind_module, "REPORTED_AFTER", 0.05)
+    oban = await start(queues={"default": 2, "other": 1}, heartbeat_expiry=5.0)
+    with (
+        hear(oban, "job_exception") as failures,
+        hear(oban, "job_left_behind") as left,
+        hear(oban, "job_stop") as stops,
+    ):
+        await oban.enqueue_many(Stuck.new({"hangs": n < 2}) for n in range(6))
+        await failures.wait(2)
+        await left.wait(2)
+        # The other queue goes on.
+        await oban.enqueue(Stuck.new(queue="other"))
+        await stops.wait(1)
+        await oban._supervisor.report()
+        found = [f async for f in examine(oban._database, oban._config, latest=LATEST)]
+        (problem,) = [f for f in found if f.check == "threads"]
+        assert "they take 2 of 2 places: 1, 2" in problem.text
+        assert (len(failures.events), Stuck.begun) == (2, 3)
+        assert "(timeouts.stuck) has ended, but its thread or task has not" in caplog.text
+        Stuck.released.set()
+        # The places are free, so the others have their turn.
+        await stops.wait(5)
+    assert Stuck.begun == 7
+    caplog.clear()
 
 
 async def test_what_it_returns_in_spite_of_its_cancellation_counts(
