@@ -1,7 +1,18 @@
 """The workloads, in the order of their names."""
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import drain, enqueue, growth, idle, memory, notify, processes, start, wal
+from benchmarks.workloads import (
+    drain,
+    enqueue,
+    growth,
+    idle,
+    memory,
+    notify,
+    processes,
+    start,
+    telemetry,
+    wal,
+)
 
 WORKLOADS: dict[str, Workload] = {
     one.name: one
@@ -16,6 +27,7 @@ WORKLOADS: dict[str, Workload] = {
             *notify.WORKLOADS,
             *growth.WORKLOADS,
             *wal.WORKLOADS,
+            *telemetry.WORKLOADS,
         ),
         key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
     )

@@ -1,0 +1,103 @@
+"""B14: what telemetry costs a node whose jobs do nothing."""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+
+from benchmarks.contestants.oban_sqla import Entrant
+from benchmarks.workload import Measured, Results, Target, Workload
+
+ROUNDS = 5
+LIMIT = 20
+OFF, METRICS, TRACES, SAMPLED = "off", "metrics", "traces", "1 % of traces"
+
+Switch = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def metrics() -> Iterator[None]:
+    from prometheus_client import CollectorRegistry
+
+    from oban_sqla.contrib import prometheus
+
+    prometheus.attach(CollectorRegistry())
+    yield
+    prometheus.detach()
+
+
+@contextmanager
+def traces(port: int, ratio: float) -> Iterator[None]:
+    """Sent by the SDK's own batches."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+    from oban_sqla.contrib import opentelemetry
+
+    provider = TracerProvider(sampler=TraceIdRatioBased(ratio), shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(f"http://127.0.0.1:{port}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    opentelemetry.attach(tracer_provider=provider, metrics=False)
+    yield
+    opentelemetry.detach()
+    provider.shutdown()
+
+
+async def telemetry(contestant: Entrant, count: int) -> Measured:
+    collector = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.children.collector", stdout=asyncio.subprocess.PIPE
+    )
+    assert collector.stdout is not None
+    port = int(await collector.stdout.readline())
+    switches: Mapping[str, Switch] = {
+        OFF: nullcontext,
+        METRICS: metrics,
+        TRACES: lambda: traces(port, 1.0),
+        SAMPLED: lambda: traces(port, 0.01),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in switches}
+    try:
+        for _ in range(ROUNDS):
+            # In turn, so that what the machine does besides is shared.
+            for name, switch in switches.items():
+                await contestant.enqueue_many(count)
+                with switch():
+                    started = time.perf_counter()
+                    await contestant.drain(count, LIMIT)
+                    rates[name].append(count / (time.perf_counter() - started))
+    finally:
+        collector.kill()
+        await collector.wait()
+    await contestant.expect(contestant.waiting, 0)
+    return Measured({f"{name}, jobs/s": statistics.median(own) for name, own in rates.items()})
+
+
+def _share(name: str) -> Callable[[Results], float]:
+    return lambda results: (
+        results.median("B14", f"{name}, jobs/s") / results.median("B14", f"{OFF}, jobs/s")
+    )
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    Workload(
+        "B14",
+        "run {count} jobs that do nothing, 20 at once, measured and traced",
+        Entrant,
+        telemetry,
+        10_000,
+        (
+            Target("metrics at least 0.93 times without", _share(METRICS), 0.93),
+            Target("all traces at least 0.7 times without", _share(TRACES), 0.7),
+            Target("1 % of traces at least 0.9 times without", _share(SAMPLED), 0.9),
+        ),
+        most_runs=1,
+    ),
+)
+"""None where the extras are not installed."""
+if find_spec("prometheus_client") is None or find_spec("opentelemetry") is None:
+    WORKLOADS = ()
