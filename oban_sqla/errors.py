@@ -61,6 +61,12 @@ class UnknownModelError(ObanError):
     __module__ = "oban_sqla"
 
 
+class StandbyError(ObanError):
+    """The server is a standby, which only copies another server: the primary has the nodes."""
+
+    __module__ = "oban_sqla"
+
+
 class UnreadableJobError(ObanError):
     """A claimed job has a value that Python can't hold, or JSON that can't be parsed."""
 

@@ -69,6 +69,10 @@ class Proxy:
             self._listener.close()
             self._listener = None
 
+    def lead_to(self, server_dsn: str) -> None:
+        """Lead new connections to another server; those that are open stay where they are."""
+        self._given = {key: str(value) for key, value in conninfo_to_dict(server_dsn).items()}
+
     def cut(self) -> None:
         """Cut all connections; the server may carry out what it was sent."""
         self._cuts += 1

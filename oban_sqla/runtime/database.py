@@ -19,9 +19,15 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 
 from ..dsn import connect_arguments, database_url
-from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError, sqlstate
+from ..errors import (
+    ObanError,
+    PrivilegeMissingError,
+    SchemaMissingError,
+    StandbyError,
+    sqlstate,
+)
 from ..statements.claimed import Loads, loads_of
-from ..statements.inspect import TABLES, current_role, encoding, home, installed
+from ..statements.inspect import TABLES, current_role, encoding, home, in_recovery, installed
 from ..wakeups import Address
 from .kept_connections import KeptConnections
 from .primary import trusting_primary
@@ -69,6 +75,10 @@ class Database:
         self.in_transactions = False
         """Whether single statements have transactions of their own, since AUTOCOMMIT failed."""
         self._bind()
+
+        self._worker_engine = trusting_primary(self.engine)
+        self.isolation: str | None = None
+        """The isolation level of a worker's transaction; `None` if the engine has one."""
 
     def _bind(self) -> None:
         self._engine = trusting_primary(self.engine).execution_options(**self.schemas)
@@ -128,6 +138,15 @@ class Database:
                 f" op.grant_oban(run={role!r}) in an Alembic migration"
             )
         return self._prefix
+
+    async def require_primary(self) -> None:
+        """Raise `StandbyError` if the server is a standby."""
+        ((standby,),) = await self.fetch(in_recovery())
+        if standby:
+            raise StandbyError(
+                f"the server of database {self.engine.url.database!r} is a standby: its copy does"
+                " not have the rows of nodes, and nothing can be written; name the primary"
+            )
 
     async def fetch(
         self,
@@ -267,7 +286,18 @@ class Database:
 
     def worker_session(self) -> AsyncSession:
         """A session for a worker: as the given `async_sessionmaker` makes them, or plain."""
-        return self._sessions(bind=self.engine)
+        return self._sessions(bind=self._worker_engine)
+
+    async def find_isolation(self) -> None:
+        """See to it that the sessions of workers have transactions, on an engine in AUTOCOMMIT too.
+
+        Without one, a worker's changes would be kept though its job fails.
+        """
+        async with self.engine.connect() as connection:
+            raw: Any = await connection.get_raw_connection()
+            in_autocommit = raw.dbapi_connection.autocommit
+        if in_autocommit:
+            self.isolation = self.engine.dialect.default_isolation_level
 
     @property
     def schemas(self) -> Mapping[str, Any]:
@@ -304,6 +334,7 @@ class Database:
         apart = Database(with_own_pool(self.engine), self._prefix)
         apart.owned = True
         apart._sessions = self._sessions
+        apart.isolation = self.isolation
         return apart
 
     async def dispose(self) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..config import Config
 from ..dsn import hide_passwords
-from ..errors import PrivilegeMissingError, SchemaMissingError
+from ..errors import PrivilegeMissingError, SchemaMissingError, StandbyError
 from .database import Database
 from .findings import Finding
 from .node_checks import NodeChecks
@@ -24,12 +24,16 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
     server = ServerChecks(database, config, latest)
     try:
         await database.verify()
+        found = await status(database)
     except (SchemaMissingError, PrivilegeMissingError) as error:
         missing, _, remedy = str(error).partition(": ")
         yield Finding("schema", "problem", missing, remedy)
         checks = server.of_server
+    except StandbyError as error:
+        text, _, remedy = str(error).partition("; ")
+        yield Finding("server", "problem", text, remedy)
+        checks = {"schema": server.of_tables["schema"]}
     else:
-        found = await status(database)
         nodes = NodeChecks(database, found, config.rescue_after)
         retention = RetentionCheck(database, found, config.retention)
         checks = {

@@ -112,11 +112,13 @@ class Status:
 
 
 async def status(database: Database, *, instance: str | None = None, exact: int = EXACT) -> Status:
-    """Read the status, of one `instance` alone if it is named; `SchemaMissingError` without tables.
+    """Read the status, of one `instance` alone if it is named; `SchemaMissingError` without tables,
+    `StandbyError` on a standby.
 
     Jobs belong to no instance: all are counted.
     """
     prefix = await database.verify()
+    await database.require_primary()
     nodes = _nodes(_of(instance, await database.fetch(producers())))
     leases = [
         Lease(row.name, _node_of(row.node), *row[2:])

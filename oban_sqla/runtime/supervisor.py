@@ -140,6 +140,7 @@ class Supervisor:
         What fails in the middle leaves the others running, for `stop`.
         """
         prefix = await self._database.verify(RUNNING)
+        await self._database.find_isolation()
         self._database.keep_connections()
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":

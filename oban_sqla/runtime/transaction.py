@@ -28,6 +28,9 @@ class WorkerSessions(Protocol):
     @property
     def schemas(self) -> Mapping[str, Any]: ...
 
+    isolation: str | None
+    """The isolation level to ask for; `None` for that of the engine."""
+
     def worker_session(self) -> AsyncSession: ...
 
     def apart(self) -> Database | None:
@@ -92,6 +95,10 @@ async def _try(
     outcome: Callable[[Any], Ack],
 ) -> Any:
     async with sessions.worker_session() as session, connecting(session):
+        if sessions.isolation is not None:
+            await session.connection(
+                bind_arguments=BIND, execution_options={"isolation_level": sessions.isolation}
+            )
         with kept_open(session.sync_session):
             result = await process(session)
         if not session.in_transaction():

@@ -124,3 +124,8 @@ def _names(tables: Any, schema: str, prefix: str | None = None) -> Select[Any]:
 
 def _catalog(name: str, *columns: str) -> Any:
     return table(name, *map(column, columns), schema="pg_catalog")
+
+
+def in_recovery() -> Select[bool]:
+    """Whether the server is a standby."""
+    return select(func.pg_is_in_recovery())

@@ -91,6 +91,7 @@ async def _drain(
     given: Any, queues: list[str] | None, until: datetime | None, recursive: bool, safe: bool
 ) -> dict[str, int]:
     if isinstance(given, Oban):
+        await given._database.find_isolation()
         attempts = Attempts(given._database, with_safety=safe, emit=given._emit)
         await _run(given._database, attempts, queues, until, recursive)
         return attempts.counts

@@ -35,6 +35,9 @@ class Joined:
     schemas: Mapping[str, Any] = MappingProxyType({})
     """Nothing: the connection finds the tables as its session does."""
 
+    isolation: str | None = None
+    """That of the session."""
+
     def __init__(self, connection: Connection, kind: type[AsyncSession] = AsyncSession) -> None:
         self._connection = connection
         self._kind = kind

@@ -59,14 +59,6 @@ def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:
     return rows
 
 
-@pytest.fixture
-def expect_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """For a test that causes errors: what the services report of them is not unexpected."""
-    yield
-    records = caplog.get_records("call")
-    records[:] = [record for record in records if not record.name.startswith("oban_sqla")]
-
-
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
     """Wait for what no event tells."""
     async with asyncio.timeout(PATIENCE):

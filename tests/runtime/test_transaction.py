@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban_sqla import Cancel, Job, JobState, Oban, ObanError, Record, Snooze, Worker, job, worker
 from tests.conftest import StartOban
+from tests.databases import async_engine
 from tests.listening import hear
 from tests.runtime.conftest import Rows
 
@@ -364,3 +365,34 @@ class TestDeclaration:
 
             class AlsoWrong(Worker, name="transaction.also_wrong"):
                 def process(self, job: Job, session: AsyncSession) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["engine", "options"])
+async def test_an_engine_in_autocommit_gives_a_worker_a_transaction_all_the_same(
+    postgres_dsn: str,
+    prefix: str,
+    sessions: Sessions,
+    rows: Rows,
+    accounts: Callable[[], Any],
+    kind: str,
+) -> None:
+    """Or its changes would be kept though its job fails."""
+    global then
+
+    async def fail(session: AsyncSession) -> None:
+        await session.flush()
+        raise ValueError("after the flush")
+
+    then = fail
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    engine = async_engine(postgres_dsn, prefix, **(options if kind == "engine" else {}))
+    given = engine if kind == "engine" else engine.execution_options(**options)
+    async with sessions.begin() as session:
+        session.add(Transfer.new())
+    oban = Oban(given, queues={"default": 5}, leadership=False)
+    with hear(oban, "ack_stop") as acks:
+        async with oban:
+            await acks.counted(1)
+    await engine.dispose()
+    assert await accounts() == [100, 0]
+    assert await rows() == [(S.RETRYABLE, 1)]
