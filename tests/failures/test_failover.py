@@ -5,16 +5,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from oban_sqla import Oban, StandbyError
+from oban_sqla import Job, JobState, Oban, StandbyError, Worker
 from oban_sqla.config import Config
 from oban_sqla.embedded.cluster import Cluster
 from oban_sqla.migrations import LATEST, upgrade
@@ -33,6 +34,13 @@ PATIENCE = 60.0
 SWITCH = 3.0
 """Seconds after the promotion in which the endpoint still leads to the former primary."""
 EXPIRY = 20.0
+
+
+class Notes(Worker, queue="sessions", max_attempts=1):
+    """Writes in its session, for long enough that many have connections at once."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("INSERT INTO notes SELECT 1 FROM pg_sleep(0.2)"))
 
 
 class Pair:
@@ -108,6 +116,7 @@ async def tables(pair: Pair) -> None:
     engine = async_engine(url(pair.primary), "public")
     async with engine.begin() as connection:
         await connection.run_sync(upgrade)
+        await connection.execute(text("CREATE TABLE notes (number int)"))
     await engine.dispose()
 
 
@@ -156,6 +165,46 @@ async def test_every_loop_works_on_the_new_primary(
             assert all(job.is_finished for job in await oban.wait_many(enqueued, timeout=PATIENCE))
             await oban.stop()
         await engine.dispose()
+
+
+async def test_sessions_of_workers_are_not_given_connections_to_a_standby(
+    pair: Pair, tables: None, expect_errors: None
+) -> None:
+    """All of the pool lead to the former primary, which still answers."""
+    async with Proxy(dsn(pair.primary)) as endpoint:
+        engine = create_async_engine(make_url(endpoint.dsn).set(drivername="postgresql+psycopg"))
+        oban = Oban(engine, queues={"sessions": 5}, heartbeat_expiry=EXPIRY, poll_interval=0.5)
+        async with oban:
+
+            async def run(count: int) -> list[JobState]:
+                """The states in which so many jobs end."""
+                async with await psycopg.AsyncConnection.connect(dsn(pair.standby)) as connection:
+                    jobs = await oban.enqueue_many(
+                        [Notes.new() for _ in range(count)], conn=connection
+                    )
+                return [job.state for job in await oban.wait_many(jobs, timeout=PATIENCE)]
+
+            await oban.wait_many(
+                await oban.enqueue_many(Notes.new() for _ in range(5)), timeout=PATIENCE
+            )
+            await asyncio.to_thread(pair.change_places)
+            await read_at_once(engine, 5)
+            endpoint.lead_to(dsn(pair.standby))
+            # Each of the five may be told once that its server is no primary any more.
+            await run(5)
+            assert await run(20) == [JobState.COMPLETED] * 20
+        await engine.dispose()
+
+
+async def read_at_once(engine: AsyncEngine, count: int) -> None:
+    """Leave so many connections in the pool, as an application does that only reads."""
+    async with AsyncExitStack() as connections:
+        for _ in range(count):
+            while True:
+                connection = await connections.enter_async_context(engine.connect())
+                with suppress(DBAPIError):
+                    await connection.execute(text("SELECT 1"))
+                    break
 
 
 async def all_alive(cluster: Cluster) -> bool:
