@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Dialect,
     Text,
@@ -33,7 +32,8 @@ INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.t
 
 def loads_of(dialect: Dialect) -> Loads:
     """What parses JSON for an engine: its `json_deserializer`, if it was given one."""
-    return JSON().result_processor(dialect, None) or json.loads
+    # SQLAlchemy hands it to the driver, and has no public name for it.
+    return getattr(dialect, "_json_deserializer", None) or json.loads
 
 
 def claimed_columns(job: Any) -> list[ColumnElement[Any]]:

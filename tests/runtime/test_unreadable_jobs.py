@@ -1,0 +1,149 @@
+"""Jobs that can't be read: each is discarded with its column, and the rest of its batch runs."""
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import make_url, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from oban_sqla import Job, JobState, Oban, UnreadableJobError
+from oban_sqla.migrations import upgrade
+from tests.databases import async_engine
+from tests.listening import hear
+from tests.runtime.conftest import Rows
+from tests.runtime.workers import Quick
+
+Sessions = async_sessionmaker[AsyncSession]
+
+S = JobState
+NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0, "leadership": False}
+
+HUGE = "9" * 5001
+
+ODD = {
+    "a number of 5,001 digits": ("args", f"'{{\"n\": {HUGE}}}'"),
+    "a number in meta": ("meta", f"'{{\"n\": {HUGE}}}'"),
+    "a number in errors": ("errors", f"'[{HUGE}]'"),
+    "year 20000": ("inserted_at", "'20000-01-01'"),
+    "before time": ("scheduled_at", "'-infinity'"),
+    "after time": ("scheduled_at", "'infinity'"),
+    "once completed at the end of time": ("completed_at", "'infinity'"),
+}
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize(("column", "value"), ODD.values(), ids=ODD.keys())
+async def test_it_is_discarded_and_the_others_run(
+    postgres_dsn: str,
+    prefix: str,
+    sessions: Sessions,
+    expect_errors: None,
+    driver: str,
+    column: str,
+    value: str,
+) -> None:
+    async with sessions.begin() as session:
+        jobs = [Quick.new() for _ in range(4)]
+        session.add_all(jobs)
+    odd, *others = [job.id for job in jobs]
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        change = f'UPDATE "{prefix}".oban_jobs SET {column} = {value} WHERE id = {odd}'
+        await connection.execute(change.encode())
+    engine = async_engine(postgres_dsn, prefix, driver)
+    oban = Oban(engine, queues={"default": 9}, notify="poll", **NEVER)
+    with hear(oban, "ack_stop") as acks, hear(oban, "job_exception") as exceptions:
+        async with oban:
+            await acks.counted(4)
+    await engine.dispose()
+    assert sorted(Quick.ran) == others
+    (failed,) = exceptions.events
+    assert isinstance(failed.error, UnreadableJobError)
+    assert (failed.job.id, failed.state) == (odd, S.DISCARDED)
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        found = sql.SQL("SELECT state::text, errors::text FROM {} WHERE id = {}")
+        cursor = await connection.execute(
+            found.format(sql.Identifier(prefix, "oban_jobs"), sql.Literal(odd))
+        )
+        ((state, errors),) = await cursor.fetchall()
+    assert state == "discarded"
+    assert f"the column {column} of job {odd} can't be read" in errors
+
+
+async def test_arguments_nested_deeper_than_python_parses(
+    sessions: Sessions,
+    postgres_dsn: str,
+    prefix: str,
+    rows: Rows,
+    expect_errors: None,
+) -> None:
+    async with sessions.begin() as session:
+        session.add_all([Quick.new(), Quick.new()])
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        await connection.execute("SET max_stack_depth = '6MB'")
+        change = sql.SQL("UPDATE {} SET args = jsonb_build_object('deep', {}::jsonb) WHERE id = 1")
+        deep = "[" * 5000 + "]" * 5000
+        await connection.execute(
+            change.format(sql.Identifier(prefix, "oban_jobs"), sql.Literal(deep))
+        )
+    oban = Oban(sessions, queues={"default": 9}, **NEVER)
+    with hear(oban, "ack_stop") as acks:
+        async with oban:
+            await acks.counted(2)
+    # Whether Python parses it is the version's affair; the other job runs in any case.
+    states = [state for state, _ in await rows()]
+    assert states[0] in (S.COMPLETED, S.DISCARDED)
+    assert states[1] is S.COMPLETED
+
+
+async def test_an_engine_whose_deserializer_raises(
+    postgres_dsn: str, prefix: str, sessions: Sessions, rows: Rows, expect_errors: None
+) -> None:
+    def loads(given: Any) -> Any:
+        found = json.loads(given)
+        if found == {"odd": True}:
+            raise ValueError("not this one")
+        return found
+
+    async with sessions.begin() as session:
+        session.add_all([Quick.new({"odd": True}), Quick.new({"odd": False})])
+    engine = async_engine(postgres_dsn, prefix, json_deserializer=loads)
+    oban = Oban(engine, queues={"default": 9}, **NEVER)
+    with hear(oban, "ack_stop") as acks:
+        async with oban:
+            await acks.counted(2)
+    await engine.dispose()
+    assert await rows() == [(S.DISCARDED, 1), (S.COMPLETED, 1)]
+    async with sessions() as session:
+        ((error,),) = (await session.scalars(select(Job.errors).where(Job.id == 1))).all()
+    assert "not this one" in error["error"]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_arguments_beyond_ascii_in_databases_of_other_encodings(
+    postgres_dsn: str, database_dsn: str, encoding: str
+) -> None:
+    name = make_url(database_dsn).database
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        await connection.execute(f'DROP DATABASE "{name}"'.encode())
+        await connection.execute(
+            f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"
+            " TEMPLATE template0".encode()
+        )
+    url = make_url(database_dsn).update_query_dict({"client_encoding": "utf8"})
+    engine = create_async_engine(url.set(drivername="postgresql+psycopg"))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+        await connection.execute(
+            text("INSERT INTO oban_jobs (worker, args) VALUES (:worker, CAST(:args AS jsonb))"),
+            {"worker": Quick.new().worker, "args": '{"name": "Müller"}'},
+        )
+    oban = Oban(engine, queues={"default": 9}, **NEVER)
+    with hear(oban, "job_stop") as stops, hear(oban, "ack_stop") as acks:
+        async with oban:
+            await acks.counted(1)
+    await engine.dispose()
+    (stop,) = stops.events
+    assert stop.job.args == {"name": "Müller"}
