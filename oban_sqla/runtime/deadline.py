@@ -12,12 +12,11 @@ def missed(job: Job) -> datetime | None:
 
     The database's clock decides. A job that began before keeps its further attempts.
     """
-    if job.attempt > 1 or job.attempted_at is None:
-        return None
-    deadline = own_deadline(job.meta) if job.meta else None
-    if deadline is None and (known := find(job.worker)) is not None:
-        deadline = known.options.deadline
-    if deadline is None:
+    known = find(job.worker)
+    deadline = known.options.deadline if known is not None else None
+    if job.meta and (own := own_deadline(job.meta)) is not None:
+        deadline = own
+    if deadline is None or job.attempt > 1 or job.attempted_at is None:
         return None
     instant = _instant(deadline, job.scheduled_at)
     return instant if instant is not None and job.attempted_at > instant else None
