@@ -291,6 +291,46 @@ class TestSavepoints:
 class TestUpdates:
     """A loaded job that is moved is announced where it arrives."""
 
+    async def test_only_the_earliest_of_those_that_are_moved_is_announced(
+        self, session_factory: Sessions, listener: Listener
+    ) -> None:
+        with session_factory.begin() as session:
+            session.add_all(moved := [job() for _ in range(3)])
+        await listener.heard()
+        with session_factory.begin() as session:
+            session.add_all(moved)
+            for one, at in zip(moved, (LATER, SOON, LATER), strict=True):
+                one.state, one.scheduled_at = JobState.SCHEDULED, at
+        assert await listener.heard() == [SOON_NEWS]
+
+    async def test_a_flush_that_failed_after_it_moved_jobs_leaves_nothing_for_the_next_one(
+        self, session_factory: Sessions, listener: Listener, woken: Woken
+    ) -> None:
+        def fail(mapper: Any, connection: Connection, target: Job) -> None:
+            raise ValueError("no")
+
+        with session_factory.begin() as session:
+            session.add_all([bad := job(), good := job()])
+        await listener.heard()
+        await woken()
+
+        def move_badly() -> None:
+            with session.begin_nested():
+                bad.queue, bad.state, bad.scheduled_at = "bad", JobState.SCHEDULED, SOON
+                session.flush()
+
+        with session_factory.begin() as session:
+            session.add_all([bad, good])
+            event.listen(Job, "after_update", fail)
+            try:
+                with pytest.raises(ValueError, match="no"):
+                    move_badly()
+            finally:
+                event.remove(Job, "after_update", fail)
+            good.queue = "good"
+        assert await listener.heard() == news("good")
+        assert await woken() == [Wakeup(frozenset({"good"}))]
+
     @pytest.fixture
     def move(
         self, session_factory: Sessions, sent: list[str], listener: Listener

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.models import Producer
+from oban_sqla.runtime import cron as cron_module
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
 from oban_sqla.workers import registry
@@ -196,6 +197,43 @@ async def test_reboot_is_once_for_each_generation_of_nodes(
     await started(sessions, "b", NOON + timedelta(minutes=4))
     await at(cron, NOON + timedelta(minutes=5))
     assert await ticks(sessions) == ["12:01", "12:05"]
+
+
+async def test_a_node_that_joins_others_is_no_reboot(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    declare("@reboot")
+    cron = service(engine, prefix)
+    await started(sessions, "a", NOON)
+    await at(cron, NOON + timedelta(minutes=1))
+    async with sessions.begin() as session:
+        later = NOON + timedelta(minutes=2)
+        session.add(
+            Producer(
+                uuid="0b3c5d8e-0000-4000-8000-000000000001",
+                name="Oban",
+                node="b",
+                queue="cron",
+                started_at=later,
+                updated_at=later,
+            )
+        )
+    await at(cron, NOON + timedelta(minutes=3))
+    assert await ticks(sessions) == ["12:01"]
+
+
+async def test_more_missed_ticks_than_one_transaction_enqueues(
+    engine: AsyncEngine, prefix: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cron_module, "MOST_TICKS", 2)
+    declare(catch_up="all")
+    cron = service(engine, prefix)
+    await at(cron, NOON)
+    late = NOON + timedelta(minutes=5)
+    delays = [await at(cron, late) for _ in range(3)]
+    assert delays[:2] == [0.0, 0.0]
+    assert delays[2] > 0.0
+    assert await ticks(sessions) == ["12:01", "12:02", "12:03", "12:04", "12:05"]
 
 
 async def test_a_start_after_the_clock_was_set_back_is_a_reboot(

@@ -22,6 +22,7 @@ from tests.databases import async_engine
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import locked, until
+from tests.runtime.workers import Held
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -140,6 +141,22 @@ class TestRows:
         assert rows["alpha"].updated_at == rows["beta"].updated_at
         oban._supervisor.producers["alpha"] = alpha
 
+    async def test_a_node_that_stops_is_alive_as_long_as_its_jobs_run(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        """Otherwise they would be rescued, and run twice."""
+        oban = await start(queues={"default": 1}, shutdown_grace_period=60, **QUICKLY)
+        async with sessions.begin() as session:
+            session.add(Held.new())
+        await Held.begun()
+        stop = asyncio.create_task(oban.stop())
+        for _ in range(2):
+            (row,) = await producers(sessions)
+            await until(beaten(sessions, row.updated_at))
+        Held.release()
+        await stop
+        assert await producers(sessions) == []
+
     async def test_a_queue_that_can_not_be_started_fails_no_beat(
         self, start: StartOban, sessions: Sessions
     ) -> None:
@@ -166,6 +183,14 @@ class TestRows:
 
 
 class TestTrouble:
+    async def test_a_beat_that_failed_is_tried_again_within_an_interval(
+        self, start: StartOban
+    ) -> None:
+        oban = await start(queues={"default": 1}, heartbeat_expiry=2.0)
+        pulse = heartbeat(oban)._pulse
+        assert pulse is not None
+        assert pulse.longest_retry == 0.5
+
     async def test_rows_that_are_gone_are_written_anew_as_they_were(
         self, start: StartOban, sessions: Sessions
     ) -> None:

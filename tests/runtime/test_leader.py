@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Oban, config
 from oban_sqla.events import ElectStop
 from oban_sqla.models import Leader as Lease
+from oban_sqla.runtime import leader as leader_module
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.leader import JITTER, LONGEST_WAIT, Leader
@@ -22,6 +23,7 @@ from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
+from tests.runtime.workers import Held
 
 Sessions = async_sessionmaker[AsyncSession]
 Make = Callable[..., "Stood"]
@@ -153,6 +155,26 @@ class TestElection:
 
 
 class TestLosingIt:
+    async def test_the_lease_counts_from_before_the_request(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server may have written it at once, and its answer may have come late."""
+        late = 0.0
+        clock = time.monotonic
+        monkeypatch.setattr(leader_module.time, "monotonic", lambda: clock() + late)
+        leader = make(lease=20.0)
+        fetch = leader._database.fetch
+
+        async def fetch_slowly(*args: Any) -> Any:
+            nonlocal late
+            rows = await fetch(*args)
+            late += 25.0
+            return rows
+
+        monkeypatch.setattr(leader._database, "fetch", fetch_slowly)
+        assert await leader.run_once() == 0.0
+        assert not leader.is_leader
+
     async def test_it_is_lost_by_itself(self, make: Make) -> None:
         """Also by a node whose event loop is blocked."""
         leader = make(lease=1.0)
@@ -238,9 +260,34 @@ class TestResigning:
         (lease,) = await leases(sessions)
         assert lease.node == one._lessee["holder"]
 
-    async def test_what_never_stood_sends_nothing(self, make: Make) -> None:
-        leader = make(engine=async_engine("postgresql://nobody@127.0.0.1:1/nothing", "none"))
-        await leader.stop()
+    async def test_what_never_stood_sends_nothing(self, make: Make, engine: AsyncEngine) -> None:
+        sent: list[str] = []
+
+        def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            sent.append(statement)
+
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+        await make().stop()
+        assert sent == []
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+    async def test_the_next_one_leads_while_the_jobs_of_the_last_one_still_run(
+        self, start: StartOban, sessions: Sessions
+    ) -> None:
+        options: dict[str, Any] = {"heartbeat_expiry": 3600.0}
+        with hear(Oban, "elect_stop") as elections:
+            first = await start(queues={"default": 1}, shutdown_grace_period=60, **options)
+            await elections.until(lambda events: first.is_leader)
+            async with sessions.begin() as session:
+                session.add(Held.new())
+            await Held.begun()
+            second = await start(queues={"other": 1}, name=first.name, node="n2", **options)
+            await until(lambda: second._supervisor.notifier.listening)
+            stop = asyncio.create_task(first.stop())
+            await elections.until(lambda events: second.is_leader)
+            assert not stop.done()
+            Held.release()
+            await stop
 
     async def test_the_next_one_hears_it_and_takes_over(
         self, start: StartOban, sessions: Sessions

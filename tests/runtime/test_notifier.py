@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
 from oban_sqla import JobState, Oban
 from oban_sqla.runtime import listening as listening_module
 from oban_sqla.runtime import notifier as notifier_module
+from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.notifier import Notifier, decode
 from tests.conftest import StartOban
 from tests.databases import async_engine
@@ -301,6 +302,36 @@ async def test_a_connection_that_the_server_ended(
             elsewhere.commit()
             await acks.counted(1)
     assert len(lost.events) == 1
+
+
+async def test_after_a_reconnect_it_hears_all_channels_again(
+    engine: AsyncEngine, postgres_dsn: str, prefix: str
+) -> None:
+    database = Database(engine, prefix)
+    await database.verify()
+    heard: list[Any] = []
+    service = Notifier(
+        database,
+        lambda name, data: None,
+        channels={channel: heard.append for channel in ("one", "two")},
+        on_change=lambda: None,
+        listen_dsn=None,
+    )
+    await service.run_once()
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s",
+            [f'LISTEN "{service._proof}"'],
+        )
+    await until(lambda: not service.listening)
+    with pytest.raises(psycopg.OperationalError):
+        await service.run_once()
+    await service.run_once()
+    for channel in ("one", "two"):
+        notify(postgres_dsn, prefix, channel, json.dumps({"channel": channel}))
+    await until(lambda: len(heard) == 2)
+    assert heard == [{"channel": "one"}, {"channel": "two"}]
+    await service.close()
 
 
 async def test_a_connection_that_can_not_listen_is_closed(

@@ -47,6 +47,9 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
+FIRST_CLAIM = ago(36000)
+
+
 @pytest.fixture
 def alive(run: Run) -> Alive:
     """Have a producer give its last sign of life so many seconds ago."""
@@ -433,10 +436,17 @@ class TestInADatabaseOfItsOwn:
         yield engine
         await engine.dispose()
 
+    @pytest.mark.parametrize(
+        "anew",
+        [{"attempt": 2, "attempted_at": FIRST_CLAIM}, {"attempt": 1, "attempted_at": NOW}],
+        ids=["another attempt", "another instant"],
+    )
     async def test_a_job_that_was_claimed_anew_meanwhile_is_no_orphan_any_more(
-        self, own: AsyncEngine, witness: Executable
+        self, own: AsyncEngine, witness: Executable, anew: dict[str, Any]
     ) -> None:
         """Another leader rescues it, and a new node claims it, while this one looks for orphans.
+
+        The new claim has another attempt, or, if the last one was given back, another instant.
 
         What the statement sees is older than the new claimer, which has no row there: it must not
         take the job for one of a producer that has none.
@@ -450,7 +460,7 @@ class TestInADatabaseOfItsOwn:
         """
         waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
         async with AsyncSession(own) as session:
-            session.add(ours(uuid4()))
+            session.add(ours(uuid4(), attempted_at=FIRST_CLAIM))
             await session.commit()
         async with own.connect() as slow, own.connect() as other:
             await other.execute(witness)
@@ -465,11 +475,12 @@ class TestInADatabaseOfItsOwn:
             await until(is_looking)
             await other.execute(update(Job).values(state=S.AVAILABLE))
             await other.execute(claim_of_queue(now=NOW), {**FRONT, **claim})
+            await other.execute(update(Job).values(anew))
             await other.execute(text("SELECT pg_advisory_unlock(1)"))
             found = (await looking).one()
             assert (found.found, found.rescued) == (1, None)
-            job = (await other.execute(select(Job.state, Job.attempt, Job.attempted_by))).one()
-            assert tuple(job) == (S.EXECUTING, 2, ["new", new, "oban_sqla"])
+            job = (await other.execute(select(Job.state, Job.attempted_by))).one()
+            assert tuple(job) == (S.EXECUTING, ["new", new, "oban_sqla"])
 
     async def test_a_state_that_others_added_is_passed_by(
         self, own: AsyncEngine, witness: Executable
