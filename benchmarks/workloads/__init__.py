@@ -3,6 +3,7 @@
 from benchmarks.workload import Workload
 from benchmarks.workloads import (
     drain,
+    due,
     enqueue,
     growth,
     idle,
@@ -11,6 +12,7 @@ from benchmarks.workloads import (
     processes,
     start,
     telemetry,
+    waiting,
     wal,
 )
 
@@ -28,6 +30,8 @@ WORKLOADS: dict[str, Workload] = {
             *growth.WORKLOADS,
             *wal.WORKLOADS,
             *telemetry.WORKLOADS,
+            *waiting.WORKLOADS,
+            *due.WORKLOADS,
         ),
         key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
     )
