@@ -90,8 +90,10 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
     result = state.invoke_statement(execution_options={"synchronize_session": "fetch"})
     assert isinstance(result, CursorResult)
     columns = _returned(state.bind_mapper)
-    rows = result.returned_defaults_rows or ()
-    return result, [tuple(row._mapping[column] for column in columns) for row in rows]
+    rows = [row._mapping for row in result.returned_defaults_rows or ()]
+    # The server does not return a column that the statement sets to a value.
+    given = result.last_updated_params() if rows and not all(c in rows[0] for c in columns) else {}
+    return result, [tuple(row[c] if c in row else given[c.key] for c in columns) for row in rows]
 
 
 def rows(

@@ -381,6 +381,28 @@ class TestStatements:
         expected = [{"change": "delete", "key": {"id": id}} for id in (1, 2)]
         assert jobs(session, Deliver) == expected
 
+    @pytest.mark.parametrize(
+        ("statement", "given", "keys"),
+        [
+            (update(Seat).values(hall="B"), None, [("B", 1), ("B", 2)]),
+            (update(Seat), {"hall": "B"}, [("B", 1), ("B", 2)]),
+            (update(Seat).values(hall=Seat.hall + "2"), None, [("A2", 1), ("A2", 2)]),
+            (
+                update(Seat).where(Seat.number == 2).values(hall=func.lower("B"), number=9),
+                None,
+                [("b", 9)],
+            ),
+        ],
+    )
+    def test_that_set_the_key(
+        self, session: Session, statement: Update, given: Any, keys: list[Any]
+    ) -> None:
+        rows = [{"number": number, "hall": "A", "free": True} for number in (1, 2)]
+        session.execute(insert(Seat.__table__).values(rows), execution_options=QUIETLY)
+        session.execute(statement, given)
+        found = [args["row"]["$key"] for args in jobs(session, Print)]
+        assert sorted((key["hall"], key["number"]) for key in found) == keys
+
     def test_of_a_session_that_writes_elsewhere_than_it_reads(
         self, session_factory: Sessions
     ) -> None:
