@@ -92,7 +92,8 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
     columns = _returned(state.bind_mapper)
     rows = [row._mapping for row in result.returned_defaults_rows or ()]
     # The server does not return a column that the statement sets to a value.
-    given = result.last_updated_params() if rows and not all(c in rows[0] for c in columns) else {}
+    known = not rows or all(column in rows[0] for column in columns)
+    given: Any = {} if known else result.last_updated_params()
     return result, [tuple(row[c] if c in row else given[c.key] for c in columns) for row in rows]
 
 

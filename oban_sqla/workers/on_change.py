@@ -10,12 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Result, event, inspect
+from sqlalchemy import Connection, Result, delete, event, inspect
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, object_session
 
 from ..enqueue import unit_of_work
+from ..enqueue.chosen import BIND, identity
 from ..enqueue.savepoints import Noted
 from ..models import Job
+from ..statements.choose import one_of
 from . import bulk
 from .reactions import Change, Reaction
 
@@ -99,6 +101,7 @@ class _Found:
         self._session = session
         self._known = {(one.worker, one.key): one for one in _enqueued.all(session)}
         self._new: list[_Enqueued] = []
+        self._withdrawn: list[int] = []
 
     def add(self, reaction: Reaction, change: Change, key: object, make: Callable[[], Job]) -> None:
         """Add the job of a change, unless the transaction has one of the row already."""
@@ -122,14 +125,22 @@ class _Found:
             self._note(_Enqueued(worker, key, change, make()))
 
     def enqueue(self) -> None:
+        """Delete the jobs that would find no row, and insert the new ones."""
+        if self._withdrawn:
+            # At once: a unique job must not conflict with a job that the next flush deletes.
+            self._session.execute(
+                delete(Job).where(one_of(self._withdrawn)),
+                execution_options={"synchronize_session": "fetch", "autoflush": False},
+                bind_arguments=BIND,
+            )
         jobs = [one.job for one in self._new if one.job is not None]
         unit_of_work.insert(self._session, jobs)
         _enqueued.add(self._session, self._new)
 
     def _withdraw(self, job: Job) -> None:
         # A duplicate is the job of another transaction.
-        if not job.conflict:
-            self._session.delete(job)
+        if not job.conflict and (id := identity(job)) is not None:
+            self._withdrawn.append(id)
 
     def _note(self, enqueued: _Enqueued) -> None:
         self._known[enqueued.worker, enqueued.key] = enqueued
@@ -151,10 +162,10 @@ def _enqueue_executed(state: ORMExecuteState) -> Result[Any] | None:
     result, keys = bulk.execute(state)
     found = _Found(state.session)
     for reaction in reactions:
-        for cls, identity in bulk.rows(state, reaction, keys):
+        for cls, primary_key in bulk.rows(state, reaction, keys):
             mapper: Mapper[Any] = inspect(cls)
-            key = mapper.identity_key_from_primary_key(identity)
-            found.add(reaction, change, key, partial(reaction.job_of, change, cls, identity))
+            key = mapper.identity_key_from_primary_key(primary_key)
+            found.add(reaction, change, key, partial(reaction.job_of, change, cls, primary_key))
     found.enqueue()
     return result
 

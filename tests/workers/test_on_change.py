@@ -104,6 +104,16 @@ class Seat(Base):
     __mapper_args__ = {"primary_key": ["hall", "number"]}  # noqa: RUF012
 
 
+class Page(Base):
+    __tablename__ = "change_pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+class IndexPage(Worker, name="change.index", on=Page, on_update=True, on_delete=True, unique=True):
+    async def process(self, job: Job) -> None: ...
+
+
 class Coupon(Base):
     """Its key is not that of the table."""
 
@@ -266,6 +276,26 @@ class TestATransaction:
         session.delete(lines[0])
         session.flush()
         assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
+
+    @pytest.mark.parametrize("autoflush", [True, False])
+    def test_that_is_unique_hears_of_a_row_that_was_put_back(
+        self, session: Session, autoflush: bool
+    ) -> None:
+        """The job of the first change is gone already when that of the last one is enqueued."""
+        session.autoflush = autoflush
+        session.execute(insert(Page.__table__).values(id=1, text=""), execution_options=QUIETLY)
+        session.execute(update(Page).values(text="a"))
+        with session.begin_nested() as savepoint:
+            session.execute(delete(Page))
+            savepoint.rollback()
+        changes = [args["change"] for args in jobs(session, IndexPage)]
+        assert changes == ["update"]
+        session.execute(delete(Page))
+        session.execute(insert(Page.__table__).values(id=1, text=""), execution_options=QUIETLY)
+        session.execute(update(Page).values(text="b"))
+        session.flush()
+        changes = [args["change"] for args in jobs(session, IndexPage)]
+        assert changes == ["delete", "update"]
 
     def test_of_a_row_with_the_key_of_one_that_was_deleted_has_both(
         self, session: Session, lines: list[Line], order: Order
