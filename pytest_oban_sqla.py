@@ -19,8 +19,18 @@ import pytest
 if TYPE_CHECKING:
     from oban_sqla import Oban
 
+NAMES = ("oban_sqla", "pytest_oban_sqla")
+"""The entry point, and the module, which `pytest_plugins` and `-p` may name."""
+
 DSN = "OBAN_TEST_DSN"
 DIRECTORY = "OBAN_TEST_POSTGRES_DIRECTORY"
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Take both names of the plugin: pytest refuses to load a module under a second name."""
+    for name in NAMES:
+        if not pluginmanager.has_plugin(name):
+            pluginmanager.register(object(), name)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -80,6 +80,26 @@ def test_its_fixtures(pytester: pytest.Pytester, distributed: tuple[str, ...]) -
     assert not directory.exists(), "it is gone with the run"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-p", "oban_sqla"),
+        ("-p", "pytest_oban_sqla"),
+        ("-p", "pytest_oban_sqla", "-p", "oban_sqla"),
+        ("-p", "oban_sqla", "-p", "pytest_oban_sqla"),
+        (),
+    ],
+)
+def test_it_may_be_named_besides_its_entry_point(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
+    pytester.makeconftest('pytest_plugins = ["pytest_oban_sqla"]')
+    pytester.makepyfile("def test_is_there(request): request.getfixturevalue('oban_postgres')")
+    done = pytester.runpytest_subprocess(*options, "--fixtures", "-p", "no:cacheprovider")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines("oban_schema *")
+
+
 def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
     """pytest loads the plugin everywhere: it must not take the time, nor need what is not there."""
     code = (
