@@ -15,6 +15,9 @@ ROUNDS = 5
 LIMIT = 20
 OFF, METRICS, TRACES, SAMPLED = "off", "metrics", "traces", "1 % of traces"
 
+# A package before what is in it.
+_NEEDED = ("prometheus_client", "opentelemetry", "opentelemetry.exporter", "opentelemetry.sdk")
+
 Switch = Callable[[], AbstractContextManager[None]]
 
 
@@ -99,5 +102,5 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
 )
 """None where the extras are not installed."""
-if find_spec("prometheus_client") is None or find_spec("opentelemetry") is None:
+if not all(map(find_spec, _NEEDED)):
     WORKLOADS = ()

@@ -23,6 +23,7 @@ from .outbox import Outbox
 from .raw_statement import RawStatement
 from .service import GRACE, UNWINDING, Emit, Service
 from .transaction import Written
+from .vitals import QueueVitals
 
 # How many jobs one statement claims.
 CLAIM_BATCH = 1000
@@ -117,6 +118,12 @@ class Producer(Service):
     def held(self) -> list[int]:
         """The ids of the jobs that are claimed and have not started."""
         return [claimed.id for claimed, _ in self._held]
+
+    @property
+    def vitals(self) -> QueueVitals:
+        """How the queue does; from any thread, so that nothing is iterated."""
+        running, held = len(self._running), len(self._held)
+        return QueueVitals(self.queue, self.limit, running, held, self.paused)
 
     async def start(self) -> None:
         """Start claiming, under a new uuid if it was stopped before."""

@@ -26,7 +26,7 @@ from .pruner import Pruner
 from .service import Emit, Service
 from .signals import Signals
 from .stager import Stager
-from .vitals import QueueVitals, Vitals
+from .vitals import Vitals
 
 # How many claims are under way at once: the queues of a node take fair turns at so many.
 CLAIMS = 3
@@ -258,10 +258,7 @@ class Supervisor:
             self.heartbeat,
         ]
         return Vitals(
-            queues=tuple(
-                QueueVitals(p.queue, p.limit, len(p.running), held=len(p.held), paused=p.paused)
-                for p in producers
-            ),
+            queues=tuple(producer.vitals for producer in producers),
             outcomes=len(self.outbox),
             leader=self.leader.is_leader,
             listening=self.notifier.listening if self._config.notify == "listen" else None,

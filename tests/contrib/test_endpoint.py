@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Oban
+from oban_sqla import Job, Oban, Worker
 from oban_sqla.contrib import check_ups, endpoint, prometheus
 from oban_sqla.contrib.check_ups import CheckUps
 from oban_sqla.contrib.endpoint import serving
@@ -47,6 +48,29 @@ async def test_it_serves_metrics(start: StartOban, registry: CollectorRegistry) 
         prometheus.detach()
     assert response.status_code == 200
     assert 'oban_queue_limit{oban="Oban",queue="default"} 5.0' in response.text
+
+
+class Quick(Worker, name="tests.endpoint.Quick"):
+    async def process(self, job: Job) -> None: ...
+
+
+async def test_it_may_be_asked_from_any_thread_while_jobs_come_and_go(start: StartOban) -> None:
+    oban = await start(queues={"default": 20})
+    ended = threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not ended.is_set():
+            assert oban.vitals is not None
+            looks += 1
+        return looks
+
+    looking = asyncio.create_task(asyncio.to_thread(look))
+    with hear(oban, "ack_stop") as acks:
+        await oban.enqueue_many(Quick.new({"n": n}) for n in range(500))
+        await acks.counted(500)
+    ended.set()
+    assert await looking > 100
 
 
 async def test_a_node_that_works_is_healthy_and_ready(start: StartOban) -> None:

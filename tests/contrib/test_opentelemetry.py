@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points
@@ -14,7 +15,12 @@ from httpx import ASGITransport, AsyncClient
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
@@ -459,6 +465,40 @@ async def test_an_exporter_that_fails_disturbs_no_job(
     done = await oban.wait(await oban.enqueue(Work.new()), timeout=20)
     assert done.state == "completed"
     caplog.clear()
+
+
+class Stuck(SpanExporter):
+    """Is never done, until it is released."""
+
+    def __init__(self) -> None:
+        self.begun, self.released = threading.Event(), threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.begun.set()
+        self.released.wait(PATIENCE)
+        return SpanExportResult.SUCCESS
+
+
+async def test_an_exporter_that_is_slow_disturbs_no_job(start: StartOban, attached: None) -> None:
+    exporter = Stuck()
+    provider = TracerProvider()
+    processor = BatchSpanProcessor(
+        exporter, schedule_delay_millis=1, max_queue_size=8, max_export_batch_size=1
+    )
+    provider.add_span_processor(processor)
+    opentelemetry.attach(tracer_provider=provider)
+    oban = await start(queues={"default": 5})
+    try:
+        first = await oban.enqueue(Work.new())
+        await oban.wait(first, timeout=PATIENCE)
+        assert await asyncio.to_thread(exporter.begun.wait, PATIENCE)
+        # More than the queue of the processor holds.
+        jobs = await oban.enqueue_many(Work.new({"n": n}) for n in range(50))
+        done = await oban.wait_many(jobs, timeout=PATIENCE)
+    finally:
+        exporter.released.set()
+        await asyncio.to_thread(provider.shutdown)
+    assert {job.state for job in done} == {"completed"}
 
 
 async def test_the_json_log_has_the_ids(

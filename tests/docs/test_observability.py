@@ -1,20 +1,25 @@
 """The dashboard and the alerts of docs/ ask for what a node tells, and Prometheus takes them."""
 
+import asyncio
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from oban_sqla import Job, Oban, Worker
+from oban_sqla import Job, Oban, Worker, instances
 from oban_sqla.contrib import instruments, prometheus
 from oban_sqla.contrib.check_ups import CheckUps
+from oban_sqla.contrib.endpoint import serving
 from oban_sqla.contrib.instruments import Instrument
 from oban_sqla.events import (
     GiveBackStop,
@@ -27,12 +32,14 @@ from oban_sqla.events import (
 from tests.conftest import StartOban
 from tests.docs.page import DOCS
 from tests.listening import hear
+from tests.runtime.conftest import until
 
 DASHBOARD = DOCS / "observability" / "dashboard.json"
 ALERTS = DOCS / "observability" / "alerts.yml"
 ALERTS_TEST = Path(__file__).with_name("alerts_test.yml")
 
 promtool = shutil.which("promtool")
+server = shutil.which("prometheus")
 needs_promtool = pytest.mark.skipif(promtool is None, reason="promtool is not installed")
 
 
@@ -46,8 +53,8 @@ class Work(Worker, name="tests.docs.observability.Work", max_attempts=2):
 
 
 @pytest.fixture
-async def exposed(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
-    """What a node exposes that has run jobs, and has had its troubles."""
+async def registry(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
+    """The registry of a node that has run jobs, and has had its troubles."""
     registry = CollectorRegistry()
     prometheus.attach(registry)
     try:
@@ -67,10 +74,16 @@ async def exposed(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
         emit(oban, "service_failed", ServiceFailed("stager", OSError()))
         emit(oban, "outcome_refused", OutcomeRefused("default", 1, ValueError()))
         emit(oban, "outcome_delayed", OutcomeDelayed("default", 1, "locked"))
-        yield generate_latest(registry).decode()
+        yield registry
     finally:
         prometheus.detach()
         caplog.clear()
+
+
+@pytest.fixture
+def exposed(registry: CollectorRegistry) -> str:
+    """What is scraped from the node."""
+    return generate_latest(registry).decode()
 
 
 def samples(exposed: str) -> dict[str, set[str]]:
@@ -124,6 +137,56 @@ def test_the_dashboard_tells_its_panels_apart() -> None:
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
     assert all(panel["title"] and panel["description"] for panel in panels)
+
+
+CONFIG = """
+global: {scrape_interval: 200ms, scrape_timeout: 200ms}
+scrape_configs:
+  - job_name: oban
+    static_configs: [{targets: ["127.0.0.1:%d"]}]
+"""
+
+
+@pytest.mark.skipif(server is None, reason="Prometheus is not installed")
+async def test_prometheus_draws_every_panel(registry: CollectorRegistry, tmp_path: Path) -> None:
+    (oban,) = (one for one in instances.every() if isinstance(one, Oban))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with serving(oban, "127.0.0.1", 0, registry=registry) as port:
+        (tmp_path / "prometheus.yml").write_text(CONFIG % port)
+        process = await asyncio.create_subprocess_exec(
+            str(server),
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path}",
+            f"--web.listen-address={address}",
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with httpx.AsyncClient(base_url=f"http://{address}/api/v1") as client:
+                await until(partial(_is_scraped, client))
+                for panel in json.loads(DASHBOARD.read_text())["panels"]:
+                    drawn = [await _drawn(client, target["expr"]) for target in panel["targets"]]
+                    # Nothing is wrong, which is what the panel of problems shows.
+                    assert any(drawn) or panel["title"] == "Problems", panel["title"]
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def _is_scraped(client: httpx.AsyncClient) -> bool:
+    try:
+        return await _drawn(client, "sum(count_over_time(oban_leader[1m])) > 3")
+    except httpx.TransportError:
+        return False
+
+
+async def _drawn(client: httpx.AsyncClient, query: str) -> bool:
+    """Whether a query has an answer."""
+    for variable, value in (("$__rate_interval", "1m"), ("$oban", ".*"), ("$queue", ".*")):
+        query = query.replace(variable, value)
+    response = await client.get("/query", params={"query": query})
+    # Before Prometheus is ready it has no JSON.
+    return response.status_code == 200 and bool(response.json()["data"]["result"])
 
 
 def run_promtool(*arguments: str, **options: Any) -> None:
