@@ -65,7 +65,8 @@ def downgrade_schema(
     """Take the tables back to an older version, or drop them with all jobs."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         installed = current(connection, prefix=prefix)
-        if installed <= version:
+        # What is left of a version that lost a part is dropped, too.
+        if installed <= version and not missing(connection, prefix=prefix):
             typer.echo(f"{_at(installed)}: nothing to do.")
             return
         if not yes and not typer.confirm(_question(connection, version, prefix)):

@@ -48,8 +48,10 @@ def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatc
             where = "" if prefix is None else f" in schema {prefix!r}"
             found = f"version {installed}" if installed else "no tables"
             logger.info("Detected %s of oban_sqla%s, not version %d", found, where, LATEST)
+            # Back to what an earlier migration made, which may have lost a part since.
+            recorded = version_table.recorded(context.connection, prefix)
             # First, so that what a migration does with jobs finds the tables.
-            upgrade_ops.ops.insert(0, UpgradeObanOp(LATEST, prefix, installed=installed))
+            upgrade_ops.ops.insert(0, UpgradeObanOp(LATEST, prefix, installed=recorded))
     return PriorityDispatchResult.CONTINUE
 
 

@@ -19,18 +19,13 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 
 from ..dsn import connect_arguments, database_url
-from ..errors import (
-    ObanError,
-    PrivilegeMissingError,
-    SchemaMissingError,
-    StandbyError,
-    sqlstate,
-)
+from ..errors import ObanError, StandbyError, sqlstate
 from ..statements.claimed import Loads, loads_of
-from ..statements.inspect import TABLES, current_role, encoding, home, in_recovery, installed
+from ..statements.inspect import encoding, in_recovery
 from ..wakeups import Address
 from .kept_connections import KeptConnections
 from .primary import trusting_primary
+from .tables import find_schema, verify
 
 # A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
 ANSWER_TIMEOUT = 60.0
@@ -111,32 +106,12 @@ class Database:
                 f"the engine's connections have text in {row[0]}, where psycopg can't read JSON:"
                 ' make the engine with connect_args={"client_encoding": "utf8"}'
             )
+        name = self.engine.url.database
         if self._prefix is None:
-            rows = await self.fetch(home())
-            self._prefix = rows[0][0] if rows else None
+            self._prefix = await find_schema(self.fetch, name)
             self._bind()
-        found = (
-            dict(map(tuple, await self.fetch(installed(self._prefix, privileges))))
-            if self._prefix
-            else {}
-        )
-        if missing := [name for name in TABLES if name not in found]:
-            where = f"schema {self._prefix!r} of " if self._prefix else ""
-            option = f" --prefix {self._prefix}" if self._prefix else ""
-            raise SchemaMissingError(
-                f"{', '.join(missing)} not found in {where}database {self.engine.url.database!r}:"
-                f" install the tables with `oban-sqla schema upgrade --dsn ...{option}`,"
-                " or with op.upgrade_oban() in an Alembic migration"
-            )
+        await verify(self.fetch, name, self._prefix, privileges)
         assert self._prefix is not None
-        if lacking := [f"{found[name]} on {name}" for name in TABLES if found[name]]:
-            ((role,),) = await self.fetch(current_role())
-            raise PrivilegeMissingError(
-                f"the role {role!r} lacks privileges in schema {self._prefix!r} of database"
-                f" {self.engine.url.database!r}, {'; '.join(lacking)}: grant them with"
-                f" `oban-sqla schema grant --run {role}` as the owner of the tables, or with"
-                f" op.grant_oban(run={role!r}) in an Alembic migration"
-            )
         return self._prefix
 
     async def require_primary(self) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     literal,
     select,
     table,
+    text,
     union_all,
 )
 
@@ -30,6 +31,14 @@ RUNNING = ("SELECT", "INSERT", "UPDATE", "DELETE")
 def home() -> Executable:
     """The schema in which an unqualified `oban_jobs` is found; no row when there is none."""
     return select(schema().c.name)
+
+
+def hidden_homes() -> Executable:
+    """The schemas with an `oban_jobs` that the role may not use."""
+    tables = _catalog("pg_class", "relname", "relnamespace")
+    may_use = func.has_schema_privilege(tables.c.relnamespace, "USAGE")
+    hidden = _names(tables, "relnamespace").where(tables.c.relname == Job.__tablename__, ~may_use)
+    return hidden.order_by(text("1"))
 
 
 def home_of(relation: str) -> Select[Any]:

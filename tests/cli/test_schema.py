@@ -58,6 +58,7 @@ def test_what_somebody_dropped_is_told_and_mended(
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(f"DROP TABLE {new_prefix}.oban_sqla_cron")
     assert "table oban_sqla_cron is missing: `oban-sqla schema upgrade`" in new("current").stdout
+    assert "Go on?" in new("downgrade", code=1, input="n\n").stdout
     assert new("upgrade").stdout == f"The schema is now at version {LATEST}.\n"
     assert "the latest" in new("current").stdout
 

@@ -120,6 +120,18 @@ def test_from_nothing(
     assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
+def test_from_a_schema_that_lost_a_part(project: Project, connection: Connection) -> None:
+    upgrade(connection)
+    connection.execute(text("DROP TABLE oban_sqla_cron"))
+    connection.commit()
+    written = project.revise()
+    assert f"op.upgrade_oban(version={LATEST})" in written
+    # The migration that made it all is another one.
+    assert f"op.downgrade_oban(version={LATEST})" in written
+    project.upgrade()
+    project.check()
+
+
 @pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
 @pytest.mark.parametrize("prefix", [None, "jobs"])
 def test_from_an_older_version_of_ours(

@@ -158,6 +158,21 @@ async def test_a_node_without_any_grant(
             await stack.enter_async_context(Oban(as_role, prefix=prefix, queues={"mails": 1}))
 
 
+async def test_a_node_that_may_not_use_the_schema_on_its_search_path(
+    engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
+) -> None:
+    """The server finds nothing there, as if the tables were missing."""
+    with engine.begin() as connection:
+        upgrade(connection, prefix="hidden")
+        if prefix is None:
+            connection.execute(text("DROP TABLE oban_jobs"))
+    plain = as_role.execution_options(schema_translate_map=None)
+    message = r"lacks privileges in database .*, USAGE of the schema 'hidden'"
+    async with AsyncExitStack() as stack:
+        with pytest.raises(PrivilegeMissingError, match=message):
+            await stack.enter_async_context(Oban(plain, queues={"mails": 1}))
+
+
 async def test_enqueueing_without_a_grant(as_role: AsyncEngine, prefix: str | None) -> None:
     async with AsyncSession(as_role) as session:
         session.add(Mail.new())

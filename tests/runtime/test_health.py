@@ -266,7 +266,7 @@ class TestNodes:
         if lease is not None:
             until = datetime.now(UTC) + timedelta(seconds=lease)
             own = {"elected_at": NOW, "expires_at": until}
-            await add(sessions, Leader, name="Oban", node="n1", **own)
+            await add(sessions, Leader, name="Oban", node="n1/0123456789ab", **own)
         (found,) = await problems(database, "leader")
         assert found.text.startswith("Oban has none")
 

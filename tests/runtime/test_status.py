@@ -118,7 +118,7 @@ async def test_a_lease_that_has_expired(database: Database, sessions: Sessions) 
     async with sessions.begin() as session:
         await session.execute(
             insert(Leader).values(
-                name="oban", node="theirs", elected_at=now, expires_at=now - timedelta(seconds=9)
+                name="oban", node="theirs", elected_at=now, expires_at=now - timedelta(seconds=39)
             )
         )
         await session.execute(insert(Job).values(worker="w"))

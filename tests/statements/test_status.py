@@ -17,6 +17,8 @@ from tests.factories import JobFactory
 from tests.statements.conftest import Run
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+# A node of ours, as it names itself in the lease.
+OURS = "n/0123456789ab"
 
 
 async def counted(run: Run, prefix: str, exact: int = 50_000) -> dict[tuple[str, str], int]:
@@ -121,9 +123,9 @@ async def test_producers_with_what_they_run(run: Run, add: Add) -> None:
 async def test_leaders(run: Run) -> None:
     for name, seconds in (("a", 10), ("b", -10)):
         until = NOW + timedelta(seconds=seconds)
-        await run(insert(Leader).values(name=name, node="n", elected_at=NOW, expires_at=until))
+        await run(insert(Leader).values(name=name, node=OURS, elected_at=NOW, expires_at=until))
     rows = await run(leaders(now=NOW))
     assert [(row.name, row.node, row.expires_in) for row in rows] == [
-        ("a", "n", 10.0),
-        ("b", "n", -10.0),
+        ("a", OURS, 10.0),
+        ("b", OURS, -10.0),
     ]
