@@ -9,7 +9,7 @@ from typing import assert_type
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from oban_sqla import Job, Unique, Worker, job
+from oban_sqla import Job, Unique, Worker, job, worker
 
 
 @job(queue="sums", timeout=5, missing="raise", backoff=lambda job: 2 * job.attempt)
@@ -54,6 +54,7 @@ async def the_arguments_of_functions_without_options() -> None:
     add.new("x")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     add.new()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     await add.enqueue("x")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+    await add.enqueue(1, con=None)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     await add.enqueue()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
@@ -99,6 +100,10 @@ class Locked(Worker, lock="share"): ...  # type: ignore[arg-type] # pyright: ign
 class Function(Worker, backoff=None): ...  # type: ignore[call-arg] # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
 
+worker(quue="mailers")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+worker(priority="high")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+worker(retry_on="ValueError")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+worker(aliases=[int])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
 job(quue="sums")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 job(missing="ignore")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 job(lock="update")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
