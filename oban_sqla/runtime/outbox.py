@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
+from ..errors import sqlstate
 from ..events import AckStop, OutcomeDelayed, OutcomeRefused
 from ..models import JobState
 from ..statements.acknowledge import Ack, acknowledge, as_json, encoded_outcomes, unsettled
@@ -279,12 +280,6 @@ class Outbox(Service):
         self._waiting.pop(one, None)
         self._apart.pop(one, None)
         self._settled.set()
-
-
-def sqlstate(error: BaseException) -> str:
-    """The SQLSTATE of an error of a statement; empty if the server did not answer."""
-    state = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return state if isinstance(state, str) else ""
 
 
 def first_line(error: Exception) -> str:

@@ -1,10 +1,10 @@
 """Trust a connection only while it answers as the primary does (PostgreSQL's error codes)."""
 
-from typing import Any
-
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..errors import sqlstate
 
 _MARK = "oban_sqla_primary"
 
@@ -25,9 +25,8 @@ def trusting_primary(engine: AsyncEngine) -> AsyncEngine:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error of a statement, or of its driver, says that this is not the primary."""
-    original: Any = getattr(error, "orig", error)
-    return getattr(original, "sqlstate", None) in NOT_THE_PRIMARY or (
-        "during recovery" in str(original)
+    return sqlstate(error) in NOT_THE_PRIMARY or (
+        "during recovery" in str(getattr(error, "orig", error))
     )
 
 

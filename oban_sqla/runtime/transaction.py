@@ -64,7 +64,7 @@ async def transact(
         try:
             return await _try(sessions, process, outcome)
         except DBAPIError as error:
-            if tries == TRIES or getattr(error.orig, "sqlstate", None) not in CONFLICTS:
+            if tries == TRIES or sqlstate(error) not in CONFLICTS:
                 raise
 
 
