@@ -101,11 +101,9 @@ def best_peer(workload: str, figure: str) -> Callable[[Results], float]:
     return lambda results: results.median(workload, figure) / max(results.peers(workload, figure))
 
 
-def quickest_peer(workload: str, figure: str, of: str | None = None) -> Callable[[Results], float]:
-    """Which part of the time of the quickest peer ours is; `of` names its figure, if another."""
-    return lambda results: (
-        results.median(workload, figure) / min(results.peers(workload, of or figure))
-    )
+def quickest_peer(workload: str, figure: str) -> Callable[[Results], float]:
+    """Which part of the time of the quickest peer ours is."""
+    return lambda results: results.median(workload, figure) / min(results.peers(workload, figure))
 
 
 def beside(workload: str, figure: str, contestant: str) -> Callable[[Results], float]:

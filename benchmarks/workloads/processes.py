@@ -1,14 +1,23 @@
-"""B5: several processes on one queue."""
+"""B5: several processes on one queue; B16: two nodes that share jobs which take long."""
 
 import asyncio
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
 
 import psycopg
+from sqlalchemy import event, select
 
 from benchmarks.child import Child
 from benchmarks.contestants.oban_sqla import Entrant
-from benchmarks.workload import Measured, Target, Workload, within
+from benchmarks.workload import Measured, Target, Workload, itself, within
+from oban_sqla import Job, Oban, Worker
 
-PROCESSES = 4
+PROCESSES = (1, 2, 4, 8)
+LONG = 0.1
+"""Seconds that each job of B16 takes."""
+LIMIT = 10
 TOOK = """
 SELECT extract(epoch FROM max(completed_at) - min(attempted_at)) FROM oban_jobs
 """
@@ -17,11 +26,57 @@ UNFINISHED = "SELECT count(*) FROM oban_jobs WHERE state IN ('available', 'execu
 
 async def processes(contestant: Entrant, count: int) -> Measured:
     return Measured(
+        {_rate(processes): await _drain(contestant, count, processes) for processes in PROCESSES}
+    )
+
+
+def _rate(processes: int) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''}, jobs/s"
+
+
+async def sharing(contestant: Entrant, count: int) -> Measured:
+    """How evenly two nodes work to the end, and how long a job was claimed before it began."""
+    begun: dict[int, float] = {}
+    by: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    def start(oban: Oban, start: Any) -> None:
+        begun[start.job.id] = time.time()
+        by[oban.node] += 1
+
+    def stop(oban: Oban, stop: Any) -> None:
+        if sum(by.values()) == count:
+            done.set()
+
+    await contestant.client.enqueue_many(Wait.new() for _ in range(count))
+    started = time.perf_counter()
+    async with AsyncExitStack() as nodes:
+        for node in ("a", "b"):
+            oban = Oban(contestant.engine, name=node, node=node, queues={"default": LIMIT})
+            event.listen(oban, "job_start", start)
+            event.listen(oban, "ack_stop", stop)
+            await nodes.enter_async_context(oban)
+        await done.wait()
+        await contestant.until(contestant.finished, count)
+        took = time.perf_counter() - started
+    async with contestant.engine.connect() as connection:
+        rows = await connection.execute(select(Job.id, Job.attempted_at))
+        held = [begun[id] - at.timestamp() for id, at in rows]
+    return Measured(
         {
-            "1 process, jobs/s": await _drain(contestant, count, 1),
-            f"{PROCESSES} processes, jobs/s": await _drain(contestant, count, PROCESSES),
+            IDEAL: took / (count * LONG / (2 * LIMIT)),
+            LESSER: min(by["a"], by["b"]) / count,
+            HELD: max(held) * 1000,
         }
     )
+
+
+class Wait(Worker, name="benchmarks.wait"):
+    async def process(self, job: Job) -> None:
+        await asyncio.sleep(LONG)
+
+
+IDEAL, LESSER, HELD = "times the ideal time", "share of the lesser node", "longest held, ms"
 
 
 async def _drain(contestant: Entrant, count: int, processes: int) -> float:
@@ -43,16 +98,28 @@ async def _drain(contestant: Entrant, count: int, processes: int) -> float:
 WORKLOADS = (
     Workload(
         "B5",
-        f"run {{count}} jobs in 1 process, and in {PROCESSES}, 20 at once in each",
+        f"run {{count}} jobs in {', '.join(map(str, PROCESSES))} processes, 20 at once in each",
         Entrant,
         processes,
         10_000,
         (
             Target(
-                f"{PROCESSES} processes at least 0.9 times one",
-                within("B5", f"{PROCESSES} processes, jobs/s", "1 process, jobs/s"),
-                0.9,
+                "4 processes at least as many as one",
+                within("B5", _rate(4), _rate(1)),
+                1,
             ),
         ),
+    ),
+    Workload(
+        "B16",
+        f"two nodes run {{count}} jobs of {LONG * 1000:g} ms, {LIMIT} at once in each",
+        Entrant,
+        sharing,
+        200,
+        (
+            Target("the lesser node runs 0.4 of them", itself("B16", LESSER), at_least=0.4),
+            Target("none is held for 100 ms", itself("B16", HELD), at_most=100),
+        ),
+        most_runs=1,
     ),
 )

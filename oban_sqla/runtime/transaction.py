@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..clock import held_at
 from ..enqueue.chosen import BIND
+from ..errors import sqlstate
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .connecting import connecting
 from .database import ANSWER_TIMEOUT, Database, deadline
