@@ -24,9 +24,9 @@ def correlate(correlation: Correlation | None) -> None:
 class JsonFormatter(logging.Formatter):
     """Each record as one line of JSON, of any logger::
 
-    {"time": "2026-11-01T12:00:00.000000Z", "level": "info", "logger": "oban_sqla.jobs",
-     "message": "job 7 (app.Work, attempt 1 of 20) failed, ...", "event": "job_exception",
-     "job_id": 7, "worker": "app.Work", "queue": "default", "state": "retryable", ...}
+        {"time": "2026-11-01T12:00:00.000000Z", "level": "info", "logger": "oban_sqla.jobs",
+         "message": "job 7 (app.Work, attempt 1 of 20) failed, ...", "event": "job_exception",
+         "job_id": 7, "worker": "app.Work", "queue": "default", "state": "retryable", ...}
 
     While jobs are traced, there are `trace_id` and `span_id`, too.
     """
