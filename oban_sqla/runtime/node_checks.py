@@ -78,7 +78,9 @@ class NodeChecks:
         statement = health.orphans(rescue_after=self._rescue_after)
         orphans = Counter({row.lost: row.count for row in await self._database.fetch(statement)})
         for node in self._status.nodes:
-            silent = sum(queue.running for queue in node.queues if not queue.alive)
+            silent = sum(
+                queue.running for queue in node.queues if not queue.alive and not queue.foreign
+            )
             orphans.update({node.node: silent} if silent else {})
         for name, count in orphans.items():
             yield Finding(

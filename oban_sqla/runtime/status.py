@@ -37,6 +37,8 @@ class RunningQueue:
     """Ids of jobs that have ended there, and whose outcome can't be written."""
     left_behind: tuple[int, ...] = ()
     """Ids of jobs that have ended there, while their thread or task goes on."""
+    foreign: bool = False
+    """Whether a node of another Oban runs it: its jobs are orphans by their age alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def _running_queue(row: Any) -> RunningQueue:
         uuid=row.uuid,
         delayed_outcomes=_ids(meta.get(DELAYED)),
         left_behind=_ids(meta.get(LEFT_BEHIND)),
+        foreign=EXPIRY not in meta,
     )
 
 

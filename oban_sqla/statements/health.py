@@ -30,6 +30,7 @@ from ..models import Control, Job, JobState, Producer
 from ..models.state import FINISHED
 from ..models.version import SchemaVersion
 from .claim import CLAIMER
+from .heartbeat import EXPIRY, FOREIGN_EXPIRY
 from .states import state_in
 
 
@@ -152,17 +153,22 @@ def connections() -> Executable:
 def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
     """The nodes (`lost`) of producers that have no row, and the `count` of jobs executing there.
 
-    The claims of other nodes than ours count only after `rescue_after` seconds, as for rescue.
+    The claims of nodes of another Oban count after `rescue_after` seconds, as for rescue, also if
+    their rows have expired.
     """
     claimer, ours = Job.attempted_by[2], Job.attempted_by[3]
-    old = seconds(database_now(now) - func.coalesce(Job.attempted_at, Job.scheduled_at))
+    time = database_now(now)
+    old = seconds(time - func.coalesce(Job.attempted_at, Job.scheduled_at)) > rescue_after
+    silent = and_(
+        ~Producer.meta.has_key(EXPIRY), seconds(time - Producer.updated_at) >= FOREIGN_EXPIRY
+    )
     return (
         select(Job.attempted_by[1].label("lost"), func.count().label("count"))
         .outerjoin(Producer, cast(Producer.uuid, Text) == claimer)
         .where(
             state_in(JobState.EXECUTING),
-            Producer.uuid.is_(None),
-            or_(ours.is_not_distinct_from(literal(CLAIMER, Text)), old > rescue_after),
+            or_(Producer.uuid.is_(None), silent),
+            or_(ours.is_not_distinct_from(literal(CLAIMER, Text)), old),
         )
         .group_by("lost")
         .order_by("lost")

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Table, insert, make_url, text
+from sqlalchemy import Table, insert, make_url, text, update
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -310,6 +310,24 @@ class TestOrphans:
             session.add(job)
         found = await problems(database, "orphans")
         assert len(found) == gone
+
+    @pytest.mark.parametrize(("age", "gone"), [(3500, False), (3601, True)])
+    async def test_of_a_silent_one_of_another_oban(
+        self, database: Database, sessions: Sessions, age: float, gone: bool
+    ) -> None:
+        """A worker that blocks its event loop stops its signs of life, too."""
+        uuid = uuid4()
+        await beats(sessions, 300, uuid)
+        async with sessions.begin() as session:
+            await session.execute(update(Producer).values(meta={"limit": 10}))
+            job: Job = JobFactory(
+                executing=True, attempted_at=datetime.now(UTC) - timedelta(seconds=age)
+            )
+            job.attempted_by = ["n1", str(uuid)]
+            session.add(job)
+        found = await problems(database, "orphans")
+        texts = ["n1 is gone, and jobs still execute on it: 1"] if gone else []
+        assert [one.text for one in found] == texts
 
 
 async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) -> None:
