@@ -42,7 +42,9 @@ class _Activity:
 
     def start(self, queue: str) -> None:
         self._running[queue] += 1
-        self._wait()
+        # An instance may run in one event loop after the other; a closed loop calls no timer.
+        if self._loop is None or self._loop.is_closed():
+            self._wait()
 
     def end(self, queue: str, how: str) -> None:
         self._running[queue] -= 1
@@ -69,7 +71,6 @@ class _Activity:
             self._wait()
 
     def _wait(self) -> None:
-        # An instance may run in one event loop after the other; a loop that ended calls no timer.
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from ..clock import LONGEST_INTERVAL
 from ..errors import UnreadableJobError
@@ -64,8 +63,9 @@ class Executor:
         self._loads = loads
         self._emit = emit
         self.left_behind = LeftBehind(emit, freed)
-        # Weakly: the task of an attempt that is cancelled before its first step takes none away.
-        self._attempts: WeakSet[Attempt] = WeakSet()
+        # By the id of the job. A task that is cancelled before its first step leaves its attempt
+        # here, until the job runs again; that happens at a stop alone.
+        self._attempts: dict[int, Attempt] = {}
 
     def execute(
         self, job: Job, abandoned: Callable[[], bool], *, held: float = 0.0
@@ -78,7 +78,7 @@ class Executor:
         held: the seconds from the claim of the job until now.
         """
         attempt = Attempt(job, held)
-        self._attempts.add(attempt)
+        self._attempts[attempt.id] = attempt
         return self._execute(attempt, abandoned)
 
     def execute_claimed(
@@ -99,9 +99,8 @@ class Executor:
 
         It may be told more than once, and before the first step of its task.
         """
-        for attempt in tuple(self._attempts):
-            if attempt.id == id:
-                attempt.cancel()
+        if (attempt := self._attempts.get(id)) is not None:
+            attempt.cancel()
 
     async def _unreadable(self, claimed: Claimed, held: float, error: UnreadableJobError) -> Ack:
         attempt = Attempt(claimed.readable_job(), held)
@@ -113,11 +112,11 @@ class Executor:
     async def _execute(
         self, attempt: Attempt, abandoned: Callable[[], bool]
     ) -> Ack | Written | None:
-        if (deadline := missed(attempt.own)) is not None:
-            return self._miss(attempt, deadline)
         token = executing.set(attempt.own)
         started = time.monotonic()
         try:
+            if (deadline := missed(attempt.own)) is not None:
+                return self._miss(attempt, deadline)
             self._emit("job_start", JobStart(attempt.own))
             worker: list[Any] = []
             try:
@@ -152,6 +151,8 @@ class Executor:
             return ack
         finally:
             executing.reset(token)
+            if self._attempts.get(attempt.id) is attempt:
+                del self._attempts[attempt.id]
             if attempt.left_behind is not None:
                 self.left_behind.add(attempt.job, attempt.left_behind)
 

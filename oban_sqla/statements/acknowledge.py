@@ -121,17 +121,21 @@ def encoded_outcomes(texts: Iterable[str]) -> dict[str, str]:
 
 def as_json(ack: Ack) -> str:
     """One element of the parameter; raises for a value that is no JSON."""
-    more = {
-        name: value
-        for name in ("delay", "error", "meta")
-        if (value := getattr(ack, name)) is not None
-    }
-    return (
-        f'{{"id": {ack.id}, "attempt": {ack.attempt},'
-        f' "attempted_at": "{ack.attempted_at.replace(tzinfo=None).isoformat()}",'
+    text = (
+        f'{{"id": {ack.id}, "attempt": {ack.attempt}, "attempted_at": "{_naive(ack.attempted_at)}",'
         f' "state": "{ack.state}", "spent": {"true" if ack.spent else "false"}'
-        f"{f', {_encode(more)[1:-1]}' if more else ''}}}"
     )
+    if ack.delay is ack.error is ack.meta is None:
+        return text + "}"
+    more = {"delay": ack.delay, "error": ack.error, "meta": ack.meta}
+    given = {name: value for name, value in more.items() if value is not None}
+    return f"{text}, {_encode(given)[1:]}"
+
+
+@lru_cache(maxsize=16)
+def _naive(instant: datetime) -> str:
+    # All jobs of a claim have the same.
+    return instant.replace(tzinfo=None).isoformat()
 
 
 def _locked(skip_locked: bool) -> CTE:
