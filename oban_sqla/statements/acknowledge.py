@@ -125,7 +125,7 @@ def as_json(ack: Ack) -> str:
         f'{{"id": {ack.id}, "attempt": {ack.attempt}, "attempted_at": "{_naive(ack.attempted_at)}",'
         f' "state": "{ack.state}", "spent": {"true" if ack.spent else "false"}'
     )
-    if ack.delay is ack.error is ack.meta is None:
+    if ack.delay is None and ack.error is None and ack.meta is None:
         return text + "}"
     more = {"delay": ack.delay, "error": ack.error, "meta": ack.meta}
     given = {name: value for name, value in more.items() if value is not None}
