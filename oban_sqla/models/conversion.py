@@ -1,5 +1,8 @@
-"""Values of other types as JSON, and back: times, `UUID`, `Decimal`, enums, dataclasses, models."""
+"""Values of other types as JSON, and back: times, `UUID`, `Decimal`, enums, sets, models."""
 
+import json
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -12,7 +15,8 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Any, get_args, get_origin
+from pathlib import PurePath
+from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
 from cattrs.preconf.json import make_converter
@@ -24,16 +28,21 @@ _ADDRESSES = (
     *(IPv6Address, IPv6Interface, IPv6Network),
 )
 # A datetime is a date.
-_LEAVES = (date, time, timedelta, UUID, Decimal, Enum, *_ADDRESSES)
+_LEAVES = (date, time, timedelta, UUID, Decimal, Enum, bytes, PurePath, *_ADDRESSES)
+# In JSON each of them is a list.
+_COLLECTIONS = (tuple, set, frozenset)
 
 
 def needed(kind: Any) -> bool:
     """Whether a value of this type, such as `list[UUID] | None`, is to be converted."""
-    if get_origin(kind) is not None:
+    origin = get_origin(kind)
+    if origin is Literal or origin in _COLLECTIONS:
+        return True
+    if origin is not None or not isinstance(kind, type):
         return any(map(needed, get_args(kind)))
-    if not isinstance(kind, type):
-        return any(map(needed, get_args(kind)))
-    return issubclass(kind, _LEAVES) or is_dataclass(kind) or is_mapped(kind) or _is_pydantic(kind)
+    if issubclass(kind, (*_LEAVES, *_COLLECTIONS)):
+        return True
+    return is_dataclass(kind) or is_mapped(kind) or _is_pydantic(kind)
 
 
 def possible(kind: Any) -> bool:
@@ -77,13 +86,36 @@ def _is_pydantic(kind: Any) -> bool:
     )
 
 
+def _is_fixed_tuple(kind: Any) -> bool:
+    items = get_args(kind)
+    return get_origin(kind) is tuple and bool(items) and items[-1] is not Ellipsis
+
+
+def _fixed_tuple(kind: Any) -> Callable[[Any], list[Any]]:
+    kinds = get_args(kind)
+
+    def unstructure(value: Any) -> list[Any]:
+        if len(value) != len(kinds):
+            raise ValueError(f"it has {len(value)} items, not {len(kinds)}")
+        return [_converter.unstructure(item, own) for item, own in zip(value, kinds, strict=True)]
+
+    return unstructure
+
+
 def _as_it_is(value: object, kind: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is no {kind.__qualname__}")
     return value
 
 
-_converter = make_converter(detailed_validation=False)
+def _in_order(items: Iterable[Any]) -> list[Any]:
+    # Equal sets have to be equal JSON, for unique jobs and for `args_contain()`.
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True, default=str))
+
+
+_converter = make_converter(
+    detailed_validation=False, unstruct_collection_overrides={AbstractSet: _in_order}
+)
 _converter.register_unstructure_hook(UUID, str)
 _converter.register_structure_hook(UUID, lambda value, _: UUID(value))
 _converter.register_unstructure_hook(Decimal, str)
@@ -95,6 +127,9 @@ _converter.register_structure_hook(timedelta, lambda value, _: timedelta(seconds
 for _address in _ADDRESSES:
     _converter.register_unstructure_hook(_address, str)
     _converter.register_structure_hook(_address, lambda value, kind: kind(value))
+_converter.register_unstructure_hook_factory(_is_fixed_tuple, _fixed_tuple)
+_converter.register_unstructure_hook(PurePath, str)
+_converter.register_structure_hook(PurePath, lambda value, kind: kind(value))
 _converter.register_unstructure_hook_func(_is_pydantic, lambda value: value.model_dump(mode="json"))
 _converter.register_structure_hook_func(
     _is_pydantic, lambda value, kind: kind.model_validate(value)

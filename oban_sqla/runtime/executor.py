@@ -27,7 +27,7 @@ from ..statements.claimed import Claimed, Loads
 from ..workers import on_error
 from ..workers.backoff import jittery_clamped
 from ..workers.current_job import executing
-from ..workers.outcomes import Cancel, Record, RetryAfter, Snooze
+from ..workers.outcomes import Cancel, Record, RetryAfter, Snooze, refuse_class
 from ..workers.registry import find
 from .attempt import Attempt
 from .connecting import UnconnectedError
@@ -187,6 +187,7 @@ def _success(attempt: Attempt, result: Any) -> Ack:
             meta = {"recorded": RECORDED_AS, "return": value}
             return _ack(attempt, JobState.COMPLETED, meta=meta)
         case _:
+            refuse_class(attempt.job.worker, result)
             return _ack(attempt, JobState.COMPLETED)
 
 

@@ -12,11 +12,9 @@ from ..models.job import COLUMNS, detached
 from ..models.notation import Reference
 from ..models.references import InstanceReference, arguments, replaced, show
 from ..workers.current_job import executing
-from ..workers.outcomes import Cancel, Record, Snooze
+from ..workers.outcomes import refuse_class
 from ..workers.registry import Registration, resolve
 from .joined import run
-
-_OUTCOMES = (Cancel, Snooze, Record)
 
 
 def process_job(job: Job, *, session: Any = None) -> Any:
@@ -95,10 +93,6 @@ def _check_session(job: Job, registration: Registration, session: Any) -> None:
 
 
 def _check_result(job: Job, result: Any) -> None:
-    if isinstance(result, type) and issubclass(result, _OUTCOMES):
-        raise TypeError(
-            f"{job.worker} returned the class {result.__name__}, which completes the job: return"
-            f" {result.__name__}(...)"
-        )
+    refuse_class(job.worker, result)
     if isinstance(result, BaseException):
         raise TypeError(f"{job.worker} returned {result!r}, which completes the job: raise it")

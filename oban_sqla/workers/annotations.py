@@ -3,10 +3,17 @@
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from types import GenericAlias
+from types import GenericAlias, NoneType, UnionType
 from typing import Any
 
 from ..models import conversion, validation
+
+_NUMBERS = (int, float, bool, NoneType)
+_SINGLE = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+)
 
 
 def converted(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, Any]:
@@ -18,11 +25,31 @@ def converted(function: Callable[..., Any], signature: inspect.Signature) -> Map
     kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         kind = _evaluated(function, parameter.annotation)
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            kind = GenericAlias(tuple, (kind, ...))  # it is annotated with what each of them is
         if conversion.needed(kind) and conversion.possible(kind):
-            kinds[name] = kind
+            # `*args` is annotated with the type of each argument.
+            each = parameter.kind is parameter.VAR_POSITIONAL
+            kinds[name] = GenericAlias(tuple, (kind, ...)) if each else kind
     return kinds
+
+
+def numbers(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, str]:
+    """The parameters that are annotated as numbers or flags alone, with their annotations."""
+    found: dict[str, str] = {}
+    for name, parameter in signature.parameters.items():
+        kind = _evaluated(function, parameter.annotation)
+        is_union = typing.get_origin(kind) in (typing.Union, UnionType)
+        members = typing.get_args(kind) if is_union else (kind,)
+        if parameter.kind in _SINGLE and all(member in _NUMBERS for member in members):
+            found[name] = inspect.formatannotation(kind)
+    return found
+
+
+def refuse_text(subject: str, arguments: Mapping[str, Any], numbers: Mapping[str, str]) -> None:
+    """`TypeError` for a text where a number or a flag is annotated."""
+    for name, kind in numbers.items():
+        value = arguments.get(name)
+        if isinstance(value, str):
+            raise TypeError(f"{subject}: {name} must be {kind}, not {validation.show(value)}")
 
 
 def to_json(subject: str, name: str, value: object, kind: Any) -> Any:

@@ -53,6 +53,7 @@ class Binding:
         named = self._bind(args, kwargs)
         if named is None:
             named = self._inspect(subject, args, kwargs, options)
+        annotations.refuse_text(subject, named, self._numbers)
         if not self._kinds:
             return named
         return {
@@ -135,6 +136,10 @@ class Binding:
     def _kinds(self) -> Mapping[str, Any]:
         # Read at the first use: a name in an annotation may be defined behind the function.
         return annotations.converted(self._function, self.signature)
+
+    @functools.cached_property
+    def _numbers(self) -> Mapping[str, str]:
+        return annotations.numbers(self._function, self.signature)
 
     def _convert(self, convert: Callable[..., Any], subject: str, name: str, value: object) -> Any:
         if self._others is not None and name not in self._names:

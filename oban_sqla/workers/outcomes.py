@@ -40,6 +40,15 @@ class Record:
         object.__setattr__(self, "value", validation.json_value("Record(value)", self.value))
 
 
+def refuse_class(worker: str, result: object) -> None:
+    """`TypeError` for a result that is the class of an outcome: it would complete the job."""
+    if isinstance(result, type) and issubclass(result, (Cancel, Snooze, Record)):
+        raise TypeError(
+            f"{worker} returned the class {result.__name__}, which is no outcome: return"
+            f" {result.__name__}(...)"
+        )
+
+
 class RetryAfter(Exception):  # noqa: N818 - it says what to do, as the outcomes do
     """Raise it to fail the attempt and choose when the next one begins.
 

@@ -42,6 +42,14 @@ class TestOutcomes:
         assert ack.state is JobState.COMPLETED
         assert Job("w", meta=ack.meta).recorded == {"rows": [1, None]}
 
+    @pytest.mark.parametrize("outcome", [Cancel, Snooze, Record])
+    async def test_the_class_of_an_outcome_fails_the_attempt(
+        self, kind: type[Worker], outcome: Any
+    ) -> None:
+        ack = await perform(kind, lambda job: outcome)
+        assert ack.state is JobState.RETRYABLE
+        assert f"returned the class {outcome.__name__}, which is no outcome" in ack.error
+
     async def test_cancel_keeps_the_reason(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Cancel("no such\x00 user"))
         assert (ack.state, ack.error) == (JobState.CANCELLED, r"no such\x00 user")

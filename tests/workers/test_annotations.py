@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import pytest
@@ -87,6 +89,20 @@ def either(key: UUID | Decimal, plain: OnlyForCheckers[int], anything: Any = Non
 
 @job()
 def plain(number: int, text: str, flag: bool = False, items: list[int] | None = None) -> Any:
+    return locals()
+
+
+@job()
+def collections(
+    pair: tuple[int, str],
+    bare: tuple,  # type: ignore[type-arg]
+    names: set[str],
+    keys: frozenset[UUID],
+    body: bytes,
+    file: Path,
+    mode: Literal["fast", "slow"],
+    address: IPv4Address,
+) -> Any:
     return locals()
 
 
@@ -170,6 +186,41 @@ def test_a_name_may_be_defined_later() -> None:
 
 def test_what_is_json_is_left_as_it_is() -> None:
     assert plain.new(True, 7, items=("1",)).args == {"number": True, "text": 7, "items": ["1"]}
+
+
+def test_a_text_is_refused_where_a_number_or_a_flag_is_annotated() -> None:
+    @job(name="annotations.numbers")
+    def function(id: int | str, rate: float | None = None, flag: bool = False) -> None: ...
+
+    function.new("5", 1, flag=True)
+    with pytest.raises(TypeError, match="plain: number must be int, not '5'"):
+        plain.new("5", "a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"numbers: rate must be float \| None, not '1'"):
+        function.new(1, "1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="flag must be bool, not 'false'"):
+        function.new(1, flag="false")  # type: ignore[arg-type]
+
+
+def test_collections_bytes_paths_and_literals_arrive_as_they_were_given() -> None:
+    given = {
+        "pair": (1, "a"),
+        "bare": (1, [2]),
+        "names": {"b", "a"},
+        "keys": frozenset({ONE}),
+        "body": b"\x00\xff",
+        "file": Path("a/b"),
+        "mode": "fast",
+        "address": ip_address("10.0.0.1"),
+    }
+    arrived = collections.process(stored(collections.new(**given)))
+    assert arrived == given
+    assert {name: type(value) for name, value in arrived.items()} == {
+        name: type(value) for name, value in given.items()
+    }
+    assert collections.new(**given).args["names"] == ["a", "b"]
+    for wrong in ({"mode": "quick"}, {"body": "text"}, {"names": 7}, {"pair": (1, "a", 2)}):
+        with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be"):
+            collections.new(**{**given, **wrong})
 
 
 def test_what_no_type_tells_is_left_as_it_is() -> None:
