@@ -1,4 +1,4 @@
-"""The fixtures of oban_sqla for pytest: a PostgreSQL, a schema with the tables, an `Oban`.
+"""The fixtures of oban_sqla for pytest: a PostgreSQL, a schema, a session, an `Oban`.
 
 It is a module beside the package, and imports that only for a test that asks: pytest loads it in
 every project that has oban_sqla installed.
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
     from oban_sqla import Oban
 
 NAMES = ("oban_sqla", "pytest_oban_sqla")
@@ -45,6 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
         config.add_cleanup(clean_up)
+    _register_async_fixtures(config)
+
+
+def _register_async_fixtures(config: pytest.Config) -> None:
+    # Only now are all plugins loaded. Without pytest-asyncio another plugin, such as anyio's, runs
+    # the async fixtures of pytest.
+    asyncio_plugin = sys.modules.get("pytest_asyncio")
+    fixture = pytest.fixture if asyncio_plugin is None else asyncio_plugin.fixture
+    holder = ModuleType("pytest_oban_sqla.async_fixtures")
+    holder.__dict__["oban_session"] = fixture(oban_session)
+    config.pluginmanager.register(holder, holder.__name__)
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +118,62 @@ def oban(oban_postgres: str, oban_schema: str) -> Oban:
     # No pool: nothing is left of it when the event loop of the test ends.
     engine = create_async_engine(url, poolclass=NullPool)
     return Oban(engine, prefix=oban_schema, queues={"default": 10})
+
+
+@pytest.fixture
+def oban_metadata() -> MetaData | Iterable[MetaData]:
+    """Your tables, for `oban_session`: override it with a fixture that returns `Base.metadata`."""
+    return ()
+
+
+async def oban_session(
+    oban_postgres: str, oban_schema: str, oban_metadata: MetaData | Iterable[MetaData]
+) -> AsyncIterator[AsyncSession]:
+    """An `AsyncSession` with the tables of oban_sqla and yours; all of it is rolled back.
+
+    A commit in the test releases a savepoint. It needs pytest-asyncio, or another plugin that runs
+    async fixtures.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
+    schemas = {"schema_translate_map": {None: oban_schema}}
+    engine = create_async_engine(url, execution_options=schemas, poolclass=NullPool)
+    async with engine.connect() as connection, connection.begin() as outer:
+        for metadata in _each(oban_metadata):
+            await connection.run_sync(metadata.create_all)
+        async with AsyncSession(
+            connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as session:
+            yield session
+        await outer.rollback()
+
+
+@pytest.fixture
+def oban_sync_session(
+    oban_postgres: str, oban_schema: str, oban_metadata: MetaData | Iterable[MetaData]
+) -> Iterator[Session]:
+    """The same as a sync `Session`."""
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.orm import Session
+    from sqlalchemy.pool import NullPool
+
+    url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
+    schemas = {"schema_translate_map": {None: oban_schema}}
+    engine = create_engine(url, execution_options=schemas, poolclass=NullPool)
+    with engine.connect() as connection, connection.begin() as outer:
+        for metadata in _each(oban_metadata):
+            metadata.create_all(connection)
+        with Session(
+            connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as session:
+            yield session
+        outer.rollback()
+
+
+def _each(given: MetaData | Iterable[MetaData]) -> Iterable[MetaData]:
+    from sqlalchemy import MetaData
+
+    return [given] if isinstance(given, MetaData) else given

@@ -24,6 +24,7 @@ from .reports import Reports
 from .runtime import pool
 from .runtime.database import Database, EngineLike
 from .runtime.enqueuer import Enqueuer
+from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
 from .workers.unfinished import name_of_class, unfinished
@@ -230,6 +231,7 @@ class Oban(JobControl, QueueControl, Reports, Observable):
             await self._supervisor.stop()
             self._supervisor = None
         await self._enqueuer.close()
+        await close_session_threads(self._database)
         await self._database.dispose()
 
     async def __aenter__(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, config, doctor, jobs, queues, run, schema, status
+from . import bench, config, cron, doctor, jobs, queues, run, schema, status, top
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -15,10 +15,12 @@ app = typer.Typer(
 )
 app.command(cls=run.StartCommand)(run.start)
 app.command("status")(status.show_status)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 app.add_typer(queues.app, name="queues")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(cron.app, name="cron")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")
 

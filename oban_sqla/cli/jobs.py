@@ -11,7 +11,7 @@ from ..runtime.database import Database
 from ..runtime.findings import duration
 from ..runtime.status import Count, totals
 from ..statements.browse import Filters
-from . import changes
+from . import changes, enqueue
 from .configuration import ask, configured
 from .failures import fail
 from .options import Config, Dsn, Json, Prefix
@@ -44,7 +44,7 @@ COLUMNS: Columns = {
 # Characters of the arguments in the list: `jobs show` shows them all.
 LONGEST_ARGS = 40
 
-app = typer.Typer(help="Look at jobs; retry, cancel or delete them.", no_args_is_help=True)
+app = typer.Typer(help="Look at jobs; enqueue, retry, cancel or delete them.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -122,6 +122,7 @@ def show_job(
     _tell_errors(job["errors"])
 
 
+app.command("enqueue")(enqueue.enqueue_job)
 changes.add_to(app)
 
 

@@ -24,6 +24,10 @@ Prefix = Annotated[
     str | None,
     typer.Option(metavar="SCHEMA", help="The PostgreSQL schema of the tables, if not the default."),
 ]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="A module with workers; may be repeated."),
+]
 Name = Annotated[
     str | None, typer.Option(help="The instance: shared by the nodes that work together.")
 ]

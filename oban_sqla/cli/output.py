@@ -26,14 +26,19 @@ def console() -> Console:
 
 
 def table(columns: Columns, rows: Iterable[Sequence[object]]) -> None:
-    """Print rows below the names of their columns.
+    """Print rows below the names of their columns."""
+    console().print(grid(columns, rows))
 
-    In a terminal that is too narrow the last one is wrapped.
+
+def grid(columns: Columns, rows: Iterable[Sequence[object]]) -> Table:
+    """Rows below the names of their columns.
+
+    In a terminal that is too narrow the last column is wrapped.
     """
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, (name, justify) in enumerate(columns.items(), 1):
         last = number == len(columns)
-        grid.add_column(
+        made.add_column(
             name,
             justify=justify,
             no_wrap=not last,
@@ -41,8 +46,8 @@ def table(columns: Columns, rows: Iterable[Sequence[object]]) -> None:
         )
     for row in rows:
         # Not strings: rich would take what users wrote for its markup.
-        grid.add_row(*(Text(plain(cell)) for cell in row))
-    console().print(grid)
+        made.add_row(*(Text(plain(cell)) for cell in row))
+    return made
 
 
 def plain(value: object) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from enum import StrEnum
@@ -23,9 +24,12 @@ from ..oban import Oban
 from ..settings import Settings, parse_queues
 from . import telemetry
 from .configuration import configured, missing
+from .event_loop import loop_factory, loop_name
 from .failures import fail, told_in_one_line
 from .modules import import_all
-from .options import Config, Dsn, Name, Prefix
+from .options import Config, Dsn, Imports, Name, Prefix
+from .reload import OPTION as RELOAD
+from .reload import run_reloading
 
 logger = logging.getLogger("oban_sqla")
 
@@ -52,10 +56,7 @@ class StartCommand(TyperCommand):
 
 
 def start(
-    modules: Annotated[
-        list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="A module with workers; may be repeated."),
-    ] = None,
+    modules: Imports = None,
     queues: Annotated[
         str | None,
         typer.Option(
@@ -127,12 +128,20 @@ def start(
         LogFormat | None,
         typer.Option(case_sensitive=False, help="As lines of text, by default, or as JSON."),
     ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            RELOAD, help="For development: start again when a file of this directory changes."
+        ),
+    ] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Each option is also a setting: in a variable such as OBAN_QUEUES, or in oban.toml or
     pyproject.toml. The command line counts most, then variables, then the file.
     """
+    if reload:
+        run_reloading([one for one in sys.argv[1:] if one != RELOAD])
     settings = configured(
         path,
         imports=modules or None,
@@ -163,7 +172,8 @@ def start(
         if settings.dsn is None and embedded is None:
             settings.database()  # a mistake in an import path is told now
         server = None if embedded is None else embedded_postgres(embedded or None)
-        asyncio.run(_Process(settings, server).run())
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_Process(settings, server).run())
 
 
 class _Process:
@@ -207,7 +217,7 @@ class _Process:
                 logger.info("metrics, health and readiness are served at port %d", port)
             self._started = True
             queues = ", ".join(queue.name for queue in self._settings.config.queues)
-            logger.info("node %s runs %s", oban.node, queues)
+            logger.info("node %s runs %s, on %s", oban.node, queues, loop_name())
             for note in self._settings.notes:
                 logger.warning(note)
             await self._stopping.wait()

@@ -76,7 +76,7 @@ class Cron(Service):
             for row in rows:
                 worker, cron = entries[row.entry]
                 ticks, left = self._due(cron, row.ticked_at, row.now, booted_at)
-                jobs += [self._job(worker, cron, tick) for tick in ticks]
+                jobs += [job_of_tick(worker, cron, tick, self._timezone) for tick in ticks]
                 more = more or left
                 if ticks:
                     ticked[row.entry] = ticks[-1]
@@ -114,12 +114,14 @@ class Cron(Service):
             return LONGEST_SLEEP
         return max(0.001, min(LONGEST_SLEEP, (next_at - now).total_seconds() - elapsed))
 
-    def _job(self, worker: Declaration, cron: Entry, tick: datetime) -> Job:
-        meta = {
-            "cron": True,
-            "cron_at": tick.astimezone(UTC).isoformat(),
-            "cron_expr": cron.expr,
-            "cron_name": cron.label(worker.name),
-            "cron_tz": cron.timezone or self._timezone,
-        }
-        return worker.new_job({}, {"meta": {**worker.meta, **meta}})
+
+def job_of_tick(worker: Declaration, cron: Entry, tick: datetime, timezone: str) -> Job:
+    """The job that a tick of an entry enqueues."""
+    meta = {
+        "cron": True,
+        "cron_at": tick.astimezone(UTC).isoformat(),
+        "cron_expr": cron.expr,
+        "cron_name": cron.label(worker.name),
+        "cron_tz": cron.timezone or timezone,
+    }
+    return worker.new_job({}, {"meta": {**worker.meta, **meta}})

@@ -19,8 +19,10 @@ from ..workers.registry import Registration, resolve
 from ..workers.timeout import timeout_seconds
 from .attempt import Attempt
 from .connecting import CancelledUnconnected, UnconnectedError, connecting
+from .database import Database
 from .references import loader
-from .transaction import WorkerSessions, transact, transact_apart, transact_plainly
+from .session_threads import session_threads
+from .transaction import WorkerSessions, transact, transact_plainly
 
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0
@@ -107,12 +109,13 @@ async def _transact(
 
     if registration.asynchronous:
         return await transact(sessions, process_async, outcome)
-    apart = sessions.apart()
-    if apart is None:
+    if not isinstance(sessions, Database):
+        # The transaction of a test, which no other thread sees.
         return await transact_plainly(sessions, process_sync, outcome)
-    return await _in_thread(
-        lambda: asyncio.run(transact_apart(apart, process_sync, outcome)), attempt
+    ended = session_threads(sessions).start(
+        sessions, lambda apart: transact_plainly(apart, process_sync, outcome), f"oban-job-{job.id}"
     )
+    return await _heard(ended, attempt)
 
 
 async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
@@ -135,6 +138,13 @@ async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
             loop.call_soon_threadsafe(deliver, result, error)
 
     threading.Thread(target=run, name=f"oban-job-{attempt.id}", daemon=True).start()
+    return await _heard(ended, attempt)
+
+
+async def _heard(
+    ended: "asyncio.Future[tuple[Any, BaseException | None]]", attempt: Attempt
+) -> Any:
+    """What comes of a thread; one that is not waited for any more is left behind."""
     try:
         result, error = await asyncio.shield(ended)
     except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from ..enqueue.chosen import BIND
 from ..errors import sqlstate
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .connecting import connecting
-from .database import ANSWER_TIMEOUT, Database, deadline
+from .database import ANSWER_TIMEOUT, deadline
 from .kept_open import kept_open
 
 # How often a transaction is tried that others thwart: each time one of them got on.
@@ -33,9 +33,6 @@ class WorkerSessions(Protocol):
     """The isolation level to ask for; `None` for that of the engine."""
 
     def worker_session(self) -> AsyncSession: ...
-
-    def apart(self) -> Database | None:
-        """The same for the event loop of another thread; `None` if this one has to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +73,6 @@ async def transact_plainly(
 ) -> Any:
     """The same for a plain function."""
     return await transact(sessions, lambda session: session.run_sync(process), outcome)
-
-
-async def transact_apart(
-    apart: Database,
-    process: Callable[[Session], Any],
-    outcome: Callable[[Any], Ack],
-) -> Any:
-    """The same, on an event loop of its own in a thread of its own."""
-    try:
-        return await transact_plainly(apart, process, outcome)
-    finally:
-        await apart.dispose()
 
 
 async def _try(

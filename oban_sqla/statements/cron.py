@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Executable, Text, func, literal, select
+from sqlalchemy import Executable, Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from ..clock import database_now
-from ..models import CronEntry, Producer
+from ..models import CronEntry, Job, Producer
 from ..models.types import UTCDateTime
 
 
@@ -55,4 +55,25 @@ def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:
     return statement.on_conflict_do_update(
         index_elements=[CronEntry.name, CronEntry.entry],
         set_={"ticked_at": statement.excluded.ticked_at},
+    )
+
+
+def ticked(name: str, *, now: datetime | None = None) -> Executable:
+    """The `ticked_at` of each `entry` of an instance, and the database's `now`.
+
+    An instance without entries has one row, with NULL for its entry.
+    """
+    time = select(database_now(now).cast(UTCDateTime).label("now")).subquery("clock")
+    return select(CronEntry.entry, CronEntry.ticked_at, time.c.now).select_from(
+        time.outerjoin(CronEntry, CronEntry.name == name)
+    )
+
+
+def last_job(worker: str, entry: str) -> Executable:
+    """The `id`, `state` and `attempted_at` of the newest job that an entry of a worker enqueued."""
+    return (
+        select(Job.id, cast(Job.state, Text).label("state"), Job.attempted_at)
+        .where(Job.worker == worker, Job.meta["cron_name"].astext == entry)
+        .order_by(Job.id.desc())
+        .limit(1)
     )

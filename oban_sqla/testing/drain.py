@@ -11,6 +11,7 @@ from ..clock import held_at
 from ..errors import ObanError
 from ..models import Job, JobState, validation
 from ..oban import Oban
+from ..runtime.session_threads import close_session_threads
 from ..statements.claim import claim_order
 from ..statements.stage import stage
 from ..statements.states import state_in
@@ -93,7 +94,10 @@ async def _drain(
     if isinstance(given, Oban):
         await given._database.find_isolation()
         attempts = Attempts(given._database, with_safety=safe, emit=given._emit)
-        await _run(given._database, attempts, queues, until, recursive)
+        try:
+            await _run(given._database, attempts, queues, until, recursive)
+        finally:
+            await close_session_threads(given._database)
         return attempts.counts
     database = await join(given)
     attempts = Attempts(database, with_safety=safe)

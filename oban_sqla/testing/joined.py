@@ -69,9 +69,6 @@ class Joined:
         session.sync_session.bind = self._connection
         return session
 
-    def apart(self) -> None:
-        """Nowhere else is its transaction seen, so a plain function is called in this thread."""
-
 
 async def join(session: AsyncSession | Session) -> Joined:
     """Flush a session, and join its transaction."""

@@ -100,6 +100,11 @@ def resolve(name: str) -> Registration:
     return registration
 
 
+def declarations() -> list[Declaration]:
+    """The declarations of all workers that this process has imported."""
+    return [known.options for known in _workers()]
+
+
 def with_session() -> list[Declaration]:
     """The declarations of async workers whose session takes a connection of the engine's pool."""
     return [known.options for known in _workers() if known.takes_session and known.asynchronous]

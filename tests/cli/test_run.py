@@ -283,3 +283,71 @@ def test_the_traceback_of_a_failure(cli: Cli) -> None:
     done = cli("start", "--import", "app.fails", *arguments, "--log-level", "debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_it_says_on_which_event_loop_it_runs(
+    spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path, loop: str
+) -> None:
+    pytest.importorskip("uvloop")
+    if loop == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ModuleNotFoundError('uvloop')")
+    enqueue(postgres_dsn, prefix, "Quick")
+    process = spawn("start", *at(postgres_dsn, prefix), "--node", "n1")
+    assert f"node n1 runs default, on {loop}" in wait_for(process, "node n1 runs")
+    wait_for(process, "ran 1")
+    process.terminate()
+    assert "SIGTERM: stopping" in end(process)
+    assert process.returncode == 0
+
+
+def test_with_an_engine_and_sessions_of_the_user(
+    spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app" / "db.py").write_text(
+        f"""
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from oban_sqla import worker
+
+class OwnSession(AsyncSession): ...
+
+url = make_url({postgres_dsn!r}).set(drivername="postgresql+psycopg")
+schemas = {{"schema_translate_map": {{None: {prefix!r}}}}}
+engine = create_async_engine(url, execution_options=schemas, pool_size=3)
+Session = async_sessionmaker(class_=OwnSession)
+
+@worker()
+class Own:
+    async def process(self, job, session):
+        print("session", type(session).__name__, session.bind is engine.sync_engine, flush=True)
+        print("session of", session.bind.pool.size(), flush=True)
+"""
+    )
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        table = sql.Identifier(prefix, "oban_jobs")
+        connection.execute(sql.SQL("INSERT INTO {} (worker) VALUES ('app.db.Own')").format(table))
+    paths = ["--engine", "app.db:engine", "--session", "app.db:Session"]
+    process = spawn("start", "--import", "app.db", "--queues", "default:5", *paths)
+    wait_for(process, "session OwnSession")
+    assert "session of 3" in wait_for(process, "session of")
+    process.terminate()
+    end(process)
+    assert process.returncode == 0
+
+
+def test_it_starts_again_when_the_code_changes(
+    spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("watchfiles")
+    process = spawn("start", *at(postgres_dsn, prefix), "--reload")
+    wait_for(process, "runs default")
+    module = tmp_path / "app" / "workers.py"
+    module.write_text(module.read_text().replace('print("ran"', 'print("changed"'))
+    wait_for(process, "workers.py changed: starting again")
+    wait_for(process, "runs default")
+    enqueue(postgres_dsn, prefix, "Quick")
+    wait_for(process, "changed 1")
+    process.terminate()
+    end(process)
+    assert process.returncode == 0

@@ -141,3 +141,64 @@ def test_what_needs_an_extra_names_it(
     done = pytester.runpytest_subprocess(*OPTIONS)
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     assert f"pip install '{extra}'" in done.stdout.str()
+
+
+SESSIONS = """
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from oban_sqla import Job, Worker
+from oban_sqla.testing import drain_queue
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    greeted: Mapped[bool | None]
+
+
+@pytest.fixture
+def oban_metadata():
+    return Base.metadata
+
+
+class Greet(Worker):
+    async def process(self, job: Job, session):
+        (await session.get_one(User, job.args["id"])).greeted = True
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("n", range(2))
+async def test_a_session(oban_session, n):
+    assert (await oban_session.scalars(select(User))).all() == []
+    oban_session.add_all([user := User(id=1), Greet.new({"id": 1})])
+    await oban_session.commit()
+    await drain_queue(oban_session)
+    assert user.greeted
+
+
+@pytest.mark.parametrize("n", range(2))
+def test_a_sync_session(oban_sync_session, n):
+    assert oban_sync_session.scalars(select(User)).all() == []
+    oban_sync_session.add_all([user := User(id=1), Greet.new({"id": 1})])
+    oban_sync_session.commit()
+    drain_queue(oban_sync_session)
+    assert user.greeted
+"""
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_its_sessions_roll_everything_back(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str, mode: str
+) -> None:
+    monkeypatch.setenv("OBAN_TEST_DSN", postgres_dsn)
+    pytester.makepyfile(test_sessions=SESSIONS)
+    loop = "asyncio_default_fixture_loop_scope=function"
+    options = ("-p", "pytest_asyncio.plugin", "-o", f"asyncio_mode={mode}", "-o", loop)
+    done = pytester.runpytest_subprocess(*OPTIONS, *options)
+    done.assert_outcomes(passed=4)

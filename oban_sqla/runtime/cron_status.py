@@ -1,0 +1,63 @@
+"""The state of cron: its entries, their next and last ticks, and what became of the last job."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..statements.cron import last_job, ticked
+from ..workers.cron import REBOOT
+from ..workers.registry import with_cron
+from .cron import NEVER
+from .database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class EntryStatus:
+    """A cron entry of a worker that this process has imported."""
+
+    worker: str
+    expr: str
+    timezone: str
+    """The zone in which the expression is read."""
+    queue: str
+    next_tick: datetime | None
+    """`None` for `@reboot`."""
+    last_tick: datetime | None
+    """The last tick that a leader enqueued, or passed; `None` if no leader has seen the entry."""
+    last_job: int | None
+    """The id of the last job of the entry that is still there."""
+    last_state: str | None
+    last_run: datetime | None
+    """When the last attempt of that job started."""
+
+
+async def cron_status(database: Database, *, instance: str, timezone: str) -> list[EntryStatus]:
+    """The entries of the imported workers, in order; `SchemaMissingError` without tables.
+
+    timezone: the zone of the instance, for entries that name none.
+    """
+    await database.verify()
+    rows = await database.fetch(ticked(instance))
+    last_ticks = {row.entry: row.ticked_at for row in rows if row.entry is not None}
+    now: datetime = rows[0].now.astimezone(UTC)
+    found = []
+    for worker in with_cron():
+        cron = worker.cron
+        assert cron is not None
+        label = cron.label(worker.name)
+        last = last_ticks.get(label, NEVER)
+        jobs = await database.fetch(last_job(worker.name, label))
+        job_id, state, run_at = jobs[0] if jobs else (None, None, None)
+        found.append(
+            EntryStatus(
+                worker.name,
+                cron.expr,
+                cron.timezone or timezone,
+                worker.queue,
+                None if cron.expr == REBOOT else next(cron.after(now, timezone), None),
+                None if last == NEVER else last,
+                job_id,
+                state,
+                run_at,
+            )
+        )
+    return sorted(found, key=lambda entry: entry.worker)
