@@ -50,8 +50,8 @@ class Worker:
     plain function. The transaction of the session begins with its first use, and commits together
     with the completion of the job: the changes happen once or not at all, however often the job
     runs. `process` must not commit it. An exception rolls it back. After a deadlock or a
-    serialization failure `process` is called again at once. A plain function opens a connection
-    for each job.
+    serialization failure `process` is called again at once. The connection
+    of a plain function is one of its thread, outside of the engine's pool.
 
     `timeout` is an option, or a method `timeout(self, job)` that runs on the event loop. An attempt
     that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind

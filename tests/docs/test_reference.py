@@ -13,7 +13,7 @@ REFERENCE = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.
 
 @pytest.mark.parametrize("name", oban_sqla.__all__)
 def test_the_reference_has(name: str) -> None:
-    assert re.search(rf"^\.\. auto\w+:: (\S*\.)?{name}\b", REFERENCE, re.MULTILINE)
+    assert re.search(rf"^##+ `{name}(\(\))?`$", REFERENCE, re.MULTILINE)
 
 
 GENERATED = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
