@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import oban as oban_py
 import pytest
-from oban.schema import install
+from oban.schema import install, uninstall
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import (
@@ -18,7 +18,7 @@ from oban_sqla import SchemaMissingError
 from oban_sqla.dsn import database_url
 from oban_sqla.migrations import LATEST, current, downgrade, upgrade
 from tests.beside_oban.conftest import StartTheirs, Table
-from tests.beside_oban.workers import OURS, THEIRS, Script, Theirs
+from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
 from tests.conftest import StartOban
 
 pytestmark = pytest.mark.oban
@@ -123,6 +123,33 @@ async def test_installing_theirs_over_ours_changes_nothing(
     await start(queues={"shared": 1})
     await table.until({"completed": 1})
     assert [side for side, _ in Script.ran] == [OURS]
+
+
+@pytest.mark.parametrize("installed_again", [True, False])
+async def test_an_upgrade_mends_what_theirs_uninstalled(
+    pool: AsyncConnectionPool,
+    client: oban_py.Oban,
+    engine: AsyncEngine,
+    start: StartOban,
+    table: Table,
+    installed_again: bool,
+) -> None:
+    """It drops its own tables, and leaves what says that ours are complete."""
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+    await uninstall(pool)
+    if installed_again:
+        await install(pool)
+    async with engine.begin() as connection:
+        assert await connection.run_sync(current) < LATEST
+        await connection.run_sync(upgrade)
+        assert await connection.run_sync(current) == LATEST
+    ours = await start(queues={"shared": 1})
+    for conflict in (False, True):
+        job = await ours.enqueue(Ours.new({"n": 1}, unique=True))
+        assert job.conflict is conflict
+    await client.enqueue(Theirs.new())
+    await table.until({"completed": 2})
 
 
 @pytest.mark.parametrize("prefixes", [["jobs"], ["jobs", "others"], ['"odd schema"', "jobs"]])
