@@ -112,12 +112,17 @@ class Outbox(Service):
         *,
         due_in: Callable[[float], None],
         written: Callable[[Iterable[int]], None],
+        freed: Callable[[], None],
     ) -> None:
+        """An outbox that tells when the next retry is due, what it has written, and when it is
+        not `full` any more.
+        """
         super().__init__(emit)
         self._database = database
         self._statement = RawStatement(database, acknowledge(skip_locked=True), at_once=True)
         self._due_in = due_in
         self._written = written
+        self._freed = freed
         self._waiting: dict[Unwritten, None] = {}
         self._apart: dict[Unwritten, None] = {}
         self._settled = asyncio.Event()
@@ -155,11 +160,14 @@ class Outbox(Service):
 
     async def run_once(self) -> float:
         """Write what waits, and try again what was set apart."""
+        was_full = self.full
         if batch := list(islice(self._waiting, BATCH)):
             await self._write(batch)
         now = time.monotonic()
         if due := [one for one in self._apart if one.due <= now][:BATCH]:
             await self._write(due)
+        if was_full and not self.full:
+            self._freed()
         if self._waiting:
             return 0.0
         return max(0.0, min((one.due for one in self._apart), default=math.inf) - now)

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +18,7 @@ from .claim_ahead import ClaimAhead
 from .claim_position import ClaimPosition
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
+from .held_jobs import HeldJobs
 from .outbox import Outbox
 from .raw_statement import RawStatement
 from .service import GRACE, UNWINDING, Emit, Service
@@ -74,17 +74,14 @@ class Producer(Service):
         self._poll_interval = poll_interval
         # By their tasks: a job that somebody else gave back may run here a second time at once.
         self._running: dict[asyncio.Task[Ack | Written | None], tuple[Claimed, float]] = {}
-        # Claimed, but not started, with the time when they came.
-        self._held: deque[tuple[Claimed, float]] = deque()
         self._ahead = ClaimAhead(claim_ahead)
+        self._held = HeldJobs(self._ahead.longest_hold)
         self._position = ClaimPosition()
         # Whether the last claim found all there was, and no news has come since.
         self._exhausted = False
         # When a claim whose answer was lost can't come to light any more.
         self._doubtful_until = -math.inf
         self._looked_at = time.monotonic()
-        # Claimed jobs to be given back now.
-        self._returning: set[int] = set()
         # Whether there may be jobs in the database that are ours.
         self._claiming = False
         self._draining = False
@@ -117,7 +114,7 @@ class Producer(Service):
     @property
     def held(self) -> list[int]:
         """The ids of the jobs that are claimed and have not started."""
-        return [claimed.id for claimed, _ in self._held]
+        return self._held.ids
 
     @property
     def vitals(self) -> QueueVitals:
@@ -169,18 +166,15 @@ class Producer(Service):
 
     def cancel(self, id: int) -> None:
         """Give a job back that is held, since it was cancelled."""
-        kept = [one for one in self._held if one[0].id != id]
-        if len(kept) < len(self._held):
-            self._held = deque(kept)
-            self._returning.add(id)
+        if self._held.give_up(id):
             super().wake()
 
     async def run_once(self) -> float:
         """Give back what must not start here, and claim as many jobs as there is room for."""
-        if self._held and self._hold_ends_in() <= 0:
-            # Their turn did not come: the jobs that run are longer than the last ones.
+        if self._held.turn_ends_in <= 0:
+            # The jobs that run now take longer than the last ones did.
             self._return_held()
-        if self._returning or self._in_doubt() or self._has_not_looked():
+        if self._held.returning or self._in_doubt() or self._has_not_looked():
             await self._give_back_lost()
         if demand := self._demand():
             return await self._claim(demand)
@@ -225,8 +219,7 @@ class Producer(Service):
         executing = [job for job in jobs if job.state is JobState.EXECUTING]
         discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
         self._emit("claim_stop", ClaimStop(self.queue, len(executing), discarded, duration))
-        now = time.monotonic()
-        self._held.extend((job, now) for job in executing)
+        self._held.add(executing)
         if self.paused or self._draining:
             # The order came while the claim was under way.
             self._return_held()
@@ -260,23 +253,19 @@ class Producer(Service):
                 raise
         return [Claimed(row) for row in rows], time.monotonic() - started
 
-    def _hold_ends_in(self) -> float:
-        return self._held[0][1] + self._ahead.longest_hold - time.monotonic()
-
     def _wait_for_turn(self, seconds: float) -> float:
         """So many seconds, or until the jobs that are held have waited for long enough."""
-        return min(seconds, max(0.0, self._hold_ends_in())) if self._held else seconds
+        return min(seconds, max(0.0, self._held.turn_ends_in))
 
     def _start_held(self) -> None:
         idle = self.paused or self._draining
         while self._held and not idle and self._free > 0:
-            self._start(*self._held.popleft())
+            self._start(*self._held.next())
 
-    def _start(self, claimed: Claimed, since: float) -> None:
-        now = time.monotonic()
-        execution = self._executor.execute_claimed(claimed, now - since, self._is_abandoning)
+    def _start(self, claimed: Claimed, held: float) -> None:
+        execution = self._executor.execute_claimed(claimed, held, self._is_abandoning)
         task = asyncio.create_task(execution, name=f"oban-job-{claimed.id}")
-        self._running[task] = claimed, now
+        self._running[task] = claimed, time.monotonic()
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
@@ -304,9 +293,7 @@ class Producer(Service):
 
     def _return_held(self) -> None:
         """Start none of the held jobs: the next pass gives them back."""
-        if self._held:
-            self._returning.update(self.held)
-            self._held.clear()
+        if self._held.give_up():
             super().wake()
 
     async def _give_back_lost(self) -> None:
@@ -314,12 +301,12 @@ class Producer(Service):
         known = [*self._outbox.ids(self.queue), *self.held]
         if not self._abandoning:
             known += self.running
-        returning = set(self._returning)
+        returning = set(self._held.returning)
         rows = await self._database.fetch(
             give_back(prefix=self._database.prefix),
             {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
         )
-        self._returning -= returning
+        self._held.returning -= returning
         self._looked_at = time.monotonic()
         if returning - {row.id for row in rows}:
             # Some may be locked by another transaction: they are given back later.

@@ -62,6 +62,7 @@ class Supervisor:
             emit,
             due_in=self.stager.expect_in,
             written=self.outcome_announcer.written,
+            freed=lambda: self._wake_queues(list(self.producers)),
         )
         self._claims = asyncio.Semaphore(CLAIMS)
         self.producers = {queue.name: self._producer(queue) for queue in config.queues}

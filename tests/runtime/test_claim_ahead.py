@@ -145,7 +145,7 @@ class TestHeldJobs:
     ) -> None:
         oban, _ = holding
         monkeypatch.setattr(ClaimAhead, "allowance", 0)
-        monkeypatch.setattr(ClaimAhead, "longest_hold", 0.0)
+        monkeypatch.setattr(of(oban)._held, "_longest", 0.0)
         with hear(oban, "give_back_stop") as returns:
             of(oban).wake()
             await returns.wait()

@@ -36,7 +36,7 @@ async def add(sessions: Sessions, *jobs: Job) -> list[int]:
 
 
 @asynccontextmanager
-async def row_locked(engine: AsyncEngine, prefix: str, id: int) -> AsyncIterator[None]:
+async def row_locked(engine: AsyncEngine, id: int) -> AsyncIterator[None]:
     """Lock the row of a job, as a transaction of the user's might."""
     async with engine.connect() as connection:
         await connection.execute(select(Job.id).where(Job.id == id).with_for_update())
@@ -106,7 +106,7 @@ class TestLockedRow:
             locked, *_ = await add(sessions, *(Held.new() for _ in range(3)))
             for _ in range(3):
                 await Held.begun()
-            async with row_locked(engine, prefix, locked):
+            async with row_locked(engine, locked):
                 Held.release()
                 await acks.counted(2)
                 await add(sessions, *(Quick.new() for _ in range(20)))
@@ -146,7 +146,7 @@ class TestLockedRow:
         locked, _ = await add(sessions, Held.new(), Held.new())
         await Held.begun()
         await Held.begun()
-        async with row_locked(engine, prefix, locked):
+        async with row_locked(engine, locked):
             Held.release()
             async with asyncio.timeout(PATIENCE):
                 await oban.stop()
@@ -313,3 +313,28 @@ async def test_a_statement_that_takes_too_long_is_sent_in_halves(
         await acks.counted(9)
     assert await rows() == [DONE] * 9
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_while_it_is_full_nothing_is_claimed(
+    start: StartOban,
+    engine: AsyncEngine,
+    sessions: Sessions,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the outcomes would fill the memory while the database does not take them."""
+    monkeypatch.setattr(outbox_module, "FULL", 1)
+    monkeypatch.setattr(outbox_module, "LONGEST_DELAY", 0.05)
+    oban = await start(queues={"default": 5}, **NEVER)
+    with hear(oban, "ack_stop") as acks, hear(oban, "job_start") as starts:
+        (locked,) = await add(sessions, Held.new())
+        await Held.begun()
+        async with row_locked(engine, locked):
+            Held.release()
+            await until(lambda: len(oban._supervisor.outbox) == 1)  # type: ignore[union-attr]
+            await add(sessions, Quick.new())
+            oban._supervisor.producers["default"].wake()  # type: ignore[union-attr]
+            await asyncio.sleep(0.1)
+            assert len(starts.events) == 1
+        await acks.counted(2)
+    assert await rows() == [DONE] * 2
