@@ -9,8 +9,11 @@ for each busy queue. A record has the facts as attributes, too, for formatters l
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..events import (
     AckStop,
@@ -43,6 +46,10 @@ from .listeners import Listener
 
 logger = logging.getLogger("oban_sqla")
 jobs_logger = logging.getLogger("oban_sqla.jobs")
+
+# Seconds between two warnings of jobs that get no connection.
+QUIET = 60.0
+_unconnected_at: WeakKeyDictionary[Oban, float] = WeakKeyDictionary()
 
 
 def attach() -> None:
@@ -244,7 +251,13 @@ def _workers_unfinished(oban: Oban, found: WorkersUnfinished) -> None:
 
 
 def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
-    jobs_logger.warning(
+    # Many jobs wait for one cause: a line a minute is enough.
+    now = time.monotonic()
+    told = now - _unconnected_at.get(oban, -math.inf) < QUIET
+    if not told:
+        _unconnected_at[oban] = now
+    jobs_logger.log(
+        logging.DEBUG if told else logging.WARNING,
         "%s got no connection for its session; it is tried again in %.0f s, and the attempt is not"
         " spent: %s",
         _of(unconnected.job),

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from oban_sqla import Job, JobState, Worker
 from oban_sqla.config import Config
 from oban_sqla.migrations import LATEST
-from oban_sqla.runtime import pool
+from oban_sqla.runtime import executor, pool
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.executor import Executor
 from oban_sqla.runtime.findings import Finding
@@ -18,8 +18,9 @@ from oban_sqla.runtime.health import examine
 from oban_sqla.statements.acknowledge import Ack
 from tests.attempts import Emitted
 from tests.claimed import claimed
-from tests.conftest import StartOban
+from tests.conftest import Add, StartOban
 from tests.databases import async_engine
+from tests.runtime.conftest import Rows, until
 
 QUEUE = "pool.sessions"
 
@@ -86,8 +87,8 @@ class OfAnotherSession(Worker, name="pool.another_session"):
 
 
 async def execute(engine: AsyncEngine, worker: type[Worker], heard: Emitted) -> Ack:
-    executor = Executor(Database(engine, None), lambda *data: heard.append(data))
-    ack = await executor.execute(claimed(worker.new().worker), lambda: False)
+    one = Executor(Database(engine, None), lambda *data: heard.append(data))
+    ack = await one.execute(claimed(worker.new().worker), lambda: False)
     assert isinstance(ack, Ack)
     return ack
 
@@ -172,3 +173,33 @@ class TestOneThatIsTooSmall:
         assert "pool_size" not in caplog.text
         found = await examined(engine, prefix)
         assert [one.level for one in found if one.check == "pools"] == ["ok"]
+
+
+class Holds(Worker, name="pool.holds", queue=QUEUE, max_attempts=1):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT pg_sleep(0.2)"))
+
+
+async def test_a_queue_with_more_jobs_than_connections_ends_them_all_at_their_first_attempt(
+    start: StartOban,
+    postgres_dsn: str,
+    prefix: str,
+    add: Add,
+    rows: Rows,
+    expect_errors: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "RECONNECT", (0.05, 0.1))
+    # The node itself uses up to five.
+    options: dict[str, Any] = {"pool_size": 7, "max_overflow": 0, "pool_timeout": 0.1}
+    engine = async_engine(postgres_dsn, prefix, **options)
+    oban = await start(engine, queues={QUEUE: 12}, notify="poll", poll_interval=0.1)
+    await add(*(Holds.new() for _ in range(12)))
+
+    async def all_completed() -> bool:
+        return all(state is JobState.COMPLETED for state, _ in await rows())
+
+    await until(all_completed)
+    assert await rows() == [(JobState.COMPLETED, 1)] * 12
+    await oban.stop()
+    await engine.dispose()
