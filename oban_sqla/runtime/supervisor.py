@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
 from .cron import Cron
-from .database import Database
+from .database import FAREWELL, Database
 from .executor import Executor
 from .heartbeat import Heartbeat
 from .job_counter import JobCounter
@@ -129,6 +130,7 @@ class Supervisor:
         # Queues start and stop one after the other.
         self._turn = asyncio.Lock()
         self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
     def stopping(self) -> bool:
@@ -143,6 +145,7 @@ class Supervisor:
         prefix = await self._database.verify(RUNNING)
         await self._database.find_isolation()
         self._database.keep_connections()
+        self._keeper = asyncio.create_task(self._stop_with_the_loop(), name="oban-keeper")
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":
             await self.notifier.start()
@@ -163,6 +166,10 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
         self._stopping = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and keeper is not asyncio.current_task():
+            keeper.cancel()
+            await asyncio.wait([keeper])
         grace = self._config.shutdown_grace_period
         await asyncio.gather(
             *(service.stop() for service in (self.signals, *self.cluster_services))
@@ -181,6 +188,23 @@ class Supervisor:
             self._unsubscribe()
             self._unsubscribe = None
         await self._database.release_connections()
+
+    async def _stop_with_the_loop(self) -> None:
+        """Stop when the event loop ends without a stop: asyncio.run() cancels all tasks then.
+
+        The heartbeat, which has a thread of its own, would beat on for a node that is gone.
+        """
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if not self._stopping:
+                with suppress(Exception):
+                    async with asyncio.timeout(FAREWELL):
+                        # Its task was cancelled, too, but the jobs have outcomes to be written.
+                        await self.outbox.stop()
+                        await self.outbox.start()
+                        await self.stop()
+                await self.heartbeat.stop()
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
         """Start a queue on this node; one that runs stays as it is."""

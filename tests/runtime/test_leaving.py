@@ -3,8 +3,12 @@
 import asyncio
 import gc
 import logging
+import threading
 
+import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy import NullPool
 
 from oban_sqla import Job, Oban, Worker
 from tests.databases import async_engine
@@ -23,7 +27,8 @@ def test_no_error_is_logged(
     driver: str, moment: str, postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        engine = async_engine(postgres_dsn, prefix, driver)
+        # The pool is the user's: one that keeps connections would have to be disposed of.
+        engine = async_engine(postgres_dsn, prefix, driver, poolclass=NullPool)
         oban = Oban(engine, queues={"default": 2})
         with hear(oban, "job_start") as starts:
             await oban.start()
@@ -33,7 +38,14 @@ def test_no_error_is_logged(
             elif moment == "listening":
                 await until(lambda: oban._supervisor.notifier.listening)
 
+    threads = set(threading.enumerate())
     asyncio.run(main())
     gc.collect()
+    # The heartbeat does not beat on for a node that is gone.
+    assert set(threading.enumerate()) <= threads
+    with psycopg.connect(postgres_dsn) as connection:
+        table = sql.Identifier(prefix, "oban_producers")
+        query = sql.SQL("SELECT count(*) FROM {}").format(table)
+        assert connection.execute(query).fetchone() == (0,)
     found = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in found] == []
