@@ -1,7 +1,9 @@
 """Any number of jobs on their way into one transaction, chunk by chunk."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+import gc
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -53,11 +55,13 @@ class Insertion:
 
         `TypeError` or `ValueError` for what can't be enqueued.
         """
-        begin(jobs)
-        references.check(jobs)
-        plain, unique = apart(jobs)
+        with _gc_paused():
+            begin(jobs)
+            references.check(jobs)
+            plain, unique = apart(jobs)
+            batches = [*encoded(plain)]
         self._unique += unique
-        for batch in encoded(plain):
+        for batch in batches:
             encoding.check(self._connection, [batch])
             await self._send(batch)
 
@@ -91,7 +95,8 @@ class Insertion:
         self.wakeup |= batch.wakeup
 
     def _fill(self, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
-        fill(jobs, rows)
+        with _gc_paused():
+            fill(jobs, rows)
         self.count += len(jobs)
 
     async def _insert_unique(self) -> None:
@@ -138,7 +143,7 @@ async def chunks(jobs: Source) -> AsyncIterator[list[Job]]:
 async def _slices(jobs: Source) -> AsyncIterator[list[Job]]:
     if not isinstance(jobs, AsyncIterable):
         iterator = iter(jobs)
-        while some := [*islice(iterator, SLICE)]:
+        while some := _taken(iterator):
             yield some
         return
     some = []
@@ -148,3 +153,25 @@ async def _slices(jobs: Source) -> AsyncIterator[list[Job]]:
             yield some
             some = []
     yield some
+
+
+def _taken(jobs: Iterator[Job]) -> list[Job]:
+    with _gc_paused():
+        return [*islice(jobs, SLICE)]
+
+
+@contextmanager
+def _gc_paused() -> Iterator[None]:
+    """Have no garbage collected in a block that awaits nothing.
+
+    A job consists of eleven objects that the collector tracks, and none of them is garbage: the
+    collector would take a quarter of the time of an insertion.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -139,6 +139,21 @@ class TestOwnTransaction:
         gc.collect()
         assert len(alive) <= 1
 
+    @pytest.mark.parametrize("enabled", [True, False])
+    async def test_garbage_is_collected_afterwards_as_before(
+        self, oban: Oban, enabled: bool
+    ) -> None:
+        if not enabled:
+            gc.disable()
+        try:
+            with pytest.raises(LookupError):
+                await oban.enqueue_many(fails_after(4))
+            assert gc.isenabled() is enabled
+            await oban.enqueue_stream(made(4))
+            assert gc.isenabled() is enabled
+        finally:
+            gc.enable()
+
     @pytest.mark.parametrize("name", ["enqueue_many", "enqueue_stream"])
     async def test_a_source_that_fails_leaves_no_job(
         self, oban: Oban, engine: AsyncEngine, observer: Observer, name: str
