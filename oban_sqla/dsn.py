@@ -10,8 +10,9 @@ from sqlalchemy.exc import ArgumentError
 
 _BACKENDS = ("postgresql", "postgres")
 
-# The password of a URL ends at the last @ of the word, for it may have one itself.
-_IN_URL = re.compile(r"(?<=://)([^\s/:@]*):\S*@")
+# The password of a URL ends at the last @ of the word, for it may have one itself. Messages show
+# the form of a URL, with the word "password".
+_IN_URL = re.compile(r"(?<=://)([^\s/:@]*):(?!password@host:)\S*@")
 _BY_NAME = re.compile(
     r"""(pass(?:word|wd|phrase)?|pwd)(["']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'|"[^"]*"|[^\s&;,'"]+)""",
     re.IGNORECASE,

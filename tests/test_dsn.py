@@ -93,6 +93,7 @@ def test_an_escaped_password_may_have_any_characters() -> None:
     ("text", "hidden"),
     [
         ("no postgresql://app:a@b:s3cr3t@db/shop", "no postgresql://app:***@db/shop"),
+        ("a URL like postgresql://user:password@host:5432/database",) * 2,
         ("host=db password=s3cr3t port=1", "host=db password=*** port=1"),
         ("password='s3 cr\\'3t' x", "password=*** x"),
         (
