@@ -154,6 +154,8 @@ class GiveBackStop:
     queue: str
     ids: tuple[int, ...]
     """Jobs that this node had claimed and will not finish: available again, attempt not spent."""
+    held: tuple[int, ...] = ()
+    """Those of them that had not started."""
 
 
 @dataclass(frozen=True, slots=True)

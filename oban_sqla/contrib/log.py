@@ -183,9 +183,21 @@ def _outcome_delayed(oban: Oban, delayed: OutcomeDelayed) -> None:
 
 
 def _give_back_stop(oban: Oban, stop: GiveBackStop) -> None:
-    logger.warning(
-        "queue %s: gave back claimed jobs: %s", stop.queue, _ids(stop.ids), extra=_Facts(oban, stop)
-    )
+    begun = tuple(sorted({*stop.ids} - {*stop.held}))
+    if begun:
+        logger.warning(
+            "queue %s: gave back claimed jobs: %s",
+            stop.queue,
+            _ids(begun),
+            extra=_Facts(oban, stop),
+        )
+    else:
+        logger.debug(
+            "queue %s: gave back jobs that had not started: %s",
+            stop.queue,
+            _ids(stop.held),
+            extra=_Facts(oban, stop),
+        )
 
 
 def _elect_stop(oban: Oban, stop: ElectStop) -> None:

@@ -315,7 +315,8 @@ class Producer(Service):
         self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
         if rows:
             ids = tuple(row.id for row in rows)
-            self._emit("give_back_stop", GiveBackStop(self.queue, ids))
+            held = tuple(id for id in ids if id in returning)
+            self._emit("give_back_stop", GiveBackStop(self.queue, ids, held))
 
     async def _wait_for_jobs(self, grace: float) -> None:
         # The outbox goes on meanwhile, so that each outcome is written as soon as it is there.

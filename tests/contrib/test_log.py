@@ -107,6 +107,12 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
         ("claim_stop", ClaimStop("q", 0, (7,), 0.1), "WARNING", "no attempt left: 7"),
         ("ack_stop", AckStop("q", 1, tuple(range(25)), 0.1), "WARNING", "19 and 5 more"),
         ("give_back_stop", GiveBackStop("q", (3, 4)), "WARNING", "gave back claimed jobs: 3, 4"),
+        (
+            "give_back_stop",
+            GiveBackStop("q", (3, 4), held=(3, 4)),
+            "DEBUG",
+            "gave back jobs that had not started: 3, 4",
+        ),
         ("elect_stop", ElectStop(True, True, 0.1), "INFO", "is the leader now"),
         ("elect_stop", ElectStop(False, True, 0.1), "INFO", "is not the leader any more"),
         ("rescue_stop", RescueStop((3, 4), (), (), 0.1), "WARNING", "nodes that died: 3, 4"),

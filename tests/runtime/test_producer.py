@@ -241,7 +241,7 @@ class TestStop:
                 stop = asyncio.create_task(oban.stop())
                 await until(lambda: producer._draining)
             await stop
-        assert returns.events == [GiveBackStop("default", tuple(ids))]
+        assert returns.events == [GiveBackStop("default", tuple(ids), held=tuple(ids))]
         assert await rows() == [(S.AVAILABLE, 0)] * 2
         assert Quick.ran == []
 
