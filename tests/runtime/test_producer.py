@@ -253,6 +253,27 @@ class TestStop:
             await Held.begun()
         assert await rows() == [(S.AVAILABLE, 0)]
 
+    async def test_a_job_with_a_timeout_is_cancelled_then_and_goes_back(
+        self, sessions: Sessions, rows: Rows
+    ) -> None:
+        """The timeout is watched from another task, whose cancellation has to reach the worker."""
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        @job(name="producer.limited", timeout=3600)
+        async def limited() -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        await add(sessions, limited.new())
+        async with Oban(sessions, queues={"default": 5}, shutdown_grace_period=0.01):
+            await begun.wait()
+        assert cancelled.is_set()
+        assert await rows() == [(S.AVAILABLE, 0)]
+
     async def test_a_job_in_a_thread_goes_back(self, sessions: Sessions, rows: Rows) -> None:
         await add(sessions, Blocking.new())
         oban = Oban(sessions, queues={"default": 5}, shutdown_grace_period=0.01)

@@ -301,6 +301,26 @@ class TestTheTransaction:
         assert await accounts() == [92, 12]
         assert await rows() == [(S.COMPLETED, 1)]
 
+    async def test_each_try_has_a_worker_object_of_its_own(self, start: StartOban) -> None:
+        """What the last try left in it is of rows that were rolled back."""
+        objects: list[Any] = []
+
+        @worker(name="transaction.collides", queue="default")
+        class Collides:
+            async def process(self, job: Job, session: AsyncSession) -> None:
+                assert not vars(self)
+                vars(self)["tried"] = True
+                objects.append(self)
+                if len(objects) < 3:
+                    await session.execute(text("DO $$BEGIN RAISE SQLSTATE '40001'; END$$"))
+
+        oban = await start(queues={"default": 1})
+        with hear(oban, "job_stop") as stops:
+            ack = await run(oban, Collides)  # type: ignore[arg-type]
+        assert ack.count == 1
+        assert [stop.state for stop in stops.events] == [S.COMPLETED]
+        assert len({*map(id, objects)}) == 3
+
     async def test_conflicts_without_end_fail_the_attempt(
         self, oban: Oban, accounts: Any, rows: Rows
     ) -> None:

@@ -177,6 +177,16 @@ def jobs(session: Session, *workers: Any) -> list[Any]:
 
 
 class TestWhatIsFlushed:
+    def test_a_row_that_is_given_the_value_it_has_is_not_updated(
+        self, session: Session, lines: list[Line]
+    ) -> None:
+        """The session takes it for changed until it flushes."""
+        line = session.get_one(Line, 1)
+        line.amount = int(line.amount)
+        assert line in session.dirty
+        session.flush()
+        assert jobs(session) == []
+
     def test_a_row_that_is_inserted(self, session: Session) -> None:
         session.add(order := Order())
         session.flush()
@@ -368,6 +378,14 @@ class TestStatements:
         session.execute(update(Order).where(Order.id == 7), {"status": "paid"})
         assert session.scalar(select(Order.status)) == "paid"
         assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
+
+    def test_an_update_of_each_row_by_its_key_of_which_one_sets_what_counts(
+        self, session: Session, order: Order
+    ) -> None:
+        values = {"id": 8, "status": "new", "email": "", "note": ""}
+        session.execute(insert(Order.__table__).values(values), execution_options=QUIETLY)
+        session.execute(update(Order), [{"id": 7, "note": "n"}, {"id": 8, "status": "paid"}])
+        assert {"change": "update", "self": row(Order, 8)} in jobs(session)
 
     def test_an_update_that_the_predicate_refuses(
         self, session: Session, lines: list[Line]
