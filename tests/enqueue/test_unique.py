@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Table, event, func, insert, inspect, select, update
+from sqlalchemy import Column, ForeignKey, Table, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
@@ -25,6 +25,7 @@ from tests import models_as_arguments as models
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.ways import WAYS, Way, ending_badly, opened
+from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -71,6 +72,33 @@ class Import(Base):
 def oban(engine: AsyncEngine) -> Oban:
     """An instance that was never started; it knows the schema."""
     return Oban(engine)
+
+
+async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
+    engine: AsyncEngine, oban: Oban
+) -> None:
+    """It ends while the duplicate, which has found it, waits for the lock of its row."""
+    replacing = Unique(
+        fields=["worker"],
+        states="incomplete",
+        replace={"available": ["args"], "completed": ["args"]},
+    )
+    first = await oban.enqueue(Index.new({"v": 1}, unique=replacing))
+    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+    async with engine.begin() as ending, engine.connect() as looking:
+        await ending.execute(select(Job.id).where(Job.id == first.id).with_for_update())
+        enqueuing = asyncio.create_task(oban.enqueue(Index.new({"v": 2}, unique=replacing)))
+
+        async def is_waiting() -> bool:
+            return bool(await looking.scalar(waits))
+
+        await until(is_waiting)
+        await ending.execute(update(Job).values(state=JobState.COMPLETED))
+    new = await enqueuing
+    assert not new.conflict
+    async with AsyncSession(engine) as session:
+        jobs = (await session.scalars(select(Job).order_by(Job.id))).all()
+        assert [(job.id, job.args["v"]) for job in jobs] == [(first.id, 1), (new.id, 2)]
 
 
 @pytest.fixture
