@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Transaction, event
+from sqlalchemy import Connection, Engine, Transaction, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..errors import ObanError
@@ -34,27 +35,27 @@ _ENDED = (
 )
 
 
+_KEY = "oban_sqla_kept_open"
+"""Where the `info` of a session has its watch."""
+
+
 @contextmanager
 def kept_open(session: Session) -> Iterator[None]:
     """Refuse to end the transaction of a session, until the block ends.
 
     `ObanError` for what would end it, and at the end of the block if something has ended it.
     """
-    watch = _Watch()
-    listeners: tuple[tuple[str, Callable[..., None]], ...] = (
-        ("before_commit", _refuse),
-        ("after_begin", watch.begin),
-        ("after_transaction_end", watch.end),
-    )
-    for name, listener in listeners:
-        event.listen(session, name, listener)
+    # Once for all sessions: to listen to one costs more than to look whether it is one of these.
+    for name, listener in _SESSION_LISTENERS:
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener)
+    watch = session.info[_KEY] = _Watch()
     try:
         yield
         if session.in_transaction():
             watch.check()
     finally:
-        for name, listener in listeners:
-            event.remove(session, name, listener)
+        del session.info[_KEY]
         watch.stop()
 
 
@@ -65,20 +66,14 @@ class _Watch:
         self._open: dict[Connection, Transaction | None] = {}
         # Before its first statement, a driver has not begun any transaction.
         self._used: set[Connection] = set()
-        self._listeners: tuple[tuple[str, Callable[..., None]], ...] = (
-            ("commit", self._committing),
-            ("before_cursor_execute", self._executing),
-            ("after_cursor_execute", self._executed),
-        )
 
-    def begin(
-        self, session: Session, transaction: SessionTransaction, connection: Connection
-    ) -> None:
+    def begin(self, connection: Connection) -> None:
         """Watch a connection in a transaction that the session begins."""
-        if transaction.nested:
-            return
-        for name, listener in self._listeners:
-            event.listen(connection, name, listener)
+        if connection.engine not in _engines:
+            _engines.add(connection.engine)
+            for name, listener in _CONNECTION_LISTENERS:
+                event.listen(connection.engine, name, listener)
+        _watches[connection] = self
         self._open[connection] = connection.get_nested_transaction() or connection.get_transaction()
 
     def check(self) -> None:
@@ -86,43 +81,77 @@ class _Watch:
         for connection, transaction in self._open.items():
             if transaction is not None and not transaction.is_active:
                 raise ObanError(_ENDED)
-            self._check_driver(connection)
+            self.check_driver(connection)
 
-    def end(self, session: Session, transaction: SessionTransaction) -> None:
-        """Stop when the session itself ends the transaction, by a rollback."""
-        if transaction.parent is None:
-            self.stop()
+    def check_driver(self, connection: Connection) -> None:
+        """The same, if only the driver knows."""
+        if connection in self._used and not connection.invalidated and _is_idle(connection):
+            raise ObanError(_ENDED)
+
+    def use(self, connection: Connection) -> None:
+        """Note that a statement was executed."""
+        self._used.add(connection)
+        self.check_driver(connection)
 
     def stop(self) -> None:
         """Leave the connections alone."""
         for connection in self._open:
-            for name, listener in self._listeners:
-                event.remove(connection, name, listener)
+            _watches.pop(connection, None)
         self._open.clear()
         self._used.clear()
 
-    def _committing(self, connection: Connection) -> None:
+
+_watches: dict[Connection, _Watch] = {}
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _before_commit(session: Session) -> None:
+    if _KEY in session.info and not session.in_nested_transaction():
+        raise ObanError(_REFUSED)
+
+
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    watch: _Watch | None = session.info.get(_KEY)
+    if watch is not None and not transaction.nested:
+        watch.begin(connection)
+
+
+def _after_end(session: Session, transaction: SessionTransaction) -> None:
+    # The session itself may end the transaction, by a rollback.
+    watch: _Watch | None = session.info.get(_KEY)
+    if watch is not None and transaction.parent is None:
+        watch.stop()
+
+
+def _committing(connection: Connection) -> None:
+    if connection in _watches:
         # A failed commit leaves it to the driver to end the transaction: the pool would not.
         connection.connection.rollback()
         raise ObanError(_REFUSED)
 
-    def _executing(self, connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
-        self._check_driver(connection)
+
+def _executing(connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
+    if (watch := _watches.get(connection)) is not None:
+        watch.check_driver(connection)
         if _ENDS.match(statement):
             raise ObanError(_REFUSED)
 
-    def _executed(self, connection: Connection, *rest: Any) -> None:
-        self._used.add(connection)
-        self._check_driver(connection)
 
-    def _check_driver(self, connection: Connection) -> None:
-        if connection in self._used and not connection.invalidated and _is_idle(connection):
-            raise ObanError(_ENDED)
+def _executed(connection: Connection, *rest: Any) -> None:
+    if (watch := _watches.get(connection)) is not None:
+        watch.use(connection)
 
 
-def _refuse(session: Session) -> None:
-    if not session.in_nested_transaction():
-        raise ObanError(_REFUSED)
+_SESSION_LISTENERS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("before_commit", _before_commit),
+    ("after_begin", _after_begin),
+    ("after_transaction_end", _after_end),
+)
+_CONNECTION_LISTENERS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("commit", _committing),
+    ("before_cursor_execute", _executing),
+    ("after_cursor_execute", _executed),
+)
 
 
 def _is_idle(connection: Connection) -> bool:
