@@ -28,7 +28,7 @@ def registry() -> CollectorRegistry:
 
 async def get(port: int, path: str) -> httpx.Response:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        return await client.get(path, timeout=30)
+        return await client.get(path, timeout=60)
 
 
 async def ready(start: StartOban, engine: Any = None, **options: Any) -> Oban:
@@ -91,8 +91,14 @@ async def test_an_address_of_ipv6(start: StartOban) -> None:
 
 
 async def test_without_its_database_a_node_is_healthy_but_not_ready(
-    start: StartOban, postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
+    start: StartOban,
+    postgres_dsn: str,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # On a busy machine the event loop itself may take long.
+    monkeypatch.setattr(endpoint, "PATIENCE", 20.0)
     async with Proxy(postgres_dsn) as proxy:
         oban = await ready(start, proxy.dsn, prefix=prefix)
         async with serving(oban, "127.0.0.1", 0) as port:
