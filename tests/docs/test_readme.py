@@ -1,24 +1,18 @@
-"""The README does what it says: its snippets run, one after the other."""
+"""The README does what it says: its snippet runs, and its links lead to files."""
 
 import ast
 import re
-import shlex
 import sys
 import types
-from functools import partial
-from pathlib import Path
 
 import pytest
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.orm import Session
-from typer.testing import CliRunner
 
 from oban_sqla import Job, JobState
-from oban_sqla.cli.app import app
+from oban_sqla.migrations import upgrade
+from tests.docs.page import QUICKSTART, ROOT, snippets
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
@@ -26,39 +20,29 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-async def test_the_tour_runs_as_written(
-    database_dsn: str, capsys: pytest.CaptureFixture[str]
+async def test_the_snippet_runs_as_written(
+    database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = types.ModuleType("shop")
-    exec("import asyncio", shop.__dict__)
-    migration, *tour = blocks("python")
-    await run(migration, shop)
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
+    shop = types.ModuleType("shop")
+    (own,) = (one.code for one in snippets(QUICKSTART) if one.file == "shop.py")
+    address = url.render_as_string(hide_password=False)
+    await run(own.replace("postgresql+psycopg://localhost/shop", address), shop)
+    monkeypatch.setitem(sys.modules, "shop", shop)
     engine = create_engine(url)
-    with (
-        engine.begin() as connection,
-        Operations.context(MigrationContext.configure(connection)),
-    ):
-        shop.upgrade()
-    for block in tour:
-        await run(
-            block.replace(
-                "postgresql+psycopg://localhost/shop", url.render_as_string(hide_password=False)
-            ),
-            shop,
-        )
-        if "class Base" in block:
-            shop.Base.metadata.create_all(engine)
-    async with shop.Session() as session:
-        jobs = (await session.scalars(select(Job).order_by(Job.id))).all()
+    with engine.begin() as connection:
+        upgrade(connection)
+        shop.Base.metadata.create_all(connection)
+
+    (snippet,) = blocks("python")
+    await run(snippet, types.ModuleType("readme"))
+
+    assert capsys.readouterr().out == "completed\n"
+    with Session(engine) as session:
+        assert session.scalars(select(shop.User.email)).all() == ["ann@shop.test"]
+        assert session.scalars(select(Job.state)).all() == [JobState.COMPLETED]
     await shop.engine.dispose()
     engine.dispose()
-    states = [job.state for job in jobs]
-    assert states.count(JobState.COMPLETED) == 4
-    assert states.count(JobState.CANCELLED) == 1
-    printed = capsys.readouterr().out
-    assert "2026-11, with details" in printed
-    assert "{'sent_to': 'ann@shop.test'}" in printed
 
 
 async def run(block: str, module: types.ModuleType) -> None:
@@ -72,24 +56,13 @@ def test_the_second_command_is_what_ci_runs() -> None:
     assert command in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_commands_for_operating_run_as_written(
-    database_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (settings,) = blocks("toml")
-    (tmp_path / "oban.toml").write_text(
-        settings.replace("postgresql://localhost/shop", database_dsn)
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "shop", types.ModuleType("shop"))
-    invoke = partial(CliRunner().invoke, app)
-    assert invoke(["schema", "upgrade"]).exit_code == 0
-    engine = create_engine(make_url(database_dsn).set(drivername="postgresql+psycopg"))
-    with Session(engine) as session, session.begin():
-        session.add(Job("shop.WelcomeEmail", {"email": "ann@shop.test"}, queue="mailers"))
-    engine.dispose()
-    (commands,) = (block for block in blocks("sh") if "oban-sqla status" in block)
-    for line in commands.splitlines():
-        _, *arguments = shlex.split(line, comments=True)
-        done = invoke(arguments)
-        # No node runs the job.
-        assert done.exit_code == (arguments == ["doctor"]), (line, done.output)
+def test_the_first_command_runs_an_example_that_is_there() -> None:
+    (command,) = (block for block in blocks("sh") if "examples" in block)
+    (module,) = re.findall(r"python -m (examples\.\w+)", command)
+    assert (ROOT / module.replace(".", "/") / "__main__.py").is_file()
+
+
+def test_the_links_lead_to_files() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []

@@ -46,14 +46,13 @@ def write(directory: Path) -> None:
     pages = {name: list(snippets(name)) for name in sorted(names)}
     shop = next(one for one in pages[QUICKSTART] if one.file == "shop.py")
     for page, own in {**pages, "readme": list(_readme())}.items():
-        if page != "readme" and not any(one.file == "shop.py" for one in own):
+        if not any(one.file == "shop.py" for one in own):
             own = [shop, *own]
         # A package of the page's bare name, such as `alembic`, would hide an installed one.
         _write_page(directory / re.sub(r"\W", "_", f"docs_{page}"), own)
 
 
 def _readme() -> Iterator[Snippet]:
-    yield Snippet("python", "import asyncio\n")  # the test of the README provides it
     for code in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M):
         yield Snippet("python", code)
 

@@ -1,0 +1,18 @@
+"""The page about the code names files and folders that are there."""
+
+import re
+
+import pytest
+
+from tests.docs.page import DOCS, ROOT
+
+NAMED = sorted(set(re.findall(r"`([\w/]+(?:\.py|\.md|\.toml|/))`", (DOCS / "code.md").read_text())))
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_it_is_there(path: str) -> None:
+    assert (ROOT / path).exists() or (ROOT / "oban_sqla" / path).exists()
+
+
+def test_it_has_the_walks() -> None:
+    assert {"workers/worker.py", "statements/insert.py", "statements/claim.py"} <= {*NAMED}
