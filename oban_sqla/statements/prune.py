@@ -127,7 +127,8 @@ def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
         )
         .where(*_finished(state, now), tuple_(*order) > tuple_(*after))
         .order_by(*order)
-        .limit(scan)
+        # Unknown to the planner, which would otherwise sort all jobs of a table not yet analyzed.
+        .limit(select(scan).scalar_subquery())
         .subquery("part")
     )
     last = part.c.number == scan

@@ -85,7 +85,10 @@ def stage(
     if of_queues:
         due = due.where(Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text))))
     batch = bindparam("batch", type_=Integer)
-    first = due.order_by(*_ORDER).limit(batch).with_for_update(skip_locked=True).cte("first")
+    # A number that the planner does not know: it would sort all due jobs of a table that was not
+    # analyzed, since it expects fewer than a batch.
+    most = select(batch).scalar_subquery()
+    first = due.order_by(*_ORDER).limit(most).with_for_update(skip_locked=True).cte("first")
     chosen = select(first.c.id)
     every = union_all(chosen, select(_shares(time).c.id)) if shared else chosen
     staged = (

@@ -204,6 +204,28 @@ async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
     assert walked > 100 > 20 > behind_them
 
 
+async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
+    postgres_dsn: str, prefix: str
+) -> None:
+    """The planner expects a few of them, and there may be hundreds of thousands."""
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
+        await server.execute(
+            sql.SQL(
+                "INSERT INTO {} (worker, state, scheduled_at)"
+                " SELECT 'w', 'scheduled', '2026-11-23 11:00' FROM generate_series(1, 20000)"
+            ).format(sql.Identifier(prefix, "oban_jobs"))
+        )
+        compiled = stage(now=NOW, prefix=prefix).compile(
+            dialect=psycopg_dialect.dialect(),
+            schema_translate_map={None: prefix},
+            render_schema_translate=True,
+        )
+        query = f"EXPLAIN (COSTS OFF) {compiled}".encode()
+        cursor = await server.execute(query, {**compiled.params, "batch": 1000})
+        plan = "\n".join([line for (line,) in await cursor.fetchall()])
+    assert "Sort Key: oban_jobs.scheduled_at" not in plan, plan
+
+
 async def _buffers(server: psycopg.AsyncConnection, prefix: str, **params: Any) -> int:
     """How many pages a pass reads."""
     compiled = stage(now=NOW, prefix=prefix).compile(
