@@ -378,7 +378,8 @@ number = 5
         oban = Oban.from_config(path=path, queues={"p": 50})
         session = oban._database.worker_session()
         assert isinstance(session, shop.OwnSession)
-        assert session.bind is oban._database.engine
+        assert isinstance(session.bind, AsyncEngine)
+        assert session.bind.pool is oban._database.engine.pool
         assert oban._database.engine.url.database == "b"
         assert capacity(oban._database.engine) == 55
         await oban.stop()
