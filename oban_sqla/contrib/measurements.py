@@ -1,7 +1,7 @@
 """Measure: listeners that record into the instruments of whatever collects them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from .. import instances
@@ -55,6 +55,10 @@ OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
 """The states in which an attempt leaves its job."""
 
 
+_JobLabels: TypeAlias = tuple[Labels, Labels, Mapping[JobState, Labels]]
+"""The labels of a job's queue, of its worker there, and of each outcome of that."""
+
+
 class Collector(Protocol):
     """What the instruments are kept in: Prometheus's client, or a meter of OpenTelemetry."""
 
@@ -91,7 +95,8 @@ class Measurements:
         self._collector = collector
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
-        self._seen: set[tuple[str, str]] = set()
+        self._seen: set[Labels] = set()
+        self._labels: dict[tuple[str, str], _JobLabels] = {}
         self._problems: dict[str, DoctorStop] = {}
         self._enqueued = collector.counter(instruments.ENQUEUED)
         self._conflicts = collector.counter(instruments.CONFLICTS)
@@ -166,20 +171,31 @@ class Measurements:
                 self._enqueued((self._queue(job.queue), self._worker(job.worker)), 1)
 
     def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
-        job = stop.job
-        queue = self._queue(job.queue)
+        # Past the instrumentation, which takes as long as an instrument.
+        job = vars(stop.job)
         unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
-        worker = UNKNOWN if unknown else self._worker(job.worker)
-        if (queue, worker) not in self._seen:
-            self._seen.add((queue, worker))
+        worker = UNKNOWN if unknown else job["worker"]
+        found = self._labels.get((job["queue"], worker))
+        of_queue, of_worker, of_state = found or self._labels_of(job["queue"], worker)
+        self._finished(of_state[stop.state], 1)
+        self._duration(of_worker, stop.duration)
+        self._queue_time(of_queue, stop.queue_time)
+        if job["scheduled_at"] > job["inserted_at"]:
+            self._lateness(of_queue, stop.queue_time)
+
+    def _labels_of(self, queue: str, worker: str) -> _JobLabels:
+        of_queue = (self._queue(queue),)
+        of_worker = (*of_queue, worker if worker == UNKNOWN else self._worker(worker))
+        found = (of_queue, of_worker, {state: (*of_worker, state.value) for state in JobState})
+        if of_worker not in self._seen:
+            self._seen.add(of_worker)
             for state in OUTCOMES:
                 # Shown from the start, so that the first one of a kind is an increase.
-                self._finished((queue, worker, state), 0)
-        self._finished((queue, worker, stop.state.value), 1)
-        self._duration((queue, worker), stop.duration)
-        self._queue_time((queue,), stop.queue_time)
-        if job.scheduled_at > job.inserted_at:
-            self._lateness((queue,), stop.queue_time)
+                self._finished((*of_worker, state), 0)
+        if OTHER not in of_worker:
+            # What has labels of its own is bounded.
+            self._labels[queue, worker] = found
+        return found
 
     def _job_deadline_missed(self, oban: Oban, missed: JobDeadlineMissed) -> None:
         labels = (self._queue(missed.job.queue), self._worker(missed.job.worker))
