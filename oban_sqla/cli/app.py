@@ -33,7 +33,7 @@ def options(
             "--version",
             callback=lambda wanted: wanted and _say_version(),
             is_eager=True,
-            help="Say the version and exit.",
+            help="Show the version and exit.",
         ),
     ] = False,
 ) -> None: ...

@@ -19,20 +19,22 @@ def bench(
     dsn: Dsn = None,
     seconds: Annotated[
         float,
-        typer.Option(min=1, max=300, help="How long to measure, in all; less than 20 tell little."),
+        typer.Option(
+            min=1, max=300, help="How long to measure in all. Below 20 the figures mean little."
+        ),
     ] = 60.0,
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Measure what this server does, and this host with it: enqueueing, running jobs, pickup.
+    """Measure this host and this server: enqueueing, running jobs, and the pickup of a job.
 
-    Beside them stands the bare SQL that does the same work on the rows, one connection, no workers:
-    the ratio is what the library costs, the rest is the server and the way to it. One process is
-    measured, with jobs that do nothing; more processes run more.
+    Bare SQL does the same work on the rows for comparison, on one connection and without workers.
+    The ratio is the cost of the library; the rest is the server and the network. The jobs do
+    nothing, and one process runs them; more processes run more.
 
-    It makes a schema of its own, needs the right to do so, and drops it in the end, also after
-    Ctrl-C or SIGTERM. It commits all the time and writes some hundred megabytes: not for a server
-    that is busy.
+    The command creates a schema of its own and drops it at the end, also after Ctrl-C or SIGTERM.
+    The role needs the right to create schemas. The command commits all the time and writes some
+    hundred megabytes, so do not run it on a busy server.
     """
     dsn = dsn_of(configured(path, dsn=dsn))
     with told_in_one_line(), temporary_schema(dsn) as schema:

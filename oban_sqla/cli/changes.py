@@ -64,8 +64,8 @@ CHANGES = (
         (JobState.RETRYABLE, JobState.DISCARDED, JobState.CANCELLED),
         Oban.retry_jobs,
         "Run jobs again now.\n\nFilters select retryable, discarded and cancelled jobs; --state"
-        " selects other states. A job that is named by its id may be in any state. Available and"
-        " executing jobs are skipped.",
+        " selects other states. A job named by its id may be in any state. Available and executing"
+        " jobs are skipped.",
     ),
     Change(
         "cancel",
@@ -105,7 +105,7 @@ def _add(app: typer.Typer, change: Change) -> None:
         newer_than: NewerThan = None,
         every: Annotated[bool, typer.Option("--all", help="All jobs, without filters.")] = False,
         limit: Annotated[
-            int | None, typer.Option(min=1, help="The most jobs to change, the oldest first.")
+            int | None, typer.Option(min=1, help="Change at most this many jobs, the oldest first.")
         ] = None,
         yes: Yes = False,
         dsn: Dsn = None,

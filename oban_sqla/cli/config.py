@@ -12,7 +12,7 @@ from .modules import import_all
 from .options import Config, Json
 from .output import as_json, document, table
 
-app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
 
 # What `start` needs, beside a database.
 NEEDED = ("queues", "imports")
@@ -25,12 +25,10 @@ def group() -> None: ...
 @app.command("check")
 def check_config(
     path: Config = None,
-    imports: Annotated[
-        bool, typer.Option(help="Import the modules with workers, as `start` does.")
-    ] = True,
+    imports: Annotated[bool, typer.Option(help="Also import the modules with workers.")] = True,
     as_document: Json = False,
 ) -> None:
-    """Read all settings, say where each comes from, and find what is wrong with them."""
+    """Show every setting and where it comes from, and report wrong ones."""
     settings: Settings | None = None
     errors: list[str] = []
     with told_in_one_line():

@@ -27,7 +27,7 @@ COLUMNS: Columns = {
     "last job": "left",
 }
 
-app = typer.Typer(help="Look at the cron entries of your workers.", no_args_is_help=True)
+app = typer.Typer(help="List the cron entries of your workers, or run one.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -39,7 +39,7 @@ def list_entries(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """List the entries of the imported workers, with their next and last ticks, in UTC."""
+    """List the cron entries of the imported workers, with their next and last ticks in UTC."""
     settings = configured(path, imports=modules or None, dsn=dsn, prefix=prefix, name=name)
     for complaint in import_all(settings.imports):
         fail(complaint)
@@ -55,13 +55,15 @@ def list_entries(
 
 @app.command("run")
 def run_entry(
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="The worker, or its last part.")],
+    worker: Annotated[
+        str, typer.Argument(metavar="WORKER", help="The worker, or the last part of its name.")
+    ],
     modules: Imports = None,
     dsn: Dsn = None,
     prefix: Prefix = None,
     path: Config = None,
 ) -> None:
-    """Enqueue the job of a cron entry now, as its next tick would."""
+    """Enqueue the job of a cron entry now."""
     settings = configured(path, imports=modules or None, dsn=dsn, prefix=prefix)
     declaration = known_worker(settings, worker)
     cron = declaration.cron

@@ -17,7 +17,10 @@ WIDTH = max(map(len, COLOURS))
 def doctor(
     dsn: Dsn = None, prefix: Prefix = None, path: Config = None, as_document: Json = False
 ) -> None:
-    """Examine database and nodes, and say what to do; exits with 1 when there is a problem."""
+    """Check the database and the nodes, and name a remedy for each problem.
+
+    The exit code is 1 if there is a problem.
+    """
     settings = configured(path, dsn=dsn, prefix=prefix)
 
     async def findings(database: Database) -> list[Finding]:

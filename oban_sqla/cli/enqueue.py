@@ -17,23 +17,28 @@ from .selecting import parse_duration, parse_object
 
 
 def enqueue_job(
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="The worker, or its last part.")],
+    worker: Annotated[
+        str, typer.Argument(metavar="WORKER", help="The worker, or the last part of its name.")
+    ],
     args: Annotated[
         Any,
-        typer.Argument(parser=parse_object, metavar="JSON", help="Its arguments: '{\"id\": 7}'."),
+        typer.Argument(parser=parse_object, metavar="JSON", help="The arguments: '{\"id\": 7}'."),
     ] = "{}",
     delay: Annotated[
         float | None,
         typer.Option(
-            "--in", parser=parse_duration, metavar="DURATION", help="Run it later: 30s, 15m, 2h."
+            "--in",
+            parser=parse_duration,
+            metavar="DURATION",
+            help="Run the job later: 30s, 15m, 2h.",
         ),
     ] = None,
     at: Annotated[
-        datetime | None, typer.Option(help="Run it at an instant, in UTC: 2026-12-01T09:00:00.")
+        datetime | None, typer.Option(help="Run the job at a time in UTC: 2026-12-01T09:00:00.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="In this queue, not the worker's.")] = None,
-    priority: Annotated[int | None, typer.Option(help="From 0, the first, to 9.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="How often it is tried.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue, instead of the worker's.")] = None,
+    priority: Annotated[int | None, typer.Option(help="From 0, which runs first, to 9.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="How often the job is tried.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag of the job; may be repeated.")
     ] = None,
@@ -43,7 +48,7 @@ def enqueue_job(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Enqueue a job. The worker's module is imported, for its queue and its other options."""
+    """Enqueue a job. The worker's module is imported, so the worker's options apply."""
     settings = configured(path, imports=modules or None, dsn=dsn, prefix=prefix)
     declaration = known_worker(settings, worker)
     options: dict[str, Any] = {

@@ -44,7 +44,7 @@ COLUMNS: Columns = {
 # Characters of the arguments in the list: `jobs show` shows them all.
 LONGEST_ARGS = 40
 
-app = typer.Typer(help="Look at jobs; enqueue, retry, cancel or delete them.", no_args_is_help=True)
+app = typer.Typer(help="List, enqueue, retry, cancel or delete jobs.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -63,9 +63,9 @@ def list_jobs(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """List the newest jobs, below the number of jobs of each state in the database.
+    """List the newest jobs, and count all jobs by state.
 
-    ~ is an estimate. With --json, each job has all its columns.
+    ~ marks an estimate. With --json, each job has all its columns.
     """
     wanted = Filters(
         tuple(ids or ()),
@@ -107,7 +107,7 @@ def show_job(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Show everything about a job: its arguments, times, errors, and the value it recorded."""
+    """Show one job: its arguments, times, errors, and recorded value."""
     settings = configured(path, dsn=dsn, prefix=prefix)
     job = ask(settings, lambda database: describe(database, id)).get(id)
     if job is None:
@@ -143,7 +143,7 @@ def _row(job: Listed) -> tuple[object, ...]:
 
 
 def _tell_errors(errors: Any) -> None:
-    """Print errors as they were raised, and errors of another form, which others wrote, as JSON."""
+    """Print our errors as text. Errors of an unknown form, written by other programs, are JSON."""
     if not errors:
         return
     typer.echo("errors")

@@ -9,7 +9,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="PATH",
-        help="The file with settings; oban.toml or pyproject.toml here, by default.",
+        help="The settings file. Default: oban.toml or pyproject.toml in this directory.",
     ),
 ]
 Dsn = Annotated[
@@ -22,15 +22,15 @@ Dsn = Annotated[
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option(metavar="SCHEMA", help="The PostgreSQL schema of the tables, if not the default."),
+    typer.Option(metavar="SCHEMA", help="The PostgreSQL schema of the tables."),
 ]
 Imports = Annotated[
     list[str] | None,
     typer.Option("--import", metavar="MODULE", help="A module with workers; may be repeated."),
 ]
 Name = Annotated[
-    str | None, typer.Option(help="The instance: shared by the nodes that work together.")
+    str | None, typer.Option(help="The name of the instance. Nodes of one name work together.")
 ]
-Node = Annotated[str | None, typer.Option(help="The node that is meant; all, by default.")]
+Node = Annotated[str | None, typer.Option(help="Only this node. Default: all nodes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

@@ -19,17 +19,18 @@ from .status import show_queues
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")]
 AnyQueue = Annotated[
-    str | None, typer.Argument(metavar="QUEUE", show_default=False, help="The queue, or --all.")
+    str | None,
+    typer.Argument(metavar="QUEUE", show_default=False, help="The queue; or give --all."),
 ]
-All = Annotated[bool, typer.Option("--all", help="Every queue.")]
+All = Annotated[bool, typer.Option("--all", help="All queues.")]
 Limit = Annotated[
     int,
     typer.Argument(
-        metavar="LIMIT", min=1, max=LARGEST_COUNT, help="How many of its jobs a node runs at once."
+        metavar="LIMIT", min=1, max=LARGEST_COUNT, help="How many jobs a node runs at once."
     ),
 ]
 
-app = typer.Typer(help="See the queues; pause, scale, start, stop them.", no_args_is_help=True)
+app = typer.Typer(help="List, pause, resume, scale, start or stop queues.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -40,7 +41,7 @@ def list_queues(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """List the queues that run or have jobs, with their nodes; ~ is an estimate."""
+    """List the queues that run or have jobs, with their nodes; ~ marks an estimate."""
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, partial(status, instance=name))
     if as_document:
@@ -59,7 +60,7 @@ def pause_queue(
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Claim no more jobs of a queue, also after a restart; those that run go on."""
+    """Pause a queue, also after a restart. Running jobs go on."""
     which = _one_or_all(queue, every)
     order = _Order(dsn, prefix, name, path, node)
     order.give("paused", which, lambda oban: oban.pause_queue(which, node=node))
@@ -75,7 +76,7 @@ def resume_queue(
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Claim jobs of a queue again."""
+    """Resume a paused queue."""
     which = _one_or_all(queue, every)
     order = _Order(dsn, prefix, name, path, node)
     order.give("resumed", which, lambda oban: oban.resume_queue(which, node=node))
@@ -91,7 +92,7 @@ def scale_queue(
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Run so many jobs of a queue at once on each node, until it restarts."""
+    """Set how many jobs of a queue each node runs at once, until the node restarts."""
     order = _Order(dsn, prefix, name, path, node)
     order.give(
         f"scaled to {limit}",
@@ -104,7 +105,7 @@ def scale_queue(
 def start_queue(
     queue: Queue,
     limit: Limit,
-    paused: Annotated[bool, typer.Option(help="Claim nothing until it is resumed.")] = False,
+    paused: Annotated[bool, typer.Option(help="Start the queue paused.")] = False,
     node: Node = None,
     dsn: Dsn = None,
     prefix: Prefix = None,
@@ -130,7 +131,7 @@ def stop_queue(
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Stop a queue until its nodes restart; its jobs have the grace period to end."""
+    """Stop a queue until its nodes restart. Running jobs get the grace period to end."""
     order = _Order(dsn, prefix, name, path, node)
     order.give("stopped", queue, lambda oban: oban.stop_queue(queue, node=node))
 
@@ -157,7 +158,7 @@ class _Order:
         *,
         running: bool = True,
     ) -> None:
-        """Give it, and say so; and that nobody is there to follow it, if so."""
+        """Send the order and print it. Warn if no node can carry it out."""
         name = self._settings.config.name
         name_database(self._settings)
 

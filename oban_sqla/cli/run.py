@@ -49,7 +49,7 @@ class LogFormat(StrEnum):
 
 
 class StartCommand(TyperCommand):
-    """Lets `--embedded` stand alone: Typer has no word for an option whose value may be missing."""
+    """Allows `--embedded` without a value: Typer has no options with optional values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_with_values(args, "--embedded")))
@@ -61,28 +61,29 @@ def start(
         str | None,
         typer.Option(
             metavar=FORM_OF_QUEUES,
-            help="The queues to run, and how many jobs of each at once: default:10,mailers:20",
+            help="The queues and how many jobs of each run at once: default:10,mailers:20",
         ),
     ] = None,
     dsn: Dsn = None,
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:NAME", help="Your engine, instead of --dsn: an import path, shop:engine"
+            metavar="MODULE:NAME",
+            help="The import path of your engine, instead of --dsn: shop:engine",
         ),
     ] = None,
     session: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:NAME",
-            help="Your async_sessionmaker, which makes the sessions of workers: shop:Session",
+            help="The import path of your async_sessionmaker for workers: shop:Session",
         ),
     ] = None,
     pool_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="The most connections of the pool; by default as many as the queues may use.",
+            help="The largest pool of connections. Default: as many as the queues need.",
         ),
     ] = None,
     embedded: Annotated[
@@ -90,20 +91,20 @@ def start(
         typer.Option(
             metavar="[DIR]",
             show_default=False,
-            help="Bring up a PostgreSQL of its own, with the tables in it, instead of --dsn."
-            " It keeps its data in DIR; without one, they are gone in the end.",
+            help="Start a PostgreSQL of its own and install the tables, instead of --dsn."
+            " DIR keeps the data; without DIR, the data is deleted at the end.",
         ),
     ] = None,
     prefix: Prefix = None,
     name: Name = None,
     node: Annotated[
         str | None,
-        typer.Option(help="This process among them; host name and process id by default."),
+        typer.Option(help="The name of this process. Default: host name and process id."),
     ] = None,
     grace: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="SECONDS", help="How long a stop waits for running jobs; 15 by default."
+            min=0, metavar="SECONDS", help="How long a stop waits for running jobs. Default: 15."
         ),
     ] = None,
     path: Config = None,
@@ -111,34 +112,35 @@ def start(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Serve /metrics, /health and /ready at an address; :9100 is every interface.",
+            help="Serve /metrics, /health and /ready here. :9100 means every interface.",
         ),
     ] = None,
     tracing: Annotated[
         bool | None,
         typer.Option(
             "--tracing",
-            help="Send traces by OTLP, as OTEL_EXPORTER_OTLP_ENDPOINT and its kin say.",
+            help="Send traces by OTLP. The OTEL_EXPORTER_OTLP_* variables configure it.",
         ),
     ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(case_sensitive=False, help="From info on, by default.")
+        LogLevel | None,
+        typer.Option(case_sensitive=False, help="The lowest level to log. Default: info."),
     ] = None,
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(case_sensitive=False, help="As lines of text, by default, or as JSON."),
+        typer.Option(case_sensitive=False, help="The format of the log. Default: text."),
     ] = None,
     reload: Annotated[
         bool,
         typer.Option(
-            RELOAD, help="For development: start again when a file of this directory changes."
+            RELOAD, help="For development: restart when a file of this directory changes."
         ),
     ] = False,
 ) -> None:
-    """Run jobs until SIGTERM or SIGINT; a second signal ends the process at once.
+    """Run jobs until SIGTERM or SIGINT. A second signal ends the process at once.
 
-    Each option is also a setting: in a variable such as OBAN_QUEUES, or in oban.toml or
-    pyproject.toml. The command line counts most, then variables, then the file.
+    Each option is also a setting: a variable such as OBAN_QUEUES, or a line in oban.toml or
+    pyproject.toml. The command line overrides variables, and variables override the file.
     """
     if reload:
         run_reloading([one for one in sys.argv[1:] if one != RELOAD])
@@ -177,7 +179,7 @@ def start(
 
 
 class _Process:
-    """The life of the process: up, until a signal, and down again."""
+    """Start the node, wait for a signal, and stop the node."""
 
     def __init__(self, settings: Settings, server: EmbeddedPostgres | None) -> None:
         self._settings = settings

@@ -25,11 +25,11 @@ from .options import Config, Dsn, Prefix, Yes
 
 Wait = Annotated[
     float,
-    typer.Option(min=0, help="How many seconds to wait for transactions that use the tables."),
+    typer.Option(min=0, help="Seconds to wait for transactions that use the tables."),
 ]
 
 app = typer.Typer(
-    help="Install the tables, without an Alembic project of your own.", no_args_is_help=True
+    help="Install or upgrade the tables without an Alembic project.", no_args_is_help=True
 )
 
 
@@ -41,7 +41,7 @@ def upgrade_schema(
     wait: Wait = WAIT,
     path: Config = None,
 ) -> None:
-    """Install the tables, bring them up to date, or mend them. Jobs are kept."""
+    """Install the tables, upgrade them, or repair them. Jobs are kept."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         applied = upgrade(connection, version=version, prefix=prefix, wait=wait)
         now = current(connection, prefix=prefix)
@@ -62,7 +62,7 @@ def downgrade_schema(
     wait: Wait = WAIT,
     path: Config = None,
 ) -> None:
-    """Take the tables back to an older version, or drop them with all jobs."""
+    """Downgrade the tables, or drop them with all jobs."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         installed = current(connection, prefix=prefix)
         # What is left of a version that lost a part is dropped, too.
@@ -77,7 +77,7 @@ def downgrade_schema(
 
 @app.command("current")
 def current_schema(dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
-    """Say which version of the tables the database has."""
+    """Show the version of the tables."""
     with _connected(dsn, prefix, path) as (connection, prefix):
         installed = current(connection, prefix=prefix)
         lost = missing(connection, prefix=prefix)
@@ -99,7 +99,7 @@ def args_index(
     drop: Annotated[bool, typer.Option("--drop", help="Drop the index.")] = False,
     path: Config = None,
 ) -> None:
-    """Make the index for Job.args_contain, while jobs are enqueued and run."""
+    """Create the index for Job.args_contain. Jobs are enqueued and run meanwhile."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         change = drop_args_index if drop else create_args_index
         change(connection, prefix=prefix)
@@ -111,15 +111,17 @@ def grant_privileges(
     dsn: Dsn = None,
     prefix: Prefix = None,
     enqueue: Annotated[
-        list[str] | None, typer.Option(help="A role that enqueues; may be given again.")
+        list[str] | None, typer.Option(help="A role that enqueues jobs; may be repeated.")
     ] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="A role that runs and manages jobs; as above.")
+        list[str] | None, typer.Option(help="A role that runs and manages jobs; may be repeated.")
     ] = None,
-    read: Annotated[list[str] | None, typer.Option(help="A role that only looks.")] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="A role that only reads; may be repeated.")
+    ] = None,
     path: Config = None,
 ) -> None:
-    """Grant roles what they need on the tables, and no more."""
+    """Grant roles the least privileges that they need."""
     roles = {"enqueue": enqueue or [], "run": run or [], "read": read or []}
     if not any(roles.values()):
         fail("no role was named: say --enqueue, --run or --read")

@@ -46,29 +46,41 @@ Ids = Annotated[
 States = Annotated[
     list[JobState] | None,
     typer.Option(
-        "--state", metavar="STATE", help="In this state, like retryable; may be repeated."
+        "--state", metavar="STATE", help="Jobs in this state, such as retryable; may be repeated."
     ),
 ]
-Queue = Annotated[str | None, typer.Option(help="In this queue.")]
+Queue = Annotated[str | None, typer.Option(help="Jobs in this queue.")]
 Worker = Annotated[
-    str | None, typer.Option(help="Of this worker: shop.SendMail, or SendMail if only one matches.")
+    str | None,
+    typer.Option(help="Jobs of this worker: shop.SendMail, or SendMail if only one matches."),
 ]
 Args = Annotated[
     Any,
     typer.Option(
-        "--args", parser=parse_object, metavar="JSON", help="With these arguments: '{\"id\": 7}'."
+        "--args",
+        parser=parse_object,
+        metavar="JSON",
+        help="Jobs with these arguments: '{\"id\": 7}'.",
     ),
 ]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="With this tag; may be repeated.")]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", help="Jobs with this tag; may be repeated.")
+]
 OlderThan = Annotated[
     float | None,
     typer.Option(
-        parser=parse_duration, metavar="DURATION", help="Enqueued longer ago: 30s, 15m, 2h, 7d."
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Jobs enqueued longer ago than 30s, 15m, 2h, 7d.",
     ),
 ]
 NewerThan = Annotated[
     float | None,
-    typer.Option(parser=parse_duration, metavar="DURATION", help="Enqueued not so long ago."),
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Jobs enqueued less than 30s, 15m, 2h, 7d ago.",
+    ),
 ]
 
 

@@ -19,9 +19,9 @@ def show_status(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Show the nodes, their leader and queues, and how many jobs there are; ~ is an estimate.
+    """Show the nodes, their leader and queues, and the number of jobs; ~ marks an estimate.
 
-    What a node runs and what is paused there is as of when it was seen.
+    The queues and pauses of a node are as of the time in the column "seen".
     """
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, partial(status, instance=name))

@@ -38,15 +38,15 @@ ENDED = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED, JobState.RE
 
 
 def top(
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
-    jobs: Annotated[int, typer.Option(min=0, help="The most running jobs to show.")] = 10,
-    once: Annotated[bool, typer.Option("--once", help="Look twice, print, and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two updates.")] = 2.0,
+    jobs: Annotated[int, typer.Option(min=0, help="How many running jobs to show.")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
     dsn: Dsn = None,
     prefix: Prefix = None,
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Show the queues live: what runs, what waits, and how many jobs end in a second.
+    """Show the queues live: running jobs, waiting jobs, and how many end per second.
 
     Ctrl-C ends it.
     """
