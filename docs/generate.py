@@ -94,8 +94,8 @@ _CLI = """\
 # Command line
 
 `pip install "oban-sqla[cli]"` installs `oban-sqla`. Exit codes are 0, 1 when something failed or
-`doctor` found a problem, and 2 for a wrong command line. What is not given as an option is taken
-from the [settings](settings.md).
+`doctor` found a problem, and 2 for a wrong command line. Options that you leave out are taken from
+the [settings](settings.md).
 
 """
 
@@ -114,8 +114,8 @@ _SETTINGS = """\
 # Settings
 
 A setting is an argument of `Oban`, a variable of the environment, or a line in `oban.toml` or in
-`[tool.oban]` of `pyproject.toml`. Code and the command line count most, then variables, then the
-file. See [Running and deploying](../deploying.md).
+`[tool.oban]` of `pyproject.toml`. Code and the command line override variables, and variables
+override the file. See [Running and deploying](../deploying.md).
 
 | setting | variable | default | |
 | --- | --- | --- | --- |

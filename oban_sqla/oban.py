@@ -69,35 +69,38 @@ class Oban(JobControl, QueueControl, Reports, Observable):
         engine: an `AsyncEngine`, an `async_sessionmaker` bound to one, or a URL. Behind PgBouncer
             in transaction mode psycopg must not prepare statements: make the engine with
             `connect_args={"prepare_threshold": None}`, or end the URL with
-            `?prepare_threshold=none`; and choose `notify="poll"`, or name a `listen_dsn`.
-        queues: names, and how many jobs of each run at once on this node: `10`, or
-            `{"limit": 10, "paused": True}`.
-        name: told apart in one process, and shared by the nodes that work together.
-        node: unique among the running processes; host name and process id if not given.
-        prefix: the schema of the tables; if not given, where the search path finds them. A session
-            inserts jobs where its own engine finds the tables: by search path, or by an entry for
+            `?prepare_threshold=none`. Also set `notify="poll"` or a `listen_dsn`.
+        queues: the names of the queues, and how many jobs of each run at once on this node: `10`,
+            or `{"limit": 10, "paused": True}`.
+        name: the name of the instance, unique in a process. Nodes of the same name work together.
+        node: the name of this process, unique among those that run. The default is the host name
+            and the process id.
+        prefix: the schema of the tables. By default the search path finds them. A session inserts
+            jobs where its own engine finds the tables: by the search path, or by an entry for
             `None` in its `schema_translate_map`.
         shutdown_grace_period: how long `stop` waits for running jobs.
-        notify: "listen" hears new jobs at once through LISTEN, on a connection of its own; "poll"
-            looks every `poll_interval`.
-        listen_dsn: a direct connection for LISTEN, where the engine's goes through a pooler.
-        poll_interval: between looks for work while LISTEN is not working, or nodes of another Oban
-            are alive.
-        fallback_interval: between looks while LISTEN is working, to repair a lost wake-up.
-        heartbeat_expiry: a node that has given no sign of life for so long is dead, and its jobs
-            are rescued; 5 or more. It gives one in each quarter of that time.
-        rescue_after: the same for jobs that run on nodes of another Oban, which gives no signs.
+        notify: with "listen" the node hears of new jobs at once through LISTEN, on a connection of
+            its own; with "poll" it looks every `poll_interval`.
+        listen_dsn: a direct connection for LISTEN, if the engine connects through a pooler.
+        poll_interval: the time between two looks for work while LISTEN does not work, or while
+            nodes of another Oban are alive.
+        fallback_interval: the time between two looks while LISTEN works. They find jobs whose
+            notification was lost.
+        heartbeat_expiry: a node without a heartbeat for this time is dead, and its jobs are
+            rescued; 5 or more. A node sends four heartbeats in this time.
+        rescue_after: the age at which jobs on nodes of another Oban, which sends no heartbeats,
+            are rescued.
         leadership: whether this node may become the leader, which runs cron, lifeline and pruner.
-        timezone: of cron entries that name none.
+        timezone: the time zone of cron entries that name none.
         retention: how long finished jobs are kept: seconds, or `{"completed": 3600, "cancelled":
-            ..., "discarded": None, "workers": {"app.Mail": 60}}`, where `None` is for ever, and a
-            worker may be named by its class, too.
+            ..., "discarded": None, "workers": {"app.Mail": 60}}`. `None` is for ever. A worker may
+            also be named by its class.
         stage_batch: how many due jobs one statement of the stager promotes at most.
-        pool_size: the most connections of the pool, where `engine` is a URL. By default it is the
-            sum of the queues' limits, and 5 for the node itself. An engine of yours has its own
-            pool: make that one as large.
-        claim_ahead: a queue of short jobs holds as many claimed jobs beside those that run as it
-            ended in so many seconds; 0 holds none.
+        pool_size: the most connections of the pool, if `engine` is a URL. The default is the sum
+            of the queues' limits, plus 5 for the node itself. If you pass your own engine, make
+            its pool that large.
+        claim_ahead: the window for claiming ahead. A queue of short jobs holds at most as many
+            claimed jobs, beside the running ones, as it ended in this time; 0 holds none.
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
         """
