@@ -49,21 +49,21 @@ class JobControl:
     async def cancel_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
         """Cancel jobs that are not finished, and return how many.
 
-        Those that wait are `cancelled` at once. Those that run stay `executing` and are told:
+        Waiting jobs are `cancelled` at once. Running jobs stay `executing` and are told to stop:
         their `job.cancelled()` turns true, and the task of an `interruptible` worker is cancelled.
-        They may complete nevertheless; what would make them run again makes them `cancelled`.
+        A running job may still complete; if it fails or snoozes, it is `cancelled`.
         """
         return await self._manage(which, conn, _cancel)
 
     async def retry_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
-        """Make jobs available now, but for those that are or that run, and return how many.
+        """Make jobs available now, and return how many. Skips available and executing jobs.
 
-        A job with no attempt left is given one more, in its `max_attempts`.
+        A job with no attempt left gets one more, in its `max_attempts`.
         """
         return await self._manage(which, conn, _retry)
 
     async def delete_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
-        """Delete jobs that do not run, and return how many."""
+        """Delete jobs, and return how many. Skips executing jobs."""
         return await self._manage(which, conn, _delete)
 
     async def update_jobs(
@@ -71,15 +71,16 @@ class JobControl:
     ) -> list[Job]:
         """Change fields of jobs, and return those jobs, in the order given.
 
-        changes: a mapping, or what returns one for a job, of args, max_attempts, meta, priority,
-            queue, scheduled_at, schedule_in (seconds or a `timedelta`), tags and worker: a name, a
-            worker class or a job function.
+        changes: a mapping of fields to values, or a function that returns one for a job. The
+            fields are args, max_attempts, meta, priority, queue, scheduled_at, schedule_in (seconds
+            or a `timedelta`), tags and worker (a name, a worker class or a job function).
 
         A new time makes an available job scheduled, or a scheduled one available, by the database's
-        clock. Of a job that runs only the row changes: its worker has the old values.
+        clock. If a job runs, only its row changes: its worker keeps the old values.
 
-        `TypeError` for a field that can't be changed; `ValueError` or `TypeError` for what no job
-        may hold, and for less `max_attempts` than a job had: then nothing is changed at all.
+        `TypeError` for a field that can't be changed; `ValueError` or `TypeError` for a value that
+        no job may hold, and for `max_attempts` below the attempts of a job. Nothing is changed
+        then.
         """
         changed = changes if callable(changes) else check(changes)
         return await self._manage(

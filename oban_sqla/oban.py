@@ -33,13 +33,14 @@ __all__ = ["Oban", "ObanEvents"]
 
 
 class Oban(JobControl, QueueControl, Reports, Observable):
-    """Background jobs on a database that you have an engine for::
+    """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
             await oban.enqueue(WelcomeEmail.new({"email": "x@y"}))
 
-    With `queues` it runs their jobs between `start` and `stop`. Without, it is for enqueueing, and
-    need not be started. Workers find it by `name`, so that `Worker.enqueue()` needs no `conn`.
+    An instance with `queues` runs their jobs between `start` and `stop`. An instance without
+    `queues` only enqueues, and need not be started. Workers find their instance by its `name`, so
+    that `Worker.enqueue()` needs no `conn`.
     """
 
     def __init__(
@@ -148,9 +149,9 @@ class Oban(JobControl, QueueControl, Reports, Observable):
             `session` name. With an engine of yours, they and `pool_size` are ignored.
         path: the file; if not given, `oban.toml`, or `pyproject.toml` with a table `[tool.oban]`,
             in the working directory.
-        given: settings that count more than variables such as
-            `OBAN_QUEUES="default:10,mailers:20"`, which count more than the file. The first source
-            that has a setting decides its whole value.
+        given: settings that override variables such as `OBAN_QUEUES="default:10,mailers:20"`.
+            Variables override the file. The first source that has a setting decides its whole
+            value.
 
         `ConfigError` that lists every mistake, with its file or variable; `ModuleNotFoundError`
         without the extra `config`.
@@ -168,7 +169,7 @@ class Oban(JobControl, QueueControl, Reports, Observable):
 
     @property
     def name(self) -> str:
-        """The name that workers find it by."""
+        """The name by which workers find the instance."""
         return self._config.name
 
     @property
@@ -221,10 +222,9 @@ class Oban(JobControl, QueueControl, Reports, Observable):
     async def stop(self) -> None:
         """Claim no more jobs, and wait for the running ones for the grace period.
 
-        What does not finish is cancelled, and goes back to its queue at once, its attempt not
-        spent; a thread can't be cancelled, and runs on with nobody waiting for its outcome.
-        Stopping twice, or before the start, does nothing; a second stop meanwhile waits for the
-        first.
+        A job that does not finish in time is cancelled and goes back to its queue at once, its
+        attempt not spent. A thread can't be cancelled: it runs on, and its outcome is ignored. A
+        stop of an instance that is not started does nothing. A second stop waits for the first.
         """
         async with self._turn:
             await self._end()
@@ -246,7 +246,7 @@ class Oban(JobControl, QueueControl, Reports, Observable):
     async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job:
         """Enqueue a job in the transaction of `conn`, or in one of its own.
 
-        Afterwards it has its id, unless `conn` is a session: then it has it after the flush.
+        The job has its id afterwards; if `conn` is a session, after the flush.
         """
         if conn is None:
             await self._enqueuer.enqueue(job)
@@ -259,12 +259,12 @@ class Oban(JobControl, QueueControl, Reports, Observable):
     ) -> list[Job]:
         """Enqueue any number of jobs, given one by one or in iterables: all of them, or none.
 
-        Through a session they are inserted by its flush, otherwise with one statement for each
-        1,000. Without `conn` the database inserts jobs while an iterable still makes others.
+        The flush of a session inserts the jobs. Otherwise one statement inserts up to 1,000 jobs.
+        Without `conn`, the database inserts jobs while an iterable still makes others.
         `enqueue_stream` keeps no jobs, and takes async iterables.
 
-        `TypeError` or `ValueError` for what is not a job, a job given twice, and a `conn` of
-        another kind; nothing is sent through `conn` then.
+        `TypeError` or `ValueError` for an object that is not a job, a job given twice, and a `conn`
+        of another kind; nothing is sent through `conn` then.
         """
         if conn is None:
             return await self._enqueuer.enqueue_many(each(jobs))
@@ -277,13 +277,13 @@ class Oban(JobControl, QueueControl, Reports, Observable):
     ) -> int:
         """Enqueue jobs from an iterable, async or not, without keeping them; return their number.
 
-        Memory stays flat, however many jobs there are: each 1,000 are sent with one statement, and
-        forgotten. All is one transaction: that of `conn`, or one of its own. A session sends them
-        at once, too, and does not hold them. Duplicates of unique jobs are not counted.
+        Memory does not grow with the number of jobs: each statement sends 1,000 jobs, which are
+        then forgotten. All jobs are in one transaction, that of `conn` or an own one. A session
+        also sends them at once, and does not hold them. Duplicates of unique jobs are not counted.
 
-        What the iterable raises is raised here. Without `conn` no job is enqueued then; through
-        `conn` earlier jobs were sent already, so roll back its transaction, or a savepoint.
-        The errors are those of `enqueue_many`.
+        Errors of the iterable are raised here. Without `conn`, no job is enqueued then. With
+        `conn`, earlier jobs were sent already, so roll back its transaction, or a savepoint.
+        The other errors are those of `enqueue_many`.
         """
         if conn is None:
             return await self._enqueuer.enqueue_stream(jobs)
@@ -295,16 +295,16 @@ class Oban(JobControl, QueueControl, Reports, Observable):
         *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
     ) -> Job:
-        """Wait until a job is completed, discarded or cancelled, and return it as it is then.
+        """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
-        job: the job or its id, committed. What its worker recorded is in `recorded` of what is
-            returned, what it raised in `errors`.
-        timeout: seconds or a `timedelta`; `TimeoutError` if it takes longer.
+        job: a committed job, or its id. The returned job has the worker's value in `recorded`, and
+            its errors in `errors`.
+        timeout: seconds or a `timedelta`; `TimeoutError` if the job takes longer.
 
-        The node that runs the job tells of its outcome as soon as that is committed. An end that no
-        node tells of, such as a cancellation, is found within `fallback_interval`, or within
-        `poll_interval` where LISTEN does not work. All waiters of an instance share one listening
-        connection, their statements, and one connection of the pool.
+        The node that runs the job announces its outcome as soon as it is committed. Nodes do not
+        announce a cancellation: it is found within `fallback_interval`, or within `poll_interval`
+        while LISTEN does not work. All waiters of an instance share one listening connection,
+        their statements, and one connection of the pool.
 
         `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
         of the database is raised if the first look fails; a wait survives later outages.
@@ -318,7 +318,7 @@ class Oban(JobControl, QueueControl, Reports, Observable):
         *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109
     ) -> list[Job]:
-        """`wait` for all of some jobs, which are returned in the order given, each once."""
+        """Wait for several jobs, and return them in the order given, each once."""
         ids = Chosen.of(list(jobs)).given_ids()
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
         limit = asyncio.timeout(longest)
@@ -337,8 +337,8 @@ class Oban(JobControl, QueueControl, Reports, Observable):
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.
 
-        `ObanError` if the engine's driver is not psycopg. What is open at the end is committed, or
-        rolled back after an exception.
+        An open transaction is committed at the end of the block, or rolled back after an
+        exception. `ObanError` if the engine's driver is not psycopg.
         """
         return self._database.psycopg_connection()
 

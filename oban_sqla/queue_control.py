@@ -50,23 +50,23 @@ class QueueControl:
     _supervisor: Supervisor | None
 
     async def pause_queue(self, queue: str, *, node: str | None = None) -> None:
-        """Claim no more jobs of a queue, `"*"` for all; those that run go on."""
+        """Pause a queue, or all with `"*"`: claim no more jobs. Running jobs go on."""
         await self._order({"action": "pause", "queue": queue}, node)
 
     async def resume_queue(self, queue: str, *, node: str | None = None) -> None:
-        """Claim jobs of a queue again, `"*"` for all."""
+        """Resume a paused queue, or all with `"*"`."""
         await self._order({"action": "resume", "queue": queue}, node)
 
     async def pause_all_queues(self, *, node: str | None = None) -> None:
-        """Claim no more jobs at all."""
+        """Pause all queues."""
         await self.pause_queue("*", node=node)
 
     async def resume_all_queues(self, *, node: str | None = None) -> None:
-        """Claim jobs of all queues again."""
+        """Resume all queues."""
         await self.resume_queue("*", node=node)
 
     async def scale_queue(self, *, queue: str, limit: int, node: str | None = None) -> None:
-        """Run `limit` jobs of a queue at once on each node; surplus ones end first."""
+        """Run up to `limit` jobs of a queue at once on each node. Running jobs go on."""
         Config.check(queues={queue: limit})
         await self._order({"action": "scale", "queue": queue, "limit": limit}, node)
 
@@ -79,15 +79,15 @@ class QueueControl:
         await self._order(action, node)
 
     async def stop_queue(self, queue: str, *, node: str | None = None) -> None:
-        """Stop a queue, as at the end of a process: its jobs have the grace period to end."""
+        """Stop a queue. Its running jobs have the grace period to end."""
         await self._order({"action": "stop", "queue": queue}, node)
 
     def check_queue(self, queue: str) -> QueueInfo | None:
-        """A queue of this node; `None` if it does not run here."""
+        """A queue of this node; `None` if this node does not run it."""
         return next((info for info in self.check_all_queues() if info.queue == queue), None)
 
     def check_one_queue(self, queue: str) -> QueueInfo:
-        """A queue of this node; `QueueNotFoundError` if it does not run here."""
+        """A queue of this node; `QueueNotFoundError` if this node does not run it."""
         info = self.check_queue(queue)
         if info is None:
             names = ", ".join(one.queue for one in self.check_all_queues()) or "none"

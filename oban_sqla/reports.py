@@ -21,13 +21,16 @@ class Reports:
 
     @property
     def vitals(self) -> Vitals | None:
-        """How the node does, as it knows by itself, from any thread; `None` if it runs nothing."""
+        """The state of the node, without asking the database; `None` if it runs no queues.
+
+        It may be read from any thread.
+        """
         return None if self._supervisor is None else self._supervisor.vitals()
 
     async def ping(self) -> float:
-        """Have the database answer, and return the seconds that it took.
+        """Send a statement to the database, and return the seconds until the answer.
 
-        Raises what the driver raises without an answer.
+        Raises the driver's error if there is no answer.
         """
         started = time.monotonic()
         await self._database.fetch(select(literal(1)), at_once=True)
