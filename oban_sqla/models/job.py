@@ -183,24 +183,24 @@ class Job(Questions, Base):
         return None if value is None else validation.instant(field, value)
 
     def cancelled(self) -> bool:
-        """Whether somebody cancels this job while its worker processes it, as in Oban.
+        """Whether this job was cancelled while its worker processes it, as in Oban.
 
-        It turns true in any thread, for the very job that `process` was given; of any other one it
-        tells nothing, for that see `state`. A worker may look now and then, and return
-        `Cancel(reason)`. One that goes on and completes the job has completed it.
+        Ask the very job that `process` was given, in any thread. It is false for all other jobs:
+        see their `state`. A worker may ask now and then, and return `Cancel(reason)`. If the
+        worker completes the job nevertheless, the job is completed.
         """
         return _TOLD_TO_STOP in vars(self)
 
     @property
     def conflict(self) -> bool:
-        """Whether it was a duplicate when it was enqueued, and has become the job that is there."""
+        """Whether the job was a duplicate when it was enqueued, and became the existing job."""
         return GIVEN in vars(self)
 
     @property
     def recorded(self) -> Any:
         """The value that the worker returned as `Record(value)`; `None` when there is none.
 
-        Raises `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
+        `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
         """
         # Others may have written any JSON there.
         how = self.meta.get("recorded") if isinstance(self.meta, dict) else None

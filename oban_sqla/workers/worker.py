@@ -37,47 +37,47 @@ class Worker:
         class WelcomeEmail(Worker, queue="mailers", max_attempts=5):
             async def process(self, job: Job) -> object: ...
 
-    For each attempt an instance is built without arguments, and `process(job)` is called: a
-    coroutine function on the event loop, a plain function in a thread. Its result completes the
-    job, unless it is `Cancel`, `Snooze` or `Record`. What it raises is recorded on the job, which
-    is tried again after `backoff(job)` seconds while attempts are left.
+    Each attempt builds an instance without arguments and calls `process(job)`: a coroutine
+    function on the event loop, a plain function in a thread. Its result completes the job, unless
+    it is `Cancel`, `Snooze` or `Record`. An error is recorded on the job, which is tried again
+    after `backoff(job)` seconds while attempts are left.
 
     Keywords of the class are its options, such as the defaults of its jobs. A subclass inherits
-    most of them. A class without `process` is no worker: it only hands its options on. The page
+    most of them. A class without `process` is no worker: it only passes on its options. The page
     docs/reference/options.md has a table of all options.
 
-    With `process(self, job, session)` it is given an `AsyncSession`, or a `Session` if it is a
-    plain function. The transaction of the session begins with its first use, and commits together
-    with the completion of the job: the changes happen once or not at all, however often the job
-    runs. `process` must not commit it. An exception rolls it back. After a deadlock or a
-    serialization failure `process` is called again at once. The connection
-    of a plain function is one of its thread, outside of the engine's pool.
+    `process(self, job, session)` gets an `AsyncSession`, or a `Session` if it is a plain function.
+    The transaction of the session begins with its first use, and commits together with the
+    completion of the job. So the changes happen once or not at all, however often the job runs.
+    `process` must not commit the session. An exception rolls the transaction back. After a
+    deadlock or a serialization failure `process` is called again at once. The session of a plain
+    function has a connection of its thread, outside of the engine's pool.
 
     `timeout` is an option, or a method `timeout(self, job)` that runs on the event loop. An attempt
     that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind
     if it has not stopped 5 seconds later. A thread can't be cancelled: it is left behind at once.
-    What is left behind takes a place of its queue until it ends.
+    A task or thread that is left behind takes a place of its queue until it ends.
 
     When somebody cancels the job while it runs, `job.cancelled()` turns true. The option
     `interruptible` cancels the task of an async `process` as well.
 
     Mapped instances among the arguments arrive as instances again: loaded in the `session` if
-    `process` takes one, and detached otherwise. If the row of one is gone, the option `missing`
-    decides what becomes of the job.
+    `process` takes one, and detached otherwise. If the row of an instance is gone, the option
+    `missing` decides what becomes of the job.
 
     A mapped class may be a worker, too::
 
         class Invoice(Worker, Base, queue="billing"):
             async def process(self, job: Job, session: AsyncSession) -> object: ...
 
-    Each job is about a row, `await invoice.enqueue(conn=session)`, and that row, loaded as said
-    above, processes it. `Invoice.jobs` are the jobs of a row. The option `lock` locks the row while
-    it is processed.
+    Each job is about a row: `await invoice.enqueue(conn=session)`. The loaded row processes the
+    job, as `self`. `Invoice.jobs` are the jobs of a row. The option `lock` locks the row while it
+    is processed.
 
-    With `on_insert`, `on_update` and `on_delete`, sessions enqueue a job for each row of a model
-    that they change: of the worker itself, or of the model that `on=Model` names. The arguments of
-    the job are `change`, "insert", "update" or "delete", and `row`, the instance; for a deleted
-    row, `key`, its primary key. See docs/on_change.md.
+    With `on_insert`, `on_update` and `on_delete`, sessions enqueue a job for each row that they
+    change: of the worker itself, or of the model that `on=Model` names. The arguments of the job
+    are `change` ("insert", "update" or "delete") and `row`, the instance. For a deleted row, they
+    are `change` and `key`, the primary key. See docs/on_change.md.
     """
 
     __oban__: ClassVar[Declaration] = undeclared(CLASS_OPTIONS)
@@ -118,17 +118,17 @@ class Worker:
     ) -> Job:
         """Make a job and enqueue it in the transaction of `conn`.
 
-        A session only has it added, and `job.id` is there after the flush; another connection
-        inserts it at once. Without `conn` the instance named by the worker's option `oban` does so
-        in a transaction of its own. The errors are those of `new`, `TypeError` for a `conn` of
-        another kind, and `InstanceNotFoundError`.
+        If `conn` is a session, the job is added to it, and has its `id` after the flush. Another
+        connection inserts the job at once. Without `conn`, the instance named by the worker's
+        option `oban` inserts the job in a transaction of its own. The errors are those of `new`,
+        `TypeError` for a `conn` of another kind, and `InstanceNotFoundError`.
         """
         job = cls.new(args, **options)
         await enqueue_by_name(job, conn, _declared(cls).oban)
         return job
 
     def backoff(self, job: Job) -> float | timedelta:
-        """Seconds until the next attempt of a failed job; override it to your liking.
+        """Seconds until the next attempt of a failed job; override it to choose others.
 
         The default is Oban's: 15 + 2^attempt seconds and a little jitter.
         """
