@@ -57,10 +57,10 @@ Replace: TypeAlias = Iterable[str] | Mapping[JobState | str, Iterable[str]]
 
 @dataclass(frozen=True, slots=True, init=False)
 class Unique:
-    """Jobs are duplicates if they agree in `fields`, while the one that was there first counts.
+    """A job is a duplicate if an existing job holds the same unique key: the values of `fields`.
 
-    It counts while it is in one of `states`, for `period` after it was inserted. A duplicate is not
-    inserted: it becomes the job that is there, with `conflict` true.
+    A job holds its key while it is in one of `states`, for `period` after it was inserted. A
+    duplicate is not inserted: it becomes the existing job, with `conflict` true.
     """
 
     period: float | None
@@ -71,7 +71,7 @@ class Unique:
     """The keys of args and meta that are compared; all, if none is named."""
     states: tuple[JobState, ...]
     replace: Mapping[JobState, tuple[str, ...]] = field(hash=False)
-    """What the job that is there takes over from a duplicate, by the state that it is in."""
+    """The fields that the existing job takes over from a duplicate, by the job's state."""
 
     def __init__(
         self,
@@ -82,16 +82,17 @@ class Unique:
         states: States = "successful",
         replace: Replace = (),
     ) -> None:
-        """The words are Oban's.
+        """The names are Oban's.
 
         period: seconds or a `timedelta`, more than 0; `None` for ever.
         fields: of `args`, `meta`, `queue` and `worker`.
         keys: compare only these keys of args and meta.
         states: any states, or a group of them: `"all"`, `"incomplete"`, `"scheduled"`, or
             `"successful"` (all but cancelled and discarded).
-        replace: fields that a duplicate replaces, by the state of the job that is there:
-            `{"scheduled": ["args", "scheduled_at"]}`; a list is for all jobs that wait. They may be
-            args, max_attempts, meta, priority, queue, scheduled_at, tags and worker.
+        replace: the fields that a duplicate replaces, by the state of the existing job:
+            `{"scheduled": ["args", "scheduled_at"]}`. A plain list applies to every job that waits.
+            The fields may be args, max_attempts, meta, priority, queue, scheduled_at, tags and
+            worker.
 
         `TypeError` or `ValueError`, naming the field and the value, for anything else.
         """

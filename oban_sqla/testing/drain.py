@@ -53,7 +53,7 @@ def drain_queue(
     with_recursion: bool = True,
     with_safety: bool = False,
 ) -> Any:
-    """Run the jobs that are due, one after the other, and return how many ended how::
+    """Run the due jobs one after the other, and return how many ended in each state::
 
         assert await drain_queue(session, "mailers") == {
             "completed": 2, "cancelled": 0, "discarded": 0, "retryable": 0, "scheduled": 0,

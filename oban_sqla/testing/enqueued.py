@@ -30,12 +30,12 @@ def all_enqueued(conn: Awaited, **expected: Unpack[Filters]) -> Awaitable[list[J
 @overload
 def all_enqueued(conn: Plain, **expected: Unpack[Filters]) -> list[Job]: ...
 def all_enqueued(conn: Awaited | Plain, **expected: Unpack[Filters]) -> Any:
-    """The jobs that are enqueued, the newest first, if they are as expected::
+    """The enqueued jobs that match, the newest first::
 
         (job,) = await all_enqueued(session, worker=WelcomeEmail)
 
-    These are the `available`, `scheduled` and `suspended` ones: not those that run, wait for a
-    retry or are finished.
+    Enqueued jobs are `available`, `scheduled` or `suspended`. Jobs that run, wait for a retry or
+    are finished are left out.
 
     Args:
         conn: the session of the test, which is flushed, or an `Oban`.
@@ -43,7 +43,7 @@ def all_enqueued(conn: Awaited | Plain, **expected: Unpack[Filters]) -> Any:
             at any depth; `mock.ANY` may stand for a value), `tags` (some of them), `queue`,
             `priority`, `max_attempts`, and `scheduled_at` or `schedule_in`, to a second.
 
-    `TypeError` or `ValueError` for an expectation of another name, or that no job could meet.
+    `TypeError` or `ValueError` for an unknown name, or a value that no job could have.
     """
     given = unwrapped(conn)
     return answer(given, _all(given, Expected(expected)))
@@ -60,15 +60,14 @@ def assert_enqueued(
 def assert_enqueued(
     conn: Awaited | Plain, *, timeout: float | timedelta = 0.0, **expected: Unpack[Filters]
 ) -> Any:
-    """The newest job that is enqueued as expected; `AssertionError` if there is none::
+    """The newest enqueued job that matches; `AssertionError` if there is none::
 
         await assert_enqueued(session, worker=WelcomeEmail, args={"email": "ann@shop.test"})
 
-    The error shows what is enqueued instead, the nearest first. `all_enqueued` says what may be
-    expected.
+    The error shows the enqueued jobs, the most similar first. See `all_enqueued` for the names that
+    you may expect.
 
-    timeout: seconds or a `timedelta` to wait for it, where it is enqueued by something else, in
-        another transaction.
+    timeout: how long to wait for a job that another transaction enqueues: seconds or a `timedelta`.
     """
     given = unwrapped(conn)
     return answer(given, _assert(given, Expected(expected), _seconds(timeout)))

@@ -24,10 +24,10 @@ def inline(*, with_safety: bool = False) -> Iterator[None]:
             await WelcomeEmail.enqueue({"email": "ann@shop.test"}, conn=session)
             await session.flush()  # runs it; commit and autoflush do as well
 
-    It runs at the end of the flush that inserts it, before a commit, on the session's connection,
-    as `drain_queue` runs it: what is flushed with it is there, what the worker does in its session
-    belongs to the transaction. Afterwards the session sees what the database
-    has, as after `drain_queue`.
+    A job runs at the end of the flush that inserts it, before a commit, on the session's
+    connection, as in `drain_queue`. So the worker sees everything that was flushed, and its changes
+    belong to the transaction. Afterwards the session sees the database's values, as after
+    `drain_queue`.
 
     Jobs that are scheduled for later wait, as do retries, and jobs that are not enqueued in a
     session: drain those. What jobs enqueue in sessions runs at once, too.

@@ -18,16 +18,16 @@ from .joined import run
 
 
 def process_job(job: Job, *, session: Any = None) -> Any:
-    """Call the worker of a job, and return what it returns: for unit tests, without a database::
+    """Call the worker of a job and return its result, for unit tests without a database::
 
         assert await process_job(WelcomeEmail.new({"email": "x@example.com"})) == Cancel("...")
 
-    What it raises is raised. Await it in a test that runs on an event loop; in any other it returns
-    the result at once. `process` is called in this thread, with a copy of the job as it would be in
-    its first attempt, or in attempt `n` if you set `job.attempt = n`. Mapped instances among its
-    arguments are those that it was made with, and a row processes its own job. No timeout applies.
+    Errors of the worker are raised. Await the call in a test that runs on an event loop; in other
+    tests it returns the result at once. `process` is called in this thread, with a copy of the job
+    as in its first attempt, or in attempt `n` if you set `job.attempt = n`. The job's arguments are
+    the same mapped instances, and a row processes its own job. No timeout applies.
 
-    session: for a worker that takes one. It is given as it is, and neither flushed nor committed.
+    session: the session for a worker that takes one. It is neither flushed nor committed.
 
     `TypeError` or `ValueError` for arguments that would not survive the database, for a session too
     many or too few, and for a result that can't be meant: an outcome's class, or an exception.

@@ -47,16 +47,16 @@ _OPTIONS = (*JOB_OPTIONS, "conn")
 
 
 class JobFunction(Generic[P, R]):
-    """What `@job()` makes of a function.
+    """A function that `@job()` made a worker.
 
-    Calling it calls the function. `new` and `enqueue` take the function's own arguments, and beside
-    them the options of a job as keywords. With `options(...).new` and `options(...).enqueue` a type
-    checker checks the arguments even so. The arguments are kept by name, as given: a default that
-    changes later counts for jobs that wait. A session is not among them.
+    Calling it calls the function. `new` and `enqueue` take the function's own arguments, and the
+    options of a job as keywords. With `options(...).new` and `options(...).enqueue`, type checkers
+    check all arguments. A job stores the given arguments by name, without defaults: a default that
+    changes later applies to jobs that wait. A session is no argument.
 
-    An argument may be what its annotation says, beside JSON: a mapped instance, a `datetime`,
+    An argument is JSON, or of the type that its annotation names: a mapped instance, a `datetime`,
     `date`, `time`, `timedelta`, `UUID`, `Decimal`, `Enum`, dataclass or pydantic model, also within
-    lists, dicts and dataclasses. It is stored as JSON, and arrives as what it was.
+    lists, dicts and dataclasses. It is stored as JSON, and arrives in its own type.
     """
 
     def __init__(
