@@ -8,7 +8,7 @@ from tests.statements.conftest import Run
 
 
 async def test_the_tables_of_a_schema(run: Run, prefix: str) -> None:
-    assert {name for (name,) in await run(installed(prefix))} == set(TABLES)
+    assert {row.name for row in await run(installed(prefix))} == set(TABLES)
     assert await run(installed("no_such_schema")) == []
     assert await run(installed("'; --")) == []
 
