@@ -175,6 +175,8 @@ class Executor:
 
 def _success(attempt: Attempt, result: Any) -> Ack:
     match result:
+        case None:
+            return _ack(attempt, JobState.COMPLETED)
         case Cancel(reason=reason):
             return _ack(attempt, JobState.CANCELLED, error=storable(str(reason)))
         case Snooze() if attempt.cancelled:

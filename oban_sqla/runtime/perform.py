@@ -70,7 +70,7 @@ async def _process(
                 return gone
 
     def process() -> Any:
-        if registration.is_model or not made:
+        if not made or registration.is_model:
             made[:] = [registration.processor(job)]
         return made[0].process(job)
 
