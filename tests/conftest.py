@@ -20,7 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, Oban, instances
+from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.embedded import embedded_postgres
+from oban_sqla.enqueue.observed import is_observed
 from oban_sqla.migrations import upgrade
 from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.statements.inspect import TABLES
@@ -171,6 +173,15 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     assert not left, f"left behind: {left}"
     errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert not errors, [record.getMessage() for record in errors]
+
+
+@pytest.fixture(autouse=True)
+def untold() -> Iterator[None]:
+    """Telemetry that a test, or what it ran, has attached hears nothing of other tests."""
+    yield
+    if is_observed():
+        for contrib in (opentelemetry, prometheus, sentry):
+            contrib.detach()
 
 
 @pytest.fixture

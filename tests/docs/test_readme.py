@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from oban_sqla import Job, JobState
 from oban_sqla.migrations import upgrade
+from oban_sqla.workers import registry
 from tests.docs.page import QUICKSTART, ROOT, snippets
 
 README = (ROOT / "README.md").read_text()
@@ -29,6 +30,8 @@ async def test_the_snippet_runs_as_written(
     address = url.render_as_string(hide_password=False)
     await run(own.replace("postgresql+psycopg://localhost/shop", address), shop)
     monkeypatch.setitem(sys.modules, "shop", shop)
+    # The workers of other tests, of which some have cron entries, are not there.
+    monkeypatch.setattr(registry, "_registrations", {})
     engine = create_engine(url)
     with engine.begin() as connection:
         upgrade(connection)

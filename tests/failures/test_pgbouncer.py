@@ -180,7 +180,8 @@ async def test_the_leader_is_followed_and_its_jobs_are_rescued(
     await ended(killed)
     await runs.until(lambda: runs.leader() == name_of(other))
     await runs.all_completed(500)
-    assert 0 < len(runs.rescued()) <= 5
+    # Five ran. As many jobs as end in 50 ms, 25 of 10 ms, may be held, and as many be unwritten.
+    assert 0 < len(runs.rescued()) <= 5 + 25 + 25
     assert {id for id, count in runs.per_job().items() if count > 1} <= runs.rescued().keys()
     other.terminate()
     assert await ended(other) == 0

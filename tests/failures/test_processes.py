@@ -49,7 +49,8 @@ async def test_one_of_three_is_killed_while_5000_jobs_run(
     times = runs.per_job()
     assert len(times) == 5_000
     rescued = runs.rescued()
-    assert 0 < len(rescued) <= 10
+    # Ten ran. As many jobs as end in 50 ms, 50 of 10 ms, may be held, and as many be unwritten.
+    assert 0 < len(rescued) <= 10 + 50 + 50
     assert {id for id, count in times.items() if count > 1} <= rescued.keys()
     assert set(times.values()) <= {1, 2}
     assert runs.attempts("completed") == {1, 2}
