@@ -1,5 +1,6 @@
 """The command line, as processes of its own."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from oban_sqla.cli.app import app
+from oban_sqla.workers import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,15 +67,24 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no variables but those of the tests."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory, and no variables but those of the tests.
+
+    The modules that commands import from it, and their workers, are not known to other tests.
+    """
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     for variable in os.environ:
         if _is_ours(variable):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+    # A class lives until it is collected, and nodes look for workers without process().
+    gc.collect()
 
 
 @pytest.fixture
