@@ -57,6 +57,9 @@ async def full(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.AsyncCon
         )
         await connection.execute("SET default_statistics_target = 1000")
         await connection.execute(sql.SQL("ANALYZE {}").format(jobs))
+        # As in a new schema: other tests may have left statistics of it.
+        producers = sql.Identifier(prefix, "oban_producers")
+        await connection.execute(sql.SQL("TRUNCATE {}").format(producers))
         yield connection
 
 
