@@ -29,7 +29,7 @@ NODE_CONNECTIONS = 5
 SHORTEST_EXPIRY = 5.0
 LONGEST_EXPIRY = DAY
 LONGEST_INTERVAL = 15.0
-# What is held longer is work that another node could do meanwhile.
+# A job that is held longer is work that another node could do meanwhile.
 LONGEST_AHEAD = 1.0
 
 QueueConfig = int | Mapping[str, Any]

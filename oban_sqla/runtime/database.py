@@ -176,7 +176,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                # Whatever state it is in, nobody else shall have it.
+                # The connection may be in any state, so it is not used again.
                 await connection.invalidate()
                 raise
 

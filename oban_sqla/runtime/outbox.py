@@ -169,7 +169,7 @@ class Outbox(Service):
         return frozenset(row[0] for row in rows)
 
     async def _locked(self, missing: Sequence[Unwritten]) -> frozenset[int]:
-        """Those that did not apply because another transaction locks their job."""
+        """The ids of missing outcomes whose job another transaction locks."""
         params = encoded_outcomes(one.text for one in missing)
         return frozenset(id for (id,) in await self._database.fetch(unsettled(), params))
 
@@ -233,7 +233,7 @@ class Outbox(Service):
 
 
 def _concerns_some(state: str, count: int) -> bool:
-    # Besides what PostgreSQL refuses as data, that is whatever a trigger of the user's raises.
+    # PostgreSQL refuses some data, and a trigger of the user's may raise any other error.
     if state == TOO_SLOW:
         return count > 1
     return bool(state) and not state.startswith(PASSING)
