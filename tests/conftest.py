@@ -23,10 +23,10 @@ from oban_sqla import Job, Oban, instances
 from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.enqueue.observed import is_observed
-from oban_sqla.migrations import upgrade
 from oban_sqla.runtime.group_commit import LINGER
-from oban_sqla.statements.inspect import TABLES
-from tests.databases import Base, async_engine, sync_engine
+from oban_sqla.workers import registry
+from tests.databases import async_engine, sync_engine
+from tests.schemas import Schemas
 
 StartOban = Callable[..., Awaitable[Oban]]
 Add = Callable[..., Awaitable[list[int]]]
@@ -73,36 +73,19 @@ def database_dsn(postgres_dsn: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def prefixes(postgres_dsn: str) -> Iterator[list[str]]:
-    """Schemas with our tables, empty, for one test at a time; made when there are too few."""
-    free: list[str] = []
-    yield free
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        for prefix in free:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(prefix)))
+def schemas(postgres_dsn: str) -> Iterator[Schemas]:
+    """The schemas that the tests of this process use in turn."""
+    schemas = Schemas(postgres_dsn)
+    yield schemas
+    schemas.close()
 
 
 @pytest.fixture
-def prefix(postgres_dsn: str, prefixes: list[str]) -> Iterator[str]:
+def prefix(schemas: Schemas) -> Iterator[str]:
     """A schema with our tables, empty, for this test alone. NOTIFY is told apart by it, too."""
-    name = prefixes.pop() if prefixes else _install(postgres_dsn)
+    name = schemas.take()
     yield name
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        for table in (*TABLES, "users"):
-            connection.execute(
-                sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.Identifier(name, table))
-            )
-    prefixes.append(name)
-
-
-def _install(dsn: str) -> str:
-    name = f"oban_{uuid4().hex[:8]}"
-    engine = sync_engine(dsn, name)
-    with engine.begin() as connection:
-        upgrade(connection, prefix=name)
-        Base.metadata.create_all(connection)
-    engine.dispose()
-    return name
+    schemas.give_back(name)
 
 
 @pytest.fixture
@@ -176,12 +159,22 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def known_workers() -> Iterator[None]:
+    """Forget the workers that a test declared, so that other tests may use their names."""
+    before = dict(registry._registrations)
+    yield
+    registry._registrations.clear()
+    registry._registrations.update(before)
+
+
+@pytest.fixture(autouse=True)
 def untold() -> Iterator[None]:
-    """Telemetry that a test, or what it ran, has attached hears nothing of other tests."""
+    """Detach the telemetry that a test attached, and prove that it left no other listener."""
     yield
     if is_observed():
         for contrib in (opentelemetry, prometheus, sentry):
             contrib.detach()
+        assert not is_observed(), "the test left a listener to the events of enqueueing"
 
 
 @pytest.fixture

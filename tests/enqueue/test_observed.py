@@ -95,11 +95,14 @@ async def test_the_jobs_have_their_ids_at_the_stop(sessions: Sessions, told: Tol
     def note(enqueueing: Enqueueing, stop: EnqueueStop) -> None:
         ids.append(stop.start.jobs[0].id)
 
-    event.listen(Enqueueing, "enqueue_stop", note, once=True)
-    async with sessions.begin() as session:
-        job = await Mail.enqueue(conn=session)
-        await session.flush()
-        assert ids == [job.id]
+    event.listen(Enqueueing, "enqueue_stop", note)
+    try:
+        async with sessions.begin() as session:
+            job = await Mail.enqueue(conn=session)
+            await session.flush()
+            assert ids == [job.id]
+    finally:
+        event.remove(Enqueueing, "enqueue_stop", note)
 
 
 async def test_a_flush_of_plain_and_unique_and_waiting_jobs_is_one_event(

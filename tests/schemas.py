@@ -1,0 +1,92 @@
+"""Schemas with our tables, empty, which one test after the other uses."""
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from oban_sqla.migrations import upgrade
+from oban_sqla.statements.inspect import TABLES
+from tests.databases import Base, sync_engine
+
+# Everything in a schema that a test may change, and that emptying its tables does not undo.
+SHAPE = """
+SELECT md5(string_agg(part, ';' ORDER BY part)) FROM (
+    SELECT format('%%s %%s', oid, reloptions)
+    FROM pg_class WHERE relnamespace = %s::regnamespace
+    UNION ALL
+    SELECT format('%%s %%s %%s %%s %%s', attrelid, attname, atttypid, attnotnull, atthasdef)
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = %s::regnamespace AND relkind = 'r'
+    UNION ALL SELECT oid::text
+    FROM pg_constraint WHERE connamespace = %s::regnamespace
+    UNION ALL SELECT format('%%s %%s', pg_trigger.oid, tgenabled)
+    FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE relnamespace = %s::regnamespace
+    UNION ALL SELECT format('%%s %%s', oid, md5(prosrc))
+    FROM pg_proc WHERE pronamespace = %s::regnamespace
+) AS parts (part)
+"""
+
+RESTART = """
+SELECT count(setval(oid::regclass, 1, false)) FROM pg_class
+WHERE relnamespace = %s::regnamespace AND relkind = 'S'
+"""
+LARGE = 1_000_000  # bytes
+
+
+class Schemas:
+    """Schemas that are free, and one connection that makes and empties them."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection = psycopg.connect(dsn, autocommit=True)
+        self._free: list[str] = []
+        self._shapes: dict[str, str] = {}
+
+    def take(self) -> str:
+        return self._free.pop() if self._free else self._install()
+
+    def give_back(self, name: str) -> None:
+        """Empty a schema for the next test; drop one whose tables the test has changed."""
+        if self._shape(name) != self._shapes[name]:
+            self._drop(name)
+            return
+        tables = [sql.Identifier(name, table) for table in (*TABLES, "users")]
+        if self._query("SELECT pg_relation_size(%s)", [f"{name}.oban_jobs"]) > LARGE:
+            self._execute("TRUNCATE {} RESTART IDENTITY", sql.SQL(", ").join(tables))
+        else:
+            # On few rows, a twentieth of the time of TRUNCATE, which makes new files.
+            self._execute("DELETE FROM {};" * len(tables), *tables)
+            self._query(RESTART, [name])
+        self._free.append(name)
+
+    def close(self) -> None:
+        for name in self._free:
+            self._drop(name)
+        self._connection.close()
+
+    def _install(self) -> str:
+        name = f"oban_{uuid4().hex[:8]}"
+        engine = sync_engine(self._dsn, name)
+        with engine.begin() as connection:
+            upgrade(connection, prefix=name)
+            Base.metadata.create_all(connection)
+        engine.dispose()
+        self._shapes[name] = self._shape(name)
+        return name
+
+    def _drop(self, name: str) -> None:
+        self._execute("DROP SCHEMA {} CASCADE", sql.Identifier(name))
+
+    def _shape(self, name: str) -> str:
+        return str(self._query(SHAPE, [name] * 5))
+
+    def _execute(self, statement: LiteralString, *names: sql.Composable) -> None:
+        self._connection.execute(sql.SQL(statement).format(*names))
+
+    def _query(self, statement: LiteralString, parameters: Sequence[Any]) -> Any:
+        ((found,),) = self._connection.execute(statement, parameters).fetchall()
+        return found
