@@ -1,7 +1,7 @@
 """Background jobs that live in your SQLAlchemy unit of work."""
 
 from .contrib import log as _log
-from .enqueue import advice as _advice
+from .enqueue import error_notes as _error_notes
 from .enqueue import unit_of_work as _unit_of_work
 from .errors import (
     ConfigError,
@@ -22,7 +22,7 @@ from .errors import (
 from .events import ObanEvents
 from .models import Job, JobState, Unique
 from .oban import Oban
-from .queue_control import QueueInfo
+from .queue_orders import QueueInfo
 from .workers.current_job import current_job, running_job
 from .workers.decorators import job, worker
 from .workers.function import JobFunction
@@ -65,5 +65,5 @@ __all__ = [
 ]
 
 _unit_of_work.attach()
-_advice.attach()
+_error_notes.attach()
 _log.attach()

@@ -1,11 +1,17 @@
-"""Import paths: an object of a module, written `module:attribute`."""
+"""Import paths: the names by which a process imports modules and the objects in them."""
 
 import importlib
 import re
+import sys
+from collections.abc import Callable
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+_MAIN = ("__main__", "__mp_main__")
+"""What a script is called in its own process, and in one that multiprocessing spawned from it."""
 
 
 def is_one(value: object) -> bool:
@@ -17,3 +23,54 @@ def load(path: str) -> Any:
     """Import the module and return the attribute; `ImportError` or `AttributeError`."""
     module, _, attribute = path.partition(":")
     return reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def origin(subject: type | Callable[..., Any]) -> str:
+    """Where the code is, `module.qualname`; the same for a script and the script imported."""
+    return f"{importable(subject.__module__) or subject.__module__}.{subject.__qualname__}"
+
+
+def importable(name: str) -> str | None:
+    """The name of a module for other processes; `None` if they could not import it."""
+    if name not in _MAIN:
+        return name
+    main = sys.modules.get(name)
+    spec = getattr(main, "__spec__", None)
+    # A directory or an archive that is run has a spec, but no name that others could import.
+    if spec is not None and spec.name not in _MAIN:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return None if file is None else _module_of(Path(file).resolve())
+
+
+def imported(origin: str) -> Any:
+    """What is at `module.qualname` in a module that this process has imported; else `None`.
+
+    It imports nothing, and runs no code of the module's.
+    """
+    module, _, path = origin.rpartition(".")
+    names = [path]
+    while module:
+        for known in (module, *_MAIN):
+            # The names of the main module are files to be looked for, and seldom needed.
+            if known in sys.modules and (known == module or importable(known) == module):
+                found: Any = sys.modules[known]
+                for name in names:
+                    found = vars(found).get(name) if hasattr(found, "__dict__") else None
+                if found is not None:
+                    return found
+        module, _, name = module.rpartition(".")
+        names.insert(0, name)
+    return None
+
+
+def _module_of(path: Path) -> str | None:
+    parts = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    # Alone, `__main__` would be the other process's own.
+    if path.suffix != ".py" or parts == ["__main__"]:
+        return None
+    return ".".join(parts) if all(part.isidentifier() for part in parts) else None

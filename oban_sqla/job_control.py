@@ -8,7 +8,7 @@ from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from .enqueue.chosen import BIND, Chosen, UnitOfWork, Which, identity, unit_of_work
+from .enqueue.job_selection import BIND, JobSelection, UnitOfWork, Which, identity, unit_of_work
 from .enqueue.unit_of_work import announce_moved
 from .errors import JobNotFoundError
 from .models import Job, JobState
@@ -20,7 +20,7 @@ from .statements.delete import DELETABLE, delete
 from .statements.retry import RETRYABLE, retry
 from .statements.update import parameters, update
 from .wakeups import Wakeup
-from .workers.changes import Changes, check
+from .workers.job_update import Changes, check
 
 T = TypeVar("T")
 
@@ -144,9 +144,9 @@ class JobControl:
         return await self.update_jobs(jobs, changes, conn=conn)
 
     async def _manage(
-        self, which: Which, conn: UnitOfWork | None, work: Callable[[Session, Chosen], T]
+        self, which: Which, conn: UnitOfWork | None, work: Callable[[Session, JobSelection], T]
     ) -> T:
-        chosen = Chosen.of(which)
+        chosen = JobSelection.of(which)
         if conn is None:
             async with self._database.session() as own:
                 return await own.run_sync(work, chosen)
@@ -156,20 +156,20 @@ class JobControl:
         return work(session, chosen)
 
 
-def _cancel(session: Session, chosen: Chosen) -> int:
+def _cancel(session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, cancel(), chosen.ids(session, CANCELLABLE))
     running = [row.id for row in rows if row.state is JobState.EXECUTING]
     announce_moved(session, cancelled=running)
     return len(rows)
 
 
-def _retry(session: Session, chosen: Chosen) -> int:
+def _retry(session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, retry(), chosen.ids(session, RETRYABLE))
     announce_moved(session, Wakeup(frozenset(row.queue for row in rows)))
     return len(rows)
 
 
-def _delete(session: Session, chosen: Chosen) -> int:
+def _delete(session: Session, chosen: JobSelection) -> int:
     ids = chosen.ids(session, DELETABLE)
     if not ids:
         return 0
@@ -185,7 +185,7 @@ def _delete(session: Session, chosen: Chosen) -> int:
 
 def _update(
     session: Session,
-    chosen: Chosen,
+    chosen: JobSelection,
     changes: Mapping[str, Any] | Callable[[Job], Mapping[str, Any]],
 ) -> list[Job]:
     jobs = chosen.load(session)
@@ -228,7 +228,7 @@ def _check_attempts(id: int, attempt: int, changes: Mapping[str, Any]) -> None:
         )
 
 
-def _get(session: Session, chosen: Chosen) -> Job | None:
+def _get(session: Session, chosen: JobSelection) -> Job | None:
     return session.get(Job, chosen.ids(session, ())[0], bind_arguments=BIND)
 
 

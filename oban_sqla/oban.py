@@ -12,14 +12,14 @@ from sqlalchemy import URL
 
 from . import instances, settings
 from .config import Config, QueueConfig, RetentionConfig
-from .enqueue.chosen import Chosen
 from .enqueue.chunks import enqueue_stream
 from .enqueue.enqueue import Conn, each, enqueue
+from .enqueue.job_selection import JobSelection
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .job_control import JobControl
 from .models import Job, validation
-from .queue_control import QueueControl
+from .queue_orders import QueueOrders
 from .reports import Reports
 from .runtime import pool
 from .runtime.database import Database, EngineLike
@@ -32,7 +32,7 @@ from .workers.unfinished import name_of_class, unfinished
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(JobControl, QueueControl, Reports, Observable):
+class Oban(JobControl, QueueOrders, Reports, Observable):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -319,7 +319,7 @@ class Oban(JobControl, QueueControl, Reports, Observable):
         timeout: float | timedelta | None = None,  # noqa: ASYNC109
     ) -> list[Job]:
         """Wait for several jobs, and return them in the order given, each once."""
-        ids = Chosen.of(list(jobs)).given_ids()
+        ids = JobSelection.of(list(jobs)).given_ids()
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
         limit = asyncio.timeout(longest)
         try:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..enqueue.chosen import LARGEST_ID
+from ..enqueue.job_selection import LARGEST_ID
 from ..models.state import STAGEABLE
 from ..runtime.browse import Listed, browse, describe
 from ..runtime.database import Database

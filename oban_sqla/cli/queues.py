@@ -10,7 +10,7 @@ from ..config import LARGEST_COUNT
 from ..oban import Oban
 from ..runtime.database import Database
 from ..runtime.status import status
-from ..statements.control import EVERY
+from ..statements.orders import EVERY
 from .configuration import ask, configured, name_database
 from .failures import warn
 from .options import Config, Dsn, Json, Name, Node, Prefix

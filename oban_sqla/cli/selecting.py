@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..clock import LONGEST_INTERVAL
-from ..enqueue.chosen import LARGEST_ID
+from ..enqueue.job_selection import LARGEST_ID
 from ..models import JobState
 from ..runtime.database import Database
 from ..runtime.workers import find_worker

@@ -16,10 +16,10 @@ from ..statements.insert import insert
 from ..wakeups import Wakeup
 from . import encoding, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
-from .chosen import unscoped
 from .connections import execute, insert_unique_through
 from .enqueue import Conn, begin, enqueue
-from .inserted import fill
+from .from_rows import fill
+from .job_selection import unscoped
 from .unique import apart
 from .unit_of_work import insert_outside
 

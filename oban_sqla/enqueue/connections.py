@@ -17,7 +17,7 @@ from ..models import Job
 from ..statements.insert import insert
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
-from .inserted import fill
+from .from_rows import fill
 from .observed import observed
 from .unique import Make, Parameters, apart, steps
 

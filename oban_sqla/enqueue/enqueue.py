@@ -14,9 +14,9 @@ from ..models.claims import restore
 from ..models.state import NEW
 from ..statements.insert import FIELDS
 from . import references
-from .chosen import unscoped
 from .connections import Executes, insert_through
-from .inserted import forget
+from .from_rows import forget
+from .job_selection import unscoped
 
 _NEEDED = frozenset(FIELDS)
 

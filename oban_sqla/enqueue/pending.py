@@ -29,10 +29,10 @@ from ..models.state import NEW
 from ..statements.insert import FIELDS, insert
 from .batch import Batch
 from .connections import claim_core, execute_core
-from .inserted import fill, forget
-from .savepoints import Noted
+from .from_rows import fill, forget
+from .savepoints import SavepointLog
 
-_inserted = Noted[ref[Job]]("oban_sqla_inserted")
+_inserted = SavepointLog[ref[Job]]("oban_sqla_inserted")
 _GIVEN = frozenset(FIELDS)
 _NOT_HELD = ("dynamic", "write_only")
 _NOT_GIVEN = ("inserted_at", *UNSET)

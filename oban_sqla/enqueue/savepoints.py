@@ -12,7 +12,7 @@ T = TypeVar("T")
 _Notes: TypeAlias = dict[SessionTransaction, list[T]]
 
 
-class Noted(Generic[T]):
+class SavepointLog(Generic[T]):
     """Notes of one kind, kept in the `info` of sessions."""
 
     def __init__(self, key: str) -> None:

@@ -18,7 +18,7 @@ from ..models.notation import from_table
 from ..models.validation import instant
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
-from .inserted import fill
+from .from_rows import fill
 
 # How often a job is found neither to fit in nor to conflict: each time another one has just gone.
 TRIES = 20

@@ -34,9 +34,9 @@ from ..statements.insert import insert as insert_jobs
 from ..wakeups import Address, Wakeup
 from . import encoding, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
-from .chosen import BIND
 from .connections import claim_core, execute_core
-from .inserted import fill
+from .from_rows import fill
+from .job_selection import BIND
 from .unique import apart
 
 _KEY = "oban_sqla"

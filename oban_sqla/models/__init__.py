@@ -1,23 +1,23 @@
 """The tables as declarative models, and the rules their columns obey."""
 
-from .control import Control
 from .cron import CronEntry
 from .job import Job
-from .leader import Leader
+from .leader_lease import LeaderLease
 from .metadata import Base, metadata
-from .producer import Producer
+from .producer_row import ProducerRow
+from .queue_order import QueueOrder
 from .state import JobState
 from .unique import Unique
 from .version import SchemaVersion
 
 __all__ = [
     "Base",
-    "Control",
     "CronEntry",
     "Job",
     "JobState",
-    "Leader",
-    "Producer",
+    "LeaderLease",
+    "ProducerRow",
+    "QueueOrder",
     "SchemaVersion",
     "Unique",
     "metadata",

@@ -25,8 +25,8 @@ from sqlalchemy.orm import (
 )
 
 from . import references, validation
+from .job_properties import JobProperties
 from .metadata import Base
-from .questions import Questions
 from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
@@ -41,7 +41,7 @@ GIVEN = "_given"
 """What a duplicate was, before it became the job that is there."""
 
 
-class Job(Questions, Base):
+class Job(JobProperties, Base):
     """A background job. Add it to a session: it commits or rolls back with everything else there.
 
     Build one with a worker's `new()`, or by hand with the name of its worker. What you assign is

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from . import validation
-from .conversion import from_json, kind_of, to_json
+from .json_types import from_json, kind_of, to_json
 
 # A type may ask the dialect for its name, or for what it supports.
 _DIALECT: Dialect = PGDialect()  # type: ignore[no-untyped-call]

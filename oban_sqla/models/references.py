@@ -14,9 +14,9 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState
 
 from ..errors import UnknownModelError
-from ..importable import importable, imported
+from ..import_path import importable, imported
 from . import validation
-from .conversion import is_mapped
+from .json_types import is_mapped
 from .keys import key_from_json, key_names, key_to_json
 from .notation import KEY, MODEL, Reference
 

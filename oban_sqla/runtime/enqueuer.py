@@ -9,7 +9,7 @@ from .. import wakeups
 from ..enqueue import references
 from ..enqueue.chunks import Insertion, Source, chunks, enqueue_stream
 from ..enqueue.enqueue import begin, refuse_twice
-from ..enqueue.inserted import forget
+from ..enqueue.from_rows import forget
 from ..enqueue.observed import is_observed, observed
 from ..models import Job
 from ..models.claims import restore

@@ -36,7 +36,7 @@ from .left_behind import LeftBehind
 from .perform import perform
 from .service import Emit
 from .traceback_text import describe
-from .transaction import WorkerSessions, Written
+from .worker_session import WorkerSessions, Written
 
 LONGEST_ERROR = 20_000
 """Characters of an error that are kept: as many from its beginning as from its end."""

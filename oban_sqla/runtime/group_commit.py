@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .. import wakeups
 from ..enqueue.batch import MOST_ROWS, encoded, wakeup
 from ..enqueue.connections import execute, insert_jobs
-from ..enqueue.inserted import fill
+from ..enqueue.from_rows import fill
 from ..enqueue.observed import observed
 from ..models import Job
 from ..models.claims import may_claim

@@ -168,7 +168,7 @@ class NodeChecks:
             yield Finding("threads", "ok", "none goes on after its job has ended")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
-        rows = await self._database.fetch(health.controls())
+        rows = await self._database.fetch(health.orders())
         orders = [row for row in rows if row.setting == "paused"]
         forgotten = [
             row

@@ -12,8 +12,8 @@ from ..statements.acknowledge import Ack, acknowledge, encoded_outcomes, unsettl
 from .database import FAREWELL, Database, deadline
 from .raw_statement import RawStatement
 from .service import Emit, Service
-from .transaction import Written
 from .unwritten import Unwritten, first_line
+from .worker_session import Written
 
 BATCH = 1000
 """How many outcomes one statement writes."""

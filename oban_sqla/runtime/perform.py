@@ -22,7 +22,7 @@ from .connecting import CancelledUnconnected, UnconnectedError, connecting
 from .database import Database
 from .references import loader
 from .session_threads import session_threads
-from .transaction import WorkerSessions, transact, transact_plainly
+from .worker_session import WorkerSessions, transact, transact_plainly
 
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0

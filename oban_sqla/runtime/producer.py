@@ -22,8 +22,8 @@ from .held_jobs import HeldJobs
 from .outbox import Outbox
 from .raw_statement import RawStatement
 from .service import GRACE, UNWINDING, Emit, Service
-from .transaction import Written
 from .vitals import QueueVitals
+from .worker_session import Written
 
 # How many jobs one statement claims.
 CLAIM_BATCH = 1000

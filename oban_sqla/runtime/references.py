@@ -13,9 +13,9 @@ from ..models import Job
 from ..models.keys import having
 from ..models.notation import Reference, references
 from ..models.references import identity, model, replaced, show
+from ..workers.model_worker import SELF
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
-from ..workers.rows import SELF
 
 Wanted = Sequence[Reference]
 Load = Callable[[Session], Cancel | Snooze | None]

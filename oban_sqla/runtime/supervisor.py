@@ -20,12 +20,12 @@ from .job_counter import JobCounter
 from .leader import Leader
 from .lifeline import Lifeline
 from .notifier import Notifier
+from .orders import Orders
 from .outbox import Outbox
 from .outcome_announcer import OutcomeAnnouncer
 from .producer import Producer
 from .pruner import Pruner
 from .service import Emit, Service
-from .signals import Signals
 from .stager import Stager
 from .vitals import Vitals
 
@@ -85,10 +85,10 @@ class Supervisor:
             lease=config.lease,
             on_change=self._wake_cluster_services,
         )
-        self.signals = Signals(
+        self.orders = Orders(
             database,
             emit,
-            ordered=self,
+            taker=self,
             instance=config.name,
             node=config.node,
             poll_interval=self._poll_interval,
@@ -118,8 +118,8 @@ class Supervisor:
             channels={
                 INSERT: self._hear_insert,
                 SCHEDULE: self._hear_schedule,
-                SIGNAL: self.signals.hear,
-                ORDER: self.signals.hear_order,
+                SIGNAL: self.orders.hear,
+                ORDER: self.orders.hear_order,
                 AWAIT: self.outcome_announcer.hear,
                 LEADER: self.leader.hear,
             },
@@ -151,8 +151,8 @@ class Supervisor:
             await self.notifier.start()
         # The other nodes have to know of the producers before those claim.
         await self.heartbeat.start()
-        await self.signals.restore()
-        await self.signals.start()
+        await self.orders.restore()
+        await self.orders.start()
         await self.stager.start()
         await self.outcome_announcer.start()
         await self.outbox.start()
@@ -171,9 +171,7 @@ class Supervisor:
             keeper.cancel()
             await asyncio.wait([keeper])
         grace = self._config.shutdown_grace_period
-        await asyncio.gather(
-            *(service.stop() for service in (self.signals, *self.cluster_services))
-        )
+        await asyncio.gather(*(service.stop() for service in (self.orders, *self.cluster_services)))
         # The next leader takes over at once, while the jobs of this node go on.
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
@@ -278,7 +276,7 @@ class Supervisor:
             self.outbox,
             self.stager,
             self.leader,
-            self.signals,
+            self.orders,
             self.notifier,
             self.heartbeat,
         ]
@@ -337,12 +335,12 @@ class Supervisor:
                 producer.wake()
 
     def _listening_changed(self) -> None:
-        self.signals.lose_track()
+        self.orders.lose_track()
         self._wake_everything()
 
     def _wake_everything(self) -> None:
         self.stager.wake()
-        self.signals.wake()
+        self.orders.wake()
         self._wake_queues(list(self.producers))
 
     def _hear_insert(self, news: dict[str, Any]) -> None:

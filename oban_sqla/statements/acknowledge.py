@@ -36,7 +36,7 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, interval
 from ..models import Job, JobState
 from ..models.types import job_state
-from .mark import marked, with_meta
+from .cancel_mark import marked, with_meta
 from .states import constant
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)

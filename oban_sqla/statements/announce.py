@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON
 
 from ..config import LONGEST_PREFIX
-from ..models import JobState, Producer
+from ..models import JobState, ProducerRow
 from ..models.state import STAGEABLE
 from ..wakeups import Wakeup
 from .states import constant
@@ -124,7 +124,7 @@ def announce_everything(*, prefix: str | None = None) -> Executable:
     """Announce every queue that some node runs, when it is not known which have new jobs."""
     return notify(
         union_all(
-            queue_news(select(Producer.queue).distinct().subquery().c.queue),
+            queue_news(select(ProducerRow.queue).distinct().subquery().c.queue),
             select(literal(SCHEDULE, Text), literal("{}", Text)),
         ),
         prefix,

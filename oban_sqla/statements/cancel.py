@@ -8,8 +8,8 @@ from sqlalchemy import Executable, case, update
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.state import FINISHED
+from .cancel_mark import with_mark
 from .choose import locked
-from .mark import with_mark
 from .states import constant, state_in
 
 CANCELLABLE = tuple(state for state in JobState if state not in FINISHED)

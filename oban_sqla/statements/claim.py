@@ -28,9 +28,9 @@ from ..models import Job
 from ..models.state import JobState
 from ..models.types import UTCDateTime
 from .acknowledge import error_entry
+from .cancel_mark import MARK, marked
 from .claimed import claimed_columns
-from .mark import MARK, marked
-from .planning import planned_anew
+from .custom_plan import planned_anew
 from .states import constant, state_in
 
 CLAIMER = "oban_sqla"

@@ -7,7 +7,7 @@ from sqlalchemy import Executable, Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from ..clock import database_now
-from ..models import CronEntry, Job, Producer
+from ..models import CronEntry, Job, ProducerRow
 from ..models.types import UTCDateTime
 
 
@@ -44,7 +44,7 @@ def lock(name: str, entries: Sequence[str], *, now: datetime | None = None) -> E
 
 def booted(name: str) -> Executable:
     """When the oldest node started that is there, NULL for none."""
-    return select(func.min(Producer.started_at)).where(Producer.name == name)
+    return select(func.min(ProducerRow.started_at)).where(ProducerRow.name == name)
 
 
 def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:

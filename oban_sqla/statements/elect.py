@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ..clock import database_now, interval, seconds
-from ..models import Leader
+from ..models import LeaderLease
 from .announce import LEADER, notify
 
 FOREIGN_GRACE = 30.0
@@ -36,9 +36,9 @@ _OURS = "/[0-9a-f]{12}$"
 
 def free_at() -> ColumnElement[Any]:
     """When a lease that is not renewed can be taken by another node."""
-    ours = Leader.node.regexp_match(literal(_OURS, Text))
+    ours = LeaderLease.node.regexp_match(literal(_OURS, Text))
     grace = interval(literal(FOREIGN_GRACE, Float))
-    return case((ours, Leader.expires_at), else_=Leader.expires_at + grace)
+    return case((ours, LeaderLease.expires_at), else_=LeaderLease.expires_at + grace)
 
 
 @lru_cache(maxsize=8)
@@ -50,29 +50,31 @@ def elect(*, now: datetime | None = None) -> Executable:
     """
     time = database_now(now)
     until = time + interval(bindparam("lease", type_=Float))
-    statement = insert(Leader).values(
+    statement = insert(LeaderLease).values(
         name=bindparam("instance", type_=Text),
         node=bindparam("holder", type_=Text),
         elected_at=time,
         expires_at=until,
     )
-    own = Leader.node == statement.excluded.node
+    own = LeaderLease.node == statement.excluded.node
     held = (
         statement.on_conflict_do_update(
-            index_elements=[Leader.name],
+            index_elements=[LeaderLease.name],
             set_={
                 "node": statement.excluded.node,
-                "elected_at": case((own, Leader.elected_at), else_=statement.excluded.elected_at),
+                "elected_at": case(
+                    (own, LeaderLease.elected_at), else_=statement.excluded.elected_at
+                ),
                 "expires_at": statement.excluded.expires_at,
             },
             where=or_(own, free_at() <= time),
         )
-        .returning(Leader.name)
+        .returning(LeaderLease.name)
         .cte("held")
     )
     before = (
         select(seconds(free_at() - time))
-        .where(Leader.name == bindparam("instance", type_=Text))
+        .where(LeaderLease.name == bindparam("instance", type_=Text))
         .scalar_subquery()
     )
     return select(select(held.c.name).exists().label("leader"), before.label("expires_in"))
@@ -85,12 +87,12 @@ def resign(*, prefix: str | None = None) -> Executable:
     One row when there was such a lease.
     """
     freed = (
-        delete(Leader)
+        delete(LeaderLease)
         .where(
-            Leader.name == bindparam("instance", type_=Text),
-            Leader.node == bindparam("holder", type_=Text),
+            LeaderLease.name == bindparam("instance", type_=Text),
+            LeaderLease.node == bindparam("holder", type_=Text),
         )
-        .returning(Leader.name, Leader.node)
+        .returning(LeaderLease.name, LeaderLease.node)
         .cte("freed")
     )
     payload = func.json_build_object(

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from ..clock import database_now
 from ..models import Job, JobState
 from .announce import notify, queue_news
-from .mark import marked
+from .cancel_mark import marked
 from .states import constant, state_in
 
 

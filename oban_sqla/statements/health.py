@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, seconds
-from ..models import Control, Job, JobState, Producer
+from ..models import Job, JobState, ProducerRow, QueueOrder
 from ..models.state import FINISHED
 from ..models.version import SchemaVersion
 from .claim import CLAIMER
@@ -160,14 +160,14 @@ def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
     time = database_now(now)
     old = seconds(time - func.coalesce(Job.attempted_at, Job.scheduled_at)) > rescue_after
     silent = and_(
-        ~Producer.meta.has_key(EXPIRY), seconds(time - Producer.updated_at) >= FOREIGN_EXPIRY
+        ~ProducerRow.meta.has_key(EXPIRY), seconds(time - ProducerRow.updated_at) >= FOREIGN_EXPIRY
     )
     return (
         select(Job.attempted_by[1].label("lost"), func.count().label("count"))
-        .outerjoin(Producer, cast(Producer.uuid, Text) == claimer)
+        .outerjoin(ProducerRow, cast(ProducerRow.uuid, Text) == claimer)
         .where(
             state_in(JobState.EXECUTING),
-            or_(Producer.uuid.is_(None), silent),
+            or_(ProducerRow.uuid.is_(None), silent),
             or_(ours.is_not_distinct_from(literal(CLAIMER, Text)), old),
         )
         .group_by("lost")
@@ -210,16 +210,16 @@ def obstacles(prefix: str) -> Executable:
     )
 
 
-def controls(*, now: datetime | None = None) -> Executable:
+def orders(*, now: datetime | None = None) -> Executable:
     """What was ordered of the queues, and how many seconds ago."""
     return select(
-        Control.name,
-        Control.node,
-        Control.queue,
-        Control.setting,
-        Control.value["action"].astext.label("action"),
-        seconds(database_now(now) - Control.changed_at).label("seconds_ago"),
-    ).order_by(Control.name, Control.queue, Control.node)
+        QueueOrder.name,
+        QueueOrder.node,
+        QueueOrder.queue,
+        QueueOrder.setting,
+        QueueOrder.value["action"].astext.label("action"),
+        seconds(database_now(now) - QueueOrder.changed_at).label("seconds_ago"),
+    ).order_by(QueueOrder.name, QueueOrder.queue, QueueOrder.node)
 
 
 def _catalog(name: str, *columns: str) -> Any:

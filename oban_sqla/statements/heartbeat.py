@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import aliased
 
 from ..clock import database_now, interval, seconds
-from ..models import Producer
+from ..models import ProducerRow
 
 EXPIRY = "expiry"
 """The key of a row's meta that says after how many seconds of silence it has expired."""
@@ -57,7 +57,7 @@ def beat(
     records = (
         func.jsonb_to_recordset(cast(bindparam("producers", json.dumps(producers), Text), JSONB))
         .table_valued(
-            column("uuid", Producer.uuid.type),
+            column("uuid", ProducerRow.uuid.type),
             column("name", Text),
             column("node", Text),
             column("queue", Text),
@@ -74,7 +74,7 @@ def beat(
         seconds(time),
     )
     columns = ["uuid", "name", "node", "queue"]
-    statement = insert(Producer).from_select(
+    statement = insert(ProducerRow).from_select(
         [*columns, "meta", "started_at", "updated_at"],
         select(
             *(records.c[name] for name in columns),
@@ -85,26 +85,26 @@ def beat(
         include_defaults=False,
     )
     new = statement.excluded
-    since = func.coalesce(Producer.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
-    unbroken = new.updated_at - Producer.updated_at <= interval(
+    since = func.coalesce(ProducerRow.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
+    unbroken = new.updated_at - ProducerRow.updated_at <= interval(
         cast(bindparam("long", LONG * expiry, Float), Float)
     )
     kept = func.jsonb_build_object(literal(UNBROKEN_SINCE, Text), since)
     return statement.on_conflict_do_update(
-        index_elements=[Producer.uuid],
+        index_elements=[ProducerRow.uuid],
         set_={
             "meta": case((unbroken, new.meta.op("||")(kept)), else_=new.meta),
             "updated_at": new.updated_at,
         },
-    ).returning(Producer.uuid, Producer.started_at, _others(time).label("others"))
+    ).returning(ProducerRow.uuid, ProducerRow.started_at, _others(time).label("others"))
 
 
 def _others(time: ColumnElement[Any]) -> ColumnElement[bool]:
-    other = aliased(Producer)
+    other = aliased(ProducerRow)
     living = other.updated_at > time - interval(literal(FOREIGN_EXPIRY, Float))
     return select(other.uuid).where(~other.meta.has_key(EXPIRY), living).exists()
 
 
 def end(uuids: Sequence[UUID]) -> Delete:
     """Take the producers' rows away."""
-    return delete(Producer).where(Producer.uuid.in_(uuids))
+    return delete(ProducerRow).where(ProducerRow.uuid.in_(uuids))

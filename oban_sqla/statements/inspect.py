@@ -19,10 +19,12 @@ from sqlalchemy import (
     union_all,
 )
 
-from ..models import Control, CronEntry, Job, Leader, Producer
+from ..models import CronEntry, Job, LeaderLease, ProducerRow, QueueOrder
 from .announce import schema
 
-TABLES = tuple(model.__tablename__ for model in (Job, Leader, Producer, CronEntry, Control))
+TABLES = tuple(
+    model.__tablename__ for model in (Job, LeaderLease, ProducerRow, CronEntry, QueueOrder)
+)
 
 RUNNING = ("SELECT", "INSERT", "UPDATE", "DELETE")
 """The privileges on each table of a node's role."""

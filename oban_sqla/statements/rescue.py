@@ -38,12 +38,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval, seconds
 from ..config import LONGEST_EXPIRY
-from ..models import Job, JobState, Producer
+from ..models import Job, JobState, ProducerRow
 from .acknowledge import error_entry
 from .announce import notify, queue_news
+from .cancel_mark import marked
 from .claim import CLAIMER
 from .heartbeat import EXPIRY, FOREIGN_EXPIRY, LONG, UNBROKEN_SINCE
-from .mark import marked
 from .states import constant, state_in
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
@@ -102,14 +102,14 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
 def bury(*, now: datetime | None = None) -> Executable:
     """Take away expired rows of producers that nothing is left of; `expiry` as in `rescue`."""
     executing = exists().where(
-        state_in(JobState.EXECUTING), Job.attempted_by[2] == cast(Producer.uuid, Text)
+        state_in(JobState.EXECUTING), Job.attempted_by[2] == cast(ProducerRow.uuid, Text)
     )
-    return delete(Producer).where(_left(database_now(now)) <= 0, ~executing)
+    return delete(ProducerRow).where(_left(database_now(now)) <= 0, ~executing)
 
 
 def _producers(time: ColumnElement[Any]) -> CTE:
     """The claimers that have a row, the seconds they have `left`, and whether they are `ours`."""
-    claimer = cast(Producer.uuid, Text).label("claimer")
+    claimer = cast(ProducerRow.uuid, Text).label("claimer")
     ours = _own_expiry().is_not(None).label("ours")
     return select(claimer, _left(time).label("left"), ours).cte("producers")
 
@@ -122,18 +122,18 @@ def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
 
 def _own_expiry() -> ColumnElement[float]:
     """The expiry that a row says; NULL when that is not sane."""
-    said = cast(Producer.meta[EXPIRY], Numeric)
+    said = cast(ProducerRow.meta[EXPIRY], Numeric)
     sane = case((said.between(0, LONGEST_EXPIRY), said))
-    return cast(case((_is(Producer.meta[EXPIRY], "number"), sane)), Float)
+    return cast(case((_is(ProducerRow.meta[EXPIRY], "number"), sane)), Float)
 
 
 def _silent_for(time: ColumnElement[Any]) -> ColumnElement[float]:
-    return seconds(time - Producer.updated_at)
+    return seconds(time - ProducerRow.updated_at)
 
 
 def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:
     epoch = cast(extract("epoch", time), Numeric)
-    said = Producer.meta[UNBROKEN_SINCE]
+    said = ProducerRow.meta[UNBROKEN_SINCE]
     since = case((_is(said, "number"), cast(said, Numeric)))
     expiry = _own_expiry()
     witnesses = and_(

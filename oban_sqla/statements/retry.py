@@ -7,8 +7,8 @@ from sqlalchemy import Executable, func, null, update
 
 from ..clock import database_now
 from ..models import Job, JobState, validation
+from .cancel_mark import without_mark
 from .choose import locked
-from .mark import without_mark
 from .states import constant
 
 RETRYABLE = tuple(

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from ..clock import database_now, seconds
-from ..models import Job, JobState, Leader, Producer
+from ..models import Job, JobState, LeaderLease, ProducerRow
 from .elect import free_at
 from .states import constant, state_in
 
@@ -42,20 +42,20 @@ def producers(*, now: datetime | None = None) -> Executable:
         .group_by("claimer")
         .subquery("claimed")
     )
-    uuid = cast(Producer.uuid, Text)
+    uuid = cast(ProducerRow.uuid, Text)
     return (
         select(
-            Producer.name,
-            Producer.node,
-            Producer.queue,
+            ProducerRow.name,
+            ProducerRow.node,
+            ProducerRow.queue,
             uuid.label("uuid"),
-            cast(Producer.meta, Text).label("meta"),
-            Producer.started_at,
-            seconds(database_now(now) - Producer.updated_at).label("silent_for"),
+            cast(ProducerRow.meta, Text).label("meta"),
+            ProducerRow.started_at,
+            seconds(database_now(now) - ProducerRow.updated_at).label("silent_for"),
             func.coalesce(claimed.c.count, 0).label("running"),
         )
         .outerjoin(claimed, claimed.c.claimer == uuid)
-        .order_by(Producer.name, Producer.node, Producer.queue)
+        .order_by(ProducerRow.name, ProducerRow.node, ProducerRow.queue)
     )
 
 
@@ -65,11 +65,11 @@ def leaders(*, now: datetime | None = None) -> Executable:
     A lease of another Oban counts for longer, as in elections.
     """
     return select(
-        Leader.name,
-        Leader.node,
-        Leader.elected_at,
+        LeaderLease.name,
+        LeaderLease.node,
+        LeaderLease.elected_at,
         seconds(free_at() - database_now(now)).label("expires_in"),
-    ).order_by(Leader.name)
+    ).order_by(LeaderLease.name)
 
 
 def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:

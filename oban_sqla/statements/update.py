@@ -30,7 +30,7 @@ from ..models import Job, JobState
 from ..models.deadline import ENTRY as DEADLINE
 from ..models.notation import to_table
 from ..models.unique import ENTRY
-from .mark import MARK, marked
+from .cancel_mark import MARK, marked
 from .states import constant, state_in
 
 FIELDS: Mapping[str, Any] = {

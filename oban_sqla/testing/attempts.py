@@ -12,7 +12,7 @@ from ..events import JobException
 from ..models import JobState
 from ..runtime.executor import Executor
 from ..runtime.service import Emit
-from ..runtime.transaction import WorkerSessions, Written
+from ..runtime.worker_session import WorkerSessions, Written
 from ..statements.acknowledge import acknowledge, outcomes
 from ..statements.claim import claim
 from ..statements.claimed import Claimed, Loads

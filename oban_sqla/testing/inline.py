@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
-from ..enqueue.chosen import BIND, identity
+from ..enqueue.job_selection import BIND, identity
 from ..enqueue.pending import inserted
 from ..models import Job
 from .attempts import Attempts

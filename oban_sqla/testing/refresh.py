@@ -8,7 +8,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from ..enqueue.chosen import BIND, identity
+from ..enqueue.job_selection import BIND, identity
 from ..models import Job
 from ..statements.choose import one_of
 

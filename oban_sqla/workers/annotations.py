@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import GenericAlias, NoneType, UnionType
 from typing import Any
 
-from ..models import conversion, validation
+from ..models import json_types, validation
 
 _NUMBERS = (int, float, bool, NoneType)
 _SINGLE = (
@@ -25,7 +25,7 @@ def converted(function: Callable[..., Any], signature: inspect.Signature) -> Map
     kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         kind = _evaluated(function, parameter.annotation)
-        if conversion.needed(kind) and conversion.possible(kind):
+        if json_types.needed(kind) and json_types.possible(kind):
             # `*args` is annotated with the type of each argument.
             each = parameter.kind is parameter.VAR_POSITIONAL
             kinds[name] = GenericAlias(tuple, (kind, ...)) if each else kind
@@ -58,9 +58,9 @@ def to_json(subject: str, name: str, value: object, kind: Any) -> Any:
     `TypeError` if it is not of the type.
     """
     try:
-        plain = conversion.to_json(value, kind)
+        plain = json_types.to_json(value, kind)
         # What can't be read again is refused now, not when the job runs.
-        conversion.from_json(plain, kind)
+        json_types.from_json(plain, kind)
     except Exception as error:
         raise TypeError(
             f"{subject}: {name} must be {inspect.formatannotation(kind)}, not"
@@ -74,7 +74,7 @@ def from_json(subject: str, name: str, value: object, kind: Any) -> Any:
     if value is None:
         return None  # a default, or a row that is gone
     try:
-        return conversion.from_json(value, kind)
+        return json_types.from_json(value, kind)
     except Exception as error:
         raise ValueError(
             f"{subject}: {name} can't be read as {inspect.formatannotation(kind)}:"

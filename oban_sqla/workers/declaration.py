@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..clock import client_now
-from ..importable import origin
+from ..import_path import origin
 from ..models import Job, deadline, validation
 from ..models.job import RULES, new
 from .naming import worker_name

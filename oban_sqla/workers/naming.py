@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..importable import importable
+from ..import_path import importable
 from ..models import validation
 
 

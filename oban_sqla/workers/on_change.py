@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Result, delete, event, inspect
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, object_session
 
 from ..enqueue import unit_of_work
-from ..enqueue.chosen import BIND, identity
-from ..enqueue.savepoints import Noted
+from ..enqueue.job_selection import BIND, identity
+from ..enqueue.savepoints import SavepointLog
 from ..models import Job
 from ..statements.choose import one_of
 from . import bulk
@@ -33,7 +33,7 @@ class _Enqueued(NamedTuple):
     job: Job | None
 
 
-_enqueued = Noted[_Enqueued]("oban_sqla_on_change")
+_enqueued = SavepointLog[_Enqueued]("oban_sqla_on_change")
 
 # By the name of the worker: a module that is loaded again declares it anew.
 _reactions: dict[str, Reaction] = {}

@@ -10,10 +10,10 @@ from sqlalchemy import Column, inspect
 from sqlalchemy.orm import Mapper
 
 from ..models import Job, validation
-from ..models.conversion import is_mapped
+from ..models.json_types import is_mapped
 from ..models.notation import KEY, Reference
 from ..models.references import InstanceReference, reference_to
-from . import rows
+from . import model_worker
 from .current_job import current_job
 from .declaration import Declaration
 from .option import Option, flag
@@ -109,10 +109,10 @@ class Reaction:
 
     @property
     def _row(self) -> str:
-        return rows.SELF if self.is_self else ROW
+        return model_worker.SELF if self.is_self else ROW
 
     def _referred_to_as(self, cls: type) -> type:
-        return rows.base(cls) if self.is_self else cls
+        return model_worker.base(cls) if self.is_self else cls
 
     def _job(self, change: Change, reference: Reference) -> Job:
         about = {DELETED: reference[KEY]} if change == "delete" else {self._row: reference}

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import UnknownWorkerError
 from ..models import Job, validation
-from ..models.conversion import is_mapped
+from ..models.json_types import is_mapped
 from . import on_error
 from .declaration import Declaration
-from .rows import SELF
+from .model_worker import SELF
 
 
 @dataclass(frozen=True, slots=True)

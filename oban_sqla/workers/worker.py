@@ -10,16 +10,16 @@ from sqlalchemy.orm import DeclarativeMeta, Mapped
 
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
-from ..models.conversion import is_mapped
-from . import on_change, reactions, rows
+from ..models.json_types import is_mapped
+from . import model_worker, on_change, reactions
 from .backoff import jittery_clamped
 from .declaration import Declaration, declared, undeclared
 from .lost_keywords import refuse_lost, untaken
+from .model_worker import RowOptions, class_or_row
 from .option import options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .reactions import ReactionOptions
 from .registry import register, resolve
-from .rows import RowOptions, class_or_row
 from .sessions import check_session
 from .timeout import check_timeout
 
@@ -105,7 +105,7 @@ class Worker:
 
         `ValueError` or `TypeError`, naming the field and the value, for input that no job may hold.
         """
-        return _declared(cls).new_job(rows.arguments(cls, args), options)
+        return _declared(cls).new_job(model_worker.arguments(cls, args), options)
 
     @class_or_row
     async def enqueue(
@@ -176,7 +176,7 @@ def _complete(mapper: Any, cls: type) -> None:
 def _relate(cls: type, options: Declaration, *, is_model: bool) -> None:
     """Relate a model to its jobs, and have sessions enqueue for the changes of rows."""
     if is_model and hasattr(cls, "process"):
-        rows.relate(cls)
+        model_worker.relate(cls)
     reaction = reactions.reaction(cls, options, is_self=is_model)
     if reaction is not None:
         _declared(cls)

@@ -80,7 +80,7 @@ class TestTheyOrderOurQueues:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
             await theirs.pause_queue("shared")
             await paused.wait()
-            await ours._supervisor.signals.run_once()
+            await ours._supervisor.orders.run_once()
             assert resumed.events == []
         assert ours.check_queue("shared").paused
 

@@ -33,7 +33,7 @@ from oban_sqla.contrib import opentelemetry
 from oban_sqla.contrib.json_log import JsonFormatter
 from oban_sqla.enqueue.enqueue import enqueue
 from tests.conftest import StartOban
-from tests.enqueue.ways import WAYS
+from tests.enqueue.conn_kinds import CONN_KINDS
 from tests.listening import PATIENCE, hear
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -192,12 +192,12 @@ async def test_the_context_is_flat_in_meta_through_every_conn(
     prefix: str,
     sessions: Sessions,
 ) -> None:
-    for name, opened in WAYS.items():
+    for name, opened in CONN_KINDS.items():
         exporter.clear()
-        async with opened(postgres_dsn, prefix) as way:
-            await enqueue([Work.new({"way": name})], way.conn, prefix=prefix)
-            await way.flush()
-            await way.commit()
+        async with opened(postgres_dsn, prefix) as kind:
+            await enqueue([Work.new({"way": name})], kind.conn, prefix=prefix)
+            await kind.flush()
+            await kind.commit()
         async with sessions() as session:
             job = (await session.scalars(select(Job).where(Job.args["way"].astext == name))).one()
         (send,) = exporter.get_finished_spans()

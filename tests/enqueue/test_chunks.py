@@ -14,7 +14,7 @@ from oban_sqla import Job, Oban, Unique, Worker
 from oban_sqla.enqueue import batch, chunks
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.ways import WAYS, Way, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, opened
 
 
 class Send(Worker, name="tests.chunks.Send", queue="mailers"):
@@ -31,9 +31,11 @@ def oban(engine: AsyncEngine) -> Oban:
 
 
 @pytest.fixture
-async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
-    async with opened(request.param, postgres_dsn, prefix) as way:
-        yield way
+async def kind(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[ConnKind]:
+    async with opened(request.param, postgres_dsn, prefix) as kind:
+        yield kind
 
 
 @pytest.fixture(autouse=True)
@@ -245,17 +247,17 @@ class TestOwnTransaction:
 
 
 class TestThroughConn:
-    @pytest.mark.parametrize("way", WAYS, indirect=True)
+    @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
     async def test_a_stream_is_a_part_of_the_transaction(
-        self, way: Way, oban: Oban, observer: Observer, listener: Listener
+        self, kind: ConnKind, oban: Oban, observer: Observer, listener: Listener
     ) -> None:
-        assert await oban.enqueue_stream(made(7), conn=way.conn) == 7
+        assert await oban.enqueue_stream(made(7), conn=kind.conn) == 7
         assert await observer.args() == []
-        await way.rollback()
-        assert await oban.enqueue_stream(made_async(4), conn=way.conn) == 4
-        assert await oban.enqueue_stream([*made(2, Once), *made(1, Once)], conn=way.conn) == 2
+        await kind.rollback()
+        assert await oban.enqueue_stream(made_async(4), conn=kind.conn) == 4
+        assert await oban.enqueue_stream([*made(2, Once), *made(1, Once)], conn=kind.conn) == 2
         assert await listener.heard() == []
-        await way.commit()
+        await kind.commit()
         assert len(await observer.jobs()) == 6
         assert sorted(await listener.heard(), key=str) == [
             ("oban_insert", {"queue": "default"}),

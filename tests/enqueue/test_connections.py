@@ -21,7 +21,7 @@ from oban_sqla.enqueue import batch
 from oban_sqla.enqueue.enqueue import enqueue
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.ways import WAYS, SessionWay, Way, ending_badly, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, SessionKind, ending_badly, opened
 from tests.factories import JobFactory
 
 SOON = datetime(2040, 5, 17, 8, 30, 15, 123456, tzinfo=UTC)
@@ -39,9 +39,11 @@ def oban(engine: AsyncEngine) -> Oban:
 
 
 @pytest.fixture
-async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
-    async with opened(request.param, postgres_dsn, prefix) as way:
-        yield way
+async def kind(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[ConnKind]:
+    async with opened(request.param, postgres_dsn, prefix) as kind:
+        yield kind
 
 
 @pytest.fixture
@@ -49,57 +51,57 @@ def insert_user(prefix: str) -> str:
     return f"INSERT INTO {prefix}.users (name) VALUES ('ann')"
 
 
-@pytest.mark.parametrize("way", WAYS, indirect=True)
+@pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
     async def test_a_job_exists_once_its_transaction_committed(
-        self, way: Way, oban: Oban, observer: Observer, insert_user: str
+        self, kind: ConnKind, oban: Oban, observer: Observer, insert_user: str
     ) -> None:
-        await way.run(insert_user)
-        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        await way.flush()
+        await kind.run(insert_user)
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.flush()
         assert await observer.args() == []
-        await way.commit()
+        await kind.commit()
         assert await observer.args() == [{"n": 1}]
         assert await observer.users() == ["ann"]
 
     async def test_a_job_is_rolled_back_with_the_users_rows(
-        self, way: Way, oban: Oban, observer: Observer, insert_user: str
+        self, kind: ConnKind, oban: Oban, observer: Observer, insert_user: str
     ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        await way.run(insert_user)
-        await way.flush()
-        await way.rollback()
-        await way.commit()
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.run(insert_user)
+        await kind.flush()
+        await kind.rollback()
+        await kind.commit()
         assert await observer.args() == []
         assert await observer.users() == []
 
     async def test_a_job_of_a_released_savepoint_stays(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        async with way.savepoint():
-            await oban.enqueue(Send.new({"n": 2}), conn=way.conn)
-        await way.commit()
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        async with kind.savepoint():
+            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
+        await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 2}]
 
     async def test_a_job_of_a_rolled_back_savepoint_goes(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        async with ending_badly(way.savepoint()):
-            await oban.enqueue(Send.new({"n": 2}), conn=way.conn)
-            await way.flush()
-        await oban.enqueue(Send.new({"n": 3}), conn=way.conn)
-        await way.commit()
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
+            await kind.flush()
+        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
+        await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 3}]
 
     async def test_a_job_has_the_values_of_its_row(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        await way.flush()
+        job = await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.flush()
         values = {name: getattr(job, name) for name in Job.__table__.columns.keys()}  # noqa: SIM118
-        await way.commit()
+        await kind.commit()
         [row] = await observer.jobs()
         assert values["inserted_at"] == values["scheduled_at"]
         assert values["inserted_at"].tzinfo is UTC
@@ -121,20 +123,24 @@ class TestEveryConn:
         ],
     )
     async def test_a_scheduled_job_is_due_at_its_instant_in_utc(
-        self, way: Way, oban: Oban, observer: Observer, given: datetime
+        self, kind: ConnKind, oban: Oban, observer: Observer, given: datetime
     ) -> None:
-        job = await oban.enqueue(Send.new(scheduled_at=given), conn=way.conn)
-        await way.flush()
+        job = await oban.enqueue(Send.new(scheduled_at=given), conn=kind.conn)
+        await kind.flush()
         assert job.scheduled_at == SOON
         assert job.scheduled_at.utcoffset() == timedelta(0)
         assert job.state is JobState.SCHEDULED
-        await way.commit()
+        await kind.commit()
         [row] = await observer.jobs()
         assert row["scheduled_at"] == SOON.replace(tzinfo=None)
         assert row["state"] == "scheduled"
 
     async def test_json_that_looks_like_a_reference_stays_json(
-        self, way: Way, oban: Oban, observer: Observer, sessions: async_sessionmaker[AsyncSession]
+        self,
+        kind: ConnKind,
+        oban: Oban,
+        observer: Observer,
+        sessions: async_sessionmaker[AsyncSession],
     ) -> None:
         lookalike = {"$model": "tests.databases.User", "$key": {"id": 1}}
         jobs = [
@@ -144,23 +150,23 @@ class TestEveryConn:
             Send.new({"payload": lookalike}, unique=True),
         ]
         given = [job.args for job in jobs]
-        await oban.enqueue_many(jobs, conn=way.conn)
-        await way.flush()
+        await oban.enqueue_many(jobs, conn=kind.conn)
+        await kind.flush()
         assert [job.args for job in jobs] == given
-        await way.commit()
+        await kind.commit()
         assert '"$model"' not in json.dumps(await observer.args())
         async with sessions() as session:
             stored = await session.scalars(select(Job.args))
         assert sorted(stored, key=len) == sorted(given[:3], key=len)
 
     async def test_anything_that_json_and_text_can_hold_arrives_unchanged(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         nasty = "'; DROP TABLE oban_jobs; -- %s %(jobs)s {} \\ \\u0000 \" $$ \n\t ÄÖ 漢字 🦜"
         args = {nasty: [nasty, None, True, 1.5, -(2**70), {"": []}]}
         options: Any = {"queue": nasty, "tags": ["a,b", '"{}"', "it's \\"], "meta": {"x": nasty}}
-        await oban.enqueue(Send.new(args, **options), conn=way.conn)
-        await way.commit()
+        await oban.enqueue(Send.new(args, **options), conn=kind.conn)
+        await kind.commit()
         [row] = await observer.jobs()
         assert row["args"] == args
         assert row["meta"] == {"x": nasty}
@@ -168,64 +174,64 @@ class TestEveryConn:
         assert row["tags"] == sorted(options["tags"])
 
     async def test_many_jobs_get_ids_in_their_order(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         jobs = [Send.new({"n": n}, priority=n % 10) for n in range(1000)]
-        assert await oban.enqueue_many(jobs, conn=way.conn) == jobs
-        await way.flush()
+        assert await oban.enqueue_many(jobs, conn=kind.conn) == jobs
+        await kind.flush()
         ids = [job.id for job in jobs]
         assert ids == sorted(set(ids))
-        await way.commit()
+        await kind.commit()
         rows = await observer.jobs()
         assert [(row["id"], row["args"]) for row in rows] == [
             (id, {"n": n}) for n, id in enumerate(ids)
         ]
 
-    async def test_no_jobs_are_fine(self, way: Way, oban: Oban, observer: Observer) -> None:
-        assert await oban.enqueue_many(conn=way.conn) == []
-        assert await oban.enqueue_many([], conn=way.conn) == []
-        await way.commit()
+    async def test_no_jobs_are_fine(self, kind: ConnKind, oban: Oban, observer: Observer) -> None:
+        assert await oban.enqueue_many(conn=kind.conn) == []
+        assert await oban.enqueue_many([], conn=kind.conn) == []
+        await kind.commit()
         assert await observer.args() == []
 
     async def test_jobs_are_given_one_by_one_in_iterables_or_both(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         more = (Send.new({"n": n}) for n in (2, 3))
-        await oban.enqueue_many(Send.new({"n": 1}), more, conn=way.conn)
-        await way.commit()
+        await oban.enqueue_many(Send.new({"n": 1}), more, conn=kind.conn)
+        await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
 
     async def test_a_job_can_be_enqueued_again_after_a_rollback(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         jobs = [Send.new({"n": 1}), Send.new({"n": 2}, scheduled_at=SOON)]
         for _ in range(2):
-            await oban.enqueue_many(jobs, conn=way.conn)
-            await way.flush()
-            await way.rollback()
-        async with ending_badly(way.savepoint()):
-            await oban.enqueue_many(jobs, conn=way.conn)
-            await way.flush()
-        await oban.enqueue_many(jobs, conn=way.conn)
-        await way.flush()
+            await oban.enqueue_many(jobs, conn=kind.conn)
+            await kind.flush()
+            await kind.rollback()
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue_many(jobs, conn=kind.conn)
+            await kind.flush()
+        await oban.enqueue_many(jobs, conn=kind.conn)
+        await kind.flush()
         ids = [job.id for job in jobs]
-        await way.commit()
+        await kind.commit()
         rows = await observer.jobs()
         assert [row["id"] for row in rows] == ids
         assert [row["args"] for row in rows] == [{"n": 1}, {"n": 2}]
         assert [row["state"] for row in rows] == ["available", "scheduled"]
 
     async def test_the_queues_and_the_earliest_due_time_are_notified_once_at_commit(
-        self, way: Way, oban: Oban, listener: Listener
+        self, kind: ConnKind, oban: Oban, listener: Listener
     ) -> None:
         for queue in ("b", "a", "b"):
-            await oban.enqueue(Send.new(queue=queue), conn=way.conn)
+            await oban.enqueue(Send.new(queue=queue), conn=kind.conn)
         await oban.enqueue_many(
-            [Send.new(queue="c", scheduled_at=at) for at in (LATER, SOON, LATER)], conn=way.conn
+            [Send.new(queue="c", scheduled_at=at) for at in (LATER, SOON, LATER)], conn=kind.conn
         )
-        await way.flush()
+        await kind.flush()
         assert await listener.heard() == []
-        await way.commit()
+        await kind.commit()
         news = await listener.heard()
         assert sorted(news, key=str) == [
             ("oban_insert", {"queue": "a"}),
@@ -234,21 +240,25 @@ class TestEveryConn:
         ]
 
     async def test_what_is_rolled_back_is_not_notified(
-        self, way: Way, oban: Oban, listener: Listener
+        self, kind: ConnKind, oban: Oban, listener: Listener
     ) -> None:
-        async with ending_badly(way.savepoint()):
-            await oban.enqueue(Send.new(queue="inner"), conn=way.conn)
-            await oban.enqueue(Send.new(scheduled_at=SOON), conn=way.conn)
-            await way.flush()
-        await oban.enqueue(Send.new(queue="outer"), conn=way.conn)
-        await way.commit()
-        await oban.enqueue(Send.new(queue="other"), conn=way.conn)
-        await way.flush()
-        await way.rollback()
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue(Send.new(queue="inner"), conn=kind.conn)
+            await oban.enqueue(Send.new(scheduled_at=SOON), conn=kind.conn)
+            await kind.flush()
+        await oban.enqueue(Send.new(queue="outer"), conn=kind.conn)
+        await kind.commit()
+        await oban.enqueue(Send.new(queue="other"), conn=kind.conn)
+        await kind.flush()
+        await kind.rollback()
         assert await listener.heard() == [("oban_insert", {"queue": "outer"})]
 
     async def test_wrong_jobs_are_refused_before_anything_is_sent(
-        self, way: Way, oban: Oban, observer: Observer, sessions: async_sessionmaker[AsyncSession]
+        self,
+        kind: ConnKind,
+        oban: Oban,
+        observer: Observer,
+        sessions: async_sessionmaker[AsyncSession],
     ) -> None:
         job = Send.new({"n": 1})
         async with sessions() as session:
@@ -264,48 +274,48 @@ class TestEveryConn:
                 ("job", TypeError, "can only enqueue a Job"),
             ]:
                 with pytest.raises(error, match=message):
-                    await oban.enqueue_many(jobs, conn=way.conn)
-        await oban.enqueue(job, conn=way.conn)
-        await way.commit()
+                    await oban.enqueue_many(jobs, conn=kind.conn)
+        await oban.enqueue(job, conn=kind.conn)
+        await kind.commit()
         assert await observer.args() == [{"n": 1}]
 
     async def test_what_was_made_bad_after_new_spoils_at_most_a_savepoint(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
         for bad in ("\x00", "\ud800", float("nan"), object()):
             job = Send.new({"n": 2, "list": ["fine 🦜"]})
             job.args["list"].append(bad)
-            if isinstance(way, SessionWay):
+            if isinstance(kind, SessionKind):
                 # A flush that fails rolls back what it is in.
-                async with way.savepoint():
-                    await oban.enqueue(job, conn=way.conn)
+                async with kind.savepoint():
+                    await oban.enqueue(job, conn=kind.conn)
                     with pytest.raises((StatementError, TypeError, ValueError)):
-                        await way.flush()
+                        await kind.flush()
             else:
                 with pytest.raises((TypeError, ValueError), match=r"args\['list'\]\[1\]"):
-                    await oban.enqueue(job, conn=way.conn)
-        await oban.enqueue(Send.new({"n": 3}), conn=way.conn)
-        await way.commit()
+                    await oban.enqueue(job, conn=kind.conn)
+        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
+        await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 3}]
 
 
-NOT_SESSIONS = [name for name in WAYS if "ession" not in name]
+NOT_SESSIONS = [name for name in CONN_KINDS if "ession" not in name]
 
 
-@pytest.mark.parametrize("way", NOT_SESSIONS, indirect=True)
+@pytest.mark.parametrize("kind", NOT_SESSIONS, indirect=True)
 class TestEveryConnection:
     """What is no session inserts at once, and its jobs are detached."""
 
     async def test_a_job_that_is_added_to_a_session_later_is_not_inserted_again(
         self,
-        way: Way,
+        kind: ConnKind,
         oban: Oban,
         observer: Observer,
         sessions: async_sessionmaker[AsyncSession],
     ) -> None:
-        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        await way.commit()
+        job = await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.commit()
         async with sessions.begin() as session:
             session.add(job)
             job.tags = ["changed"]
@@ -316,20 +326,20 @@ class TestEveryConnection:
 
     async def test_a_job_that_was_rolled_back_can_be_enqueued_through_a_session(
         self,
-        way: Way,
+        kind: ConnKind,
         oban: Oban,
         observer: Observer,
         sessions: async_sessionmaker[AsyncSession],
     ) -> None:
-        job = await oban.enqueue(Send.new({"n": 1}), conn=way.conn)
-        await way.rollback()
+        job = await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.rollback()
         async with sessions.begin() as session:
             await oban.enqueue(job, conn=session)
         assert await observer.args() == [{"n": 1}]
 
 
 @pytest.mark.parametrize(
-    "way",
+    "kind",
     [
         "AsyncSession-psycopg",
         "AsyncConnection-psycopg",
@@ -340,13 +350,13 @@ class TestEveryConnection:
     indirect=True,
 )
 async def test_twenty_thousand_jobs_get_ids_in_their_order(
-    way: Way, oban: Oban, observer: Observer
+    kind: ConnKind, oban: Oban, observer: Observer
 ) -> None:
     jobs = [Send.new({"n": n}) for n in range(20_000)]
-    await oban.enqueue_many(jobs, conn=way.conn)
-    await way.flush()
+    await oban.enqueue_many(jobs, conn=kind.conn)
+    await kind.flush()
     ids = [job.id for job in jobs]
-    await way.commit()
+    await kind.commit()
     rows = await observer.jobs()
     assert [row["id"] for row in rows] == ids
     assert [row["args"]["n"] for row in rows] == list(range(20_000))

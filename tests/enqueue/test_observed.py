@@ -17,7 +17,7 @@ from oban_sqla.events import Enqueueing, EnqueueStart, EnqueueStop
 from oban_sqla.workers import on_change
 from tests.databases import User
 from tests.enqueue.conftest import Observer
-from tests.enqueue.ways import WAYS, Way
+from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -66,10 +66,12 @@ def told() -> Iterator[Told]:
         yield told
 
 
-@pytest.fixture(params=WAYS)
-async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
-    async with WAYS[request.param](postgres_dsn, prefix) as way:
-        yield way
+@pytest.fixture(params=CONN_KINDS)
+async def kind(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[ConnKind]:
+    async with CONN_KINDS[request.param](postgres_dsn, prefix) as kind:
+        yield kind
 
 
 async def metas(observer: Observer) -> list[Any]:
@@ -77,12 +79,12 @@ async def metas(observer: Observer) -> list[Any]:
 
 
 async def test_one_event_for_all_jobs_of_a_call(
-    way: Way, told: Told, prefix: str, observer: Observer
+    kind: ConnKind, told: Told, prefix: str, observer: Observer
 ) -> None:
-    await enqueue([Mail.new({"n": 1}), Mail.new({"n": 2})], way.conn, prefix=prefix)
-    await way.flush()
+    await enqueue([Mail.new({"n": 1}), Mail.new({"n": 2})], kind.conn, prefix=prefix)
+    await kind.flush()
     assert told.jobs == [[{"n": 1}, {"n": 2}]]
-    await way.commit()
+    await kind.commit()
     (stop,) = told.stops
     assert stop.error is None
     assert stop.duration > 0

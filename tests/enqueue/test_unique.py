@@ -24,7 +24,7 @@ from oban_sqla.statements.stage import stage
 from tests import models_as_arguments as models
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.ways import WAYS, Way, ending_badly, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, ending_badly, opened
 from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -102,90 +102,92 @@ async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
 
 
 @pytest.fixture
-async def way(request: pytest.FixtureRequest, postgres_dsn: str, prefix: str) -> AsyncIterator[Way]:
-    async with opened(request.param, postgres_dsn, prefix) as way:
-        yield way
+async def kind(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[ConnKind]:
+    async with opened(request.param, postgres_dsn, prefix) as kind:
+        yield kind
 
 
-@pytest.mark.parametrize("way", WAYS, indirect=True)
+@pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
     async def test_a_duplicate_is_the_job_that_is_there(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}, priority=3))
-        again = await oban.enqueue(Sync.new({"n": 1}, priority=5), conn=way.conn)
-        other = await oban.enqueue(Sync.new({"n": 2}), conn=way.conn)
-        await way.flush()
+        again = await oban.enqueue(Sync.new({"n": 1}, priority=5), conn=kind.conn)
+        other = await oban.enqueue(Sync.new({"n": 2}), conn=kind.conn)
+        await kind.flush()
         assert (again.conflict, again.id, again.priority) == (True, first.id, 3)
         assert again.inserted_at == first.inserted_at
         assert isinstance(again.state, JobState)
         assert (other.conflict, other.id == first.id) == (False, False)
-        await way.commit()
+        await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 2}]
 
     async def test_a_duplicate_does_no_harm_to_the_transaction(
-        self, way: Way, oban: Oban, observer: Observer, prefix: str
+        self, kind: ConnKind, oban: Oban, observer: Observer, prefix: str
     ) -> None:
         await oban.enqueue(Sync.new({"n": 1}))
-        await way.run(f"INSERT INTO {prefix}.users (name) VALUES ('ann')")
-        await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
-        await way.flush()
-        await way.run(f"INSERT INTO {prefix}.users (name) VALUES ('bob')")
-        await way.commit()
+        await kind.run(f"INSERT INTO {prefix}.users (name) VALUES ('ann')")
+        await oban.enqueue(Sync.new({"n": 1}), conn=kind.conn)
+        await kind.flush()
+        await kind.run(f"INSERT INTO {prefix}.users (name) VALUES ('bob')")
+        await kind.commit()
         assert await observer.users() == ["ann", "bob"]
         assert await observer.args() == [{"n": 1}]
 
     async def test_of_many_the_first_one_is_inserted(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         jobs = [Sync.new({"n": n % 3}) for n in range(9)] + [Sync.new({"n": 7}, unique=False)]
-        await oban.enqueue_many(jobs, conn=way.conn)
-        await way.flush()
+        await oban.enqueue_many(jobs, conn=kind.conn)
+        await kind.flush()
         facts = [(job.id, job.conflict) for job in jobs]
-        await way.commit()
+        await kind.commit()
         ids = {row["args"]["n"]: row["id"] for row in await observer.jobs()}
         assert len(ids) == 4
         expected = [(ids[n % 3], n > 2) for n in range(9)]
         assert facts == [*expected, (ids[7], False)]
 
     async def test_what_was_rolled_back_conflicts_with_nothing(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        async with ending_badly(way.savepoint()):
-            gone = await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
-            await way.flush()
-        job = await oban.enqueue(Sync.new({"n": 1}), conn=way.conn)
-        await way.flush()
+        async with ending_badly(kind.savepoint()):
+            gone = await oban.enqueue(Sync.new({"n": 1}), conn=kind.conn)
+            await kind.flush()
+        job = await oban.enqueue(Sync.new({"n": 1}), conn=kind.conn)
+        await kind.flush()
         assert (job.conflict, gone.conflict) == (False, False)
-        await way.commit()
+        await kind.commit()
         assert await observer.args() == [{"n": 1}]
 
     async def test_a_duplicate_replaces_what_its_rules_name(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Index.new({"page": 1, "v": 1}, scheduled_at=SOON, priority=2))
         new = Index.new({"page": 1, "v": 2}, scheduled_at=LATER, priority=4, tags=["x"])
-        await oban.enqueue(new, conn=way.conn)
-        await way.flush()
+        await oban.enqueue(new, conn=kind.conn)
+        await kind.flush()
         assert (new.conflict, new.id, new.args) == (True, first.id, {"page": 1, "v": 2})
         assert (new.scheduled_at, new.priority, new.tags) == (LATER, 2, [])
-        await way.commit()
+        await kind.commit()
         [row] = await observer.jobs()
         assert (row["args"], row["priority"]) == ({"page": 1, "v": 2}, 2)
         assert row["scheduled_at"] == LATER.replace(tzinfo=None)
 
     async def test_a_duplicate_that_is_enqueued_anew_is_what_it_was(
-        self, way: Way, oban: Oban, observer: Observer
+        self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
-        async with ending_badly(way.savepoint()):
-            await oban.enqueue(Sync.new({"n": 1}, priority=1), conn=way.conn)
-            job = await oban.enqueue(Sync.new({"n": 1}, priority=2), conn=way.conn)
-            await way.flush()
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue(Sync.new({"n": 1}, priority=1), conn=kind.conn)
+            job = await oban.enqueue(Sync.new({"n": 1}, priority=2), conn=kind.conn)
+            await kind.flush()
             assert job.conflict
-        await oban.enqueue(job, conn=way.conn)
-        await way.flush()
+        await oban.enqueue(job, conn=kind.conn)
+        await kind.flush()
         assert not job.conflict
-        await way.commit()
+        await kind.commit()
         assert [row["priority"] for row in await observer.jobs()] == [2]
 
 

@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session, load_only, scoped_session, sessionmaker
 from oban_sqla import Job, JobState, Oban, Worker, wakeups
 from oban_sqla.enqueue import unit_of_work
 from oban_sqla.enqueue.enqueue import enqueue
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.wakeups import Address, Wakeup
 from tests.conftest import StartOban
 from tests.databases import User, async_engine, sync_engine
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.ways import ending_badly
+from tests.enqueue.conn_kinds import ending_badly
 from tests.factories import JobFactory
 from tests.listening import hear
 
@@ -413,7 +413,7 @@ class TestBulkStatements:
     def running(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             session.add_all(
-                Producer(uuid=uuid4(), node=node, queue=queue) for node in "12" for queue in "ab"
+                ProducerRow(uuid=uuid4(), node=node, queue=queue) for node in "12" for queue in "ab"
             )
 
     @pytest.mark.parametrize(

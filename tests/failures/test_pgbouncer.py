@@ -24,7 +24,7 @@ from oban_sqla.runtime.database import Database
 from oban_sqla.workers import registry
 from tests.conftest import StartOban
 from tests.databases import async_engine
-from tests.enqueue.ways import WAYS, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, opened
 from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes
 from tests.failures.pgbouncer import PROGRAM, PgBouncer
 from tests.listening import hear
@@ -99,7 +99,7 @@ def unprepared() -> Iterator[None]:
 
 
 # asyncpg names its statements, which is another matter, and for its users to see to.
-@pytest.mark.parametrize("name", [name for name in WAYS if "asyncpg" not in name])
+@pytest.mark.parametrize("name", [name for name in CONN_KINDS if "asyncpg" not in name])
 @pytest.mark.usefixtures("unprepared")
 async def test_jobs_enqueued_by_every_way_run(
     name: str, bouncer: PgBouncer, pooled: AsyncEngine, start: StartOban, prefix: str, runs: Runs
@@ -107,17 +107,17 @@ async def test_jobs_enqueued_by_every_way_run(
     """Two at once in turns, so that they swap connections, and often enough for a preparation."""
     oban = Oban(pooled, name="client")
     async with opened(name, bouncer.dsn, prefix) as one, opened(name, bouncer.dsn, prefix) as other:
-        for way in (one, other):
-            if hasattr(way, "connection") and hasattr(way.connection, "prepare_threshold"):
-                way.connection.prepare_threshold = None
+        for kind in (one, other):
+            if hasattr(kind, "connection") and hasattr(kind.connection, "prepare_threshold"):
+                kind.connection.prepare_threshold = None
         for n in range(10):
             # Not in step, or both would prepare the same under the same name, and get away with it.
-            ways = (one, other) if n > 2 else (one,)
-            for way in ways:
-                await oban.enqueue(Quick.new({"n": n}), conn=way.conn)
-                await way.flush()
-            for way in reversed(ways):
-                await (way.rollback() if n == 9 else way.commit())
+            kinds = (one, other) if n > 2 else (one,)
+            for kind in kinds:
+                await oban.enqueue(Quick.new({"n": n}), conn=kind.conn)
+                await kind.flush()
+            for kind in reversed(kinds):
+                await (kind.rollback() if n == 9 else kind.commit())
     ours = await start(pooled, queues={"default": 5}, **POLLING)
     with hear(ours, "ack_stop") as acks:
         await acks.counted(15)

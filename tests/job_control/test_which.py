@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import aliased, joinedload
 
 from oban_sqla import Job, JobState, Oban
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from tests.conftest import Add
 from tests.databases import User
 from tests.factories import JobFactory
@@ -165,7 +165,7 @@ class TestWrong:
             select(Job, User),
             select(Job, Job.id),
             select(func.count()),
-            select(Producer),
+            select(ProducerRow),
             select(aliased(User)),
             Job.__table__.select(),
         ],

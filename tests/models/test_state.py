@@ -12,7 +12,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, Unique, statements
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.models.claims import claim as claim_key
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
 from oban_sqla.statements import unique as unique_module
@@ -72,7 +72,7 @@ def give_all_back(session: Session) -> None:
 def rescue_from_the_dead(session: Session) -> None:
     now = NOW + timedelta(hours=1)
     meta = {"expiry": 60.0, "unbroken_since": NOW.timestamp()}
-    session.add(Producer(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=now))
+    session.add(ProducerRow(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=now))
     session.flush()
     parameters = {"batch": 1000, "expiry": 60.0, "settled": 30.0, "rescue_after": 1.0}
     session.execute(rescue(now=now), parameters)

@@ -172,7 +172,7 @@ class TestHeldJobs:
             await session.execute(update(Job).where(Job.id == ids[3]).values(meta=mark))
         with hear(oban, "give_back_stop") as returns:
             assert oban._supervisor is not None
-            await oban._supervisor.signals.run_once()
+            await oban._supervisor.orders.run_once()
             await returns.wait()
         assert (await rows())[3] == (S.CANCELLED, 1)
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Worker
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import cron as cron_module
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
@@ -67,9 +67,9 @@ async def at(cron: Cron, instant: datetime) -> float:
 
 async def started(sessions: Sessions, name: str, instant: datetime) -> None:
     async with sessions.begin() as session:
-        await session.execute(Producer.__table__.delete())
+        await session.execute(ProducerRow.__table__.delete())
         session.add(
-            Producer(
+            ProducerRow(
                 uuid="0b3c5d8e-0000-4000-8000-000000000000",
                 name="Oban",
                 node=name,
@@ -209,7 +209,7 @@ async def test_a_node_that_joins_others_is_no_reboot(
     async with sessions.begin() as session:
         later = NOON + timedelta(minutes=2)
         session.add(
-            Producer(
+            ProducerRow(
                 uuid="0b3c5d8e-0000-4000-8000-000000000001",
                 name="Oban",
                 node="b",

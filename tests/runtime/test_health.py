@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 from oban_sqla import Job
 from oban_sqla.config import Config
 from oban_sqla.migrations import LATEST, upgrade
-from oban_sqla.models import Control, Leader, Producer
+from oban_sqla.models import LeaderLease, ProducerRow, QueueOrder
 from oban_sqla.runtime import notifier, server_checks
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.findings import Finding, duration
@@ -245,7 +245,7 @@ async def add(sessions: Sessions, table: Any, **values: Any) -> None:
 async def beats(sessions: Sessions, silent_for: float = 0, uuid: UUID | None = None) -> None:
     updated_at = datetime.now(UTC) - timedelta(seconds=silent_for)
     own = {"node": "n1", "queue": "default", "updated_at": updated_at}
-    await add(sessions, Producer, uuid=uuid or uuid4(), name="Oban", **own)
+    await add(sessions, ProducerRow, uuid=uuid or uuid4(), name="Oban", **own)
 
 
 class TestNodes:
@@ -266,7 +266,7 @@ class TestNodes:
         if lease is not None:
             until = datetime.now(UTC) + timedelta(seconds=lease)
             own = {"elected_at": NOW, "expires_at": until}
-            await add(sessions, Leader, name="Oban", node="n1/0123456789ab", **own)
+            await add(sessions, LeaderLease, name="Oban", node="n1/0123456789ab", **own)
         (found,) = await problems(database, "leader")
         assert found.text.startswith("Oban has none")
 
@@ -319,7 +319,7 @@ class TestOrphans:
         uuid = uuid4()
         await beats(sessions, 300, uuid)
         async with sessions.begin() as session:
-            await session.execute(update(Producer).values(meta={"limit": 10}))
+            await session.execute(update(ProducerRow).values(meta={"limit": 10}))
             job: Job = JobFactory(
                 executing=True, attempted_at=datetime.now(UTC) - timedelta(seconds=age)
             )
@@ -375,7 +375,7 @@ class TestPauses:
             changed_at = datetime.now(UTC) - timedelta(days=days)
             key = {"name": name, "node": node, "queue": queue, "setting": "paused"}
             value = {"action": action, "queue": queue}
-            await add(sessions, Control, **key, value=value, changed_at=changed_at)
+            await add(sessions, QueueOrder, **key, value=value, changed_at=changed_at)
 
         return ordered
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Oban, config
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import loop_thread
 from oban_sqla.runtime.heartbeat import Heartbeat
 from tests.conftest import StartOban
@@ -50,9 +50,9 @@ def heartbeat(oban: Oban) -> Heartbeat:
     return oban._supervisor.heartbeat
 
 
-async def producers(sessions: Sessions) -> list[Producer]:
+async def producers(sessions: Sessions) -> list[ProducerRow]:
     async with sessions() as session:
-        return list(await session.scalars(select(Producer).order_by(Producer.queue)))
+        return list(await session.scalars(select(ProducerRow).order_by(ProducerRow.queue)))
 
 
 def beaten(sessions: Sessions, since: datetime) -> Callable[[], Any]:
@@ -83,7 +83,7 @@ class TestRows:
         async def start(self: Any) -> None:
             found.append([p.uuid for p in await producers(sessions)] == [self.uuid])
 
-        monkeypatch.setattr("oban_sqla.runtime.producer.Producer.start", start)
+        monkeypatch.setattr("oban_sqla.runtime.producer.ProducerRow.start", start)
         async with Oban(sessions, queues={"alpha": 1}):
             assert found == [True]
 
@@ -198,7 +198,7 @@ class TestTrouble:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         (first,) = await producers(sessions)
         async with sessions.begin() as session:
-            await session.execute(delete(Producer))
+            await session.execute(delete(ProducerRow))
 
         async def restored() -> bool:
             return [p.uuid for p in await producers(sessions)] == [first.uuid]
@@ -254,7 +254,7 @@ class TestThread:
         time.sleep(1.0)  # noqa: ASYNC251 - as bad user code does
         async with sessions() as session:
             silent_for = await session.scalar(
-                select(func.timezone("UTC", func.clock_timestamp()) - Producer.updated_at)
+                select(func.timezone("UTC", func.clock_timestamp()) - ProducerRow.updated_at)
             )
         assert silent_for is not None
         assert silent_for.total_seconds() < 0.4

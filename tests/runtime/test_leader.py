@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Oban, config
 from oban_sqla.events import ElectStop
-from oban_sqla.models import Leader as Lease
+from oban_sqla.models import LeaderLease
 from oban_sqla.runtime import leader as leader_module
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.database import Database
@@ -68,16 +68,16 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
 
 
-async def leases(sessions: Sessions) -> list[Lease]:
+async def leases(sessions: Sessions) -> list[LeaderLease]:
     async with sessions() as session:
-        return list(await session.scalars(select(Lease)))
+        return list(await session.scalars(select(LeaderLease)))
 
 
 async def expire(sessions: Sessions, **values: Any) -> None:
     """Have the lease run out, as when its holder has died long ago."""
     async with sessions.begin() as session:
         now = func.timezone("UTC", func.statement_timestamp())
-        await session.execute(update(Lease).values({"expires_at": now, **values}))
+        await session.execute(update(LeaderLease).values({"expires_at": now, **values}))
 
 
 class TestElection:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Worker, config
 from oban_sqla.events import RescueStop
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import lifeline as lifeline_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.heartbeat import Heartbeat
@@ -74,11 +74,11 @@ async def add(sessions: Sessions, *rows: Any) -> None:
         session.add_all(rows)
 
 
-def producer(silent_for: float, unbroken_for: float = 3600.0) -> Producer:
+def producer(silent_for: float, unbroken_for: float = 3600.0) -> ProducerRow:
     at = datetime.now(UTC) - timedelta(seconds=silent_for)
     since = (at - timedelta(seconds=unbroken_for)).timestamp()
     meta = {"expiry": EXPIRY, "unbroken_since": since}
-    return Producer(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=at)
+    return ProducerRow(uuid=uuid4(), node="n", queue="q", meta=meta, updated_at=at)
 
 
 def claimed_by(uuid: UUID, *mark: str, **fields: Any) -> Job:
@@ -88,7 +88,7 @@ def claimed_by(uuid: UUID, *mark: str, **fields: Any) -> Job:
 
 async def uuids(sessions: Sessions) -> list[UUID]:
     async with sessions() as session:
-        return list(await session.scalars(select(Producer.uuid)))
+        return list(await session.scalars(select(ProducerRow.uuid)))
 
 
 class TestPass:
@@ -132,7 +132,7 @@ class TestPass:
         assert await rows() == [(S.EXECUTING, 1)] * 2
         assert made.passes == []
         async with sessions.begin() as session:
-            await session.execute(delete(Producer).where(Producer.uuid == back.uuid))
+            await session.execute(delete(ProducerRow).where(ProducerRow.uuid == back.uuid))
             session.add(producer(0, unbroken_for=30))
         await made.run_once()
         assert await rows() == [(S.AVAILABLE, 1)] * 2
@@ -424,7 +424,8 @@ class TestNodes:
                         async with sessions() as session:
                             silent_for = await session.scalar(
                                 select(
-                                    func.timezone("UTC", func.now()) - func.max(Producer.updated_at)
+                                    func.timezone("UTC", func.now())
+                                    - func.max(ProducerRow.updated_at)
                                 )
                             )
                         return silent_for is not None and silent_for.total_seconds() > 2.0

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, SchemaMissingError
-from oban_sqla.models import Leader, Producer
+from oban_sqla.models import LeaderLease, ProducerRow
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.status import Count, status
 from tests.conftest import StartOban
@@ -30,7 +30,7 @@ async def beats(sessions: Sessions, silent_for: float = 0, **values: Any) -> Non
     values.setdefault("meta", {"local_limit": 5, "paused": False})
     values["updated_at"] = datetime.now(UTC) - timedelta(seconds=silent_for)
     async with sessions.begin() as session:
-        await session.execute(insert(Producer).values({"uuid": uuid4(), **values}))
+        await session.execute(insert(ProducerRow).values({"uuid": uuid4(), **values}))
 
 
 async def test_of_nothing(database: Database, prefix: str) -> None:
@@ -96,7 +96,7 @@ async def test_a_meta_that_tells_nothing(
     await beats(sessions, node="n", queue="q")
     async with sessions.begin() as session:
         await session.execute(
-            update(Producer).values(meta=literal(meta, JSONB(none_as_null=False)))
+            update(ProducerRow).values(meta=literal(meta, JSONB(none_as_null=False)))
         )
     ((running,),) = [node.queues for node in (await status(database)).nodes]
     assert (running.limit, running.paused) == (None, False)
@@ -117,7 +117,7 @@ async def test_a_lease_that_has_expired(database: Database, sessions: Sessions) 
     now = datetime.now(UTC)
     async with sessions.begin() as session:
         await session.execute(
-            insert(Leader).values(
+            insert(LeaderLease).values(
                 name="oban", node="theirs", elected_at=now, expires_at=now - timedelta(seconds=39)
             )
         )

@@ -11,7 +11,7 @@ from psycopg import sql
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla.models import Leader
+from oban_sqla.models import LeaderLease
 from oban_sqla.statements.elect import elect, resign
 from oban_sqla.statements.status import leaders
 from tests.runtime.conftest import until
@@ -37,7 +37,7 @@ async def stand(
 
 async def lease(sessions: Sessions) -> tuple[str, datetime, datetime]:
     async with sessions() as session:
-        leader = (await session.scalars(select(Leader))).one()
+        leader = (await session.scalars(select(LeaderLease))).one()
         return leader.node, leader.elected_at, leader.expires_at
 
 
@@ -73,10 +73,10 @@ async def test_a_lease_of_another_oban_is_respected_for_longer(
 ) -> None:
     """Oban for Python takes it for three seconds, and renews it every fifteen."""
     async with sessions.begin() as session:
-        session.add(Leader(name="Oban", node=node, elected_at=NOW, expires_at=at(3)))
+        session.add(LeaderLease(name="Oban", node=node, elected_at=NOW, expires_at=at(3)))
     assert await stand(run, A, at(15)) == (False, 18.0)
     async with sessions.begin() as session:
-        await session.execute(update(Leader).values(expires_at=at(18)))
+        await session.execute(update(LeaderLease).values(expires_at=at(18)))
     assert await stand(run, A, at(33)) == (False, 15.0)
     (seen,) = await run(leaders(now=at(33)))
     assert seen.expires_in == 15.0

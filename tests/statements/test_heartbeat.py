@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.statements.heartbeat import beat, end
 from tests.statements.conftest import Run
 
@@ -21,9 +21,9 @@ def row(uuid: UUID, **fields: Any) -> dict[str, Any]:
     return {"uuid": str(uuid), "name": "Oban", "node": "n1", "queue": "q", "meta": {}, **fields}
 
 
-async def found(sessions: Sessions) -> list[Producer]:
+async def found(sessions: Sessions) -> list[ProducerRow]:
     async with sessions() as session:
-        return list(await session.scalars(select(Producer).order_by(Producer.queue)))
+        return list(await session.scalars(select(ProducerRow).order_by(ProducerRow.queue)))
 
 
 async def test_rows_are_written_and_kept_alive(run: Run, sessions: Sessions) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import (
 
 from oban_sqla import Job, JobState
 from oban_sqla.migrations import upgrade
-from oban_sqla.models import Producer
+from oban_sqla.models import ProducerRow
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.heartbeat import beat, end
 from oban_sqla.statements.rescue import DIED, bury, rescue
@@ -129,12 +129,12 @@ class TestEvidence:
     ) -> None:
         living, dead = await alive(expires_after - 0.1), await alive(expires_after)
         async with sessions.begin() as session:
-            odd = update(Producer).where(Producer.uuid.in_([living, dead]))
+            odd = update(ProducerRow).where(ProducerRow.uuid.in_([living, dead]))
             await session.execute(odd.values(meta=meta))
             await session.execute(
-                update(Producer)
-                .where(Producer.uuid.not_in([living, dead]))
-                .values(meta=Producer.meta.op("||")({"expiry": 10}))
+                update(ProducerRow)
+                .where(ProducerRow.uuid.not_in([living, dead]))
+                .values(meta=ProducerRow.meta.op("||")({"expiry": 10}))
             )
         _, orphan = await add(ours(living), ours(dead))
         assert await rescued(run, expiry=10.0) == [orphan]
@@ -144,7 +144,7 @@ class TestEvidence:
     ) -> None:
         living, dead = await alive(299.9), await alive(300)
         async with sessions.begin() as session:
-            odd = update(Producer).where(Producer.uuid.in_([living, dead]))
+            odd = update(ProducerRow).where(ProducerRow.uuid.in_([living, dead]))
             await session.execute(odd.values(meta={}))
         _, orphan = await add(ran(living), ran(dead))
         assert await rescued(run, expiry=300.0) == [orphan]
@@ -156,7 +156,7 @@ class TestEvidence:
         uuid = await alive(600)
         async with sessions.begin() as session:
             await session.execute(
-                update(Producer).where(Producer.uuid == uuid).values(meta={"limit": 10})
+                update(ProducerRow).where(ProducerRow.uuid == uuid).values(meta={"limit": 10})
             )
         await alive(0)
         old, _ = await add(ran(uuid, attempted_at=ago(3600)), ran(uuid, attempted_at=ago(3599)))
@@ -264,7 +264,7 @@ class TestWitnesses:
         uuid = await alive(0)
         async with sessions.begin() as session:
             meta = {"expiry": 60.0, "unbroken_since": since}
-            odd = update(Producer).where(Producer.uuid == uuid)
+            odd = update(ProducerRow).where(ProducerRow.uuid == uuid)
             await session.execute(odd.values(meta=meta))
         assert await self.settled(run, alive) is None
 
@@ -406,7 +406,7 @@ class TestBurying:
 
         async def left() -> set[UUID]:
             async with sessions() as session:
-                return set(await session.scalars(select(Producer.uuid)))
+                return set(await session.scalars(select(ProducerRow.uuid)))
 
         await run(bury(now=NOW), expiry=60.0)
         assert await left() == {witness, living, busy}
@@ -422,7 +422,7 @@ class TestInADatabaseOfItsOwn:
         """A row that has been there for an hour."""
         meta = {"expiry": 60.0, "unbroken_since": ago(3600).timestamp()}
         values = {"uuid": uuid4(), "node": "n", "queue": "q", "meta": meta, "updated_at": NOW}
-        return insert(Producer).values(values)
+        return insert(ProducerRow).values(values)
 
     @pytest.fixture
     async def own(self, database_dsn: str) -> AsyncIterator[AsyncEngine]:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from oban_sqla import Job, JobState
 from oban_sqla.dsn import database_url
 from oban_sqla.migrations import upgrade
-from oban_sqla.models import Leader, Producer
+from oban_sqla.models import LeaderLease, ProducerRow
 from oban_sqla.statements.status import counts, leaders, producers
 from tests.conftest import Add
 from tests.factories import JobFactory
@@ -99,7 +99,7 @@ async def test_a_state_that_we_do_not_know(database_dsn: str) -> None:
 async def test_producers_with_what_they_run(run: Run, add: Add) -> None:
     uuid = uuid4()
     await run(
-        insert(Producer).values(
+        insert(ProducerRow).values(
             uuid=uuid,
             node="n1",
             queue="a",
@@ -123,7 +123,9 @@ async def test_producers_with_what_they_run(run: Run, add: Add) -> None:
 async def test_leaders(run: Run) -> None:
     for name, seconds in (("a", 10), ("b", -10)):
         until = NOW + timedelta(seconds=seconds)
-        await run(insert(Leader).values(name=name, node=OURS, elected_at=NOW, expires_at=until))
+        await run(
+            insert(LeaderLease).values(name=name, node=OURS, elected_at=NOW, expires_at=until)
+        )
     rows = await run(leaders(now=NOW))
     assert [(row.name, row.node, row.expires_in) for row in rows] == [
         ("a", OURS, 10.0),

@@ -1,4 +1,4 @@
-"""Signals: orders to the queues and jobs of this node, heard at once, or read from the database."""
+"""Orders to the queues and jobs of this node, heard at once, or read from the database."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,23 +7,23 @@ from itertools import product
 from typing import Any, Protocol
 
 from ..config import LARGEST_COUNT
-from ..statements.control import EVERY, orders
-from ..statements.mark import marked_among
+from ..statements.cancel_mark import marked_among
+from ..statements.orders import EVERY, orders_to
 from .database import Database
 from .service import Emit, Service
 
-SETTINGS = {
+KINDS = {
     "pause": "paused",
     "resume": "paused",
     "scale": "limit",
     "start": "running",
     "stop": "running",
 }
-"""What an order changes, by its action: the newest about a setting is the one that counts."""
+"""The kind of an order, by its action. The newest order of a kind replaces the older ones."""
 
 
-class Ordered(Protocol):
-    """What the signals are about: the queues and jobs of this node."""
+class OrderTaker(Protocol):
+    """What carries out orders: the queues and jobs of this node."""
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None: ...
 
@@ -43,36 +43,36 @@ class Ordered(Protocol):
         """Have the other nodes know at once how the queues are now."""
 
 
-class Signals(Service):
+class Orders(Service):
     """Carries out the orders to this node, each once, in their order.
 
     Those that got lost on their way, or are older than the node, are found in the database.
     """
 
-    name = "signals"
+    name = "orders"
 
     def __init__(
         self,
         database: Database,
         emit: Emit,
         *,
-        ordered: Ordered,
+        taker: OrderTaker,
         instance: str,
         node: str,
         poll_interval: Callable[[], float],
     ) -> None:
         super().__init__(emit)
         self._database = database
-        self._ordered = ordered
+        self._taker = taker
         self._name = instance
         self._node = node
         self._idents = (None, "any", f"{instance}.{node}")
         self._poll_interval = poll_interval
         # None is for an order of ours, that is to be read.
         self._heard: list[dict[str, Any] | None] = []
-        # The signal of the order that was heard of last.
+        # The order that was announced last.
         self._announced: Any = None
-        # The instants of the orders that were carried out, by node, queue and setting.
+        # The instants of the orders that were carried out, by node, queue and kind.
         self._done: dict[tuple[str, str, str], datetime] = {}
         self._turn = asyncio.Lock()
 
@@ -84,14 +84,14 @@ class Signals(Service):
         async with self._turn:
             paused = False
             for row in await self._kept():
-                if row.setting == SETTINGS["pause"]:
+                if row.setting == KINDS["pause"]:
                     paused = paused or row.value["action"] == "pause"
                     # No pause before it: a queue that is configured as paused stays so.
                     if paused:
                         await self._carry_out(row.value)
                 self._done[row.node, row.queue, row.setting] = row.changed_at
             if paused:
-                await self._ordered.report()
+                await self._taker.report()
 
     async def run_once(self) -> float:
         """Carry out what was heard, and what was not, and ask which running jobs were cancelled."""
@@ -103,32 +103,32 @@ class Signals(Service):
                 # What was heard after it comes after it.
                 await self.catch_up()
         await self.catch_up()
-        if running := self._ordered.running():
+        if running := self._taker.running():
             for (id,) in await self._database.fetch(marked_among(), {"running": running}):
-                self._ordered.cancel_job(id)
+                self._taker.cancel_job(id)
         return self._poll_interval()
 
     def hear_order(self, news: dict[str, Any]) -> None:
-        """Take the news that there is an order in the database; its signal comes next."""
+        """Take the news that there is an order in the database. Its NOTIFY comes next."""
         self._announced = news.get("signal")
         if news.get("name") == self._name:
             self._heard.append(None)
             self.wake()
 
     def hear(self, news: dict[str, Any]) -> None:
-        """Take a signal, as any Oban sends it, to be carried out."""
+        """Take an order, as any Oban sends it, to be carried out."""
         announced, self._announced = self._announced, None
         if news == announced or news.get("ident") not in self._idents:
             return
         match news:
             case {"action": "pkill", "job_id": int(id)}:
-                self._ordered.cancel_job(id)
+                self._taker.cancel_job(id)
             case _:
                 self._heard.append(news)
                 self.wake()
 
     def lose_track(self) -> None:
-        """Signals that were announced may not come."""
+        """The orders that were announced may not come."""
         self._announced = None
 
     async def catch_up(self) -> None:
@@ -139,28 +139,28 @@ class Signals(Service):
                 await self._carry_out(row.value)
                 self._done[row.node, row.queue, row.setting] = row.changed_at
             if new:
-                await self._ordered.report()
+                await self._taker.report()
 
     def _is_done(self, row: Any) -> bool:
         covering = product((row.node, EVERY), (row.queue, EVERY), (row.setting,))
         return any(row.changed_at <= self._done[key] for key in covering if key in self._done)
 
     async def _carry_out(self, news: Any) -> None:
-        """Do what a signal says; what makes no sense is left alone."""
+        """Do what an order says; ignore an order that makes no sense."""
         match news:
             case {"action": "start", "queue": str(queue), "limit": int(limit)} if _fits(limit):
-                await self._ordered.start_queue(queue, limit, news.get("paused") is True)
+                await self._taker.start_queue(queue, limit, news.get("paused") is True)
             case {"action": "stop", "queue": str(queue)}:
-                await self._ordered.stop_queue(queue)
+                await self._taker.stop_queue(queue)
             case {"action": "scale", "queue": str(queue), "limit": int(limit)} if _fits(limit):
-                self._ordered.scale_queue(queue, limit)
+                self._taker.scale_queue(queue, limit)
             case {"action": "pause", "queue": str(queue)}:
-                self._ordered.pause_queue(queue)
+                self._taker.pause_queue(queue)
             case {"action": "resume", "queue": str(queue)}:
-                self._ordered.resume_queue(queue)
+                self._taker.resume_queue(queue)
 
     async def _kept(self) -> Sequence[Any]:
-        return await self._database.fetch(orders(self._name, self._node))
+        return await self._database.fetch(orders_to(self._name, self._node))
 
 
 def _fits(limit: int) -> bool:

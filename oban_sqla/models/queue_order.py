@@ -1,4 +1,4 @@
-"""`oban_sqla_controls`: what was last ordered of the queues, for nodes that did not hear it."""
+"""`oban_sqla_controls`: the last orders to the queues, for nodes that did not hear them."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from .metadata import Base
 from .types import UTCDateTime
 
 
-class Control(Base):
+class QueueOrder(Base):
     """The last order of one kind, to one queue or all, on one node or all. The newest wins."""
 
     __tablename__ = "oban_sqla_controls"
@@ -23,7 +23,7 @@ class Control(Base):
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
     """`*` for every queue."""
     setting: Mapped[str] = mapped_column(Text, primary_key=True)
-    """`paused`, `limit` or `running`."""
+    """The kind of the order: `paused`, `limit` or `running`."""
     value: Mapped[Any] = mapped_column(JSONB)
-    """The signal that was sent, as `{"action": "pause", "queue": "*", ...}`."""
+    """The order as it was sent: `{"action": "pause", "queue": "*", ...}`."""
     changed_at: Mapped[datetime] = mapped_column(UTCDateTime)

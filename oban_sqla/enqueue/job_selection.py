@@ -26,14 +26,14 @@ BIND = {"mapper": Job.__mapper__, "clause": update(Job)}
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class JobSelection:
     """The jobs that are meant, of which the database was not asked yet."""
 
     given: Sequence[Job | int] = ()
     statement: Select[Any] | None = None
 
     @classmethod
-    def of(cls, which: object) -> "Chosen":
+    def of(cls, which: object) -> "JobSelection":
         """`TypeError` for what `which` can't be, `ValueError` for what is no id."""
         if isinstance(which, Select):
             return cls(statement=_of_jobs(which))

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Worker
-from oban_sqla.models import Control, Producer
+from oban_sqla.models import ProducerRow, QueueOrder
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -25,7 +25,7 @@ class Quick(Worker, name="kept_orders.quick", queue="alpha"):
 
 async def kept(sessions: Sessions) -> list[Row]:
     async with sessions() as session:
-        rows = await session.scalars(select(Control).order_by(Control.changed_at))
+        rows = await session.scalars(select(QueueOrder).order_by(QueueOrder.changed_at))
         return [(row.node, row.queue, row.value["action"]) for row in rows]
 
 
@@ -92,7 +92,7 @@ class TestARestart:
         await client.scale_queue(queue="alpha", limit=9)
         await client.start_queue(queue="beta", limit=1)
         oban = await start(queues={"alpha": 1})
-        await oban._supervisor.signals.run_once()
+        await oban._supervisor.orders.run_once()
         assert [(info.queue, info.limit) for info in oban.check_all_queues()] == [("alpha", 1)]
 
 
@@ -120,7 +120,7 @@ class TestANodeThatDoesNotHear:
             await client.pause_queue("alpha")
             await paused.wait()
         oban._supervisor.resume_queue("alpha")
-        await oban._supervisor.signals.run_once()
+        await oban._supervisor.orders.run_once()
         assert not oban.check_queue("alpha").paused
 
 
@@ -159,7 +159,7 @@ class TestWhatIsKept:
 
         await until(settled)
         for node in (listens, polls):
-            await node._supervisor.signals.run_once()
+            await node._supervisor.orders.run_once()
         newest: dict[str, bool] = {}
         for node_name, queue, action in await kept(sessions):
             if node_name in ("*", listens.node):
@@ -186,7 +186,7 @@ async def test_the_other_nodes_know_at_once(
 
     async def known() -> bool:
         async with sessions() as session:
-            (meta,) = await session.scalars(select(Producer.meta))
+            (meta,) = await session.scalars(select(ProducerRow.meta))
             return (meta["local_limit"], meta["paused"]) == (5, True)
 
     await until(known)

@@ -1,4 +1,4 @@
-"""Signals: orders that reach a node, on whichever way."""
+"""Orders that reach a node, on whichever way."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 

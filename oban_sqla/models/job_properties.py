@@ -18,7 +18,7 @@ from .types import Arguments
 _WAITING = (JobState.AVAILABLE, *STAGEABLE)
 
 
-class Questions:
+class JobProperties:
     """Attributes of `Job` that are no columns: `select(Job).where(Job.is_due)`."""
 
     state: Mapped[JobState]

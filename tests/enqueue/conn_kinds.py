@@ -48,7 +48,7 @@ async def ending_badly(context: Any) -> AsyncIterator[None]:
             raise MisfortuneError
 
 
-class Way:
+class ConnKind:
     """A `conn`, and the transaction around it."""
 
     flushes = False
@@ -76,11 +76,11 @@ class Way:
         return entered(self.conn.begin_nested())
 
 
-class SessionWay(Way):
+class SessionKind(ConnKind):
     flushes = True
 
 
-class DriverWay(Way):
+class DriverKind(ConnKind):
     """A connection of psycopg, or what was made of one."""
 
     def __init__(self, conn: Any, connection: Any, pipeline: Any = None) -> None:
@@ -105,7 +105,7 @@ class DriverWay(Way):
         return entered(self.connection.transaction())
 
 
-class Psycopg2Way(DriverWay):
+class Psycopg2Kind(DriverKind):
     async def run(self, sql: str) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(sql)
@@ -158,26 +158,26 @@ class ReturnsMappings:
             return iter(cursor.execute(sql, params).fetchall())
 
 
-Opened = AsyncIterator[Way]
+Opened = AsyncIterator[ConnKind]
 Opener = Callable[[str, str], Any]
-WAYS: dict[str, Opener] = {}
+CONN_KINDS: dict[str, Opener] = {}
 """Openers by name; each is called with the DSN and the schema of the tables."""
 
 
 def _add(name: str) -> Callable[[Any], Any]:
     def add(function: Any) -> Any:
-        WAYS[name] = asynccontextmanager(function)
+        CONN_KINDS[name] = asynccontextmanager(function)
         return function
 
     return add
 
 
-def _sqlalchemy(name: str, driver: str, make: Callable[[Any], Any], kind: type[Way]) -> None:
+def _sqlalchemy(name: str, driver: str, make: Callable[[Any], Any], kind: type[ConnKind]) -> None:
     @_add(name)
     async def open_async(dsn: str, prefix: str) -> Opened:
         engine = async_engine(dsn, prefix, driver)
         conn = make(engine)
-        if kind is Way:
+        if kind is ConnKind:
             conn = await conn.start()
         try:
             yield kind(conn)
@@ -186,7 +186,9 @@ def _sqlalchemy(name: str, driver: str, make: Callable[[Any], Any], kind: type[W
             await engine.dispose()
 
 
-def _sqlalchemy_sync(name: str, driver: str, make: Callable[[Any], Any], kind: type[Way]) -> None:
+def _sqlalchemy_sync(
+    name: str, driver: str, make: Callable[[Any], Any], kind: type[ConnKind]
+) -> None:
     @_add(name)
     async def open_sync(dsn: str, prefix: str) -> Opened:
         engine = sync_engine(dsn, prefix, driver)
@@ -203,20 +205,22 @@ def _scoped(engine: Any) -> Any:
 
 
 for driver in ("psycopg", "asyncpg"):
-    _sqlalchemy(f"AsyncSession-{driver}", driver, AsyncSession, SessionWay)
-    _sqlalchemy(f"AsyncConnection-{driver}", driver, lambda e: e.connect(), Way)
-_sqlalchemy("async_scoped_session", "psycopg", _scoped, SessionWay)
+    _sqlalchemy(f"AsyncSession-{driver}", driver, AsyncSession, SessionKind)
+    _sqlalchemy(f"AsyncConnection-{driver}", driver, lambda e: e.connect(), ConnKind)
+_sqlalchemy("async_scoped_session", "psycopg", _scoped, SessionKind)
 for driver in ("psycopg", "psycopg2"):
-    _sqlalchemy_sync(f"Session-{driver}", driver, lambda e: sessionmaker(e)(), SessionWay)
-    _sqlalchemy_sync(f"Connection-{driver}", driver, lambda e: e.connect(), Way)
-_sqlalchemy_sync("scoped_session", "psycopg", lambda e: scoped_session(sessionmaker(e)), SessionWay)
+    _sqlalchemy_sync(f"Session-{driver}", driver, lambda e: sessionmaker(e)(), SessionKind)
+    _sqlalchemy_sync(f"Connection-{driver}", driver, lambda e: e.connect(), ConnKind)
+_sqlalchemy_sync(
+    "scoped_session", "psycopg", lambda e: scoped_session(sessionmaker(e)), SessionKind
+)
 
 
 def _psycopg(name: str, make: Callable[[Any], Any] = lambda c: c, **options: Any) -> None:
     @_add(name)
     async def open_psycopg(dsn: str, prefix: str) -> Opened:
         async with await psycopg.AsyncConnection.connect(dsn, **options) as connection:
-            yield DriverWay(make(connection), connection)
+            yield DriverKind(make(connection), connection)
             await connection.rollback()
 
 
@@ -224,7 +228,7 @@ def _psycopg_sync(name: str, make: Callable[[Any], Any] = lambda c: c, **options
     @_add(name)
     async def open_psycopg_sync(dsn: str, prefix: str) -> Opened:
         with psycopg.connect(dsn, **options) as connection:
-            yield DriverWay(make(connection), connection)
+            yield DriverKind(make(connection), connection)
             connection.rollback()
 
 
@@ -251,7 +255,7 @@ async def open_pipeline(dsn: str, prefix: str) -> Opened:
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(await psycopg.AsyncConnection.connect(dsn))
         pipeline = await stack.enter_async_context(connection.pipeline())
-        yield DriverWay(connection, connection, pipeline)
+        yield DriverKind(connection, connection, pipeline)
         await connection.rollback()
 
 
@@ -259,12 +263,12 @@ async def open_pipeline(dsn: str, prefix: str) -> Opened:
 async def open_psycopg2(dsn: str, prefix: str) -> Opened:
     connection = psycopg2.connect(dsn)
     try:
-        yield Psycopg2Way(connection.cursor(), connection)
+        yield Psycopg2Kind(connection.cursor(), connection)
     finally:
         connection.close()
 
 
 @asynccontextmanager
 async def opened(name: str, dsn: str, prefix: str) -> Opened:
-    async with WAYS[name](dsn, prefix) as way:
-        yield way
+    async with CONN_KINDS[name](dsn, prefix) as kind:
+        yield kind

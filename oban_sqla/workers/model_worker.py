@@ -19,9 +19,9 @@ from sqlalchemy.orm import (
     remote,
 )
 
-from ..importable import origin
+from ..import_path import origin
 from ..models import Job, validation
-from ..models.conversion import is_mapped, kind_of
+from ..models.json_types import is_mapped, kind_of
 from ..models.keys import key_names
 from ..models.notation import KEY, MODEL
 from ..models.references import InstanceReference

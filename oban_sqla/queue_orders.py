@@ -1,4 +1,4 @@
-"""Controlling queues while they run, from any node: part of `Oban`."""
+"""`QueueOrders`: pause, resume, scale, start and stop queues, from any node: part of `Oban`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +9,9 @@ from .config import Config
 from .errors import QueueNotFoundError
 from .models import validation
 from .runtime.database import Database
-from .runtime.signals import SETTINGS
+from .runtime.orders import KINDS
 from .runtime.supervisor import Supervisor
-from .statements.control import EVERY, order
+from .statements.orders import EVERY, store_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class QueueInfo:
     __module__ = "oban_sqla"
 
 
-class QueueControl:
+class QueueOrders:
     """Orders to queues, from any node, or from an instance that runs none.
 
     `node` is the name of one node; without it an order is for all nodes of the instance. Those that
-    run hear it at once, by Oban's signals, or else at their next look; a node of another Oban has
+    run hear it at once, by NOTIFY, or else at their next look; a node of another Oban has
     to hear it. What was paused is paused again when a node starts; everything else is configured
     there.
 
@@ -125,11 +125,11 @@ class QueueControl:
         Config.check(node=node)
         name = self._config.name
         ident = "any" if node is None else f"{name}.{node}"
-        statement = order(
+        statement = store_order(
             {**action, "ident": ident},
             name=name,
             node=EVERY if node is None else node,
-            setting=SETTINGS[action["action"]],
+            kind=KINDS[action["action"]],
             prefix=self._database.prefix,
         )
         await self._database.fetch(statement)
@@ -139,4 +139,4 @@ class QueueControl:
             and self._database.is_at_home()
         ):
             # Not by its own notification, which may take its time, or not come.
-            await self._supervisor.signals.catch_up()
+            await self._supervisor.orders.catch_up()

@@ -9,7 +9,7 @@ from .metadata import Base
 from .types import UTCDateTime
 
 
-class Leader(Base):
+class LeaderLease(Base):
     """The lease of one instance name. Unlogged, as Oban has it: empty after a server crash."""
 
     __tablename__ = "oban_leaders"

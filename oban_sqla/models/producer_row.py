@@ -12,7 +12,7 @@ from .metadata import Base
 from .types import UTCDateTime
 
 
-class Producer(Base):
+class ProducerRow(Base):
     """A running queue of a node. Unlogged, as Oban has it: empty after a server crash."""
 
     __tablename__ = "oban_producers"
