@@ -57,11 +57,11 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
         batches.append(batch)
         if len(batch.jobs) < len(jobs):
             await asyncio.sleep(0)
-    claiming = list(encoded(unique, MOST_UNIQUE))
-    encoding.check(conn, (*batches, *claiming))
+    unique_batches = list(encoded(unique, MOST_UNIQUE))
+    encoding.check(conn, (*batches, *unique_batches))
     for batch in batches:
         fill(batch.jobs, await execute(conn, insert, batch.parameters, prefix))
-    for batch in claiming:
+    for batch in unique_batches:
         await insert_unique_through(conn, batch.jobs, prefix)
 
 
@@ -74,8 +74,8 @@ async def insert_unique_through(conn: object, jobs: Sequence[Job], prefix: str |
             step = remaining.send(await execute(conn, *step, prefix))
 
 
-def claim_core(connection: Connection, jobs: Sequence[Job]) -> None:
-    """Insert jobs that claim something through a connection of SQLAlchemy."""
+def insert_unique_core(connection: Connection, jobs: Sequence[Job]) -> None:
+    """Insert jobs that hold a unique key through a connection of SQLAlchemy."""
     remaining = steps(jobs)
     with suppress(StopIteration):
         step = next(remaining)

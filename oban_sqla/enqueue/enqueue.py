@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, scoped_session
 
 from .. import instances
 from ..models import Job
-from ..models.claims import restore
 from ..models.state import NEW
+from ..models.unique_job import restore
 from ..statements.insert import FIELDS
 from . import references
 from .connections import Executes, insert_through

@@ -23,12 +23,12 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..models import Job
-from ..models.claims import may_claim, restore
 from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
+from ..models.unique_job import may_hold_key, restore
 from ..statements.insert import FIELDS, insert
 from .batch import Batch
-from .connections import claim_core, execute_core
+from .connections import execute_core, insert_unique_core
 from .from_rows import fill, forget
 from .savepoints import SavepointLog
 
@@ -52,9 +52,9 @@ def are_plain(session: Session, jobs: Iterable[Job]) -> bool:
     return all(map(_is_plain, jobs)) and not _others_listen(session)
 
 
-def claiming(jobs: Iterable[Job]) -> list[Job]:
-    """Those that may claim something: the unit of work could only fail if they are duplicates."""
-    return [job for job in jobs if may_claim(job) and _is_plain(job)]
+def unique_jobs(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that may hold a unique key. The unit of work would fail for a duplicate."""
+    return [job for job in jobs if may_hold_key(job) and _is_plain(job)]
 
 
 def changes_jobs(session: Session, objects: Iterable[object] | None) -> bool:
@@ -73,7 +73,7 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
             yield relationship
 
 
-def insert_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
+def insert_plain(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
     """Insert pending jobs of a session, and make them persistent."""
     for batch in batches:
         rows = execute_core(connection, insert, batch.parameters, None)
@@ -90,15 +90,15 @@ def inserted(session: Session) -> Iterator[Job]:
             yield job
 
 
-def claim_pending(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
-    """Insert pending jobs that claim something, and make them persistent.
+def insert_unique(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
+    """Insert pending jobs that hold a unique key, and make them persistent.
 
     A duplicate is the job that is there. If the session has that one already, it has what it says
     now, what refers to the duplicate refers to it, and the duplicate is detached.
     """
     for jobs, *_ in batches:
         _expunge(session, jobs)
-        claim_core(connection, jobs)
+        insert_unique_core(connection, jobs)
         session.add_all(job for job in jobs if not job.conflict)
         held = {job: _add_duplicate(session, job) for job in jobs if job.conflict}
         _refer(session, {job: there for job, there in held.items() if there is not job})

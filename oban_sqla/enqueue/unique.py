@@ -13,8 +13,8 @@ from sqlalchemy import Executable
 
 from ..errors import ObanError
 from ..models import Job, JobState
-from ..models.claims import become, claim, claimed, may_claim, replaces
 from ..models.notation import from_table
+from ..models.unique_job import become, hold_key, may_hold_key, replaces, unique_key
 from ..models.validation import instant
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
@@ -38,25 +38,25 @@ Steps: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], N
 
 
 def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:
-    """The jobs that claim nothing, and those that do now.
+    """The jobs without a unique key, and those that hold one now.
 
     `ValueError` or `TypeError` for args or meta that can't be stored.
     """
-    if not any(map(may_claim, jobs)):
+    if not any(map(may_hold_key, jobs)):
         return jobs, ()
     plain: list[Job] = []
     unique: list[Job] = []
     for job in jobs:
-        (unique if may_claim(job) and claim(job) else plain).append(job)
+        (unique if may_hold_key(job) and hold_key(job) else plain).append(job)
     return plain, unique
 
 
 def steps(jobs: Sequence[Job]) -> Steps:
-    """Insert jobs that claim something, or have them become those that are there.
+    """Insert jobs that hold a unique key, or make each the existing job that it duplicates.
 
-    `ObanError` if others come and go so fast that it can't be told.
+    `ObanError` if other jobs come and go so fast that neither succeeds.
     """
-    keys = [claimed(job) for job in jobs]
+    keys = [unique_key(job) for job in jobs]
     # By their places among the jobs, in their order: the first one of a key is no duplicate.
     left = dict.fromkeys(range(len(jobs)))
     for _ in range(TRIES):
@@ -79,7 +79,7 @@ def steps(jobs: Sequence[Job]) -> Steps:
 
 
 def _turns(left: Iterable[int], keys: Sequence[str], jobs: Sequence[Job]) -> list[list[int]]:
-    """Those that one statement can settle: one of a key, where they replace what is there."""
+    """Take one job per unique key, so that one statement can replace the stored jobs."""
     turns: list[list[int]] = []
     seen: Counter[str] = Counter()
     for n in left:

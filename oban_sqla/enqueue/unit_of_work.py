@@ -26,15 +26,15 @@ from sqlalchemy.orm import (
 from .. import wakeups
 from ..errors import ObanError
 from ..models import Job, JobState
-from ..models.claims import may_claim
 from ..models.state import STAGEABLE
+from ..models.unique_job import may_hold_key
 from ..statements.announce import announce, announce_everything, announcement
 from ..statements.insert import check_json
 from ..statements.insert import insert as insert_jobs
 from ..wakeups import Address, Wakeup
 from . import encoding, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
-from .connections import claim_core, execute_core
+from .connections import execute_core, insert_unique_core
 from .from_rows import fill
 from .job_selection import BIND
 from .unique import apart
@@ -96,10 +96,10 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
 
 def _insert_pending(session: Session, jobs: list[Job], objects: Iterable[object] | None) -> None:
-    if claiming := pending.claiming(jobs):
-        _insert_claiming(session, claiming, objects)
-        claimed = set(map(id, claiming))
-        jobs = [job for job in jobs if id(job) not in claimed]
+    if unique := pending.unique_jobs(jobs):
+        _insert_unique(session, unique, objects)
+        done = set(map(id, unique))
+        jobs = [job for job in jobs if id(job) not in done]
     waiting = references.waiting(session, jobs)
     # All or none: their ids come in the order in which they were added.
     if not jobs or not pending.are_plain(session, jobs):
@@ -144,8 +144,8 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
     if plain or unique:
         connection = session.connection(bind_arguments=BIND)
         encoding.check(connection, (*plain, *unique))
-        pending.insert_pending(session, connection, plain)
-        pending.claim_pending(session, connection, unique)
+        pending.insert_plain(session, connection, plain)
+        pending.insert_unique(session, connection, unique)
         news = _news(session, _tables(connection))
         for batch in plain:
             news.total |= batch.wakeup
@@ -169,13 +169,11 @@ def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
         for batch in batches:
             fill(batch.jobs, execute_core(connection, insert_jobs, batch.parameters, None))
         if unique:
-            claim_core(connection, unique)
+            insert_unique_core(connection, unique)
     _news(session, _tables(connection)).total |= wakeup(jobs)
 
 
-def _insert_claiming(
-    session: Session, jobs: Sequence[Job], objects: Iterable[object] | None
-) -> None:
+def _insert_unique(session: Session, jobs: Sequence[Job], objects: Iterable[object] | None) -> None:
     # What the flush deletes or ends may be what a job conflicts with.
     changed = pending.changes_jobs(session, objects)
     later = jobs if changed else references.waiting(session, jobs)
@@ -194,7 +192,7 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
 
     `ValueError` or `TypeError` for what was put into its args or meta later, and can't be stored.
     """
-    if may_claim(job):
+    if may_hold_key(job):
         raise ObanError(
             f"{job!r} is unique, and was added while a flush ran, or holds what no new job does:"
             " make one with new(), and add it before the flush begins, or in after_flush"

@@ -1,6 +1,6 @@
 """`Unique`: when a job is a duplicate of another one, and what becomes of the other one then.
 
-What a job claims is kept in its meta, under `ENTRY`, where a constraint of the table reads it.
+The unique key of a job is in its meta, under `ENTRY`, where a constraint of the table reads it.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from .notation import Reference, to_table
 from .state import FINISHED, JobState
 
 ENTRY = "oban_sqla_unique"
-"""The key of the claim in a job's meta."""
+"""The key of a job's meta under which its unique key is."""
 
 TRACE = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Keys of a job's meta that say where the job comes from, and not what the job is."""
 
 CONSTRAINT = "oban_sqla_unique"
-"""No two jobs that count claim the same at the same time."""
+"""The constraint: no two jobs that count hold one unique key at the same time."""
 
 FIELDS = ("args", "meta", "queue", "worker")
 """What jobs may be compared by."""
@@ -111,8 +111,8 @@ class Unique:
                 f"keys {self.keys!r} are those of args or meta, so fields must have one of these"
             )
 
-    def claim(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a job with these columns claims, as its meta keeps it."""
+    def entry(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The unique key of a job with these columns, as its meta keeps it."""
         compared = {name: self._compared(name, values[name]) for name in self.fields}
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
         return {

@@ -12,7 +12,7 @@ from ..enqueue.enqueue import begin, refuse_twice
 from ..enqueue.from_rows import forget
 from ..enqueue.observed import is_observed, observed
 from ..models import Job
-from ..models.claims import restore
+from ..models.unique_job import restore
 from ..wakeups import Wakeup
 from .database import Database
 from .group_commit import GroupCommit

@@ -16,7 +16,7 @@ from ..enqueue.connections import execute, insert_jobs
 from ..enqueue.from_rows import fill
 from ..enqueue.observed import observed
 from ..models import Job
-from ..models.claims import may_claim
+from ..models.unique_job import may_hold_key
 from ..statements.insert import insert
 from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
 from .primary import is_lost
@@ -85,7 +85,7 @@ class GroupCommit:
 
     def _is_shared(self, job: Job) -> bool:
         # A unique job may have to wait for the transaction that holds its key.
-        if self._slow or self._database.in_transactions or may_claim(job):
+        if self._slow or self._database.in_transactions or may_hold_key(job):
             return False
         return self._alone > 0 or self._serving is not None or self._rush >= RUSH
 

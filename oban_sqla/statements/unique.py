@@ -1,6 +1,6 @@
-"""Unique jobs: those that claim a key are inserted, and duplicates find the job that is there.
+"""Insert jobs that hold a unique key; find or change the existing jobs of duplicates.
 
-Which of them is a duplicate, the table's constraint alone decides.
+The table's constraint alone decides which job is a duplicate.
 """
 
 import json
@@ -31,10 +31,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT, insert
 
 from ..clock import database_now, interval
 from ..models import Job, JobState
-from ..models.claims import replaces
 from ..models.job import COLUMNS
 from ..models.types import job_state
 from ..models.unique import CONSTRAINT, ENTRY, REPLACEABLE
+from ..models.unique_job import replaces
 from .announce import announce_rows
 from .insert import FIELDS, given, records
 from .states import constant, state_in
@@ -45,13 +45,13 @@ _ENTRY = literal_column(f"'{ENTRY}'", TEXT)
 
 @lru_cache(maxsize=64)
 def insert_unique(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, `records()` that claim a key each, but for the duplicates of others.
+    """Insert the `jobs`, `records()` with a unique key each, without the duplicates.
 
     Returns the key, the id and `inserted_at` of each that was inserted. All who insert several do
     so in the order of their keys, so that no two statements wait in a circle.
     """
     record = given().c
-    # The claim's time begins now, not with a long transaction.
+    # The period of the key begins now, not with a long transaction.
     now = database_now()
     key = record.meta[_ENTRY]["key"].astext
     inserted = (
@@ -117,10 +117,10 @@ def duplicates(jobs: Sequence[Job]) -> dict[str, str]:
 
 def _found(duplicates: CTE) -> CTE:
     """The job that each duplicate conflicts with."""
-    claim = duplicates.c.meta[_ENTRY]
+    entry = duplicates.c.meta[_ENTRY]
     now = database_now()
-    period = cast(claim["period"].astext, Float)
-    key = _number(claim["key"].astext)
+    period = cast(entry["period"].astext, Float)
+    key = _number(entry["key"].astext)
     conflicts = and_(
         _key(Job).op("&&")(func.int8range(key, key, literal_column("'[]'"))),
         _span(Job).op("&&")(func.tsrange(now, now + interval(period))),
@@ -198,7 +198,7 @@ def _state() -> ColumnElement[str]:
 
 
 def _counts(job: Any) -> ColumnElement[bool]:
-    """Whether a job claims something, and is in a state in which that counts."""
+    """Whether a job holds a unique key, and is in a state in which that counts."""
     names: dict[Any, Any] = {
         literal_column(f"'{state}'"): literal_column(f"'{state}'", TEXT)
         for state in JobState

@@ -72,9 +72,9 @@ def test_a_key_is_unique_by_what_is_stored() -> None:
     unique = Unique(fields=["args"])
     of_row, of_json = Send.new({"it": Order(id=1)}), Send.new({"it": LOOKALIKE})
     vars(of_row)["args"] = {"it": Reference(LOOKALIKE)}
-    claims = [unique.claim(vars(job))["key"] for job in (of_row, of_json, Send.new({"it": 1}))]
-    assert len({*claims}) == 3
-    assert unique.claim(vars(of_json)) == unique.claim(vars(Send.new({"it": {**LOOKALIKE}})))
+    keys = [unique.entry(vars(job))["key"] for job in (of_row, of_json, Send.new({"it": 1}))]
+    assert len({*keys}) == 3
+    assert unique.entry(vars(of_json)) == unique.entry(vars(Send.new({"it": {**LOOKALIKE}})))
 
 
 def test_a_reference_is_another_value_than_json_that_looks_alike() -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, Unique, statements
 from oban_sqla.models import ProducerRow
-from oban_sqla.models.claims import claim as claim_key
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
+from oban_sqla.models.unique_job import hold_key
 from oban_sqla.statements import unique as unique_module
 from oban_sqla.statements import update as update_module
 from oban_sqla.statements.acknowledge import Ack, outcomes
@@ -124,7 +124,7 @@ def replace_time(at: datetime) -> Callable[[Session], None]:
             Job("w", {"id": id}, unique=unique, scheduled_at=at) for id in every_id(session)
         ]
         for duplicate in duplicates:
-            claim_key(duplicate)
+            hold_key(duplicate)
             statement = update(Job).where(Job.id == duplicate.args["id"])
             session.execute(statement.values(meta=duplicate.meta))
         session.execute(unique_module.settle(), unique_module.duplicates(duplicates))
@@ -178,7 +178,7 @@ STILL = {
     "browse",
     "choose",
     "claimed",
-    "control",
+    "orders",
     "cron",
     "delete",
     "elect",
@@ -187,8 +187,8 @@ STILL = {
     "heartbeat",
     "insert",
     "inspect",
-    "mark",
-    "planning",
+    "cancel_mark",
+    "custom_plan",
     "prune",
     "states",
     "status",

@@ -1,4 +1,4 @@
-"""`Unique`: what it takes, and what two jobs have to agree in to claim the same."""
+"""`Unique`: what it takes, and what two jobs have to have in common to hold one unique key."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oban_sqla import Job, JobState, Unique, Worker, job
-from oban_sqla.models.claims import claim, claimed, may_claim
+from oban_sqla.models.unique_job import hold_key, may_hold_key, unique_key
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)
 ARGS = st.dictionaries(TEXTS, st.integers() | TEXTS | st.none(), max_size=4)
@@ -16,8 +16,8 @@ ARGS = st.dictionaries(TEXTS, st.integers() | TEXTS | st.none(), max_size=4)
 
 def key(args: dict[str, Any], unique: Unique, **options: Any) -> str:
     new = Job("tests.Nobody", args, unique=unique, **options)
-    assert claim(new)
-    return claimed(new)
+    assert hold_key(new)
+    return unique_key(new)
 
 
 def test_the_defaults() -> None:
@@ -87,7 +87,7 @@ def test_what_is_no_unique_is_refused_by_all_who_take_it(unique: Any) -> None:
 
 
 @given(ARGS, ARGS)
-def test_the_same_arguments_in_any_order_claim_the_same(one: Any, two: Any) -> None:
+def test_the_same_arguments_in_any_order_hold_one_key(one: Any, two: Any) -> None:
     unique = Unique()
     turned = dict(reversed(one.items()))
     assert key(one, unique) == key(turned, unique)
@@ -101,12 +101,12 @@ def test_only_the_keys_that_are_named_matter(one: Any, two: Any, keys: set[str])
     assert (key(one, unique) == key(two, unique)) is same
 
 
-def test_a_claim_may_be_made_again() -> None:
+def test_a_key_may_be_held_again() -> None:
     new = Job("tests.Nobody", {"n": 1}, meta={"a": 1}, unique=Unique(fields=["meta"]))
-    assert claim(new)
-    first = claimed(new)
-    assert claim(new)
-    assert claimed(new) == first
+    assert hold_key(new)
+    first = unique_key(new)
+    assert hold_key(new)
+    assert unique_key(new) == first
 
 
 def test_a_worker_says_it_of_its_jobs() -> None:
@@ -122,10 +122,10 @@ def test_a_worker_says_it_of_its_jobs() -> None:
     @job(name="tests.unique.function", unique=True)
     def function(n: int) -> None: ...
 
-    assert may_claim(Base.new({}))
-    assert may_claim(Child.new({}))
-    assert not may_claim(Other.new({}))
-    assert may_claim(Other.new({}, unique=True))
-    assert not may_claim(Child.new({}, unique=False))
-    assert may_claim(function.new(1))
-    assert not may_claim(function.new(1, unique=False))
+    assert may_hold_key(Base.new({}))
+    assert may_hold_key(Child.new({}))
+    assert not may_hold_key(Other.new({}))
+    assert may_hold_key(Other.new({}, unique=True))
+    assert not may_hold_key(Child.new({}, unique=False))
+    assert may_hold_key(function.new(1))
+    assert not may_hold_key(function.new(1, unique=False))

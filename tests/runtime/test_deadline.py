@@ -89,6 +89,6 @@ class TestANewJob:
     def test_is_a_duplicate_whatever_the_deadline(self) -> None:
         unique = Unique(fields=["meta"])
         keys = {
-            unique.claim({"meta": Plain.new(deadline=seconds).meta})["key"] for seconds in (1, 2)
+            unique.entry({"meta": Plain.new(deadline=seconds).meta})["key"] for seconds in (1, 2)
         }
         assert len(keys) == 1

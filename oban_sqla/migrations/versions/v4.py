@@ -1,9 +1,9 @@
-"""Version 4: no two jobs that count claim the same key at the same time.
+"""Version 4: no two jobs that count hold the same unique key at the same time.
 
-A unique job keeps in its meta the key that it claims, the states in which it counts, and for how
+A unique job keeps in its meta its unique key, the states in which it counts, and for how
 many seconds after its insertion. Other jobs are not in the constraint's index.
 
-A job that has left its states does not count again when it comes back: it gives up its claim. So
+A job that has left its states does not count again when it comes back: it gives up its key. So
 no move of a job can break the constraint, whoever makes it, and only an insert has to look.
 """
 

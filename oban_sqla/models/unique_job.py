@@ -1,4 +1,4 @@
-"""What new jobs claim, and how a duplicate becomes the job that is there, and a new one again."""
+"""The unique keys that new jobs hold; a duplicate becomes the existing job, and a new one again."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,28 +11,28 @@ from .state import JobState
 from .unique import ENTRY, Unique, UniqueMeta
 
 
-def may_claim(job: Job) -> bool:
-    """Whether a new job is unique, or has a meta that says so, of another job perhaps."""
+def may_hold_key(job: Job) -> bool:
+    """Whether a new job is unique, or has the meta of a unique job."""
     values = vars(job)
     return UNIQUE in values or ENTRY in (values.get("meta") or ())
 
 
-def claim(job: Job) -> bool:
-    """Put what a new job claims into its meta; whether it claims anything.
+def hold_key(job: Job) -> bool:
+    """Put the unique key of a new job into its meta; whether the job holds a key.
 
-    It claims nothing in a state that does not count. `ValueError` or `TypeError` for args or meta
+    A job in a state that does not count holds none. `ValueError` or `TypeError` for args or meta
     that are no JSON any more.
     """
     values = vars(job)
     rules: Unique | None = values.get(UNIQUE)
     meta = {key: value for key, value in values["meta"].items() if key != ENTRY}
-    own = rules.claim(values) if rules and values["state"] in rules.states else None
+    own = rules.entry(values) if rules and values["state"] in rules.states else None
     values["meta"] = UniqueMeta({**meta, ENTRY: own}, rules) if rules and own else meta
     return own is not None
 
 
-def claimed(job: Job) -> str:
-    """The key that a job claims."""
+def unique_key(job: Job) -> str:
+    """The unique key that a job holds."""
     key: str = vars(job)["meta"][ENTRY]["key"]
     return key
 
