@@ -19,6 +19,7 @@ from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .job_control import JobControl
 from .models import Job, validation
+from .monitor.job_counter import JobCounter
 from .queue_orders import QueueOrders
 from .reports import Reports
 from .runtime import pool
@@ -199,7 +200,9 @@ class Oban(JobControl, QueueOrders, Reports, Observable):
                 # The stop was cancelled: what runs still claims nothing any more.
                 await self._end()
             if self._config.queues and self._supervisor is None:
-                supervisor = Supervisor(self._config, self._database, self._emit, self._listened)
+                supervisor = Supervisor(
+                    self._config, self._database, self._emit, self._listened, [JobCounter]
+                )
                 try:
                     await supervisor.start()
                 except BaseException:

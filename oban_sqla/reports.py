@@ -5,9 +5,9 @@ import time
 from sqlalchemy import literal, select
 
 from .config import Config
+from .doctor.examination import examine
+from .doctor.finding import Finding
 from .runtime.database import Database
-from .runtime.findings import Finding
-from .runtime.health import examine
 from .runtime.supervisor import Supervisor
 from .runtime.vitals import Vitals
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Select
 
+from ..durations import duration
 from ..models import JobState
+from ..monitor.browse import Selection, Tally
+from ..monitor.job_queries import Filters
 from ..oban import Oban
-from ..runtime.browse import Selection, Tally
 from ..runtime.database import Database
-from ..runtime.findings import duration
 from ..settings import Settings
-from ..statements.browse import Filters
 from ..statements.cancel import CANCELLABLE
 from ..statements.delete import DELETABLE
 from ..statements.retry import RETRYABLE

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ..clock import client_now
+from ..monitor.cron_status import EntryStatus, cron_status
 from ..oban import Oban
 from ..runtime.cron import job_of_tick
-from ..runtime.cron_status import EntryStatus, cron_status
 from ..runtime.database import Database
 from .configuration import ask, configured, name_database
 from .failures import fail

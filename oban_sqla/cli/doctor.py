@@ -2,10 +2,10 @@
 
 import typer
 
+from ..doctor.examination import examine
+from ..doctor.finding import Finding
 from ..migrations import LATEST
 from ..runtime.database import Database
-from ..runtime.findings import Finding
-from ..runtime.health import examine
 from .configuration import ask, configured
 from .options import Config, Dsn, Json, Prefix
 from .output import document, plain

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..monitor.browse import describe
 from ..oban import Oban
-from ..runtime.browse import describe
 from ..runtime.database import Database
 from .configuration import ask, configured, name_database
 from .failures import told_in_one_line

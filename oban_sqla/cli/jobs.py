@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..durations import duration
 from ..enqueue.job_selection import LARGEST_ID
 from ..models.state import STAGEABLE
-from ..runtime.browse import Listed, browse, describe
+from ..monitor.browse import Listed, browse, describe
+from ..monitor.job_queries import Filters
+from ..monitor.status import Count, totals
 from ..runtime.database import Database
-from ..runtime.findings import duration
-from ..runtime.status import Count, totals
-from ..statements.browse import Filters
 from . import changes, enqueue
 from .configuration import ask, configured
 from .failures import fail

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ..config import LARGEST_COUNT
+from ..monitor.status import status
 from ..oban import Oban
 from ..runtime.database import Database
-from ..runtime.status import status
 from ..statements.orders import EVERY
 from .configuration import ask, configured, name_database
 from .failures import warn

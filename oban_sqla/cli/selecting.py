@@ -11,9 +11,9 @@ import typer
 from ..clock import LONGEST_INTERVAL
 from ..enqueue.job_selection import LARGEST_ID
 from ..models import JobState
+from ..monitor.job_queries import Filters
+from ..monitor.worker_names import find_worker
 from ..runtime.database import Database
-from ..runtime.workers import find_worker
-from ..statements.browse import Filters
 from .failures import warn
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

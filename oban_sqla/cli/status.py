@@ -5,8 +5,9 @@ from functools import partial
 
 import typer
 
-from ..runtime.findings import ago, duration
-from ..runtime.status import Count, Node, QueueStatus, status
+from ..durations import ago, duration
+from ..monitor.status import Count, QueueStatus, status
+from ..runtime.presence import Node
 from .configuration import ask, configured
 from .options import Config, Dsn, Json, Name, Prefix
 from .output import Columns, document, plain, table

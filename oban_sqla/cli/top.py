@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..durations import duration
 from ..models import JobState
-from ..runtime.browse import Listed, browse
+from ..monitor.browse import Listed, browse
+from ..monitor.job_queries import Filters
+from ..monitor.status import QueueStatus, Status, status
 from ..runtime.database import Database
-from ..runtime.findings import duration
-from ..runtime.status import QueueStatus, Status, status
-from ..statements.browse import Filters
 from .configuration import ask, configured
 from .options import Config, Dsn, Name, Prefix
 from .output import Columns, console, grid

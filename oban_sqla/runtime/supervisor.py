@@ -1,10 +1,10 @@
 """The supervisor: what runs in an instance, in which order it starts and stops, who wakes whom."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from .. import wakeups
 from ..config import Config, Queue
@@ -16,7 +16,6 @@ from .cron import Cron
 from .database import FAREWELL, Database
 from .executor import Executor
 from .heartbeat import Heartbeat
-from .job_counter import JobCounter
 from .leader import Leader
 from .lifeline import Lifeline
 from .notifier import Notifier
@@ -33,6 +32,19 @@ from .vitals import Vitals
 CLAIMS = 3
 
 
+class ClusterService(Protocol):
+    """Builds a service that the leader runs for all nodes: a feature adds its own so."""
+
+    def __call__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        is_leader: Callable[[], bool],
+        listened: Callable[[str], bool],
+    ) -> Service: ...
+
+
 class Supervisor:
     """Builds the services of an instance that has queues, and connects them."""
 
@@ -42,6 +54,7 @@ class Supervisor:
         database: Database,
         emit: Emit,
         listened: Callable[[str], bool],
+        cluster_services: Sequence[ClusterService] = (),
     ) -> None:
         self._config = config
         self._database = database
@@ -110,7 +123,10 @@ class Supervisor:
                 timezone=config.timezone,
                 wake_queues=self._wake_queues,
             ),
-            JobCounter(database, emit, is_leader=self._is_leader, listened=listened),
+            *(
+                build(database, emit, is_leader=self._is_leader, listened=listened)
+                for build in cluster_services
+            ),
         )
         self.notifier = Notifier(
             database,

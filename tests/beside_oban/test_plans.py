@@ -6,7 +6,7 @@ from importlib.resources import files
 import psycopg
 import pytest
 
-from oban_sqla.statements.status import counts
+from oban_sqla.statements.counts import counts
 from tests.statements.test_plans import INDEX, full, plan
 
 __all__ = ["full"]

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from oban_sqla.runtime.browse import Selection
+from oban_sqla.monitor.browse import Selection
 from tests.cli.conftest import Say
 
 TRACEBACK = "Traceback (most recent call last):\n  File 'a.py'\nValueError: [red]boom\x1b[31m\n"

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from oban_sqla import Job, JobState, Oban, StandbyError, Worker
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
 from oban_sqla.embedded.cluster import Cluster
 from oban_sqla.migrations import LATEST, upgrade
+from oban_sqla.monitor.status import status
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.health import examine
-from oban_sqla.runtime.status import status
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy

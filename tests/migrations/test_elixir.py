@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban_sqla import Job, JobState, ObanError, Worker
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
 from oban_sqla.dsn import database_url
 from oban_sqla.migrations import LATEST, upgrade
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.health import examine
 from tests.conftest import StartOban
 from tests.docs.page import DOCS
 from tests.listening import hear

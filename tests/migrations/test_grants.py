@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from oban_sqla import Job, Oban, PrivilegeMissingError, Unique, Worker
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
 from oban_sqla.dsn import database_url
 from oban_sqla.migrations import LATEST, grant, upgrade
+from oban_sqla.monitor.status import status
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.health import examine
-from oban_sqla.runtime.status import status
 from tests.conftest import StartOban
 from tests.listening import hear
 

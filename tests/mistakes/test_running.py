@@ -15,10 +15,10 @@ from oban_sqla import ConfigError, Job, Oban, SchemaMissingError, Worker
 from oban_sqla.cli import main
 from oban_sqla.cli.app import app
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.health import examine
 from tests.conftest import Add, StartOban
 from tests.databases import async_engine
 from tests.runtime.conftest import until

@@ -175,23 +175,22 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 }
 STILL = {
     "announce",
-    "browse",
     "choose",
     "claimed",
     "orders",
+    "counts",
     "cron",
     "delete",
     "elect",
     "finished",
-    "health",
     "heartbeat",
     "insert",
     "inspect",
     "cancel_mark",
     "custom_plan",
+    "presence",
     "prune",
     "states",
-    "status",
 }
 """Modules that move no job."""
 

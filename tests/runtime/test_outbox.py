@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Record, job
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.health import examine
 from tests.conftest import StartOban
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import Rows, until

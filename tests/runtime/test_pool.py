@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import Job, JobState, Worker
 from oban_sqla.config import Config
+from oban_sqla.doctor.examination import examine
+from oban_sqla.doctor.finding import Finding
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime import executor, pool
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.executor import Executor
-from oban_sqla.runtime.findings import Finding
-from oban_sqla.runtime.health import examine
 from oban_sqla.statements.acknowledge import Ack
 from tests.attempts import Emitted
 from tests.claimed import claimed

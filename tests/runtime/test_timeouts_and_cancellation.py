@@ -9,10 +9,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Cancel, Job, JobState, JobTimeoutError, Worker, job, worker
+from oban_sqla.doctor.examination import examine
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime import left_behind as left_behind_module
 from oban_sqla.runtime import perform
-from oban_sqla.runtime.health import examine
 from tests.conftest import StartOban
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import until

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla.models import LeaderLease
 from oban_sqla.statements.elect import elect, resign
-from oban_sqla.statements.status import leaders
+from oban_sqla.statements.presence import leaders
 from tests.runtime.conftest import until
 from tests.statements.conftest import Run
 

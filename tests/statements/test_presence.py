@@ -11,7 +11,8 @@ from oban_sqla import Job, JobState
 from oban_sqla.dsn import database_url
 from oban_sqla.migrations import upgrade
 from oban_sqla.models import LeaderLease, ProducerRow
-from oban_sqla.statements.status import counts, leaders, producers
+from oban_sqla.statements.counts import counts
+from oban_sqla.statements.presence import leaders, producers
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Run

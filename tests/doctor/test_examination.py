@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import (
 
 from oban_sqla import Job
 from oban_sqla.config import Config
+from oban_sqla.doctor import server_checks
+from oban_sqla.doctor.examination import examine
+from oban_sqla.doctor.finding import Finding
+from oban_sqla.durations import duration
 from oban_sqla.migrations import LATEST, upgrade
 from oban_sqla.models import LeaderLease, ProducerRow, QueueOrder
-from oban_sqla.runtime import notifier, server_checks
+from oban_sqla.runtime import notifier
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.findings import Finding, duration
-from oban_sqla.runtime.health import examine
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.proxy import Proxy

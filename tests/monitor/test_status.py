@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, SchemaMissingError
 from oban_sqla.models import LeaderLease, ProducerRow
+from oban_sqla.monitor.status import Count, status
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.status import Count, status
 from tests.conftest import StartOban
 from tests.factories import JobFactory
 from tests.runtime.conftest import until

@@ -1,4 +1,4 @@
-"""Status: what the nodes do, and how many jobs wait, as the database tells it."""
+"""Presence: the nodes that run queues, and who leads them, as the database tells it."""
 
 import json
 import re
@@ -10,12 +10,9 @@ from typing import Any
 
 from ..config import LONGEST_EXPIRY
 from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY, LEFT_BEHIND
-from ..statements.status import counts, leaders, producers
+from ..statements.presence import leaders, producers
 from .database import Database
 from .pool import NEEDED, SIZE
-
-# As many jobs of a queue in one state are counted, and no more.
-EXACT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,48 +73,28 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How many jobs of a queue are in a state."""
-
-    count: int
-    estimated: bool
-    """Whether the planner guessed, since there are more than `EXACT`."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStatus:
-    """A queue that some living node runs, or that has jobs."""
-
-    queue: str
-    nodes: int
-    """How many living nodes run it."""
-    paused: int
-    """On how many of those it is paused."""
-    limit: int
-    """How many of its jobs those run at once."""
-    running: int
-    """How many they run now."""
-    counts: Mapping[str, Count]
-    """By state, also one that this version does not know."""
-    oldest_available: float | None
-    """For how many seconds its oldest available job has been so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What there is in the schema `schema`."""
+class Presence:
+    """The nodes and the leaders in the schema `schema`."""
 
     schema: str
     nodes: tuple[Node, ...]
     leaders: tuple[Lease, ...]
-    queues: tuple[QueueStatus, ...]
+
+    @property
+    def run(self) -> dict[str, list[RunningQueue]]:
+        """The queues that living nodes run, by name."""
+        run: dict[str, list[RunningQueue]] = defaultdict(list)
+        for node in self.nodes:
+            for queue in node.queues:
+                if queue.alive:
+                    run[queue.queue].append(queue)
+        return dict(run)
 
 
-async def status(database: Database, *, instance: str | None = None, exact: int = EXACT) -> Status:
-    """Read the status, of one `instance` alone if it is named; `SchemaMissingError` without tables,
-    `StandbyError` on a standby.
+async def presence(database: Database, *, instance: str | None = None) -> Presence:
+    """Read the presence, of one `instance` alone if it is named.
 
-    Jobs belong to no instance: all are counted.
+    `SchemaMissingError` without tables, `StandbyError` on a standby.
     """
     prefix = await database.verify()
     await database.require_primary()
@@ -126,18 +103,7 @@ async def status(database: Database, *, instance: str | None = None, exact: int 
         Lease(row.name, _node_of(row.node), *row[2:])
         for row in _of(instance, await database.fetch(leaders()))
     ]
-    jobs = await database.fetch(counts(prefix=prefix, exact=exact))
-    return Status(prefix, nodes, tuple(leases), _queues(nodes, jobs))
-
-
-async def totals(database: Database, *, exact: int = EXACT) -> dict[str, Count]:
-    """How many jobs there are, by state; `SchemaMissingError` without tables."""
-    prefix = await database.verify()
-    found: dict[str, Count] = {}
-    for row in await database.fetch(counts(prefix=prefix, exact=exact)):
-        before = found.get(row.state, Count(0, False))
-        found[row.state] = Count(before.count + row.count, before.estimated or row.estimated)
-    return found
+    return Presence(prefix, nodes, tuple(leases))
 
 
 def _of(instance: str | None, rows: Sequence[Any]) -> list[Any]:
@@ -179,32 +145,6 @@ def _running_queue(row: Any) -> RunningQueue:
         delayed_outcomes=_ids(meta.get(DELAYED)),
         left_behind=_ids(meta.get(LEFT_BEHIND)),
         foreign=EXPIRY not in meta,
-    )
-
-
-def _queues(nodes: Sequence[Node], jobs: Sequence[Any]) -> tuple[QueueStatus, ...]:
-    run: dict[str, list[RunningQueue]] = defaultdict(list)
-    for node in nodes:
-        for queue in node.queues:
-            if queue.alive:
-                run[queue.queue].append(queue)
-    counted: dict[str, dict[str, Count]] = defaultdict(dict)
-    waits: dict[str, float] = {}
-    for row in jobs:
-        counted[row.queue][row.state] = Count(row.count, row.estimated)
-        if row.waits is not None:
-            waits[row.queue] = row.waits
-    return tuple(
-        QueueStatus(
-            queue,
-            nodes=len(run[queue]),
-            paused=sum(own.paused for own in run[queue]),
-            limit=sum(own.limit or 0 for own in run[queue]),
-            running=sum(own.running for own in run[queue]),
-            counts=counted[queue],
-            oldest_available=waits.get(queue),
-        )
-        for queue in sorted(run.keys() | counted.keys())
     )
 
 

@@ -27,8 +27,8 @@ from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
 from ..models.types import job_state
-from .choose import one_of
-from .states import constant, state_in
+from ..statements.choose import one_of
+from ..statements.states import constant, state_in
 
 _IDS = ARRAY(BigInteger)
 MOST_FEW = 20_000

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..runtime.cron import NEVER
+from ..runtime.database import Database
 from ..statements.cron import last_job, ticked
 from ..workers.cron import REBOOT
 from ..workers.registry import with_cron
-from .cron import NEVER
-from .database import Database
 
 
 @dataclass(frozen=True, slots=True)

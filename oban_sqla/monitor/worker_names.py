@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from ..statements.browse import worker_exists, workers
-from .database import Database
+from ..runtime.database import Database
+from .job_queries import worker_exists, workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from ..clock import client_now
 from ..config import Config
 from ..dsn import hide_passwords
+from ..durations import ago, duration
 from ..errors import ObanError
 from ..models.foreign import ERRORS_AS_ARRAY
 from ..models.parts import missing_parts
-from ..statements import health
+from ..runtime.database import Database
+from ..runtime.listening import ListenUnsupportedError
+from ..runtime.notifier import Notifier
 from ..statements.inspect import errors_as_array, parts
-from .database import Database
-from .findings import Check, Finding, ago, duration
-from .listening import ListenUnsupportedError
-from .notifier import Notifier
+from . import queries
+from .finding import Check, Finding
 
 # Dead rows are many when there are so many of them, and so great a part of all.
 MANY_DEAD = 10_000
@@ -52,7 +53,7 @@ class ServerChecks:
 
     async def _schema(self) -> AsyncIterator[Finding]:
         try:
-            version = (await self._one(health.version()))[0] or 0
+            version = (await self._one(queries.version()))[0] or 0
         except ProgrammingError:
             version = 0  # there is no table of versions
         if (await self._one(errors_as_array(self._database.prefix or "")))[0]:
@@ -78,7 +79,7 @@ class ServerChecks:
         return [part for of_version in lost.values() for part in of_version]
 
     async def _vacuum(self) -> AsyncIterator[Finding]:
-        row = await self._one(health.vacuum(self._database.prefix or ""))
+        row = await self._one(queries.vacuum(self._database.prefix or ""))
         when = "never" if row.vacuumed_ago is None else ago(row.vacuumed_ago)
         text = f"oban_jobs has {row.live} live and {row.dead} dead rows, vacuumed {when}"
         if not row.automatic:
@@ -133,7 +134,7 @@ class ServerChecks:
             await notifier.close()
 
     async def _notifications(self) -> AsyncIterator[Finding]:
-        used = (await self._one(health.notifications()))[0]
+        used = (await self._one(queries.notifications()))[0]
         text = f"the queue of notifications is {used:.0%} full"
         if used < FULL_QUEUE:
             yield Finding("notifications", "ok", text)
@@ -146,7 +147,7 @@ class ServerChecks:
             )
 
     async def _transactions(self) -> AsyncIterator[Finding]:
-        found = [row for row in await self._database.fetch(health.horizon()) if is_long(row)]
+        found = [row for row in await self._database.fetch(queries.horizon()) if is_long(row)]
         for row in found[:5]:
             text, remedy = _TRANSACTIONS[row.kind]
             age = f"{row.age} transactions" if row.seconds is None else duration(row.seconds)
@@ -159,7 +160,7 @@ class ServerChecks:
             )
         if not found:
             yield Finding("transactions", "ok", "none is long")
-        if not (await self._one(health.sees_all()))[0]:
+        if not (await self._one(queries.sees_all()))[0]:
             yield Finding(
                 "transactions",
                 "note",
@@ -168,7 +169,7 @@ class ServerChecks:
             )
 
     async def _connections(self) -> AsyncIterator[Finding]:
-        row = await self._one(health.connections())
+        row = await self._one(queries.connections())
         free = row.most - row.reserved - row.used
         text = f"{row.used} of {row.most} are used, {max(free, 0)} are free"
         wanted = (self._config.connections or DEFAULT_POOL) + OUTSIDE
@@ -184,7 +185,7 @@ class ServerChecks:
 
     async def _clock(self) -> AsyncIterator[Finding]:
         before = client_now()
-        theirs = (await self._one(health.clock()))[0].astimezone(UTC)
+        theirs = (await self._one(queries.clock()))[0].astimezone(UTC)
         after = client_now()
         # It was asked at some moment between the two.
         skew = max((theirs - after).total_seconds(), (before - theirs).total_seconds(), 0.0)

@@ -29,9 +29,9 @@ from ..clock import database_now, seconds
 from ..models import Job, JobState, ProducerRow, QueueOrder
 from ..models.state import FINISHED
 from ..models.version import SchemaVersion
-from .claim import CLAIMER
-from .heartbeat import EXPIRY, FOREIGN_EXPIRY
-from .states import state_in
+from ..statements.claim import CLAIMER
+from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
+from ..statements.states import state_in
 
 
 def version() -> Executable:

@@ -1,15 +1,16 @@
 """Checks of the nodes: whether they live, have a leader, and run what waits."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from ..durations import ago, duration
 from ..instances import DEFAULT_NAME
 from ..models import JobState
-from ..statements import health
-from .database import Database
-from .findings import Check, Finding, ago, duration
-from .status import Status
+from ..runtime.database import Database
+from ..runtime.presence import Presence
+from . import queries
+from .finding import Check, Finding
 
 # A pause is forgotten after so many seconds.
 FORGOTTEN_AFTER = 86400.0
@@ -20,9 +21,13 @@ MALFORMED = 1000
 class NodeChecks:
     """What the tables tell of the nodes."""
 
-    def __init__(self, database: Database, status: Status, rescue_after: float) -> None:
+    def __init__(
+        self, database: Database, presence: Presence, jobs: Sequence[Any], rescue_after: float
+    ) -> None:
+        """`jobs` are the rows of `statements.counts.counts`."""
         self._database = database
-        self._status = status
+        self._presence = presence
+        self._counts = jobs
         self._rescue_after = rescue_after
         self.all: Mapping[str, Check] = {
             "nodes": self._nodes,
@@ -37,8 +42,8 @@ class NodeChecks:
         }
 
     async def _nodes(self) -> AsyncIterator[Finding]:
-        alive = [node for node in self._status.nodes if node.alive]
-        for node in self._status.nodes:
+        alive = [node for node in self._presence.nodes if node.alive]
+        for node in self._presence.nodes:
             if not node.alive:
                 yield Finding(
                     "nodes",
@@ -62,8 +67,10 @@ class NodeChecks:
             yield Finding("nodes", "note", "none runs", "oban-sqla start")
 
     async def _leader(self) -> AsyncIterator[Finding]:
-        leading = {lease.instance: lease for lease in self._status.leaders if lease.expires_in > 0}
-        running = {node.instance for node in self._status.nodes if node.alive}
+        leading = {
+            lease.instance: lease for lease in self._presence.leaders if lease.expires_in > 0
+        }
+        running = {node.instance for node in self._presence.nodes if node.alive}
         for instance in sorted(running - leading.keys()):
             yield Finding(
                 "leader",
@@ -75,9 +82,9 @@ class NodeChecks:
             yield Finding("leader", "ok", f"{leading[instance].node} leads {instance}")
 
     async def _orphans(self) -> AsyncIterator[Finding]:
-        statement = health.orphans(rescue_after=self._rescue_after)
+        statement = queries.orphans(rescue_after=self._rescue_after)
         orphans = Counter({row.lost: row.count for row in await self._database.fetch(statement)})
-        for node in self._status.nodes:
+        for node in self._presence.nodes:
             silent = sum(
                 queue.running for queue in node.queues if not queue.alive and not queue.foreign
             )
@@ -94,23 +101,23 @@ class NodeChecks:
 
     async def _queues(self) -> AsyncIterator[Finding]:
         found = False
-        for queue in self._status.queues:
-            available = queue.counts.get("available")
-            if available is not None and queue.nodes == 0:
+        run = self._presence.run
+        for row in self._counts:
+            if row.state == "available" and row.queue not in run:
                 found = True
                 yield Finding(
                     "queues",
                     "problem",
-                    f"no node runs {queue.queue}, where jobs are available: {available.count}",
-                    f"oban-sqla start --queues {queue.queue}:10, or put it among the queues",
+                    f"no node runs {row.queue}, where jobs are available: {row.count}",
+                    f"oban-sqla start --queues {row.queue}:10, or put it among the queues",
                 )
         if not found:
             yield Finding("queues", "ok", "every queue with available jobs is run")
 
     async def _jobs(self) -> AsyncIterator[Finding]:
         states = Counter[str]()
-        for queue in self._status.queues:
-            states.update({state: n.count for state, n in queue.counts.items()})
+        for row in self._counts:
+            states[row.state] += row.count
         unknown = {state: states[state] for state in sorted(states.keys() - {*JobState})}
         for state, count in unknown.items():
             yield Finding(
@@ -119,7 +126,7 @@ class NodeChecks:
                 f"jobs are in the state {state!r}, which this version does not know: {count}",
                 "whoever put them there has to move them; nothing of ours touches them",
             )
-        rows = await self._database.fetch(health.malformed(MALFORMED))
+        rows = await self._database.fetch(queries.malformed(MALFORMED))
         if rows:
             more = " at least" if len(rows) == MALFORMED else ""
             yield Finding(
@@ -134,7 +141,7 @@ class NodeChecks:
 
     async def _outcomes(self) -> AsyncIterator[Finding]:
         found = False
-        for node in self._status.nodes:
+        for node in self._presence.nodes:
             for queue in node.queues:
                 for id in queue.delayed_outcomes:
                     found = True
@@ -150,7 +157,7 @@ class NodeChecks:
 
     async def _threads(self) -> AsyncIterator[Finding]:
         found = False
-        for node in self._status.nodes:
+        for node in self._presence.nodes:
             for queue in node.queues:
                 if queue.left_behind:
                     found = True
@@ -168,7 +175,7 @@ class NodeChecks:
             yield Finding("threads", "ok", "none goes on after its job has ended")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
-        rows = await self._database.fetch(health.orders())
+        rows = await self._database.fetch(queries.orders())
         orders = [row for row in rows if row.setting == "paused"]
         forgotten = [
             row
@@ -194,7 +201,7 @@ class NodeChecks:
 
     async def _pools(self) -> AsyncIterator[Finding]:
         found = False
-        for node in self._status.nodes:
+        for node in self._presence.nodes:
             size, needed = node.pool_size, node.pool_needed
             if node.alive and size is not None and needed is not None and size < needed:
                 found = True

@@ -1,4 +1,4 @@
-"""Health: what keeps jobs from running, now or before long, and what to do about it."""
+"""The examination: what keeps jobs from running, now or before long, and what to do about it."""
 
 from collections.abc import AsyncIterator
 
@@ -8,12 +8,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..config import Config
 from ..dsn import hide_passwords
 from ..errors import PrivilegeMissingError, SchemaMissingError, StandbyError
-from .database import Database
-from .findings import Finding
+from ..runtime.database import Database
+from ..runtime.presence import presence
+from ..statements.counts import EXACT, counts
+from .finding import Finding
 from .node_checks import NodeChecks
 from .retention_check import RetentionCheck
 from .server_checks import ServerChecks
-from .status import status
 
 
 async def examine(database: Database, config: Config, *, latest: int) -> AsyncIterator[Finding]:
@@ -24,7 +25,8 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
     server = ServerChecks(database, config, latest)
     try:
         await database.verify()
-        found = await status(database)
+        found = await presence(database)
+        jobs = await database.fetch(counts(prefix=found.schema, exact=EXACT))
     except (SchemaMissingError, PrivilegeMissingError) as error:
         missing, _, remedy = str(error).partition(": ")
         yield Finding("schema", "problem", missing, remedy)
@@ -34,7 +36,7 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
         yield Finding("server", "problem", text, remedy)
         checks = {"schema": server.of_tables["schema"]}
     else:
-        nodes = NodeChecks(database, found, config.rescue_after)
+        nodes = NodeChecks(database, found, jobs, config.rescue_after)
         retention = RetentionCheck(database, found, config.retention)
         checks = {
             **server.of_tables,

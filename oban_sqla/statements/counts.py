@@ -1,6 +1,6 @@
-"""Status: who runs which queues, who leads, and how many jobs there are in which state.
+"""Counts: how many jobs there are in which state, by queue.
 
-What others may have written is read as text: an unknown state, or a meta that is no object.
+A state that this version does not know is read as text.
 """
 
 from datetime import datetime
@@ -26,50 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from ..clock import database_now, seconds
-from ..models import Job, JobState, LeaderLease, ProducerRow
-from .elect import free_at
-from .states import constant, state_in
+from ..models import Job, JobState
+from .states import constant
 
-
-def producers(*, now: datetime | None = None) -> Executable:
-    """The producers: `name`, `node`, `queue`, `uuid`, `meta` as text, `started_at`.
-
-    And `silent_for`, the seconds since the last sign of life, and how many jobs are `running`.
-    """
-    claimed = (
-        select(Job.attempted_by[2].label("claimer"), func.count().label("count"))
-        .where(state_in(JobState.EXECUTING))
-        .group_by("claimer")
-        .subquery("claimed")
-    )
-    uuid = cast(ProducerRow.uuid, Text)
-    return (
-        select(
-            ProducerRow.name,
-            ProducerRow.node,
-            ProducerRow.queue,
-            uuid.label("uuid"),
-            cast(ProducerRow.meta, Text).label("meta"),
-            ProducerRow.started_at,
-            seconds(database_now(now) - ProducerRow.updated_at).label("silent_for"),
-            func.coalesce(claimed.c.count, 0).label("running"),
-        )
-        .outerjoin(claimed, claimed.c.claimer == uuid)
-        .order_by(ProducerRow.name, ProducerRow.node, ProducerRow.queue)
-    )
-
-
-def leaders(*, now: datetime | None = None) -> Executable:
-    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds, less than 0 if it has.
-
-    A lease of another Oban counts for longer, as in elections.
-    """
-    return select(
-        LeaderLease.name,
-        LeaderLease.node,
-        LeaderLease.elected_at,
-        seconds(free_at() - database_now(now)).label("expires_in"),
-    ).order_by(LeaderLease.name)
+EXACT = 50_000
+"""Count at most so many jobs of a queue in one state; the planner guesses beyond."""
 
 
 def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:

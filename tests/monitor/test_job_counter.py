@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban
 from oban_sqla.events import JobsCounted
+from oban_sqla.monitor.job_counter import INTERVAL, JobCounter
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.job_counter import INTERVAL, JobCounter
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear

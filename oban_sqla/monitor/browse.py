@@ -10,9 +10,9 @@ from sqlalchemy import Select
 
 from ..models import JobState
 from ..models.job import RECORDED_AS
-from ..statements import browse as statements
-from ..statements.browse import Filters
-from .database import Database
+from ..runtime.database import Database
+from . import job_queries as statements
+from .job_queries import Filters
 
 # How many jobs one transaction changes.
 BATCH = 1000

@@ -5,9 +5,9 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState, Oban
-from oban_sqla.runtime.browse import Selection, summary
+from oban_sqla.monitor.browse import Selection, summary
+from oban_sqla.monitor.job_queries import Filters
 from oban_sqla.runtime.database import Database
-from oban_sqla.statements.browse import Filters
 from oban_sqla.statements.delete import DELETABLE
 from tests.conftest import Add
 from tests.factories import JobFactory

@@ -8,8 +8,8 @@ from sqlalchemy import literal, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements import browse as browse_module
-from oban_sqla.statements.browse import Filters, among, browse, describe, page, tally
+from oban_sqla.monitor import job_queries as browse_module
+from oban_sqla.monitor.job_queries import Filters, among, browse, describe, page, tally
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Run

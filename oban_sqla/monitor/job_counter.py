@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable
 
 from ..events import JobsCounted
-from ..statements.status import counts
-from .database import Database
-from .service import Emit, Service
-from .status import EXACT
+from ..runtime.database import Database
+from ..runtime.service import Emit, Service
+from ..statements.counts import EXACT, counts
 
 INTERVAL = 15.0
 """Seconds between two counts, at least."""

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 
 from ..config import Retention
-from ..statements.health import obstacles
+from ..durations import duration
+from ..runtime.database import Database
+from ..runtime.presence import Presence
+from ..runtime.pruner import INTERVAL, rules
 from ..statements.prune import expired
-from .database import Database
-from .findings import Finding, duration
-from .pruner import INTERVAL, rules
-from .status import Status
+from .finding import Finding
+from .queries import obstacles
 
 # Seconds past its retention after which a job should be gone.
 LATE = 10 * INTERVAL
@@ -19,14 +20,14 @@ MOST_LATE = 1000
 class RetentionCheck:
     """Finds the jobs that are past their retention, while a leader should delete them."""
 
-    def __init__(self, database: Database, status: Status, retention: Retention) -> None:
+    def __init__(self, database: Database, presence: Presence, retention: Retention) -> None:
         self._database = database
-        self._status = status
+        self._presence = presence
         self._retention = retention
 
     async def check(self) -> AsyncIterator[Finding]:
         """One problem for each rule of retention whose jobs stay."""
-        if not any(lease.expires_in > 0 for lease in self._status.leaders):
+        if not any(lease.expires_in > 0 for lease in self._presence.leaders):
             yield Finding("retention", "ok", "not checked: there is no leader that prunes")
             return
         found = False

@@ -1,0 +1,1 @@
+"""The monitor: what the nodes and the queues do, and which jobs there are."""

@@ -1,0 +1,60 @@
+"""Presence: which nodes run which queues, and which node leads.
+
+The meta of a producer is read as text, since another Oban may have written no object there.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    Executable,
+    Text,
+    cast,
+    func,
+    select,
+)
+
+from ..clock import database_now, seconds
+from ..models import Job, JobState, LeaderLease, ProducerRow
+from .elect import free_at
+from .states import state_in
+
+
+def producers(*, now: datetime | None = None) -> Executable:
+    """The producers: `name`, `node`, `queue`, `uuid`, `meta` as text, `started_at`.
+
+    And `silent_for`, the seconds since the last sign of life, and how many jobs are `running`.
+    """
+    claimed = (
+        select(Job.attempted_by[2].label("claimer"), func.count().label("count"))
+        .where(state_in(JobState.EXECUTING))
+        .group_by("claimer")
+        .subquery("claimed")
+    )
+    uuid = cast(ProducerRow.uuid, Text)
+    return (
+        select(
+            ProducerRow.name,
+            ProducerRow.node,
+            ProducerRow.queue,
+            uuid.label("uuid"),
+            cast(ProducerRow.meta, Text).label("meta"),
+            ProducerRow.started_at,
+            seconds(database_now(now) - ProducerRow.updated_at).label("silent_for"),
+            func.coalesce(claimed.c.count, 0).label("running"),
+        )
+        .outerjoin(claimed, claimed.c.claimer == uuid)
+        .order_by(ProducerRow.name, ProducerRow.node, ProducerRow.queue)
+    )
+
+
+def leaders(*, now: datetime | None = None) -> Executable:
+    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds, less than 0 if it has.
+
+    A lease of another Oban counts for longer, as in elections.
+    """
+    return select(
+        LeaderLease.name,
+        LeaderLease.node,
+        LeaderLease.elected_at,
+        seconds(free_at() - database_now(now)).label("expires_in"),
+    ).order_by(LeaderLease.name)
