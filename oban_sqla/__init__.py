@@ -28,6 +28,7 @@ from .workers.decorators import job, worker
 from .workers.function import JobFunction
 from .workers.outcomes import Cancel, Record, RetryAfter, Snooze
 from .workers.worker import Worker
+from .workflows.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "UnknownWorkerError",
     "UnreadableJobError",
     "Worker",
+    "Workflow",
     "current_job",
     "job",
     "running_job",

@@ -7,12 +7,16 @@ from alembic.operations import MigrateOperation, Operations
 
 from ..statements.inspect import RUNNING
 from .ddl import execute, execute_block, literal, name
-from .versions import TABLES
+from .versions import TABLES, v7
 
 Roles: TypeAlias = str | Sequence[str]
 Privileges: TypeAlias = Mapping[str, Sequence[str]]
 
-ENQUEUE: Privileges = {"oban_jobs": ("SELECT", "INSERT"), "oban_producers": ("SELECT",)}
+ENQUEUE: Privileges = {
+    "oban_jobs": ("SELECT", "INSERT"),
+    "oban_producers": ("SELECT",),
+    **dict.fromkeys(v7.TABLES, ("SELECT", "INSERT", "UPDATE")),
+}
 RUN: Privileges = {table: RUNNING for table in TABLES}
 READ: Privileges = {table: ("SELECT",) for table in TABLES}
 

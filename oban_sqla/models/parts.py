@@ -21,6 +21,12 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             "function oban_sqla_give_up_claim",
             "trigger oban_sqla_give_up_claim",
         ),
+        7: (
+            *("table oban_workflows", "table oban_sqla_workflow_steps"),
+            *("index oban_sqla_jobs_workflow_index", "index oban_sqla_jobs_chain_index"),
+            "index oban_sqla_workflows_unique_index",
+            "index oban_sqla_workflow_steps_open_index",
+        ),
     }
 )
 """The parts of each version that has any."""

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 from oban_sqla.migrations import LATEST, current, upgrade
 from oban_sqla.models import metadata
 
+# Oban Pro has the workflows, not the Oban for Python that is installed here.
+OURS = ("oban_sqla_", "oban_workflows")
 OBAN_PY = Path(__file__).with_name("oban_py_0_7.sql").read_text()
 
 WHAT_THERE_IS = {
@@ -47,7 +49,7 @@ def catalog(connection: Connection) -> dict[str, list[Any]]:
         what: [
             tuple(row)
             for row in connection.execute(text(query.replace(":", r"\:")))
-            if not any(str(name).startswith("oban_sqla_") for name in row[:2])
+            if not any(str(name).startswith(OURS) for name in row[:2])
         ]
         for what, query in WHAT_THERE_IS.items()
     }

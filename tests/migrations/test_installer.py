@@ -23,6 +23,8 @@ TABLES = [
     "oban_sqla_controls",
     "oban_sqla_cron",
     "oban_sqla_version",
+    "oban_sqla_workflow_steps",
+    "oban_workflows",
 ]
 ALL = list(range(1, LATEST + 1))
 

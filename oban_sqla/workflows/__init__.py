@@ -1,0 +1,1 @@
+"""Workflows: graphs of jobs, as objects of a session."""
