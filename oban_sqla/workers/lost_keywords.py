@@ -6,7 +6,10 @@ still running then.
 
 import inspect
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from .option import refuse_unknown
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _CALLS = ("__new__", "__init_subclass__")
@@ -28,7 +31,20 @@ def refuse_lost(cls: type, received: Collection[str], known: Collection[str]) ->
             )
 
 
-def untaken(cls: type, given: Iterable[str]) -> list[str]:
+@contextmanager
+def explained(cls: type, given: Collection[str], known: Collection[str]) -> Iterator[None]:
+    """The block gives keywords to the other bases: `TypeError` for one that no base takes.
+
+    It suggests a known option.
+    """
+    try:
+        yield
+    except TypeError:
+        refuse_unknown(cls.__qualname__, "option", _untaken(cls, given), known)
+        raise
+
+
+def _untaken(cls: type, given: Iterable[str]) -> list[str]:
     """The keywords that the `__init_subclass__` of no base has a parameter for."""
     taken = {name for base in cls.__mro__[1:] for name in _parameters(base)}
     return [name for name in given if name not in taken]

@@ -3,7 +3,7 @@
 Class keywords, decorators, checks, inheritance and the reference page read them from here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args
@@ -183,5 +183,45 @@ class WorkerOptions(SharedOptions, total=False):
             " `raise` `RowMissingError`, or run it with `None` (`none`).",
             _missing,
             default="cancel",
+        ),
+    ]
+
+
+class OnChangeOptions(TypedDict, total=False):
+    """The options of a worker that sessions enqueue when they change rows."""
+
+    on: Annotated[
+        type | None,
+        Option("The model that the worker reacts to, if it is none itself.", inherited=False),
+    ]
+    on_insert: Annotated[
+        bool,
+        Option(
+            "Enqueue a job for each row that is inserted.",
+            flag("on_insert"),
+            False,
+            inherited=False,
+        ),
+    ]
+    on_update: Annotated[
+        bool | Sequence[str],
+        Option(
+            "Enqueue a job for each row that is updated: `True`, or the names of the attributes"
+            " whose change counts.",
+            default=False,
+            inherited=False,
+        ),
+    ]
+    on_delete: Annotated[
+        bool,
+        Option(
+            "Enqueue a job for each row that is deleted.", flag("on_delete"), False, inherited=False
+        ),
+    ]
+    when: Annotated[
+        Callable[[Any], object] | None,
+        Option(
+            "A function of the row: no job is enqueued if it returns something false.",
+            inherited=False,
         ),
     ]

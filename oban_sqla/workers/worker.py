@@ -11,20 +11,19 @@ from sqlalchemy.orm import DeclarativeMeta, Mapped
 from ..enqueue.enqueue import Conn, enqueue_by_name
 from ..models import Job
 from ..models.json_types import is_mapped
-from . import model_worker, on_change, reactions
+from . import features, model_worker
 from .backoff import jittery_clamped
 from .declaration import Declaration, declared, undeclared
-from .lost_keywords import refuse_lost, untaken
+from .lost_keywords import explained, refuse_lost
 from .model_worker import RowOptions, class_or_row
-from .option import options_of, refuse_unknown
-from .options import JobOptions, WorkerOptions
-from .reactions import ReactionOptions
+from .option import options_of
+from .options import JobOptions, OnChangeOptions, WorkerOptions
 from .registry import register, resolve
 from .sessions import check_session
 from .timeout import check_timeout
 
 
-class ClassOptions(WorkerOptions, RowOptions, ReactionOptions, total=False):
+class ClassOptions(WorkerOptions, RowOptions, OnChangeOptions, total=False):
     """The options of a worker that is a class: the keywords of `Worker` and of `@worker`."""
 
 
@@ -88,15 +87,10 @@ class Worker:
 
     def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
         refuse_lost(cls, options, CLASS_OPTIONS)
-        own = {name: value for name, value in options.items() if name in CLASS_OPTIONS}
-        others: dict[str, Any] = {
-            name: value for name, value in options.items() if name not in CLASS_OPTIONS
-        }
-        try:
-            super().__init_subclass__(**others)  # another base may take keywords of its own
-        except TypeError:
-            refuse_unknown(cls.__qualname__, "option", untaken(cls, others), CLASS_OPTIONS)
-            raise
+        given: dict[str, Any] = {**options}
+        own = {name: given.pop(name) for name in CLASS_OPTIONS if name in given}
+        with explained(cls, given, CLASS_OPTIONS):
+            super().__init_subclass__(**given)  # another base may take keywords of its own
         declare(cls, own)
 
     @class_or_row
@@ -105,7 +99,7 @@ class Worker:
 
         `ValueError` or `TypeError`, naming the field and the value, for input that no job may hold.
         """
-        return _declared(cls).new_job(model_worker.arguments(cls, args), options)
+        return declaration_of(cls).new_job(model_worker.arguments(cls, args), options)
 
     @class_or_row
     async def enqueue(
@@ -124,7 +118,7 @@ class Worker:
         `TypeError` for a `conn` of another kind, and `InstanceNotFoundError`.
         """
         job = cls.new(args, **options)
-        await enqueue_by_name(job, conn, _declared(cls).oban)
+        await enqueue_by_name(job, conn, declaration_of(cls).oban)
         return job
 
     def backoff(self, job: Job) -> float | timedelta:
@@ -136,10 +130,7 @@ class Worker:
 
 
 def declare(cls: type, given: Mapping[str, Any]) -> None:
-    """Keep the options on the class, and register it if it can process jobs.
-
-    From then on sessions enqueue its jobs for the changes that the options name.
-    """
+    """Keep the options on the class, and register it if it can process jobs."""
     options = declared(
         cls,
         given,
@@ -174,16 +165,14 @@ def _complete(mapper: Any, cls: type) -> None:
 
 
 def _relate(cls: type, options: Declaration, *, is_model: bool) -> None:
-    """Relate a model to its jobs, and have sessions enqueue for the changes of rows."""
+    """Relate a model to its jobs, and tell the features of the worker."""
     if is_model and hasattr(cls, "process"):
         model_worker.relate(cls)
-    reaction = reactions.reaction(cls, options, is_self=is_model)
-    if reaction is not None:
-        _declared(cls)
-        on_change.react(reaction)
+    features.tell(cls, options, is_model=is_model)
 
 
-def _declared(target: Any) -> Declaration:
+def declaration_of(target: Any) -> Declaration:
+    """What a worker class, or the class of a row, has declared; `TypeError` if it has no jobs."""
     cls = target if isinstance(target, type) else type(target)
     if not hasattr(cls, "process"):
         raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")

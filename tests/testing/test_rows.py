@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from oban_sqla import Job, Record, Worker, job
 from oban_sqla.models.notation import Reference
+from oban_sqla.on_change import enqueue_changes
 from oban_sqla.testing import all_enqueued, assert_enqueued, drain_queue, inline, process_job
-from oban_sqla.workers import on_change
 from tests.models_as_arguments import Base, Order
 from tests.worker_models import Base as RowBase
 from tests.worker_models import Invoice
@@ -35,7 +35,7 @@ class React(Worker, name="testing.react", on=Order, on_insert=True):
 
 
 # For one test: others count the jobs of their orders.
-reaction = on_change._reactions.pop("testing.react")
+reaction = enqueue_changes._reactions.pop("testing.react")
 
 
 @job(name="testing.double")
@@ -118,7 +118,7 @@ class TestInASession:
     def test_so_does_what_a_change_enqueues(
         self, tables: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(on_change._reactions, "testing.react", reaction)
+        monkeypatch.setitem(enqueue_changes._reactions, "testing.react", reaction)
         with inline():
             tables.add(Order(total=4))
             tables.flush()

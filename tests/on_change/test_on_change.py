@@ -31,7 +31,7 @@ from sqlalchemy.orm import (
 )
 
 from oban_sqla import Job, ObanError, Unique, Worker, worker
-from oban_sqla.workers import on_change
+from oban_sqla.on_change import enqueue_changes
 from oban_sqla.workers.current_job import executing
 
 Sessions = sessionmaker[Session]
@@ -138,7 +138,7 @@ class Redeem(Worker, name="change.redeem", on=Coupon, on_update=True, on_delete=
 @pytest.fixture(autouse=True)
 def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test declares is forgotten."""
-    monkeypatch.setattr(on_change, "_reactions", dict(on_change._reactions))
+    monkeypatch.setattr(enqueue_changes, "_reactions", dict(enqueue_changes._reactions))
 
 
 @pytest.fixture
@@ -589,4 +589,4 @@ class TestRefusals:
     def test_a_subclass_inherits_none(self) -> None:
         class Quiet(Deliver, name="change.quiet"): ...
 
-        assert "change.quiet" not in on_change._reactions
+        assert "change.quiet" not in enqueue_changes._reactions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Column, inspect
 from sqlalchemy.orm import Mapper
@@ -13,10 +13,9 @@ from ..models import Job, validation
 from ..models.json_types import is_mapped
 from ..models.notation import KEY, Reference
 from ..models.references import InstanceReference, reference_to
-from . import model_worker
-from .current_job import current_job
-from .declaration import Declaration
-from .option import Option, flag
+from ..workers import model_worker
+from ..workers.current_job import current_job
+from ..workers.declaration import Declaration
 
 Change: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -27,53 +26,13 @@ DELETED = "key"
 """The argument that is the primary key of a row that was deleted."""
 
 
-class ReactionOptions(TypedDict, total=False):
-    """The options of a worker that sessions enqueue when they change rows."""
-
-    on: Annotated[
-        type | None,
-        Option("The model that the worker reacts to, if it is none itself.", inherited=False),
-    ]
-    on_insert: Annotated[
-        bool,
-        Option(
-            "Enqueue a job for each row that is inserted.",
-            flag("on_insert"),
-            False,
-            inherited=False,
-        ),
-    ]
-    on_update: Annotated[
-        bool | Sequence[str],
-        Option(
-            "Enqueue a job for each row that is updated: `True`, or the names of the attributes"
-            " whose change counts.",
-            default=False,
-            inherited=False,
-        ),
-    ]
-    on_delete: Annotated[
-        bool,
-        Option(
-            "Enqueue a job for each row that is deleted.", flag("on_delete"), False, inherited=False
-        ),
-    ]
-    when: Annotated[
-        Callable[[Any], object] | None,
-        Option(
-            "A function of the row: no job is enqueued if it returns something false.",
-            inherited=False,
-        ),
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class Reaction:
     """The changes of one model that enqueue a job of one worker."""
 
     options: Declaration
     model: type
-    is_self: bool
+    is_model: bool
     """Whether the worker is the model."""
     insert: bool
     update: frozenset[str] | bool
@@ -109,57 +68,73 @@ class Reaction:
 
     @property
     def _row(self) -> str:
-        return model_worker.SELF if self.is_self else ROW
+        return model_worker.SELF if self.is_model else ROW
 
     def _referred_to_as(self, cls: type) -> type:
-        return model_worker.base(cls) if self.is_self else cls
+        return model_worker.base(cls) if self.is_model else cls
 
     def _job(self, change: Change, reference: Reference) -> Job:
         about = {DELETED: reference[KEY]} if change == "delete" else {self._row: reference}
         return self.options.new_job({"change": change, **about}, {})
 
 
-def reaction(cls: type, options: Declaration, *, is_self: bool) -> Reaction | None:
+def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | None:
     """What a worker has declared to react to; `None` if it reacts to nothing.
 
     `TypeError` or `ValueError` for a class that is no model, for an attribute that the model does
     not have, and for options that have no effect.
 
-    is_self: whether the worker is a model.
+    is_model: whether the worker is a model.
     """
     name = cls.__qualname__
-    on, when = options.on, options.when
     if not (options.on_insert or options.on_update or options.on_delete):
-        if on is not None or when is not None:
-            raise TypeError(
-                f"{name} says on= or when=, but not to what it reacts: add on_insert=True,"
-                " on_update=('attribute', ...) or on_delete=True"
-            )
+        _refuse_without_change(name, options)
         return None
-    if is_self and on is not None:
-        raise TypeError(f"{name} is a model, and reacts to its own rows: leave on= out")
-    if not is_self and not is_mapped(on):
+    _check_model(name, options, is_model)
+    if options.when is not None and not callable(options.when):
         raise TypeError(
-            f"{name} reacts to the rows of a model: say which, on=Model, not {validation.show(on)}"
+            f"when of {name} must be a function of the row, not {validation.show(options.when)}"
         )
-    if is_self and options.on_delete:
+    _check_unique(name, options)
+    model: Any = cls if is_model else options.on
+    update = _attributes(name, model, options.on_update)
+    return Reaction(
+        options, model, is_model, options.on_insert, update, options.on_delete, options.when
+    )
+
+
+def _refuse_without_change(name: str, options: Declaration) -> None:
+    if options.on is not None or options.when is not None:
+        raise TypeError(
+            f"{name} says on= or when=, but not to what it reacts: add on_insert=True,"
+            " on_update=('attribute', ...) or on_delete=True"
+        )
+
+
+def _check_model(name: str, options: Declaration, is_model: bool) -> None:
+    """`TypeError` if there is no model to react to, or one that does not fit the worker."""
+    if is_model and options.on is not None:
+        raise TypeError(f"{name} is a model, and reacts to its own rows: leave on= out")
+    if not is_model and not is_mapped(options.on):
+        raise TypeError(
+            f"{name} reacts to the rows of a model: say which, on=Model, not"
+            f" {validation.show(options.on)}"
+        )
+    if is_model and options.on_delete:
         raise TypeError(
             f"{name} can't process a row that is deleted: declare a worker of its own, with"
             f" on={name} and on_delete=True"
         )
-    if when is not None and not callable(when):
-        raise TypeError(
-            f"when of {name} must be a function of the row, not {validation.show(when)}"
-        )
-    model: Any = cls if is_self else on
-    update = _attributes(name, model, options.on_update)
+
+
+def _check_unique(name: str, options: Declaration) -> None:
+    """`ValueError` for a unique key by which all jobs of deleted rows are duplicates."""
     keys = options.unique.keys if options.unique else ()
     if options.on_delete and ROW in keys and DELETED not in keys:
         raise ValueError(
             f"unique of {name} has keys={keys!r}, but a job of a deleted row has {DELETED!r}"
             f" instead of {ROW!r}, so that all of them were duplicates: add it"
         )
-    return Reaction(options, model, is_self, options.on_insert, update, options.on_delete, when)
 
 
 def _attributes(name: str, model: type, given: bool | Sequence[str]) -> frozenset[str] | bool:

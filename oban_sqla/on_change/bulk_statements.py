@@ -21,7 +21,7 @@ from sqlalchemy.sql import visitors
 from ..enqueue.unit_of_work import executed
 from ..errors import ObanError
 from ..models.keys import having, key_names
-from .reactions import Change, Reaction
+from .reaction import Change, Reaction
 
 OPTION = "oban_on_change"
 """The execution option that, when it is False, has a statement enqueue nothing."""

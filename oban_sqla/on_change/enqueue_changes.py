@@ -18,8 +18,8 @@ from ..enqueue.job_selection import BIND, identity
 from ..enqueue.savepoints import SavepointLog
 from ..models import Job
 from ..statements.choose import one_of
-from . import bulk
-from .reactions import Change, Reaction
+from . import bulk_statements
+from .reaction import Change, Reaction
 
 _CHANGED = "oban_sqla_changed"
 
@@ -109,20 +109,27 @@ class _Found:
             return
         worker = reaction.options.name
         known = self._known.get((worker, key))
-        came = False
-        if known is not None and known.job is not None:
-            # A row may take the key of one that was deleted.
-            if (known.change == "delete") == (change == "delete"):
-                return
-            if change == "delete":
-                # It would find no row. Nobody has to hear of one that was never there.
-                self._withdraw(known.job)
-                came = known.change == "insert"
-        if change == "delete" and (came or not reaction.delete):
-            if known is not None:
-                self._note(_Enqueued(worker, key, change, None))
-        else:
+        if change == "delete":
+            self._add_delete(reaction, key, known, make)
+        # A row may take the key of a row that was deleted.
+        elif known is None or known.job is None or known.change == "delete":
             self._note(_Enqueued(worker, key, change, make()))
+
+    def _add_delete(
+        self, reaction: Reaction, key: object, known: _Enqueued | None, make: Callable[[], Job]
+    ) -> None:
+        came_and_went = False
+        if known is not None and known.job is not None:
+            if known.change == "delete":
+                return
+            # The earlier job would find no row.
+            self._withdraw(known.job)
+            came_and_went = known.change == "insert"
+        # Nobody has to hear of a row that was never there.
+        if reaction.delete and not came_and_went:
+            self._note(_Enqueued(reaction.options.name, key, "delete", make()))
+        elif known is not None:
+            self._note(_Enqueued(reaction.options.name, key, "delete", None))
 
     def enqueue(self) -> None:
         """Delete the jobs that would find no row, and insert the new ones."""
@@ -152,17 +159,17 @@ def _enqueue_executed(state: ORMExecuteState) -> Result[Any] | None:
 
     `ObanError`, before it is sent, for a statement that does not tell the keys of its rows.
     """
-    change = bulk.change(state)
-    if change is None or state.execution_options.get(bulk.OPTION) is False:
+    change = bulk_statements.change(state)
+    if change is None or state.execution_options.get(bulk_statements.OPTION) is False:
         return None
-    reactions = bulk.concerned(state, change, _reactions.values())
+    reactions = bulk_statements.concerned(state, change, _reactions.values())
     if not reactions:
         return None
-    bulk.refuse_untold(state, change, reactions)
-    result, keys = bulk.execute(state)
+    bulk_statements.refuse_untold(state, change, reactions)
+    result, keys = bulk_statements.execute(state)
     found = _Found(state.session)
     for reaction in reactions:
-        for cls, primary_key in bulk.rows(state, reaction, keys):
+        for cls, primary_key in bulk_statements.rows(state, reaction, keys):
             mapper: Mapper[Any] = inspect(cls)
             key = mapper.identity_key_from_primary_key(primary_key)
             found.add(reaction, change, key, partial(reaction.job_of, change, cls, primary_key))

@@ -1,0 +1,22 @@
+"""Enqueue on change: sessions that change rows of a model enqueue jobs of the workers that react.
+
+The options are `OnChangeOptions` of `workers/options.py`.
+"""
+
+from ..workers import features
+from ..workers.declaration import Declaration
+from ..workers.worker import declaration_of
+from . import enqueue_changes
+from .reaction import reaction
+
+
+def attach() -> None:
+    """Have sessions enqueue for workers that are declared from now on."""
+    features.listen(_react)
+
+
+def _react(cls: type, options: Declaration, *, is_model: bool) -> None:
+    found = reaction(cls, options, is_model=is_model)
+    if found is not None:
+        declaration_of(cls)
+        enqueue_changes.react(found)
