@@ -155,12 +155,18 @@ def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bo
     old = func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
-    return (
+    # Apart from the limit: with both, PostgreSQL may walk the whole primary key for its order.
+    orphans = (
         select(Job.id, Job.attempt, Job.attempted_at)
         .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
         .where(state_in(JobState.EXECUTING), settled)
         .where(or_(left.is_(None), left <= 0), or_(ours, producers.c.ours, old))
-        .order_by(Job.id)
+        .cte("orphans")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    return (
+        select(orphans)
+        .order_by(orphans.c.id)
         .limit(bindparam("batch", type_=Integer))
         .cte("found")
         .prefix_with("MATERIALIZED", dialect="postgresql")

@@ -1,7 +1,7 @@
 """Plans: with many rows, and for statements prepared once and for all, the indexes are used."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
@@ -27,6 +27,7 @@ from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.unique import find, settle
 from oban_sqla.statements.update import FIELDS, update
+from tests.schemas import Schemas
 from tests.worker_models import Invoice
 
 FILL = """
@@ -44,22 +45,37 @@ WHERE n %% 100 < s.share
 """
 
 
+PRODUCERS = """
+INSERT INTO {} (uuid, name, node, queue, meta)
+SELECT gen_random_uuid(), 'Oban', 'n1', 'q' || n, '{{}}' FROM generate_series(1, 3) n
+"""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["new", "few producers"])
+def prefix(request: pytest.FixtureRequest, postgres_dsn: str, schemas: Schemas) -> Iterator[str]:
+    """100,000 jobs, in a new schema, or in one that has statistics of a few producers."""
+    name = schemas.take()
+    jobs, producers, state = (
+        sql.Identifier(name, part) for part in ("oban_jobs", "oban_producers", "oban_job_state")
+    )
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        # Of all rows, and for good: a sample, also autovacuum's, may mislead the planner.
+        connection.execute(sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)").format(jobs))
+        connection.execute("SET default_statistics_target = 1000")
+        connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 100_000})
+        connection.execute(sql.SQL("ANALYZE {}").format(jobs))
+        # TRUNCATE removes the statistics of earlier tests.
+        connection.execute(sql.SQL("TRUNCATE {}").format(producers))
+        if request.param:
+            connection.execute(sql.SQL(PRODUCERS).format(producers))
+            connection.execute(sql.SQL("ANALYZE {}").format(producers))
+    yield name
+    schemas.give_back(name)
+
+
 @pytest.fixture
 async def full(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.AsyncConnection]:
-    """A connection to 100,000 jobs."""
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
-        jobs = sql.Identifier(prefix, "oban_jobs")
-        state = sql.Identifier(prefix, "oban_job_state")
-        await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 100_000})
-        # Of all rows, and for good: a sample, also autovacuum's, may mislead the planner.
-        await connection.execute(
-            sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)").format(jobs)
-        )
-        await connection.execute("SET default_statistics_target = 1000")
-        await connection.execute(sql.SQL("ANALYZE {}").format(jobs))
-        # As in a new schema: other tests may have left statistics of it.
-        producers = sql.Identifier(prefix, "oban_producers")
-        await connection.execute(sql.SQL("TRUNCATE {}").format(producers))
         yield connection
 
 
