@@ -25,6 +25,7 @@ from .pending import to_jobs
 _Deleted: TypeAlias = Callable[[Session], Container[object]]
 
 _HELD = "oban_sqla_held"
+_IDENTITIES = "oban_sqla_held_identities"
 _INCOMPLETE = "oban_sqla_incomplete"
 
 
@@ -68,6 +69,7 @@ def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
 
 def hold(session: Session, jobs: Sequence[Job]) -> None:
     """Take jobs out of the flush that begins."""
+    session.info[_IDENTITIES] = session.identity_map
     for job in jobs:
         session.expunge(job)
         session.info.setdefault(_HELD, []).append(job)
@@ -78,6 +80,9 @@ def refuse_expunged(session: Session, instance: object) -> None:
     # A rollback takes out whatever is pending, the held jobs too; and none refers to a job.
     if isinstance(instance, Job) or not session.is_active:
         return
+    # close() and expunge_all() begin a new identity map, and then take out every instance.
+    if session.identity_map is not session.info.get(_IDENTITIES):
+        return
     for job in session.info.get(_HELD, ()):
         for reference in _of(job):
             if reference.instance is instance:
@@ -85,6 +90,11 @@ def refuse_expunged(session: Session, instance: object) -> None:
                     f"{job!r} refers to {_shown(reference)}, which was taken out of the session"
                     " while its flush began: take the job out before, with expunge()"
                 )
+
+
+def take_back(session: Session) -> None:
+    """Add the jobs that an earlier flush held back, and that a listener then kept from beginning."""
+    session.add_all(session.info.pop(_HELD, ()))
 
 
 def release(session: Session) -> list[Job]:

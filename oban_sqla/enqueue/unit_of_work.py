@@ -90,6 +90,7 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
     Those that wait for a key in their arguments are held back until the flush has done its work.
     """
+    references.take_back(session)
     if jobs := pending.pending(session, objects):
         with observed.flushing(session, jobs):
             _insert_pending(session, jobs, objects)

@@ -290,6 +290,33 @@ class TestWhatHasNoRow:
         session.commit()
         assert stored(session) == []
 
+    def test_a_listener_that_refuses_the_flush_is_heard_and_loses_no_job(
+        self, session: Session
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise LookupError("not yet")
+
+        event.listen(session, "before_flush", refuse, once=True)
+        session.add_all([order := Order(), Send.new({"order": order})])
+        with pytest.raises(LookupError):
+            session.commit()
+        session.commit()
+        assert stored(session) == [{"order": reference("Order", id=order.id)}]
+
+    def test_a_listener_that_refuses_the_flush_may_close_the_session(
+        self, session: Session
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise LookupError("no")
+
+        event.listen(session, "before_flush", refuse, once=True)
+        with pytest.raises(LookupError), session:
+            session.add_all([order := Order(), Send.new({"order": order})])
+            session.commit()
+        assert not session.new
+        session.commit()
+        assert stored(session) == []
+
     def test_in_a_flush_that_fails(self, session: Session) -> None:
         """Its rollback takes the instance out as well; what the database says is what is told."""
         session.add(first := Order())
