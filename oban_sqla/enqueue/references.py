@@ -93,7 +93,7 @@ def refuse_expunged(session: Session, instance: object) -> None:
 
 
 def take_back(session: Session) -> None:
-    """Add the jobs that an earlier flush held back, and that a listener then kept from beginning."""
+    """Add the jobs held back for an earlier flush, which a listener kept from beginning."""
     session.add_all(session.info.pop(_HELD, ()))
 
 

@@ -63,7 +63,7 @@ class Cron(Service):
         if not entries:
             return LONGEST_SLEEP
         started = time.monotonic()
-        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+        async with deadline(ANSWER_TIMEOUT), self._database.shared_transaction() as connection:
             reboots = [key for key, (_, cron) in entries.items() if cron.expr == REBOOT]
             await connection.execute(enter(self._instance, reboots, now=NEVER))
             await connection.execute(enter(self._instance, [*entries], now=self.now))

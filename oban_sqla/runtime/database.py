@@ -219,6 +219,31 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def shared_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction like `transaction`, on a connection that a running node keeps anyway."""
+        kept = self._kept
+        if self.in_transactions or kept is None or kept[0] is not asyncio.get_running_loop():
+            async with self.transaction() as connection:
+                yield connection
+            return
+        async with kept[1].connection() as connection:
+            # SQLAlchemy has begun a transaction of its own with the last statement.
+            await connection.rollback()
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            refused = None
+            try:
+                async with connection.begin():
+                    yield connection
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                # The rollback leaves the connection as good as before.
+                refused = error
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+        if refused is not None:
+            raise refused
+
+    @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session that finds the tables, in a transaction of ours that commits at the end."""
         async with (

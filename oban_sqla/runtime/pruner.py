@@ -198,7 +198,7 @@ class Pruner(Service):
             self._emit("prune_refused", PruneRefused(state, tuple(new), cause))
 
     async def _delete(self, rule: Rule, ids: list[int]) -> int:
-        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+        async with deadline(ANSWER_TIMEOUT), self._database.shared_transaction() as connection:
             limits = (func.set_config(name, limit, True) for name, limit in LIMITS.items())
             await connection.execute(select(*limits))
             params = {"ids": ids, "age": rule.parameters()["age"]}

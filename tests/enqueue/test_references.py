@@ -310,8 +310,8 @@ class TestWhatHasNoRow:
             raise LookupError("no")
 
         event.listen(session, "before_flush", refuse, once=True)
-        with pytest.raises(LookupError), session:
-            session.add_all([order := Order(), Send.new({"order": order})])
+        session.add_all([order := Order(), Send.new({"order": order})])
+        with session, pytest.raises(LookupError):
             session.commit()
         assert not session.new
         session.commit()

@@ -141,3 +141,59 @@ async def test_a_node_has_three_connections_however_many_queues(
             count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
             async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
                 assert await (await other.execute(count, [prefix])).fetchone() == (3,)
+
+
+class TestSharedTransaction:
+    async def test_is_on_the_kept_connection(self, database: Database, engine: AsyncEngine) -> None:
+        ((kept,),) = await database.fetch(PID)
+        async with database.shared_transaction() as connection:
+            assert await connection.scalar(PID) == kept
+        assert await pids(database.fetch(PID)) == {kept}
+
+    async def test_commits_all_or_nothing(self, database: Database) -> None:
+        insert = text(f'INSERT INTO "{database.prefix}".users (name) VALUES (:name)')
+
+        async def fail() -> None:
+            async with database.shared_transaction() as connection:
+                await connection.execute(insert, {"name": "ann"})
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            await fail()
+        async with database.shared_transaction() as connection:
+            await connection.execute(insert, {"name": "bob"})
+            await connection.execute(insert, {"name": "eve"})
+        names = text(f'SELECT array_agg(name ORDER BY id) FROM "{database.prefix}".users')
+        assert await database.fetch(names) == [(["bob", "eve"],)]
+
+    async def test_leaves_the_next_statement_a_transaction_of_its_own(
+        self, database: Database
+    ) -> None:
+        async with database.shared_transaction() as connection:
+            await connection.execute(select(1))
+        await database.fetch(text("CREATE TEMPORARY TABLE mine ()"))
+        await database.fetch(text("VACUUM mine"))  # refused in a transaction
+
+    async def test_that_the_database_refuses_keeps_the_connection(self, database: Database) -> None:
+        ((kept,),) = await database.fetch(PID)
+        with pytest.raises(DBAPIError, match="division by zero"):
+            async with database.shared_transaction() as connection:
+                await connection.execute(text("SELECT 1/0"))
+        assert await pids(database.fetch(PID)) == {kept}
+        await database.fetch(text("CREATE TEMPORARY TABLE mine ()"))
+        await database.fetch(text("VACUUM mine"))
+
+    async def test_that_lost_its_connection_gives_it_up(
+        self, database: Database, postgres_dsn: str
+    ) -> None:
+        ((kept,),) = await database.fetch(PID)
+
+        async def lose() -> None:
+            async with database.shared_transaction() as connection:
+                async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
+                    await other.execute("SELECT pg_terminate_backend(%s)", [kept])
+                await connection.execute(PID)
+
+        with pytest.raises(DBAPIError):
+            await lose()
+        assert await pids(database.fetch(PID)) != {kept}
