@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from psycopg import AsyncRawCursor
 from psycopg.rows import tuple_row
-from sqlalchemy import ClauseElement, Executable
+from sqlalchemy import ClauseElement, Dialect, Executable
 
 from .database import Database, driver_of
 
@@ -55,14 +56,23 @@ class RawStatement:
         return await self.fetch(params)
 
     def _compile(self) -> None:
-        assert isinstance(self._statement, ClauseElement)
-        compiled = self._statement.compile(
-            dialect=self._database.engine.dialect,
-            schema_translate_map=self._database.schemas["schema_translate_map"],
-            render_schema_translate=True,
-        )
-        self._constants = compiled.params
-        self._names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
-        numbers = {name: f"${number}" for number, name in enumerate(self._names, 1)}
-        text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
-        self._text = text.replace("%%", "%").encode()
+        schemas = self._database.schemas["schema_translate_map"]
+        dialect = self._database.engine.dialect
+        text = _compiled(self._statement, dialect, tuple(schemas.items()))
+        self._text, self._names, self._constants = text
+
+
+# The claims of all queues of a node share one text: to compile it takes 5 ms.
+@lru_cache(maxsize=64)
+def _compiled(
+    statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]
+) -> tuple[bytes, list[str], Mapping[str, Any]]:
+    """The text of a statement with `$1`, ...; the names of its parameters; its constants."""
+    assert isinstance(statement, ClauseElement)
+    compiled = statement.compile(
+        dialect=dialect, schema_translate_map=dict(schemas), render_schema_translate=True
+    )
+    names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
+    return text.replace("%%", "%").encode(), names, compiled.params
