@@ -32,6 +32,8 @@ LONGEST_INTERVAL = 15.0
 # A job that is held longer is work that another node could do meanwhile.
 LONGEST_AHEAD = 1.0
 
+QUEUE_OPTIONS = ("limit", "paused", "global_limit")
+
 QueueConfig = int | Mapping[str, Any]
 RetentionConfig = float | Mapping[str, Any]
 
@@ -45,6 +47,8 @@ class Queue:
     """How many of its jobs run at once on this node."""
     paused: bool = False
     """Whether it starts without claiming anything."""
+    global_limit: int | None = None
+    """How many of its jobs run at once on all nodes together; `None` for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ class Config:
         )
         for queue, given in (queues if isinstance(queues, Mapping) else {}).items():
             options = given if isinstance(given, Mapping) else {"limit": given}
+            options = _plain_queue(options)
             if complaints := list(_wrong_with_queue(queue, options)):
                 errors.extend(("queues", complaint) for complaint in complaints)
             else:
@@ -266,17 +271,34 @@ def names_of(worker: object) -> tuple[object, ...]:
     return (name_of(worker), *getattr(getattr(worker, "__oban__", None), "aliases", ()))
 
 
+def _plain_queue(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a queue, without Oban's other ways to write them."""
+    plain = dict(options)
+    limit = plain.get("global_limit")
+    if isinstance(limit, Mapping) and limit.keys() == {"allowed"}:
+        plain["global_limit"] = limit = limit["allowed"]
+    if limit is not None:
+        # As in Oban: one node may run all of them.
+        plain.setdefault("limit", limit)
+    return plain
+
+
 def _wrong_with_queue(name: object, options: Mapping[str, Any]) -> Iterator[str]:
     if not _is_name(name) or len(str(name)) > LONGEST_NAME:
         yield f"a queue's name must be 1 to {LONGEST_NAME} characters, not blank: {name!r}"
-    for unknown in options.keys() - {"limit", "paused"}:
-        yield f"queue {name!r} has no option {unknown!r}; there are limit, paused"
+    for unknown in sorted(options.keys() - set(QUEUE_OPTIONS)):
+        yield f"queue {name!r} has no option {unknown!r}; there are {', '.join(QUEUE_OPTIONS)}"
     if "limit" not in options:
         yield f"queue {name!r} needs a limit, like {{'limit': 10}}"
     elif not _is_count(options["limit"]):
         yield (
             f"the limit of queue {name!r} must be an integer from 1 to {LARGEST_COUNT},"
             f" not {options['limit']!r}"
+        )
+    if not (options.get("global_limit") is None or _is_count(options["global_limit"])):
+        yield (
+            f"the global_limit of queue {name!r} must be an integer from 1 to {LARGEST_COUNT},"
+            f" not {options['global_limit']!r}"
         )
     if not isinstance(paused := options.get("paused", False), bool):
         yield f"paused of queue {name!r} must be True or False, not {paused!r}"

@@ -18,6 +18,7 @@ from .enqueue.job_selection import JobSelection
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .job_control import JobControl
+from .limits.limited_claim import LimitedClaim
 from .models import Job, validation
 from .monitor.job_counter import JobCounter
 from .queue_orders import QueueOrders
@@ -73,7 +74,8 @@ class Oban(JobControl, QueueOrders, Reports, Observable):
             `connect_args={"prepare_threshold": None}`, or end the URL with
             `?prepare_threshold=none`. Also set `notify="poll"` or a `listen_dsn`.
         queues: the names of the queues, and how many jobs of each run at once on this node: `10`,
-            or `{"limit": 10, "paused": True}`.
+            or `{"limit": 10, "paused": True}`. With `{"limit": 10, "global_limit": 30}`, no more
+            than 30 run on all nodes together.
         name: the name of the instance, unique in a process. Nodes of the same name work together.
         node: the name of this process, unique among those that run. The default is the host name
             and the process id.
@@ -201,7 +203,12 @@ class Oban(JobControl, QueueOrders, Reports, Observable):
                 await self._end()
             if self._config.queues and self._supervisor is None:
                 supervisor = Supervisor(
-                    self._config, self._database, self._emit, self._listened, [JobCounter]
+                    self._config,
+                    self._database,
+                    self._emit,
+                    self._listened,
+                    [JobCounter],
+                    ways_to_claim=LimitedClaim,
                 )
                 try:
                     await supervisor.start()

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 from uuid import UUID
 
 from .config import Config
@@ -12,6 +13,15 @@ from .runtime.database import Database
 from .runtime.orders import KINDS
 from .runtime.supervisor import Supervisor
 from .statements.orders import EVERY, store_order
+
+
+class Unchanged(Enum):
+    """What a setting is given that stays as it is."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +49,8 @@ class QueueOrders:
 
     `node` is the name of one node; without it an order is for all nodes of the instance. Those that
     run hear it at once, by NOTIFY, or else at their next look; a node of another Oban has
-    to hear it. What was paused is paused again when a node starts; everything else is configured
-    there.
+    to hear it. When a node starts, what was paused is paused again, and a `global_limit` is what
+    was ordered last; everything else is configured there.
 
     `ValueError` or `TypeError`, before anything is sent, for a name that no queue or node has.
     """
@@ -65,10 +75,31 @@ class QueueOrders:
         """Resume all queues."""
         await self.resume_queue("*", node=node)
 
-    async def scale_queue(self, *, queue: str, limit: int, node: str | None = None) -> None:
-        """Run up to `limit` jobs of a queue at once on each node. Running jobs go on."""
-        Config.check(queues={queue: limit})
-        await self._order({"action": "scale", "queue": queue, "limit": limit}, node)
+    async def scale_queue(
+        self,
+        *,
+        queue: str,
+        limit: int | None = None,
+        global_limit: int | Unchanged | None = UNCHANGED,
+        node: str | None = None,
+    ) -> None:
+        """Change how many jobs of a queue run at once. Running jobs go on.
+
+        limit: on each node, until it restarts.
+        global_limit: on all nodes together, in place of the configured one, also after a restart;
+            `None` for any number.
+        """
+        scale = {"action": "scale", "queue": queue}
+        changes: dict[str, Any] = {} if limit is None else {"limit": limit}
+        if global_limit is not UNCHANGED:
+            if node is not None:
+                raise ValueError("global_limit is for all nodes together: leave node out")
+            changes["global_limit"] = global_limit
+        if not changes:
+            raise TypeError("scale_queue() needs a limit or a global_limit")
+        Config.check(queues={queue: {"limit": 1, **changes}})
+        for name, value in changes.items():
+            await self._order({**scale, name: value}, node, kind=name)
 
     async def start_queue(
         self, *, queue: str, limit: int, paused: bool = False, node: str | None = None
@@ -115,7 +146,9 @@ class QueueOrders:
             for producer in self._supervisor.producers.values()
         ]
 
-    async def _order(self, action: dict[str, Any], node: str | None) -> None:
+    async def _order(
+        self, action: dict[str, Any], node: str | None, *, kind: str | None = None
+    ) -> None:
         queue, verb = validation.queue_name(action["queue"]), action["action"]
         if queue == EVERY and verb not in ("pause", "resume"):
             raise ValueError(
@@ -129,7 +162,7 @@ class QueueOrders:
             {**action, "ident": ident},
             name=name,
             node=EVERY if node is None else node,
-            kind=KINDS[action["action"]],
+            kind=kind or KINDS[action["action"]],
             prefix=self._database.prefix,
         )
         await self._database.fetch(statement)

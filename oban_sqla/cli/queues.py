@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,19 +85,52 @@ def resume_queue(
 @app.command("scale")
 def scale_queue(
     queue: Queue,
-    limit: Limit,
+    limit: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[LIMIT]",
+            min=1,
+            max=LARGEST_COUNT,
+            show_default=False,
+            help="How many jobs a node runs at once, until it restarts.",
+        ),
+    ] = None,
+    global_limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=LARGEST_COUNT,
+            show_default=False,
+            help="How many jobs all nodes together run at once, also after a restart.",
+        ),
+    ] = None,
+    no_global_limit: Annotated[
+        bool, typer.Option("--no-global-limit", help="Run any number on all nodes together.")
+    ] = False,
     node: Node = None,
     dsn: Dsn = None,
     prefix: Prefix = None,
     name: Name = None,
     path: Config = None,
 ) -> None:
-    """Set how many jobs of a queue each node runs at once, until the node restarts."""
+    """Set how many jobs of a queue run at once: on each node, or on all nodes together."""
+    if no_global_limit and global_limit is not None:
+        raise typer.BadParameter("give --global-limit or --no-global-limit, not both")
+    changes: dict[str, Any] = {} if limit is None else {"limit": limit}
+    if no_global_limit or global_limit is not None:
+        if node is not None:
+            raise typer.BadParameter("a global limit is for all nodes: leave --node out")
+        changes["global_limit"] = global_limit
+    if not changes:
+        raise typer.BadParameter("name a LIMIT, or give --global-limit or --no-global-limit")
+    done = [] if limit is None else [f"scaled to {limit}"]
+    if "global_limit" in changes:
+        done.append(f"global limit {'removed' if global_limit is None else global_limit}")
     order = _Order(dsn, prefix, name, path, node)
     order.give(
-        f"scaled to {limit}",
+        ", ".join(done),
         queue,
-        lambda oban: oban.scale_queue(queue=queue, limit=limit, node=node),
+        lambda oban: oban.scale_queue(queue=queue, **changes, node=node),
     )
 
 

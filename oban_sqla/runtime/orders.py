@@ -1,7 +1,7 @@
 """Orders to the queues and jobs of this node, heard at once, or read from the database."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import product
 from typing import Any, Protocol
@@ -21,6 +21,9 @@ KINDS = {
 }
 """The kind of an order, by its action. The newest order of a kind replaces the older ones."""
 
+LIMITS = ("global_limit",)
+"""The kinds of orders to scale a queue over all nodes: they outlast a restart."""
+
 
 class OrderTaker(Protocol):
     """What carries out orders: the queues and jobs of this node."""
@@ -34,6 +37,9 @@ class OrderTaker(Protocol):
     def resume_queue(self, queue: str) -> None: ...
 
     def scale_queue(self, queue: str, limit: int) -> None: ...
+
+    def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
+        """Change the limits of a queue over all nodes; values that make no sense are ignored."""
 
     def cancel_job(self, id: int) -> None: ...
 
@@ -77,20 +83,23 @@ class Orders(Service):
         self._turn = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Pause what was paused before this node started.
+        """Pause what was paused before this node started, and limit what was limited.
 
         Everything else is as configured: an order counts for the nodes that were there.
         """
         async with self._turn:
-            paused = False
+            paused = limited = False
             for row in await self._kept():
                 if row.setting == KINDS["pause"]:
                     paused = paused or row.value["action"] == "pause"
                     # No pause before it: a queue that is configured as paused stays so.
                     if paused:
                         await self._carry_out(row.value)
+                elif row.setting in LIMITS:
+                    limited = True
+                    await self._carry_out(row.value)
                 self._done[row.node, row.queue, row.setting] = row.changed_at
-            if paused:
+            if paused or limited:
                 await self._taker.report()
 
     async def run_once(self) -> float:
@@ -152,8 +161,10 @@ class Orders(Service):
                 await self._taker.start_queue(queue, limit, news.get("paused") is True)
             case {"action": "stop", "queue": str(queue)}:
                 await self._taker.stop_queue(queue)
-            case {"action": "scale", "queue": str(queue), "limit": int(limit)} if _fits(limit):
-                self._taker.scale_queue(queue, limit)
+            case {"action": "scale", "queue": str(queue)}:
+                if isinstance(limit := news.get("limit"), int) and _fits(limit):
+                    self._taker.scale_queue(queue, limit)
+                self._taker.limit_queue(queue, news)
             case {"action": "pause", "queue": str(queue)}:
                 self._taker.pause_queue(queue)
             case {"action": "resume", "queue": str(queue)}:

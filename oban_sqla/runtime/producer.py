@@ -3,24 +3,22 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
 from ..events import ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import JobState
 from ..statements.acknowledge import Ack
-from ..statements.claim import claim_of_queue
 from ..statements.claimed import Claimed
 from ..statements.give_back import give_back
 from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
-from .claim_position import ClaimPosition
+from .claiming import Claim, WayToClaim
 from .database import FAREWELL, Database, deadline
 from .executor import Executor
 from .held_jobs import HeldJobs
 from .outbox import Outbox
-from .raw_statement import RawStatement
 from .service import GRACE, UNWINDING, Emit, Service
 from .vitals import QueueVitals
 from .worker_session import Written
@@ -56,7 +54,7 @@ class Producer(Service):
         limit: int,
         paused: bool,
         claim_ahead: float,
-        node: str,
+        way: WayToClaim,
         claims: asyncio.Semaphore,
         poll_interval: Callable[[], float],
     ) -> None:
@@ -66,17 +64,15 @@ class Producer(Service):
         self.paused = paused
         self.uuid: UUID = uuid4()
         self._database = database
-        self._statement = RawStatement(database, claim_of_queue())
+        self._way = way
         self._executor = executor
         self._outbox = outbox
-        self._node = node
         self._claims = claims
         self._poll_interval = poll_interval
         # By their tasks: a job that somebody else gave back may run here a second time at once.
         self._running: dict[asyncio.Task[Ack | Written | None], tuple[Claimed, float]] = {}
         self._ahead = ClaimAhead(claim_ahead)
         self._held = HeldJobs(self._ahead.longest_hold)
-        self._position = ClaimPosition()
         # Whether the last claim found all there was, and no news has come since.
         self._exhausted = False
         # When a claim whose answer was lost can't come to light any more.
@@ -94,7 +90,7 @@ class Producer(Service):
     @property
     def meta(self) -> dict[str, Any]:
         """What the other nodes are told of it, in its row."""
-        meta: dict[str, Any] = {"local_limit": self.limit, "paused": self.paused}
+        meta = {"local_limit": self.limit, "paused": self.paused, **self._way.meta}
         if delayed := self._outbox.delayed(self.queue):
             meta[DELAYED] = delayed
         if left_behind := self._executor.left_behind.ids(self.queue):
@@ -140,7 +136,7 @@ class Producer(Service):
     def wake(self) -> None:
         """Claim now: there may be new jobs."""
         self._exhausted = False
-        self._position.news()
+        self._way.news()
         super().wake()
 
     def pause(self) -> None:
@@ -155,6 +151,16 @@ class Producer(Service):
         if self.paused:
             self.paused = False
             self._emit("queue_resumed", QueueResumed(self.queue))
+            self.wake()
+
+    def freed(self) -> None:
+        """Claim now if a limit kept jobs waiting: outcomes of this node were written."""
+        if self._way.frees():
+            self.wake()
+
+    def limit_by(self, changes: Mapping[str, Any]) -> None:
+        """Change the limits of the queue over all nodes."""
+        if self._way.limit(changes):
             self.wake()
 
     def scale(self, limit: int) -> None:
@@ -205,53 +211,43 @@ class Producer(Service):
         """How many jobs to claim now."""
         if self.paused or self._draining or self._outbox.full:
             return 0
-        ahead, held = self._ahead.allowance, len(self._held)
+        ahead, held = self._ahead.allowance if self._way.ahead else 0, len(self._held)
         if held > ahead // 2:
             # A batch is dear: the next one is claimed when half of what is held has started.
             return 0
         return min(CLAIM_BATCH, max(0, self._free) + ahead - held)
 
     async def _claim(self, demand: int) -> float:
-        jobs, duration = await self._send_claim(demand)
-        full = len(jobs) == demand
-        self._position.claimed(jobs, full=full, duration=duration)
-        self._ahead.claim_ended(full=full)
-        executing = [job for job in jobs if job.state is JobState.EXECUTING]
-        discarded = tuple(job.id for job in jobs if job.state is not JobState.EXECUTING)
-        self._emit("claim_stop", ClaimStop(self.queue, len(executing), discarded, duration))
-        self._held.add(executing)
+        claim = await self._send_claim(demand)
+        self._ahead.claim_ended(full=claim.full)
+        wanted = [job for job in claim.jobs if job.state is JobState.EXECUTING]
+        discarded = tuple(job.id for job in claim.jobs if job.state is not JobState.EXECUTING)
+        stop = ClaimStop(self.queue, len(wanted), discarded, claim.duration)
+        self._emit("claim_stop", stop)
+        self._held.add(wanted)
+        self._held.returning.update(claim.unwanted)
         if self.paused or self._draining:
             # The order came while the claim was under way.
             self._return_held()
             return 0.0
         self._start_held()
-        # A claim behind the last one proves nothing about the jobs before it.
-        self._exhausted = not full and self._position.at_front and not self._woken.is_set()
-        if jobs:
+        self._exhausted = claim.exhausted and not self._woken.is_set()
+        if claim.jobs:
             # They begin before the next statement is sent.
             await asyncio.sleep(0)
-        if not self._exhausted and self._demand():
+        if claim.unwanted or (not self._exhausted and self._demand()):
             return 0.0
-        return self._wait_for_turn(self._poll_interval())
+        return self._wait_for_turn(min(self._poll_interval(), claim.look_in))
 
-    async def _send_claim(self, demand: int) -> tuple[list[Claimed], float]:
+    async def _send_claim(self, demand: int) -> Claim:
         async with self._claims:
-            started = time.monotonic()
             self._claiming = True
-            params = {
-                "queue_name": self.queue,
-                "limit": demand,
-                "node_name": self._node,
-                "producer": str(self.uuid),
-                **self._position.next(),
-            }
             try:
-                rows = await self._statement.fetch(params)
+                return await self._way.claim(demand, str(self.uuid))
             except BaseException:
                 # It may have been carried out: what it claimed for us has to be found again.
                 self._doubtful_until = math.inf
                 raise
-        return [Claimed(row) for row in rows], time.monotonic() - started
 
     def _wait_for_turn(self, seconds: float) -> float:
         """So many seconds, or until the jobs that are held have waited for long enough."""
@@ -317,6 +313,7 @@ class Producer(Service):
             ids = tuple(row.id for row in rows)
             held = tuple(id for id in ids if id in returning)
             self._emit("give_back_stop", GiveBackStop(self.queue, ids, held))
+            await self._way.gave_back(ids)
 
     async def _wait_for_jobs(self, grace: float) -> None:
         # The outbox goes on meanwhile, so that each outcome is written as soon as it is there.

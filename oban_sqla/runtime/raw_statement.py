@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from psycopg import AsyncRawCursor
+from psycopg import AsyncConnection, AsyncRawCursor, Pipeline
 from psycopg.rows import tuple_row
 from sqlalchemy import ClauseElement, Dialect, Executable
 
-from .database import Database, driver_of
+from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
 
 _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
 
@@ -20,15 +21,25 @@ class RawStatement:
     Through psycopg its text goes to the server directly, which halves what a statement costs this
     process. The values come back as psycopg reads them: an instant has no time zone, a state is a
     string. Through another driver it is an ordinary statement. `at_once` is as in `Database.fetch`.
+
+    `behind` is a statement that runs before it, in the same transaction and with the same
+    parameters: a lock, whose wait must be over when this statement takes its snapshot. Both are
+    one message to the server, so that nothing of this process can make the lock last.
     """
 
-    def __init__(self, database: Database, statement: Executable, *, at_once: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        statement: Executable,
+        *,
+        at_once: bool = False,
+        behind: Executable | None = None,
+    ) -> None:
         self._database = database
         self._statement = statement
         self._at_once = at_once
-        self._text = b""
-        self._names: list[str] = []
-        self._constants: Mapping[str, Any] = {}
+        self._behind = behind
+        self._texts: list[_Text] = []
         self._direct = database.engine.dialect.driver == "psycopg"
         # After a failure SQLAlchemy sends it: its engine then drops all lost connections of the
         # pool at once.
@@ -37,17 +48,18 @@ class RawStatement:
     async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
         """Run it as a transaction of its own, and return its rows, as `Database.fetch` does."""
         if self._failed or not self._direct or self._database.in_transactions:
-            rows = await self._database.fetch(self._statement, params, at_once=self._at_once)
+            rows = await self._fetch_ordinarily(params)
             self._failed = False
             return rows
-        if not self._text:
+        if not self._texts:
             self._compile()
-        values = {**self._constants, **params}
         try:
             async with self._database.statement(at_once=self._at_once) as connection:
                 driver = await driver_of(connection)
+                if self._behind is not None:
+                    return await self._fetch_behind(driver, params)
                 cursor = AsyncRawCursor(driver, row_factory=tuple_row)
-                await cursor.execute(self._text, [values[name] for name in self._names])
+                await cursor.execute(*self._texts[0].filled(params))
                 return await cursor.fetchall()
         except BaseException as error:
             self._failed = True
@@ -55,19 +67,47 @@ class RawStatement:
                 raise
         return await self.fetch(params)
 
+    async def _fetch_behind(self, driver: AsyncConnection, params: Mapping[str, Any]) -> list[Any]:
+        first, then = (AsyncRawCursor(driver, row_factory=tuple_row) for _ in range(2))
+        # Without a pipeline, an old libpq, it is four messages.
+        async with driver.pipeline() if Pipeline.is_supported() else nullcontext():
+            await first.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+            await first.execute(*self._texts[0].filled(params))
+            await then.execute(*self._texts[1].filled(params))
+            await first.execute(b"COMMIT")
+        return await then.fetchall()
+
+    async def _fetch_ordinarily(self, params: Mapping[str, Any]) -> Sequence[Any]:
+        if self._behind is None:
+            return await self._database.fetch(self._statement, params, at_once=self._at_once)
+        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+            await connection.execute(self._behind, params)
+            return (await connection.execute(self._statement, params)).all()
+
     def _compile(self) -> None:
-        schemas = self._database.schemas["schema_translate_map"]
+        schemas = tuple(self._database.schemas["schema_translate_map"].items())
         dialect = self._database.engine.dialect
-        text = _compiled(self._statement, dialect, tuple(schemas.items()))
-        self._text, self._names, self._constants = text
+        behind = () if self._behind is None else (self._behind,)
+        self._texts = [_compiled(one, dialect, schemas) for one in (*behind, self._statement)]
+
+
+class _Text(NamedTuple):
+    """A compiled statement, and the names of its parameters in the order of their numbers."""
+
+    text: bytes
+    names: list[str]
+    constants: Mapping[str, Any]
+
+    def filled(self, params: Mapping[str, Any]) -> tuple[bytes, list[Any]]:
+        values = {**self.constants, **params}
+        return self.text, [values[name] for name in self.names]
 
 
 # The claims of all queues of a node share one text: to compile it takes 5 ms.
 @lru_cache(maxsize=64)
 def _compiled(
     statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]
-) -> tuple[bytes, list[str], Mapping[str, Any]]:
-    """The text of a statement with `$1`, ...; the names of its parameters; its constants."""
+) -> _Text:
     assert isinstance(statement, ClauseElement)
     compiled = statement.compile(
         dialect=dialect, schema_translate_map=dict(schemas), render_schema_translate=True
@@ -75,4 +115,4 @@ def _compiled(
     names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
-    return text.replace("%%", "%").encode(), names, compiled.params
+    return _Text(text.replace("%%", "%").encode(), names, compiled.params)

@@ -1,7 +1,7 @@
 """The supervisor: what runs in an instance, in which order it starts and stops, who wakes whom."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from ..models import validation
 from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
+from .claiming import PlainClaim, WaysToClaim
 from .cron import Cron
 from .database import FAREWELL, Database
 from .executor import Executor
@@ -55,10 +56,13 @@ class Supervisor:
         emit: Emit,
         listened: Callable[[str], bool],
         cluster_services: Sequence[ClusterService] = (),
+        *,
+        ways_to_claim: WaysToClaim = PlainClaim,
     ) -> None:
         self._config = config
         self._database = database
         self._emit = emit
+        self._ways_to_claim = ways_to_claim
         self.stager = Stager(
             database,
             emit,
@@ -75,7 +79,7 @@ class Supervisor:
             database,
             emit,
             due_in=self.stager.expect_in,
-            written=self.outcome_announcer.written,
+            written=self._written,
             freed=lambda: self._wake_queues(list(self.producers)),
         )
         self._claims = asyncio.Semaphore(CLAIMS)
@@ -269,6 +273,11 @@ class Supervisor:
         if producer := self.producers.get(queue):
             producer.scale(limit)
 
+    def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
+        """Change how many jobs of a queue run or start over all nodes."""
+        if producer := self.producers.get(queue):
+            producer.limit_by(changes)
+
     def cancel_job(self, id: int) -> None:
         """Tell a job that it is cancelled, if it runs here; one that is held does not start."""
         self._executor.cancel(id)
@@ -319,10 +328,17 @@ class Supervisor:
             limit=queue.limit,
             paused=queue.paused,
             claim_ahead=self._config.claim_ahead,
-            node=self._config.node,
+            way=self._ways_to_claim(
+                self._database, queue, self._config.node, lambda: self._config.poll_interval
+            ),
             claims=self._claims,
             poll_interval=self._poll_interval,
         )
+
+    def _written(self, ids: Iterable[int]) -> None:
+        self.outcome_announcer.written(ids)
+        for producer in self.producers.values():
+            producer.freed()
 
     def _is_leader(self) -> bool:
         return self.leader.is_leader

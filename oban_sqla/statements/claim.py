@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Integer,
+    Select,
     SmallInteger,
     Text,
     any_,
@@ -51,13 +52,8 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
     `discarded`: the table's own check would fail the claim, and skipping the job would leave it
     ahead of all others.
     """
-    behind = tuple_(*claim_order(Job)) > tuple_(
-        bindparam("after_priority", type_=SmallInteger),
-        bindparam("after_scheduled_at", type_=UTCDateTime),
-        bindparam("after_id", type_=BigInteger),
-    )
-    of_queue = Job.queue == bindparam("queue_name", type_=Text)
-    jobs = _claimed(database_now(now), of_queue, behind, planned_anew())
+    chosen = first_available(of_queue(), behind_position(), planned_anew())
+    jobs = executing(database_now(now), chosen)
     return select(*claimed_columns(jobs.c)).order_by(*claim_order(jobs.c))
 
 
@@ -65,7 +61,7 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
 def claim(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` of the jobs with these `ids`; the same rows."""
     chosen = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
-    jobs = _claimed(database_now(now), chosen)
+    jobs = executing(database_now(now), first_available(chosen))
     return select(*claimed_columns(jobs.c)).order_by(*claim_order(jobs.c))
 
 
@@ -74,20 +70,40 @@ def claim_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
     return columns.priority, columns.scheduled_at, columns.id
 
 
-def _claimed(time: ColumnElement[Any], *which: ColumnElement[bool]) -> CTE:
-    first = (
+def of_queue() -> ColumnElement[bool]:
+    """Whether a job is of the queue `queue_name`."""
+    return Job.queue == bindparam("queue_name", type_=Text)
+
+
+def behind_position() -> ColumnElement[bool]:
+    """Whether a job stands behind the position of the parameters."""
+    return tuple_(*claim_order(Job)) > tuple_(
+        bindparam("after_priority", type_=SmallInteger),
+        bindparam("after_scheduled_at", type_=UTCDateTime),
+        bindparam("after_id", type_=BigInteger),
+    )
+
+
+def first_available(*which: ColumnElement[bool], limit: Any = None) -> Select[int]:
+    """The ids of the first available jobs, locked: `limit` of them, by default the parameter."""
+    most = bindparam("limit", type_=Integer) if limit is None else limit
+    return (
         select(Job.id)
         .where(state_in(JobState.AVAILABLE), *which)
         .order_by(*claim_order(Job))
-        .limit(bindparam("limit", type_=Integer))
+        .limit(most)
         # NO KEY: rows of other tables may refer to the job, and be inserted meanwhile.
         .with_for_update(key_share=True, skip_locked=True)
     )
+
+
+def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
+    """Make the available jobs with these ids executing, for `producer` of `node_name`."""
     left = Job.attempt < Job.max_attempts
     return (
         update(Job)
         # An array, not a join: for a join the planner expects a tenth of the table.
-        .where(Job.id == any_(func.array(first.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
             state=case((left, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
             attempt=case((left, Job.attempt + 1), else_=Job.attempt),

@@ -102,7 +102,8 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
             """Notes its ticks."""
 
     engine = create_async_engine(database_url(dsn), connect_args=options.pop("connect_args", {}))
-    async with Oban(engine, prefix=prefix, queues={"default": int(limit)}, **options):
+    options.setdefault("queues", {"default": int(limit)})
+    async with Oban(engine, prefix=prefix, **options):
         print("up", flush=True)
         await stopping.wait()
     await engine.dispose()

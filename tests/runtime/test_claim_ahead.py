@@ -216,15 +216,15 @@ async def test_what_a_claim_brings_after_a_pause_goes_back(
     """The pause came while the claim was under way."""
     oban = await start(queues={"default": 5}, **NEVER)
     producer = of(oban)
-    fetch = producer._statement.fetch
+    claim = producer._way.claim
 
-    async def paused_meanwhile(params: Any) -> Any:
-        found = await fetch(params)
-        if found:
+    async def paused_meanwhile(*given: Any) -> Any:
+        found = await claim(*given)
+        if found.jobs:
             producer.pause()
         return found
 
-    monkeypatch.setattr(producer._statement, "fetch", paused_meanwhile)
+    monkeypatch.setattr(producer._way, "claim", paused_meanwhile)
     with hear(oban, "give_back_stop") as returns:
         ids = await add(sessions, Quick.new(), Quick.new())
         await returns.wait()

@@ -1,0 +1,23 @@
+"""What the tests of limits share: workers that note how many of them run."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Oban
+from tests.limits.workers import Holding
+
+
+@pytest.fixture(autouse=True)
+def holding() -> Iterator[None]:
+    """Nothing has run yet, and nothing runs on after the test."""
+    Holding.reset()
+    yield
+    Holding.release_all()
+
+
+@pytest.fixture
+def client(engine: AsyncEngine, prefix: str) -> Oban:
+    """An instance that runs no queues, and gives orders."""
+    return Oban(engine, prefix=prefix)
