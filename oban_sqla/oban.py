@@ -14,13 +14,14 @@ from . import instances, settings
 from .config import Config, QueueConfig, RetentionConfig
 from .enqueue.chunks import enqueue_stream
 from .enqueue.enqueue import Conn, each, enqueue
-from .enqueue.job_selection import JobSelection
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
-from .job_control import JobControl
 from .limits.limited_claim import LimitedClaim
+from .manage.job_management import JobManagement
 from .models import Job, validation
+from .models.job_id import ids_of, job_or_id
 from .monitor.job_counter import JobCounter
+from .oban_names import ObanNames
 from .queue_orders import QueueOrders
 from .reports import Reports
 from .runtime import pool
@@ -34,7 +35,7 @@ from .workers.unfinished import name_of_class, unfinished
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(JobControl, QueueOrders, Reports, Observable):
+class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -329,7 +330,7 @@ class Oban(JobControl, QueueOrders, Reports, Observable):
         timeout: float | timedelta | None = None,  # noqa: ASYNC109
     ) -> list[Job]:
         """Wait for several jobs, and return them in the order given, each once."""
-        ids = JobSelection.of(list(jobs)).given_ids()
+        ids = ids_of([job_or_id(one) for one in jobs])
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
         limit = asyncio.timeout(longest)
         try:
@@ -351,9 +352,6 @@ class Oban(JobControl, QueueOrders, Reports, Observable):
         exception. `ObanError` if the engine's driver is not psycopg.
         """
         return self._database.psycopg_connection()
-
-    _connection = connection
-    """Its name in oban-py."""
 
     def _listened(self, name: str) -> bool:
         return listened(self, name)

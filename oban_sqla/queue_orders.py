@@ -67,14 +67,6 @@ class QueueOrders:
         """Resume a paused queue, or all with `"*"`."""
         await self._order({"action": "resume", "queue": queue}, node)
 
-    async def pause_all_queues(self, *, node: str | None = None) -> None:
-        """Pause all queues."""
-        await self.pause_queue("*", node=node)
-
-    async def resume_all_queues(self, *, node: str | None = None) -> None:
-        """Resume all queues."""
-        await self.resume_queue("*", node=node)
-
     async def scale_queue(
         self,
         *,

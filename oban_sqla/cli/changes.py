@@ -10,15 +10,15 @@ from rich.progress import Progress
 from sqlalchemy import Select
 
 from ..durations import duration
+from ..manage.cancel import CANCELLABLE
+from ..manage.delete import DELETABLE
+from ..manage.retry import RETRYABLE
 from ..models import JobState
 from ..monitor.browse import Selection, Tally
 from ..monitor.job_queries import Filters
 from ..oban import Oban
 from ..runtime.database import Database
 from ..settings import Settings
-from ..statements.cancel import CANCELLABLE
-from ..statements.delete import DELETABLE
-from ..statements.retry import RETRYABLE
 from .configuration import ask, configured, name_database
 from .failures import fail, warn
 from .options import Config, Dsn, Json, Prefix, Yes

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ..durations import duration
-from ..enqueue.job_selection import LARGEST_ID
+from ..models.job_id import LARGEST_ID
 from ..models.state import STAGEABLE
 from ..monitor.browse import Listed, browse, describe
 from ..monitor.job_queries import Filters

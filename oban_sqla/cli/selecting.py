@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..clock import LONGEST_INTERVAL
-from ..enqueue.job_selection import LARGEST_ID
 from ..models import JobState
+from ..models.job_id import LARGEST_ID
 from ..monitor.job_queries import Filters
 from ..monitor.worker_names import find_worker
 from ..runtime.database import Database

@@ -19,7 +19,7 @@ from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute, insert_unique_through
 from .enqueue import Conn, begin, enqueue
 from .from_rows import fill
-from .job_selection import unscoped
+from .session_of import unscoped
 from .unique import apart
 from .unit_of_work import insert_outside
 

@@ -16,7 +16,7 @@ from ..statements.insert import FIELDS
 from . import references
 from .connections import Executes, insert_through
 from .from_rows import forget
-from .job_selection import unscoped
+from .session_of import session_of
 
 _NEEDED = frozenset(FIELDS)
 
@@ -50,7 +50,7 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     `TypeError` for what is not a job, and for a `conn` of another kind; `ValueError` for a job
     given twice, one that a session has already, and one that is past its start.
     """
-    session = _session(conn)
+    session = session_of(conn)
     begin(jobs, session)
     if session is None:
         references.check(jobs)
@@ -95,13 +95,6 @@ def refuse_twice(jobs: Sequence[Job]) -> None:
     """`ValueError` for a job given twice."""
     if len({id(job) for job in jobs}) < len(jobs):
         raise ValueError("the same job was given twice; make one with new() for each")
-
-
-def _session(conn: object) -> Session | None:
-    conn = unscoped(conn)
-    if isinstance(conn, AsyncSession):
-        conn = conn.sync_session
-    return conn if isinstance(conn, Session) else None
 
 
 def _begin(job: object, session: Session | None) -> None:

@@ -36,7 +36,7 @@ from . import encoding, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute_core, insert_unique_core
 from .from_rows import fill
-from .job_selection import BIND
+from .session_of import BIND
 from .unique import apart
 
 _KEY = "oban_sqla"

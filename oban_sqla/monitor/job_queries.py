@@ -27,7 +27,7 @@ from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
 from ..models.types import job_state
-from ..statements.choose import one_of
+from ..statements.ids import one_of
 from ..statements.states import constant, state_in
 
 _IDS = ARRAY(BigInteger)

@@ -10,13 +10,11 @@ from . import enqueue_changes
 from .reaction import reaction
 
 
-def attach() -> None:
-    """Have sessions enqueue for workers that are declared from now on."""
-    features.listen(_react)
-
-
 def _react(cls: type, options: Declaration, *, is_model: bool) -> None:
     found = reaction(cls, options, is_model=is_model)
     if found is not None:
         declaration_of(cls)
         enqueue_changes.react(found)
+
+
+features.listen(_react)

@@ -14,10 +14,11 @@ from sqlalchemy import Connection, Result, delete, event, inspect
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, object_session
 
 from ..enqueue import unit_of_work
-from ..enqueue.job_selection import BIND, identity
 from ..enqueue.savepoints import SavepointLog
+from ..enqueue.session_of import BIND
 from ..models import Job
-from ..statements.choose import one_of
+from ..models.job_id import identity
+from ..statements.ids import one_of
 from . import bulk_statements
 from .reaction import Change, Reaction
 

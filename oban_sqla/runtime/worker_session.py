@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..clock import held_at
-from ..enqueue.job_selection import BIND
+from ..enqueue.session_of import BIND
 from ..errors import sqlstate
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .connecting import connecting

@@ -9,7 +9,7 @@ from typing import Any, Unpack, overload
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..enqueue.job_selection import BIND
+from ..enqueue.session_of import BIND
 from ..models import Job, JobState, validation
 from ..oban import Oban
 from ..statements.states import state_in

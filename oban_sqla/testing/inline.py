@@ -8,9 +8,10 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
-from ..enqueue.job_selection import BIND, identity
 from ..enqueue.pending import inserted
+from ..enqueue.session_of import BIND
 from ..models import Job
+from ..models.job_id import identity
 from .attempts import Attempts
 from .joined import Joined, kind_of, run
 from .refresh import refresh

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
 from sqlalchemy.orm import Session, scoped_session
 
-from ..enqueue.job_selection import BIND, unscoped
+from ..enqueue.session_of import BIND, unscoped
 from ..oban import Oban
 from ..statements.claimed import Loads, loads_of
 

@@ -8,9 +8,10 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from ..enqueue.job_selection import BIND, identity
+from ..enqueue.session_of import BIND
 from ..models import Job
-from ..statements.choose import one_of
+from ..models.job_id import identity
+from ..statements.ids import one_of
 
 # Kinds of relationships that hold no instances: they query at each access, or never.
 _QUERYING = ("dynamic", "noload", "write_only")

@@ -12,6 +12,8 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from oban_sqla import Job, JobState, Unique, statements
+from oban_sqla.manage.cancel import cancel
+from oban_sqla.manage.retry import retry
 from oban_sqla.models import ProducerRow
 from oban_sqla.models.state import FINISHED, LEGAL_MOVES, STAGEABLE
 from oban_sqla.models.unique_job import hold_key
@@ -19,11 +21,9 @@ from oban_sqla.statements import unique as unique_module
 from oban_sqla.statements import update as update_module
 from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.acknowledge import acknowledge as acknowledgement
-from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.rescue import rescue
-from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 
 Sessions = sessionmaker[Session]
@@ -175,15 +175,14 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 }
 STILL = {
     "announce",
-    "choose",
     "claimed",
     "orders",
     "counts",
     "cron",
-    "delete",
     "elect",
     "finished",
     "heartbeat",
+    "ids",
     "insert",
     "inspect",
     "cancel_mark",

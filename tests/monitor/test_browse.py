@@ -5,10 +5,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState, Oban
+from oban_sqla.manage.delete import DELETABLE
 from oban_sqla.monitor.browse import Selection, summary
 from oban_sqla.monitor.job_queries import Filters
 from oban_sqla.runtime.database import Database
-from oban_sqla.statements.delete import DELETABLE
 from tests.conftest import Add
 from tests.factories import JobFactory
 

@@ -12,18 +12,18 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import with_parent
 
 from oban_sqla import Job, JobState
+from oban_sqla.manage.cancel import cancel
+from oban_sqla.manage.delete import delete
+from oban_sqla.manage.retry import retry
 from oban_sqla.migrations.args_index import INDEX as ARGS_INDEX
 from oban_sqla.monitor import job_queries as browse_module
 from oban_sqla.monitor.job_queries import Filters, browse, page, tally
 from oban_sqla.statements.acknowledge import acknowledge, unsettled
-from oban_sqla.statements.cancel import cancel
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.counts import counts
-from oban_sqla.statements.delete import delete
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.prune import prune, prune_listed
 from oban_sqla.statements.rescue import bury, rescue
-from oban_sqla.statements.retry import retry
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.unique import find, settle
 from oban_sqla.statements.update import FIELDS, update

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oban_sqla import JobState
-from oban_sqla.statements.retry import retry
+from oban_sqla.manage.retry import retry
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run, WithMeta

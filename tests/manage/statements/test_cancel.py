@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements.cancel import cancel
+from oban_sqla.manage.cancel import cancel
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run, WithMeta

@@ -1,4 +1,4 @@
-"""Choose: lock jobs in the order of their ids, so that no two who manage jobs wait in a circle."""
+"""Lock jobs in the order of their ids, so that no two who manage jobs wait in a circle."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,8 @@ from sqlalchemy import BigInteger, ColumnElement, Select, any_, bindparam, func,
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..models import Job, JobState
-from .states import state_in
+from ..statements.ids import one_of
+from ..statements.states import state_in
 
 _IDS = ARRAY(BigInteger)
 
@@ -26,11 +27,6 @@ def again(chosen: Select[Any], ids: Sequence[int]) -> Select[Any]:
     (described,) = chosen.column_descriptions
     # What was to be skipped is not among them.
     return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS))).offset(None)
-
-
-def one_of(ids: Sequence[int]) -> ColumnElement[bool]:
-    """Whether a job is one of these."""
-    return Job.id == any_(literal(list(ids), _IDS))
 
 
 def load(ids: Sequence[int]) -> Select[Any]:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Select, inspect, select, update
+from sqlalchemy import Select, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
 from sqlalchemy.orm import Session, scoped_session
 
-from ..models import Job, JobState, validation
-from ..statements.choose import again, load, lock
+from ..enqueue.session_of import BIND, unscoped
+from ..models import Job, JobState
+from ..models.job_id import ids_of, job_or_id
+from .lock import again, load, lock
 
 Which: TypeAlias = Job | int | Iterable[Job | int] | Select[Any]
 """A job, an id, any number of those, or `select(Job).where(...)`."""
@@ -18,11 +20,6 @@ UnitOfWork: TypeAlias = (
     AsyncSession | async_scoped_session[AsyncSession] | Session | scoped_session[Session]
 )
 """The sessions whose transaction a change of jobs may join."""
-
-LARGEST_ID = 2**63 - 1
-
-BIND = {"mapper": Job.__mapper__, "clause": update(Job)}
-"""Where a session with several databases finds the jobs, and may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +35,8 @@ class JobSelection:
         if isinstance(which, Select):
             return cls(statement=_of_jobs(which))
         if isinstance(which, Iterable) and not isinstance(which, str | bytes | Mapping):
-            return cls([_job_or_id(one) for one in which])
-        return cls([_job_or_id(which)])
+            return cls([job_or_id(one) for one in which])
+        return cls([job_or_id(which)])
 
     def ids(self, session: Session, states: Sequence[JobState]) -> list[int]:
         """The ids, each once. Those that a SELECT found are locked, and in one of the states.
@@ -48,7 +45,7 @@ class JobSelection:
         """
         _flush(session)
         if self.statement is None:
-            return self.given_ids()
+            return ids_of(self.given)
         if not (ids := _lock(session, self.statement, states)):
             return []
         found = select(again(self.statement, ids).subquery().c.id)
@@ -59,7 +56,7 @@ class JobSelection:
         _flush(session)
         fresh = {"populate_existing": True}
         if self.statement is None:
-            given = self.given_ids()
+            given = ids_of(self.given)
             jobs = session.scalars(load(given), execution_options=fresh, bind_arguments=BIND)
             by_id = {job.id: job for job in jobs}
             return [by_id[id] for id in given if id in by_id]
@@ -68,15 +65,6 @@ class JobSelection:
         statement = again(self.statement, ids)
         jobs = session.scalars(statement, execution_options=fresh, bind_arguments=BIND)
         return list(jobs.unique())
-
-    def given_ids(self) -> list[int]:
-        """The ids of jobs that were given one by one, each once; `ValueError` for one without."""
-        return list(dict.fromkeys(_id_of(one) for one in self.given))
-
-
-def unscoped(conn: object) -> object:
-    """The session that a scoped one stands for here; anything else as it is."""
-    return conn() if isinstance(conn, async_scoped_session | scoped_session) else conn
 
 
 def unit_of_work(conn: object) -> AsyncSession | Session:
@@ -92,12 +80,6 @@ def unit_of_work(conn: object) -> AsyncSession | Session:
         f" transaction is joined; got {type(conn).__module__}.{type(conn).__qualname__}."
         " Without conn the jobs are changed in a transaction of their own"
     )
-
-
-def identity(job: Job) -> int | None:
-    """The job's id, for which `job.id` would send a SELECT when it has expired."""
-    state = inspect(job)
-    return state.identity[0] if state.identity else state.dict.get("id")
 
 
 def _flush(session: Session) -> None:
@@ -121,23 +103,3 @@ def _of_jobs(statement: Select[Any]) -> Select[Any]:
 
 def _is_job(entity: Any) -> bool:
     return bool(inspect(entity).mapper.isa(Job.__mapper__))
-
-
-def _job_or_id(given: object) -> Job | int:
-    if isinstance(given, Job):
-        return given
-    if not isinstance(given, int) or isinstance(given, bool):
-        raise TypeError(
-            "which must be a Job, an id, an iterable of those, or select(Job).where(...),"
-            f" not {validation.show(given)}"
-        )
-    if not 0 < given <= LARGEST_ID:
-        raise ValueError(f"no job has the id {validation.show(given)}")
-    return int(given)
-
-
-def _id_of(given: Job | int) -> int:
-    id = given if isinstance(given, int) else identity(given)
-    if id is None:
-        raise ValueError(f"{given!r} has no id: it was not enqueued, or not flushed")
-    return id

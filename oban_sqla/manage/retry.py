@@ -7,9 +7,9 @@ from sqlalchemy import Executable, func, null, update
 
 from ..clock import database_now
 from ..models import Job, JobState, validation
-from .cancel_mark import without_mark
-from .choose import locked
-from .states import constant
+from ..statements.cancel_mark import without_mark
+from ..statements.states import constant
+from .lock import locked
 
 RETRYABLE = tuple(
     state for state in JobState if state not in (JobState.AVAILABLE, JobState.EXECUTING)

@@ -14,7 +14,7 @@ from tests.conftest import Add
 from tests.databases import User
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Find, States, UnitOfWork
+from tests.manage.conftest import Find, States, UnitOfWork
 
 Sessions = async_sessionmaker[AsyncSession]
 

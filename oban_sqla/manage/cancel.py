@@ -8,9 +8,9 @@ from sqlalchemy import Executable, case, update
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.state import FINISHED
-from .cancel_mark import with_mark
-from .choose import locked
-from .states import constant, state_in
+from ..statements.cancel_mark import with_mark
+from ..statements.states import constant, state_in
+from .lock import locked
 
 CANCELLABLE = tuple(state for state in JobState if state not in FINISHED)
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements.delete import delete
+from oban_sqla.manage.delete import delete
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Run

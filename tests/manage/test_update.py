@@ -13,8 +13,8 @@ from oban_sqla import Job, JobState, Oban, Worker, job, worker
 from tests.conftest import Add, StartOban
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Find
 from tests.listening import hear
+from tests.manage.conftest import Find
 from tests.runtime.workers import Quick
 
 S = JobState

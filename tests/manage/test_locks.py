@@ -14,7 +14,7 @@ from oban_sqla.statements.claim import FRONT, claim_of_queue
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.job_control.conftest import Find, States
+from tests.manage.conftest import Find, States
 
 Sessions = async_sessionmaker[AsyncSession]
 

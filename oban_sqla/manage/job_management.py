@@ -1,26 +1,28 @@
-"""`JobControl`: cancel, retry, delete and update jobs that are in the table."""
+"""`JobManagement`: cancel, retry, delete and update jobs that are in the table."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from .enqueue.job_selection import BIND, JobSelection, UnitOfWork, Which, identity, unit_of_work
-from .enqueue.unit_of_work import announce_moved
-from .errors import JobNotFoundError
-from .models import Job, JobState
-from .models.state import STAGEABLE
-from .runtime.database import Database
-from .statements.cancel import CANCELLABLE, cancel
-from .statements.choose import load
-from .statements.delete import DELETABLE, delete
-from .statements.retry import RETRYABLE, retry
-from .statements.update import parameters, update
-from .wakeups import Wakeup
-from .workers.job_update import Changes, check
+from ..enqueue.session_of import BIND
+from ..enqueue.unit_of_work import announce_moved
+from ..errors import JobNotFoundError
+from ..models import Job, JobState
+from ..models.job_id import identity
+from ..models.state import STAGEABLE
+from ..runtime.database import Database
+from ..statements.update import parameters, update
+from ..wakeups import Wakeup
+from .cancel import CANCELLABLE, cancel
+from .delete import DELETABLE, delete
+from .job_selection import JobSelection, UnitOfWork, Which, unit_of_work
+from .job_update import Changes, check
+from .lock import load
+from .retry import RETRYABLE, retry
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ T = TypeVar("T")
 MOST_CHANGES = 10_000
 
 
-class JobControl:
+class JobManagement:
     """What an `Oban` can do to jobs that are in the table, whether it was started or not.
 
     `which` is a `Job`, an id, an iterable of those, or `select(Job).where(...)`, which may have
@@ -97,51 +99,6 @@ class JobControl:
         if job is None:
             raise JobNotFoundError(f"there is no job {id}; get_job() returns None instead")
         return job
-
-    async def cancel_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`cancel_jobs` for one, by its name in Oban."""
-        await self.cancel_jobs(job, conn=conn)
-
-    async def cancel_many_jobs(
-        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
-    ) -> int:
-        """`cancel_jobs`, by its name in Oban."""
-        return await self.cancel_jobs(jobs, conn=conn)
-
-    async def retry_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`retry_jobs` for one, by its name in Oban."""
-        await self.retry_jobs(job, conn=conn)
-
-    async def retry_many_jobs(
-        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
-    ) -> int:
-        """`retry_jobs`, by its name in Oban."""
-        return await self.retry_jobs(jobs, conn=conn)
-
-    async def delete_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`delete_jobs` for one, by its name in Oban."""
-        await self.delete_jobs(job, conn=conn)
-
-    async def delete_many_jobs(
-        self, jobs: Iterable[Job | int], *, conn: UnitOfWork | None = None
-    ) -> int:
-        """`delete_jobs`, by its name in Oban."""
-        return await self.delete_jobs(jobs, conn=conn)
-
-    async def update_job(
-        self, job: Job | int, changes: Changes, *, conn: UnitOfWork | None = None
-    ) -> Job:
-        """`update_jobs` for one, by its name in Oban; `LookupError` if it is not there."""
-        updated = await self.update_jobs(job, changes, conn=conn)
-        if not updated:
-            raise LookupError(f"there is no job {job!r}")
-        return updated[0]
-
-    async def update_many_jobs(
-        self, jobs: Iterable[Job | int], changes: Changes, *, conn: UnitOfWork | None = None
-    ) -> list[Job]:
-        """`update_jobs`, by its name in Oban."""
-        return await self.update_jobs(jobs, changes, conn=conn)
 
     async def _manage(
         self, which: Which, conn: UnitOfWork | None, work: Callable[[Session, JobSelection], T]

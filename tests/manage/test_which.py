@@ -13,7 +13,7 @@ from oban_sqla.models import ProducerRow
 from tests.conftest import Add
 from tests.databases import User
 from tests.factories import JobFactory
-from tests.job_control.conftest import States
+from tests.manage.conftest import States
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -9,8 +9,8 @@ from oban_sqla import JobNotFoundError, JobState, Oban
 from tests.conftest import Add, StartOban
 from tests.enqueue.conftest import Listener
 from tests.factories import JobFactory
-from tests.job_control.conftest import Find, States
 from tests.listening import hear
+from tests.manage.conftest import Find, States
 from tests.runtime.workers import Quick
 
 Sessions = async_sessionmaker[AsyncSession]

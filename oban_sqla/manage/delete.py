@@ -4,7 +4,7 @@ from sqlalchemy import Executable
 from sqlalchemy import delete as delete_from
 
 from ..models import Job, JobState
-from .choose import locked
+from .lock import locked
 
 DELETABLE = tuple(state for state in JobState if state is not JobState.EXECUTING)
 
