@@ -11,6 +11,7 @@ from ..runtime.claiming import Claim, PlainClaim
 from ..runtime.database import Database
 from ..runtime.raw_statement import RawStatement
 from ..statements.claimed import Claimed
+from . import rows as rows  # the tables, for the metadata
 from .lock import lock_queue
 from .queue_claim import claim_within_global_limit
 

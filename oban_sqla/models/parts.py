@@ -27,6 +27,11 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             "index oban_sqla_workflows_unique_index",
             "index oban_sqla_workflow_steps_open_index",
         ),
+        8: (
+            *("table oban_sqla_rates", "table oban_sqla_starts"),
+            *("index oban_sqla_jobs_partition_index", "index oban_sqla_jobs_limit_index"),
+            "index oban_sqla_starts_at_index",
+        ),
     }
 )
 """The parts of each version that has any."""

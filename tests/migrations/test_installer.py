@@ -22,6 +22,8 @@ TABLES = [
     "oban_producers",
     "oban_sqla_controls",
     "oban_sqla_cron",
+    "oban_sqla_rates",
+    "oban_sqla_starts",
     "oban_sqla_version",
     "oban_sqla_workflow_steps",
     "oban_workflows",

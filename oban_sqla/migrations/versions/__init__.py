@@ -6,7 +6,7 @@ from typing import Protocol
 
 from alembic.operations import Operations
 
-from . import v1, v2, v3, v4, v5, v6, v7
+from . import v1, v2, v3, v4, v5, v6, v7, v8
 
 
 class Version(Protocol):
@@ -24,7 +24,7 @@ class Version(Protocol):
 
 
 VERSIONS: Mapping[int, Version] = MappingProxyType(
-    {1: v1, 2: v2, 3: v3, 4: v4, 5: v5, 6: v6, 7: v7}
+    {1: v1, 2: v2, 3: v3, 4: v4, 5: v5, 6: v6, 7: v7, 8: v8}
 )
 
 LATEST = max(VERSIONS)
