@@ -57,12 +57,12 @@ class Insertion:
         """
         with _gc_paused():
             begin(jobs)
-            references.check(jobs)
+            references.refuse_without_key(jobs)
             plain, unique = apart(jobs)
             batches = [*encoded(plain)]
         self._unique += unique
         for batch in batches:
-            encoding.check(self._connection, [batch])
+            encoding.refuse_unstorable(self._connection, [batch])
             await self._send(batch)
 
     async def __aenter__(self) -> Self:

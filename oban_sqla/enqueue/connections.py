@@ -58,7 +58,7 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
         if len(batch.jobs) < len(jobs):
             await asyncio.sleep(0)
     unique_batches = list(encoded(unique, MOST_UNIQUE))
-    encoding.check(conn, (*batches, *unique_batches))
+    encoding.refuse_unstorable(conn, (*batches, *unique_batches))
     for batch in batches:
         fill(batch.jobs, await execute(conn, insert, batch.parameters, prefix))
     for batch in unique_batches:

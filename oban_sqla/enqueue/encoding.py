@@ -15,7 +15,7 @@ from .batch import Batch
 _CODECS = {"SQL_ASCII": "ascii", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "LATIN9": "iso8859_15"}
 
 
-def check(conn: object, batches: Iterable[Batch]) -> None:
+def refuse_unstorable(conn: object, batches: Iterable[Batch]) -> None:
     """`ValueError` for a job with characters that the database of a connection can't hold.
 
     A statement that fails would break the caller's transaction. Databases are mostly in UTF8, which

@@ -15,7 +15,7 @@ from ..models.unique_job import restore
 from ..statements.insert import FIELDS
 from . import references
 from .connections import Executes, insert_through
-from .from_rows import forget
+from .from_rows import make_new
 from .session_of import session_of
 
 _NEEDED = frozenset(FIELDS)
@@ -53,12 +53,12 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     session = session_of(conn)
     begin(jobs, session)
     if session is None:
-        references.check(jobs)
+        references.refuse_without_key(jobs)
         await insert_through(conn, jobs, prefix)
         return
     for job in jobs:
         if inspect(job).detached:
-            forget(job)
+            make_new(job)
     session.add_all(jobs)
 
 

@@ -34,7 +34,7 @@ def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
         make_transient_to_detached(job)
 
 
-def forget(job: Job) -> None:
+def make_new(job: Job) -> None:
     """Make a job, whose transaction was rolled back perhaps, a new one again."""
     make_transient(job)
     for column in BY_ROW:

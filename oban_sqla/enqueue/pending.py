@@ -8,11 +8,11 @@ the unit of work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import ref
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import inspect
 from sqlalchemy.orm import (
     Mapper,
     RelationshipProperty,
@@ -26,10 +26,8 @@ from ..models import Job
 from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
 from ..models.unique_job import may_hold_key, restore
-from ..statements.insert import FIELDS, insert
-from .batch import Batch
-from .connections import execute_core, insert_unique_core
-from .from_rows import fill, forget
+from ..statements.insert import FIELDS
+from .from_rows import fill, make_new
 from .savepoints import SavepointLog
 
 _inserted = SavepointLog[ref[Job]]("oban_sqla_inserted")
@@ -73,14 +71,12 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
             yield relationship
 
 
-def insert_plain(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
-    """Insert pending jobs of a session, and make them persistent."""
-    for batch in batches:
-        rows = execute_core(connection, insert, batch.parameters, None)
-        _expunge(session, batch.jobs)
-        fill(batch.jobs, rows)
-        session.add_all(batch.jobs)
-        _inserted.add(session, map(ref, batch.jobs))
+def make_persistent(session: Session, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
+    """Have a session hold jobs as it holds the rows that a flush inserted."""
+    take_out(session, jobs)
+    fill(jobs, rows)
+    session.add_all(jobs)
+    _inserted.add(session, map(ref, jobs))
 
 
 def inserted(session: Session) -> Iterator[Job]:
@@ -90,22 +86,21 @@ def inserted(session: Session) -> Iterator[Job]:
             yield job
 
 
-def insert_unique(session: Session, connection: Connection, batches: Iterable[Batch]) -> None:
-    """Insert pending jobs that hold a unique key, and make them persistent.
+def add_unique(session: Session, jobs: Sequence[Job]) -> None:
+    """Have a session hold jobs that were inserted with a unique key, or that are duplicates.
 
-    A duplicate is the job that is there. If the session has that one already, it has what it says
-    now, what refers to the duplicate refers to it, and the duplicate is detached.
+    A duplicate is the existing job. If the session holds that one already, the held instance gets
+    the values of the row, the objects that refer to the duplicate refer to it, and the duplicate is
+    detached.
     """
-    for jobs, *_ in batches:
-        _expunge(session, jobs)
-        insert_unique_core(connection, jobs)
-        session.add_all(job for job in jobs if not job.conflict)
-        held = {job: _add_duplicate(session, job) for job in jobs if job.conflict}
-        _refer(session, {job: there for job, there in held.items() if there is not job})
-        _inserted.add(session, map(ref, jobs))
+    session.add_all(job for job in jobs if not job.conflict)
+    held = {job: _add_duplicate(session, job) for job in jobs if job.conflict}
+    _refer(session, {job: there for job, there in held.items() if there is not job})
+    _inserted.add(session, map(ref, jobs))
 
 
-def _expunge(session: Session, jobs: Iterable[Job]) -> None:
+def take_out(session: Session, jobs: Iterable[Job]) -> None:
+    """Take jobs out of their session, so that its flush does not insert them."""
     for job in jobs:
         if job in session:
             session.expunge(job)
@@ -156,7 +151,7 @@ def forget_inserted(session: Session) -> None:
         if job.conflict:
             restore(job)
         elif job in session:
-            forget(job)
+            make_new(job)
 
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:

@@ -29,7 +29,7 @@ _IDENTITIES = "oban_sqla_held_identities"
 _INCOMPLETE = "oban_sqla_incomplete"
 
 
-def check(jobs: Iterable[Job]) -> None:
+def refuse_without_key(jobs: Iterable[Job]) -> None:
     """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
     if not (referring := [job for job in jobs if _of(job)]):
         return
@@ -69,7 +69,8 @@ def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
 
 def hold(session: Session, jobs: Sequence[Job]) -> None:
     """Take jobs out of the flush that begins."""
-    session.info[_IDENTITIES] = session.identity_map
+    if jobs:
+        session.info[_IDENTITIES] = session.identity_map
     for job in jobs:
         session.expunge(job)
         session.info.setdefault(_HELD, []).append(job)
@@ -99,8 +100,9 @@ def take_back(session: Session) -> None:
 
 def release(session: Session) -> list[Job]:
     """The jobs that were held back, when the flush has done its work: with their keys."""
+    session.info.pop(_IDENTITIES, None)
     held: list[Job] = session.info.pop(_HELD, [])
-    check(held)
+    refuse_without_key(held)
     return held
 
 
@@ -114,17 +116,18 @@ def note_incomplete(connection: Connection, job: Job) -> None:
         session.info.setdefault(_INCOMPLETE, defaultdict(list))[connection].append(job)
 
 
-def complete(session: Session) -> None:
+def complete_arguments(session: Session) -> None:
     """Complete the arguments of jobs that were stored without a key."""
     incomplete: dict[Connection, list[Job]] = session.info.pop(_INCOMPLETE, {})
     for connection, jobs in incomplete.items():
-        check(jobs)
+        refuse_without_key(jobs)
         changes = parameters([([job.id], {"args": vars(job)["args"]}) for job in jobs])
         connection.execute(update(frozenset({"args"})), changes)
 
 
-def forget(session: Session) -> None:
+def forget_held(session: Session) -> None:
     """When the flush has failed."""
+    session.info.pop(_IDENTITIES, None)
     session.info.pop(_HELD, None)
     session.info.pop(_INCOMPLETE, None)
 

@@ -8,8 +8,8 @@ from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..enqueue.news import announce_moved
 from ..enqueue.session_of import BIND
-from ..enqueue.unit_of_work import announce_moved
 from ..errors import JobNotFoundError
 from ..models import Job, JobState
 from ..models.job_id import identity

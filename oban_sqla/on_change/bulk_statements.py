@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import FromStatement, Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
-from ..enqueue.unit_of_work import executed
+from ..enqueue.news import executed
 from ..errors import ObanError
 from ..models.keys import having, key_names
 from .reaction import Change, Reaction

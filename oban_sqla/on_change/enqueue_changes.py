@@ -142,7 +142,7 @@ class _Found:
                 bind_arguments=BIND,
             )
         jobs = [one.job for one in self._new if one.job is not None]
-        unit_of_work.insert(self._session, jobs)
+        unit_of_work.insert_now(self._session, jobs)
         _enqueued.add(self._session, self._new)
 
     def _withdraw(self, job: Job) -> None:

@@ -9,7 +9,7 @@ from .. import wakeups
 from ..enqueue import references
 from ..enqueue.chunks import Insertion, Source, chunks, enqueue_stream
 from ..enqueue.enqueue import begin, refuse_twice
-from ..enqueue.from_rows import forget
+from ..enqueue.from_rows import make_new
 from ..enqueue.observed import is_observed, observed
 from ..models import Job
 from ..models.unique_job import restore
@@ -30,7 +30,7 @@ class Enqueuer:
     async def enqueue(self, job: Job) -> None:
         """Enqueue one job."""
         begin([job])
-        references.check([job])
+        references.refuse_without_key([job])
         loop = asyncio.get_running_loop()
         await self._groups.setdefault(loop, GroupCommit(self._database)).insert(job)
 
@@ -72,7 +72,7 @@ class Enqueuer:
         except BaseException:
             # Their rows were rolled back.
             for job in gathered:
-                restore(job) if job.conflict else forget(job)
+                restore(job) if job.conflict else make_new(job)
             raise
         return gathered
 
