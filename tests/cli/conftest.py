@@ -1,7 +1,8 @@
-"""The command line, as processes of its own."""
+"""The command line, in the process of the tests and as processes of its own."""
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from oban_sqla.cli.app import app
-from oban_sqla.workers import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +53,8 @@ def cli(tmp_path: Path) -> Cli:
 def spawn(tmp_path: Path) -> Iterator[Spawn]:
     """Start a command, with pipes for what it says; it is killed if the test left it running."""
     processes = []
+    # A shell lets the processes in its background ignore SIGINT, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def spawn(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -64,15 +66,16 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     for process in processes:
         process.kill()
         process.communicate()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory, and no variables but those of the tests.
 
-    The modules that commands import from it, and their workers, are not known to other tests.
+    The modules that commands import from it are not known to other tests.
     """
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for variable in os.environ:
         if _is_ours(variable):
             monkeypatch.delenv(variable)
@@ -80,16 +83,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
-    # A class lives until it is collected, and nodes look for workers without process().
-    gc.collect()
+    modules = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    imported = [name for name, file in modules.items() if (file or "").startswith(str(tmp_path))]
+    for name in imported:
+        del sys.modules[name]
+    if imported:
+        # A class lives until it is collected, and nodes look for workers without process().
+        gc.collect()
 
 
 @pytest.fixture
-def call(here: Path) -> Say:
+def call(here: Path) -> Iterator[Say]:
     """Run a command in this process: `call("config", "check", code=1).stdout`."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def call(*arguments: str, code: int = 0, input: str | None = None) -> Result:
         done = CliRunner().invoke(app, arguments, input=input, prog_name="oban-sqla")
@@ -98,7 +104,9 @@ def call(here: Path) -> Say:
         assert done.exit_code == code, done.output
         return done
 
-    return call
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, Say, Spawn
+from tests.cli.conftest import Say, Spawn
 from tests.cli.test_run import end, wait_for
 
 GOOD = """
@@ -117,10 +117,9 @@ class TestStart:
 
 
 def test_the_schema_where_the_file_says(
-    cli: Cli, tmp_path: Path, postgres_dsn: str, new_prefix: str
+    call: Say, here: Path, postgres_dsn: str, new_prefix: str
 ) -> None:
-    (tmp_path / "oban.toml").write_text(f'dsn = "{postgres_dsn}"\nprefix = "{new_prefix}"\n')
-    assert cli("schema", "upgrade").returncode == 0
-    done = cli("schema", "current", "--prefix", "no_such")
-    assert "not installed" in done.stdout
-    assert "latest" in cli("schema", "current", "--config", "oban.toml").stdout
+    (here / "oban.toml").write_text(f'dsn = "{postgres_dsn}"\nprefix = "{new_prefix}"\n')
+    call("schema", "upgrade")
+    assert "not installed" in call("schema", "current", "--prefix", "no_such").stdout
+    assert "latest" in call("schema", "current", "--config", "oban.toml").stdout

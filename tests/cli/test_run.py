@@ -213,12 +213,12 @@ def test_a_signal_while_it_starts(spawn: Spawn) -> None:
         ("imports_broken", "SyntaxError:", "app/broken.py, line 1)"),
     ],
 )
-def test_a_module_that_does_not_import(cli: Cli, module: str, message: str, place: str) -> None:
-    done = cli(
+def test_a_module_that_does_not_import(call: Say, module: str, message: str, place: str) -> None:
+    done = call(
         *("start", "--import", f"app.{module}", "--queues", "default:1"),
         *("--dsn", "postgresql://localhost:1/x"),
+        code=1,
     )
-    assert done.returncode == 1
     assert f"can't import 'app.{module}': {message}" in done.stderr
     assert place in done.stderr
     assert "Traceback" not in done.stderr
@@ -255,25 +255,22 @@ def test_no_database_is_named(call: Say) -> None:
         ("host=localhost", "postgresql://user:password@host"),
     ],
 )
-def test_no_such_database(cli: Cli, dsn: str, message: str) -> None:
-    done = cli("start", "--import", "app.workers", "--queues", "default:1", "--dsn", dsn)
-    assert done.returncode == 1
+def test_no_such_database(call: Say, dsn: str, message: str) -> None:
+    done = call("start", "--import", "app.workers", "--queues", "default:1", "--dsn", dsn, code=1)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_missing_tables(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
-    done = cli("start", *at(postgres_dsn, new_prefix))
-    assert done.returncode == 1
+def test_missing_tables(call: Say, postgres_dsn: str, new_prefix: str) -> None:
+    done = call("start", *at(postgres_dsn, new_prefix), code=1)
     assert "oban-sqla schema upgrade" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_directory_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_a_directory_that_cannot_be_made(call: Say, here: Path) -> None:
+    (here / "file").touch()
     arguments = ["--import", "app.workers", "--queues", "default:1"]
-    done = cli("start", "--embedded", "file/data", *arguments)
-    assert done.returncode == 1
+    done = call("start", "--embedded", "file/data", *arguments, code=1)
     assert "file/data" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 

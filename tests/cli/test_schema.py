@@ -7,7 +7,7 @@ import pytest
 from typer.testing import Result
 
 from oban_sqla.migrations import LATEST
-from tests.cli.conftest import Cli, Say
+from tests.cli.conftest import Say
 
 
 def tables(dsn: str, prefix: str) -> int:
@@ -45,9 +45,11 @@ def test_up_and_down(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     assert tables(postgres_dsn, new_prefix) == 0
 
 
-def test_the_dsn_from_the_environment(cli: Cli, postgres_dsn: str, new_prefix: str) -> None:
-    done = cli("schema", "upgrade", "--prefix", new_prefix, "--version", "1", dsn=postgres_dsn)
-    assert done.returncode == 0, done.stderr
+def test_the_dsn_from_the_environment(
+    call: Say, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str, new_prefix: str
+) -> None:
+    monkeypatch.setenv("OBAN_DSN", postgres_dsn)
+    call("schema", "upgrade", "--prefix", new_prefix, "--version", "1")
     assert tables(postgres_dsn, new_prefix) == 4
 
 

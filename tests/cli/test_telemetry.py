@@ -10,7 +10,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.cli.conftest import Cli, Spawn
+from tests.cli.conftest import Cli, Say, Spawn
 from tests.cli.test_run import WORKERS, at, end, enqueue, states, wait_for
 
 
@@ -143,7 +143,6 @@ def test_without_the_extra_it_says_which_one(
     assert f"pip install 'oban-sqla[{extra}]'" in done.stderr
 
 
-def test_an_address_that_is_none(cli: Cli, postgres_dsn: str, prefix: str) -> None:
-    done = cli("start", *at(postgres_dsn, prefix), "--metrics", "nowhere")
-    assert done.returncode == 1
+def test_an_address_that_is_none(call: Say, postgres_dsn: str, prefix: str) -> None:
+    done = call("start", *at(postgres_dsn, prefix), "--metrics", "nowhere", code=1)
     assert "metrics must be an address to listen at: 'nowhere' has no port" in done.stderr
