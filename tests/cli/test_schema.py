@@ -7,7 +7,10 @@ import pytest
 from typer.testing import Result
 
 from oban_sqla.migrations import LATEST
+from oban_sqla.migrations.versions import TABLES
 from tests.cli.conftest import Say
+
+ALL = len(TABLES)
 
 
 def tables(dsn: str, prefix: str) -> int:
@@ -39,7 +42,7 @@ def test_up_and_down(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     assert say("upgrade") == f"The schema is now at version {LATEST}.\n"
     assert say("upgrade") == f"The schema is at version {LATEST} already: nothing to do.\n"
     assert say("current") == f"The schema is at version {LATEST}: the latest.\n"
-    assert tables(postgres_dsn, new_prefix) == 6
+    assert tables(postgres_dsn, new_prefix) == ALL
     assert say("downgrade", "--yes") == "The schema is not installed now.\n"
     assert say("downgrade") == "The schema is not installed: nothing to do.\n"
     assert tables(postgres_dsn, new_prefix) == 0
@@ -113,7 +116,7 @@ def test_other_spellings_of_the_dsn(call: Say, postgres_dsn: str, scheme: str) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 6), ("\n", 1, 6), ("", 1, 6)]
+    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, ALL), ("\n", 1, ALL), ("", 1, ALL)]
 )
 def test_downgrade_asks_first(
     new: Say, postgres_dsn: str, new_prefix: str, answer: str, code: int, left: int
