@@ -1,11 +1,13 @@
-"""`Attempt`: a claimed job on its way through the executor, and whoever wants it to end."""
+"""`Attempt`: a claimed job on its way through the executor, with its worker."""
 
 import asyncio
 from operator import is_
 from typing import Any
 
-from ..models import Job
+from ..models import Job, JobState
 from ..models.job import COLUMNS, detached, tell_to_stop
+from ..statements.acknowledge import Ack
+from ..workers.registry import Registration, resolve
 
 
 class Attempt:
@@ -18,7 +20,9 @@ class Attempt:
     __slots__ = (
         "__weakref__",
         "_claimed",
+        "_registration",
         "_task",
+        "_tried",
         "cancelled",
         "fence",
         "id",
@@ -26,6 +30,8 @@ class Attempt:
         "left_behind",
         "own",
         "queue_time",
+        "started",
+        "worker",
     )
 
     def __init__(self, job: Job, held: float = 0.0) -> None:
@@ -38,7 +44,13 @@ class Attempt:
             waited = (job.attempted_at - job.scheduled_at).total_seconds()
         self.queue_time = waited + held
         """Seconds from being due to the start."""
+        self.started = 0.0
+        """When it started, by the monotonic clock."""
         self.own = job
+        self.worker: Any = None
+        """The object that processes the job, once it is made: the row, if that is a model."""
+        self._registration: Registration | None = None
+        self._tried = False
         self._claimed = vars(job).copy()
         self.cancelled = False
         """Whether somebody wants it to end."""
@@ -47,6 +59,24 @@ class Attempt:
         self.left_behind: asyncio.Future[Any] | None = None
         """The end of its thread or task, which goes on though nobody waits for it any more."""
         self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def registration(self) -> Registration:
+        """How to run the worker; `UnknownWorkerError` if it was not imported."""
+        if self._registration is None:
+            self._registration = resolve(self.own.worker)
+        return self._registration
+
+    def take_worker(self) -> Any:
+        """The worker for one call of `process`: another object if an earlier one has failed."""
+        if self.worker is None or self._tried or self.registration.is_model:
+            self.worker = self.registration.processor(self.own)
+        self._tried = True
+        return self.worker
+
+    def ack(self, state: JobState, **outcome: Any) -> Ack:
+        """An outcome of this attempt."""
+        return Ack(*self.fence, state, **outcome)
 
     @property
     def job(self) -> Job:

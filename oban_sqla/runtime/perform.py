@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
-from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -13,9 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..errors import JobTimeoutError
-from ..models import Job
-from ..statements.acknowledge import Ack
-from ..workers.registry import Registration, resolve
 from ..workers.timeout import timeout_seconds
 from .attempt import Attempt
 from .connecting import CancelledUnconnected, UnconnectedError, connecting
@@ -27,93 +23,69 @@ from .worker_session import WorkerSessions, transact, transact_plainly
 # How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
 UNWINDING = 5.0
 
-Outcome = Callable[[Any], Ack]
-"""The outcome of what a worker has returned."""
 
+async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
+    """What the worker returns; an error of the worker is raised.
 
-async def perform(
-    attempt: Attempt, made: list[Any], *, sessions: WorkerSessions, outcome: Outcome
-) -> Any:
-    """What the worker returns; it is `made` on the way. Whatever it raises is raised.
+    If the worker has used a session of ours, the `Written` outcome of what it returns.
 
-    If it has used a session of ours, the `Written` outcome of what it returns.
-
-    `JobTimeoutError` when it takes too long. What it returns in spite of its cancellation, then or
-    because the job was cancelled, counts: the work is done.
+    `JobTimeoutError` when it takes too long. What the worker returns in spite of its cancellation,
+    at the timeout or because the job was cancelled, counts: the work is done.
     """
-    registration = resolve(attempt.own.worker)
+    registration = attempt.registration
     if registration.interruptible and attempt.cancelled:
         attempt.interrupted = True
         raise asyncio.CancelledError
-    seconds = _timeout(registration, attempt.own, made)
-    process = partial(_process, registration, attempt, made, sessions)
-    if registration.takes_session:
-        process = partial(_transact, registration, attempt, made, sessions, outcome)
+    seconds = _timeout(attempt)
+    process = _transact if registration.takes_session else _process
+    work = process(attempt, sessions)
     if seconds is not None:
-        return await _limited(attempt, registration, process, seconds)
+        return await _limited(attempt, work, seconds)
     if registration.interruptible:
-        return await _interruptible(attempt, process)
-    return await process()
+        return await _interruptible(attempt, work)
+    return await work
 
 
-Process = Callable[[], Coroutine[Any, Any, Any]]
+Work = Coroutine[Any, Any, Any]
 
 
-async def _process(
-    registration: Registration, attempt: Attempt, made: list[Any], sessions: WorkerSessions
-) -> Any:
+async def _process(attempt: Attempt, sessions: WorkerSessions) -> Any:
     job = attempt.own
-    if load := loader(registration, job):
+    if load := loader(attempt):
         async with sessions.worker_session() as session, connecting(session):
             gone = await session.run_sync(load)
             if gone is not None:
                 return gone
 
     def process() -> Any:
-        if not made or registration.is_model:
-            made[:] = [registration.processor(job)]
-        return made[0].process(job)
+        return attempt.take_worker().process(job)
 
-    if registration.asynchronous:
+    if attempt.registration.asynchronous:
         return await process()
     result = await _in_thread(process, attempt)
     # A plain function that returns a coroutine was async in disguise.
     return await result if isawaitable(result) else result
 
 
-async def _transact(
-    registration: Registration,
-    attempt: Attempt,
-    made: list[Any],
-    sessions: WorkerSessions,
-    outcome: Outcome,
-) -> Any:
+async def _transact(attempt: Attempt, sessions: WorkerSessions) -> Any:
     job = attempt.own
-    tried = False
-    load = loader(registration, job)
-
-    def process(session: Any) -> Any:
-        nonlocal tried
-        if registration.is_model or tried or not made:
-            made[:] = [registration.processor(job)]
-        tried = True
-        return made[0].process(job, session=session)
+    load = loader(attempt)
 
     async def process_async(session: AsyncSession) -> Any:
         gone = await session.run_sync(load) if load else None
-        return await process(session) if gone is None else gone
+        return await attempt.take_worker().process(job, session=session) if gone is None else gone
 
     def process_sync(session: Session) -> Any:
         gone = load(session) if load else None
-        return process(session) if gone is None else gone
+        return attempt.take_worker().process(job, session=session) if gone is None else gone
 
-    if registration.asynchronous:
-        return await transact(sessions, process_async, outcome)
+    if attempt.registration.asynchronous:
+        return await transact(attempt, sessions, process_async)
     if not isinstance(sessions, Database):
         # The transaction of a test, which no other thread sees.
-        return await transact_plainly(sessions, process_sync, outcome)
+        return await transact_plainly(attempt, sessions, process_sync)
     ended = session_threads(sessions).start(
-        sessions, lambda apart: transact_plainly(apart, process_sync, outcome), f"oban-job-{job.id}"
+        sessions, lambda apart: transact_plainly(attempt, apart, process_sync), f"oban-job-{job.id}"
     )
     return await _heard(ended, attempt)
 
@@ -156,66 +128,70 @@ async def _heard(
     return result
 
 
-async def _interruptible(attempt: Attempt, process: Process) -> Any:
+async def _interruptible(attempt: Attempt, work: Work) -> Any:
     attempt.interruptible_by(asyncio.current_task())
     try:
-        return await process()
+        return await work
     finally:
         attempt.interruptible_by(None)
 
 
-def _timeout(registration: Registration, job: Job, made: list[Any]) -> float | None:
+def _timeout(attempt: Attempt) -> float | None:
+    job, registration = attempt.own, attempt.registration
     chosen: Any = registration.options.timeout
     if registration.has_timeout:
-        made.append(registration.create())
-        chosen = made[0].timeout(job)
+        attempt.worker = registration.create()
+        chosen = attempt.worker.timeout(job)
     elif callable(chosen):
         chosen = chosen(job)
     return None if chosen is None else timeout_seconds(chosen, f"timeout of {job.worker}")
 
 
-async def _limited(
-    attempt: Attempt, registration: Registration, process: Process, seconds: float
-) -> Any:
-    # A task of its own, so that one which does not end can be left behind.
-    task = asyncio.create_task(_caught(process), name=f"oban-limited-job-{attempt.id}")
-    if registration.interruptible:
+async def _limited(attempt: Attempt, work: Work, seconds: float) -> Any:
+    # A task of its own, so that a task that does not end can be left behind.
+    task = asyncio.create_task(_caught(work), name=f"oban-limited-job-{attempt.id}")
+    if attempt.registration.interruptible:
         attempt.interruptible_by(task)
     try:
         await asyncio.wait([task], timeout=seconds)
-        expired = not task.done()
-        if expired:
-            task.cancel()
-            await asyncio.wait([task], timeout=UNWINDING)
+        if task.done():
+            return _returned(*task.result())
+        task.cancel()
+        await asyncio.wait([task], timeout=UNWINDING)
     except asyncio.CancelledError:
-        # Abandoned: it is cancelled in turn, and what comes of it then is what comes of us.
+        # The job is abandoned: its task is cancelled in turn, and decides the outcome.
         task.cancel()
         return _returned(*await task)
     finally:
         attempt.interruptible_by(None)
+    return _after_timeout(attempt, task, seconds)
+
+
+def _after_timeout(attempt: Attempt, task: "Caught", seconds: float) -> Any:
+    """What a task returned in spite of its cancellation at the timeout; else an error is raised."""
+    message = f"{attempt.job.worker} timed out after {seconds:g} s"
     if not task.done():
         attempt.left_behind = task
-        late = f" and was cancelled, but has not stopped {UNWINDING:g} s later"
-        raise JobTimeoutError(f"{attempt.job.worker} timed out after {seconds:g} s{late}")
-    if not expired:
-        return _returned(*task.result())
-    try:
-        return _returned(*task.result())
-    except CancelledUnconnected as error:
+        late = f"and was cancelled, but has not stopped {UNWINDING:g} s later"
+        raise JobTimeoutError(f"{message} {late}")
+    result, error = task.result()
+    if error is None:
+        return result
+    if isinstance(error, CancelledUnconnected):
         raise UnconnectedError(
             f"no connection within the job's timeout of {seconds:g} s"
         ) from error
-    except BaseException as error:
-        # Where an async worker was then; of a thread it would only tell that we waited for it.
-        cause = error if registration.asynchronous else None
-        message = f"{attempt.job.worker} timed out after {seconds:g} s"
-        raise JobTimeoutError(message) from cause
+    # Where an async worker was then; the error of a thread would only show that we waited for it.
+    raise JobTimeoutError(message) from (error if attempt.registration.asynchronous else None)
 
 
-async def _caught(process: Process) -> tuple[Any, BaseException | None]:
+Caught = asyncio.Task[tuple[Any, BaseException | None]]
+
+
+async def _caught(work: Work) -> tuple[Any, BaseException | None]:
     # A task that ends with a SystemExit would end the loop.
     try:
-        return await process(), None
+        return await work, None
     except BaseException as error:
         return None, error
 

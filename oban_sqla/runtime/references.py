@@ -9,15 +9,14 @@ from sqlalchemy import Select, Table, inspect, select, update
 from sqlalchemy.orm import Mapper, Session
 
 from ..errors import RowMissingError
-from ..models import Job
 from ..models.keys import having
 from ..models.notation import Reference, references
 from ..models.references import identity, model, replaced, show
 from ..workers.model_worker import SELF
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
+from .attempt import Attempt
 
-Wanted = Sequence[Reference]
 Load = Callable[[Session], Cancel | Snooze | None]
 
 LOCKED = 1.0
@@ -29,7 +28,7 @@ _Place: TypeAlias = tuple[type, tuple[Any, ...]]
 """Where a row is: its class and its primary key."""
 
 
-def loader(registration: Registration, job: Job) -> Load | None:
+def loader(attempt: Attempt) -> Load | None:
     """What has the job's `args` hold the instances, loaded in a session; `None` if it needs none.
 
     It sends one SELECT for each class, and one for the row of a worker that is a model. When a row
@@ -37,49 +36,45 @@ def loader(registration: Registration, job: Job) -> Load | None:
     leaves `None` in place of the instance; when the row is locked, and to be skipped, `Snooze`.
     `UnknownModelError` or `ValueError` for what refers to nothing.
     """
-    args: Any = job.args
+    args: Any = attempt.own.args
     wanted = list(references(args))
-    if registration.is_model:
+    if attempt.registration.is_model:
         if not (isinstance(args, dict) and isinstance(args.get(SELF), Reference)):
-            raise ValueError(f"args[{SELF!r}] of a job of {job.worker} must refer to its row")
+            raise ValueError(
+                f"args[{SELF!r}] of a job of {attempt.own.worker} must refer to its row"
+            )
         wanted = [reference for reference in wanted if reference is not args[SELF]]
     elif not wanted:
         return None
-    return partial(_load, registration, job, args, wanted)
+    return partial(_load, attempt, args, wanted)
 
 
 def _load(
-    registration: Registration, job: Job, args: Any, wanted: Wanted, session: Session
+    attempt: Attempt, args: Any, wanted: Sequence[Reference], session: Session
 ) -> Cancel | Snooze | None:
-    options = registration.options
     # Keyed by `id()`: each reference appears once in the arguments.
-    located = {id(reference): _locate(reference) for reference in wanted}
-    rows = _rows(session, {*located.values()})
-
-    def instance(reference: Reference) -> object:
-        return rows.get(located[id(reference)])
-
-    gone = [reference for reference in wanted if instance(reference) is None]
-    row: Any = None
-    if registration.is_model:
-        row = _row(session, registration, args[SELF])
+    places = {id(reference): _locate(reference) for reference in wanted}
+    rows = _rows(session, {*places.values()})
+    loaded = {key: rows.get(place) for key, place in places.items()}
+    if attempt.registration.is_model:
+        row = _row(session, attempt.registration, args[SELF])
         if row is _LOCKED:
             return Snooze(LOCKED)
-        if row is None:
-            gone.insert(0, args[SELF])
-    if gone and options.missing != "none":
-        message = f"row not found: {', '.join(dict.fromkeys(map(show, gone)))}"
-        if options.missing == "raise":
-            raise RowMissingError(message)
-        return Cancel(message)
-    if row is not None:
-        args = {**args, SELF: None}
-    loaded = replaced(args, instance)
-    if row is not None:
-        loaded[SELF] = row
+        loaded[id(args[SELF])] = row
+        wanted = [args[SELF], *wanted]
+    gone = [reference for reference in wanted if loaded[id(reference)] is None]
+    if gone and attempt.registration.options.missing != "none":
+        return _missing(attempt.registration, gone)
     # Past the rules of what a job may hold: it is what the worker sees, and not to be written.
-    vars(job)["args"] = loaded
+    vars(attempt.own)["args"] = replaced(args, lambda reference: loaded[id(reference)])
     return None
+
+
+def _missing(registration: Registration, gone: Sequence[Reference]) -> Cancel:
+    message = f"row not found: {', '.join(dict.fromkeys(map(show, gone)))}"
+    if registration.options.missing == "raise":
+        raise RowMissingError(message)
+    return Cancel(message)
 
 
 def _locate(reference: Reference) -> _Place:

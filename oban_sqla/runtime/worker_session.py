@@ -13,9 +13,11 @@ from ..clock import held_at
 from ..enqueue.session_of import BIND
 from ..errors import sqlstate
 from ..statements.acknowledge import Ack, acknowledge, outcomes
+from .attempt import Attempt
 from .connecting import connecting
 from .database import ANSWER_TIMEOUT, deadline
 from .kept_open import kept_open
+from .outcome import success
 
 # How often a transaction is tried that others thwart: each time one of them got on.
 TRIES = 5
@@ -47,9 +49,7 @@ class Written:
 
 
 async def transact(
-    sessions: WorkerSessions,
-    process: Callable[[AsyncSession], Awaitable[Any]],
-    outcome: Callable[[Any], Ack],
+    attempt: Attempt, sessions: WorkerSessions, process: Callable[[AsyncSession], Awaitable[Any]]
 ) -> Any:
     """What `process` returns, or the `Written` outcome of that if it has used its session.
 
@@ -60,25 +60,21 @@ async def transact(
     while True:
         tries += 1
         try:
-            return await _try(sessions, process, outcome)
+            return await _try(attempt, sessions, process)
         except DBAPIError as error:
             if tries == TRIES or sqlstate(error) not in CONFLICTS:
                 raise
 
 
 async def transact_plainly(
-    sessions: WorkerSessions,
-    process: Callable[[Session], Any],
-    outcome: Callable[[Any], Ack],
+    attempt: Attempt, sessions: WorkerSessions, process: Callable[[Session], Any]
 ) -> Any:
     """The same for a plain function."""
-    return await transact(sessions, lambda session: session.run_sync(process), outcome)
+    return await transact(attempt, sessions, lambda session: session.run_sync(process))
 
 
 async def _try(
-    sessions: WorkerSessions,
-    process: Callable[[AsyncSession], Awaitable[Any]],
-    outcome: Callable[[Any], Ack],
+    attempt: Attempt, sessions: WorkerSessions, process: Callable[[AsyncSession], Awaitable[Any]]
 ) -> Any:
     async with sessions.worker_session() as session, connecting(session):
         if sessions.isolation is not None:
@@ -89,7 +85,7 @@ async def _try(
             result = await process(session)
         if not session.in_transaction():
             return result
-        ack = outcome(result)
+        ack = success(attempt, result)
         started = time.monotonic()
         async with deadline(ANSWER_TIMEOUT):
             await session.flush()

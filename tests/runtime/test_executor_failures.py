@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from oban_sqla import Cancel, Job, JobState, Record, RetryAfter, Worker, job
 from oban_sqla.clock import LONGEST_INTERVAL
-from oban_sqla.runtime.executor import LONGEST_ERROR, storable
+from oban_sqla.runtime.outcome import LONGEST_ERROR, storable
 from tests.attempts import (
     Async,
     Behaviour,

@@ -177,7 +177,7 @@ async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     expect_errors: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("oban_sqla.runtime.executor.storable", lambda text: text)
+    monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
     oban = await start(queues={"default": 9}, **NEVER)
     with hear(oban, "ack_stop") as acks:
         await add(sessions, Held.new(), Held.new(), Unstorable.new(), Held.new())
@@ -343,7 +343,7 @@ class TestStop:
         expect_errors: None,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("oban_sqla.runtime.executor.storable", lambda text: text)
+        monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
         await add(sessions, Unstorable.new(), Held.new(), Held.new())
         oban = Oban(sessions, queues={"default": 9}, shutdown_grace_period=PATIENCE, **NEVER)
         with hear(oban, "job_start") as starts:
