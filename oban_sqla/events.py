@@ -267,6 +267,18 @@ class JobUnconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class DashboardAction:
+    user: str | None
+    """Who did it, as the dashboard's `authorize` says; "loopback" without `authorize`."""
+    action: str
+    """Such as `retry_jobs`, `edit_job`, `pause_queue` or `run_cron`."""
+    target: str
+    """The jobs, the queue or the worker; of many jobs, the search that found them."""
+    count: int
+    """How many jobs or queues were changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFailed:
     service: str
     error: BaseException
@@ -381,6 +393,9 @@ class ObanEvents(event.Events[Observable]):
 
     def job_unconnected(self, oban: Any, unconnected: JobUnconnected) -> None:
         """The session of a worker got no connection: the job goes back, its attempt not spent."""
+
+    def dashboard_action(self, oban: Any, action: DashboardAction) -> None:
+        """Somebody changed something in the dashboard."""
 
     def service_failed(self, oban: Any, failed: ServiceFailed) -> None:
         """A loop began to fail: once for an outage, not once for each try."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, config, cron, doctor, jobs, queues, run, schema, status, top
+from . import bench, config, cron, doctor, jobs, queues, run, schema, status, top, web
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -17,6 +17,7 @@ app.command(cls=run.StartCommand)(run.start)
 app.command("status")(status.show_status)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
+app.command("web")(web.web)
 app.command("bench")(bench.bench)
 app.add_typer(queues.app, name="queues")
 app.add_typer(jobs.app, name="jobs")

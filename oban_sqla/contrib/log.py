@@ -19,6 +19,7 @@ from ..events import (
     AckStop,
     BackoffFailed,
     ClaimStop,
+    DashboardAction,
     ElectStop,
     GiveBackStop,
     JobDeadlineMissed,
@@ -279,6 +280,18 @@ def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
     )
 
 
+def _dashboard_action(oban: Oban, done: DashboardAction) -> None:
+    logger.info(
+        "%s: %s did %s in the dashboard: %s (%d)",
+        oban.name,
+        done.user or "somebody",
+        done.action,
+        done.target,
+        done.count,
+        extra=_Facts(oban, done),
+    )
+
+
 def _service_cancelled(oban: Oban, cancelled: ServiceCancelled) -> None:
     logger.warning(
         "%s: %s did not stop within %.1f s and was cancelled",
@@ -306,6 +319,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "job_unconnected": _job_unconnected,
     "pool_too_small": _pool_too_small,
     "workers_unfinished": _workers_unfinished,
+    "dashboard_action": _dashboard_action,
     "service_cancelled": _service_cancelled,
 }
 _ALL: tuple[Listener, ...] = (

@@ -51,6 +51,8 @@ class Filters:
     """Arguments that they have, perhaps among others."""
     tags: tuple[str, ...] = ()
     """Tags that they have, perhaps among others."""
+    where: tuple[ColumnElement[bool], ...] = ()
+    """Further conditions."""
 
 
 def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
@@ -129,6 +131,7 @@ def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElem
         found.append(Job.args_contain(filters.args))
     if filters.tags:
         found.append(Job.tags.contains(list(filters.tags)))
+    found += filters.where
     time = database_now(now)
     if filters.older_than is not None:
         found.append(Job.inserted_at < time - interval(filters.older_than))

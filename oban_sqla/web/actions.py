@@ -1,0 +1,179 @@
+"""Actions on jobs: asked for, confirmed with their number, and done in batches."""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..enqueue.job_selection import LARGEST_ID
+from ..models import Job, JobState
+from ..monitor.browse import Selection, Tally
+from ..oban import Oban
+from .errors import groups_of
+from .job import WAITING
+from .jobs import search_of
+from .page import Page
+from .search import Search, SearchError
+from .words import VERBS, Verb
+
+MOST = 100_000
+"""As many jobs one action changes, the oldest first."""
+# Seconds; what is left then is left alone, and the page says how many were changed.
+LONGEST = 25.0
+MOST_IDS = 5000
+
+_CHANGES: dict[str, Callable[[Oban, Select[Any], AsyncSession], Awaitable[int]]] = {
+    "retry": lambda oban, jobs, session: oban.retry_jobs(jobs, conn=session),
+    "cancel": lambda oban, jobs, session: oban.cancel_jobs(jobs, conn=session),
+    "delete": lambda oban, jobs, session: oban.delete_jobs(jobs, conn=session),
+}
+
+
+async def confirm(request: Request) -> Response:
+    """Ask whether to change the jobs that were selected, and say how many there are."""
+    page = Page(request)
+    verb, search = _verb(page), await _asked(page)
+    tally = await _selection(verb, search).tally(page.board.reads)
+    return await page.render(
+        "confirm.html",
+        active="jobs",
+        title=f"{verb.name.capitalize()} jobs",
+        verb=verb,
+        search=search,
+        tally=tally,
+        most=MOST,
+        back=_back(page),
+    )
+
+
+async def change(request: Request) -> Response:
+    """Change the jobs that were confirmed: of those, the ones that still are as they were."""
+    page = Page(request)
+    verb, search = _verb(page), await _asked(page)
+    last, total = _number(page, "last"), _number(page, "total")
+    selection = _selection(verb, search)
+    changed, until = 0, time.monotonic() + LONGEST
+    batches = selection.batches(page.board.reads, Tally({verb.name: total}, last))
+    try:
+        async for _, batch in batches:
+            async with page.board.session() as session:
+                changed += await _CHANGES[verb.name](page.board.oban, batch, session)
+            if time.monotonic() > until:
+                break
+    finally:
+        # Also when the database failed half way.
+        if changed:
+            page.report(f"{verb.name}_jobs", _target(search), changed)
+    back = _back(page)
+    return page.redirect(back or "jobs", **_params(page, back), done=verb.name, n=changed)
+
+
+async def edit(request: Request) -> Response:
+    """Change the priority, the time and the tags of a job that waits."""
+    page = Page(request)
+    page.require("edit")
+    id = request.path_params["id"]
+    if not 0 < id <= LARGEST_ID:
+        raise HTTPException(404, "There is no such job.")
+    waiting = select(Job).where(Job.id == id, Job.state.in_([JobState(one) for one in WAITING]))
+    try:
+        changes = _edited(page)
+        async with page.board.session() as session:
+            changed = await page.board.oban.update_jobs(waiting, changes, conn=session)
+    except (ValueError, TypeError) as error:
+        raise HTTPException(400, str(error)) from None
+    if not changed:
+        raise HTTPException(409, f"Job {id} does not wait any more, so it was not changed.")
+    page.report("edit_job", f"job {id}", 1)
+    return page.redirect(f"jobs/{id}", done="edit")
+
+
+def _edited(page: Page) -> dict[str, Any]:
+    """The changes of the form: what runs, the worker and the arguments, is none of them."""
+    form = page.form
+    changes: dict[str, Any] = {}
+    if priority := form.get("priority"):
+        changes["priority"] = int(priority)
+    if (at := form.get("scheduled_at")) and at != form.get("scheduled_was"):
+        changes["scheduled_at"] = datetime.fromisoformat(at)
+    changes["tags"] = [tag for part in form.get("tags").split(",") if (tag := part.strip())]
+    return changes
+
+
+def _verb(page: Page) -> Verb:
+    verb = VERBS.get(page.form.get("action"))
+    if verb is None:
+        raise HTTPException(400, "There is no such action.")
+    page.require(verb.name)
+    return verb
+
+
+async def _asked(page: Page) -> Search:
+    """The jobs that a form selects: by ids, by a group of errors, or by a search."""
+    form = page.form
+    if key := form.get("group"):
+        groups = {group.key: group for group in await groups_of(page)}
+        ids = groups[key].ids if key in groups else []
+        return _by_ids(ids)
+    if form.get("scope") == "search":
+        try:
+            return search_of(page, form.get("q"), form.get("state"), form.get("queue"))
+        except SearchError as error:
+            raise HTTPException(400, str(error)) from None
+    given = [one for text in form.all("id") for one in text.split(",")]
+    if not all(one.isascii() and one.isdigit() and len(one) < 20 for one in given):
+        raise HTTPException(400, "An id is a number.")
+    return _by_ids([int(one) for one in given])
+
+
+def _by_ids(ids: list[int]) -> Search:
+    known = tuple(sorted({id for id in ids if 0 < id <= LARGEST_ID}))
+    if not known:
+        raise HTTPException(400, "No job is selected. Tick some, or choose all that are found.")
+    if len(known) > MOST_IDS:
+        raise HTTPException(400, f"A selection has up to {MOST_IDS:,} jobs; use a search.")
+    return Search(ids=known)
+
+
+def _selection(verb: Verb, search: Search) -> Selection:
+    chosen = bool(search.ids or search.state)
+    return Selection(search.filters(), verb.states if chosen else verb.default, limit=MOST)
+
+
+def _back(page: Page) -> str:
+    """The page to go back to: that of a job, or the errors; by default the list."""
+    back = page.form.get("back")
+    kind, _, id = back.partition("/")
+    if back == "errors" or (kind == "jobs" and id.isascii() and id.isdigit() and len(id) < 20):
+        return back
+    return ""
+
+
+def _params(page: Page, back: str) -> dict[str, str]:
+    """The search that the list is to show again."""
+    return {} if back else {name: page.form.get(name) for name in ("state", "queue", "q")}
+
+
+def _number(page: Page, name: str) -> int:
+    text = page.form.get(name)
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise HTTPException(400, f"{name} is a number.")
+    return min(int(text), LARGEST_ID)
+
+
+def _target(search: Search) -> str:
+    if search.ids:
+        few = ", ".join(map(str, search.ids[:10]))
+        return f"jobs {few}{' and others' if len(search.ids) > 10 else ''}"
+    words = [
+        f"state:{search.state.value}" if search.state else "",
+        f"queue:{search.queue}" if search.queue else "",
+        search.text,
+    ]
+    return " ".join(word for word in words if word) or "all jobs"

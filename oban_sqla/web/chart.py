@@ -1,0 +1,101 @@
+"""Charts: the shapes of a history, which a template draws as SVG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import floor, log10
+
+from .history import Ended, History
+from .show import span
+
+WIDTH, HEIGHT = 600, 100
+GAP = 1.5
+STACK = ("completed", "retryable", "discarded", "cancelled")
+"""From the bottom up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a bar."""
+
+    state: str
+    y: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The bar of a bucket."""
+
+    x: float
+    width: float
+    text: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars, and what is written beside them."""
+
+    bars: Sequence[Bar]
+    top: str
+    """The value at the top."""
+    times: Sequence[datetime]
+    """The instants along the bottom."""
+    is_empty: bool
+
+
+def throughput(history: History) -> Chart:
+    """How many jobs ended in each bucket, by state."""
+    top = nice(max((sum(one.counts.values()) for one in history.buckets), default=0))
+    bars = []
+    for number, bucket in enumerate(history.buckets):
+        parts, y = [], float(HEIGHT)
+        for state in STACK:
+            if count := bucket.counts.get(state, 0):
+                height = HEIGHT * count / top
+                y -= height
+                parts.append(Part(state, round(y, 2), round(height, 2)))
+        bars.append(_bar(history, number, _counts(bucket), parts))
+    return Chart(bars, f"{top:,.0f}", _times(history), not any(bar.parts for bar in bars))
+
+
+def queue_times(history: History) -> Chart:
+    """How long jobs waited in each bucket."""
+    known = [one.queue_time or 0.0 for one in history.buckets]
+    top = nice(max(known, default=0.0))
+    bars = []
+    for number, value in enumerate(known):
+        height = max(HEIGHT * value / top, 1.0) if value else 0.0
+        part = Part("wait", round(HEIGHT - height, 2), round(height, 2))
+        text = f"95% began within {span(value)}" if value else "none began"
+        bars.append(_bar(history, number, text, [part] if value else []))
+    return Chart(bars, span(top), _times(history), not any(known))
+
+
+def nice(value: float) -> float:
+    """A round number that is not below the value."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return float(next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * 0.999))
+
+
+def _bar(history: History, number: int, text: str, parts: Sequence[Part]) -> Bar:
+    slot = WIDTH / len(history.buckets)
+    at = _at(history, number / len(history.buckets))
+    shown = f"{at:%H:%M} UTC: {text}"
+    return Bar(round(number * slot + GAP / 2, 2), round(slot - GAP, 2), shown, parts)
+
+
+def _counts(bucket: Ended) -> str:
+    return ", ".join(f"{count:,} {state}" for state, count in bucket.counts.items()) or "nothing"
+
+
+def _times(history: History) -> list[datetime]:
+    return [_at(history, part) for part in (0.0, 1 / 3, 2 / 3, 1.0)]
+
+
+def _at(history: History, part: float) -> datetime:
+    until = history.until.replace(tzinfo=UTC)
+    return until - timedelta(seconds=history.window * (1 - part))

@@ -1,0 +1,30 @@
+"""The cron entries, their ticks, and running one now."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .page import Page
+
+
+async def cron(request: Request) -> Response:
+    page = Page(request)
+    return await page.render(
+        "cron.html",
+        active="cron",
+        title="Cron",
+        entries=await page.board.entries(),
+        zone=page.board.config.timezone,
+    )
+
+
+async def run_entry(request: Request) -> Response:
+    """Enqueue the job of an entry now."""
+    page = Page(request)
+    page.require("retry")
+    worker = page.form.get("worker")
+    job = await page.board.run_entry(worker)
+    if job is None:
+        raise HTTPException(404, f"This process knows no cron entry of a worker {worker!r}.")
+    page.report("run_cron", worker, 1)
+    return page.redirect(f"jobs/{job.id}")

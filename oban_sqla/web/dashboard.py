@@ -1,0 +1,97 @@
+"""`dashboard`: the ASGI application, assembled."""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ..oban import Oban
+from . import actions, cron, errors, job, jobs, overview, queues
+from .access import Authorize
+from .board import Board, Mask
+from .guard import Guard
+from .live import stream
+from .outage import OUTAGES, explain
+from .page import Page
+from .show import STATIC
+
+
+def dashboard(
+    oban: Oban,
+    *,
+    authorize: Authorize | None = None,
+    mask: Mask | None = None,
+    engine: AsyncEngine | None = None,
+    timeout: float = 5.0,
+) -> Starlette:
+    """The dashboard of an instance, an ASGI application to mount: `app.mount("/oban", ...)`.
+
+    The instance need not run queues, nor be started.
+
+    authorize: takes a Starlette `Request` and returns what it may do, or an awaitable of that:
+        `None` for nothing, `"read"`, a set of rights (`pause`, `cancel`, `retry`, `delete`, `edit`,
+        `args`), an `Access` that also names the user, or a `Response` to send instead, such as a
+        redirect to your login. Without it, only this machine may look, and may do everything.
+    mask: takes the name of a field (`args`, `meta`, `errors` or `recorded`), its value and the name
+        of the worker, and returns what to show instead. If it raises, nothing is shown.
+    engine: where pages read, such as an engine of a role that may only read. The default is the
+        engine of the instance.
+    timeout: seconds after which the database stops a statement of a page.
+    """
+    app = Starlette(
+        routes=[
+            Route("/", overview.overview),
+            Route("/findings", overview.findings),
+            Route("/live", _live),
+            Route("/jobs", jobs.jobs),
+            Route("/jobs/confirm", actions.confirm, methods=["POST"]),
+            Route("/jobs/change", actions.change, methods=["POST"]),
+            Route("/jobs/{id:int}", job.job),
+            Route("/jobs/{id:int}/edit", actions.edit, methods=["POST"]),
+            Route("/queues", queues.queues),
+            Route("/queues/order", queues.order, methods=["POST"]),
+            Route("/cron", cron.cron),
+            Route("/cron/run", cron.run_entry, methods=["POST"]),
+            Route("/errors", errors.errors),
+            Mount("/static", _Static(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, authorize=authorize)],
+        exception_handlers={HTTPException: _refused, **dict.fromkeys(OUTAGES, _outage)},
+    )
+    app.state.board = Board(oban, engine=engine, timeout=timeout, mask=mask)
+    return app
+
+
+class _Static(StaticFiles):
+    """Files whose addresses change when they do."""
+
+    def file_response(self, *given: Any, **options: Any) -> Response:
+        response = super().file_response(*given, **options)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+async def _live(request: Request) -> Response:
+    board: Board = request.app.state.board
+    headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+    return StreamingResponse(stream(board), media_type="text/event-stream", headers=headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    titles = {400: "That can't be done", 403: "You may not do that", 404: "Not found"}
+    title = titles.get(error.status_code, "Not possible")
+    return Page(request).answer(
+        "message.html", error.status_code, active="", title=title, text=error.detail
+    )
+
+
+async def _outage(request: Request, error: Exception) -> Response:
+    title, text = explain(error)
+    return Page(request).answer("message.html", 503, active="", title=title, text=text)

@@ -1,0 +1,107 @@
+"""The statement of the history: how many jobs ended when, after how long a wait."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Float,
+    Integer,
+    Select,
+    String,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    tablesample,
+    union_all,
+)
+from sqlalchemy.orm import aliased
+
+from ..clock import database_now, interval, seconds
+from ..models import Job, JobState
+from ..statements.states import constant
+
+BUCKETS = 60
+SHORTEST = 0.001
+"""Seconds; shorter waits are in the same step."""
+STEPS = 4
+"""How many steps of waits there are from one power of two to the next."""
+
+ENDED: Mapping[JobState, str] = {
+    JobState.COMPLETED: "completed_at",
+    JobState.DISCARDED: "discarded_at",
+    JobState.CANCELLED: "cancelled_at",
+    JobState.RETRYABLE: "attempted_at",
+}
+"""The states in which an attempt leaves a job, and the column that says when."""
+
+
+def ended(
+    window: float, *, limit: int | None = None, share: float = 1.0, now: datetime | None = None
+) -> Executable:
+    """The `count` of jobs that ended in the last `window` seconds.
+
+    By `bucket` of the window, `queue`, `state` as text, and the `step` of their wait; and the time
+    `until` which the window lasts. limit: the most jobs of each state, the last ones. share: the
+    part of the table's pages that is read, if it is less than 1.
+    """
+    time = database_now(now)
+    since = time - interval(window)
+    jobs = _latest(since, limit) if share >= 1 else _sample(since, share)
+    recent = jobs.subquery("recent")
+    passed = seconds(recent.c.ended_at - since) / (window / BUCKETS)
+    bucket = cast(func.least(func.greatest(func.floor(passed), 0), BUCKETS - 1), Integer)
+    columns: tuple[ColumnElement[Any], ...] = (
+        bucket.label("bucket"),
+        recent.c.queue,
+        recent.c.state,
+        _step(recent.c.wait).label("step"),
+    )
+    return select(*columns, func.count().label("count"), func.max(time).label("until")).group_by(
+        *columns
+    )
+
+
+def longest_wait(step: int) -> float:
+    """The seconds of the longest wait of a step."""
+    return float(SHORTEST * 2 ** (step / STEPS))
+
+
+def _step(wait: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The step of a wait in seconds; NULL for a job that was never claimed."""
+    powers = func.ln(func.greatest(wait, SHORTEST) / SHORTEST, type_=Float) / func.ln(2.0)
+    return cast(func.ceil(powers * STEPS), Integer)
+
+
+def _latest(since: ColumnElement[Any], limit: int | None) -> Select[Any]:
+    """The last jobs of each state, along its index."""
+
+    def of(state: JobState, column: str) -> Select[Any]:
+        ended_at = getattr(Job, column)
+        found = _columns(Job, literal(state.value, String), ended_at)
+        return (
+            found.where(Job.state == constant(state), ended_at >= since)
+            .order_by(ended_at.desc())
+            .limit(limit)
+        )
+
+    lanes = [select(of(state, column).subquery()) for state, column in ENDED.items()]
+    return select(union_all(*lanes).subquery())
+
+
+def _sample(since: ColumnElement[Any], share: float) -> Select[Any]:
+    """The jobs in some pages of the table."""
+    job: Any = aliased(Job, tablesample(Job.__table__, func.system(100 * share), name="sampled"))
+    states = {state: job.state == constant(state) for state in ENDED}
+    ended_at = case(*((states[state], getattr(job, name)) for state, name in ENDED.items()))
+    name = case(*((is_state, literal(state.value, String)) for state, is_state in states.items()))
+    return _columns(job, name, ended_at).where(ended_at >= since)
+
+
+def _columns(job: Any, state: ColumnElement[Any], ended_at: ColumnElement[Any]) -> Select[Any]:
+    wait = seconds(job.attempted_at - job.scheduled_at)
+    return select(job.queue, state.label("state"), ended_at.label("ended_at"), wait.label("wait"))

@@ -1,0 +1,138 @@
+"""The errors: failing and failed jobs, grouped by their exception and where it was raised."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Executable, String, Text, cast, func, literal, select, union_all
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..models import Job, JobState
+from ..monitor.browse import summary
+from ..statements.states import constant
+from .frames import last_frame
+from .page import Page
+
+FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
+MOST = 2000
+"""As many jobs of each state are looked at, the newest."""
+# Characters of an error that are read, from its end: there is the exception.
+TAIL = 3000
+SHOWN = 100
+_VALUES = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
+
+
+@dataclass(slots=True)
+class Group:
+    """Jobs that failed in the same way."""
+
+    exception: str
+    frame: str | None
+    key: str
+    example: str = ""
+    last_id: int = 0
+    ids: list[int] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+    def add(self, row: Any, text: str) -> None:
+        """Count a job."""
+        self.ids.append(row.id)
+        self.counts[row.state] = self.counts.get(row.state, 0) + 1
+        self.workers[row.worker] = self.workers.get(row.worker, 0) + 1
+        if row.id > self.last_id:
+            self.last_id, self.example = row.id, text
+        if self.first_at is None or row.at < self.first_at:
+            self.first_at = row.at
+        if self.last_at is None or row.at > self.last_at:
+            self.last_at = row.at
+
+
+async def errors(request: Request) -> Response:
+    page = Page(request)
+    groups = await groups_of(page)
+    return await page.render(
+        "errors.html",
+        active="errors",
+        title="Errors",
+        groups=groups[:SHOWN],
+        more=max(0, len(groups) - SHOWN),
+        most=MOST,
+        cut=any(_is_cut(groups, state) for state in FAILED),
+    )
+
+
+async def groups_of(page: Page) -> list[Group]:
+    """The groups, the largest first. Without the right `args`, they tell the exception alone."""
+    await page.board.reads.verify()
+    rows = await page.board.reads.fetch(failed())
+    return sorted(_grouped(page, rows), key=lambda group: (-len(group.ids), group.key))
+
+
+def failed() -> Executable:
+    """The newest jobs that fail or have failed, with the end of their last `error`."""
+
+    def of(state: JobState) -> Any:
+        last = Job.errors[-1]
+        found = (
+            select(
+                Job.id,
+                literal(state.value, String).label("state"),
+                Job.worker,
+                func.coalesce(Job.attempted_at, Job.inserted_at).label("at"),
+                func.right(func.coalesce(last["error"].astext, cast(last, Text)), TAIL).label(
+                    "error"
+                ),
+            )
+            .where(Job.state == constant(state))
+            .order_by(Job.id.desc())
+            .limit(MOST)
+        )
+        return select(found.subquery())
+
+    return union_all(*map(of, FAILED))
+
+
+def _grouped(page: Page, rows: Iterable[Any]) -> Iterable[Group]:
+    groups: dict[str, Group] = {}
+    for row in rows:
+        text = _seen(page, row)
+        exception, frame = exception_of(text), last_frame(text)
+        if not page.may("args"):
+            exception, frame, text = exception.partition(":")[0], None, ""
+        key = hashlib.sha256(f"{_VALUES.sub('?', exception)}\0{frame}".encode()).hexdigest()[:16]
+        group = groups.setdefault(key, Group(exception, frame, key))
+        group.add(row, exception)
+    return groups.values()
+
+
+def _seen(page: Page, row: Any) -> str:
+    """The text of an error, masked if there is a mask."""
+    if row.error is None:
+        return "(no error is kept)"
+    if not page.may("args") or page.board.mask is None:
+        return str(row.error)
+    return page.shown_error(row.error, row.worker)
+
+
+def exception_of(text: str) -> str:
+    """The line that names the exception, or the last one if the text is cut."""
+    found = summary(text) or ""
+    if text.startswith("Traceback") or not re.search(r'^\s+File "', text, re.MULTILINE):
+        return found
+    lines = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
+    return lines[-1] if lines else found
+
+
+def _is_cut(groups: Iterable[Group], state: JobState) -> bool:
+    return sum(_of(group.counts, state) for group in groups) >= MOST
+
+
+def _of(counts: Mapping[str, int], state: JobState) -> int:
+    return counts.get(state.value, 0)

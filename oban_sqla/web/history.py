@@ -1,0 +1,101 @@
+"""History: how many jobs ended when, and how long they had waited, as the table tells it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..clock import client_now
+from ..runtime.database import Database
+from .ended import BUCKETS, ended, longest_wait
+
+MOST = 50_000
+"""As many jobs of a state are read; when more have ended, a sample of the table is."""
+# Of 100 jobs, as many were claimed within the queue time.
+PERCENT = 95
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Jobs that ended in some time, or in some queue."""
+
+    counts: Mapping[str, int]
+    """By state."""
+    queue_time: float | None
+    """Seconds within which 95 of 100 of them were claimed after they were due."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What ended in a window, which is now at its end."""
+
+    until: datetime
+    window: float
+    buckets: Sequence[Ended]
+    queues: Mapping[str, Ended]
+    total: Ended
+    sampled: bool
+    """Whether the counts are estimates, since a sample of the table was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The rows of the history, from which that of a queue is made, too."""
+
+    rows: Sequence[Any]
+    window: float
+    scale: float
+
+    def history(self, queue: str | None = None) -> History:
+        """The history of one queue, or of all."""
+        rows = [row for row in self.rows if queue in (None, row.queue)]
+        buckets, queues = defaultdict[int, list[Any]](list), defaultdict[str, list[Any]](list)
+        for row in rows:
+            buckets[row.bucket].append(row)
+            queues[row.queue].append(row)
+        return History(
+            self.rows[0].until if self.rows else client_now().replace(tzinfo=None),
+            self.window,
+            [self._ended(buckets[number]) for number in range(BUCKETS)],
+            {name: self._ended(own) for name, own in sorted(queues.items())},
+            self._ended(rows),
+            self.scale > 1,
+        )
+
+    def _ended(self, rows: Sequence[Any]) -> Ended:
+        counts: Counter[str] = Counter()
+        for row in rows:
+            counts[row.state] += row.count
+        scaled = {state: round(count * self.scale) for state, count in counts.items()}
+        return Ended(scaled, queue_time(rows))
+
+
+def queue_time(rows: Iterable[Any]) -> float | None:
+    """The wait that 95 of 100 jobs did not exceed; `None` if none was claimed."""
+    steps: Counter[int] = Counter()
+    for row in rows:
+        if row.step is not None:
+            steps[row.step] += row.count
+    wanted = sum(steps.values()) * PERCENT / 100
+    for step in sorted(steps):
+        wanted -= steps[step]
+        if wanted <= 0:
+            return longest_wait(step)
+    return None
+
+
+async def recent(database: Database, *, window: float, jobs: int, most: int = MOST) -> Recent:
+    """Read what ended; beyond `most` jobs of a state, from a sample of about as many rows.
+
+    jobs: about how many are in the table.
+    """
+    await database.verify()
+    rows = await database.fetch(ended(window, limit=most))
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row.state] += row.count
+    if max(found.values(), default=0) < most:
+        return Recent(rows, window, 1.0)
+    share = min(1.0, most / jobs)
+    return Recent(await database.fetch(ended(window, share=share)), window, 1 / share)

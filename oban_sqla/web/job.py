@@ -1,0 +1,133 @@
+"""The page of one job: what it is, what became of it, and why it waits."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..clock import client_now
+from ..enqueue.job_selection import LARGEST_ID
+from ..models.notation import Reference, references
+from ..monitor.browse import describe, summary
+from .frames import Block, blocks
+from .page import HIDDEN, MASKED, Page
+from .show import instant
+from .why import why
+from .words import VERBS
+
+WAITING = ("available", "scheduled", "retryable", "suspended")
+"""The states in which a job may be edited."""
+# Errors on a page, the last ones.
+MOST_ERRORS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An instant in the life of a job."""
+
+    at: datetime
+    text: str
+    state: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt."""
+
+    attempt: str
+    at: datetime | None
+    summary: str
+    blocks: list[Block]
+
+
+async def job(request: Request) -> Response:
+    page = Page(request)
+    id = request.path_params["id"]
+    if not 0 < id <= LARGEST_ID:
+        raise HTTPException(404, "There is no such job.")
+    found = (await describe(page.board.reads, id)).get(id)
+    if found is None:
+        raise HTTPException(404, f"There is no job {id}. It was deleted, or its retention is over.")
+    status = await page.board.status()
+    worker = found["worker"]
+    fields = {
+        name: page.shown(name, found[name], worker)
+        for name in ("args", "meta", "errors", "recorded")
+    }
+    failures = [*_failures(fields["errors"])]
+    return await page.render(
+        "job.html",
+        active="jobs",
+        title=f"Job {id}",
+        job={**found, **fields},
+        hidden=(HIDDEN, MASKED),
+        failures=failures[: -MOST_ERRORS - 1 : -1],
+        failures_count=len(failures),
+        steps=sorted(_steps(found, failures), key=lambda step: step.at),
+        reasons=why(found, status, client_now()),
+        rows=[*_rows(fields["args"])],
+        can={name: found["state"] in verb.states for name, verb in VERBS.items()},
+        editable=found["state"] in WAITING,
+        scheduled_input=instant(found["scheduled_at"])[:19],
+        edited=page.asked("done") == "edit",
+    )
+
+
+def _failures(errors: Any) -> Iterator[Failure]:
+    """The errors, in a form that any program may have given them."""
+    for error in errors if isinstance(errors, list) else []:
+        told = error if isinstance(error, dict) else {}
+        text = told.get("error")
+        if not isinstance(text, str):
+            text = json.dumps(error, ensure_ascii=False, default=str)
+        yield Failure(
+            str(told.get("attempt", "?")),
+            _instant(told.get("at")),
+            summary(text) or "",
+            blocks(text),
+        )
+
+
+def _steps(job: Mapping[str, Any], failures: list[Failure]) -> Iterator[Step]:
+    inserted, scheduled = job["inserted_at"], job["scheduled_at"]
+    yield Step(inserted, "enqueued", "available")
+    for failure in failures:
+        if failure.at is not None:
+            at = failure.at.replace(tzinfo=inserted.tzinfo)
+            yield Step(at, f"attempt {failure.attempt} failed", "discarded", failure.summary)
+    if scheduled > inserted:
+        yield Step(scheduled, "due", "scheduled")
+    if job["attempted_at"] is not None:
+        by = job["attempted_by"]
+        node = str(by[0]) if isinstance(by, list) and by else None
+        where = f"on {node}" if node else None
+        yield Step(job["attempted_at"], f"attempt {job['attempt']} began", "executing", where)
+    for state in ("completed", "cancelled", "discarded"):
+        if job[f"{state}_at"] is not None and job["state"] == state:
+            yield Step(job[f"{state}_at"], state, state)
+
+
+def _rows(args: Any) -> Iterator[str]:
+    """The rows that the arguments refer to: the model, and the key."""
+    for reference in references(args):
+        yield f"{reference.get('$model')} {_key(reference)}"
+
+
+def _key(reference: Reference) -> str:
+    key = reference.get("$key")
+    if not isinstance(key, dict):
+        return str(key)
+    return ", ".join(f"{name}={value}" for name, value in key.items())
+
+
+def _instant(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,131 @@
+"""The list of jobs: by state and search, in pages from the newest to the oldest."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..models import Job
+from ..monitor.browse import Listed, browse
+from ..monitor.status import Count
+from .board import EXACT
+from .page import Page, counts_of
+from .search import WORDS, Search, SearchError, parse
+from .words import EMPTY
+
+ROWS = 50
+SCANNED = 100_000
+"""As many ids a search looks through for a page, if no index finds its jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of jobs."""
+
+    jobs: list[Listed]
+    before: int | None = None
+    """Where the next page starts: ids below this; `None` if there is none."""
+    looked_until: int | None = None
+    """Down to which id the search has looked, if it has not looked at all jobs."""
+
+
+async def jobs(request: Request) -> Response:
+    page = Page(request)
+    status = await page.board.status()
+    listing, complaint = Listing([]), None
+    try:
+        search = search_of(page, page.asked("q"), page.asked("state"), page.asked("queue"))
+        counts = counts_of(status, search.queue)
+        listing = await _list(page, search, counts, _before(page.asked("before")))
+    except SearchError as error:
+        search, complaint = Search(text=page.asked("q")[:1000]), str(error)
+        counts = counts_of(status)
+    return await page.render(
+        "jobs.html",
+        400 if complaint else 200,
+        active="jobs",
+        title="Jobs",
+        search=search,
+        complaint=complaint,
+        counts=counts,
+        total=_sum(counts),
+        listing=listing,
+        empty=EMPTY[search.state],
+        words=WORDS,
+        queue_names=[queue.queue for queue in status.queues],
+        before=page.asked("before"),
+    )
+
+
+def search_of(page: Page, text: str, state: str, queue: str) -> Search:
+    """The search that somebody asks for; `SearchError` for one that this viewer may not ask."""
+    search = parse(text, state=state, queue=queue)
+    if search.is_private and not page.may("args"):
+        raise SearchError("to search arguments and errors takes the right args")
+    if page.board.mask is not None:
+        _refuse_masked(page, search)
+    try:
+        search.filters()
+    except (ValueError, TypeError) as error:
+        raise SearchError(str(error)) from None
+    return search
+
+
+def _refuse_masked(page: Page, search: Search) -> None:
+    """A search would tell, by what it finds, the values that a mask covers."""
+    if search.errors and page.shown("errors", probe := [{"error": "?"}], "") != probe:
+        raise SearchError("errors are masked, and can't be searched")
+    workers = search.workers or ("",)
+    for path, value in search.args:
+        asked = {path[0]: value} if len(path) == 1 else {path[0]: _nest(path[1:], value)}
+        if any(page.shown("args", asked, worker) != asked for worker in workers):
+            raise SearchError(f"args.{'.'.join(path)} is masked, and can't be searched")
+
+
+def _nest(path: tuple[str, ...], value: str) -> object:
+    nested: object = value
+    for name in reversed(path):
+        nested = {name: nested}
+    return nested
+
+
+async def _list(
+    page: Page, search: Search, counts: dict[str, Count], before: int | None
+) -> Listing:
+    reads = page.board.reads
+    few = search.state is not None and _count(counts, search) <= EXACT
+    if not search.scans or few:
+        found = await browse(reads, search.filters(before=before), limit=ROWS + 1)
+        return _page(found)
+    await reads.verify()
+    ((lowest, highest),) = await reads.fetch(select(func.min(Job.id), func.max(Job.id)))
+    if highest is None:
+        return Listing([])
+    top = min(before, highest + 1) if before else highest + 1
+    first = max(1, top - SCANNED)
+    found = await browse(reads, search.filters(before=top, first=first), limit=ROWS + 1)
+    if len(found) > ROWS or first <= lowest:
+        return _page(found)
+    return Listing(found, before=first, looked_until=first)
+
+
+def _page(found: list[Listed]) -> Listing:
+    more = len(found) > ROWS
+    return Listing(found[:ROWS], found[ROWS - 1].id if more else None)
+
+
+def _count(counts: dict[str, Count], search: Search) -> int:
+    found = counts.get(search.state.value) if search.state else None
+    return found.count if found else 0
+
+
+def _sum(counts: dict[str, Count]) -> Count:
+    return Count(
+        sum(count.count for count in counts.values()),
+        any(count.estimated for count in counts.values()),
+    )
+
+
+def _before(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -1,0 +1,50 @@
+"""The overview: how it goes, what waits, and what the doctor found."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..monitor.status import Status
+from .chart import queue_times, throughput
+from .page import Page, counts_of
+
+WINDOWS = {"hour": 3600.0, "day": 86400.0}
+LATE = 60.0
+"""Seconds; a queue whose oldest available job waits for longer is marked."""
+
+
+async def overview(request: Request) -> Response:
+    page = Page(request)
+    status = await page.board.status()
+    window = page.asked("window") if page.asked("window") in WINDOWS else "hour"
+    names = [queue.queue for queue in status.queues]
+    queue = page.asked("queue") if page.asked("queue") in names else None
+    history = await page.board.history(WINDOWS[window], queue)
+    everything = await page.board.history(WINDOWS[window])
+    return await page.render(
+        "overview.html",
+        active="overview",
+        title="Overview",
+        counts=counts_of(status, queue),
+        window=window,
+        queue=queue,
+        queue_names=names,
+        history=history,
+        by_queue=everything.queues,
+        throughput=throughput(history),
+        queue_times=queue_times(history),
+        oldest=_oldest(status, queue),
+        late=LATE,
+        leaders={(one.instance, one.node) for one in status.leaders if one.expires_in > 0},
+    )
+
+
+async def findings(request: Request) -> Response:
+    """What the doctor found: a part of the overview, which loads it by itself."""
+    page = Page(request)
+    found = [one for one in await page.board.findings() if one.level != "ok"]
+    return page.answer("findings.html", findings=found)
+
+
+def _oldest(status: Status, queue: str | None) -> float | None:
+    waits = (one.oldest_available for one in status.queues if queue in (None, one.queue))
+    return max((wait for wait in waits if wait is not None), default=None)

@@ -1,0 +1,138 @@
+"""`Page`: one request for a page, with who asks, and the ways to answer."""
+
+from datetime import UTC
+from typing import Any
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from .. import __version__
+from ..clock import client_now
+from ..events import DashboardAction
+from ..monitor.status import Count, Status
+from .access import Access, Right
+from .board import Board
+from .form import Form
+from .guard import FIELD
+from .live import mark_of
+from .show import environment, query, version_of
+from .words import STATES, VERBS
+
+MASKED = "(masked)"
+HIDDEN = "(hidden: it takes the right args)"
+
+NAVIGATION = (
+    ("overview", "", "Overview"),
+    ("jobs", "jobs", "Jobs"),
+    ("queues", "queues", "Queues"),
+    ("errors", "errors", "Errors"),
+    ("cron", "cron", "Cron"),
+)
+
+
+class Page:
+    """A page for a request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.board: Board = request.app.state.board
+        self.access: Access = request.state.access
+
+    def may(self, right: Right) -> bool:
+        """Whether the viewer has a right."""
+        return right in self.access.rights
+
+    @property
+    def manages(self) -> bool:
+        """Whether the viewer may change jobs."""
+        return not self.access.rights.isdisjoint(VERBS)
+
+    def require(self, right: Right) -> None:
+        """Refuse what the viewer has no right to: status 403."""
+        if not self.may(right):
+            raise HTTPException(403, f"This takes the right {right!r}, which you do not have.")
+
+    @property
+    def form(self) -> Form:
+        """The form that was sent; its token was checked."""
+        form: Form = self.request.state.form
+        return form
+
+    def asked(self, name: str) -> str:
+        """A parameter of the address."""
+        return self.request.query_params.get(name, "")
+
+    def url(self, path: str = "", **params: Any) -> str:
+        """The address of a page of this dashboard, wherever it is mounted."""
+        root = self.request.scope.get("root_path", "").rstrip("/")
+        return f"{quote(root, safe='/%')}/{path}{query(**params)}"
+
+    def static(self, name: str) -> str:
+        """The address of a static file."""
+        return self.url(f"static/{name}", v=version_of(name))
+
+    async def render(self, template: str, status_code: int = 200, **context: Any) -> Response:
+        """Answer with a page that knows how many jobs there are."""
+        status = await self.board.status()
+        return self.answer(template, status_code, status=status, mark=mark_of(status), **context)
+
+    def answer(self, template: str, status_code: int = 200, **context: Any) -> Response:
+        """Answer with a page."""
+        given = {
+            "page": self,
+            "now": client_now().astimezone(UTC),
+            "csrf_field": FIELD,
+            "csrf": self.request.state.csrf,
+            "version": __version__,
+            "navigation": NAVIGATION,
+            "states": STATES,
+            "verbs": VERBS,
+            "status": None,
+            "mark": "",
+            "done": VERBS.get(self.asked("done")),
+            "done_count": self.asked("n") if self.asked("n").isdecimal() else "0",
+            **context,
+        }
+        return HTMLResponse(environment().get_template(template).render(given), status_code)
+
+    def redirect(self, path: str, **params: Any) -> Response:
+        """Send the browser to a page after a change."""
+        return RedirectResponse(self.url(path, **params), 303)
+
+    def shown(self, field: str, value: Any, worker: str) -> Any:
+        """What the viewer may see of a field of a job."""
+        if not self.may("args"):
+            return HIDDEN
+        if self.board.mask is None:
+            return value
+        try:
+            return self.board.mask(field, value, worker)
+        except Exception:
+            # Whatever is wrong with the mask, the value stays covered.
+            return MASKED
+
+    def shown_error(self, text: str, worker: str) -> str:
+        """What the viewer may see of the line of an error."""
+        shown = self.shown("errors", [{"error": text}], worker)
+        try:
+            return str(shown[0]["error"])
+        except (TypeError, LookupError):
+            return str(shown)
+
+    def report(self, action: str, target: str, count: int) -> None:
+        """Tell the listeners of an action that was done."""
+        self.board.report(DashboardAction(self.access.user, action, target, count))
+
+
+def counts_of(status: Status, queue: str | None = None) -> dict[str, Count]:
+    """How many jobs there are by state, in one queue or in all."""
+    found: dict[str, Count] = {}
+    for one in status.queues:
+        if queue in (None, one.queue):
+            for state, count in one.counts.items():
+                before = found.get(state, Count(0, False))
+                estimated = before.estimated or count.estimated
+                found[state] = Count(before.count + count.count, estimated)
+    return found

@@ -1,0 +1,133 @@
+"""Showing values: numbers, times and JSON as the pages write them."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..durations import duration
+from ..monitor.status import Count
+from .words import ICONS
+
+STATIC = Path(__file__).parent / "static"
+NONE = "\N{EN DASH}"
+# Characters of JSON on a page; more is cut, and the page says so.
+LONGEST_JSON = 20_000
+
+
+def number(value: float | Count) -> str:
+    """A number with separators, and ~ before an estimate."""
+    if isinstance(value, Count):
+        return f"{'~' if value.estimated else ''}{value.count:,}"
+    return f"{value:,}"
+
+
+def short(value: int | Count) -> str:
+    """A number in few characters: 12.3k."""
+    count, estimated = (value.count, value.estimated) if isinstance(value, Count) else (value, 0)
+    text = f"{count:,}"
+    for unit, size in (("M", 1_000_000), ("k", 10_000)):
+        if count >= size:
+            text = f"{count / (1000 if unit == 'k' else size):.1f}".removesuffix(".0") + unit
+            break
+    return f"~{text}" if estimated else text
+
+
+def span(value: float | None) -> str:
+    """Seconds in words."""
+    if value is None:
+        return NONE
+    return f"{1000 * value:.0f} ms" if value < 1 else duration(value)
+
+
+def instant(value: datetime) -> str:
+    """An instant in UTC, in ISO 8601; the table's have no zone."""
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def when(value: datetime | None, now: datetime) -> Markup:
+    """An instant, relative to now, and absolute on hover."""
+    if value is None:
+        return Markup('<span class="none">{}</span>').format(NONE)
+    at = instant(value)
+    passed = (_aware(now) - _aware(value)).total_seconds()
+    text = f"{duration(passed)} ago" if passed >= 0 else f"in {duration(-passed)}"
+    shown = f"{at[:19].replace('T', ' ')} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at, shown, text)
+
+
+def one_line(value: Any, longest: int = 120) -> str:
+    """JSON in a line, cut."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def pretty(value: Any) -> Markup:
+    """JSON over several lines, with its kinds of values marked; cut if it is very long."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    rest = len(text) - LONGEST_JSON
+    shown = Markup("").join(_marked(line) for line in text[:LONGEST_JSON].splitlines(True))
+    if rest > 0:
+        shown += Markup('\n<span class="none">… {} more characters</span>').format(f"{rest:,}")
+    return shown
+
+
+def _marked(line: str) -> Markup:
+    body = line.lstrip(" ")
+    indent = line[: len(line) - len(body)]
+    key, colon, value = body.partition('": ') if body.startswith('"') else ("", "", body)
+    if colon:
+        return Markup('{}<b>{}"</b>: {}').format(indent, key, _value(value))
+    return Markup("{}{}").format(indent, _value(body))
+
+
+def _value(text: str) -> Markup:
+    kind = "str" if text.startswith('"') else "num" if text[:1] in "-0123456789" else "lit"
+    if text.strip(" \n,[]{}") == "":
+        return Markup("{}").format(text)
+    bare = text.rstrip("\n,")
+    return Markup('<i class="{}">{}</i>{}').format(kind, bare, text[len(bare) :])
+
+
+def _aware(value: datetime) -> datetime:
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+@cache
+def version_of(name: str) -> str:
+    """What changes in the address of a static file when the file does."""
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+def query(**given: Any) -> str:
+    """The query of an address; what is empty is left out."""
+    pairs = {name: value for name, value in given.items() if value not in (None, "", (), [])}
+    return f"?{urlencode(pairs, doseq=True)}" if pairs else ""
+
+
+@cache
+def environment() -> Environment:
+    """The templates: what they insert is escaped."""
+    made = Environment(
+        loader=PackageLoader("oban_sqla.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": number,
+        "short": short,
+        "span": span,
+        "one_line": one_line,
+        "pretty": pretty,
+        "instant": instant,
+    }
+    made.globals |= {"ICONS": ICONS, "when": when, "query": query}
+    return made

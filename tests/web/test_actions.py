@@ -1,0 +1,136 @@
+"""Actions: chosen, confirmed with their number, and done."""
+
+import pytest
+
+from oban_sqla import JobState, Oban
+from oban_sqla.web import Access, actions
+from tests.conftest import Add
+from tests.factories import JobFactory
+from tests.listening import hear
+from tests.web.conftest import Open
+from tests.web.site import Reader, Site
+
+
+async def states(oban: Oban, ids: list[int]) -> list[JobState | None]:
+    jobs = [await oban.get_job(id) for id in ids]
+    return [job.state if job else None for job in jobs]
+
+
+async def test_a_selection(site: Site, add: Add, oban: Oban) -> None:
+    ids = await add(
+        JobFactory(discarded=True), JobFactory(executing=True), JobFactory(discarded=True)
+    )
+    chosen = [str(id) for id in ids[:2]]
+    page = await site.read("jobs")
+    asked = await site.send(page, ("action", "retry"), 200, id=chosen)
+    question = Reader(asked.text)
+    assert "Retry 1 job?" in question.text
+    assert await states(oban, ids) == ["discarded", "executing", "discarded"]
+    with hear(oban, "dashboard_action") as done:
+        answer = await site.send(question, ("action", "retry"))
+    assert await states(oban, ids) == ["available", "executing", "discarded"]
+    assert "1 job retried." in (await site.read(answer.headers["Location"].lstrip("/"))).text
+    [action] = done.events
+    assert (action.user, action.action, action.count) == ("loopback", "retry_jobs", 1)
+    assert action.target == f"jobs {ids[0]}, {ids[1]}"
+
+
+async def test_a_search(site: Site, add: Add, oban: Oban) -> None:
+    mails = await add(*(JobFactory(worker="app.Mail", queue="a") for _ in range(3)))
+    others = await add(JobFactory(queue="a"), JobFactory(worker="app.Mail", queue="b"))
+    page = await site.read("jobs?queue=a&q=worker:Mail")
+    asked = await site.send(page, ("action", "cancel"), 200, scope="search")
+    question = Reader(asked.text)
+    assert "Cancel 3 jobs?" in question.text
+    # What is enqueued after the question was not confirmed.
+    later = await add(JobFactory(worker="app.Mail", queue="a"))
+    with hear(oban, "dashboard_action") as done:
+        answer = await site.send(question, ("action", "cancel"))
+    assert await states(oban, mails) == ["cancelled"] * 3
+    assert await states(oban, others + later) == ["available"] * 3
+    assert done.events[0].target == "queue:a worker:Mail"
+    location = answer.headers["Location"]
+    assert location == "/jobs?queue=a&q=worker%3AMail&done=cancel&n=3"
+
+
+async def test_all_failed_jobs_are_retried_but_not_the_completed(
+    site: Site, add: Add, oban: Oban
+) -> None:
+    ids = await add(JobFactory(completed=True), JobFactory(discarded=True))
+    page = await site.read("jobs")
+    asked = await site.send(page, ("action", "retry"), 200, scope="search")
+    await site.send(Reader(asked.text), ("action", "retry"))
+    assert await states(oban, ids) == ["completed", "available"]
+
+
+async def test_one_job(site: Site, add: Add, oban: Oban) -> None:
+    [id] = await add(JobFactory())
+    asked = await site.send(await site.read(f"jobs/{id}"), ("action", "cancel"), 200)
+    answer = await site.send(Reader(asked.text), ("action", "cancel"))
+    assert answer.headers["Location"] == f"/jobs/{id}?done=cancel&n=1"
+    asked = await site.send(await site.read(f"jobs/{id}"), ("action", "delete"), 200)
+    answer = await site.send(Reader(asked.text), ("action", "delete"))
+    assert answer.headers["Location"] == "/jobs?done=delete&n=1"
+    assert await states(oban, [id]) == [None]
+
+
+async def test_it_stops_when_the_time_is_up(
+    site: Site, add: Add, oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actions, "LONGEST", -1.0)
+    monkeypatch.setattr("oban_sqla.monitor.browse.BATCH", 1)
+    await add(*(JobFactory() for _ in range(1100)))
+    asked = await site.send(await site.read("jobs"), ("action", "delete"), 200, scope="search")
+    assert "Delete 1,100 jobs?" in Reader(asked.text).text
+    answer = await site.send(Reader(asked.text), ("action", "delete"))
+    assert answer.headers["Location"].endswith("n=1000")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ([("action", "explode"), ("id", "1")], "no such action"),
+        ([("action", "retry")], "No job is selected"),
+        ([("action", "retry"), ("id", "")], "An id is a number"),
+        ([("action", "retry"), ("id", "1; DROP TABLE oban_jobs")], "An id is a number"),
+        ([("action", "retry"), ("id", "0")], "No job is selected"),
+        ([("action", "retry"), ("id", ",".join(map(str, range(1, 5002))))], "up to 5,000"),
+        ([("action", "retry"), ("scope", "search"), ("q", "x:y")], "no word"),
+        ([("action", "retry"), ("group", "none")], "No job is selected"),
+    ],
+)
+async def test_a_form_that_can_not_be(site: Site, fields: list[tuple[str, str]], says: str) -> None:
+    token = await site.token()
+    assert says in (await site.post("/jobs/confirm", [*fields, token], 400)).text
+
+
+@pytest.mark.parametrize("back", ["//evil.test", "https://evil.test", "jobs/7/../../x", "/"])
+async def test_it_leads_to_no_other_site(site: Site, add: Add, back: str) -> None:
+    [id] = await add(JobFactory())
+    fields = [("action", "cancel"), ("id", str(id)), ("last", str(id)), ("total", "1")]
+    sent = await site.post("/jobs/change", [*fields, ("back", back), await site.token()])
+    assert sent.headers["Location"] == "/jobs?done=cancel&n=1"
+
+
+async def test_a_search_for_what_is_hidden_changes_nothing(
+    open_site: Open, add: Add, oban: Oban
+) -> None:
+    [id] = await add(JobFactory(args={"card": 5105}))
+    site = open_site(authorize=lambda request: Access(frozenset({"cancel"})))
+    fields = [("action", "cancel"), ("scope", "search"), ("q", "args.card:5105")]
+    bounds = [("last", str(id)), ("total", "1")]
+    token = await site.token()
+    for path in ("/jobs/confirm", "/jobs/change"):
+        await site.post(path, [*fields, *bounds, token], 400)
+    assert await states(oban, [id]) == ["available"]
+
+
+async def test_the_log_tells_who_did_what(
+    open_site: Open, add: Add, caplog: pytest.LogCaptureFixture
+) -> None:
+    [id] = await add(JobFactory())
+    site = open_site(authorize=lambda request: Access(frozenset({"cancel"}), "ann"))
+    fields = [("action", "cancel"), ("id", str(id)), ("last", str(id)), ("total", "1")]
+    with caplog.at_level("INFO", "oban_sqla"):
+        await site.post("/jobs/change", [*fields, await site.token()])
+    assert f"ann did cancel_jobs in the dashboard: jobs {id} (1)" in caplog.text

@@ -1,0 +1,141 @@
+"""The list: states, searches, and pages from the newest to the oldest."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from oban_sqla.web import jobs
+from oban_sqla.web.search import SearchError, parse
+from tests.conftest import Add
+from tests.factories import JobFactory
+from tests.web.site import Reader, Site
+
+
+def ids(page: Reader) -> list[int]:
+    return [int(given["value"] or 0) for _, given in page.elements if given.get("name") == "id"]
+
+
+async def test_an_empty_table(site: Site) -> None:
+    assert "Enqueue one" in (await site.read("jobs")).text
+    assert "No job has failed for the last time" in (await site.read("jobs?state=discarded")).text
+
+
+async def test_states_and_queues(site: Site, add: Add) -> None:
+    done, failed, other = await add(
+        JobFactory(completed=True), JobFactory(discarded=True), JobFactory(queue="other")
+    )
+    assert ids(await site.read("jobs")) == [other, failed, done]
+    assert ids(await site.read("jobs?state=discarded")) == [failed]
+    page = await site.read("jobs?queue=default")
+    assert ids(page) == [failed, done]
+    assert "all 2" in page.text
+    assert "completed 1" in page.text
+
+
+async def test_pages_from_the_newest_to_the_oldest(site: Site, add: Add) -> None:
+    known = await add(*(JobFactory() for _ in range(120)))
+    seen: list[int] = []
+    path: str | None = "jobs?state=available"
+    while path:
+        page = await site.read(path)
+        seen += ids(page)
+        # A job that is enqueued meanwhile moves nothing.
+        await add(JobFactory())
+        path = page.link("before=")
+    assert seen == known[::-1]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("worker:Mail", ["mail", "old"]),
+        ("worker:app.Mail", ["mail", "old"]),
+        ("Mail", ["mail", "old"]),
+        ("worker:ail", []),
+        ("tag:vip", ["mail"]),
+        ("queue:reports", ["report"]),
+        ("args.user.id:7", ["mail", "report"]),
+        ('args.name:"two words"', ["old"]),
+        ("args.name:two", []),
+        ("error:100%_off", ["report"]),
+        ("error:100_", []),
+        ("older:1d", ["old"]),
+        ("newer:1d", ["mail", "report"]),
+        ("worker:Mail newer:1d tag:vip args.user.id:7", ["mail"]),
+        ("state:discarded", ["report"]),
+    ],
+)
+async def test_searches(site: Site, add: Add, search: str, found: list[str]) -> None:
+    known = dict(
+        zip(
+            ("mail", "old", "report"),
+            await add(
+                JobFactory(worker="app.Mail", tags=["vip", "x"], args={"user": {"id": 7}}),
+                JobFactory(
+                    worker="app.Mail",
+                    args={"name": "two words"},
+                    inserted_at=datetime.now(UTC) - timedelta(days=2),
+                ),
+                JobFactory(
+                    discarded=True,
+                    worker="app.Report",
+                    queue="reports",
+                    args={"user": {"id": "7", "more": 1}},
+                    errors=[{"attempt": 1, "at": "", "error": "Sale: 100%_OFF"}],
+                ),
+            ),
+            strict=True,
+        )
+    )
+    page = Reader((await site.get("jobs", params={"q": search})).text)
+    assert sorted(ids(page)) == sorted(known[name] for name in found)
+
+
+async def test_ids(site: Site, add: Add) -> None:
+    first, _, last = await add(JobFactory(), JobFactory(), JobFactory())
+    assert ids(await site.read(f"jobs?q={first}+{last}")) == [last, first]
+
+
+async def test_a_search_that_no_index_serves_looks_at_a_part(
+    site: Site, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SCANNED", 10)
+    monkeypatch.setattr(jobs, "EXACT", 0)
+    await add(*(JobFactory(worker="app.Rare" if n == 3 else "app.Other") for n in range(25)))
+    path: str | None = "jobs?q=worker:Rare"
+    looked = 0
+    while path and not ids(page := await site.read(path)):
+        looked += 1
+        assert "looked through jobs down to id" in page.text
+        path = page.link("before=")
+    assert looked == 2
+    assert ids(page) == [4]
+    assert page.link("before=") is None
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "colour:red",
+        "args:7",
+        "args..x:7",
+        "older:soon",
+        "newer:99999999999d",
+        "worker:",
+        "state:lost",
+        "0",
+        "99999999999999999999999",
+        "x" * 1001,
+        "a " * 21,
+        "args.x:1e999 args.\ud800:7",
+    ],
+)
+def test_a_search_that_can_not_be(search: str) -> None:
+    with pytest.raises((SearchError, ValueError)):
+        parse(search).filters()
+
+
+async def test_the_page_says_what_is_wrong_with_a_search(site: Site) -> None:
+    page = await site.read("jobs?q=colour:red", 400)
+    assert "there is no word 'colour'; use worker:" in page.text
+    assert "no NUL" in (await site.read("jobs?queue=%00", 400)).text

@@ -1,0 +1,106 @@
+"""Live: all viewers share one look at the database."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from oban_sqla import Oban
+from oban_sqla.web import dashboard, live
+from oban_sqla.web.board import Board
+from oban_sqla.web.live import stream
+from oban_sqla.web.shared import Shared
+from tests.conftest import Add
+from tests.factories import JobFactory
+
+
+@pytest.fixture
+def board(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> Board:
+    monkeypatch.setattr(live, "INTERVAL", 0.01)
+    monkeypatch.setattr("oban_sqla.web.board.STATUS", 0.05)
+    found = dashboard(oban).state.board
+    assert isinstance(found, Board)
+    return found
+
+
+async def test_a_change_is_told_to_all_and_read_once(board: Board, add: Add) -> None:
+    viewers = [stream(board) for _ in range(20)]
+    assert {await anext(one) for one in viewers} == {"retry: 1000\n\n"}
+    first = {await anext(one) for one in viewers}
+    assert len(first) == 1
+    reads = board._status.reads
+    waiting = [asyncio.ensure_future(anext(one)) for one in viewers]
+    await add(JobFactory())
+    second = set(await asyncio.gather(*waiting))
+    assert len(second) == 1
+    assert second != first
+    assert second.pop().startswith("event: pulse\ndata: ")
+    assert board._status.reads - reads < 20
+    for one in viewers:
+        await one.aclose()
+
+
+async def test_nobody_looks_when_nobody_views(board: Board, engine: AsyncEngine) -> None:
+    statements: list[str] = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2])
+    )
+    viewer = stream(board)
+    await anext(viewer)
+    await anext(viewer)
+    await viewer.aclose()
+    statements.clear()
+    await asyncio.sleep(0.2)
+    assert statements == []
+
+
+async def test_a_stream_ends_so_that_a_server_can_stop(board: Board) -> None:
+    assert len([event async for event in stream(board, longest=0.05)]) == 2
+
+
+async def test_an_outage_is_told(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "INTERVAL", 0.01)
+    nowhere = create_async_engine("postgresql+psycopg://localhost:1/app")
+    board = dashboard(oban, engine=nowhere).state.board
+    told = [event async for event in stream(board, longest=0.05)]
+    assert told[1:] == ["event: outage\ndata:\n\n"]
+
+
+async def test_a_failure_is_shared_and_a_slow_read_rests() -> None:
+    fails = True
+
+    async def read() -> int:
+        if fails:
+            raise OSError("gone")
+        return shared.reads
+
+    shared = Shared(read, 0.02)
+    results = await asyncio.gather(*(shared.get() for _ in range(5)), return_exceptions=True)
+    assert len(results) == 5
+    assert all(isinstance(one, OSError) for one in results)
+    assert shared.reads == 1
+    fails = False
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert await shared.get() == 2
+                break
+            except OSError:
+                await asyncio.sleep(0.005)
+
+
+async def test_a_viewer_that_leaves_does_not_disturb_the_others() -> None:
+    go = asyncio.Event()
+
+    async def read() -> str:
+        await go.wait()
+        return "read"
+
+    shared = Shared(read, 1.0)
+    first, second = (asyncio.ensure_future(shared.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    go.set()
+    assert await second == "read"
+    assert first.cancelled()

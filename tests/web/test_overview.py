@@ -1,0 +1,119 @@
+"""The overview: what ended when, and what waits."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from oban_sqla.runtime.database import Database
+from oban_sqla.web import history
+from oban_sqla.web.chart import nice, queue_times, throughput
+from oban_sqla.web.history import recent
+from tests.conftest import Add, StartOban
+from tests.factories import JobFactory
+from tests.web.conftest import Open
+from tests.web.site import Site
+
+
+def ago(**span: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**span)
+
+
+def completed(at: datetime, waited: float = 1.0, **fields: Any) -> Any:
+    fields |= {"completed_at": at, "attempted_at": at}
+    scheduled = at - timedelta(seconds=waited)
+    return JobFactory(
+        completed=True, **fields, scheduled_at=scheduled, inserted_at=scheduled, state="completed"
+    )
+
+
+async def test_of_nothing(site: Site) -> None:
+    text = (await site.read()).text
+    assert "No node runs. Start one" in text
+    assert "nothing ended in this time" in text
+
+
+async def test_nodes_queues_and_findings(site: Site, start: StartOban, add: Add) -> None:
+    await start(queues={"mailers": 3}, node="n1")
+    await add(JobFactory(queue="lost"), JobFactory(queue="mailers", retryable=True))
+    page = (await site.read()).text
+    assert "n1" in page
+    assert "lost no node" in page
+    assert "retryable 1" in page
+    assert "lost" in (await site.read("findings")).text
+
+
+async def test_a_history(engine: AsyncEngine, add: Add) -> None:
+    await add(
+        *(completed(ago(minutes=10), waited=2.0, queue="a") for _ in range(19)),
+        completed(ago(minutes=10), waited=100.0, queue="a"),
+        completed(ago(minutes=40), waited=0.0, queue="b"),
+        completed(ago(minutes=70)),
+        JobFactory(discarded=True, queue="b", discarded_at=ago(minutes=10)),
+        JobFactory(cancelled=True, queue="b", cancelled_at=ago(seconds=1)),
+        JobFactory(retryable=True, queue="b", attempted_at=ago(minutes=5)),
+    )
+    found = (await recent(Database(engine, None), window=3600, jobs=100)).history()
+    assert found.total.counts == {"completed": 21, "discarded": 1, "cancelled": 1, "retryable": 1}
+    assert not found.sampled
+    counts = [dict(bucket.counts) for bucket in found.buckets]
+    assert sum(bool(one) for one in counts) == 4
+    assert counts[59] == {"cancelled": 1}
+    assert found.queues["a"].counts == {"completed": 20}
+    assert found.queues["a"].queue_time == pytest.approx(2.0, rel=0.2)
+    bars = throughput(found).bars
+    assert max(len(bar.parts) for bar in bars) == 2
+    assert throughput(found).top == "25"
+    assert not queue_times(found).is_empty
+
+
+async def test_more_than_is_read_is_estimated(engine: AsyncEngine, add: Add) -> None:
+    at = ago(minutes=10)
+    await add(*(completed(at, args={"padding": "x" * 2000}) for _ in range(400)))
+    found = await recent(Database(engine, None), window=3600, jobs=800, most=200)
+    estimate = found.history().total.counts["completed"]
+    assert found.history().sampled
+    assert 100 < estimate < 2000
+
+
+def test_the_top_of_a_chart() -> None:
+    assert [nice(value) for value in (0, 0.3, 1, 1.1, 7, 2300)] == [1, 0.5, 1, 2, 10, 2500]
+
+
+async def test_a_slow_statement_is_stopped(
+    open_site: Open, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "ended", lambda *_, **__: text("SELECT pg_sleep(60)"))
+    site = open_site(timeout=0.2)
+    page = await site.read("", 503)
+    assert "took too long" in page.text
+    # The next one gets a connection without the limit.
+    async with engine.connect() as connection:
+        shown = await connection.scalar(text("SHOW statement_timeout"))
+    assert shown == "0"
+
+
+async def test_pages_can_not_write(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = "CREATE TEMPORARY TABLE t (n int)"
+    monkeypatch.setattr(history, "ended", lambda *_, **__: text(write))
+    page = await open_site().read("", 503)
+    assert "does not answer" in page.text
+
+
+async def test_without_a_database(open_site: Open) -> None:
+    engine = create_async_engine("postgresql+psycopg://user:secret@localhost:1/app")
+    site = open_site(engine=engine)
+    for path in ("", "jobs", "jobs/1", "queues", "errors", "cron"):
+        page = await site.read(path, 503)
+        assert "The database does not answer" in page.text
+        assert "secret" not in page.text
+        assert "localhost" not in page.text
+
+
+async def test_without_tables(open_site: Open, database_dsn: str) -> None:
+    engine = create_async_engine(make_url(database_dsn).set(drivername="postgresql+psycopg"))
+    site = open_site(engine=engine)
+    assert "oban-sqla schema upgrade" in (await site.read("", 503)).text
+    await engine.dispose()

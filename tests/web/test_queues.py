@@ -1,0 +1,52 @@
+"""Queues, and the orders to them."""
+
+import pytest
+
+from oban_sqla import Oban
+from tests.conftest import Add, StartOban
+from tests.factories import JobFactory
+from tests.listening import hear
+from tests.web.site import Site
+
+
+async def test_of_nothing(site: Site) -> None:
+    assert "No queue runs" in (await site.read("queues")).text
+
+
+async def test_a_queue_that_no_node_runs(site: Site, add: Add) -> None:
+    await add(JobFactory(queue="lost"))
+    assert "no node runs it" in (await site.read("queues")).text
+
+
+async def test_pause_resume_and_scale(site: Site, start: StartOban) -> None:
+    node = await start(queues={"mail/ers": 3}, node="n1")
+    page = await site.read("queues")
+    assert "mail/ers" in page.text
+    assert "n1" in page.text
+    with hear(Oban, "dashboard_action") as actions, hear(node, "queue_paused") as paused:
+        await site.send(page, ("action", "pause"))
+        await paused.wait()
+    token = await site.token()
+    with hear(node, "queue_resumed") as resumed:
+        resume = [("action", "resume"), ("queue", "mail/ers"), ("node", "n1")]
+        await site.post("/queues/order", [*resume, token])
+        await resumed.wait()
+    scale = [("action", "scale"), ("queue", "mail/ers"), ("limit", "7"), token]
+    with hear(Oban, "dashboard_action") as scaled:
+        await site.post("/queues/order", scale)
+    assert [one.action for one in actions.events] == ["pause_queue"]
+    assert [one.action for one in scaled.events] == ["scale_queue"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("action", "stop"), ("queue", "a")],
+        [("action", "pause"), ("queue", "")],
+        [("action", "scale"), ("queue", "a"), ("limit", "0")],
+        [("action", "scale"), ("queue", "a"), ("limit", "many")],
+        [("action", "scale"), ("queue", "*"), ("limit", "1")],
+    ],
+)
+async def test_an_order_that_can_not_be(site: Site, fields: list[tuple[str, str]]) -> None:
+    await site.post("/queues/order", [*fields, await site.token()], 400)
