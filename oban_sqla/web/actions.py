@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..enqueue.job_selection import LARGEST_ID
 from ..models import Job, JobState
+from ..models.job_id import LARGEST_ID
 from ..monitor.browse import Selection, Tally
 from ..oban import Oban
 from .errors import groups_of

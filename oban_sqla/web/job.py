@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..clock import client_now
-from ..enqueue.job_selection import LARGEST_ID
+from ..models.job_id import LARGEST_ID
 from ..models.notation import Reference, references
 from ..monitor.browse import describe, summary
 from .frames import Block, blocks

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, cast, func, or_
 
 from ..clock import LONGEST_INTERVAL
-from ..enqueue.job_selection import LARGEST_ID
 from ..models import Job, JobState
+from ..models.job_id import LARGEST_ID
 from ..monitor.job_queries import Filters
 
 WORDS: Mapping[str, str] = {

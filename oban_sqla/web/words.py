@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..manage.cancel import CANCELLABLE
+from ..manage.delete import DELETABLE
+from ..manage.retry import RETRYABLE
 from ..models import JobState
-from ..statements.cancel import CANCELLABLE
-from ..statements.delete import DELETABLE
-from ..statements.retry import RETRYABLE
 from .access import Right
 
 ICONS: Mapping[str, str] = {
