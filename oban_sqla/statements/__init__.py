@@ -1,1 +1,1 @@
-"""Every transition of a job as one SQLAlchemy Core statement. Nothing here does I/O."""
+"""One SQLAlchemy Core statement for each transition of a job. Nothing here does I/O."""

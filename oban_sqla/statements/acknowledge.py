@@ -1,4 +1,4 @@
-"""Write outcomes back: `executing` to whatever the worker's outcome says, fenced by the attempt."""
+"""Acknowledge: move `executing` jobs to the states of their outcomes, fenced by the attempt."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ from .cancel_mark import marked, with_meta
 from .states import constant
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
-"""The outcomes of a job that was cancelled meanwhile which leave it `cancelled`."""
+"""If a job was cancelled while it ran, it becomes `cancelled` instead of one of these."""
 
 
 class Ack(NamedTuple):
@@ -49,10 +49,10 @@ class Ack(NamedTuple):
     id: int
     attempt: int
     attempted_at: datetime
-    """With `attempt` the fence: an attempt that was given back is counted again, later."""
+    """The fence, with `attempt`: a job that was given back is claimed again as the same attempt."""
     state: JobState
     delay: float | None = None
-    """Seconds until it is due again, by the database's clock."""
+    """Seconds until the job is due again, by the database's clock."""
     spent: bool = True
     """Whether the attempt counts."""
     error: str | None = None
@@ -62,10 +62,10 @@ class Ack(NamedTuple):
 
 @lru_cache(maxsize=16)
 def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Select[int]:
-    """Apply the `acks` of `outcomes()`, and return the ids of the jobs they applied to.
+    """Apply the outcomes in the parameter `acks`, which `outcomes()` makes.
 
-    With `skip_locked`, an outcome whose job is locked by another transaction does not apply;
-    otherwise the statement waits for that transaction.
+    Returns the ids of the jobs whose outcomes applied. If another transaction holds the lock of a
+    job, the statement waits for that transaction; with `skip_locked`, it skips the job.
     """
     ack = _locked(skip_locked).c
     time = database_now(now)
@@ -101,7 +101,7 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
 
 @lru_cache(maxsize=2)
 def unsettled() -> Select[int]:
-    """The ids of the jobs among `acks` that still wait for their outcome."""
+    """The ids of the jobs in `acks` whose fence still holds: their outcomes are not written yet."""
     ack = _given()
     return select(Job.id).join(ack, _fence(Job, ack.c))
 
@@ -109,18 +109,18 @@ def unsettled() -> Select[int]:
 def outcomes(acks: Sequence[Ack]) -> dict[str, str]:
     """The parameter of `acknowledge`.
 
-    Sorted by id: whoever updates many jobs locks them in this order, so that none deadlocks.
+    Sorted by id: all statements lock jobs in this order, so that they can't deadlock.
     """
     return encoded_outcomes(as_json(ack) for ack in sorted(acks, key=attrgetter("id")))
 
 
 def encoded_outcomes(texts: Iterable[str]) -> dict[str, str]:
-    """The parameter of `acknowledge` of outcomes that `as_json` has encoded."""
+    """The parameter of `acknowledge`, from outcomes that `as_json` has encoded."""
     return {"acks": f"[{','.join(texts)}]"}
 
 
 def as_json(ack: Ack) -> str:
-    """One element of the parameter; raises for a value that is no JSON."""
+    """Encode one outcome for the parameter. Raises if a value is not valid JSON."""
     text = (
         f'{{"id": {ack.id}, "attempt": {ack.attempt}, "attempted_at": "{_naive(ack.attempted_at)}",'
         f' "state": "{ack.state}", "spent": {"true" if ack.spent else "false"}'
@@ -134,7 +134,7 @@ def as_json(ack: Ack) -> str:
 
 @lru_cache(maxsize=16)
 def _naive(instant: datetime) -> str:
-    # All jobs of a claim have the same.
+    # Cached: all jobs of a claim share one `attempted_at`.
     return instant.replace(tzinfo=None).isoformat()
 
 
@@ -144,7 +144,7 @@ def _locked(skip_locked: bool) -> CTE:
     return (
         select(ack)
         .join(job, _fence(job, ack.c))
-        # NO KEY: rows of other tables may refer to the job, and be inserted meanwhile.
+        # NO KEY UPDATE does not block inserts of rows that refer to the job by a foreign key.
         .with_for_update(of=job, key_share=True, skip_locked=skip_locked)
         .cte("ack")
     )
@@ -153,8 +153,8 @@ def _locked(skip_locked: bool) -> CTE:
 def _fence(job: Any, ack: Any) -> ColumnElement[bool]:
     return and_(
         job.id == ack.id,
-        # Cast to text, so that only the primary key is searched: entries of jobs that were
-        # executing stay in the index of states while any transaction is open.
+        # The cast keeps the planner off the index of states. While any transaction is open, that
+        # index keeps the dead entries of all jobs that were executing.
         cast(job.state, Text) == _name(JobState.EXECUTING),
         job.attempt == ack.attempt,
         job.attempted_at == ack.attempted_at,
@@ -176,14 +176,14 @@ def _given() -> Subquery:
         )
         .render_derived(name="given", with_types=True)
     )
-    # The planner expects a hundred rows of any function, and would scan a table of 10,000 jobs for
-    # them. It expects a tenth of that behind a limit it can't foresee, and searches by id instead.
-    # NULL is no limit; the cast is for psycopg2.
+    # The planner expects 100 rows from any function, and would scan a table of 10,000 jobs for
+    # them. Behind a limit that it can't foresee it expects 10, and looks up each id instead.
+    # LIMIT NULL means no limit; psycopg2 needs the cast.
     no_limit = select(cast(null(), BigInteger)).scalar_subquery()
     return select(given).limit(no_limit).subquery("given_ack")
 
 
-# Made once: making an encoder takes longer than encoding.
+# Created once, because creating an encoder takes longer than encoding.
 _encode = json.JSONEncoder().encode
 
 

@@ -1,7 +1,7 @@
-"""NOTIFY: tell the processes that listen which queues have work, and when the next job is due.
+"""NOTIFY: tell listening processes which queues have work, and when the next job is due.
 
-Equal payloads of one transaction are sent once, and a rollback, to a savepoint too, unsends them:
-that is PostgreSQL's own rule, so nothing here keeps count.
+PostgreSQL sends equal payloads of one transaction once, and drops them at a rollback, also at a
+rollback to a savepoint. Hence nothing here keeps count.
 """
 
 import json
@@ -42,22 +42,22 @@ INSERT = "oban_insert"
 SIGNAL = "oban_signal"
 """Oban's channel for orders to the nodes: `{"action": "pause", "queue": ..., "ident": ...}`."""
 ORDER = "oban_order"
-"""Our channel: `{"name": instance, "signal": {...}}` before a signal that is kept in the table."""
+"""Our channel: `{"name": instance, "signal": {...}}` for an order that is stored in the table."""
 LEADER = "oban_leader"
-"""Oban's channel for `{"action": "resign", "node": ..., "name": ...}`: the lease is free."""
+"""Oban's channel: `{"action": "resign", "node": ..., "name": ...}` says that the lease is free."""
 AWAIT = "oban_await"
-"""Our channel: `{"ids": [...]}` for jobs that somebody waits for."""
+"""Our channel: `{"ids": [...]}` of jobs that a process waits for."""
 DONE = "oban_done"
-"""Our channel: `{"ids": [...]}` for jobs that somebody waits for, and whose outcome is written."""
+"""Our channel: `{"ids": [...]}` of jobs that a process waits for, and that have ended."""
 IDS = 300
-"""How many ids one payload holds: it has less than 8,000 bytes, an id and its comma up to 21."""
+"""The most ids in one payload: NOTIFY takes less than 8,000 bytes, an id and its comma up to 21."""
 SCHEDULE = "oban_schedule"
-"""Our channel: `{"at": instant}` for the earliest new scheduled job, `{}` when it is not known."""
+"""Our channel: `{"at": instant}` of the earliest new scheduled job, or `{}` if that is unknown."""
 
 
 @lru_cache(maxsize=64)
 def announce(*, prefix: str | None = None) -> Select[Any]:
-    """Send the parameter `news`, which `announcement()` or `about()` makes."""
+    """Send the notifications in the parameter `news`, which `announcement()` or `about()` makes."""
     rows = (
         func.json_to_recordset(cast(bindparam("news", type_=Text), JSON))
         .table_valued(column("channel", Text), column("payload", Text))
@@ -79,29 +79,29 @@ def announcement(wakeup: Wakeup, cancelled: Collection[int] = ()) -> dict[str, s
 
 
 def about(channel: str, ids: Sequence[int]) -> dict[str, str]:
-    """The parameters of `announce`: these jobs are awaited (`AWAIT`), or written (`DONE`)."""
+    """The parameters of `announce` that say: jobs are awaited (`AWAIT`) or have ended (`DONE`)."""
     parts = (ids[start : start + IDS] for start in range(0, len(ids), IDS))
     return _parameters([(channel, {"ids": list(part)}) for part in parts])
 
 
 def ids_in(news: Mapping[str, Any]) -> list[int]:
-    """The ids that `about` put into news; none for what anybody else put there."""
+    """The ids that `about` put into a payload; empty for a payload of another sender."""
     ids = news.get("ids")
     return [id for id in ids if isinstance(id, int)] if isinstance(ids, list) else []
 
 
 def _parameters(sent: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    # A payload stays JSON: PostgreSQL reads it as the text that it is.
+    # A payload is nested JSON, not a string: the column is of type text, which takes its source.
     return {"news": json.dumps([{"channel": channel, "payload": news} for channel, news in sent])}
 
 
 def sent_with(statement: SelectBase) -> ColumnElement[int]:
-    """A column that has rows of `notify` sent, once for the statement that selects the column."""
+    """A column that runs a `notify` statement once, within the statement that selects it."""
     return select(func.count()).select_from(statement.subquery()).scalar_subquery()
 
 
 def announce_rows(inserted: CTE, prefix: str | None) -> ColumnElement[int]:
-    """The same for rows of jobs that only the database knows."""
+    """A column that announces inserted jobs from the rows of the statement itself."""
     available = inserted.alias("available")
     queues = (
         select(available.c.queue)
@@ -121,7 +121,7 @@ def announce_rows(inserted: CTE, prefix: str | None) -> ColumnElement[int]:
 
 @lru_cache(maxsize=64)
 def announce_everything(*, prefix: str | None = None) -> Executable:
-    """Announce every queue that some node runs, when it is not known which have new jobs."""
+    """Announce every running queue: for a caller that can't tell which queues have new jobs."""
     return notify(
         union_all(
             queue_news(select(ProducerRow.queue).distinct().subquery().c.queue),
@@ -132,13 +132,13 @@ def announce_everything(*, prefix: str | None = None) -> Executable:
 
 
 def queue_news(queue: ColumnElement[str]) -> SelectBase:
-    """The rows of news about available jobs, one for each queue of a subquery."""
+    """A notification about available jobs for each row of a subquery with a queue."""
     payload = func.json_build_object(literal("queue", Text), queue)
     return select(literal(INSERT, Text).label("channel"), cast(payload, Text).label("payload"))
 
 
 def notify(news: SelectBase, prefix: str | None) -> Select[Any]:
-    """Send rows of (channel, payload), in the schema `prefix` or in that of the tables."""
+    """Send rows of (channel, payload) on the channels of the schema `prefix`, or of the tables."""
     rows = news.subquery()
     channel, payload = rows.c
     home = schema(prefix)
@@ -148,7 +148,7 @@ def notify(news: SelectBase, prefix: str | None) -> Select[Any]:
 
 
 def schema(prefix: str | None = None) -> FromClause:
-    """One row, the name of the schema that holds the tables; no row where no channel could be."""
+    """One row with the name of the tables' schema; no row if it is too long for a channel."""
     if prefix is not None:
         named = select(literal(prefix, Text).label("name"))
         fits = len(prefix.encode()) <= LONGEST_PREFIX

@@ -1,7 +1,7 @@
-"""The mark of a job that is to end: `cancel_attempted_at` in its meta, as Oban writes it.
+"""The mark of a job that was cancelled while it runs: Oban's `cancel_attempted_at` in its meta.
 
-A job that is cancelled while it runs stays `executing`; the mark says that it must not run again.
-Its meta may be any JSON, if others wrote it, and none of that may fail a statement.
+Such a job stays `executing` until its attempt ends; the mark says that it must not run again.
+Other programs may write any JSON into `meta`. No value there may fail a statement.
 """
 
 from typing import Any
@@ -38,14 +38,14 @@ def with_mark(time: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def without_mark() -> ColumnElement[Any]:
-    """The meta of a job that starts afresh: Oban empties its states of uniqueness then, too."""
+    """The meta of a job that runs again: without the mark, and without Oban's unique states."""
     rest = Job.meta.op("-")(literal(MARK, Text))
     none = func.jsonb_set(rest, array([literal("uniq_bmp", Text)]), func.jsonb_build_array(), False)
     return case((_is_object(), none), else_=Job.meta)
 
 
 def with_meta(more: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The meta of a job with `more`; what is no object is kept in one, as `meta`."""
+    """The meta of a job merged with `more`. A meta that is no object moves to the key `meta`."""
     kept = func.jsonb_build_object(literal("meta", Text), Job.meta)
     return case((_is_object(), Job.meta), else_=kept).op("||")(more)
 
@@ -55,7 +55,7 @@ def _is_object() -> ColumnElement[bool]:
 
 
 def marked_among() -> Executable:
-    """The ids among the `running` ones that were cancelled meanwhile."""
+    """The ids of the jobs among `running` that were cancelled meanwhile."""
     return select(Job.id).where(
         Job.id == any_(bindparam("running", type_=ARRAY(BigInteger))),
         state_in(JobState.EXECUTING),

@@ -35,7 +35,7 @@ from .custom_plan import planned_anew
 from .states import constant, state_in
 
 CLAIMER = "oban_sqla"
-"""The third element of `attempted_by`: the claimer is one of ours, so its heartbeat tells of it."""
+"""The third element of `attempted_by`: oban_sqla claimed the job, so its producer has heartbeats."""
 
 FRONT = {"after_priority": -1, "after_scheduled_at": datetime.min, "after_id": 0}
 """The position before all jobs of a queue."""
@@ -47,10 +47,10 @@ NONE_LEFT = "the job was available with no attempt left, so it is discarded"
 def claim_of_queue(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` jobs of `queue_name` behind a position, for `producer` of `node_name`.
 
-    The position is that of a job in the order of claims: `after_priority`, `after_scheduled_at`
-    and `after_id`. Returns a row of `CLAIMED` for each job. A job with no attempt left comes back
-    `discarded`: the table's own check would fail the claim, and skipping the job would leave it
-    ahead of all others.
+    The position is a place in the order of claims: `after_priority`, `after_scheduled_at` and
+    `after_id`. Returns `claimed_columns` of each job. A job with no attempt left comes back
+    `discarded`. If it were claimed, the table's check would fail the whole claim; if it were
+    skipped, it would stay at the head of the queue.
     """
     chosen = first_available(of_queue(), behind_position(), planned_anew())
     jobs = executing(database_now(now), chosen)
@@ -59,7 +59,7 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
 
 @lru_cache(maxsize=8)
 def claim(*, now: datetime | None = None) -> Executable:
-    """Claim up to `limit` of the jobs with these `ids`; the same rows."""
+    """Claim up to `limit` of the jobs with these `ids`; returns the rows of `claim_of_queue`."""
     chosen = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
     jobs = executing(database_now(now), first_available(chosen))
     return select(*claimed_columns(jobs.c)).order_by(*claim_order(jobs.c))
@@ -71,12 +71,12 @@ def claim_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
 
 
 def of_queue() -> ColumnElement[bool]:
-    """Whether a job is of the queue `queue_name`."""
+    """Whether a job is in the queue `queue_name`."""
     return Job.queue == bindparam("queue_name", type_=Text)
 
 
 def behind_position() -> ColumnElement[bool]:
-    """Whether a job stands behind the position of the parameters."""
+    """Whether a job comes after the position in the parameters."""
     return tuple_(*claim_order(Job)) > tuple_(
         bindparam("after_priority", type_=SmallInteger),
         bindparam("after_scheduled_at", type_=UTCDateTime),
@@ -85,24 +85,24 @@ def behind_position() -> ColumnElement[bool]:
 
 
 def first_available(*which: ColumnElement[bool], limit: Any = None) -> Select[int]:
-    """The ids of the first available jobs, locked: `limit` of them, by default the parameter."""
+    """Lock the first available jobs, and select their ids: at most `limit`, or the parameter."""
     most = bindparam("limit", type_=Integer) if limit is None else limit
     return (
         select(Job.id)
         .where(state_in(JobState.AVAILABLE), *which)
         .order_by(*claim_order(Job))
         .limit(most)
-        # NO KEY: rows of other tables may refer to the job, and be inserted meanwhile.
+        # NO KEY UPDATE does not block inserts of rows that refer to the job by a foreign key.
         .with_for_update(key_share=True, skip_locked=True)
     )
 
 
 def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
-    """Make the available jobs with these ids executing, for `producer` of `node_name`."""
+    """Move the available jobs with these ids to `executing`, for `producer` of `node_name`."""
     left = Job.attempt < Job.max_attempts
     return (
         update(Job)
-        # An array, not a join: for a join the planner expects a tenth of the table.
+        # An array instead of a join: for a join the planner expects a tenth of the table.
         .where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
             state=case((left, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
@@ -122,8 +122,8 @@ def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
                 else_=Job.attempted_by,
             ),
             discarded_at=case((left, Job.discarded_at), else_=time),
-            # oban-py leaves its mark of a cancelled job when it retries the job. That mark is not
-            # about the attempt that begins now.
+            # When oban-py retries a cancelled job, it leaves the mark there. An old mark must not
+            # cancel the attempt that begins now.
             meta=case((marked(), Job.meta.op("-")(literal(MARK, Text))), else_=Job.meta),
             errors=case(
                 (left, Job.errors),

@@ -1,4 +1,4 @@
-"""The rows of a claim, and the job in each: a row that can't be read fails that job alone."""
+"""The rows of a claim, and their jobs. A row that can't be read fails only its own job."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.t
 
 
 def loads_of(dialect: Dialect) -> Loads:
-    """What parses JSON for an engine: its `json_deserializer`, if it was given one."""
-    # SQLAlchemy hands it to the driver, and has no public name for it.
+    """The function that parses JSON for an engine: its `json_deserializer`, else `json.loads`."""
+    # SQLAlchemy has no public name for it.
     return getattr(dialect, "_json_deserializer", None) or json.loads
 
 
 def claimed_columns(job: Any) -> list[ColumnElement[Any]]:
-    """All columns of a job, such that no driver can fail to fetch them; `unreadable` is the last.
+    """All columns of a job in a form that every driver can fetch, and `unreadable` at the end.
 
-    JSON comes as text. An instant beyond Python's years 1 to 9999 comes as NULL, and `unreadable`
-    names its column.
+    JSON columns are selected as text. An instant outside Python's years 1 to 9999 is selected as
+    NULL, and `unreadable` names its column.
     """
     columns = [_fetchable(name, job[name]) for name in COLUMNS]
     unreadable = case(
@@ -50,7 +50,7 @@ def claimed_columns(job: Any) -> list[ColumnElement[Any]]:
 
 
 class Claimed:
-    """A row of a claim. Its fields are read at once, the rest of the job by `job`."""
+    """A row of a claim. Reads only the fields that a producer needs; `job()` reads the rest."""
 
     __slots__ = ("_row", "attempt", "attempted_at", "id", "max_attempts", "priority", "state")
 
@@ -65,12 +65,12 @@ class Claimed:
 
     @property
     def scheduled_at(self) -> datetime | None:
-        """When it was due, in UTC without a time zone; `None` for what Python can't hold."""
+        """When the job was due, in naive UTC; `None` for an instant that Python can't represent."""
         found: datetime | None = self._row[_SCHEDULED_AT]
         return None if found is None else found.replace(tzinfo=None)
 
     def job(self, loads: Loads) -> Job:
-        """The job, in no session; `UnreadableJobError` that names the column."""
+        """The job, in no session. `UnreadableJobError` names the column that can't be read."""
         values = self._readable()
         for name in JSON_COLUMNS:
             text = values[name]
@@ -88,7 +88,7 @@ class Claimed:
         return detached(values)
 
     def readable_job(self) -> Job:
-        """The job without its JSON, which may be what can't be read."""
+        """The job with empty JSON columns, for a row whose JSON may be unreadable."""
         return detached(self._readable() | {name: _EMPTY_OF[name]() for name in JSON_COLUMNS})
 
     def _readable(self) -> dict[str, Any]:
@@ -104,15 +104,15 @@ _ARGS, _ID, _ATTEMPT, _MAX_ATTEMPTS, _PRIORITY, _STATE, _ATTEMPTED_AT, _SCHEDULE
     COLUMNS.index,
     ("args", "id", "attempt", "max_attempts", "priority", "state", "attempted_at", "scheduled_at"),
 )
-# By the member and by its value: psycopg returns strings, SQLAlchemy members.
+# Keyed by members, which equal their values: psycopg returns strings, SQLAlchemy members.
 _STATES = {state: state for state in JobState}
-# What most jobs have there, which then needs no parser; drivers return text or bytes.
+# The JSON of most jobs, which needs no parser. Drivers return text or bytes.
 _EMPTY: dict[Any, Callable[[], Any]] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
 _EMPTY_OF: dict[str, Callable[[], Any]] = {"args": dict, "meta": dict, "errors": list}
 
 
 def _may_hold_references(text: Any) -> bool:
-    # SQL_ASCII databases give bytes.
+    # A database with the encoding SQL_ASCII returns bytes.
     return not isinstance(text, str) or may_hold_our_keys(text)
 
 

@@ -1,6 +1,6 @@
-"""Counts: how many jobs there are in which state, by queue.
+"""Count jobs by state and queue.
 
-A state that this version does not know is read as text.
+States are read as text, so that a state which this version does not know raises no error.
 """
 
 from datetime import datetime
@@ -30,14 +30,14 @@ from ..models import Job, JobState
 from .states import constant
 
 EXACT = 50_000
-"""Count at most so many jobs of a queue in one state; the planner guesses beyond."""
+"""Up to this many jobs of a queue and state are counted; the planner estimates larger numbers."""
 
 
 def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:
-    """How many jobs there are by `state` (as text) and `queue`, and whether that is `estimated`.
+    """The `count` of jobs by `state` (as text) and `queue`, and whether it is `estimated`.
 
-    Up to `exact` of them are counted; beyond, the planner guesses. `waits` are the seconds that the
-    oldest one has been available, NULL for other states.
+    Up to `exact` jobs are counted; the planner estimates larger numbers. `waits` is how many
+    seconds the oldest available job has been due, NULL for other states.
     """
     lanes = _lanes()
     head = _heads(lanes)
@@ -81,7 +81,7 @@ def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executabl
 
 
 def _lanes() -> CTE:
-    """The states, queues and priorities that there are: one descent of the index for each."""
+    """Each existing state, queue and priority, found by one index lookup each (a loose scan)."""
     columns = (Job.state, Job.queue, Job.priority)
     first = select(*columns).order_by(*columns).limit(1).subquery("first")
     lanes = select(first).cte("lanes", recursive=True)
@@ -98,7 +98,7 @@ def _lanes() -> CTE:
 
 
 def _heads(lanes: CTE) -> Any:
-    """The job of a lane that has been available for longest."""
+    """The `scheduled_at` of the job of a lane that has been available for longest."""
     job = aliased(Job)
     return (
         select(job.scheduled_at)

@@ -1,4 +1,4 @@
-"""The ticks of cron: how far each entry has come, locked while its jobs are enqueued."""
+"""Read and write the last tick of each cron entry."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,13 +12,13 @@ from ..models.types import UTCDateTime
 
 
 def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
-    """Enter the entries that are new: as if their last tick were now, so that none is missed."""
+    """Insert the entries that are new, with now as their last tick: cron goes on from here."""
     rows = func.unnest(literal(list(entries), ARRAY(Text))).column_valued("entry")
     return (
         insert(CronEntry)
         .from_select(
             ["name", "entry", "ticked_at"],
-            # In order, as whoever else enters the same waits for the same row first.
+            # Two leaders insert the same entries in the same order, so they can't deadlock.
             select(literal(name), rows, database_now(now)).order_by(rows),
         )
         .on_conflict_do_nothing()
@@ -26,9 +26,9 @@ def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> 
 
 
 def lock(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
-    """Lock the entries, so that no other leader enqueues their ticks, and read them.
+    """Lock the entries, so that no other leader enqueues their jobs, and read them.
 
-    Returns for each its `entry`, its `ticked_at`, and the database's `now`.
+    Returns the `entry` and `ticked_at` of each, and the database's `now`.
     """
     return (
         select(
@@ -43,12 +43,12 @@ def lock(name: str, entries: Sequence[str], *, now: datetime | None = None) -> E
 
 
 def booted(name: str) -> Executable:
-    """When the oldest node started that is there, NULL for none."""
+    """When the oldest running node of an instance started; NULL if no node runs."""
     return select(func.min(ProducerRow.started_at)).where(ProducerRow.name == name)
 
 
 def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:
-    """Note the last tick of each entry."""
+    """Store the last tick of each entry."""
     statement = insert(CronEntry).values(
         [{"name": name, "entry": entry, "ticked_at": tick} for entry, tick in ticks.items()]
     )
@@ -61,7 +61,7 @@ def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:
 def ticked(name: str, *, now: datetime | None = None) -> Executable:
     """The `ticked_at` of each `entry` of an instance, and the database's `now`.
 
-    An instance without entries has one row, with NULL for its entry.
+    An instance without entries returns one row, with NULL for its `entry`.
     """
     time = select(database_now(now).cast(UTCDateTime).label("now")).subquery("clock")
     return select(CronEntry.entry, CronEntry.ticked_at, time.c.now).select_from(
@@ -70,7 +70,7 @@ def ticked(name: str, *, now: datetime | None = None) -> Executable:
 
 
 def last_job(worker: str, entry: str) -> Executable:
-    """The `id`, `state` and `attempted_at` of the newest job that an entry of a worker enqueued."""
+    """The `id`, `state` and `attempted_at` of the newest job of a worker's cron entry."""
     return (
         select(Job.id, cast(Job.state, Text).label("state"), Job.attempted_at)
         .where(Job.worker == worker, Job.meta["cron_name"].astext == entry)

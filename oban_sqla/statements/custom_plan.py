@@ -1,14 +1,15 @@
-"""How the server plans a statement that is prepared once, and sent over and over."""
+"""Make the server plan a prepared statement anew at each execution."""
 
 from sqlalchemy import Boolean, ColumnElement, bindparam, case, func, literal_column, select, true
 
 
 def planned_anew() -> ColumnElement[bool]:
-    """True; and makes the server plan a prepared statement each time, for the table as it is then.
+    """A condition that is always true, and that makes the server plan the statement each time.
 
-    A plan that it keeps may be one for the few rows of an idle queue, and reads the whole table for
-    each batch when a hundred thousand jobs have come, until that is analyzed. It keeps one unless
-    that looks dearer than the others: here it is, by a count that is never made.
+    PostgreSQL keeps a generic plan for a prepared statement unless the plan costs more than the
+    custom plans. A plan made for an idle queue would read the whole table for each batch once
+    100,000 jobs have come, until the next ANALYZE. Here the generic plan includes a huge count,
+    which looks expensive and never runs.
     """
     numbers = func.generate_series(literal_column("1"), literal_column("1000000000"))
     count = select(func.count()).select_from(numbers.table_valued("number")).scalar_subquery()

@@ -1,4 +1,4 @@
-"""Elect: take the lease of the leader when it is free, renew it, give it up."""
+"""Elect a leader: take the lease when it is free, renew it, give it up."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -25,17 +25,17 @@ from ..models import LeaderLease
 from .announce import LEADER, notify
 
 FOREIGN_GRACE = 30.0
-"""Seconds that a lease of another Oban is respected beyond its end.
+"""Seconds after its end during which a lease of another Oban still counts as held.
 
-Oban for Python takes its lease for three seconds, and renews it every fifteen.
+Oban for Python takes its lease for 3 seconds, but renews it every 15.
 """
 
-# Our holders are named so: the node, and what tells its processes apart.
+# The holder of a lease of ours is named for its node and a random suffix of its process.
 _OURS = "/[0-9a-f]{12}$"
 
 
 def free_at() -> ColumnElement[Any]:
-    """When a lease that is not renewed can be taken by another node."""
+    """When another node can take a lease that is not renewed."""
     ours = LeaderLease.node.regexp_match(literal(_OURS, Text))
     grace = interval(literal(FOREIGN_GRACE, Float))
     return case((ours, LeaderLease.expires_at), else_=LeaderLease.expires_at + grace)
@@ -43,10 +43,10 @@ def free_at() -> ColumnElement[Any]:
 
 @lru_cache(maxsize=8)
 def elect(*, now: datetime | None = None) -> Executable:
-    """Have `holder` hold the lease of `instance` for `lease` seconds, unless another one does.
+    """Take or renew the lease of `instance` for `holder` and `lease` seconds, if no other holds it.
 
-    Returns one row: whether it holds the lease (`leader`), and `expires_in`, the seconds until the
-    lease was free before, whoever's it was; NULL when there was none that the statement could see.
+    Returns one row: whether `holder` has the lease (`leader`), and `expires_in`, the seconds until
+    the lease as it was before this statement would be free (NULL if there was none).
     """
     time = database_now(now)
     until = time + interval(bindparam("lease", type_=Float))
@@ -82,9 +82,9 @@ def elect(*, now: datetime | None = None) -> Executable:
 
 @lru_cache(maxsize=64)
 def resign(*, prefix: str | None = None) -> Executable:
-    """Give up the lease of `instance` that `holder` holds, and tell it to those who wait for it.
+    """Delete the lease of `instance` if `holder` has it, and notify the other nodes.
 
-    One row when there was such a lease.
+    Returns one row if there was such a lease.
     """
     freed = (
         delete(LeaderLease)

@@ -1,4 +1,4 @@
-"""Which jobs have ended, for those who wait for them."""
+"""Which of the awaited jobs have ended."""
 
 from functools import lru_cache
 
@@ -12,10 +12,10 @@ from .states import state_in
 
 @lru_cache(maxsize=1)
 def finished() -> Executable:
-    """Those of `ids` that have ended, or do not exist.
+    """Select the jobs of `ids` that have ended, and the ids without a job.
 
-    Returns for each the id, whether the job exists, and all its columns. Jobs that have not ended
-    are left out: most looks are for many jobs of which few have.
+    Returns the id, whether the job exists, and all its columns. Jobs that have not ended return no
+    row: usually few of the awaited jobs have ended.
     """
     given = (
         func.unnest(bindparam("ids", type_=ARRAY(BigInteger)))

@@ -1,6 +1,6 @@
-"""Give back: claimed jobs that this node won't finish, `executing` to `available`, attempt unspent.
+"""Give back: move claimed jobs that this node won't run from `executing` to `available`.
 
-A job that was cancelled while it was claimed becomes `cancelled` instead.
+The attempt is not spent. A job that was cancelled while it was claimed becomes `cancelled`.
 """
 
 from datetime import datetime
@@ -31,8 +31,8 @@ from .states import constant, state_in
 def give_back(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
     """Give back the jobs that `producer` claimed in `queue_name`, except those in `running`.
 
-    Returns a row with the id of each. Jobs that another transaction locks are left for the next
-    time. No fence is needed: only this producer claims under its uuid, and not meanwhile.
+    Returns a row with the id of each. Jobs that another transaction locks are skipped. No fence is
+    needed: only this producer claims under its uuid, and it does not claim meanwhile.
     """
     claimed = (
         select(Job.id)

@@ -1,4 +1,4 @@
-"""The rows of `oban_producers`: kept alive by every beat, taken away at the end."""
+"""Write the heartbeats of producers to `oban_producers`, and delete the rows of stopped ones."""
 
 import json
 from collections.abc import Sequence
@@ -29,30 +29,30 @@ from ..clock import database_now, interval, seconds
 from ..models import ProducerRow
 
 EXPIRY = "expiry"
-"""The key of a row's meta that says after how many seconds of silence it has expired."""
+"""The key in `meta`: the producer has expired after this many seconds without a beat."""
 DELAYED = "delayed_outcomes"
-"""The key for the ids of jobs that have ended, and whose outcome can't be written."""
+"""The key in `meta` for the ids of ended jobs whose outcome can't be written yet."""
 LEFT_BEHIND = "left_behind"
-"""The key for the ids of jobs that have ended, while their thread or task goes on."""
+"""The key in `meta` for the ids of ended jobs whose thread or task still runs."""
 UNBROKEN_SINCE = "unbroken_since"
-"""The key for the second of the epoch since which it was never away, nor silent for long."""
+"""The key in `meta` for the second of the epoch since when no beat was missing or late."""
 
 FOREIGN_EXPIRY = 60.0
-"""Seconds after which rows of another Oban have expired: they are written every fifteen."""
+"""Seconds without a beat after which a producer of another Oban has expired: it beats every 15."""
 LONG = 0.375
-"""The part of its expiry after which a silence is long: one beat and a half."""
+"""A beat is late after this fraction of the expiry, which is one and a half intervals."""
 
 
 def beat(
     producers: Sequence[dict[str, Any]], *, expiry: float, now: datetime | None = None
 ) -> Executable:
-    """Say that the producers (uuid, name, node, queue, meta, started_at or None) are alive.
+    """Store that the producers (uuid, name, node, queue, meta, started_at or None) are alive.
 
-    A row that is gone is written anew, with the `started_at` that is given: the table is unlogged,
-    so that a crash of the server empties it, and somebody may have taken us for dead. Each row
-    tells, by the database's clock, since when nothing of the kind, and no outage, has happened.
-    Returns the `uuid` and `started_at` of each, and whether there are `others`: living producers of
-    another Oban.
+    A row that is missing is inserted again with its `started_at`. A server crash empties the
+    unlogged table, and another node may have taken this one for dead. `unbroken_since` in each row
+    is the time, by the database's clock, since when no row was missing and no beat was late.
+    Returns the `uuid` and `started_at` of each, and `others`: whether producers of another Oban
+    are alive.
     """
     records = (
         func.jsonb_to_recordset(cast(bindparam("producers", json.dumps(producers), Text), JSONB))
@@ -106,5 +106,5 @@ def _others(time: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def end(uuids: Sequence[UUID]) -> Delete:
-    """Take the producers' rows away."""
+    """Delete the rows of the producers."""
     return delete(ProducerRow).where(ProducerRow.uuid.in_(uuids))

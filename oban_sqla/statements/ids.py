@@ -1,4 +1,4 @@
-"""Jobs by their ids, in SQL."""
+"""Find jobs by their ids."""
 
 from collections.abc import Sequence
 
@@ -9,5 +9,5 @@ from ..models import Job
 
 
 def one_of(ids: Sequence[int]) -> ColumnElement[bool]:
-    """Whether a job is one of these."""
+    """Whether a job has one of these ids."""
     return Job.id == any_(literal(list(ids), ARRAY(BigInteger)))

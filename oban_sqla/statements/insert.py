@@ -28,9 +28,10 @@ from ..models.types import job_state
 from .announce import announce, sent_with
 
 FIELDS = ("state", "queue", "worker", "max_attempts", "priority", "args", "meta", "tags")
-"""What a job has to hold to be inserted; `scheduled_at` is now, if it holds none."""
+"""The columns that a new job must have; `scheduled_at` defaults to now."""
 
-# What most jobs have is not sent, but filled in: half of the encoding, a quarter of the statement.
+# Default values are not sent; the statement fills them in. This saves half of the time of the
+# encoding, and a quarter of that of the statement.
 _DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "state": (JobState.AVAILABLE, "'available'"),
     "queue": ("default", "'default'"),
@@ -45,10 +46,10 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 @lru_cache(maxsize=64)
 def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, `records()`, and send the `news`, unless nothing is to be `announced`.
+    """Insert the parameter `jobs`, which `records()` makes, and send `news` if `announced`.
 
     Returns the id and `inserted_at` of each job, in the order of the jobs: PostgreSQL draws
-    identity values after the ORDER BY of an INSERT ... SELECT, and the outer SELECT sorts by them.
+    identity values after the ORDER BY of an INSERT ... SELECT, and the outer SELECT sorts by id.
     """
     record = given().c
     now = func.timezone("UTC", func.now())
@@ -103,10 +104,10 @@ def _rows_given() -> FromClause:
 
 
 def records(jobs: Sequence[Job]) -> str:
-    """Jobs as the parameter `jobs`.
+    """Encode jobs as the parameter `jobs`.
 
-    `ValueError` or `TypeError` for what was put into their args, meta or tags since they were
-    checked, and can't be stored.
+    `ValueError` or `TypeError` if a job's args, meta or tags were changed in place, and hold a
+    value that can't be stored.
     """
     try:
         text = _encode([_record(vars(job), n) for n, job in enumerate(jobs)])
@@ -115,7 +116,7 @@ def records(jobs: Sequence[Job]) -> str:
     except (TypeError, ValueError, RecursionError):
         _check_all(jobs)
         raise
-    # JSON has an escape for what PostgreSQL can't store: a NUL character, half a surrogate pair.
+    # PostgreSQL can't store a NUL character or half a surrogate pair, though JSON can escape them.
     if "\\u0000" in text or "\\ud" in text:
         _check_all(jobs)
     return text
@@ -143,7 +144,7 @@ def _check_all(jobs: Sequence[Job]) -> None:
 
 
 def check_json(values: Mapping[str, Any]) -> None:
-    """`ValueError` or `TypeError` for what was put into args or meta, and can't be stored."""
+    """`ValueError` or `TypeError` if args or meta hold a value that can't be stored."""
     for field in ("args", "meta"):
         if field in values:
             validation.json_object(field, values[field])

@@ -1,4 +1,4 @@
-"""What is installed, and where."""
+"""Look up the installed tables, their schema, and the privileges of the role."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,16 +27,16 @@ TABLES = tuple(
 )
 
 RUNNING = ("SELECT", "INSERT", "UPDATE", "DELETE")
-"""The privileges on each table of a node's role."""
+"""The privileges that the role of a node needs on each table."""
 
 
 def home() -> Executable:
-    """The schema in which an unqualified `oban_jobs` is found; no row when there is none."""
+    """The schema in which the search path finds `oban_jobs`; no row if it finds none."""
     return select(schema().c.name)
 
 
 def hidden_homes() -> Executable:
-    """The schemas with an `oban_jobs` that the role may not use."""
+    """The schemas that have an `oban_jobs`, but that the role may not use."""
     tables = _catalog("pg_class", "relname", "relnamespace")
     may_use = func.has_schema_privilege(tables.c.relnamespace, "USAGE")
     hidden = _names(tables, "relnamespace").where(tables.c.relname == Job.__tablename__, ~may_use)
@@ -44,16 +44,16 @@ def hidden_homes() -> Executable:
 
 
 def home_of(relation: str) -> Select[Any]:
-    """The schema in which an unqualified table is found; no row when there is none."""
+    """The schema in which the search path finds a table; no row if it finds none."""
     tables = _catalog("pg_class", "oid", "relnamespace")
     return _names(tables, "relnamespace").where(tables.c.oid == func.to_regclass(relation))
 
 
 def installed(prefix: str, privileges: Sequence[str] = ()) -> Executable:
-    """The `name` of each of our tables in the schema `prefix`, and what the role lacks there.
+    """The `name` of each of our tables in the schema `prefix`, and the privileges that are missing.
 
-    `lacking` is a text such as "SELECT, INSERT", empty if the role has all privileges on the table
-    and may use its schema.
+    `lacking` is a text such as "SELECT, INSERT". It is empty if the role has all `privileges` on
+    the table and may use its schema.
     """
     tables = _catalog("pg_class", "oid", "relname", "relnamespace")
     schemas = _catalog("pg_namespace", "oid", "nspname")
@@ -86,7 +86,7 @@ def current_role() -> Executable:
 
 
 def parts(prefix: str) -> Executable:
-    """What is in the schema `prefix`, as in `models.parts`: `table oban_jobs`."""
+    """The objects in the schema `prefix`, named as in `models.parts`: `table oban_jobs`."""
     classes = _catalog("pg_class", "relname", "relnamespace", "relkind")
     constraints = _catalog("pg_constraint", "conname", "connamespace")
     functions = _catalog("pg_proc", "proname", "pronamespace")
@@ -113,7 +113,7 @@ def parts(prefix: str) -> Executable:
 
 
 def errors_as_array(prefix: str) -> Select[Any]:
-    """Whether `errors` of `oban_jobs` in the schema `prefix` is `jsonb[]`, as in Elixir's table."""
+    """Whether `oban_jobs.errors` in the schema `prefix` is a `jsonb[]`, as in Oban for Elixir."""
     tables = _catalog("pg_class", "oid", "relname", "relnamespace")
     columns = _catalog("pg_attribute", "attrelid", "attname", "atttypid")
     types = _catalog("pg_type", "oid", "typname")

@@ -1,4 +1,4 @@
-"""Orders to queues: kept for the nodes that do not hear them, and told to those that do."""
+"""Orders to queues: stored for nodes that miss the notification, and sent to nodes that listen."""
 
 import json
 from collections.abc import Mapping
@@ -25,9 +25,10 @@ def store_order(
     prefix: str | None = None,
     now: datetime | None = None,
 ) -> Executable:
-    """Keep an order, announce it to our nodes, and send it to the nodes of other Obans.
+    """Store an order, announce it to our nodes, and send it to the nodes of other Obans.
 
-    It replaces the older ones that it covers. Of two at once that which is kept is the later.
+    The new order replaces older orders to a subset of its queues and nodes. If two orders are
+    stored at the same time, the order that is written last wins.
     """
     queue = order["queue"]
     values = {"name": name, "node": node, "queue": queue, "setting": kind}
@@ -48,7 +49,7 @@ def store_order(
         QueueOrder.name == name,
         QueueOrder.setting == kind,
         or_(QueueOrder.node != node, QueueOrder.queue != queue),
-        # After the one that is kept, always: so that two at once can't wait for each other.
+        # The subquery runs after the insert, so two statements lock their rows in the same order.
         QueueOrder.changed_at < select(kept.c.changed_at).scalar_subquery(),
         true() if node == EVERY else QueueOrder.node == node,
         true() if queue == EVERY else QueueOrder.queue == queue,
@@ -69,7 +70,7 @@ def store_order(
 
 
 def orders_to(name: str, node: str) -> Executable:
-    """The orders that a node of an instance has to follow, the oldest first."""
+    """The orders that a node of an instance must follow, the oldest first."""
     return (
         select(
             QueueOrder.node,

@@ -1,6 +1,6 @@
-"""Presence: which nodes run which queues, and which node leads.
+"""Presence: which nodes run which queues, and which node is the leader.
 
-The meta of a producer is read as text, since another Oban may have written no object there.
+The meta of a producer is read as text, since another Oban may store any JSON there.
 """
 
 from datetime import datetime
@@ -20,9 +20,9 @@ from .states import state_in
 
 
 def producers(*, now: datetime | None = None) -> Executable:
-    """The producers: `name`, `node`, `queue`, `uuid`, `meta` as text, `started_at`.
+    """The producers: `name`, `node`, `queue`, `uuid`, `meta` (as text), `started_at`.
 
-    And `silent_for`, the seconds since the last sign of life, and how many jobs are `running`.
+    Also `silent_for`, the seconds since the last beat, and the number of `running` jobs.
     """
     claimed = (
         select(Job.attempted_by[2].label("claimer"), func.count().label("count"))
@@ -48,9 +48,9 @@ def producers(*, now: datetime | None = None) -> Executable:
 
 
 def leaders(*, now: datetime | None = None) -> Executable:
-    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds, less than 0 if it has.
+    """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds (negative if expired).
 
-    A lease of another Oban counts for longer, as in elections.
+    A lease of another Oban has a grace period, as in elections.
     """
     return select(
         LeaderLease.name,

@@ -32,10 +32,10 @@ from ..models.types import UTCDateTime
 from .states import state_in
 
 FIRST = (datetime(1, 1, 1, tzinfo=UTC), 0)
-"""A time and an id, as `after`, before those of all jobs."""
+"""The position (a time and an id) before all jobs."""
 
 LOCK_TIMEOUT = "500ms"
-"""How long a deletion waits for rows that refer to the jobs, and that somebody has locked."""
+"""How long a deletion waits for locked rows that refer to the jobs by a foreign key."""
 
 _IDS = ARRAY(BigInteger)
 _FINISHED_AT = {
@@ -49,11 +49,11 @@ _FINISHED_AT = {
 def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
     """Delete up to `batch` of the jobs that are `expiring`.
 
-    Returns one row: how many were `deleted`, whether there may be `more`, the position of the
-    last job that was read (`last_at` and `last_id`), the ids of jobs that somebody has `locked`
-    (NULL for none), and the instant `until` which all jobs were read unless there are more.
+    Returns one row: the number of `deleted` jobs, whether there may be `more`, the position of the
+    last job that was read (`last_at` and `last_id`), the ids of `locked` jobs (NULL for none), and
+    `until`: if there are no more, all jobs that finished before it were read.
     """
-    # Set first, in the statement's own transaction: a deletion that waits holds its other locks.
+    # The lock timeout is set before the deletion: a deletion that waits would keep its other locks.
     limit = select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)).scalar_subquery()
     read = _expiring(state, named, now).where(limit.is_not(None)).cte("read")
     wanted = select(read.c.id).where(read.c.wanted)
@@ -77,8 +77,7 @@ def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Execu
 def prune_listed(state: JobState, *, now: datetime | None = None) -> Executable:
     """Delete the jobs in `state` whose ids are `ids`, if they finished more than `age` seconds ago.
 
-    Returns one row: how many were `deleted`, and the ids of jobs that somebody has `locked`
-    (NULL for none).
+    Returns one row: the number of `deleted` jobs, and the ids of `locked` jobs (NULL for none).
     """
     listed = bindparam("ids", type_=_IDS)
     wanted = select(Job.id).where(*_finished(state, now), Job.id == any_(listed))
@@ -91,10 +90,10 @@ def prune_listed(state: JobState, *, now: datetime | None = None) -> Executable:
 def expiring(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
     """Select the next jobs that finished in `state` more than `age` seconds ago.
 
-    Among the first `scan` of all workers behind `after_at` and `after_id`, up to `batch` jobs that
-    are `wanted`: of the `workers` if they are `named`, and of all other workers if not. A rule thus
-    reads the jobs of other workers in parts, and each of them once. The row of the `last` job of
-    such a part is returned too, even if it is not wanted: there may be more jobs behind it.
+    The statement reads a part of the index: the first `scan` jobs after `after_at` and `after_id`.
+    It selects up to `batch` of them that are `wanted`: if `named`, the jobs of the `workers`, else
+    the jobs of all other workers. A rule thus reads each job once, also jobs of other workers. The
+    `last` job of a full part is always selected, since more jobs may follow it.
 
     Returns `id`, `finished_at`, `wanted`, `last`, and the `number` in the part.
     """
@@ -106,8 +105,7 @@ def expiring(state: JobState, *, named: bool, now: datetime | None = None) -> Ex
 def expired(state: JobState, *, named: bool, now: datetime | None = None) -> Executable:
     """Select the `id` of up to `batch` jobs that finished in `state` more than `age` seconds ago.
 
-    The jobs are of the `workers` if they are `named`, and of all other workers if not. The oldest
-    come first.
+    If `named`, these are jobs of the `workers`, else of all other workers. The oldest come first.
     """
     at = _FINISHED_AT[state]
     jobs = select(Job.id).where(*_finished(state, now), _is_wanted(named))
@@ -127,7 +125,8 @@ def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
         )
         .where(*_finished(state, now), tuple_(*order) > tuple_(*after))
         .order_by(*order)
-        # Unknown to the planner, which would otherwise sort all jobs of a table not yet analyzed.
+        # A subquery hides the number from the planner. With the number, it would sort all jobs of a
+        # table that was not analyzed yet.
         .limit(select(scan).scalar_subquery())
         .subquery("part")
     )
@@ -135,7 +134,7 @@ def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
     return (
         select(*part.c, last.label("last"))
         .where(or_(part.c.wanted, last))
-        # Not by the number: the server would read the whole part to sort it.
+        # To sort by the number, the server would read the whole part.
         .order_by(part.c.finished_at, part.c.id)
         .limit(bindparam("batch", type_=Integer))
     )

@@ -1,8 +1,8 @@
-"""Rescue: `executing` to `available`, or to its end, what was claimed by a producer that is gone.
+"""Rescue: move orphans, whose producer died, from `executing` to `available` or a final state.
 
-A producer of ours is gone when its heartbeat has expired, or when it has no row, since living ones
-restore their rows. A producer of another Oban may live without a heartbeat: a worker that blocks
-its event loop stops it. There the age of the job has to tell.
+A producer of ours is dead if its heartbeat has expired or if it has no row: living producers
+restore their rows. A producer of another Oban may live without a heartbeat, since a worker that
+blocks the event loop stops its beats. Its jobs are orphans only after `rescue_after`.
 """
 
 from datetime import datetime
@@ -51,18 +51,18 @@ DIED = "the node that ran the job died, and no attempt was left, so it is discar
 
 @lru_cache(maxsize=64)
 def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
-    """Rescue up to `batch` orphans, and announce those that are available again.
+    """Rescue up to `batch` orphans, and announce the jobs that are available again.
 
-    A producer expires as its row says, though not before `expiry`; `rescue_after` holds for jobs
-    that producers of another Oban claimed.
-    Nothing is rescued unless some producer has been beating without a break for `settled` seconds:
-    otherwise the table was emptied, or the database was away, and those who live can't be told from
-    the dead yet.
+    A producer expires after the seconds that its row says, but not before `expiry`. `rescue_after`
+    applies to jobs that producers of another Oban claimed.
+    Nothing is rescued until some producer has been beating without a break for `settled` seconds.
+    Before that, the table may just have been emptied, or the database may have been down, so that
+    living producers can't be told from dead ones.
 
-    Returns one row: `settled_in`, the seconds until that is so (0 or less when it is, NULL when
-    nobody beats); the ids that were `rescued`, `discarded` and `cancelled` (NULL for none); how
-    many orphans were `found`, locked ones too; how many producers `expired`, and `next_in`, the
-    seconds until the next one does (NULL for none).
+    Returns one row: `settled_in`, the seconds until rescues begin (0 or less if they have begun,
+    NULL if no producer beats); the ids of `rescued`, `discarded` and `cancelled` jobs (NULL for
+    none); how many orphans were `found`, including locked ones; how many producers are `expired`;
+    and `next_in`, the seconds until the next producer expires (NULL for none).
     """
     time = database_now(now)
     producers = _producers(time)
@@ -100,7 +100,7 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
 
 @lru_cache(maxsize=8)
 def bury(*, now: datetime | None = None) -> Executable:
-    """Take away expired rows of producers that nothing is left of; `expiry` as in `rescue`."""
+    """Delete the expired rows of producers without executing jobs; `expiry` as in `rescue`."""
     executing = exists().where(
         state_in(JobState.EXECUTING), Job.attempted_by[2] == cast(ProducerRow.uuid, Text)
     )
@@ -108,20 +108,20 @@ def bury(*, now: datetime | None = None) -> Executable:
 
 
 def _producers(time: ColumnElement[Any]) -> CTE:
-    """The claimers that have a row, the seconds they have `left`, and whether they are `ours`."""
+    """The producers with a row: `claimer`, seconds until expiry (`left`), and whether `ours`."""
     claimer = cast(ProducerRow.uuid, Text).label("claimer")
     ours = _own_expiry().is_not(None).label("ours")
     return select(claimer, _left(time).label("left"), ours).cte("producers")
 
 
 def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
-    # Not before ours would have expired: an outage is long or short by that.
+    # Never less than our own expiry: an outage up to that length must not kill any producer.
     own = func.coalesce(_own_expiry(), cast(literal(FOREIGN_EXPIRY, Float), Float))
     return func.greatest(own, _given("expiry")) - _silent_for(time)
 
 
 def _own_expiry() -> ColumnElement[float]:
-    """The expiry that a row says; NULL when that is not sane."""
+    """The expiry in the meta of a row; NULL if it is not a sane number."""
     said = cast(ProducerRow.meta[EXPIRY], Numeric)
     sane = case((said.between(0, LONGEST_EXPIRY), said))
     return cast(case((_is(ProducerRow.meta[EXPIRY], "number"), sane)), Float)
@@ -139,7 +139,8 @@ def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:
     witnesses = and_(
         since.between(0, epoch),
         _silent_for(time) <= LONG * expiry,
-        # What is a short silence to others may have been the death of ours.
+        # A producer with a longer expiry is no witness: an outage that is short for it may be long
+        # enough to kill our producers.
         expiry <= _given("expiry"),
     )
     earliest = select(func.min(since)).where(witnesses).scalar_subquery()
@@ -155,7 +156,7 @@ def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bo
     old = func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
-    # Apart from the limit: with both, PostgreSQL may walk the whole primary key for its order.
+    # The limit is in a second CTE: in one, PostgreSQL may walk the whole primary key to sort.
     orphans = (
         select(Job.id, Job.attempt, Job.attempted_at)
         .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
@@ -174,7 +175,7 @@ def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bo
 
 
 def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
-    # A job that was claimed anew, after the statement looked for orphans, is none any more.
+    # A job that was claimed again after the statement looked for orphans is no orphan any more.
     locked = (
         select(Job.id)
         .join(found, found.c.id == Job.id)
@@ -208,7 +209,7 @@ def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
 
 
 def _counted() -> ColumnElement[Any]:
-    """The job's meta with one more `rescued`, as Oban counts it, unless it is no object at all."""
+    """The job's meta with `rescued` incremented, as in Oban. A meta that is no object stays."""
     before = Job.meta["rescued"]
     count = case((_is(before, "number"), cast(before, Numeric)), else_=0)
     more = func.jsonb_build_object(literal("rescued", Text), count + 1)
@@ -221,5 +222,5 @@ def _with_reason(time: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _is(value: SQLColumnExpression[Any], kind: str) -> ColumnElement[bool]:
-    # Before any use of what others may have written: one bad row would fail the whole batch.
+    # Other programs may have written any JSON, and one bad row would fail the whole batch.
     return func.jsonb_typeof(value) == literal(kind, Text)

@@ -46,7 +46,7 @@ _NEVER: ColumnElement[Any] = literal_column("'infinity'::timestamp")
 
 
 class Position(NamedTuple):
-    """A place in the order in which jobs are staged; `None` is before all times."""
+    """A place in the order of staging. A `scheduled_at` of `None` is before all times."""
 
     scheduled_at: datetime | None = None
     id: int = -(2**63)
@@ -56,7 +56,7 @@ FRONT = Position()
 
 
 def behind(position: Position) -> dict[str, Any]:
-    """The parameters of `stage` with which it begins behind a position."""
+    """The parameters with which `stage` begins after a position."""
     return {"after_at": position.scheduled_at, "after_id": position.id}
 
 
@@ -70,23 +70,23 @@ def stage(
 ) -> Executable:
     """Promote the first `batch` due jobs of all queues, or of `queue_names`, and announce them.
 
-    It begins at the front, or `behind` a position. If it is `shared`, each of the `sharing` queues
-    gets `share` jobs of each priority besides, so that a queue with many due jobs keeps no other
-    one waiting. Jobs that somebody has locked are passed over.
+    The statement begins at the front, or `behind` a position. If `shared`, it also promotes `share`
+    jobs of each priority of each queue in `sharing`, so that a queue with many due jobs can't delay
+    the other queues. Locked jobs are passed over.
 
-    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), how many were
-    among the `first` ones, the position of the last of these (`last_at` is NULL for a time that
-    Python can't hold), whether jobs were `passed_over` on the way there, `now` in seconds of the
-    epoch by the database's clock, and `next_in`, the seconds until the next job is due (NULL when
-    none is waiting).
+    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), how many of them
+    are in the `first` batch, the position of the last job of that batch (`last_at` is NULL for a
+    time that Python can't represent), whether locked jobs before it were `passed_over`, `now` in
+    seconds of the epoch by the database's clock, and `next_in`, the seconds until the next job is
+    due (NULL for none).
     """
     time = database_now(now)
     due = _after(select(*_ORDER), time).where(state_in(*STAGEABLE))
     if of_queues:
         due = due.where(Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text))))
     batch = bindparam("batch", type_=Integer)
-    # A number that the planner does not know: it would sort all due jobs of a table that was not
-    # analyzed, since it expects fewer than a batch.
+    # A subquery hides the number from the planner. In a table that was not analyzed, the planner
+    # expects less than one batch of due jobs, and would sort them all.
     most = select(batch).scalar_subquery()
     first = due.order_by(*_ORDER).limit(most).with_for_update(skip_locked=True).cte("first")
     chosen = select(first.c.id)
@@ -102,7 +102,7 @@ def stage(
     sent = notify(queue_news(queues.c.queue), prefix).subquery()
     count = select(func.count()).select_from(first).scalar_subquery()
     end = select(first).order_by(first.c.scheduled_at.desc(), first.c.id.desc()).limit(1).cte("end")
-    # This part of the statement still sees the promoted jobs waiting.
+    # This CTE sees the table as before the update: the promoted jobs are still due here.
     seen = due.order_by(*_ORDER).limit(count + 1).subquery("seen")
     last = tuple_(*(select(c).scalar_subquery() for c in end.c))
     on_the_way = or_(count < batch, tuple_(*seen.c) <= last)
@@ -135,7 +135,7 @@ def _after(jobs: Select[Any], time: ColumnElement[Any]) -> Select[Any]:
 
 
 def _shares(time: ColumnElement[Any]) -> Subquery:
-    """The first due jobs of each state, queue and priority: a descent of the index for each."""
+    """The first due jobs of each state, queue and priority, with one index lookup for each."""
     states = array([constant(state) for state in STAGEABLE])
     state = _each(func.unnest(states), "state", job_state)
     queue = _each(func.unnest(bindparam("sharing", type_=ARRAY(Text))), "queue", Text)

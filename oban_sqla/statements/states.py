@@ -1,4 +1,4 @@
-"""States as constants in SQL: behind a bound parameter, a partial index would not be seen."""
+"""States as SQL constants: with a bound parameter, the planner can't use a partial index."""
 
 from sqlalchemy import ColumnElement, cast, literal_column
 
@@ -7,7 +7,7 @@ from ..models.types import job_state
 
 
 def constant(state: JobState) -> ColumnElement[JobState]:
-    """The state, written out in the statement."""
+    """The state as a literal in the statement."""
     return cast(literal_column(f"'{state.value}'"), job_state)
 
 

@@ -1,6 +1,6 @@
 """Insert jobs that hold a unique key; find or change the existing jobs of duplicates.
 
-The table's constraint alone decides which job is a duplicate.
+Only the constraint of the table decides which job is a duplicate.
 """
 
 import json
@@ -45,13 +45,13 @@ _ENTRY = literal_column(f"'{ENTRY}'", TEXT)
 
 @lru_cache(maxsize=64)
 def insert_unique(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert the `jobs`, `records()` with a unique key each, without the duplicates.
+    """Insert the parameter `jobs`, each with a unique key, and skip the duplicates.
 
-    Returns the key, the id and `inserted_at` of each that was inserted. All who insert several do
-    so in the order of their keys, so that no two statements wait in a circle.
+    Returns the key, id and `inserted_at` of each inserted job. Jobs are inserted in the order of
+    their keys, so that two statements can't deadlock.
     """
     record = given().c
-    # The period of the key begins now, not with a long transaction.
+    # The period of the key begins now, not when a long transaction began.
     now = database_now()
     key = record.meta[_ENTRY]["key"].astext
     inserted = (
@@ -81,10 +81,10 @@ def insert_unique(*, prefix: str | None = None, announced: bool = True) -> Execu
 
 @lru_cache(maxsize=64)
 def settle(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Find the jobs that duplicates conflict with, and have these replace what they may.
+    """Find the existing jobs of duplicates, and replace the fields that the duplicates may replace.
 
-    Takes `duplicates()`. Returns the `n` of each duplicate and the job that is there, as JSON in a
-    text. What is not returned conflicts with none any more, or with one that has just changed.
+    Takes `duplicates()`. Returns the `n` of each duplicate and its existing job, as JSON text. A
+    duplicate without a row conflicts with no job any more, or with a job that has just changed.
     """
     duplicates = select(given()).cte("duplicates")
     found = _found(duplicates)
@@ -104,19 +104,19 @@ def settle(*, prefix: str | None = None, announced: bool = True) -> Executable:
 
 @lru_cache(maxsize=64)
 def find(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """The same for duplicates that replace nothing: it needs no right to update jobs."""
+    """`settle` for duplicates that replace nothing: it needs no privilege to update jobs."""
     found = _found(select(given()).cte("duplicates"))
     return select(found.c.n, _whole(Job.__table__)).join(found, found.c.id == Job.id)
 
 
 def duplicates(jobs: Sequence[Job]) -> dict[str, str]:
-    """The parameters of `settle` and `find`: one job of a key, where it replaces what is there."""
+    """The parameters of `settle` and `find`. Jobs that replace fields need distinct keys."""
     rules = [replaces(job) for job in jobs]
     return {"jobs": records(jobs), "rules": json.dumps(rules)}
 
 
 def _found(duplicates: CTE) -> CTE:
-    """The job that each duplicate conflicts with."""
+    """The existing job of each duplicate."""
     entry = duplicates.c.meta[_ENTRY]
     now = database_now()
     period = cast(entry["period"].astext, Float)
@@ -126,7 +126,7 @@ def _found(duplicates: CTE) -> CTE:
         _span(Job).op("&&")(func.tsrange(now, now + interval(period))),
         _counts(Job),
     )
-    # Not by LIMIT or min(): with few statistics the planner would look for it along the ids.
+    # With LIMIT or min(), and few statistics, the planner would scan along the ids.
     ids = func.array_agg(Job.id, type_=ARRAY(BigInteger))
     there = select(ids[1].label("id")).where(conflicts).lateral("there")
     rules = cast(bindparam("rules", type_=Text), JSONB)[duplicates.c.n].label("rules")
@@ -136,8 +136,8 @@ def _found(duplicates: CTE) -> CTE:
 
 
 def _replaced(duplicates: CTE, found: CTE) -> CTE:
-    # It may have begun, or ended, since it was found: then it is to be found anew. Not written as
-    # in the constraint, whose whole index would be read for it.
+    # If the job has begun or ended since it was found, the caller has to find it again. The
+    # condition differs from the constraint's, whose whole index would be read otherwise.
     still = Job.meta[_ENTRY]["states"].has_key(_state())
     locked = (
         select(Job.id)
@@ -155,7 +155,7 @@ def _replaced(duplicates: CTE, found: CTE) -> CTE:
             case "meta":
                 chosen = new_meta(new.meta)
             case "max_attempts":
-                # Not less than it had already, which the table's own check would refuse.
+                # The table's check refuses less than the attempts that the job has had.
                 chosen = func.greatest(new.max_attempts, Job.attempt, 1)
             case "scheduled_at":
                 chosen = func.coalesce(new.scheduled_at, database_now())
@@ -194,11 +194,11 @@ def _state() -> ColumnElement[str]:
     return cast(Job.state, Text)
 
 
-# The expressions of the constraint, written as there: else its index would not be seen.
+# PostgreSQL uses the constraint's index only for exactly the expressions of the constraint.
 
 
 def _counts(job: Any) -> ColumnElement[bool]:
-    """Whether a job holds a unique key, and is in a state in which that counts."""
+    """Whether a job holds a unique key and is in one of the states in which the key counts."""
     names: dict[Any, Any] = {
         literal_column(f"'{state}'"): literal_column(f"'{state}'", TEXT)
         for state in JobState

@@ -1,4 +1,4 @@
-"""Update what a job says of itself; a job that waits moves with its time."""
+"""Update the fields of jobs. A new time also moves a waiting job to `scheduled` or `available`."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -43,15 +43,15 @@ FIELDS: Mapping[str, Any] = {
     "tags": ARRAY(Text),
     "worker": Text,
 }
-"""What may be changed."""
+"""The fields that may be changed, and their types."""
 
 
 @lru_cache(maxsize=64)
 def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable:
-    """Make the `changes` of these fields; returns what a producer has to know of each job.
+    """Apply the parameter `changes` to these fields; returns id, queue, state and `scheduled_at`.
 
-    A new `scheduled_at` makes an available job scheduled, or a scheduled one available, as Oban
-    has it. A new `meta` keeps what the library has to know.
+    A new `scheduled_at` moves an available job to `scheduled`, or a scheduled one to `available`,
+    as in Oban. A new `meta` keeps the entries of the library.
     """
     changes = (
         func.jsonb_to_recordset(cast(bindparam("changes", type_=Text), JSONB))
@@ -81,10 +81,10 @@ def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable
 
 
 def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A meta that replaces a job's own, and keeps what the library has to know of the job.
+    """A meta that replaces a job's own, and keeps the entries of the library.
 
-    The mark of a job that is cancelled while it runs, its unique key, and its deadline, unless the
-    new meta has one.
+    These are the mark of a job that was cancelled while it runs, its unique key, and its deadline,
+    unless the new meta has one.
     """
     new: Any = meta
     deadline = literal(DEADLINE, Text)
@@ -100,7 +100,7 @@ def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> dict[str, str]:
-    """The parameter of `update`: ids, and the values of the fields that they are to have."""
+    """The parameter of `update`: ids of jobs, and their new values."""
     return {
         "changes": json.dumps(
             [
