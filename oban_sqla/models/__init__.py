@@ -1,4 +1,4 @@
-"""The tables as declarative models, and the rules their columns obey."""
+"""The tables as declarative models, and the checks of their columns."""
 
 from .cron import CronEntry
 from .job import Job

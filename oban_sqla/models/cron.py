@@ -1,4 +1,4 @@
-"""`oban_sqla_cron`: up to which tick each cron entry was enqueued, so that none is twice."""
+"""`oban_sqla_cron`: the last enqueued tick of each cron entry, so that none is enqueued twice."""
 
 from datetime import datetime
 
@@ -10,12 +10,12 @@ from .types import UTCDateTime
 
 
 class CronEntry(Base):
-    """The last tick of one entry of an instance."""
+    """The last tick of one cron entry of an instance."""
 
     __tablename__ = "oban_sqla_cron"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    """The instance."""
+    """The name of the instance."""
     entry: Mapped[str] = mapped_column(Text, primary_key=True)
-    """What `cron_name` is in the meta of its jobs."""
+    """The name of the entry: `cron_name` in the meta of its jobs."""
     ticked_at: Mapped[datetime] = mapped_column(UTCDateTime)

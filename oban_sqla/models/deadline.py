@@ -1,4 +1,4 @@
-"""The deadline of a job: until when its first attempt has to begin."""
+"""The deadline of a job: the time by which its first attempt must begin."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,11 +10,11 @@ ENTRY = "oban_sqla_deadline"
 """The key of a job's own deadline in its meta."""
 
 Deadline: TypeAlias = datetime | timedelta | float
-"""An instant, or how long after the job is due: a `timedelta` or seconds."""
+"""An instant, or a `timedelta` or seconds after the job is due."""
 
 
 def deadline_option(value: object) -> datetime | float:
-    """The check of an option `deadline`: an instant in UTC, or seconds."""
+    """Check an option `deadline`; returns an instant in UTC, or seconds."""
     if isinstance(value, datetime):
         return validation.instant("deadline", value)
     if not isinstance(value, timedelta | int | float):
@@ -28,12 +28,12 @@ def deadline_option(value: object) -> datetime | float:
 
 
 def entry(deadline: datetime | float) -> dict[str, Any]:
-    """The entry in a job's meta for a deadline of its own."""
+    """The entry in a job's meta that stores its own deadline."""
     return {ENTRY: deadline.isoformat() if isinstance(deadline, datetime) else deadline}
 
 
 def own_deadline(meta: object) -> datetime | float | None:
-    """A job's own deadline, in its meta, where others may have written any JSON; `None` if none."""
+    """The deadline in a job's meta; `None` if there is none, or if its value is unknown JSON."""
     value = meta.get(ENTRY) if isinstance(meta, Mapping) else None
     if isinstance(value, int | float):
         return value

@@ -1,8 +1,8 @@
-"""What another Oban has made differently, so that it can't be used as it is."""
+"""The message for tables of another Oban that oban_sqla can't use."""
 
 ERRORS_AS_ARRAY = (
-    "the table oban_jobs is one of Oban for Elixir, whose column errors is jsonb[] instead of"
-    " jsonb; oban_sqla can't write it, and nothing was changed. Install the tables in a schema of"
-    " their own (prefix), or, if no node of Elixir uses the table any more, convert it as the docs"
+    "the table oban_jobs was made by Oban for Elixir: its column errors is jsonb[] instead of"
+    " jsonb, which oban_sqla can't write. Nothing was changed. Install the tables in a schema of"
+    " their own (prefix), or, if no Elixir node uses the table any more, convert it as the docs"
     " say in 'Next to Oban'"
 )

@@ -32,20 +32,20 @@ from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
 
 RECORDED_AS = "json"
-"""What marks a recorded value of ours in `meta`; Oban Pro marks its Erlang terms with `true`."""
+"""`meta["recorded"]` of a value that we recorded as JSON. Oban Pro stores `true` there."""
 
 _TOLD_TO_STOP = "_told_to_stop"
 UNIQUE = "_unique"
-"""Where a new job keeps its `Unique`."""
+"""The key in `vars(job)` of a new job's `Unique`."""
 GIVEN = "_given"
-"""What a duplicate was, before it became the job that is there."""
+"""The key in `vars(job)` of a duplicate's own values, before it became the existing job."""
 
 
 class Job(JobProperties, Base):
-    """A background job. Add it to a session: it commits or rolls back with everything else there.
+    """A background job. Add it to a session: it commits or rolls back with your other objects.
 
-    Build one with a worker's `new()`, or by hand with the name of its worker. What you assign is
-    checked, so bad input raises `ValueError` or `TypeError` before a statement could fail.
+    Build a job with a worker's `new()`, or with the name of its worker. Assigned values are
+    checked: bad input raises `ValueError` or `TypeError` before a statement could fail.
 
     All instants are aware datetimes in UTC. The columns, defaults and checks are Oban's.
     """
@@ -57,10 +57,10 @@ class Job(JobProperties, Base):
     queue: Mapped[str] = mapped_column(Text, server_default="default")
     worker: Mapped[str] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
-    """How often it was claimed; a snooze and a graceful stop give the attempt back."""
+    """How often the job was claimed; a snooze or a graceful stop gives the attempt back."""
     max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=sql("20"))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=sql("0"))
-    """From 0, which runs first, to 9."""
+    """From 0 (runs first) to 9."""
     args: Mapped[dict[str, Any]] = mapped_column(Arguments, server_default="{}")
     meta: Mapped[dict[str, Any]] = mapped_column(Meta, server_default="{}")
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=sql("ARRAY[]::text[]"))
@@ -69,7 +69,7 @@ class Job(JobProperties, Base):
     attempted_by: Mapped[list[str]] = mapped_column(
         ARRAY(Text), server_default=sql("ARRAY[]::text[]")
     )
-    """Who claimed it last: the node's name, the producer's uuid, and "oban_sqla" if it is ours."""
+    """The last claimer: the node's name, the producer's uuid, and "oban_sqla" for our nodes."""
     inserted_at: Mapped[datetime] = mapped_column(
         UTCDateTime, server_default=func.timezone("UTC", func.now())
     )
@@ -125,8 +125,8 @@ class Job(JobProperties, Base):
             postgresql_where=sql("(args -> 'self') IS NOT NULL"),
         ),
     )
-    # Ids and times made by the server come back with the INSERT, so that nothing reads them later;
-    # `True` would add a SELECT to the UPDATE of a job that is not loaded whole.
+    # The INSERT returns ids and times that the server makes, so no SELECT reads them later. With
+    # `True`, the UPDATE of a partly loaded job would send a SELECT, too.
     __mapper_args__ = {"eager_defaults": "auto"}  # noqa: RUF012 - declarative reads it
 
     def __init__(
@@ -143,9 +143,9 @@ class Job(JobProperties, Base):
         state: JobState | None = None,
         unique: Unique | bool | None = None,
     ) -> None:
-        """A new job, `scheduled` when a time is given and `available` otherwise.
+        """Create a new job: `scheduled` if a time is given, otherwise `available`.
 
-        unique: when it is a duplicate of another one; `True` stands for `Unique()`.
+        unique: when the job is a duplicate of an existing job; `True` stands for `Unique()`.
         """
         given = {
             "worker": worker,
@@ -169,7 +169,7 @@ class Job(JobProperties, Base):
     def _check_meta(self, field: str, value: object) -> object:
         meta: Any = RULES[field](value)
         state, values = inspect(self), vars(self)
-        # session.merge() makes a pending job, and copies the columns of the one that it is given.
+        # session.merge() creates a pending job, and copies the columns of the given job.
         if state.pending and isinstance(value, UniqueMeta):
             values.setdefault(UNIQUE, value.unique)
         return UniqueMeta(meta, values[UNIQUE]) if not state.key and UNIQUE in values else meta
@@ -185,9 +185,9 @@ class Job(JobProperties, Base):
     def cancelled(self) -> bool:
         """Whether this job was cancelled while its worker processes it, as in Oban.
 
-        Ask the very job that `process` was given, in any thread. It is false for all other jobs:
-        see their `state`. A worker may ask now and then, and return `Cancel(reason)`. If the
-        worker completes the job nevertheless, the job is completed.
+        Call it on the job that `process` was given, in any thread. For all other jobs it returns
+        false: see their `state`. A long worker can check this, and return `Cancel(reason)`. A
+        worker that returns normally completes the job, although it was cancelled.
         """
         return _TOLD_TO_STOP in vars(self)
 
@@ -198,11 +198,11 @@ class Job(JobProperties, Base):
 
     @property
     def recorded(self) -> Any:
-        """The value that the worker returned as `Record(value)`; `None` when there is none.
+        """The value that the worker returned as `Record(value)`; `None` if there is none.
 
         `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
         """
-        # Others may have written any JSON there.
+        # Other programs may have written any JSON into meta.
         how = self.meta.get("recorded") if isinstance(self.meta, dict) else None
         if not how:
             return None
@@ -214,8 +214,8 @@ class Job(JobProperties, Base):
         return self.meta.get("return")
 
     def __repr__(self) -> str:
-        # Only what is loaded, and the id, which is known when it has expired, too: a repr must not
-        # send a SELECT.
+        # A repr must not send a SELECT, so it shows only loaded columns. The identity has the id
+        # of an expired job.
         state = inspect(self)
         loaded = {**state.dict, "id": state.identity[0]} if state.identity else state.dict
         shown = ("id", "worker", "queue", "state", "attempt")
@@ -224,20 +224,20 @@ class Job(JobProperties, Base):
 
 
 COLUMNS = tuple(Job.__table__.columns.keys())
-"""What a row of jobs consists of, in the order of the table."""
+"""The names of the columns, in the order of the table."""
 
 
 UNSET = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-"""Columns that a new row leaves NULL: a detached job could not load them."""
+"""Columns that are NULL in a new row. They have to be set on a detached job, which can't load."""
 
 BY_ROW = ("id", "inserted_at", *UNSET)
-"""What a job has from its row, and not before."""
+"""Columns that a job does not have before its row is inserted."""
 
 
 def new(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None = None
 ) -> Job:
-    """A new job of values that were checked: at once what `Job(...)` makes after its checks."""
+    """Create a new job from checked values: `Job(...)` without its checks."""
     job = _instance()
     vars(job).update(_begun(checked, scheduled_at, unique))
     return job
@@ -246,7 +246,7 @@ def new(
 def _begun(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None
 ) -> dict[str, Any]:
-    # To be kept past the instrumentation, which took half of the time: this is no change of any.
+    # These values bypass the instrumentation, which took half of the time of a new job.
     values: dict[str, Any] = {
         "state": JobState.AVAILABLE,
         "attempt": 0,
@@ -264,9 +264,9 @@ def _begun(
 
 
 def detached(values: Mapping[str, Any]) -> Job:
-    """A job as it is in the table, in no session: it may be read without one, and added to one."""
+    """A stored job, in no session: all its columns are loaded, and it can be added to a session."""
     job = _instance()
-    # Without set_committed_value() for each of them, which took a third of the time of a claim.
+    # set_committed_value() for each column took a third of the time of a claim.
     vars(job).update(values)
     make_transient_to_detached(job)
     return job
@@ -280,7 +280,7 @@ def _instance() -> Job:
 
 
 def tell_to_stop(job: Job) -> None:
-    """Have `job.cancelled()` be true."""
+    """Make `job.cancelled()` return true."""
     vars(job)[_TOLD_TO_STOP] = True
 
 
@@ -294,4 +294,4 @@ RULES: Mapping[str, Callable[[object], object]] = {
     "priority": validation.priority,
     "max_attempts": validation.max_attempts,
 }
-"""What is checked when it is assigned, besides instants: each rule returns what is kept."""
+"""The check of each column, except instants. Each check returns the value to store."""

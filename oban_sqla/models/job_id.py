@@ -1,4 +1,4 @@
-"""The ids of jobs: what may be given for one, and the id of an instance without I/O."""
+"""Read the ids of jobs from what a caller passes, without I/O."""
 
 from collections.abc import Iterable
 
@@ -11,18 +11,18 @@ LARGEST_ID = 2**63 - 1
 
 
 def identity(job: Job) -> int | None:
-    """The job's id, for which `job.id` would send a SELECT when it has expired."""
+    """The id of a job, without the SELECT that `job.id` sends for an expired job."""
     state = inspect(job)
     return state.identity[0] if state.identity else state.dict.get("id")
 
 
 def job_or_id(given: object) -> Job | int:
-    """What is a job or an id; `TypeError` or `ValueError` for anything else."""
+    """Check that a value is a job or an id; `TypeError` or `ValueError` if it is neither."""
     if isinstance(given, Job):
         return given
     if not isinstance(given, int) or isinstance(given, bool):
         raise TypeError(
-            "which must be a Job, an id, an iterable of those, or select(Job).where(...),"
+            "which must be a Job, an id, an iterable of jobs or ids, or select(Job).where(...),"
             f" not {validation.show(given)}"
         )
     if not 0 < given <= LARGEST_ID:

@@ -1,4 +1,4 @@
-"""What can be asked of a job, of one in Python and of the table in SQL."""
+"""Properties of a job that work on an instance and in SQL."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ _WAITING = (JobState.AVAILABLE, *STAGEABLE)
 
 
 class JobProperties:
-    """Attributes of `Job` that are no columns: `select(Job).where(Job.is_due)`."""
+    """Attributes of `Job` beside its columns, as in `select(Job).where(Job.is_due)`."""
 
     state: Mapped[JobState]
     worker: Mapped[str]
@@ -32,7 +32,7 @@ class JobProperties:
 
     @hybrid_property
     def is_finished(self) -> bool:
-        """Whether it is completed, discarded or cancelled."""
+        """Whether the job is completed, discarded or cancelled."""
         return self.state in FINISHED
 
     @is_finished.inplace.expression
@@ -42,9 +42,9 @@ class JobProperties:
 
     @hybrid_property
     def is_due(self) -> bool:
-        """Whether it waits for nothing but a producer.
+        """Whether the job is due, and waits only for a producer.
 
-        An instance asks the client's clock, and a statement the database's.
+        On an instance, the client's clock decides; in a statement, the database's clock.
         """
         return self.state in _WAITING and self.scheduled_at <= client_now()
 
@@ -55,7 +55,7 @@ class JobProperties:
 
     @hybrid_property
     def failing(self) -> bool:
-        """Whether an attempt has failed, and another one is to come or is under way."""
+        """Whether an attempt has failed, and the job has not ended."""
         return bool(self.errors) and self.state not in FINISHED
 
     @failing.inplace.expression
@@ -65,7 +65,7 @@ class JobProperties:
 
     @hybrid_property
     def waited(self) -> timedelta | None:
-        """The time from when it was due to its last claim; `None` before the first."""
+        """The time from when the job was due to its last claim; `None` before the first claim."""
         return None if self.attempted_at is None else self.attempted_at - self.scheduled_at
 
     @waited.inplace.expression
@@ -75,7 +75,7 @@ class JobProperties:
 
     @hybrid_property
     def duration(self) -> timedelta | None:
-        """The time that the last attempt took; `None` unless the job is completed or discarded."""
+        """How long the last attempt took; `None` unless the job is completed or discarded."""
         ended = {
             JobState.COMPLETED: self.completed_at,
             JobState.DISCARDED: self.discarded_at,
@@ -93,10 +93,9 @@ class JobProperties:
 
     @classmethod
     def for_worker(cls, *workers: Any) -> ColumnElement[bool]:
-        """The condition that a job is for one of the workers: classes, job functions, or names.
+        """The condition that a job belongs to one of the workers: classes, job functions or names.
 
-        A class or function stands for its aliases, too.
-        `TypeError` or `ValueError` for what is none.
+        A class or function includes its aliases. `TypeError` or `ValueError` for anything else.
         """
         named = [name for worker in workers for name in names_of(worker)]
         names = [validation.worker_name(name) for name in named]
@@ -104,10 +103,10 @@ class JobProperties:
 
     @classmethod
     def args_contain(cls, args: Mapping[str, Any]) -> ColumnElement[bool]:
-        """The condition that a job's arguments have these, nested ones too, and perhaps others.
+        """The condition that a job's arguments contain these, as PostgreSQL's `@>` defines it.
 
-        PostgreSQL's `@>`; a mapped instance is compared by its key. Without the index that
+        A mapped instance is compared by its key. Without the index that
         `op.create_oban_args_index()` makes, the server reads all jobs. `TypeError` or `ValueError`
-        for arguments that are no JSON.
+        for arguments that are not JSON.
         """
         return cls.args.op("@>")(literal(references.complete_arguments("args", args), Arguments))

@@ -1,4 +1,4 @@
-"""Values of other types as JSON, and back: times, `UUID`, `Decimal`, enums, sets, models."""
+"""Convert values to JSON and back by their types: times, `UUID`, `Decimal`, enums, sets, models."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -27,14 +27,14 @@ _ADDRESSES = (
     *(IPv4Address, IPv4Interface, IPv4Network),
     *(IPv6Address, IPv6Interface, IPv6Network),
 )
-# A datetime is a date.
+# `date` includes its subclass `datetime`.
 _LEAVES = (date, time, timedelta, UUID, Decimal, Enum, bytes, PurePath, *_ADDRESSES)
-# In JSON each of them is a list.
+# Collections that JSON stores as a list.
 _COLLECTIONS = (tuple, set, frozenset)
 
 
 def needed(kind: Any) -> bool:
-    """Whether a value of this type, such as `list[UUID] | None`, is to be converted."""
+    """Whether values of this type, such as `list[UUID] | None`, need a conversion."""
     origin = get_origin(kind)
     if origin is Literal or origin in _COLLECTIONS:
         return True
@@ -46,7 +46,7 @@ def needed(kind: Any) -> bool:
 
 
 def possible(kind: Any) -> bool:
-    """Whether it is told by the type how: `UUID | Decimal`, for one, does not."""
+    """Whether the type determines the conversion; `UUID | Decimal`, for example, does not."""
     try:
         _converter.get_structure_hook(kind)
         _converter.get_unstructure_hook(kind)
@@ -56,17 +56,17 @@ def possible(kind: Any) -> bool:
 
 
 def to_json(value: object, kind: Any) -> Any:
-    """The value as JSON; mapped instances in it are left. Raises if it is not of the type."""
+    """Convert a value to JSON, except mapped instances in it. Raises if it is not of the type."""
     return _converter.unstructure(value, kind)
 
 
 def from_json(value: object, kind: Any) -> Any:
-    """The value that JSON stands for. Raises if it stands for none of the type."""
+    """Convert JSON to a value of the type. Raises if that is impossible."""
     return _converter.structure(value, kind)
 
 
 def kind_of(type_: TypeEngine[Any]) -> type | None:
-    """The Python type of a column's type; `None` if that does not tell."""
+    """The Python type of a column's type; `None` if the column's type does not declare it."""
     try:
         return type_.python_type
     except NotImplementedError:
@@ -74,13 +74,13 @@ def kind_of(type_: TypeEngine[Any]) -> type | None:
 
 
 def is_mapped(kind: Any) -> bool:
-    """Whether it is a mapped class."""
-    # inspect() would take a tenth of the time that a new job takes.
+    """Whether `kind` is a mapped class."""
+    # inspect() would take a tenth of the time of a new job.
     return isinstance(kind, type) and isinstance(vars(kind).get("__mapper__"), Mapper)
 
 
 def _is_pydantic(kind: Any) -> bool:
-    # By what it does: pydantic may not be installed.
+    # Recognized by its methods, since pydantic may not be installed.
     return isinstance(kind, type) and all(
         hasattr(kind, method) for method in ("model_dump", "model_validate")
     )
@@ -96,7 +96,7 @@ def _fixed_tuple(kind: Any) -> Callable[[Any], list[Any]]:
 
     def unstructure(value: Any) -> list[Any]:
         if len(value) != len(kinds):
-            raise ValueError(f"it has {len(value)} items, not {len(kinds)}")
+            raise ValueError(f"the tuple has {len(value)} items, not {len(kinds)}")
         return [_converter.unstructure(item, own) for item, own in zip(value, kinds, strict=True)]
 
     return unstructure
@@ -104,12 +104,12 @@ def _fixed_tuple(kind: Any) -> Callable[[Any], list[Any]]:
 
 def _as_it_is(value: object, kind: Any) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__qualname__}")
+        raise TypeError(f"{value!r} is not a {kind.__qualname__}")
     return value
 
 
 def _in_order(items: Iterable[Any]) -> list[Any]:
-    # Equal sets have to be equal JSON, for unique jobs and for `args_contain()`.
+    # Equal sets must give equal JSON, for unique jobs and for `args_contain()`.
     return sorted(items, key=lambda item: json.dumps(item, sort_keys=True, default=str))
 
 

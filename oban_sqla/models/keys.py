@@ -1,4 +1,4 @@
-"""Primary keys of mapped classes as JSON, and back, each value through its column's type."""
+"""Convert primary keys of mapped classes to JSON and back, by the types of their columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from . import validation
 from .json_types import from_json, kind_of, to_json
 
-# A type may ask the dialect for its name, or for what it supports.
+# The methods of a custom type take a dialect, and may use its name or features.
 _DIALECT: Dialect = PGDialect()  # type: ignore[no-untyped-call]
 
 
@@ -26,14 +26,14 @@ def key_names(cls: type) -> tuple[str, ...]:
 
 
 def key_to_json(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
-    """A primary key, which the mapper has as a tuple, by the names of its attributes."""
+    """A primary key, given as the mapper's tuple, as JSON keyed by attribute names."""
     columns = _mapper(cls).primary_key
     values = [_to_json(value, column.type) for value, column in zip(identity, columns, strict=True)]
     return validation.json_object("the key", dict(zip(key_names(cls), values, strict=True)))
 
 
 def key_from_json(cls: type, key: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The primary key as the mapper has it; raises for a value that is none of the column's."""
+    """The primary key as the mapper's tuple. Raises if a value does not fit its column."""
     columns = _mapper(cls).primary_key
     return tuple(
         _from_json(key[name], column.type)
@@ -50,7 +50,7 @@ def having(cls: type, identities: Collection[tuple[Any, ...]]) -> ColumnElement[
 
 
 def _to_json(value: Any, type_: TypeEngine[Any]) -> Any:
-    """The value as JSON: of a user's own type, the value that it sends to the database."""
+    """The value as JSON. A custom type gives the value that it sends to the database."""
     type_ = type_.dialect_impl(_DIALECT)
     if isinstance(type_, TypeDecorator):
         if _overrides(type_, "process_bind_param"):
@@ -58,7 +58,7 @@ def _to_json(value: Any, type_: TypeEngine[Any]) -> Any:
         return _to_json(value, type_.impl_instance)
     if isinstance(type_, UserDefinedType) and (process := type_.bind_processor(_DIALECT)):
         value = process(value)
-    # Converted by its own type, since a key may be of a type that arguments may not.
+    # Converted by the value's own type: keys may have types that arguments may not have.
     return to_json(value, type(value))
 
 
@@ -79,7 +79,7 @@ def _from_json(value: Any, type_: TypeEngine[Any]) -> Any:
 
 
 def _with_variant(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    # In an IN, SQLAlchemy does not look for a variant of the type.
+    # SQLAlchemy ignores variants of a type in an IN.
     variant = column.type.dialect_impl(_DIALECT)
     return type_coerce(column, variant) if isinstance(variant, TypeDecorator) else column
 

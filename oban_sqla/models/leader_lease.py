@@ -10,7 +10,7 @@ from .types import UTCDateTime
 
 
 class LeaderLease(Base):
-    """The lease of one instance name. Unlogged, as Oban has it: empty after a server crash."""
+    """The lease of one instance name. As in Oban, the table is unlogged: empty after a crash."""
 
     __tablename__ = "oban_leaders"
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - declarative reads it

@@ -1,4 +1,4 @@
-"""The one `MetaData` that holds every table of ours."""
+"""The `MetaData` of all our tables."""
 
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
@@ -7,6 +7,6 @@ metadata = MetaData()
 
 
 class Base(DeclarativeBase):
-    """The declarative base of our models; apart from the user's, so that neither sees the other."""
+    """The declarative base of our models. It shares no tables or classes with the user's base."""
 
     metadata = metadata

@@ -1,8 +1,8 @@
-"""How the table writes arguments: a reference to a row is JSON, and no JSON of a user is one.
+"""How arguments are stored: a reference to a row never collides with the user's JSON.
 
-In the table `{"$model": "shop.models.Order", "$key": {"id": 7}}` is a reference. A key `$model` or
-`$key` in a user's JSON is written with one more `$`, as `$$model` or `$$key`, and read without it.
-In Python a reference has a type of its own, `Reference`, so a dict is always JSON of a user.
+In the table, `{"$model": "shop.models.Order", "$key": {"id": 7}}` is a reference. The keys `$model`
+and `$key` in the user's JSON are stored with one more `$`, as `$$model` and `$$key`.
+In Python, a reference has the type `Reference`, and any other dict is the user's JSON.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Reference(dict[str, Any]):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it has no key, and nothing is going to give it one."""
+        """Whether the reference has no key and will not get one."""
         return False
 
 
 def to_table(args: Any) -> Any:
-    """Arguments as the table writes them."""
-    # All of them together are never a reference, only what is in them.
+    """Arguments in the notation of the table."""
+    # The arguments as a whole are never a reference; only values in them are.
     return _written({**args} if isinstance(args, Reference) else args)
 
 
 def from_table(args: Any) -> Any:
-    """The arguments that the table writes so."""
+    """Arguments from the notation of the table."""
     if isinstance(args, dict):
         return {_user_key(key): _read(value, 1) for key, value in args.items()}
     return _read(args, 1)
 
 
 def may_hold_our_keys(text: str) -> bool:
-    """Whether encoded JSON may have keys of the notation: without any, it is as the table's."""
+    """Whether encoded JSON may have keys of the notation. Otherwise both notations are the same."""
     return '$model"' in text or '$key"' in text
 
 
@@ -72,7 +72,7 @@ def _written(value: Any) -> Any:
 
 
 def _read(value: Any, depth: int) -> Any:
-    # Arguments made by this library are never deeper, and deeper ones could exhaust the stack.
+    # This library never stores deeper arguments, and reading them could exhaust the stack.
     if depth >= DEEPEST:
         return value
     if isinstance(value, dict):

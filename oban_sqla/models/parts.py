@@ -1,4 +1,4 @@
-"""The parts of the schema: what each version of it made in the database, by kind and name."""
+"""The parts of the schema: the objects that each version creates, by kind and name."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -34,11 +34,11 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )
-"""The parts of each version that has any."""
+"""The parts that each version creates."""
 
 
 def missing_parts(found: Iterable[str], version: int) -> dict[int, list[str]]:
-    """Those of the versions up to this one that were not `found`, by version."""
+    """The parts of versions up to `version` that are not in `found`, by version."""
     there = set(found)
     missing = {
         made: [part for part in parts if part not in there]

@@ -1,4 +1,4 @@
-"""`oban_producers`: one row for each queue that a node is running, kept alive by its heartbeat."""
+"""`oban_producers`: one row for each queue that a node runs, updated by its heartbeat."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from .types import UTCDateTime
 
 
 class ProducerRow(Base):
-    """A running queue of a node. Unlogged, as Oban has it: empty after a server crash."""
+    """A running queue of a node. As in Oban, the table is unlogged: empty after a server crash."""
 
     __tablename__ = "oban_producers"
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - declarative reads it

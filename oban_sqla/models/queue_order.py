@@ -1,4 +1,4 @@
-"""`oban_sqla_controls`: the last orders to the queues, for nodes that did not hear them."""
+"""`oban_sqla_controls`: the last orders to queues, for nodes that missed the notification."""
 
 from datetime import datetime
 from typing import Any
@@ -12,16 +12,16 @@ from .types import UTCDateTime
 
 
 class QueueOrder(Base):
-    """The last order of one kind, to one queue or all, on one node or all. The newest wins."""
+    """The last order of a kind, to one or all queues, on one or all nodes. The newest one wins."""
 
     __tablename__ = "oban_sqla_controls"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    """The instance."""
+    """The name of the instance."""
     node: Mapped[str] = mapped_column(Text, primary_key=True)
-    """`*` for every node."""
+    """The name of the node; `*` for every node."""
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
-    """`*` for every queue."""
+    """The name of the queue; `*` for every queue."""
     setting: Mapped[str] = mapped_column(Text, primary_key=True)
     """The kind of the order: `paused`, `limit` or `running`."""
     value: Mapped[Any] = mapped_column(JSONB)

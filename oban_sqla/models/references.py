@@ -1,7 +1,7 @@
 """Mapped instances among the arguments of a job.
 
-Each is kept as a `Reference`: the class as another process would import it, and the primary key by
-the names of its attributes. A value of the key that JSON has no word for is a string in it.
+Each instance is stored as a `Reference`: the name under which another process finds the class, and
+the primary key by attribute names. Values of the key that JSON lacks are stored as strings.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .notation import KEY, MODEL, Reference
 
 
 class InstanceReference(Reference):
-    """A reference to an instance; while the instance is pending, the key is `None`."""
+    """A reference to an instance. While the instance is pending, its key is `None`."""
 
     __slots__ = ("_as", "awaited", "instance")
 
     def __init__(self, instance: object, as_: type | None = None) -> None:
-        """The reference to an instance, as one of its class or of another of its inheritance."""
+        """Refer to an instance by its own class, or by `as_`, a class of its inheritance."""
         self._as = as_ or type(instance)
         super().__init__({MODEL: model_name(self._as), KEY: None})
         self.instance = instance
         self.awaited = False
-        """Whether the flush that stores it without a key adds the key at the end."""
+        """Whether the flush stores the reference without a key now, and adds the key at its end."""
         self.resolve()
 
     @property
@@ -40,7 +40,7 @@ class InstanceReference(Reference):
         return not (self.awaited or self.resolve())
 
     def resolve(self) -> bool:
-        """Take the key that the instance has now; whether it has one."""
+        """Read the current key of the instance. Returns whether it has one."""
         identity = inspect(self.instance).identity
         self[KEY] = None if identity is None else key_to_json(self._as, identity)
         return identity is not None
@@ -57,11 +57,10 @@ class Arguments(dict[str, Any]):
 
 
 def arguments(field: str, value: object) -> dict[str, Any]:
-    """A deep, plain copy of arguments, where references stand for mapped instances.
+    """A deep, plain copy of arguments, in which references replace mapped instances.
 
-    References that it holds already, such as those of a stored job, stay references. `ValueError`
-    for an instance whose class no other process could import; otherwise the errors are those of
-    `validation.json_object`.
+    Existing references, such as those of a stored job, stay. `ValueError` for an instance whose
+    class no other process could import. Other errors are those of `validation.json_object`.
     """
     found: list[InstanceReference] = []
     plain = validation.json_object(field, value, partial(_refer, found))
@@ -69,7 +68,7 @@ def arguments(field: str, value: object) -> dict[str, Any]:
 
 
 def complete_arguments(field: str, value: object) -> dict[str, Any]:
-    """The same, for what is sent at once: `ValueError` for an instance that has no key."""
+    """`arguments()` for a statement that runs now: `ValueError` for an instance without a key."""
     plain = arguments(field, value)
     for reference in to_instances(plain):
         if not reference.resolve():
@@ -81,32 +80,32 @@ def complete_arguments(field: str, value: object) -> dict[str, Any]:
 
 
 def reference_to(cls: type, identity: Sequence[Any]) -> Reference:
-    """The reference to a row, by its primary key as the mapper has it."""
+    """The reference to a row, from its primary key as the mapper's tuple."""
     return Reference({MODEL: model_name(cls), KEY: key_to_json(cls, identity)})
 
 
 def to_instances(args: object) -> Sequence[InstanceReference]:
-    """The references to instances that a new job's arguments hold."""
+    """The references to instances in a new job's arguments."""
     return args.references if type(args) is Arguments else ()
 
 
 def replaced(args: Any, instance: Callable[[Reference], object]) -> Any:
-    """A copy of arguments with the instance of each reference in its place."""
+    """A copy of arguments in which `instance(reference)` replaces each reference."""
     if isinstance(args, dict):
         return {key: _replaced(item, instance) for key, item in args.items()}
     return _replaced(args, instance)
 
 
 def model(reference: Reference) -> type:
-    """The class of a reference, among those that this process has imported.
+    """The class of a reference, if this process has imported it, else `UnknownModelError`.
 
-    `UnknownModelError` if there is none: a row in the table never makes it import anything.
+    A row in the table never makes a process import anything.
     """
     name = reference[MODEL]
     found: Any = imported(name) if isinstance(name, str) else None
     if not is_mapped(found):
         raise UnknownModelError(
-            f"{validation.show(name)} is no mapped class that this process has imported; import its"
+            f"this process has imported no mapped class {validation.show(name)}; import its"
             " module where the worker is defined, or with `oban-sqla start --import`"
         )
     kind: type = found
@@ -114,7 +113,7 @@ def model(reference: Reference) -> type:
 
 
 def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
-    """The primary key of a reference, as the mapper has it; `ValueError` for what is none."""
+    """The primary key of a reference as the mapper's tuple; `ValueError` if it is invalid."""
     given, names = reference[KEY], key_names(cls)
     if not isinstance(given, dict) or given.keys() != set(names):
         raise ValueError(
@@ -125,7 +124,7 @@ def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
 
 
 def show(reference: Reference) -> str:
-    """A reference as a message shows it: `shop.models.Order id=7`."""
+    """A reference as text for a message: `shop.models.Order id=7`."""
     key = reference[KEY]
     parts = (f"{name}={value}" for name, value in key.items()) if isinstance(key, dict) else ()
     return " ".join((str(reference[MODEL]), *parts))

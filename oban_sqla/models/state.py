@@ -13,7 +13,7 @@ class JobState(StrEnum):
     SCHEDULED = "scheduled"
     """Waiting for `scheduled_at`."""
     SUSPENDED = "suspended"
-    """Held back; nothing of ours moves it by itself."""
+    """Held back, for example until the deps of a workflow step have ended."""
     EXECUTING = "executing"
     """Claimed by a producer."""
     RETRYABLE = "retryable"
@@ -42,10 +42,10 @@ LEGAL_MOVES: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 )
 
 NEW = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
-"""In which a job begins."""
+"""The states in which a job begins."""
 
 STAGEABLE = (JobState.SCHEDULED, JobState.RETRYABLE)
-"""What the stager promotes to `available` when it is due."""
+"""The stager promotes jobs in these states to `available` when they are due."""
 
 FINISHED = (JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED)
-"""Nothing happens any more, unless somebody retries the job."""
+"""The final states: a job leaves them only by a retry."""

@@ -17,9 +17,9 @@ _WAY_OUT = "add the job to a session, or use enqueue(), instead of bulk_save_obj
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """`timestamp without time zone` that holds UTC, as Oban keeps it.
+    """`timestamp without time zone` in UTC, as in Oban.
 
-    Aware values are converted, naive ones are taken as UTC; what comes back is aware.
+    Aware values are converted, naive values are taken as UTC. Loaded values are aware.
     """
 
     impl = DateTime
@@ -35,9 +35,9 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Arguments(TypeDecorator[Any]):
-    """`jsonb` in which references to rows are told from JSON of a user.
+    """`jsonb` of a job's arguments, in the notation that marks references to rows.
 
-    `ObanError` for a reference to an instance without a key, in a statement that gives it none.
+    `ObanError` for a reference to an instance without a key, if the statement can't add the key.
     """
 
     impl = JSONB
@@ -46,27 +46,27 @@ class Arguments(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         if any(reference.is_unknown for reference in references(value)):
-            raise ObanError(f"a job refers to an instance that has no key yet: {_WAY_OUT}")
+            raise ObanError(f"a job refers to an instance that has no key yet; {_WAY_OUT}")
         return to_table(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return from_table(value)
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # `@>` and `=` take arguments, other operators take a key or a path.
+        # `@>` and `=` compare with arguments; other operators take a key or a path.
         if isinstance(value, dict | list):
             return self
         return self.impl_instance.coerce_compared_value(op, value)
 
     def compare_values(self, x: Any, y: Any) -> bool:
-        # A reference equals a dict that looks alike, but the table writes them differently.
+        # A reference equals a dict with the same items, but the table stores them differently.
         return bool(to_table(x) == to_table(y))
 
 
 class Meta(TypeDecorator[Any]):
     """`jsonb` of a job's meta.
 
-    `ObanError` for the meta of a unique job, in a statement that does not make it so.
+    `ObanError` for the meta of a unique job, if the statement does not look for duplicates.
     """
 
     impl = JSONB
@@ -75,7 +75,7 @@ class Meta(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         if isinstance(value, UniqueMeta) and ENTRY not in value:
-            raise ObanError(f"a job is unique, which this statement does not heed: {_WAY_OUT}")
+            raise ObanError(f"a job is unique, but this statement ignores that; {_WAY_OUT}")
         return value
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:

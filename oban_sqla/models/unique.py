@@ -1,4 +1,4 @@
-"""`Unique`: when a job is a duplicate of another one, and what becomes of the other one then.
+"""`Unique`: when a job is a duplicate of an existing job, and which fields it replaces there.
 
 The unique key of a job is in its meta, under `ENTRY`, where a constraint of the table reads it.
 """
@@ -16,16 +16,16 @@ from .notation import Reference, to_table
 from .state import FINISHED, JobState
 
 ENTRY = "oban_sqla_unique"
-"""The key of a job's meta under which its unique key is."""
+"""The key in a job's meta that stores its unique key."""
 
 TRACE = ("traceparent", "tracestate", "baggage", "sentry-trace")
-"""Keys of a job's meta that say where the job comes from, and not what the job is."""
+"""Keys of a job's meta that trace the caller. They differ for equal jobs."""
 
 CONSTRAINT = "oban_sqla_unique"
-"""The constraint: no two jobs that count hold one unique key at the same time."""
+"""The exclusion constraint: no two jobs hold the same unique key at the same time."""
 
 FIELDS = ("args", "meta", "queue", "worker")
-"""What jobs may be compared by."""
+"""The fields by which jobs may be compared."""
 
 REPLACEABLE = (
     "args",
@@ -37,7 +37,7 @@ REPLACEABLE = (
     "tags",
     "worker",
 )
-"""What a duplicate may replace."""
+"""The fields that a duplicate may replace in the existing job."""
 
 WAITING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
 
@@ -66,9 +66,9 @@ class Unique:
     period: float | None
     """Seconds; `None` for as long as the job is in the table."""
     fields: tuple[str, ...]
-    """Of args, meta, queue and worker."""
+    """The compared fields, of args, meta, queue and worker."""
     keys: tuple[str, ...]
-    """The keys of args and meta that are compared; all, if none is named."""
+    """The keys of args and meta that are compared; all keys if empty."""
     states: tuple[JobState, ...]
     replace: Mapping[JobState, tuple[str, ...]] = field(hash=False)
     """The fields that the existing job takes over from a duplicate, by the job's state."""
@@ -82,19 +82,19 @@ class Unique:
         states: States = "successful",
         replace: Replace = (),
     ) -> None:
-        """The names are Oban's.
+        """All options have their names from Oban.
 
         period: seconds or a `timedelta`, more than 0; `None` for ever.
-        fields: of `args`, `meta`, `queue` and `worker`.
+        fields: compare these of `args`, `meta`, `queue` and `worker`.
         keys: compare only these keys of args and meta.
-        states: any states, or a group of them: `"all"`, `"incomplete"`, `"scheduled"`, or
+        states: any states, or a group of states: `"all"`, `"incomplete"`, `"scheduled"`, or
             `"successful"` (all but cancelled and discarded).
         replace: the fields that a duplicate replaces, by the state of the existing job:
-            `{"scheduled": ["args", "scheduled_at"]}`. A plain list applies to every job that waits.
-            The fields may be args, max_attempts, meta, priority, queue, scheduled_at, tags and
-            worker.
+            `{"scheduled": ["args", "scheduled_at"]}`. A plain list applies to each state in which
+            a job waits. The fields may be args, max_attempts, meta, priority, queue, scheduled_at,
+            tags and worker.
 
-        `TypeError` or `ValueError`, naming the field and the value, for anything else.
+        Other input raises a `TypeError` or `ValueError` that names the field and the value.
         """
         set_ = object.__setattr__
         set_(self, "period", None if period is None else _period(period))
@@ -105,14 +105,14 @@ class Unique:
         if not self.fields:
             raise ValueError(f"fields must name at least one of {', '.join(FIELDS)}")
         if not self.states:
-            raise ValueError("states must name at least one state, or a group of them")
+            raise ValueError("states must name at least one state, or a group of states")
         if self.keys and not {"args", "meta"} & {*self.fields}:
             raise ValueError(
-                f"keys {self.keys!r} are those of args or meta, so fields must have one of these"
+                f"keys {self.keys!r} are keys of args or meta, so fields must name one of both"
             )
 
     def entry(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The unique key of a job with these columns, as its meta keeps it."""
+        """The unique key of a job with these columns, as its meta stores it."""
         compared = {name: self._compared(name, values[name]) for name in self.fields}
         text = json.dumps(compared, sort_keys=True, separators=(",", ":"))
         return {
@@ -124,7 +124,7 @@ class Unique:
     def _compared(self, name: str, value: Any) -> Any:
         if name not in ("args", "meta"):
             return value
-        # Anew, since what was put into it after it was checked may be no JSON.
+        # Checked again: the user may have put a value into it that is not JSON.
         plain = validation.json_object(name, value, _reference)
         if name == "meta":
             for key in (ENTRY, deadline.ENTRY, *TRACE):
@@ -135,7 +135,7 @@ class Unique:
 
 
 class UniqueMeta(dict[str, Any]):
-    """The meta of a new job that is unique: it takes the rules along where columns are copied."""
+    """The meta of a new unique job. Where columns are copied, the `Unique` is copied with it."""
 
     __slots__ = ("unique",)
 
@@ -145,7 +145,7 @@ class UniqueMeta(dict[str, Any]):
 
 
 def unique_option(value: object) -> Unique | None:
-    """What an option `unique` stands for: `True` for the defaults, `False` or `None` for none."""
+    """Check an option `unique`: `True` means `Unique()`; `False` and `None` mean not unique."""
     if value is True:
         return Unique()
     if value is None or value is False:
@@ -164,7 +164,7 @@ def _period(value: object) -> float:
     if not 0 < seconds <= LONGEST_INTERVAL:
         raise ValueError(
             f"period must be more than 0 and at most {LONGEST_INTERVAL:g} seconds, or None for"
-            f" ever, not {validation.show(value)}"
+            f" unlimited, not {validation.show(value)}"
         )
     return seconds
 
@@ -200,7 +200,9 @@ def _of(option: str, value: object, known: tuple[str, ...]) -> tuple[str, ...]:
     given = _texts(option, value)
     for name in given:
         if name not in known:
-            raise ValueError(f"{option} has {validation.show(name)}; there are {', '.join(known)}")
+            raise ValueError(
+                f"{option} must be of {', '.join(known)}; {validation.show(name)} is unknown"
+            )
     return given
 
 
@@ -210,5 +212,5 @@ def _texts(option: str, value: object) -> tuple[str, ...]:
     given = list(value)
     for text in given:
         if not isinstance(text, str):
-            raise TypeError(f"{option} must be strings; {validation.show(text)} is none")
+            raise TypeError(f"{option} must be strings, not {validation.show(text)}")
     return tuple(sorted(set(given)))

@@ -1,4 +1,4 @@
-"""The unique keys that new jobs hold; a duplicate becomes the existing job, and a new one again."""
+"""Give new jobs their unique keys, and turn a duplicate into the existing job and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ def may_hold_key(job: Job) -> bool:
 
 
 def hold_key(job: Job) -> bool:
-    """Put the unique key of a new job into its meta; whether the job holds a key.
+    """Put the unique key of a new job into its meta. Returns whether the job holds a key.
 
-    A job in a state that does not count holds none. `ValueError` or `TypeError` for args or meta
-    that are no JSON any more.
+    A job in a state that is not in its `Unique.states` holds no key. `ValueError` or `TypeError`
+    if args or meta were changed in place, and are not JSON any more.
     """
     values = vars(job)
     rules: Unique | None = values.get(UNIQUE)
@@ -38,13 +38,13 @@ def unique_key(job: Job) -> str:
 
 
 def replaces(job: Job) -> Mapping[JobState, Sequence[str]]:
-    """What a duplicate replaces of the job that is there, by its state."""
+    """The fields that a duplicate replaces in the existing job, by the state of that job."""
     rules: Unique | None = vars(job).get(UNIQUE)
     return rules.replace if rules else {}
 
 
 def become(job: Job, values: Mapping[str, Any]) -> None:
-    """Make a duplicate the job that is there, in no session; `conflict` is true from now on."""
+    """Turn a duplicate into the existing job, in no session, and set its `conflict` to true."""
     kept = {*COLUMNS}.difference(BY_ROW)
     given = {key: value for key, value in vars(job).items() if key in kept}
     if inspect(job).key is not None:
@@ -55,7 +55,7 @@ def become(job: Job, values: Mapping[str, Any]) -> None:
 
 
 def restore(job: Job) -> None:
-    """Make a duplicate, in whatever session, the new job again that it was before."""
+    """Turn a duplicate, in any session or none, into the new job again that it was before."""
     make_transient(job)
     given = vars(job).pop(GIVEN)
     for column in COLUMNS:

@@ -1,4 +1,4 @@
-"""What a job may hold: every rule on its input, with the message that names field and value."""
+"""The checks of a job's input. Each message names the field and the value."""
 
 import math
 import reprlib
@@ -11,10 +11,10 @@ from .state import JobState
 
 PRIORITIES = range(10)
 ATTEMPTS = range(1, 32768)
-# PostgreSQL reads some thousand levels, but Python, where a worker stands deep in its own calls,
-# only some hundred.
+# PostgreSQL reads some thousand levels. Python reads only some hundred, if a worker calls the
+# parser deep in its own stack.
 DEEPEST = 256
-# PostgreSQL's numeric would take more digits than Python is willing to print.
+# PostgreSQL's numeric takes more digits than Python prints by default.
 LARGEST_INTEGER_BITS = 14_000
 
 _CONTAINERS = frozenset((dict, list, tuple))
@@ -24,11 +24,11 @@ _reprs.maxother = 100  # a datetime with its time zone
 
 
 Refer: TypeAlias = Callable[[object], Any]
-"""What stands for a value that is no JSON; `None` if nothing does."""
+"""Returns the replacement of a value that is not JSON, or `None` if there is none."""
 
 
 class _UnfitError(Exception):
-    """A value that JSON can't hold; each container on the way out adds its key to the path."""
+    """A value that JSON can't hold. Each container around it adds its key to the path."""
 
     def __init__(self, kind: type[Exception], reason: str) -> None:
         self.kind = kind
@@ -37,10 +37,10 @@ class _UnfitError(Exception):
 
 
 def json_object(field: str, value: object, refer: Refer | None = None) -> dict[str, Any]:
-    """A deep, plain copy of a JSON object, where `refer` may have a word for other values.
+    """A deep, plain copy of a JSON object, in which `refer` may replace values that are not JSON.
 
-    Raises `TypeError` for what is no mapping, and `TypeError` or `ValueError` for anything inside
-    that PostgreSQL's `jsonb` can't hold: the message gives the path to it.
+    Raises `TypeError` if the value is not a mapping. Raises `TypeError` or `ValueError` with the
+    path to a value inside that PostgreSQL's `jsonb` can't hold.
     """
     if type(value) is not dict and not isinstance(value, Mapping):
         raise TypeError(f"{field} must be a mapping of strings to JSON values, not {show(value)}")
@@ -49,7 +49,7 @@ def json_object(field: str, value: object, refer: Refer | None = None) -> dict[s
 
 
 def json_value(field: str, value: object, refer: Refer | None = None) -> Any:
-    """A deep, plain copy of any JSON value; the errors are those of `json_object`."""
+    """A deep, plain copy of any JSON value. The errors are those of `json_object`."""
     try:
         return _plain(value, 0, refer)
     except _UnfitError as unfit:
@@ -71,7 +71,7 @@ def worker_name(value: object) -> str:
 
 
 def tag_list(value: object) -> list[str]:
-    """Tags as Oban keeps them: trimmed, in lower case, each once, sorted."""
+    """Tags as Oban stores them: trimmed, in lower case, each once, sorted."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"tags must be a list of strings, not {show(value)}")
     tags: set[str] = set()
@@ -84,7 +84,7 @@ def tag_list(value: object) -> list[str]:
 
 
 def priority(value: object) -> int:
-    """A priority: an integer from 0, which runs first, to 9."""
+    """A priority: an integer from 0 (runs first) to 9."""
     return _integer("priority", value, PRIORITIES)
 
 
@@ -104,7 +104,7 @@ def state(value: object) -> JobState:
 
 
 def instant(field: str, value: object) -> datetime:
-    """An aware datetime in UTC: aware ones are converted, naive ones are taken as UTC."""
+    """An aware datetime in UTC. Aware datetimes are converted, naive ones are taken as UTC."""
     if not isinstance(value, datetime):
         raise TypeError(f"{field} must be a datetime, not {show(value)}")
     if value.utcoffset() is None:
@@ -136,7 +136,7 @@ def delay(field: str, value: object) -> timedelta:
 
 
 def moment_after(field: str, start: datetime, value: object) -> datetime:
-    """The instant that lies a valid delay after `start`; `ValueError` beyond the year 9999."""
+    """The instant at a valid delay after `start`; `ValueError` beyond the year 9999."""
     try:
         return start + delay(field, value)
     except OverflowError:
@@ -144,7 +144,7 @@ def moment_after(field: str, start: datetime, value: object) -> datetime:
 
 
 def show(value: object) -> str:
-    """A value as a message shows it: short, and without fail."""
+    """A short text of a value for a message. Never raises, whatever its `repr` does."""
     try:
         return _reprs.repr(value)
     except Exception:
@@ -180,7 +180,7 @@ def _storable(field: str, text: str) -> None:
 
 
 def _plain(value: object, depth: int, refer: Refer | None) -> Any:
-    # Almost all values are of exactly these types, and the checks below take several times as long.
+    # Fast path: almost all values have exactly these types, and the checks below are slower.
     kind = type(value)
     if kind is str:
         return _text(value)  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ def _plain(value: object, depth: int, refer: Refer | None) -> Any:
         return _whole(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _UnfitError(ValueError, f"is {value!r}, which JSON has no word for")
+            raise _UnfitError(ValueError, f"is {value!r}, which JSON can't express")
         return float(value)
     if refer is not None and type(value) not in _CONTAINERS:
         reference = refer(value)
@@ -237,7 +237,7 @@ def _array(value: list[Any] | tuple[Any, ...], depth: int, refer: Refer | None) 
 
 def _limit(depth: int) -> None:
     if depth > DEEPEST:
-        # Not an _UnfitError: a path of so many keys would help nobody.
+        # An _UnfitError would build a path of 256 keys, which helps nobody.
         raise RecursionError
 
 

@@ -1,4 +1,4 @@
-"""`oban_sqla_version`: which version of our schema is installed, whichever way it came."""
+"""`oban_sqla_version`: the installed version of our schema, however it was installed."""
 
 from datetime import datetime
 

@@ -35,7 +35,7 @@ from .custom_plan import planned_anew
 from .states import constant, state_in
 
 CLAIMER = "oban_sqla"
-"""The third element of `attempted_by`: oban_sqla claimed the job, so its producer has heartbeats."""
+"""The third element of `attempted_by`: oban_sqla claimed the job, so its producer beats."""
 
 FRONT = {"after_priority": -1, "after_scheduled_at": datetime.min, "after_id": 0}
 """The position before all jobs of a queue."""

@@ -605,7 +605,7 @@ class TestSession:
         self, session_factory: sessionmaker[Session], store: Any
     ) -> None:
         with session_factory() as session:
-            with pytest.raises(StatementError, match=r"a job is unique, .*: add the job to a"):
+            with pytest.raises(StatementError, match=r"a job is unique, .*; add the job to a"):
                 store(session, Sync.new({"n": 1}))
             session.rollback()
             store(session, Sync.new({"n": 1}, unique=False))

@@ -64,7 +64,7 @@ def test_a_script_refuses_it(elixir: Connection) -> None:
     context = MigrationContext.configure(dialect_name="postgresql", opts=opts)
     with Operations.context(context) as operations:
         operations.upgrade_oban()  # type: ignore[attr-defined]
-    with pytest.raises(psycopg.errors.RaiseException, match="one of Oban for Elixir"):
+    with pytest.raises(psycopg.errors.RaiseException, match="made by Oban for Elixir"):
         elixir.connection.driver_connection.execute(script.getvalue())  # type: ignore[union-attr]
     elixir.rollback()
 

@@ -56,12 +56,12 @@ REFUSED = {
     "args: NaN": (
         {"args": {"rate": float("nan")}},
         ValueError,
-        "args['rate'] is nan, which JSON has no word for",
+        "args['rate'] is nan, which JSON can't express",
     ),
     "args: Infinity": (
         {"args": {"rates": [1.0, float("-inf")]}},
         ValueError,
-        "args['rates'][1] is -inf, which JSON has no word for",
+        "args['rates'][1] is -inf, which JSON can't express",
     ),
     "args: NUL": (
         {"args": {"name": "a\x00b"}},
