@@ -144,7 +144,9 @@ class TestWrong:
         ids=repr,
     )
     async def test_what_is_no_job(self, oban: Oban, verb: str, which: Any) -> None:
-        with pytest.raises(TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"):
+        with pytest.raises(
+            TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"
+        ):
             await manage(oban, verb, which)
 
     @pytest.mark.parametrize("id", [0, -1, 2**63, 10**30])
