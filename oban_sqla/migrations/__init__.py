@@ -1,9 +1,8 @@
-"""Installing the tables: the DDL of every version of the schema, and the ways to apply it.
+"""Install the tables: the DDL of each version of the schema, and the ways to apply it.
 
-Importing this package gives Alembic's `op` its operations: `op.upgrade_oban()`,
-`op.downgrade_oban()`, `op.grant_oban()`, `op.create_oban_args_index()` and
-`op.drop_oban_args_index()`. Without an Alembic project, functions of this package do the same on a
-SQLAlchemy connection.
+Importing this package registers the operations `op.upgrade_oban()`, `op.downgrade_oban()`,
+`op.grant_oban()`, `op.create_oban_args_index()` and `op.drop_oban_args_index()` with Alembic.
+Without an Alembic project, functions of this package do the same on a SQLAlchemy connection.
 """
 
 from .args_index import CreateObanArgsIndexOp, DropObanArgsIndexOp

@@ -1,4 +1,4 @@
-"""`op.create_oban_args_index()` and its opposite: an index for `Job.args_contain`."""
+"""Operations that create and drop an index for `Job.args_contain`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ INDEX = "oban_sqla_jobs_args_contain_index"
 
 @Operations.register_operation("create_oban_args_index")
 class CreateObanArgsIndexOp(MigrateOperation):
-    """Make an index on the arguments of the jobs."""
+    """Create an index on the arguments of the jobs."""
 
     def __init__(self, prefix: str | None = None, *, concurrently: bool = True) -> None:
         self.prefix = prefix
         self.concurrently = concurrently
 
     def reverse(self) -> "DropObanArgsIndexOp":
-        """The operation that undoes it."""
+        """The operation that drops the index."""
         return DropObanArgsIndexOp(self.prefix, concurrently=self.concurrently)
 
     @classmethod
@@ -30,14 +30,14 @@ class CreateObanArgsIndexOp(MigrateOperation):
     ) -> None:
         """Make `Job.args_contain` fast, with a GIN index on the arguments of all jobs.
 
-        Each insert and each claim of a job then writes about a third more. An index that is there
-        stays; one that an interrupted build left invalid is built again.
+        With the index, each insert and each claim of a job writes about a third more. An existing
+        index stays, but an invalid index of an interrupted build is built again.
 
         Args:
             prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
-            concurrently: build it while jobs are enqueued and run. Alembic commits the open
-                transaction before, as `autocommit_block()` does. False: in the transaction of the
-                migration, while writers wait.
+            concurrently: build the index while jobs are enqueued and run. Alembic commits the open
+                transaction first, as `autocommit_block()` does. False: build the index in the
+                transaction of the migration, while writers wait.
         """
         operations.invoke(cls(prefix, concurrently=concurrently))
 
@@ -51,14 +51,14 @@ class DropObanArgsIndexOp(MigrateOperation):
         self.concurrently = concurrently
 
     def reverse(self) -> CreateObanArgsIndexOp:
-        """The operation that undoes it."""
+        """The operation that creates the index."""
         return CreateObanArgsIndexOp(self.prefix, concurrently=self.concurrently)
 
     @classmethod
     def drop_oban_args_index(
         cls, operations: Operations, prefix: str | None = None, *, concurrently: bool = True
     ) -> None:
-        """Drop what `create_oban_args_index` made, if it is there.
+        """Drop the index that `create_oban_args_index` made, if it exists.
 
         Args:
             prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
@@ -73,7 +73,7 @@ def _create(op: Operations, operation: CreateObanArgsIndexOp) -> None:
     with _place(op, jobs, operation.concurrently) as concurrently:
         if not op.get_context().as_sql and _is_invalid(op, operation.prefix):
             _drop_index(op, operation.prefix, concurrently)
-        # The operators of containment alone make a smaller index, and cheaper inserts.
+        # `jsonb_path_ops` supports only containment: a smaller index, and cheaper inserts.
         execute(
             op,
             f"CREATE INDEX{concurrently} IF NOT EXISTS {INDEX} ON {jobs}"
@@ -90,9 +90,9 @@ def _drop(op: Operations, operation: DropObanArgsIndexOp) -> None:
 
 @contextmanager
 def _place(op: Operations, jobs: str, concurrently: bool) -> Iterator[str]:
-    """Where to run the statement: outside of any transaction, and the word that asks for it."""
+    """Prepare the transaction for the statement, and give its keyword CONCURRENTLY, if any."""
     if not concurrently:
-        # Else those who write would wait behind what waits for older transactions.
+        # Otherwise writers would queue behind a statement that waits for older transactions.
         lock_tables(op, [jobs], WAIT)
         yield ""
         return

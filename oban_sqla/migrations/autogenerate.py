@@ -1,4 +1,4 @@
-"""Autogenerate: our tables are changed by `op.upgrade_oban()`, and by nothing else."""
+"""Autogenerate: propose `op.upgrade_oban()` for our tables, and no other change of them."""
 
 import logging
 from typing import Any
@@ -32,15 +32,15 @@ def leave_out(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispa
         ours = getattr(subject, "name", None) in TABLES
         return not ours and objects(object_, name, type_, reflected, compare_to)
 
-    # The context asks these for each name and object; its `include_name` and `include_object` are
-    # the user's, and keep their say.
+    # The context calls these two for each name and object. They still call the user's filters,
+    # `include_name` and `include_object`.
     setattr(context, "run_name_filters", run_name_filters)  # noqa: B010 - a method, to mypy
     setattr(context, "run_object_filters", run_object_filters)  # noqa: B010
     return PriorityDispatchResult.CONTINUE
 
 
 def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
-    """Propose to upgrade each schema with our tables that is behind."""
+    """Propose to upgrade each schema whose tables are behind the latest version."""
     assert context.connection is not None
     for prefix in reversed(_prefixes(context)):
         installed = version_table.current(context.connection, prefix)
@@ -48,15 +48,15 @@ def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatc
             where = "" if prefix is None else f" in schema {prefix!r}"
             found = f"version {installed}" if installed else "no tables"
             logger.info("Detected %s of oban_sqla%s, not version %d", found, where, LATEST)
-            # Back to what an earlier migration made, which may have lost a part since.
+            # The generated downgrade goes back to the recorded version, even if a part is missing.
             recorded = version_table.recorded(context.connection, prefix)
-            # First, so that what a migration does with jobs finds the tables.
+            # First, so that later steps of the migration find the tables.
             upgrade_ops.ops.insert(0, UpgradeObanOp(LATEST, prefix, installed=recorded))
     return PriorityDispatchResult.CONTINUE
 
 
 def _prefixes(context: AutogenContext) -> list[str | None]:
-    """The schemas with our tables; the one that the search path names, if there are none yet."""
+    """The schemas with our tables; `None`, for the search path, if there are none yet."""
     assert context.connection is not None
     if "oban_prefix" in context.opts:
         return [context.opts["oban_prefix"]]

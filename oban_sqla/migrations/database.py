@@ -1,4 +1,4 @@
-"""Which database to migrate: from a DSN as people write it to a synchronous engine."""
+"""Make a synchronous engine for migrations from a DSN."""
 
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import NoSuchModuleError
@@ -7,10 +7,10 @@ from ..dsn import connect_arguments, database_url
 
 
 def engine_for(dsn: str) -> Engine:
-    """An engine that keeps no connections; `ValueError` when the DSN is not one of PostgreSQL."""
+    """An engine without a pool; `ValueError` if the DSN is not for PostgreSQL."""
     url = database_url(dsn)
     if url.drivername == "postgresql+asyncpg":
-        # It can't serve a synchronous engine; psycopg, which can, is here.
+        # A synchronous engine can't use asyncpg. psycopg is always installed.
         url = url.set(drivername="postgresql+psycopg")
     url, arguments = connect_arguments(url)
     try:

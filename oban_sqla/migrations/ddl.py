@@ -1,7 +1,7 @@
-"""What the migrations say in raw SQL, because neither Alembic nor Core has a word for it.
+"""DDL in raw SQL that neither Alembic nor Core can express.
 
-Everything is idempotent, and decided by the database itself: it works in Alembic's offline mode
-too, where nobody can ask what is there.
+Each statement is idempotent, and checks in the database what exists. So it works in Alembic's
+offline mode too, where Python can't look.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from sqlalchemy import PrimaryKeyConstraint, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ENUM, CreateEnumType
 
-# Names are quoted for a paramstyle without %: what the driver wants escaped, text() does, once.
+# A paramstyle without %, since text() escapes % for the driver already.
 _dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 def name(identifier: str, schema: str | None = None) -> str:
-    """An identifier, quoted where PostgreSQL needs it, in its schema when one is given."""
+    """An identifier, quoted where PostgreSQL needs it, and qualified by `schema` if given."""
     quote = _dialect.identifier_preparer
     if schema is None:
         return quote.quote(identifier)
@@ -29,22 +29,22 @@ def literal(value: str) -> str:
 
 
 def primary_key(op: Operations, table: str, *columns: str) -> PrimaryKeyConstraint:
-    """A table's primary key, by the name that PostgreSQL would choose.
+    """A table's primary key, with the name that PostgreSQL would choose.
 
-    What is given as `op.f(...)`, here and for other constraints, no naming convention of the user's
-    metadata changes: the names are Oban's.
+    `op.f(...)`, here and for other constraints, protects Oban's names from the naming convention of
+    the user's metadata.
     """
     return PrimaryKeyConstraint(*columns, name=op.f(f"{table}_pkey"))
 
 
 def execute(op: Operations, statement: str) -> None:
-    """Run a complete statement: nothing in it is taken for a parameter."""
+    """Run a statement without parameters: colons in it are escaped."""
     op.execute(text(statement.replace(":", r"\:")))
 
 
 def create_schema(op: Operations, schema: str) -> None:
     """Create the schema unless it exists."""
-    # CREATE SCHEMA IF NOT EXISTS demands the right to create one even when it does.
+    # CREATE SCHEMA IF NOT EXISTS requires the privilege to create, even if the schema exists.
     missing = f"to_regnamespace({literal(name(schema))}) IS NULL"
     execute_block(op, f"BEGIN IF {missing} THEN CREATE SCHEMA {name(schema)}; END IF; END")
 
@@ -56,13 +56,13 @@ def create_enum(op: Operations, enum: ENUM) -> None:
 
 
 def create_function(op: Operations, signature: str, body: str) -> None:
-    """Create a function in PL/pgSQL unless it exists."""
+    """Create a PL/pgSQL function unless it exists."""
     create = f"CREATE FUNCTION {signature} LANGUAGE plpgsql AS {quoted(body, '$function$')}"
     execute_block(op, f"BEGIN {create}; EXCEPTION WHEN duplicate_function THEN NULL; END")
 
 
 def add_constraint(op: Operations, table: str, constraint: str, definition: str) -> None:
-    """Add a constraint to a table unless it has one of that name."""
+    """Add a constraint to a table unless the table has a constraint of that name."""
     add = f"ALTER TABLE {table} ADD CONSTRAINT {name(constraint)} {definition}"
     execute_block(
         op, f"BEGIN {add}; EXCEPTION WHEN duplicate_object OR duplicate_table THEN NULL; END"
@@ -70,7 +70,7 @@ def add_constraint(op: Operations, table: str, constraint: str, definition: str)
 
 
 def set_storage(op: Operations, table: str, parameters: Mapping[str, float]) -> None:
-    """Set a table's storage parameters unless somebody already chose any."""
+    """Set a table's storage parameters unless the table already has any."""
     values = ", ".join(f"{parameter} = {value}" for parameter, value in parameters.items())
     chosen = f"(SELECT reloptions FROM pg_class WHERE oid = to_regclass({literal(table)}))"
     execute_block(
@@ -85,5 +85,5 @@ def execute_block(op: Operations, body: str) -> None:
 
 def quoted(body: str, tag: str) -> str:
     """A string constant of several lines."""
-    # Dollars spare the reader of an offline script the doubled quotes.
+    # With dollar quotes, an offline script has no doubled quotes and is easier to read.
     return literal(body) if tag in body else f"{tag}{body}{tag}"

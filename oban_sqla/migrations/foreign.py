@@ -1,4 +1,4 @@
-"""A table of Oban for Elixir, which can't be adopted as it is."""
+"""Refuse a table of Oban for Elixir, which oban_sqla can't write."""
 
 from alembic.operations import Operations
 
@@ -9,7 +9,7 @@ from .ddl import execute_block, literal, name
 
 
 def refuse_table_of_elixir(op: Operations, prefix: str | None) -> None:
-    """Raise `ObanError` if the column `errors` is an array, before anything is changed."""
+    """Raise `ObanError`, before anything is changed, if the column `errors` is an array."""
     if op.get_context().as_sql:
         jobs = f"to_regclass({literal(name('oban_jobs', prefix))})"
         found = (

@@ -1,4 +1,4 @@
-"""`op.grant_oban()`: the least privileges of roles that enqueue, run or look at jobs."""
+"""`op.grant_oban()`: the least privileges for roles that enqueue, run or read jobs."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -46,15 +46,15 @@ class GrantObanOp(MigrateOperation):
         read: Roles = (),
         prefix: str | None = None,
     ) -> None:
-        """Grant roles what they need on the tables, and no more.
+        """Grant roles the privileges on the tables that they need, and no others.
 
-        Tables that a later version of the schema adds are not among them: grant again after an
-        upgrade. The role that migrates has to own the tables.
+        Grant again after an upgrade, which may add tables. The role that migrates must own the
+        tables.
 
         Args:
-            enqueue: roles that enqueue jobs, unique ones too, unless these replace others.
-            run: roles that run queues, manage jobs, or enqueue unique jobs that replace others.
-            read: roles that look only, such as those of a dashboard, `status` and `doctor`.
+            enqueue: roles that enqueue jobs, except unique jobs with `replace`.
+            run: roles that run queues, manage jobs, or enqueue unique jobs with `replace`.
+            read: roles that only read, such as the role of a dashboard, `status` or `doctor`.
             prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
         """
         operations.invoke(cls(enqueue=enqueue, run=run, read=read, prefix=prefix))
@@ -84,7 +84,7 @@ def _grant_use_of_schema(op: Operations, prefix: str | None, to: str) -> None:
 
 
 def _grant_use_of_sequence(op: Operations, jobs: str, to: str) -> None:
-    # Needed where the id is a bigserial, as in a table that Oban for Elixir made.
+    # Needed if the id is a bigserial, as in a table that Oban for Elixir made.
     of = f"pg_get_serial_sequence({literal(jobs)}, 'id')"
     grant = f"'GRANT USAGE ON SEQUENCE ' || {of} || {literal(f' TO {to}')}"
     execute_block(op, f"BEGIN EXECUTE {grant}; END")

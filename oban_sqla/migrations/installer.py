@@ -1,7 +1,7 @@
-"""Installing the schema with no Alembic project: plain functions on a SQLAlchemy connection.
+"""Install the schema without an Alembic project: functions that take a SQLAlchemy connection.
 
-Like `MetaData.create_all()` they work in the connection's transaction, which is the caller's to
-commit: `with engine.begin() as connection: upgrade(connection)`, and for an `AsyncConnection`
+Like `MetaData.create_all()`, they work in the connection's transaction, and the caller commits:
+`with engine.begin() as connection: upgrade(connection)`. With an `AsyncConnection`:
 `await connection.run_sync(upgrade)`.
 """
 
@@ -22,24 +22,24 @@ def upgrade(
     prefix: str | None = None,
     wait: float = WAIT,
 ) -> list[int]:
-    """Install the tables, or bring them up to `version`; jobs are kept.
+    """Install the tables, or upgrade them to `version`; jobs are kept.
 
-    Does nothing when the database is there already; if a part of a version is missing, the version
-    is applied again. Processes that upgrade at once wait for each other. Tables that Oban for
-    Python installed are adopted.
+    Does nothing if the database has this version already. If a part of a version is missing, the
+    version is applied again. Processes that upgrade at the same time wait for each other. Tables
+    that Oban for Python installed are adopted.
 
     Args:
         connection: the database; the caller commits.
         version: the version to reach; None: the latest that the library knows.
-        prefix: the PostgreSQL schema for the tables, created when missing; None: the first of
-            the search path.
-        wait: how many seconds to wait at most for transactions that use the tables. Jobs can be
-            enqueued meanwhile; a line of the log says who is waited for.
+        prefix: the PostgreSQL schema for the tables, created if it is missing; None: the first
+            schema of the search path.
+        wait: the most seconds to wait for transactions that use the tables. Jobs can be enqueued
+            meanwhile, and the log names these transactions.
 
     Returns: the versions that were applied, in order.
 
-    Raises `SchemaVersionError` when the database has a version that the library doesn't know,
-    `ObanError` when the wait was too short.
+    Raises `SchemaVersionError` if the database has a version that the library doesn't know, and
+    `ObanError` if the wait was too short.
     """
     applied: list[int] = _operations(connection).invoke(UpgradeObanOp(version, prefix, wait=wait))
     return applied
@@ -48,36 +48,36 @@ def upgrade(
 def downgrade(
     connection: Connection, version: int, *, prefix: str | None = None, wait: float = WAIT
 ) -> list[int]:
-    """Bring the tables down to `version`; 0 drops them, and with them all jobs.
+    """Downgrade the tables to `version`; 0 drops them with all jobs.
 
     Args:
         connection: the database; the caller commits.
-        version: the version to reach; 0: none.
+        version: the version to reach; 0: no tables.
         prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
         wait: as for `upgrade`.
 
     Returns: the versions that were undone, in order.
 
-    Raises `SchemaVersionError` when the database has a version that the library doesn't know,
-    `ObanError` when the wait was too short.
+    Raises `SchemaVersionError` if the database has a version that the library doesn't know, and
+    `ObanError` if the wait was too short.
     """
     undone: list[int] = _operations(connection).invoke(DowngradeObanOp(version, prefix, wait=wait))
     return undone
 
 
 def current(connection: Connection, *, prefix: str | None = None) -> int:
-    """The version of the schema that the database has; 0 when it has none of our making.
+    """The version of the schema in the database; 0 if oban_sqla has not installed any.
 
-    A version counts if every part of it is there, whatever was recorded.
+    A recorded version counts only if all its parts exist.
     """
     return version_table.current(connection, prefix)
 
 
 def missing(connection: Connection, *, prefix: str | None = None) -> list[str]:
-    """The parts of the recorded versions that are not there, such as `table oban_jobs`.
+    """The missing parts of the recorded versions, such as `table oban_jobs`.
 
-    Someone dropped them, or another Oban dropped the tables and made them anew. `upgrade` mends
-    it.
+    Somebody dropped the parts, or another Oban dropped and created the tables. `upgrade` creates
+    missing parts again.
     """
     return version_table.missing(connection, prefix)
 
@@ -90,16 +90,15 @@ def grant(
     read: Roles = (),
     prefix: str | None = None,
 ) -> None:
-    """Grant roles what they need on the tables, and no more.
+    """Grant roles the privileges on the tables that they need, and no others.
 
-    Tables that a later version of the schema adds are not among them: grant again after an
-    upgrade.
+    Grant again after an upgrade, which may add tables.
 
     Args:
         connection: the database, as the owner of the tables; the caller commits.
-        enqueue: roles that enqueue jobs, unique ones too, unless these replace others.
-        run: roles that run queues, manage jobs, or enqueue unique jobs that replace others.
-        read: roles that look only, such as those of a dashboard, `status` and `doctor`.
+        enqueue: roles that enqueue jobs, except unique jobs with `replace`.
+        run: roles that run queues, manage jobs, or enqueue unique jobs with `replace`.
+        read: roles that only read, such as the role of a dashboard, `status` or `doctor`.
         prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
     """
     given = GrantObanOp(enqueue=enqueue, run=run, read=read, prefix=prefix)
@@ -111,14 +110,14 @@ def create_args_index(
 ) -> None:
     """Make `Job.args_contain` fast, with a GIN index on the arguments of all jobs.
 
-    Each insert and each claim of a job then writes about a third more. An index that is there
-    stays; one that an interrupted build left invalid is built again.
+    With the index, each insert and each claim of a job writes about a third more. An existing
+    index stays, but an invalid index of an interrupted build is built again.
 
     Args:
-        connection: the database; it has begun no transaction, unless the index is built in one.
+        connection: the database. If `concurrently`, it must have no open transaction.
         prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
-        concurrently: build it while jobs are enqueued and run, outside of any transaction. False:
-            in the caller's transaction, while writers wait.
+        concurrently: build the index while jobs are enqueued and run, outside of any transaction.
+            False: build it in the caller's transaction, while writers wait.
     """
     _operations(connection).invoke(CreateObanArgsIndexOp(prefix, concurrently=concurrently))
 
@@ -126,12 +125,12 @@ def create_args_index(
 def drop_args_index(
     connection: Connection, *, prefix: str | None = None, concurrently: bool = True
 ) -> None:
-    """Drop what `create_args_index` made, if it is there; the arguments are the same."""
+    """Drop the index that `create_args_index` made, if it exists; the arguments are the same."""
     _operations(connection).invoke(DropObanArgsIndexOp(prefix, concurrently=concurrently))
 
 
 def _operations(connection: Connection) -> Operations:
-    # Alembic loads its plugins, and so this package, while it is being imported itself.
+    # Imported here, because Alembic loads this package as a plugin during its own import.
     from alembic.runtime.migration import MigrationContext
 
     return Operations(MigrationContext.configure(connection))

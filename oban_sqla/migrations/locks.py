@@ -1,7 +1,7 @@
-"""Locks of a migration: taken without keeping others waiting, and saying what it waits for.
+"""Take the locks of a migration in short tries, and log the transactions that it waits for.
 
-Who enqueues waits behind a migration that waits for a lock. So each try is short, and between two
-tries everybody else has a turn.
+Writers queue behind a migration that waits for a lock. So each try is short, and writers get
+through between two tries.
 """
 
 import logging
@@ -20,17 +20,17 @@ from .ddl import execute, execute_block, literal
 logger = logging.getLogger("alembic.runtime.oban_sqla")
 
 WAIT = 60.0
-"""Seconds that a migration waits for its locks, unless it is told otherwise."""
+"""Seconds that a migration waits for its locks by default."""
 
 TRY, PAUSE = "100ms", 0.4
-# What one statement spends on its tries, so that what it waits for can be told meanwhile.
+# Seconds of tries in one statement. Between two statements the log can name the holders.
 ROUND = 1.0
-# How often the same is told again.
+# Seconds until the same holder is logged again.
 TOLD_AGAIN = 10.0
-# For what a step locks beside our tables.
+# For locks of a step on anything beside our tables.
 STEP_TIMEOUT = "5s"
 
-# Any number will do, if nobody else takes it: this is "oban" in ASCII.
+# The number of our advisory lock: "oban" in ASCII.
 _ADVISORY = 0x6F62616E
 
 _TRY = """
@@ -40,7 +40,7 @@ DECLARE
   locked boolean := false;
 BEGIN
   LOOP
-    -- The server stops an autovacuum for us, though only after its deadlock_timeout.
+    -- The server cancels an autovacuum that blocks us, but only after deadlock_timeout.
     PERFORM set_config('lock_timeout', CASE WHEN EXISTS (
       SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
       WHERE relation = ANY ({tables}) AND granted AND mode = 'ShareUpdateExclusiveLock'
@@ -80,17 +80,17 @@ ORDER BY a.xact_start
 
 
 def lock_out_other_migrations(op: Operations, wait: float) -> None:
-    """Wait until no other migration of ours runs in this database, `wait` seconds at most."""
-    # "IF NOT EXISTS" is no protection: two that create the same table at once still collide.
+    """Wait at most `wait` seconds until no other migration of ours runs in this database."""
+    # "IF NOT EXISTS" does not suffice: two transactions that create one table still collide.
     lock = f"PERFORM pg_advisory_xact_lock({_ADVISORY})"
     which = f"l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {_ADVISORY}"
     _acquire(op, lock, "ARRAY[]::oid[]", which, "another migration of oban_sqla to end", wait)
 
 
 def lock_tables(op: Operations, tables: Sequence[str], wait: float) -> None:
-    """Lock those of the tables that are there for all that a migration may do to them.
+    """Lock all existing tables exclusively, before the first step of a migration.
 
-    With each step's own lock, one after the other, it would wait in a circle with those who write.
+    If each step took its own lock, the migration could deadlock with writers.
     """
     there = f"ARRAY(SELECT to_regclass(unnest({_array(tables)})))"
     lock = (
@@ -103,14 +103,14 @@ def lock_tables(op: Operations, tables: Sequence[str], wait: float) -> None:
 
 @contextmanager
 def no_long_waits(op: Operations) -> Iterator[None]:
-    """Have a step fail soon when it has to wait for a lock on anything else."""
+    """Limit how long a step waits for a lock on anything beside our tables."""
     execute(
         op,
         "SELECT set_config('oban_sqla.lock_timeout', current_setting('lock_timeout'), true),"
         f" set_config('lock_timeout', '{STEP_TIMEOUT}', true)",
     )
     yield
-    # In autocommit the setting is empty again.
+    # In autocommit, the stored setting is empty again.
     execute(
         op,
         "SELECT set_config('lock_timeout', before, true)"
@@ -120,7 +120,7 @@ def no_long_waits(op: Operations) -> Iterator[None]:
 
 def _acquire(op: Operations, lock: str, tables: str, which: str, what: str, wait: float) -> None:
     def attempt(seconds: float, *, final: bool) -> None:
-        failure = _failure(what, wait, "pg_locks tells who holds it")
+        failure = _failure(what, wait, "pg_locks names the holder")
         block = _TRY.format(
             lock=lock,
             tables=tables,
@@ -152,27 +152,28 @@ def _acquire(op: Operations, lock: str, tables: str, which: str, what: str, wait
 
 
 def _holders(connection: Connection, which: str) -> dict[Any, str]:
-    """Who holds such locks, as sentences by process."""
+    """A sentence about each process, or prepared transaction, that holds such a lock."""
     query = _HOLDERS.format(which=which).replace(":", r"\:")
     rows = connection.execute(text(query))
     return {row.pid or row.prepared: _holder(row) for row in rows} or {
-        None: "whoever held it has just ended"
+        None: "its last holder has just ended"
     }
 
 
 def _holder(row: Any) -> str:
     if row.pid is None:
         gid = literal(row.prepared or "")
-        return f"the prepared transaction {gid} holds it: ROLLBACK PREPARED {gid}"
+        return f"the prepared transaction {gid} holds the lock: ROLLBACK PREPARED {gid}"
     about = ", ".join(filter(None, (row.role, row.application, row.state)))
     query = " ".join(row.query.split())
-    return f"process {row.pid} ({about}) has held it for {row.seconds} s: {query}"
+    return f"process {row.pid} ({about}) has held the lock for {row.seconds} s: {query}"
 
 
 def _failure(what: str, wait: float, holders: str) -> str:
     return (
-        f"waited {wait:g} s for {what}: {holders}. Nothing was changed: run it again, with a longer"
-        " wait perhaps, or end the process that holds the lock, SELECT pg_terminate_backend(pid)"
+        f"waited {wait:g} s for {what}: {holders}. Nothing was changed. Run the migration again,"
+        " perhaps with a longer wait, or end the process that holds the lock: SELECT"
+        " pg_terminate_backend(pid)"
     )
 
 

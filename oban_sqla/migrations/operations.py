@@ -1,6 +1,6 @@
 """`op.upgrade_oban()` and `op.downgrade_oban()`: our schema in a user's own Alembic history.
 
-The other ways of installing go through the same two operations.
+All other ways to install the schema use these two operations.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from .versions import LATEST, TABLES, VERSIONS
 
 @Operations.register_operation("upgrade_oban")
 class UpgradeObanOp(MigrateOperation):
-    """Bring the schema of oban_sqla up to a version."""
+    """Upgrade the schema of oban_sqla to a version."""
 
     def __init__(
         self,
@@ -31,17 +31,17 @@ class UpgradeObanOp(MigrateOperation):
         self.version = LATEST if version is None else version
         self.prefix = prefix
         self.installed = installed
-        """The version that the database had when autogenerate looked."""
+        """The version that autogenerate found in the database."""
         self.wait = wait
         if self.version not in VERSIONS:
             raise ValueError(f"version must be from 1 to {LATEST}, got {version!r}")
 
     def reverse(self) -> "DowngradeObanOp":
-        """What undoes it in a generated migration."""
+        """The operation for the downgrade of a generated migration."""
         return DowngradeObanOp(self.installed, self.prefix)
 
     def to_diff_tuple(self) -> tuple[str, int, str | None]:
-        """How `alembic check` shows it."""
+        """The operation as `alembic check` shows it."""
         return ("upgrade_oban", self.version, self.prefix)
 
     @classmethod
@@ -53,24 +53,24 @@ class UpgradeObanOp(MigrateOperation):
         *,
         wait: float = WAIT,
     ) -> list[int]:
-        """Install the tables of oban_sqla, or bring them up to `version`; jobs are kept.
+        """Install the tables of oban_sqla, or upgrade them to `version`; jobs are kept.
 
-        Versions that are applied already, by whichever way, are left out; if a part of one is
-        missing, it is applied again. Tables that Oban for Python installed are adopted. In offline
-        mode all steps are written; they are idempotent.
+        Applied versions are skipped, however they were applied. If a part of a version is missing,
+        the version is applied again. Tables that Oban for Python installed are adopted. Offline
+        mode writes all steps, which are idempotent.
 
         Args:
-            version: the version to reach; None: the latest that the library knows. In a
-                migration, name it: the migration should not change when the library does.
-            prefix: the PostgreSQL schema for the tables, created when missing; None: the first
-                of the search path.
-            wait: how many seconds to wait at most for transactions that use the tables. Jobs can be
-                enqueued meanwhile; a line of the log says who is waited for.
+            version: the version to reach; None: the latest that the library knows. Name a version
+                in a migration, so that the migration does not change with the library.
+            prefix: the PostgreSQL schema for the tables, created if it is missing; None: the
+                first schema of the search path.
+            wait: the most seconds to wait for transactions that use the tables. Jobs can be
+                enqueued meanwhile, and the log names these transactions.
 
         Returns: the versions that were applied, in order.
 
-        Raises `SchemaVersionError` when the database has a version that the library doesn't know,
-        `ObanError` when the wait was too short.
+        Raises `SchemaVersionError` if the database has a version that the library doesn't know, and
+        `ObanError` if the wait was too short.
         """
         applied: list[int] = operations.invoke(cls(version, prefix, wait=wait))
         return applied
@@ -78,7 +78,7 @@ class UpgradeObanOp(MigrateOperation):
 
 @Operations.register_operation("downgrade_oban")
 class DowngradeObanOp(MigrateOperation):
-    """Bring the schema of oban_sqla down to a version."""
+    """Downgrade the schema of oban_sqla to a version."""
 
     def __init__(self, version: int = 0, prefix: str | None = None, *, wait: float = WAIT) -> None:
         self.version = version
@@ -88,11 +88,11 @@ class DowngradeObanOp(MigrateOperation):
             raise ValueError(f"version must be from 0 to {LATEST}, got {version!r}")
 
     def reverse(self) -> UpgradeObanOp:
-        """What undoes it in a generated migration."""
+        """The operation for the opposite direction of a generated migration."""
         return UpgradeObanOp(None, self.prefix, installed=self.version)
 
     def to_diff_tuple(self) -> tuple[str, int, str | None]:
-        """How `alembic check` shows it."""
+        """The operation as `alembic check` shows it."""
         return ("downgrade_oban", self.version, self.prefix)
 
     @classmethod
@@ -104,19 +104,19 @@ class DowngradeObanOp(MigrateOperation):
         *,
         wait: float = WAIT,
     ) -> list[int]:
-        """Bring the tables of oban_sqla down to `version`; 0 drops them, and with them all jobs.
+        """Downgrade the tables of oban_sqla to `version`; 0 drops them with all jobs.
 
-        The PostgreSQL schema that holds them stays.
+        The PostgreSQL schema that contained them stays.
 
         Args:
-            version: the version to reach; 0: none.
+            version: the version to reach; 0: no tables.
             prefix: the PostgreSQL schema of the tables; None: they are found on the search path.
             wait: as for `upgrade_oban`.
 
         Returns: the versions that were undone, in order.
 
-        Raises `SchemaVersionError` when the database has a version that the library doesn't know,
-        `ObanError` when the wait was too short.
+        Raises `SchemaVersionError` if the database has a version that the library doesn't know, and
+        `ObanError` if the wait was too short.
         """
         undone: list[int] = operations.invoke(cls(version, prefix, wait=wait))
         return undone
@@ -142,7 +142,7 @@ def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
 def _downgrade(op: Operations, operation: DowngradeObanOp) -> list[int]:
     prefix = operation.prefix
     lock_out_other_migrations(op, operation.wait)
-    # What is recorded, though it is incomplete: each step drops what is there.
+    # The recorded version, even if it is incomplete: each step drops the parts that exist.
     installed = LATEST if op.get_context().as_sql else _known(op, prefix, version_table.recorded)
     versions = list(range(installed, operation.version, -1))
     if versions:
@@ -159,7 +159,7 @@ def _known(op: Operations, prefix: str | None, ask: Callable[[Connection, str | 
     recorded = version_table.recorded(connection, prefix)
     if recorded > LATEST:
         raise SchemaVersionError(
-            f"the database has version {recorded} of the schema, and this oban_sqla knows"
+            f"the database has version {recorded} of the schema, but this oban_sqla only knows"
             f" versions up to {LATEST}: install a newer oban_sqla"
         )
     return ask(connection, prefix)

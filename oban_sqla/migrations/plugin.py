@@ -1,8 +1,9 @@
-"""The plugin that Alembic finds by itself: `op.upgrade_oban()`, which autogenerate writes.
+"""The Alembic plugin with which autogenerate writes `op.upgrade_oban()`.
 
-It needs nothing in a user's `env.py`. Its name lies in `alembic.autogenerate`, whose plugins are on
-by default; `autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogenerate.oban_sqla"]`
-turns it off, and `context.configure(oban_prefix="jobs")` names the schema of the tables.
+Alembic finds the plugin by its entry point, so `env.py` needs no change. Plugins whose names begin
+with `alembic.autogenerate` are on by default. To turn this one off, configure
+`autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogenerate.oban_sqla"]`.
+`context.configure(oban_prefix="jobs")` names the schema of the tables.
 """
 
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ NAME = "alembic.autogenerate.oban_sqla"
 
 
 def setup(plugin: "Plugin") -> None:
-    """Called by Alembic when it is imported."""
+    """Register the comparators. Alembic calls this during its own import."""
     for comparator, priority in (
-        # Before the tables are compared, so that nothing is logged of ours.
+        # Before Alembic compares the tables, so that it logs no change of ours.
         (_leave_out, DispatchPriority.FIRST),
-        # After the others, so that it can put its operation before theirs.
+        # After all other comparators, so that its operation can come before theirs.
         (_compare, DispatchPriority.LAST),
     ):
         plugin.add_autogenerate_comparator(
@@ -32,7 +33,7 @@ def setup(plugin: "Plugin") -> None:
 
 
 def _leave_out(context: "AutogenContext", upgrade_ops: "UpgradeOps") -> "PriorityDispatchResult":
-    # Not at the top: Alembic loads its plugins in the middle of its own import.
+    # Imported here, because Alembic loads its plugins during its own import.
     from .autogenerate import leave_out
 
     return leave_out(context, upgrade_ops)

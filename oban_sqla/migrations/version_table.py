@@ -1,4 +1,4 @@
-"""`oban_sqla_version`: which versions are applied, whoever applied them."""
+"""`oban_sqla_version`: the versions that are applied, by Alembic or without it."""
 
 from alembic.operations import Operations
 from sqlalchemy import (
@@ -21,21 +21,21 @@ NAME = "oban_sqla_version"
 
 
 def current(connection: Connection, prefix: str | None) -> int:
-    """The highest version that is applied and complete; 0 when there is none."""
+    """The highest version that is applied and complete; 0 if there is none."""
     recorded_version = recorded(connection, prefix)
     incomplete = _incomplete(connection, prefix, recorded_version)
     return min(incomplete) - 1 if incomplete else recorded_version
 
 
 def recorded(connection: Connection, prefix: str | None) -> int:
-    """The highest version in the table; 0 when there is none."""
+    """The highest version in the table; 0 if there is none."""
     if not inspect(connection).has_table(NAME, schema=prefix):
         return 0
     return connection.scalar(select(func.max(_table(prefix).c.version))) or 0
 
 
 def missing(connection: Connection, prefix: str | None) -> list[str]:
-    """The parts of the recorded versions that are not there."""
+    """The missing parts of the recorded versions."""
     incomplete = _incomplete(connection, prefix, recorded(connection, prefix))
     return [part for parts in incomplete.values() for part in parts]
 
@@ -54,11 +54,11 @@ def add(op: Operations, version: int, prefix: str | None) -> None:
 
 
 def remove(op: Operations, version: int, prefix: str | None) -> None:
-    """Forget a version."""
+    """Delete the record of a version."""
     versions = _table(prefix)
     op.execute(delete(versions).where(versions.c.version == version))
 
 
 def _table(prefix: str | None) -> TableClause:
-    # Not the model: what is recorded must not change with it.
+    # The model may change with a later version; migrations need the table as it is now.
     return table(NAME, column("version", Integer), schema=prefix)

@@ -89,7 +89,7 @@ def test_enqueues_do_not_wait_behind_it(
     assert changing.result()
     message = records[0].getMessage()
     assert "waiting for a lock on the tables of oban_sqla" in message
-    assert f"process {pid} (postgres, reports, idle in transaction) has held it for" in message
+    assert f"process {pid} (postgres, reports, idle in transaction) has held the lock for" in message
     assert str(statement) in message
 
 
@@ -116,7 +116,7 @@ def test_a_prepared_transaction(engine: Engine) -> None:
     with autocommit.connect() as connection:
         for statement in ("BEGIN", str(ENQUEUE), "PREPARE TRANSACTION 'o''k'"):
             connection.execute(text(statement))
-    refused = pytest.raises(ObanError, match="transaction 'o''k' holds it: ROLLBACK PREPARED")
+    refused = pytest.raises(ObanError, match="transaction 'o''k' holds the lock: ROLLBACK PREPARED")
     with engine.connect() as connection, refused:
         upgrade(connection, wait=0.2)
     with autocommit.connect() as connection:

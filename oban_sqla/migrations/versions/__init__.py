@@ -1,4 +1,4 @@
-"""The versions of the schema. A released one never changes: what is new gets a new version."""
+"""The versions of the schema. A released version never changes: each change is a new version."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,17 +10,17 @@ from . import v1, v2, v3, v4, v5, v6, v7, v8
 
 
 class Version(Protocol):
-    """A step of the schema: one module each."""
+    """One version of the schema, in a module of its own."""
 
     @property
     def TABLES(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
-        """The tables that it makes."""
+        """The tables that this version creates."""
 
     def upgrade(self, op: Operations, prefix: str | None) -> None:
-        """Bring the schema from the version before to this one; what is there already stays."""
+        """Upgrade the schema from the version before. Objects that exist already stay."""
 
     def downgrade(self, op: Operations, prefix: str | None) -> None:
-        """Bring it back to the version before."""
+        """Downgrade the schema to the version before."""
 
 
 VERSIONS: Mapping[int, Version] = MappingProxyType(

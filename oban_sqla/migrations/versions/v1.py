@@ -1,6 +1,6 @@
-"""Version 1: what Oban for Python 0.7 installs, and a table that holds our versions.
+"""Version 1: the tables of Oban for Python 0.7, and the table of our versions.
 
-Where its tables are already there, they stay as they are, with their rows.
+Tables that Oban for Python has already installed stay as they are, with their rows.
 """
 
 import sqlalchemy as sa
@@ -33,16 +33,16 @@ STATES = (
 TABLES = ("oban_jobs", "oban_leaders", "oban_producers", VERSION_TABLE)
 
 STORAGE = {
-    # Rows are updated two or three times in their life: room for it on their own page.
+    # A row is updated two or three times: leave room for its new versions on the same page.
     "fillfactor": 85,
-    # Dead rows slow the claim down, so vacuum early, hard, and after bursts of inserts too.
+    # Dead rows slow claims down: vacuum early, fast, and also after bursts of inserts.
     "autovacuum_vacuum_scale_factor": 0.02,
     "autovacuum_vacuum_threshold": 50,
     "autovacuum_vacuum_insert_scale_factor": 0.02,
     "autovacuum_vacuum_insert_threshold": 1000,
     "autovacuum_vacuum_cost_limit": 2000,
     "autovacuum_vacuum_cost_delay": 1,
-    # The planner must not mistake a queue that has just filled for an empty one.
+    # Analyze early: otherwise the planner takes a queue that has just filled for an empty one.
     "autovacuum_analyze_scale_factor": 0.02,
     "autovacuum_analyze_threshold": 100,
 }
@@ -75,7 +75,7 @@ def downgrade(op: Operations, prefix: str | None) -> None:
 
 def _create_state(op: Operations, prefix: str | None) -> None:
     create_enum(op, _state(prefix))
-    # Types made by an older Oban lack it.
+    # A type that an older Oban created lacks 'suspended'.
     state = name("oban_job_state", prefix)
     execute(op, f"ALTER TYPE {state} ADD VALUE IF NOT EXISTS 'suspended' AFTER 'scheduled'")
 
@@ -175,14 +175,14 @@ def _create_producers(op: Operations, prefix: str | None) -> None:
 
 
 def _create_count_estimate(op: Operations, prefix: str | None) -> None:
-    """The planner's guess at how many jobs of a queue are in a state; Oban's dashboards call it."""
+    """Create the function that estimates the jobs of a queue in a state, for Oban's dashboards."""
     jobs = name("oban_jobs", prefix)
     state = name("oban_job_state", prefix)
     query = f"EXPLAIN (FORMAT JSON) SELECT FROM {jobs} WHERE state = $1::{state} AND queue = $2"
     create_function(
         op,
         f"{name('oban_count_estimate', prefix)}(state text, queue text) RETURNS integer"
-        # The tables are where the function is, whatever the search path of its caller.
+        # The function uses the tables in its own schema, whatever the caller's search path is.
         + (" SET search_path FROM CURRENT" if prefix is None else ""),
         f"""
 DECLARE

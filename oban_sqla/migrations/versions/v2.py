@@ -1,4 +1,4 @@
-"""Version 2: which cron ticks were enqueued, and what was ordered of the queues."""
+"""Version 2: a table of the last cron ticks, and a table of the orders to queues."""
 
 import sqlalchemy as sa
 from alembic.operations import Operations

@@ -1,4 +1,4 @@
-"""Version 3: the jobs of a row are found by it."""
+"""Version 3: an index that finds the jobs of a row, by their argument `self`."""
 
 import sqlalchemy as sa
 from alembic.operations import Operations
@@ -7,7 +7,7 @@ TABLES = ()
 
 
 def upgrade(op: Operations, prefix: str | None) -> None:
-    # A hash: a jsonb of any size fits in. Jobs that are about no row are not in it.
+    # A hash index takes a jsonb of any size. It contains only jobs of rows.
     op.create_index(
         "oban_sqla_jobs_self_index",
         "oban_jobs",

@@ -1,10 +1,10 @@
-"""Version 4: no two jobs that count hold the same unique key at the same time.
+"""Version 4: a constraint by which no two jobs hold the same unique key at the same time.
 
-A unique job keeps in its meta its unique key, the states in which it counts, and for how
-many seconds after its insertion. Other jobs are not in the constraint's index.
+The meta of a unique job stores its unique key, the states in which the job holds the key, and for
+how many seconds after its insertion. The constraint's index contains no other jobs.
 
-A job that has left its states does not count again when it comes back: it gives up its key. So
-no move of a job can break the constraint, whoever makes it, and only an insert has to look.
+When a job comes back to such a state from another state, a trigger removes its key. So no change
+of a state can break the constraint, only an insert can.
 """
 
 from alembic.operations import Operations
@@ -18,8 +18,8 @@ GIVE_UP = "oban_sqla_give_up_claim"
 
 KEY = "hashtextextended(meta #>> '{oban_sqla_unique,key}', 0) >> 1"
 PERIOD = "CAST(meta #>> '{oban_sqla_unique,period}' AS float8)"
-# Not the state as a text, which is not IMMUTABLE. And without a word of 'suspended', of which
-# nothing may make use in the transaction that added it to an older type.
+# An index needs IMMUTABLE expressions, and a cast of the enum to text is not. 'suspended' must not
+# be named: the same transaction may have added it to an older type, and can't use it yet.
 STATE = """
     CASE state
         WHEN 'available' THEN 'available'
@@ -33,7 +33,7 @@ STATE = """
     END
 """
 
-# As ranges, since GiST knows those without an extension. No period is an end that is open.
+# Ranges, because GiST supports them without an extension. Without a period, the end is open.
 DEFINITION = f"""
 EXCLUDE USING gist (
     int8range({KEY}, {KEY}, '[]') WITH &&,
@@ -56,7 +56,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         f"{give_up}() RETURNS trigger",
         "BEGIN NEW.meta := NEW.meta - 'oban_sqla_unique'; RETURN NEW; END",
     )
-    # Its condition is asked without a call of the function: other jobs do not pay for it.
+    # The condition is in WHEN, so that other jobs don't pay for a call of the function.
     execute(
         op,
         f"CREATE OR REPLACE TRIGGER {GIVE_UP} BEFORE UPDATE OF state ON {jobs}"

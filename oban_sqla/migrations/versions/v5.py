@@ -1,6 +1,6 @@
-"""Version 5: made an index on the arguments of all jobs, which version 6 takes away.
+"""Version 5: once created an index on the arguments of all jobs, which version 6 drops.
 
-It makes nothing any more, so that a new schema does not build the index only to drop it.
+It creates nothing any more, so that a new schema does not build the index only to drop it.
 """
 
 from alembic.operations import Operations
@@ -11,7 +11,7 @@ INDEX = "oban_sqla_jobs_args_index"
 
 
 def upgrade(op: Operations, prefix: str | None) -> None:
-    """Make nothing."""
+    """Create nothing."""
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:

@@ -1,9 +1,9 @@
-"""Version 6: no index on the arguments of all jobs, and estimates for Oban for Python.
+"""Version 6: no index on the arguments of all jobs, and a public function for Oban for Python.
 
-The index was a third of what an insert writes. `op.create_oban_args_index()` makes it for those
-who search jobs by their arguments, under another name.
+The index was a third of what an insert writes. Users who search jobs by their arguments create it
+with `op.create_oban_args_index()`, under another name.
 
-Oban for Python calls `oban_count_estimate` without a schema, also where its tables are in one.
+Oban for Python calls `oban_count_estimate` without a schema, even if its tables are in a schema.
 """
 
 from alembic.operations import Operations
@@ -26,7 +26,7 @@ BEGIN
   RETURN plan #> '{0,Plan,Plan Rows}';
 END
 """
-# Where its search path finds it.
+# In the schema `public`, where the search path of Oban for Python finds the function.
 SIGNATURE = "public.oban_count_estimate(text, text)"
 
 
@@ -36,7 +36,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         "CREATE FUNCTION public.oban_count_estimate(state text, queue text) RETURNS integer"
         f" LANGUAGE plpgsql AS {quoted(ESTIMATE, '$function$')}"
     )
-    # Where this role may not create it, or there is no such schema, a search path has to help.
+    # Without the privilege, or without a schema `public`, users must set a search path for Oban.
     execute_block(
         op,
         f"BEGIN IF to_regprocedure({literal(SIGNATURE)}) IS NULL THEN {create}; END IF;"
@@ -45,7 +45,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
-    """Drop the function with the last schema of ours, if it is the one that was made here."""
+    """Drop the function that `upgrade` created, unless another schema of ours still needs it."""
     ours = (
         f"EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure({literal(SIGNATURE)})"
         " AND prosrc LIKE '%current_query()%')"

@@ -1,7 +1,7 @@
 """Version 7: workflows, their steps, and chains.
 
-`oban_workflows` has the columns that Oban Web reads; the last five are ours. A step is a job of a
-workflow: its row counts the steps that it waits for, and names those that wait for it.
+`oban_workflows` has the columns that Oban Web reads, and five of ours at the end. A step is a job
+of a workflow. Its row counts the steps that it waits for, and names the steps that wait for it.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         schema=prefix,
         if_not_exists=True,
     )
-    # Added one by one, since another Oban may have made the table.
+    # Added one by one, since another Oban may have created the table.
     ours: list[sa.Column[Any]] = [*_counts("total", "open", "lasts", "untried")]
     for column in (*ours, sa.Column("unique_key", sa.Text)):
         op.add_column("oban_workflows", column, schema=prefix, if_not_exists=True)
@@ -112,7 +112,7 @@ def _create_steps(op: Operations, prefix: str | None) -> None:
 
 
 def _create_job_indexes(op: Operations, prefix: str | None) -> None:
-    # Jobs of no workflow, and of no chain, are in neither of them.
+    # Partial indexes: they contain only jobs of workflows, and jobs of chains.
     op.create_index(
         WORKFLOW_INDEX,
         "oban_jobs",
@@ -121,7 +121,7 @@ def _create_job_indexes(op: Operations, prefix: str | None) -> None:
         postgresql_where=sa.text("meta ? 'workflow_id'"),
         if_not_exists=True,
     )
-    # Without a word of 'suspended', which the same transaction may have added to an older type.
+    # 'suspended' must not be named: the same transaction may have added it to an older type.
     op.create_index(
         CHAIN_INDEX,
         "oban_jobs",

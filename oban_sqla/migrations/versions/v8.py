@@ -1,7 +1,7 @@
 """Version 8: limits by key, and rates.
 
-A job that is limited keeps in its meta what its limit and its rate count it by. The indexes hold
-only such jobs.
+The meta of a limited job stores the key by which its limit and its rate count it. The indexes
+contain only limited jobs.
 """
 
 import sqlalchemy as sa
@@ -43,7 +43,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
     )
     for table in TABLES:
         set_storage(op, name(table, prefix), STORAGE)
-    # The jobs of a queue that wait, one key after the other: a full key is passed over in one step.
+    # The waiting jobs of a queue, ordered by key: a claim passes over a full key in one step.
     op.create_index(
         PARTITION_INDEX,
         "oban_jobs",
