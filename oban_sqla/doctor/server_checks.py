@@ -57,7 +57,7 @@ class ServerChecks:
         except ProgrammingError:
             version = 0  # there is no table of versions
         if (await self._one(errors_as_array(self._database.prefix or "")))[0]:
-            text, _, remedy = ERRORS_AS_ARRAY.partition(", and nothing was changed. ")
+            text, _, remedy = ERRORS_AS_ARRAY.partition(". Nothing was changed. ")
             yield Finding("schema", "problem", text, remedy)
             return
         where = f"schema {self._database.prefix!r} is at version {version}"
@@ -65,7 +65,7 @@ class ServerChecks:
             text = f"{where}, and {self._latest} is the latest"
             yield Finding("schema", "problem", text, "oban-sqla schema upgrade")
         elif version > self._latest:
-            text = f"{where}, and this oban_sqla knows versions up to {self._latest}"
+            text = f"{where}, but this oban_sqla only knows versions up to {self._latest}"
             yield Finding("schema", "problem", text, "install a newer oban_sqla")
         elif lost := await self._lost_parts(version):
             text = f"{where}, but {', '.join(lost)} is missing"

@@ -53,7 +53,7 @@ def elixir(connection: Connection) -> Connection:
 
 @pytest.mark.parametrize("prefix", [None, "public"])
 def test_it_is_refused_and_nothing_changes(elixir: Connection, prefix: str | None) -> None:
-    with pytest.raises(ObanError, match=r"Oban for Elixir, whose column errors is jsonb\[\]"):
+    with pytest.raises(ObanError, match=r"Oban for Elixir: its column errors is jsonb\[\]"):
         upgrade(elixir, prefix=prefix)
     assert set(inspect(elixir).get_table_names()) == {"oban_jobs", "oban_peers"}
 

@@ -89,7 +89,9 @@ def test_enqueues_do_not_wait_behind_it(
     assert changing.result()
     message = records[0].getMessage()
     assert "waiting for a lock on the tables of oban_sqla" in message
-    assert f"process {pid} (postgres, reports, idle in transaction) has held the lock for" in message
+    assert (
+        f"process {pid} (postgres, reports, idle in transaction) has held the lock for" in message
+    )
     assert str(statement) in message
 
 
