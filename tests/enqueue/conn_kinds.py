@@ -268,6 +268,21 @@ async def open_psycopg2(dsn: str, prefix: str) -> Opened:
         connection.close()
 
 
+MAIN_KINDS = [
+    "AsyncSession-psycopg",
+    "AsyncConnection-psycopg",
+    "AsyncConnection-asyncpg",
+    "Session-psycopg",
+    "Connection-psycopg2",
+    "psycopg.AsyncConnection",
+    "psycopg.AsyncConnection-pipeline",
+    "psycopg.Cursor",
+    "psycopg2.cursor",
+    "foreign-rows",
+]
+"""Kinds that take different ways; each other kind varies one of them in parameters or rows."""
+
+
 @asynccontextmanager
 async def opened(name: str, dsn: str, prefix: str) -> Opened:
     async with CONN_KINDS[name](dsn, prefix) as kind:

@@ -14,7 +14,7 @@ from oban_sqla import Job, Oban, Unique, Worker
 from oban_sqla.enqueue import batch, chunks
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, opened
+from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind, opened
 
 
 class Send(Worker, name="tests.chunks.Send", queue="mailers"):
@@ -247,7 +247,7 @@ class TestOwnTransaction:
 
 
 class TestThroughConn:
-    @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
+    @pytest.mark.parametrize("kind", MAIN_KINDS, indirect=True)
     async def test_a_stream_is_a_part_of_the_transaction(
         self, kind: ConnKind, oban: Oban, observer: Observer, listener: Listener
     ) -> None:

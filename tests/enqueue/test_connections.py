@@ -21,7 +21,14 @@ from oban_sqla.enqueue import batch
 from oban_sqla.enqueue.enqueue import enqueue
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, SessionKind, ending_badly, opened
+from tests.enqueue.conn_kinds import (
+    CONN_KINDS,
+    MAIN_KINDS,
+    ConnKind,
+    SessionKind,
+    ending_badly,
+    opened,
+)
 from tests.factories import JobFactory
 
 SOON = datetime(2040, 5, 17, 8, 30, 15, 123456, tzinfo=UTC)
@@ -53,6 +60,53 @@ def insert_user(prefix: str) -> str:
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
+    async def test_a_job_of_a_rolled_back_savepoint_goes(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
+            await kind.flush()
+        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
+        await kind.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 3}]
+
+    async def test_a_job_has_the_values_of_its_row(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
+        job = await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        await kind.flush()
+        values = {name: getattr(job, name) for name in Job.__table__.columns.keys()}  # noqa: SIM118
+        await kind.commit()
+        [row] = await observer.jobs()
+        assert values["inserted_at"] == values["scheduled_at"]
+        assert values["inserted_at"].tzinfo is UTC
+        for instant in ("inserted_at", "scheduled_at"):
+            values[instant] = values[instant].replace(tzinfo=None)
+        assert values == row
+        assert row["state"] == "available"
+        assert isinstance(values["state"], JobState)
+        assert row["priority"] == 3
+        assert row["max_attempts"] == 7
+        assert row["tags"] == ["a", "b"]
+
+    async def test_anything_that_json_and_text_can_hold_arrives_unchanged(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
+        nasty = "'; DROP TABLE oban_jobs; -- %s %(jobs)s {} \\ \\u0000 \" $$ \n\t ÄÖ 漢字 🦜"
+        args = {nasty: [nasty, None, True, 1.5, -(2**70), {"": []}]}
+        options: Any = {"queue": nasty, "tags": ["a,b", '"{}"', "it's \\"], "meta": {"x": nasty}}
+        await oban.enqueue(Send.new(args, **options), conn=kind.conn)
+        await kind.commit()
+        [row] = await observer.jobs()
+        assert row["args"] == args
+        assert row["meta"] == {"x": nasty}
+        assert row["queue"] == nasty
+        assert row["tags"] == sorted(options["tags"])
+
+
+@pytest.mark.parametrize("kind", MAIN_KINDS, indirect=True)
+class TestMainKinds:
     async def test_a_job_exists_once_its_transaction_committed(
         self, kind: ConnKind, oban: Oban, observer: Observer, insert_user: str
     ) -> None:
@@ -83,36 +137,6 @@ class TestEveryConn:
             await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
         await kind.commit()
         assert await observer.args() == [{"n": 1}, {"n": 2}]
-
-    async def test_a_job_of_a_rolled_back_savepoint_goes(
-        self, kind: ConnKind, oban: Oban, observer: Observer
-    ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
-        async with ending_badly(kind.savepoint()):
-            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
-            await kind.flush()
-        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
-        await kind.commit()
-        assert await observer.args() == [{"n": 1}, {"n": 3}]
-
-    async def test_a_job_has_the_values_of_its_row(
-        self, kind: ConnKind, oban: Oban, observer: Observer
-    ) -> None:
-        job = await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
-        await kind.flush()
-        values = {name: getattr(job, name) for name in Job.__table__.columns.keys()}  # noqa: SIM118
-        await kind.commit()
-        [row] = await observer.jobs()
-        assert values["inserted_at"] == values["scheduled_at"]
-        assert values["inserted_at"].tzinfo is UTC
-        for instant in ("inserted_at", "scheduled_at"):
-            values[instant] = values[instant].replace(tzinfo=None)
-        assert values == row
-        assert row["state"] == "available"
-        assert isinstance(values["state"], JobState)
-        assert row["priority"] == 3
-        assert row["max_attempts"] == 7
-        assert row["tags"] == ["a", "b"]
 
     @pytest.mark.parametrize(
         "given",
@@ -158,20 +182,6 @@ class TestEveryConn:
         async with sessions() as session:
             stored = await session.scalars(select(Job.args))
         assert sorted(stored, key=len) == sorted(given[:3], key=len)
-
-    async def test_anything_that_json_and_text_can_hold_arrives_unchanged(
-        self, kind: ConnKind, oban: Oban, observer: Observer
-    ) -> None:
-        nasty = "'; DROP TABLE oban_jobs; -- %s %(jobs)s {} \\ \\u0000 \" $$ \n\t ÄÖ 漢字 🦜"
-        args = {nasty: [nasty, None, True, 1.5, -(2**70), {"": []}]}
-        options: Any = {"queue": nasty, "tags": ["a,b", '"{}"', "it's \\"], "meta": {"x": nasty}}
-        await oban.enqueue(Send.new(args, **options), conn=kind.conn)
-        await kind.commit()
-        [row] = await observer.jobs()
-        assert row["args"] == args
-        assert row["meta"] == {"x": nasty}
-        assert row["queue"] == nasty
-        assert row["tags"] == sorted(options["tags"])
 
     async def test_many_jobs_get_ids_in_their_order(
         self, kind: ConnKind, oban: Oban, observer: Observer
@@ -300,11 +310,11 @@ class TestEveryConn:
         assert await observer.args() == [{"n": 1}, {"n": 3}]
 
 
-NOT_SESSIONS = [name for name in CONN_KINDS if "ession" not in name]
+NOT_SESSIONS = [name for name in MAIN_KINDS if "ession" not in name]
 
 
 @pytest.mark.parametrize("kind", NOT_SESSIONS, indirect=True)
-class TestEveryConnection:
+class TestConnections:
     """What is no session inserts at once, and its jobs are detached."""
 
     async def test_a_job_that_is_added_to_a_session_later_is_not_inserted_again(
@@ -349,17 +359,17 @@ class TestEveryConnection:
     ],
     indirect=True,
 )
-async def test_twenty_thousand_jobs_get_ids_in_their_order(
+async def test_the_jobs_of_several_batches_get_ids_in_their_order(
     kind: ConnKind, oban: Oban, observer: Observer
 ) -> None:
-    jobs = [Send.new({"n": n}) for n in range(20_000)]
+    jobs = [Send.new({"n": n}) for n in range(3 * batch.MOST_ROWS + 1)]
     await oban.enqueue_many(jobs, conn=kind.conn)
     await kind.flush()
     ids = [job.id for job in jobs]
     await kind.commit()
     rows = await observer.jobs()
     assert [row["id"] for row in rows] == ids
-    assert [row["args"]["n"] for row in rows] == list(range(20_000))
+    assert [row["args"]["n"] for row in rows] == list(range(len(jobs)))
 
 
 async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(

@@ -24,7 +24,7 @@ from oban_sqla.statements.stage import stage
 from tests import models_as_arguments as models
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, ending_badly, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind, ending_badly, opened
 from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -111,6 +111,22 @@ async def kind(
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
+    async def test_of_many_the_first_one_is_inserted(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
+        jobs = [Sync.new({"n": n % 3}) for n in range(9)] + [Sync.new({"n": 7}, unique=False)]
+        await oban.enqueue_many(jobs, conn=kind.conn)
+        await kind.flush()
+        facts = [(job.id, job.conflict) for job in jobs]
+        await kind.commit()
+        ids = {row["args"]["n"]: row["id"] for row in await observer.jobs()}
+        assert len(ids) == 4
+        expected = [(ids[n % 3], n > 2) for n in range(9)]
+        assert facts == [*expected, (ids[7], False)]
+
+
+@pytest.mark.parametrize("kind", MAIN_KINDS, indirect=True)
+class TestMainKinds:
     async def test_a_duplicate_is_the_job_that_is_there(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
@@ -136,19 +152,6 @@ class TestEveryConn:
         await kind.commit()
         assert await observer.users() == ["ann", "bob"]
         assert await observer.args() == [{"n": 1}]
-
-    async def test_of_many_the_first_one_is_inserted(
-        self, kind: ConnKind, oban: Oban, observer: Observer
-    ) -> None:
-        jobs = [Sync.new({"n": n % 3}) for n in range(9)] + [Sync.new({"n": 7}, unique=False)]
-        await oban.enqueue_many(jobs, conn=kind.conn)
-        await kind.flush()
-        facts = [(job.id, job.conflict) for job in jobs]
-        await kind.commit()
-        ids = {row["args"]["n"]: row["id"] for row in await observer.jobs()}
-        assert len(ids) == 4
-        expected = [(ids[n % 3], n > 2) for n in range(9)]
-        assert facts == [*expected, (ids[7], False)]
 
     async def test_what_was_rolled_back_conflicts_with_nothing(
         self, kind: ConnKind, oban: Oban, observer: Observer
@@ -192,7 +195,7 @@ class TestEveryConn:
 
 
 class TestConcurrent:
-    @pytest.mark.parametrize("turns", [50, pytest.param(500, marks=pytest.mark.torture)])
+    @pytest.mark.parametrize("turns", [20, pytest.param(500, marks=pytest.mark.torture)])
     async def test_twenty_connections_and_fifty_keys(
         self, postgres_dsn: str, prefix: str, observer: Observer, turns: int
     ) -> None:
