@@ -1,6 +1,7 @@
 """What all tests share: one PostgreSQL per run, also when pytest-xdist spreads the run."""
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
@@ -39,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     directory = tempfile.mkdtemp(prefix="oban-tests-")
     os.environ["OBAN_TEST_DIRECTORY"] = directory  # the workers of pytest-xdist inherit it
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests live to the end: no later collection of garbage walks over them.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

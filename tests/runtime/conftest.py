@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState
 from oban_sqla.runtime import producer as producer_module
 from oban_sqla.runtime import service as service_module
+from tests.conftest import StartOban
 from tests.listening import PATIENCE
 from tests.proxy import Proxy
 from tests.runtime.workers import Blocking, Held, Quick
@@ -45,6 +46,13 @@ def workers() -> Iterator[None]:
     yield
     Held.release()
     Blocking.released.set()
+
+
+@pytest.fixture
+async def start(start: StartOban) -> AsyncIterator[StartOban]:
+    """`start`, whose instances do not wait in the end for jobs that the test holds."""
+    yield start
+    Held.release()
 
 
 @pytest.fixture
