@@ -27,6 +27,7 @@ from oban_sqla.enqueue.observed import is_observed
 from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.workers import registry
 from tests.databases import async_engine, sync_engine
+from tests.forked import Python
 from tests.schemas import Schemas
 
 StartOban = Callable[..., Awaitable[Oban]]
@@ -66,6 +67,14 @@ def postgres_dsn() -> Iterator[str]:
         },
     ) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Python]:
+    """Processes of Python, with what most of them import."""
+    python = Python()
+    yield python
+    python.close()
 
 
 @pytest.fixture

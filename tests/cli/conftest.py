@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,57 +15,49 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from oban_sqla.cli.app import app
+from tests.forked import Completed, Process, Python
 
-ROOT = Path(__file__).parents[2]
+COMMAND = ("-m", "oban_sqla.cli")
 
-Completed = subprocess.CompletedProcess[str]
 Cli = Callable[..., Completed]
 Say = Callable[..., Result]
-Spawn = Callable[..., "subprocess.Popen[str]"]
+Spawn = Callable[..., Process]
 
 
 def _is_ours(variable: str) -> bool:
     return variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_")
 
 
-def _call(*arguments: str, cwd: Path, dsn: str | None = None, **options: Any) -> dict[str, Any]:
+def _environment(dsn: str | None) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if not _is_ours(key)}
-    environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-    if dsn is not None:
-        environment["OBAN_DSN"] = dsn
-    command = [sys.executable, "-m", "oban_sqla.cli", *arguments]
-    return {"args": command, "cwd": cwd, "env": environment, "text": True, **options}
+    environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
+    return environment if dsn is None else environment | {"OBAN_DSN": dsn}
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run a command to its end: `cli("schema", "current", dsn=OBAN_DSN, input=...)`."""
+def cli(python: Python, tmp_path: Path) -> Cli:
+    """Run a command to its end: `cli("schema", "current", dsn=OBAN_DSN)`."""
 
-    def run(*arguments: str, **options: Any) -> Completed:
-        options = {"capture_output": True, "timeout": 60, **options}
-        return subprocess.run(**_call(*arguments, cwd=tmp_path, **options))
+    def run(*arguments: str, dsn: str | None = None) -> Completed:
+        return python.run(*COMMAND, *arguments, cwd=tmp_path, env=_environment(dsn))
 
     return run
 
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Spawn]:
-    """Start a command, with pipes for what it says; it is killed if the test left it running."""
+def spawn(python: Python, tmp_path: Path) -> Iterator[Spawn]:
+    """Start a command, with a pipe for what it says; it is killed if the test left it running."""
     processes = []
-    # A shell lets the processes in its background ignore SIGINT, and children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def spawn(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(**_call(*arguments, cwd=tmp_path, **pipes, **options))
+    def spawn(*arguments: str, dsn: str | None = None) -> Process:
+        process = python.start(*COMMAND, *arguments, cwd=tmp_path, env=_environment(dsn))
         processes.append(process)
         return process
 
     yield spawn
     for process in processes:
         process.kill()
-        process.communicate()
-    signal.signal(signal.SIGINT, before)
+        process.close()
 
 
 @pytest.fixture

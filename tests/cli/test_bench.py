@@ -45,7 +45,6 @@ def test_it_drops_its_schema_also_when_it_is_interrupted(
     spawn: Spawn, postgres_dsn: str, number: signal.Signals
 ) -> None:
     process = spawn("bench", "--seconds", "300", dsn=postgres_dsn)
-    assert process.stdout is not None
     schema = schema_in(process.stdout.readline())
     process.stdout.readline()  # the first figure
     assert exists(postgres_dsn, schema)

@@ -1,7 +1,6 @@
 """`oban-sqla start`: a process that runs jobs until a signal."""
 
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from psycopg import sql
 
 from tests.cli.conftest import Cli, Say, Spawn
+from tests.forked import Process
 
 WORKERS = """
 import asyncio
@@ -69,9 +69,8 @@ def states(dsn: str, prefix: str) -> list[tuple[str, int]]:
         return connection.execute(query.format(table)).fetchall()
 
 
-def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+def wait_for(process: Process, text: str) -> str:
     """The next line with the text, skipping those before it."""
-    assert process.stdout is not None
     before = []
     for line in process.stdout:
         if text in line:
@@ -80,7 +79,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError(f"no {text!r} in: {''.join(before)}")
 
 
-def end(process: "subprocess.Popen[str]") -> str:
+def end(process: Process) -> str:
     return process.communicate(timeout=30)[0]
 
 
