@@ -19,6 +19,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from oban_sqla import Oban
+from oban_sqla.config.oban_settings import RULES, ObanSettings
 from oban_sqla.settings import DEFAULTS, PREFIX, SECRET
 from oban_sqla.workers.function import FunctionOptions
 from oban_sqla.workers.option import options_of, types_of
@@ -317,8 +318,19 @@ def _function(name: str, node: Any, level: str) -> Iterator[str]:
     yield _prose(ast.get_docstring(node))
 
 
+_SETTINGS_OF_OBAN = "**settings: Unpack[ObanSettings]"
+
+
+def _settings_of_oban() -> Iterator[str]:
+    for node in _tree(ObanSettings).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Subscript):
+            name = ast.unparse(node.target)
+            kind, _ = ast.unparse(node.annotation.slice).strip("()").split(", Rule(", 1)
+            yield f"{name}: {kind}={RULES[name].default!r}"
+
+
 def _arguments(arguments: ast.arguments) -> str:
-    text = ast.unparse(arguments)
+    text = ast.unparse(arguments).replace(_SETTINGS_OF_OBAN, ", ".join(["*", *_settings_of_oban()]))
     if len(text) < 70:
         return re.sub(r"(\w+: [^=,]+)=", r"\1 = ", text)
     # Each argument on a line of its own: commas within brackets separate none.

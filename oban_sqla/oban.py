@@ -2,16 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 
 import psycopg
 from sqlalchemy import URL
 
 from . import instances, settings
-from .config import Config, QueueConfig, RetentionConfig
+from .config import Config
+from .config.oban_settings import ObanSettings
+from .config.rule import shows
 from .enqueue.chunks import enqueue_stream
 from .enqueue.enqueue import Conn, each, enqueue
 from .errors import ConfigError
@@ -46,28 +48,8 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
     that `Worker.enqueue()` needs no `conn`.
     """
 
-    def __init__(
-        self,
-        engine: EngineLike,
-        *,
-        queues: Mapping[str, QueueConfig] | None = None,
-        name: str = instances.DEFAULT_NAME,
-        node: str | None = None,
-        prefix: str | None = None,
-        shutdown_grace_period: float = 15.0,
-        notify: Literal["listen", "poll"] = "listen",
-        listen_dsn: str | None = None,
-        poll_interval: float = 1.0,
-        fallback_interval: float = 30.0,
-        heartbeat_expiry: float = 60.0,
-        rescue_after: float = 3600.0,
-        leadership: bool = True,
-        timezone: str = "UTC",
-        retention: RetentionConfig = 86400.0,
-        stage_batch: int = 5000,
-        pool_size: int | None = None,
-        claim_ahead: float = 0.05,
-    ) -> None:
+    @shows(ObanSettings)
+    def __init__(self, engine: EngineLike, **settings: Unpack[ObanSettings]) -> None:
         """Build an instance; nothing is connected yet. All times are seconds.
 
         engine: an `AsyncEngine`, an `async_sessionmaker` bound to one, or a URL. Behind PgBouncer
@@ -109,27 +91,9 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
 
         `TypeError` for an engine of another kind; `ValueError` that lists all wrong settings.
         """
-        self._config = Config.check(
-            queues=queues,
-            name=name,
-            node=node,
-            prefix=prefix,
-            shutdown_grace_period=shutdown_grace_period,
-            notify=notify,
-            listen_dsn=listen_dsn,
-            poll_interval=poll_interval,
-            fallback_interval=fallback_interval,
-            heartbeat_expiry=heartbeat_expiry,
-            rescue_after=rescue_after,
-            leadership=leadership,
-            timezone=timezone,
-            retention=retention,
-            stage_batch=stage_batch,
-            pool_size=pool_size,
-            claim_ahead=claim_ahead,
-        )
+        self._config = Config.check(**settings)
         self._database = Database(engine, self._config.prefix, pool_size=self._config.connections)
-        if pool_size is not None and not self._database.owned:
+        if self._config.pool_size is not None and not self._database.owned:
             raise ConfigError(
                 [("pool_size", "pool_size is for a URL: your engine has a pool of its own")]
             )

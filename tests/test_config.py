@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from oban_sqla import job
-from oban_sqla.config import LONGEST_PREFIX, Config, Queue
+from oban_sqla.config import Config
+from oban_sqla.config.oban_settings import LONGEST_PREFIX
+from oban_sqla.config.queues import Queue
 from oban_sqla.statements.announce import SCHEDULE
 
 

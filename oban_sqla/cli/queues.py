@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import LARGEST_COUNT
+from ..config.values import LARGEST_COUNT
 from ..monitor.status import status
 from ..oban import Oban
 from ..runtime.database import Database

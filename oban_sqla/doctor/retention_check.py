@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from ..config import Retention
+from ..config.retention import Retention
 from ..durations import duration
 from ..runtime.database import Database
 from ..runtime.presence import Presence

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..config import LARGEST_COUNT, Queue
+from ..config.queues import Queue
+from ..config.values import LARGEST_COUNT
 from ..runtime.claim_position import ClaimPosition
 from ..runtime.claiming import Claim, PlainClaim
 from ..runtime.database import Database

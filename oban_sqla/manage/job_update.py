@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from ..clock import client_now
-from ..config import name_of
+from ..config.worker_names import name_of
 from ..models import Job, validation
 from ..models.job import RULES
 from ..models.references import complete_arguments

@@ -10,7 +10,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped
 
 from ..clock import client_now, database_now
-from ..config import names_of
+from ..config.worker_names import names_of
 from . import references, validation
 from .state import FINISHED, STAGEABLE, JobState
 from .types import Arguments

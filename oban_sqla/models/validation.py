@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeAlias
 
-from ..config import LONGEST_NAME
+from ..config.queues import LONGEST_NAME
 from .state import JobState
 
 PRIORITIES = range(10)

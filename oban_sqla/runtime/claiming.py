@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..config import Queue
+from ..config.queues import Queue
 from ..statements.claim import claim_of_queue
 from ..statements.claimed import Claimed
 from .claim_position import ClaimPosition

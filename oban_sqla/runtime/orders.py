@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import product
 from typing import Any, Protocol
 
-from ..config import LARGEST_COUNT
+from ..config.values import LARGEST_COUNT
 from ..statements.cancel_mark import marked_among
 from ..statements.orders import EVERY, orders_to
 from .database import Database

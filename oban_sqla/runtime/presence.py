@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..config import LONGEST_EXPIRY
+from ..config.oban_settings import LONGEST_EXPIRY
 from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY, LEFT_BEHIND
 from ..statements.presence import leaders, producers
 from .database import Database

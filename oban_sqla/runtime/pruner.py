@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from ..clock import LONGEST_INTERVAL
-from ..config import Retention
+from ..config.retention import Retention
 from ..errors import sqlstate
 from ..events import PruneRefused, PruneStop
 from ..models import JobState

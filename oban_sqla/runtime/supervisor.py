@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from .. import wakeups
-from ..config import Config, Queue
+from ..config import Config
+from ..config.queues import Queue
 from ..models import validation
 from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from ..config import LONGEST_PREFIX
+from ..config.oban_settings import LONGEST_PREFIX
 from ..models import JobState, ProducerRow
 from ..models.state import STAGEABLE
 from ..wakeups import Wakeup

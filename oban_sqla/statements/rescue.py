@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval, seconds
-from ..config import LONGEST_EXPIRY
+from ..config.oban_settings import LONGEST_EXPIRY
 from ..models import Job, JobState, ProducerRow
 from .acknowledge import error_entry
 from .announce import notify, queue_news

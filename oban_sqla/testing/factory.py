@@ -12,7 +12,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from ..clock import client_now
-from ..config import name_of
+from ..config.worker_names import name_of
 from ..models import Job, JobState
 
 NODE = ("some-node", "0b3c5d8e-0000-4000-8000-000000000000")

@@ -8,7 +8,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState
 
 from ..clock import client_now
-from ..config import name_of
+from ..config.worker_names import name_of
 from ..models import Job, validation
 from ..models.job import RULES
 from ..models.notation import Reference

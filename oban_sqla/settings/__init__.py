@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from . import import_path
-from .address import Address, parse_address
-from .config import Config
-from .dsn import connect_arguments, database_url
-from .errors import ConfigError
+from .. import import_path
+from ..address import Address, parse_address
+from ..config import Config
+from ..config.oban_settings import RULES, ObanSettings
+from ..dsn import connect_arguments, database_url
+from ..errors import ConfigError
 from .sources import convert, read_environment, read_toml
 
 FILE = "oban.toml"
@@ -35,9 +35,7 @@ SECRET = ("dsn", "listen_dsn")
 # Each names the database: the source that counts most decides which one does.
 DATABASES = ("dsn", "engine")
 
-ARGUMENTS: Mapping[str, Any] = {
-    name: default.default for name, default in signature(Config.check).parameters.items()
-}
+ARGUMENTS: Mapping[str, Any] = {name: rule.default for name, rule in RULES.items()}
 """The settings that are arguments of `Oban`, with their defaults."""
 DEFAULTS: Mapping[str, Any] = {
     "dsn": None,
@@ -52,7 +50,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """All settings, with their defaults."""
 _HINTS = {
-    **get_type_hints(Config.check),
+    **get_type_hints(ObanSettings),
     **dict.fromkeys(("dsn", "engine", "session"), str | None),
     "imports": list[str] | None,
     "tracing": bool,
