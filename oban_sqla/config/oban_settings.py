@@ -41,6 +41,10 @@ def _prefix(key: str, value: Any, complain: Complain) -> Any:
     return value
 
 
+def _expiry(key: str, value: Any, complain: Complain) -> Any:
+    return seconds(SHORTEST_EXPIRY, LONGEST_EXPIRY)(key, value, complain)
+
+
 def _retention(key: str, value: Any, complain: Complain) -> Retention:
     return Retention.parse(value, complain)
 
@@ -60,7 +64,7 @@ class ObanSettings(TypedDict, total=False):
     listen_dsn: Annotated[str | None, Rule(unless_none(parsed(listen_target)))]
     poll_interval: Annotated[float, Rule(more_than_zero, 1.0)]
     fallback_interval: Annotated[float, Rule(more_than_zero, 30.0)]
-    heartbeat_expiry: Annotated[float, Rule(seconds(SHORTEST_EXPIRY, LONGEST_EXPIRY), 60.0)]
+    heartbeat_expiry: Annotated[float, Rule(_expiry, 60.0)]
     rescue_after: Annotated[float, Rule(more_than_zero, 3600.0)]
     leadership: Annotated[
         bool, Rule(demand(lambda value: isinstance(value, bool), "True or False"), True)

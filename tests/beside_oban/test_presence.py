@@ -4,7 +4,8 @@ import oban as oban_py
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from oban_sqla import Oban, config
+from oban_sqla import Oban
+from oban_sqla.config import oban_settings
 from tests.beside_oban.conftest import StartTheirs, Table
 from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
 from tests.conftest import StartOban
@@ -19,7 +20,7 @@ Sessions = async_sessionmaker[AsyncSession]
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Settings of ours under which what takes a minute takes less than a second."""
-    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.1)
+    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.1)
     return {"heartbeat_expiry": 0.6}
 
 

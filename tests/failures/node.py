@@ -17,13 +17,14 @@ from psycopg import sql
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from oban_sqla import Job, Oban, Worker, config
+from oban_sqla import Job, Oban, Worker
+from oban_sqla.config import oban_settings
 from oban_sqla.dsn import database_url
 from oban_sqla.runtime import service
 
 # A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked.
 service.LONGEST_RETRY = 0.5
-config.SHORTEST_EXPIRY = 1.0
+oban_settings.SHORTEST_EXPIRY = 1.0
 
 
 class Note(Worker, name="failures.note", max_attempts=50):

@@ -13,7 +13,8 @@ from sqlalchemy import delete, event, func, select
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Oban, config
+from oban_sqla import Oban
+from oban_sqla.config import oban_settings
 from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import loop_thread
 from oban_sqla.runtime.heartbeat import Heartbeat
@@ -32,7 +33,7 @@ QUICKLY = {"heartbeat_expiry": 0.4}
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
 
 
 @pytest.fixture(autouse=True)

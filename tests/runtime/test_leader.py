@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Oban, config
+from oban_sqla import Oban
+from oban_sqla.config import oban_settings
 from oban_sqla.events import ElectStop
 from oban_sqla.models import LeaderLease
 from oban_sqla.runtime import leader as leader_module
@@ -65,7 +66,7 @@ async def make(engine: AsyncEngine, prefix: str) -> AsyncIterator[Make]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
 
 
 async def leases(sessions: Sessions) -> list[LeaderLease]:

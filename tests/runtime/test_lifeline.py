@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import delete, event, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Oban, Worker, config
+from oban_sqla import Job, JobState, Oban, Worker
+from oban_sqla.config import oban_settings
 from oban_sqla.events import RescueStop
 from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import lifeline as lifeline_module
@@ -46,7 +47,7 @@ class Blocker(Worker, queue="default"):
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
 
 
 class Made(Lifeline):

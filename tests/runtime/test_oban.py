@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Oban, Record, Worker, config, job
+from oban_sqla import Job, JobState, Oban, Record, Worker, job
+from oban_sqla.config import oban_settings
 from oban_sqla.errors import SchemaMissingError
 from tests.conftest import StartOban
 from tests.databases import User
@@ -266,7 +267,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
     expect_errors: None,
 ) -> None:
     """Each loop says once that it fails, and once that it works again."""
-    monkeypatch.setattr(config, "SHORTEST_EXPIRY", 0.0)
+    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
     options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_expiry": 1.0}
     with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
