@@ -29,6 +29,8 @@ from .workers.decorators import job, worker
 from .workers.function import JobFunction
 from .workers.outcomes import Cancel, Record, RetryAfter, Snooze
 from .workers.worker import Worker
+from .workflows import follower as _follower
+from .workflows import unit_of_work as _workflows
 from .workflows.workflow import Workflow
 
 __version__ = "0.1.0"
@@ -68,5 +70,7 @@ __all__ = [
 ]
 
 _unit_of_work.attach()
+_workflows.attach()
+_follower.attach()
 _error_notes.attach()
 _log.attach()

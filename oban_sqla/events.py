@@ -159,6 +159,14 @@ class GiveBackStop:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowStop:
+    id: str
+    name: str | None
+    state: str
+    """`completed`, `discarded` or `cancelled`."""
+
+
+@dataclass(frozen=True, slots=True)
 class RescueStop:
     rescued: tuple[int, ...]
     """Orphans that are available again."""
@@ -348,6 +356,9 @@ class ObanEvents(event.Events[Observable]):
 
     def give_back_stop(self, oban: Any, stop: GiveBackStop) -> None:
         """Claimed jobs went back to their queue."""
+
+    def workflow_stop(self, oban: Any, stop: WorkflowStop) -> None:
+        """All steps of a workflow have ended; on the node that wrote the last outcome."""
 
     def rescue_stop(self, oban: Any, stop: RescueStop) -> None:
         """The leader's lifeline made a pass."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, overload
 
 import psycopg
 from sqlalchemy import URL
@@ -33,6 +33,9 @@ from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
 from .workers.unfinished import name_of_class, unfinished
+from .workflows.enqueue import enqueue_workflow
+from .workflows.keeper import WorkflowKeeper
+from .workflows.workflow import Workflow
 
 __all__ = ["Oban", "ObanEvents"]
 
@@ -172,7 +175,7 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
                     self._database,
                     self._emit,
                     self._listened,
-                    [JobCounter],
+                    [JobCounter, WorkflowKeeper],
                     ways_to_claim=LimitedClaim,
                 )
                 try:
@@ -218,12 +221,18 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
     async def __aexit__(self, *exception: object) -> None:
         await self.stop()
 
-    async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job:
-        """Enqueue a job in the transaction of `conn`, or in one of its own.
+    @overload
+    async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job: ...
+    @overload
+    async def enqueue(self, job: Workflow, /, *, conn: Conn | None = None) -> Workflow: ...
+    async def enqueue(self, job: Job | Workflow, /, *, conn: Conn | None = None) -> Job | Workflow:
+        """Enqueue a job, or a workflow, in the transaction of `conn`, or in one of its own.
 
-        The job has its id afterwards; if `conn` is a session, after the flush.
+        It has its id afterwards; if `conn` is a session, after the flush.
         """
-        if conn is None:
+        if isinstance(job, Workflow):
+            await enqueue_workflow(job, conn, self._database)
+        elif conn is None:
             await self._enqueuer.enqueue(job)
         else:
             await enqueue([job], conn, prefix=self.prefix)

@@ -8,6 +8,7 @@ from ..models import Job, JobState
 from ..models.job import COLUMNS, detached, tell_to_stop
 from ..statements.acknowledge import Ack
 from ..workers.registry import Registration, resolve
+from .following import is_followed
 
 
 class Attempt:
@@ -25,6 +26,7 @@ class Attempt:
         "_tried",
         "cancelled",
         "fence",
+        "followed",
         "id",
         "interrupted",
         "left_behind",
@@ -52,6 +54,8 @@ class Attempt:
         self._registration: Registration | None = None
         self._tried = False
         self._claimed = vars(job).copy()
+        self.followed = is_followed(self._claimed.get("meta"))
+        """Whether other jobs may follow from its outcome."""
         self.cancelled = False
         """Whether somebody wants it to end."""
         self.interrupted = False
@@ -76,7 +80,7 @@ class Attempt:
 
     def ack(self, state: JobState, **outcome: Any) -> Ack:
         """An outcome of this attempt."""
-        return Ack(*self.fence, state, **outcome)
+        return Ack(*self.fence, state, followed=self.followed, **outcome)
 
     @property
     def job(self) -> Job:

@@ -3,13 +3,18 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
+from .. import wakeups
 from ..errors import sqlstate
 from ..events import AckStop, OutcomeDelayed, OutcomeRefused
 from ..statements.acknowledge import Ack, acknowledge, encoded_outcomes, unsettled
-from .database import FAREWELL, Database, deadline
+from .database import ANSWER_TIMEOUT, FAREWELL, Database, deadline
+from .following import Followed, InTransaction, follow_by
 from .raw_statement import RawStatement
 from .service import Emit, Service
 from .unwritten import Unwritten, first_line
@@ -65,6 +70,9 @@ class Outbox(Service):
         self._due_in = due_in
         self._written = written
         self._freed = freed
+        # Written outcomes from which nothing followed yet, since rows were locked.
+        self._late: set[int] = set()
+        self._late_due = math.inf
         self._waiting: dict[Unwritten, None] = {}
         self._apart: dict[Unwritten, None] = {}
         self._settled = asyncio.Event()
@@ -89,6 +97,7 @@ class Outbox(Service):
         self._emit("ack_stop", AckStop(queue, int(applied), dropped, written.duration))
         if applied:
             self._written([ack.id])
+            self._tell(written.followed)
             if ack.delay is not None:
                 self._due_in(ack.delay)
 
@@ -104,15 +113,18 @@ class Outbox(Service):
         """Write what waits, and try again what was set apart."""
         was_full = self.full
         if batch := list(islice(self._waiting, BATCH)):
-            await self._write(batch)
+            await self._write_parts(batch)
         now = time.monotonic()
         if due := [one for one in self._apart if one.due <= now][:BATCH]:
-            await self._write(due)
+            await self._write_parts(due)
+        if self._late_due <= now:
+            await self._follow_late()
         if was_full and not self.full:
             self._freed()
         if self._waiting:
             return 0.0
-        return max(0.0, min((one.due for one in self._apart), default=math.inf) - now)
+        soonest = min((one.due for one in self._apart), default=math.inf)
+        return max(0.0, min(soonest, self._late_due) - now)
 
     async def settle(self, queue: str, seconds: float) -> None:
         """Wait until no outcome of a queue waits any more, or the time is over."""
@@ -139,6 +151,14 @@ class Outbox(Service):
                         if tries == FAREWELL_TRIES:
                             raise
 
+    async def _write_parts(self, batch: Sequence[Unwritten]) -> None:
+        """Write outcomes: those that jobs follow from apart, in a transaction with these jobs."""
+        followed = [one for one in batch if one.ack.followed]
+        if plain := [one for one in batch if not one.ack.followed] if followed else batch:
+            await self._write(plain)
+        if followed:
+            await self._write(followed)
+
     async def _write(self, batch: Sequence[Unwritten]) -> None:
         started = time.monotonic()
         try:
@@ -160,13 +180,56 @@ class Outbox(Service):
         self._settle(batch, applied, locked, time.monotonic() - started)
 
     async def _send(self, batch: Sequence[Unwritten]) -> frozenset[int]:
+        params = encoded_outcomes(one.text for one in batch)
         try:
-            rows = await self._statement.fetch(encoded_outcomes(one.text for one in batch))
+            if batch[0].ack.followed:
+                return await self._send_followed(params)
+            rows = await self._statement.fetch(params)
         except BaseException:
             for one in batch:
                 one.sent = True
             raise
         return frozenset(row[0] for row in rows)
+
+    async def _send_followed(self, params: Mapping[str, Any]) -> frozenset[int]:
+        database = self._database
+        try:
+            async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
+                fetches = InTransaction(connection)
+                rows = await fetches.fetch(acknowledge(skip_locked=True), params)
+                ids = [row[0] for row in rows]
+                followed = await follow_by(fetches, ids, database.prefix) if ids else Followed()
+        except DBAPIError as error:
+            if not _concerns_some(sqlstate(error), 2):
+                raise
+            # Whatever is wrong with the jobs that follow, it must not keep an outcome from the
+            # table: the leader repairs the rest, or reports why it can't.
+            rows = await self._statement.fetch(params)
+            return frozenset(row[0] for row in rows)
+        self._tell(followed)
+        return frozenset(ids)
+
+    async def _follow_late(self) -> None:
+        late, self._late, self._late_due = self._late, set(), math.inf
+        database = self._database
+        try:
+            async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
+                followed = await follow_by(InTransaction(connection), [*late], database.prefix)
+        except DBAPIError as error:
+            if not _concerns_some(sqlstate(error), 2):
+                self._late, self._late_due = late, 0.0
+                raise
+            return
+        self._tell(followed)
+
+    def _tell(self, followed: Followed) -> None:
+        wakeups.publish(self._database.address, self._database.prefix, followed.wakeup)
+        self._written(followed.ended)
+        for name, event in followed.events:
+            self._emit(name, event)
+        if followed.late:
+            self._late.update(followed.late)
+            self._late_due = time.monotonic() + FIRST_DELAY
 
     async def _locked(self, missing: Sequence[Unwritten]) -> frozenset[int]:
         """The ids of missing outcomes whose job another transaction locks."""

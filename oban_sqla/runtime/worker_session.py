@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +16,7 @@ from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .attempt import Attempt
 from .connecting import connecting
 from .database import ANSWER_TIMEOUT, deadline
+from .following import Followed, follow
 from .kept_open import kept_open
 from .outcome import success
 
@@ -30,6 +31,9 @@ class WorkerSessions(Protocol):
 
     @property
     def schemas(self) -> Mapping[str, Any]: ...
+
+    @property
+    def prefix(self) -> str | None: ...
 
     isolation: str | None
     """The isolation level to ask for; `None` for that of the engine."""
@@ -46,6 +50,8 @@ class Written:
     """Whether it was committed; else the job was somebody else's, and all was rolled back."""
     duration: float
     """Seconds that it took to write and to commit it."""
+    followed: Followed = field(default_factory=Followed)
+    """What followed from it in the same transaction."""
 
 
 async def transact(
@@ -90,14 +96,19 @@ async def _try(
         async with deadline(ANSWER_TIMEOUT):
             await session.flush()
             # Somebody gave it back, or rescued it: another attempt does it all again.
-            applied = await session.run_sync(_write, ack, sessions.schemas)
-            await (session.commit() if applied else session.rollback())
-        return Written(ack, applied, time.monotonic() - started)
+            followed = await session.run_sync(_write, ack, sessions)
+            await (session.commit() if followed else session.rollback())
+        applied, followed = followed is not None, followed or Followed()
+        return Written(ack, applied, time.monotonic() - started, followed)
 
 
-def _write(session: Session, ack: Ack, schemas: Mapping[str, Any]) -> bool:
+def _write(session: Session, ack: Ack, sessions: WorkerSessions) -> Followed | None:
+    """Write an outcome; what follows from it, or `None` if it does not apply."""
     # A session that routes its statements may read elsewhere.
-    written = session.connection(bind_arguments=BIND).execute(
-        acknowledge(now=held_at()), outcomes([ack]), execution_options=schemas
+    connection = session.connection(bind_arguments=BIND)
+    written = connection.execute(
+        acknowledge(now=held_at()), outcomes([ack]), execution_options=sessions.schemas
     )
-    return written.one_or_none() is not None
+    if written.one_or_none() is None:
+        return None
+    return follow(connection, [ack.id], sessions.prefix) if ack.followed else Followed()

@@ -58,6 +58,8 @@ class Ack(NamedTuple):
     error: str | None = None
     meta: dict[str, Any] | None = None
     """What to merge into the job's meta."""
+    followed: bool = False
+    """Whether other jobs may follow from the outcome, as in a workflow."""
 
 
 @lru_cache(maxsize=16)

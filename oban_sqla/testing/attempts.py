@@ -11,6 +11,7 @@ from ..clock import held_at
 from ..events import JobException
 from ..models import JobState
 from ..runtime.executor import Executor
+from ..runtime.following import follow_by
 from ..runtime.service import Emit
 from ..runtime.worker_session import WorkerSessions, Written
 from ..statements.acknowledge import acknowledge, outcomes
@@ -80,6 +81,8 @@ class Attempts:
             return outcome.ack.state if outcome.applied else None
         # Its worker may have deleted the job.
         written = await self._database.fetch(acknowledge(now=held_at()), outcomes([outcome]))
+        if written and outcome.followed:
+            await follow_by(self._database, [outcome.id], self._database.prefix, wait=True)
         return outcome.state if written else None
 
     def _emit(self, name: str, data: object) -> None:

@@ -1,28 +1,53 @@
 """`Workflow`: a graph of jobs, as an object of a session."""
 
-from datetime import datetime
-from typing import Any
+from __future__ import annotations
 
-from sqlalchemy import Index, Text, func
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+from weakref import WeakSet
+
+from sqlalchemy import ColumnElement, Index, Text, and_, func, inspect, literal_column
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship, remote
 
-from ..models import Base, Job
+from ..clock import client_now
+from ..models import Base, Job, validation
 from ..models.types import UTCDateTime
+from .draft import Dep, Draft, OnFailure, listed, rules_of, step_job, step_name
+from .graph import LAST, Graph, Within
 
 _NONE = sql("0")
 
+growing: WeakSet[Workflow] = WeakSet()
+"""The stored workflows to which steps were added that are not inserted."""
+
 
 class Workflow(Base):
-    """A graph of jobs."""
+    """A graph of jobs. Add it to a session: its steps commit or roll back with all else there::
+
+        flow = Workflow("import", meta={"file": path})
+        rows = flow.add("extract", extract.new(path))
+        parts = [flow.add(f"load-{n}", load.new(n), deps=rows) for n in range(10)]
+        flow.add("report", report.new(), deps=parts, on_failure="run")
+        flow.add_last("cleanup", cleanup.new(path))
+        session.add(flow)  # or: await oban.enqueue(flow)
+
+    A step that waits for others is `suspended`. The outcome of the last of them makes it available,
+    in the same transaction. Oban Web shows the table.
+    """
 
     __tablename__ = "oban_workflows"
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     name: Mapped[str | None] = mapped_column(Text)
     parent_id: Mapped[str | None] = mapped_column(Text)
+    """The workflow around it."""
     state: Mapped[str] = mapped_column(Text, server_default="executing")
+    """`executing` until all steps have ended; then `completed`, or `discarded` if a step was
+    discarded, or `cancelled` if a step was cancelled or deleted."""
     meta: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
     suspended: Mapped[int] = mapped_column(server_default=_NONE)
     available: Mapped[int] = mapped_column(server_default=_NONE)
@@ -34,18 +59,25 @@ class Workflow(Base):
     discarded: Mapped[int] = mapped_column(server_default=_NONE)
     started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """When its last step ended."""
     inserted_at: Mapped[datetime] = mapped_column(
         UTCDateTime, server_default=func.timezone("UTC", func.now())
     )
     total: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many steps it has."""
+    """How many steps it has, with those of the workflows within."""
     open: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many steps have not ended, without those of `add_last`."""
+    """How many steps have not ended, without its own of `add_last`."""
     lasts: Mapped[int] = mapped_column(server_default=_NONE)
     """How many steps of `add_last` have not ended."""
     untried: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many jobs of a batch have not ended their first attempt."""
+    """How many jobs have not ended their first attempt."""
     unique_key: Mapped[str | None] = mapped_column(Text)
+    """The name of a unique workflow, until it has ended."""
+
+    jobs: Mapped[list[Job]] = relationship(
+        Job, primaryjoin=lambda: _of_workflow(), viewonly=True, order_by=lambda: Job.id
+    )
+    """The jobs of its own steps."""
 
     __table_args__ = (
         Index(
@@ -55,6 +87,168 @@ class Workflow(Base):
             postgresql_where=sql("unique_key IS NOT NULL"),
         ),
     )
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        schedule_in: timedelta | float | None = None,
+        on_failure: OnFailure = "cancel",
+        ignore_cancelled: bool = False,
+        ignore_discarded: bool = False,
+        ignore_deleted: bool = False,
+    ) -> None:
+        """A workflow without steps.
+
+        name: for people, and for `unique`.
+        meta: any JSON object, for your own notes.
+        unique: whether it is a duplicate while another unique workflow of its name has not ended.
+            A duplicate is not enqueued: its `conflict` is true, and its `id` that of the other.
+        schedule_in: seconds or a `timedelta` until the steps that wait for no other are due.
+        on_failure: what becomes of a step when one that it waits for is cancelled, discarded or
+            deleted: `cancel` it, `run` it, or `hold` it until somebody retries the failed one. The
+            `ignore_...` options, as Oban names them, mean `run`. A step may say otherwise.
+        """
+        if name is not None:
+            step_name("Workflow", name)
+        elif unique:
+            raise ValueError("a unique workflow needs a name: Workflow('import', unique=True)")
+        self.id = str(uuid4())
+        self.name = name
+        self.parent_id = None
+        self.meta = {} if meta is None else validation.json_object("meta", meta)
+        self.unique_key = name if unique else None
+        self.rules = rules_of(
+            on_failure,
+            {
+                "cancelled": ignore_cancelled,
+                "discarded": ignore_discarded,
+                "deleted": ignore_deleted,
+            },
+        )
+        if schedule_in is not None:
+            self.graph.begins_at = validation.moment_after("schedule_in", client_now(), schedule_in)
+
+    rules: Mapping[str, OnFailure] = rules_of("cancel", {})
+    """What becomes of its steps, by the failure of a step that they wait for."""
+
+    conflict: bool = False
+    """Whether it was a duplicate of a unique workflow when it was enqueued."""
+
+    def add(
+        self,
+        name: str,
+        job: Job,
+        *,
+        deps: Dep | Iterable[Dep] = (),
+        after: timedelta | float | None = None,
+        on_failure: OnFailure | None = None,
+        ignore_cancelled: bool | None = None,
+        ignore_discarded: bool | None = None,
+        ignore_deleted: bool | None = None,
+    ) -> Job:
+        """Add a step, and return its job.
+
+        deps: the steps that it waits for: names, jobs, workflows within this one, or an iterable.
+        after: seconds or a `timedelta` from the end of the last of them until it is due.
+        on_failure: what becomes of it when one of them fails, if not what the workflow says.
+
+        `ValueError` or `TypeError` for a name that is taken, and for a job that can't be a step.
+        Unknown deps and circles are refused when the workflow is enqueued, or flushed.
+        """
+        ignored = {
+            "cancelled": ignore_cancelled,
+            "discarded": ignore_discarded,
+            "deleted": ignore_deleted,
+        }
+        rules = {**self.rules} if on_failure is None else {**rules_of(on_failure, {})}
+        rules |= {
+            f: "run" if ignore else "cancel" for f, ignore in ignored.items() if ignore is not None
+        }
+        delay = None if after is None else validation.delay("after", after).total_seconds()
+        given = listed(deps)
+        if delay is not None and not given:
+            raise ValueError(
+                f"{self.label}: step {name!r} comes after no other, so `after` has no beginning:"
+                " give deps=, or the job a schedule_in="
+            )
+        return self._draft(name, job, deps=given, rules=rules, delay=delay)
+
+    def add_last(self, name: str, job: Job) -> Job:
+        """Add a step that runs once all others have ended, however they ended."""
+        return self._draft(name, job, kind=LAST)
+
+    def add_workflow(
+        self, name: str, workflow: Workflow, *, deps: Dep | Iterable[Dep] = ()
+    ) -> Workflow:
+        """Add another workflow as a part of this one, and return it.
+
+        deps: what its first steps wait for. A step that waits for `name` waits for all its steps.
+        """
+        step_name(self.label, name)
+        self.graph.refuse_twice(self.label, name)
+        if not isinstance(workflow, Workflow):
+            raise TypeError(f"{self.label}: {name!r} must be a Workflow, not {workflow!r}")
+        if inspect(workflow).has_identity or workflow.parent_id is not None or workflow is self:
+            raise ValueError(f"{self.label}: {workflow.label} is enqueued already, or has a place")
+        workflow.parent_id = self.id
+        self.graph.within[name] = Within(workflow, listed(deps))
+        self._grow()
+        return workflow
+
+    def _draft(self, name: str, job: Job, **options: Any) -> Job:
+        step_name(self.label, name)
+        self.graph.refuse_twice(self.label, name)
+        self.graph.drafts[name] = Draft(name, step_job(self.label, name, job), **options)
+        self._grow()
+        return job
+
+    def _grow(self) -> None:
+        if inspect(self).has_identity:
+            growing.add(self)
+
+    @property
+    def graph(self) -> Graph:
+        """What was added to this instance."""
+        graph: Graph = vars(self).setdefault("_graph", Graph())
+        return graph
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        known = vars(self).get("name")
+        return "the workflow" if known is None else f"workflow {known!r}"
+
+    @property
+    def steps(self) -> dict[str, Job]:
+        """The jobs of its own steps, by name."""
+        stored = {job.meta["name"]: job for job in self.jobs} if inspect(self).has_identity else {}
+        return {**stored, **{name: draft.job for name, draft in self.graph.drafts.items()}}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many steps have ended, and how many there are, when the row was read."""
+        return self.total - self.open - self.lasts, self.total
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps had ended when the row was read."""
+        return self.state != "executing"
+
+    def __repr__(self) -> str:
+        state = inspect(self)
+        loaded = {**state.dict, "id": state.identity[0]} if state.identity else state.dict
+        shown = (f" {key}={loaded[key]!r}" for key in ("id", "name", "state") if key in loaded)
+        return f"<Workflow{''.join(shown)}>"
+
+
+def _of_workflow() -> ColumnElement[bool]:
+    # As the index has it, whose predicate the server has to find in a query.
+    key: ColumnElement[str] = literal_column("'workflow_id'", Text)
+    meta: Any = remote(foreign(Job.meta))
+    return and_(Workflow.id == meta.op("->>", return_type=Text())(key), meta.op("?")(key))
 
 
 Index(

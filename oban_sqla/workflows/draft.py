@@ -1,0 +1,110 @@
+"""`Draft`: a step that was added to a workflow, and what it is checked for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from sqlalchemy import inspect
+
+from ..models import Job, validation
+from ..models.unique_job import may_hold_key
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+OnFailure: TypeAlias = Literal["cancel", "run", "hold"]
+"""What becomes of a step when a step that it waits for is cancelled, discarded or deleted."""
+
+FAILURES = ("cancelled", "discarded", "deleted")
+
+Dep: TypeAlias = "str | Job | Workflow"
+"""A step that another one waits for: its name, its job, or a workflow within the workflow."""
+
+
+def rules_of(on_failure: object, ignored: Mapping[str, bool]) -> Mapping[str, OnFailure]:
+    """The rule for each failure of a step that is waited for.
+
+    `ignored` are the options as Oban names them. `ValueError` for another `on_failure`.
+    """
+    rules: tuple[OnFailure, ...] = get_args(OnFailure)
+    if on_failure not in rules:
+        choices = ", ".join(map(repr, rules))
+        raise ValueError(f"on_failure must be one of {choices}, not {validation.show(on_failure)}")
+    rule: OnFailure = rules[rules.index(on_failure)]
+    return {failure: "run" if ignored.get(failure) else rule for failure in FAILURES}
+
+
+@dataclass(eq=False, slots=True)
+class Draft:
+    """A step of a workflow, as it was added."""
+
+    name: str
+    job: Job
+    kind: str = "step"
+    deps: Sequence[Dep] = ()
+    rules: Mapping[str, OnFailure] = field(default_factory=lambda: rules_of("run", {}))
+    delay: float | None = None
+    waits_for: "dict[Draft, None]" = field(default_factory=dict)
+    """The steps that it waits for, of those that are inserted with it."""
+    waits_for_stored: list[int] = field(default_factory=list)
+    """The jobs of the stored steps that it waits for."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its job was inserted; a rollback makes it a new one again."""
+        return inspect(self.job).has_identity
+
+
+def step_name(workflow: str, name: object) -> str:
+    """`TypeError` or `ValueError` for what is no name of a step."""
+    if not isinstance(name, str):
+        raise TypeError(f"{workflow}: the name of a step is a str, not {validation.show(name)}")
+    if not name.strip():
+        raise ValueError(f"{workflow}: the name of a step is empty")
+    validation.json_value(f"{workflow}: the name of a step", name)
+    return name
+
+
+def step_job(workflow: str, name: str, job: object) -> Job:
+    """`TypeError` or `ValueError` for what can't be the job of a step."""
+    if not isinstance(job, Job):
+        raise TypeError(
+            f"{workflow}: step {name!r} needs a Job, such as Worker.new({{...}}) makes;"
+            f" got {validation.show(job)}"
+        )
+    if inspect(job).has_identity:
+        raise ValueError(
+            f"{workflow}: the job of step {name!r} was enqueued already: {job!r}. Make another with"
+            " new(); the workflow enqueues it"
+        )
+    if may_hold_key(job):
+        raise ValueError(
+            f"{workflow}: the job of step {name!r} is unique, so it might become a job outside of"
+            " the workflow: make it with unique=False, and the workflow with unique=True"
+        )
+    if (other := vars(job)["meta"].get("workflow_id")) is not None:
+        raise ValueError(
+            f"{workflow}: the job of step {name!r} is a step of workflow {other!r}: make another"
+            " with new()"
+        )
+    return job
+
+
+def listed(deps: Any) -> list[Dep]:
+    """Deps that were given one by one, or in an iterable."""
+    if isinstance(deps, str) or not isinstance(deps, Iterable):
+        return [deps]
+    return list(deps)
+
+
+def refuse_circle(workflow: str, drafts: Iterable[Draft]) -> None:
+    """`ValueError` that names the steps of a circle."""
+    sorter = TopologicalSorter({draft: draft.waits_for for draft in drafts})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " -> ".join(repr(draft.name) for draft in error.args[1])
+        raise ValueError(
+            f"{workflow}: its steps wait for each other in a circle: {circle}"
+        ) from None

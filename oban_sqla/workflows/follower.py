@@ -1,0 +1,53 @@
+"""What follows the outcome of a step: the release of the steps that wait for it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any
+
+from sqlalchemy import Row
+
+from ..clock import held_at
+from ..events import WorkflowStop
+from ..runtime.following import Followed, Statements, register
+from ..statements.announce import announce, announcement
+from ..wakeups import Wakeup
+from .release import lock, release
+
+
+class WorkflowFollower:
+    """Releases the steps that wait for those that have ended, in the outcome's transaction."""
+
+    def concerns(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a job with this meta is a step."""
+        return "workflow_id" in meta
+
+    def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
+        """Release what waits for these jobs; put it off if it is locked."""
+        given = list(ids)
+        locks = yield lock(skip_locked=not wait), {"ids": given}
+        roots = [row.root for row in locks if row.locked]
+        if not roots:
+            return Followed(late=given if locks else ())
+        params = {"ids": given, "roots": roots}
+        (row,) = yield release(now=held_at()), params
+        wakeup = _wakeup(row)
+        if wakeup:
+            yield announce(prefix=prefix), announcement(wakeup)
+        events = [("workflow_stop", WorkflowStop(*ended)) for ended in row.ended or ()]
+        late = given if len(roots) < len(locks) or row.blocked else ()
+        return Followed(wakeup, row.cancelled, events, late)
+
+
+def _wakeup(row: Row[Any]) -> Wakeup:
+    due_at = row.due_at
+    if due_at is not None and due_at.tzinfo is None:
+        due_at = due_at.replace(tzinfo=UTC)
+    return Wakeup(frozenset(row.queues), due_at)
+
+
+def attach() -> None:
+    """Have workflows follow outcomes; importing `oban_sqla` does so."""
+    register(_follower)
+
+
+_follower = WorkflowFollower()

@@ -1,0 +1,77 @@
+"""The keeper: repairs workflows whose steps were finished by others, and counts their jobs."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+from sqlalchemy import Select, Text, cast, or_, select
+
+from .. import wakeups
+from ..models import Job
+from ..models.state import FINISHED
+from ..runtime.database import ANSWER_TIMEOUT, Database, deadline
+from ..runtime.following import InTransaction, follow_by
+from ..runtime.service import Emit, Service
+from .step import Step
+
+INTERVAL = 1.0
+"""Seconds between two looks, at least."""
+# A look takes at most this share of the time.
+SHARE = 0.05
+# How many steps one transaction repairs.
+BATCH = 1000
+
+
+@lru_cache(maxsize=1)
+def uncounted() -> Select[int]:
+    """Jobs of steps that have not `ended`, and are finished or gone nevertheless."""
+    finished = cast(Job.state, Text).in_([state.value for state in FINISHED])
+    return (
+        select(Step.job_id)
+        .outerjoin(Job, Job.id == Step.job_id)
+        .where(Step.ended.is_(None), or_(Job.id.is_(None), finished))
+        .limit(BATCH)
+    )
+
+
+class WorkflowKeeper(Service):
+    """Releases the steps that nobody has released, on the leader.
+
+    Nodes of another Oban write outcomes from which nothing follows; so do people with an UPDATE or
+    a DELETE. A node may die before it has released what was locked by others.
+    """
+
+    name = "workflow keeper"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        is_leader: Callable[[], bool],
+        listened: Callable[[str], bool],
+    ) -> None:
+        super().__init__(emit)
+        self._database = database
+        self._is_leader = is_leader
+
+    async def run_once(self) -> float:
+        """Make a look, and repair what it finds."""
+        if not self._is_leader():
+            return math.inf
+        started = time.monotonic()
+        ids = [id for (id,) in await self._database.fetch(uncounted())]
+        if ids and await self._release(ids):
+            return 0.0
+        return max(INTERVAL, (time.monotonic() - started) / SHARE)
+
+    async def _release(self, ids: list[int]) -> bool:
+        """Release what waits for jobs; whether to look again at once."""
+        database = self._database
+        async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
+            followed = await follow_by(InTransaction(connection), ids, database.prefix)
+        wakeups.publish(database.address, database.prefix, followed.wakeup)
+        for name, event in followed.events:
+            self._emit(name, event)
+        return not followed.late

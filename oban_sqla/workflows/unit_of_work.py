@@ -1,0 +1,108 @@
+"""The session event hook: a flush inserts the workflows of its session, with their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session, SessionTransaction, make_transient, object_session
+
+from ..enqueue.connections import execute_core
+from ..enqueue.savepoints import SavepointLog
+from ..enqueue.session_of import BIND
+from .graph import Plan
+from .insertion import Statements, after_jobs, before_jobs
+from .workflow import Workflow, growing
+
+_PLANS = "oban_sqla_workflow_plans"
+
+_inserted = SavepointLog[ref[Workflow]]("oban_sqla_workflows")
+
+
+def attach() -> None:
+    """Hook the listeners to every session, behind those of jobs; importing `oban_sqla` does so."""
+    for name, listener, options in _LISTENERS:
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener, **options)
+
+
+def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
+    """Insert the new workflows of a flush, and add their jobs to it.
+
+    The jobs are inserted as all pending jobs are, after this.
+    """
+    for workflow in _of_flush(session, objects):
+        plan = Plan(workflow)
+        for one in plan.workflows:
+            if one in session:
+                session.expunge(one)
+        _run(session, before_jobs(plan))
+        if workflow.conflict:
+            continue
+        session.add_all(plan.workflows)
+        _inserted.add(session, map(ref, plan.workflows))
+        session.add_all(plan.jobs)
+        session.info.setdefault(_PLANS, []).append(plan)
+
+
+def insert_steps(session: Session, *_: Any) -> None:
+    """Insert the steps of those workflows of a flush whose jobs have ids.
+
+    Jobs whose arguments name a pending row have theirs when the flush has written the row. A flush
+    that has nothing else to write ends before that.
+    """
+    plans: list[Plan] = session.info.get(_PLANS, [])
+    for plan in [*plans]:
+        if all(inspect(job).has_identity for job in plan.jobs):
+            plans.remove(plan)
+            _run(session, after_jobs(plan))
+
+
+def forget_inserted(session: Session) -> None:
+    """After a rollback, make the workflows that it took away new ones again."""
+    for reference in _inserted.undone(session):
+        if (workflow := reference()) is not None and inspect(workflow).has_identity:
+            make_transient(workflow)
+
+
+def forget(session: Session, transaction: SessionTransaction) -> None:
+    """At the end of a transaction, forget the plans of a flush that failed."""
+    _inserted.end(session, transaction)
+    if transaction.parent is None:
+        session.info.pop(_PLANS, None)
+
+
+def _of_flush(session: Session, objects: Iterable[object] | None) -> list[Workflow]:
+    found = [
+        one
+        for one in session.new
+        if isinstance(one, Workflow) and vars(one).get("parent_id") is None
+    ]
+    if growing:
+        found += [one for one in [*growing] if object_session(one) is session and one.graph.has_new]
+    if not objects:
+        return found
+    chosen = {id(one) for one in objects}
+    return [one for one in found if id(one) in chosen]
+
+
+def _run(session: Session, statements: Statements) -> None:
+    connection = session.connection(bind_arguments=BIND)
+    with suppress(StopIteration):
+        step = next(statements)
+        while True:
+            step = statements.send(execute_core(connection, *step, None))
+
+
+_LISTENERS: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (
+    # Before the listener that inserts the pending jobs.
+    ("before_flush", insert_pending, {"insert": True}),
+    # After it.
+    ("before_flush", insert_steps, {}),
+    ("after_flush_postexec", insert_steps, {}),
+    ("after_rollback", forget_inserted, {}),
+    ("after_transaction_end", forget, {}),
+)
