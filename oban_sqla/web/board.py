@@ -26,7 +26,7 @@ Mask = Callable[[str, Any, str], Any]
 """Takes a field (`args`, `meta`, `errors`, `recorded`), its value, and the name of the worker."""
 
 # How many jobs of a queue in one state are counted for a page; beyond, the planner guesses.
-EXACT = 10_000
+EXACT = 5_000
 # Seconds for which the answers are shared.
 STATUS, HISTORY, FINDINGS = 1.0, 5.0, 60.0
 # A change of many jobs may take longer than a page.

@@ -40,18 +40,15 @@ ENDED: Mapping[JobState, str] = {
 """The states in which an attempt leaves a job, and the column that says when."""
 
 
-def ended(
-    window: float, *, limit: int | None = None, share: float = 1.0, now: datetime | None = None
-) -> Executable:
+def ended(window: float, *, share: float = 1.0, now: datetime | None = None) -> Executable:
     """The `count` of jobs that ended in the last `window` seconds.
 
     By `bucket` of the window, `queue`, `state` as text, and the `step` of their wait; and the time
-    `until` which the window lasts. limit: the most jobs of each state, the last ones. share: the
-    part of the table's pages that is read, if it is less than 1.
+    `until` which the window lasts. share: the part of the table's pages that is read.
     """
     time = database_now(now)
     since = time - interval(window)
-    jobs = _latest(since, limit) if share >= 1 else _sample(since, share)
+    jobs = _all(since) if share >= 1 else _sample(since, share)
     recent = jobs.subquery("recent")
     passed = seconds(recent.c.ended_at - since) / (window / BUCKETS)
     bucket = cast(func.least(func.greatest(func.floor(passed), 0), BUCKETS - 1), Integer)
@@ -66,6 +63,20 @@ def ended(
     )
 
 
+def are_more(window: float, limit: int, *, now: datetime | None = None) -> Executable:
+    """Whether more than `limit` jobs of some state ended in the last `window` seconds."""
+    since = database_now(now) - interval(window)
+
+    def of(state: JobState, column: str) -> Any:
+        found = select(literal(1).label("one")).where(
+            Job.state == constant(state), getattr(Job, column) >= since
+        )
+        return select(func.count()).select_from(found.limit(limit + 1).subquery()).scalar_subquery()
+
+    counts = [of(state, column) for state, column in ENDED.items()]
+    return select(func.greatest(*counts) > limit)
+
+
 def longest_wait(step: int) -> float:
     """The seconds of the longest wait of a step."""
     return float(SHORTEST * 2 ** (step / STEPS))
@@ -77,20 +88,15 @@ def _step(wait: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(func.ceil(powers * STEPS), Integer)
 
 
-def _latest(since: ColumnElement[Any], limit: int | None) -> Select[Any]:
-    """The last jobs of each state, along its index."""
+def _all(since: ColumnElement[Any]) -> Select[Any]:
+    """The jobs of each state, along its index."""
 
     def of(state: JobState, column: str) -> Select[Any]:
         ended_at = getattr(Job, column)
         found = _columns(Job, literal(state.value, String), ended_at)
-        return (
-            found.where(Job.state == constant(state), ended_at >= since)
-            .order_by(ended_at.desc())
-            .limit(limit)
-        )
+        return found.where(Job.state == constant(state), ended_at >= since)
 
-    lanes = [select(of(state, column).subquery()) for state, column in ENDED.items()]
-    return select(union_all(*lanes).subquery())
+    return select(union_all(*(of(state, column) for state, column in ENDED.items())).subquery())
 
 
 def _sample(since: ColumnElement[Any], share: float) -> Select[Any]:

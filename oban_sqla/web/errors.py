@@ -18,7 +18,7 @@ from .frames import last_frame
 from .page import Page
 
 FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
-MOST = 2000
+MOST = 1000
 """As many jobs of each state are looked at, the newest."""
 # Characters of an error that are read, from its end: there is the exception.
 TAIL = 3000

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..clock import client_now
 from ..runtime.database import Database
-from .ended import BUCKETS, ended, longest_wait
+from .ended import BUCKETS, are_more, ended, longest_wait
 
-MOST = 50_000
+MOST = 20_000
 """As many jobs of a state are read; when more have ended, a sample of the table is."""
 # Of 100 jobs, as many were claimed within the queue time.
 PERCENT = 95
@@ -91,11 +91,7 @@ async def recent(database: Database, *, window: float, jobs: int, most: int = MO
     jobs: about how many are in the table.
     """
     await database.verify()
-    rows = await database.fetch(ended(window, limit=most))
-    found: Counter[str] = Counter()
-    for row in rows:
-        found[row.state] += row.count
-    if max(found.values(), default=0) < most:
-        return Recent(rows, window, 1.0)
-    share = min(1.0, most / jobs)
-    return Recent(await database.fetch(ended(window, share=share)), window, 1 / share)
+    ((more,),) = await database.fetch(are_more(window, most))
+    share = min(1.0, most / max(1, jobs)) if more else 1.0
+    rows = await database.fetch(ended(window, share=share))
+    return Recent(rows, window, 1 / share)

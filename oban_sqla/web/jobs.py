@@ -15,7 +15,7 @@ from .search import WORDS, Search, SearchError, parse
 from .words import EMPTY
 
 ROWS = 50
-SCANNED = 100_000
+SCANNED = 50_000
 """As many ids a search looks through for a page, if no index finds its jobs."""
 
 

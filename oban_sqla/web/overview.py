@@ -42,6 +42,7 @@ async def findings(request: Request) -> Response:
     """What the doctor found: a part of the overview, which loads it by itself."""
     page = Page(request)
     found = [one for one in await page.board.findings() if one.level != "ok"]
+    found.sort(key=lambda one: one.level != "problem")
     return page.answer("findings.html", findings=found)
 
 

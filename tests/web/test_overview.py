@@ -85,7 +85,7 @@ def test_the_top_of_a_chart() -> None:
 async def test_a_slow_statement_is_stopped(
     open_site: Open, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "ended", lambda *_, **__: text("SELECT pg_sleep(60)"))
+    monkeypatch.setattr(history, "are_more", lambda *_: text("SELECT pg_sleep(60)"))
     site = open_site(timeout=0.2)
     page = await site.read("", 503)
     assert "took too long" in page.text
@@ -97,7 +97,7 @@ async def test_a_slow_statement_is_stopped(
 
 async def test_pages_can_not_write(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     write = "CREATE TEMPORARY TABLE t (n int)"
-    monkeypatch.setattr(history, "ended", lambda *_, **__: text(write))
+    monkeypatch.setattr(history, "are_more", lambda *_: text(write))
     page = await open_site().read("", 503)
     assert "does not answer" in page.text
 

@@ -1,0 +1,41 @@
+"""`oban-sqla web`."""
+
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+from tests.cli.conftest import Say, Spawn
+
+
+def test_it_serves_this_machine(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ("web", "--port", str(port), "--dsn", postgres_dsn, "--prefix", prefix)
+    process = spawn(*arguments)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said.startswith(f"http://localhost:{port}/ shows the database")
+    # The socket listens before the line is read, or soon after it.
+    page = _get(f"http://127.0.0.1:{port}/queues")
+    assert f"schema {prefix}" in page
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) in (0, -signal.SIGINT, 130)
+
+
+def test_without_a_database(call: Say) -> None:
+    assert "OBAN_DSN" in call("web", code=2).stderr
+
+
+def _get(url: str) -> str:
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return str(answer.read().decode())
+        except ConnectionRefusedError:
+            continue
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+    raise AssertionError("nothing listens")

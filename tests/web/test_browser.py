@@ -1,0 +1,246 @@
+"""The dashboard in Debian's Chromium: run with -m browser."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import uvicorn
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from benchmarks.dashboard import FILL
+from oban_sqla import Oban
+from oban_sqla.web import dashboard
+from tests.conftest import Add, StartOban
+from tests.factories import JobFactory
+from tests.listening import hear
+from tests.web.test_escaping import ATTACK, attacked
+
+__all__ = ["attacked"]
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 10_000  # milliseconds
+PAGES = ("", "jobs", "jobs?state=discarded", "jobs/1", "queues", "errors", "cron", "nowhere")
+SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) if (!one.hadRecentInput) window.shifts.push(one.value);
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+Open = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def address(oban: Oban) -> AsyncIterator[str]:
+    """The dashboard, served over HTTP."""
+    config = uvicorn.Config(
+        dashboard(oban), port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    # Not serve(), which takes over the signals of the process.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    serving = asyncio.create_task(server.main_loop())
+    [socket] = server.servers[0].sockets
+    yield f"http://localhost:{socket.getsockname()[1]}"
+    server.should_exit = True
+    await serving
+    await server.shutdown()
+
+
+@pytest.fixture
+async def open_page(address: str) -> AsyncIterator[Open]:
+    """Open a page; whatever the browser complains about fails the test."""
+    playwright = pytest.importorskip("playwright.async_api")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    complaints: list[str] = []
+    async with AsyncExitStack() as stack:
+        driver = await stack.enter_async_context(playwright.async_playwright())
+        flags = ["--no-sandbox"] if os.getuid() == 0 else []
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        stack.push_async_callback(browser.close)
+
+        async def open_page(path: str = "", **options: Any) -> Any:
+            context = await browser.new_context(**options)
+            context.set_default_timeout(PATIENCE)
+            page = await context.new_page()
+            page.on("console", lambda said: _note(complaints, said))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+            await page.add_init_script(SHIFTS)
+            await page.goto(f"{address}/{path}")
+            return page
+
+        yield open_page
+        assert complaints == []
+
+
+def _note(complaints: list[str], said: Any) -> None:
+    # The status of a page that is not there is no mistake of the page.
+    if said.type in ("error", "warning") and "404" not in said.text:
+        complaints.append(said.text)
+
+
+async def some_jobs(add: Add) -> list[int]:
+    trace = 'Traceback (most recent call last):\n  File "/srv/mail.py", line 7, in send\nOSError: x'
+    error = [{"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": trace}]
+    return await add(
+        JobFactory(discarded=True, errors=error, worker="app.mails.SendMail", tags=["vip"]),
+        JobFactory(retryable=True, errors=error),
+        JobFactory(scheduled=True, queue="mailers"),
+        JobFactory(completed=True),
+        JobFactory(cancelled=True),
+        JobFactory(executing=True),
+        JobFactory(),
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 390])
+async def test_pages(
+    open_page: Open, address: str, start: StartOban, add: Add, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
+    await start(queues={"mailers": {"limit": 3, "paused": True}})
+    await some_jobs(add)
+    page = await open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    for path in PAGES:
+        await page.goto(f"{address}/{path}")
+        await page.wait_for_load_state("load")
+        found = await axe.run(page)
+        assert found.violations_count == 0, f"/{path}: {found.generate_report()}"
+        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"/{path} is {wide} pixels too wide"
+
+
+async def test_a_page_follows_the_table(open_page: Open, add: Add) -> None:
+    overview = await open_page()
+    jobs = await open_page("jobs?state=available")
+    card = overview.locator(".card.s-available strong")
+    assert await card.inner_text() == "0"
+    [first] = await add(JobFactory(worker="app.mails.SendMail"))
+    await overview.locator(".card.s-available strong", has_text="1").wait_for()
+    row = jobs.locator(f"#j{first}")
+    await row.wait_for()
+    await row.get_by_role("checkbox").check()
+    # While jobs are selected, the list stands still; then it goes on.
+    [second] = await add(JobFactory())
+    await overview.locator(".card.s-available strong", has_text="2").wait_for()
+    assert await jobs.locator(f"#j{second}").count() == 0
+    await row.get_by_role("checkbox").uncheck()
+    await jobs.locator(f"#j{second}").wait_for()
+    assert await overview.evaluate("window.shifts.reduce((a, b) => a + b, 0)") < 0.02
+
+
+async def test_live_can_be_turned_off(open_page: Open, add: Add, oban: Oban) -> None:
+    page = await open_page("jobs")
+    live = page.get_by_role("button", name="Live")
+    await live.click()
+    assert await live.get_attribute("aria-pressed") == "false"
+    [id] = await add(JobFactory())
+    other = await open_page("jobs")
+    await other.locator(f"#j{id}").wait_for()
+    assert await page.locator(f"#j{id}").count() == 0
+    await live.click()
+    await page.locator(f"#j{id}").wait_for()
+
+
+async def test_a_selection_is_retried_by_keyboard(open_page: Open, add: Add, oban: Oban) -> None:
+    ids = await some_jobs(add)
+    page = await open_page("jobs?state=discarded")
+    await page.locator("#every").focus()
+    await page.keyboard.press("Space")
+    await page.get_by_text("1 selected").wait_for()
+    await page.get_by_role("button", name="retry").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("heading", name="Retry 1 job?").wait_for()
+    assert await page.evaluate("document.activeElement.value") == "retry"
+    await page.keyboard.press("Enter")
+    await page.get_by_text("1 job retried.").wait_for()
+    assert (await oban.get_one_job(ids[0])).state == "available"
+
+
+async def test_all_that_are_found_are_deleted(open_page: Open, add: Add, oban: Oban) -> None:
+    await some_jobs(add)
+    page = await open_page("jobs")
+    await page.get_by_role("searchbox").fill("tag:vip")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/jobs?**q=tag*")
+    await page.get_by_label("all that are found").check()
+    await page.get_by_role("button", name="delete").click()
+    await page.get_by_role("button", name="delete 1 job").click()
+    await page.get_by_text("1 job deleted.").wait_for()
+    assert await oban.get_job(1) is None
+
+
+async def test_an_edit_and_a_cancel(open_page: Open, add: Add, oban: Oban) -> None:
+    ids = await some_jobs(add)
+    page = await open_page(f"jobs/{ids[2]}")
+    await page.get_by_label("Priority").fill("7")
+    await page.get_by_label("Tags").fill("late, vip")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_text("The job was changed.").wait_for()
+    job = await oban.get_one_job(ids[2])
+    assert (job.priority, job.tags) == (7, ["late", "vip"])
+    await page.get_by_role("button", name="cancel").click()
+    await page.get_by_role("button", name="cancel 1 job").click()
+    await page.get_by_text("The job was cancelled.").wait_for()
+    assert (await oban.get_one_job(ids[2])).state == "cancelled"
+
+
+async def test_a_queue_is_paused_and_resumed(open_page: Open, start: StartOban) -> None:
+    node = await start(queues={"mailers": 3})
+    page = await open_page("queues")
+    with hear(node, "queue_paused") as paused:
+        await page.get_by_role("button", name="pause").first.click()
+        await paused.wait()
+    await page.locator(".tag", has_text="paused").first.wait_for()
+    with hear(node, "queue_resumed") as resumed:
+        await page.get_by_role("button", name="resume").first.click()
+        await resumed.wait()
+
+
+async def test_the_theme_is_kept(open_page: Open) -> None:
+    page = await open_page(color_scheme="light")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(colour)
+    await page.get_by_role("button", name="Theme").click()
+    await page.get_by_role("button", name="Theme").click()
+    assert await page.evaluate(colour) != light
+    await page.reload()
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+async def test_nothing_in_a_job_runs(open_page: Open, address: str, attacked: int) -> None:
+    page = await open_page()
+    for path in ("", "jobs", f"jobs/{attacked}", "queues", "errors"):
+        await page.goto(f"{address}/{path}")
+        assert await page.locator("img").count() == 0
+    assert ATTACK in await page.locator("body").inner_text()
+
+
+async def test_a_large_table(open_page: Open, address: str, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        raw = await connection.get_raw_connection()
+        prefix = engine.get_execution_options()["schema_translate_map"][None]
+        del raw
+        await connection.execute(text(f'SET LOCAL search_path TO "{prefix}"'))
+        await connection.execute(text(FILL), {"rows": 100_000})
+    page = await open_page("jobs")
+    for path in ("", "jobs?state=completed", "jobs?q=args.user.id:4711", "errors", "queues"):
+        answer = await page.goto(f"{address}/{path}")
+        assert answer.status == 200
+        assert len(await answer.body()) < 100_000
+    await page.goto(f"{address}/jobs")
+    await page.get_by_role("link", name="older").click()
+    await page.get_by_role("link", name="newest").wait_for()
+    assert await page.locator("tbody tr").count() == 50
