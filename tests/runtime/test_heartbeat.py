@@ -84,7 +84,7 @@ class TestRows:
         async def start(self: Any) -> None:
             found.append([p.uuid for p in await producers(sessions)] == [self.uuid])
 
-        monkeypatch.setattr("oban_sqla.runtime.producer.ProducerRow.start", start)
+        monkeypatch.setattr("oban_sqla.runtime.producer.Producer.start", start)
         async with Oban(sessions, queues={"alpha": 1}):
             assert found == [True]
 
