@@ -124,8 +124,7 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
             Variables override the file. The first source that has a setting decides its whole
             value.
 
-        `ConfigError` that lists every mistake, with its file or variable; `ModuleNotFoundError`
-        without the extra `config`.
+        `ConfigError` that lists every mistake, with its file or variable.
         """
         loaded = settings.load(path, **given)
         database = loaded.database() if engine is None else engine

@@ -437,8 +437,3 @@ class TestFromConfig:
     def test_no_database(self) -> None:
         with pytest.raises(ConfigError, match="pass an engine or dsn=, or set dsn or OBAN_DSN"):
             Oban.from_config()
-
-    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "pydantic_settings", None)
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'oban-sqla\[config\]'"):
-            Oban.from_config("postgresql://localhost/shop")

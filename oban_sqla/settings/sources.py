@@ -1,55 +1,66 @@
-"""Reading TOML files and environment variables, through pydantic-settings (extra `config`)."""
+"""Reading TOML files and environment variables."""
 
+import json
+import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+_WORDS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says; `OSError` or `ValueError`, which names the line, if it can't."""
+    """The values of a TOML file; `OSError`, or a `ValueError` that names the line."""
     if not path.is_file():
         raise FileNotFoundError("there is no such file")
-    source = _pydantic_settings().TomlConfigSettingsSource
-    values: dict[str, Any] = source(_model({}), path).toml_data
-    return values
+    with path.open("rb") as file:
+        return tomllib.load(file)
 
 
 def read_environment(prefix: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables that are there, by the names in `kinds`; empty ones are not.
+    """The variables of the names in `kinds`, in capitals or not; empty ones are left out.
 
-    As the text that they are, or as what that is in JSON if the kind is no scalar.
+    A variable is text, or what that text is in JSON if its kind is no scalar.
     """
-    source = _pydantic_settings().EnvSettingsSource
-    values: dict[str, Any] = source(_model(kinds), env_prefix=prefix, env_ignore_empty=True)()
-    return values
+    variables = {name.upper(): text for name, text in os.environ.items() if text}
+    found = {name: variables.get(f"{prefix}{name}".upper()) for name in kinds}
+    return {
+        name: text if _is_scalar(kinds[name]) else _from_json(text)
+        for name, text in found.items()
+        if text is not None
+    }
 
 
 def convert(kind: Any, text: str) -> Any:
-    """The text as a value of that kind; the text itself if it is none."""
-    _pydantic_settings()
-    from pydantic import TypeAdapter, ValidationError
+    """The text as a value of a kind; the text itself if it is none."""
+    kinds = _members(kind)
+    if bool in kinds:
+        return _WORDS.get(text.lower(), text)
+    for number in (int, float):
+        if number in kinds:
+            try:
+                return number(text)
+            except ValueError:
+                pass
+    return text
 
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_scalar(kind: Any) -> bool:
+    origins = {get_origin(one) or one for one in _members(kind)}
+    return not any(isinstance(one, type) and issubclass(one, Mapping | list) for one in origins)
+
+
+def _from_json(text: str) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(text)
-    except ValidationError:
+        return json.loads(text)
+    except ValueError:
         return text
-
-
-def _model(kinds: Mapping[str, Any]) -> Any:
-    base = _pydantic_settings().BaseSettings
-    from pydantic import create_model
-
-    fields: dict[str, Any] = {name: (kind, None) for name, kind in kinds.items()}
-    return create_model("Sources", __base__=base, **fields)
-
-
-def _pydantic_settings() -> Any:
-    try:
-        import pydantic_settings
-    except ModuleNotFoundError as error:
-        if error.name not in ("pydantic_settings", "pydantic"):
-            raise
-        raise ModuleNotFoundError(
-            "settings from files and variables need the extra: pip install 'oban-sqla[config]'"
-        ) from None
-    return pydantic_settings

