@@ -1,7 +1,7 @@
 """The fixtures of oban_sqla for pytest: a PostgreSQL, a schema, a session, an `Oban`.
 
-It is a module beside the package, and imports that only for a test that asks: pytest loads it in
-every project that has oban_sqla installed.
+pytest loads this plugin in every project that has oban_sqla installed. So it is a module outside
+of the package, and imports the package only for a test that uses a fixture.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ if TYPE_CHECKING:
     from oban_sqla import Oban
 
 NAMES = ("oban_sqla", "pytest_oban_sqla")
-"""The entry point, and the module, which `pytest_plugins` and `-p` may name."""
+"""The names of the plugin: the entry point, and the module for `pytest_plugins` and `-p`."""
 
 DSN = "OBAN_TEST_DSN"
 DIRECTORY = "OBAN_TEST_POSTGRES_DIRECTORY"
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Take both names of the plugin: pytest refuses to load a module under a second name."""
+    """Register both names of the plugin: pytest refuses to load a module under a second name."""
     for name in NAMES:
         if not pluginmanager.has_plugin(name):
             pluginmanager.register(object(), name)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Agree with the workers of pytest-xdist, which inherit it, on where the server is."""
+    """Choose the directory of the server; workers of pytest-xdist inherit the variable."""
     if not hasattr(config, "workerinput") and DIRECTORY not in os.environ:
-        # Not pytest's own: a later run takes away the permissions that the server's user needs.
+        # Not in pytest's own directory: a later run of pytest removes permissions there that the
+        # server's user needs.
         directory = Path(tempfile.gettempdir(), f"oban-sqla-pytest-{uuid4().hex[:12]}")
         os.environ[DIRECTORY] = str(directory)
 
@@ -55,8 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _register_async_fixtures(config: pytest.Config) -> None:
-    # Only now are all plugins loaded. Without pytest-asyncio another plugin, such as anyio's, runs
-    # the async fixtures of pytest.
+    # Called when all plugins are loaded. Without pytest-asyncio, another plugin, such as anyio's,
+    # runs async fixtures.
     asyncio_plugin = sys.modules.get("pytest_asyncio")
     fixture = pytest.fixture if asyncio_plugin is None else asyncio_plugin.fixture
     holder = ModuleType("pytest_oban_sqla.async_fixtures")
@@ -66,10 +67,11 @@ def _register_async_fixtures(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def oban_postgres() -> Iterator[str]:
-    """The DSN of a PostgreSQL for the run: OBAN_TEST_DSN, or one that is brought along.
+    """The DSN of a PostgreSQL for the test run: `OBAN_TEST_DSN`, or an embedded server.
 
-    That one, which needs the extra `testing`, is started by the first test that asks, once for all
-    workers of pytest-xdist, and gone in the end. It does not survive a crash of the machine.
+    The embedded server needs the extra `testing`. The first test that uses it starts it, all
+    workers of pytest-xdist share it, and it is removed at the end. Its data does not survive a
+    crash of the machine.
     """
     if dsn := os.environ.get(DSN):
         yield dsn
@@ -85,7 +87,7 @@ def oban_postgres() -> Iterator[str]:
 
 @pytest.fixture
 def oban_schema(oban_postgres: str) -> Iterator[str]:
-    """The name of a schema with the tables of oban_sqla, empty, and dropped after the test."""
+    """The name of a new schema with the empty tables of oban_sqla. It is dropped after the test."""
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.pool import NullPool
     from sqlalchemy.schema import DropSchema
@@ -104,9 +106,9 @@ def oban_schema(oban_postgres: str) -> Iterator[str]:
 
 @pytest.fixture
 def oban(oban_postgres: str, oban_schema: str) -> Oban:
-    """An `Oban` on that schema with a queue `default`, not started.
+    """An `Oban` in `oban_schema` with a queue `default`, not started.
 
-    `async with oban:` runs jobs, and `drain_queue(oban)` does without.
+    Run jobs with `async with oban:`, or with `drain_queue(oban)`, which needs no start.
     """
     from sqlalchemy import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -115,24 +117,24 @@ def oban(oban_postgres: str, oban_schema: str) -> Oban:
     from oban_sqla import Oban
 
     url = make_url(oban_postgres).set(drivername="postgresql+psycopg")
-    # No pool: nothing is left of it when the event loop of the test ends.
+    # Without a pool, no connection outlives the event loop of the test.
     engine = create_async_engine(url, poolclass=NullPool)
     return Oban(engine, prefix=oban_schema, queues={"default": 10})
 
 
 @pytest.fixture
 def oban_metadata() -> MetaData | Iterable[MetaData]:
-    """Your tables, for `oban_session`: override it with a fixture that returns `Base.metadata`."""
+    """Your tables, for `oban_session`. Override this fixture, and return `Base.metadata`."""
     return ()
 
 
 async def oban_session(
     oban_postgres: str, oban_schema: str, oban_metadata: MetaData | Iterable[MetaData]
 ) -> AsyncIterator[AsyncSession]:
-    """An `AsyncSession` with the tables of oban_sqla and yours; all of it is rolled back.
+    """An `AsyncSession` with the tables of oban_sqla and yours. Everything is rolled back.
 
-    A commit in the test releases a savepoint. It needs pytest-asyncio, or another plugin that runs
-    async fixtures.
+    A commit in the test only releases a savepoint. The fixture needs pytest-asyncio, or another
+    plugin that runs async fixtures.
     """
     from sqlalchemy import make_url
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -155,7 +157,7 @@ async def oban_session(
 def oban_sync_session(
     oban_postgres: str, oban_schema: str, oban_metadata: MetaData | Iterable[MetaData]
 ) -> Iterator[Session]:
-    """The same as a sync `Session`."""
+    """`oban_session` as a sync `Session`."""
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import NullPool

@@ -1,4 +1,4 @@
-"""A real PostgreSQL in this process's care, for scripts and tests (extra `embedded`)."""
+"""Start and stop a real PostgreSQL from Python, for scripts and tests (extra `embedded`)."""
 
 from .cluster import EmbeddedPostgresError
 from .postgres import EmbeddedPostgres, embedded_postgres

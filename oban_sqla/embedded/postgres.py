@@ -1,9 +1,9 @@
-"""`embedded_postgres()`: who uses a server, and when it starts and stops.
+"""`embedded_postgres()`: share a server between its users, and start and stop it for them.
 
-Whoever uses a cluster holds a shared `flock` on its data directory, and whoever can make that lock
-exclusive is alone with it, so may start, configure and stop the server. The kernel drops the locks
-of a killed process: nothing goes stale. A second lock, on the directory around it, lets one user
-at a time come or go.
+Each user of a cluster holds a shared `flock` on its data directory. A user that can make the lock
+exclusive is the only one, and may start, configure and stop the server. The kernel drops the locks
+of a killed process, so no lock gets stale. A second lock, on the parent directory, lets users enter
+and leave one at a time.
 """
 
 import asyncio
@@ -36,30 +36,31 @@ def embedded_postgres(
         async with embedded_postgres("var/postgres", settings={"max_connections": 50}) as dsn:
             ...  # postgresql://postgres:@/postgres?host=...
 
-    The DSN is a libpq URI: psycopg takes it as it is, SQLAlchemy with a driver named
+    The DSN is a libpq URI for psycopg. SQLAlchemy also needs the name of the driver
     (`make_url(dsn).set(drivername="postgresql+psycopg")`). The server listens on a Unix socket
-    in the data directory, which only the system user that runs it (and root) may enter: there is
-    no password. A directory gives the same DSN each time, unless its path is too long for a socket.
+    in the data directory, and has no password: only its system user and root may enter the
+    directory. A directory has the same DSN each time, unless its path is too long for a socket.
 
-    Blocks on one directory, in one process or in many, share one server, and the last to leave
-    stops it. A killed process leaves it running, for the next block on the directory to take over.
+    Blocks on one directory, in one process or in many, share one server. The last block that ends
+    stops the server. If a process is killed, its server keeps running, and the next block on the
+    directory takes it over.
 
-    For root, the server runs as the owner of the data, which for new data is the system user
-    `pgserver` (created when missing). That user has to reach its files: the directories above the
-    data and above the installed server become traversable by all users (`chmod o+x`).
+    If root starts the server, it runs as the owner of the data. New data belongs to the system user
+    `pgserver`, which is created if it is missing. That user must reach its files: the directories
+    above the data and above the installed server become traversable by all users (`chmod o+x`).
 
     Args:
         directory: keeps the data between runs, in its subdirectory `pgdata`, with the log in
-            `pgdata/server.log`; created when missing, with its parents. None: a temporary
-            directory, removed at the end.
+            `pgdata/server.log`. The directory and its parents are created if they are missing.
+            None: a temporary directory, removed at the end.
         version: the major version of PostgreSQL.
-        settings: server settings, as in `postgresql.conf`; an int is in the setting's own unit,
-            a str may name one (`{"statement_timeout": "5s"}`). They hold until the server stops.
-            None: the defaults, or, of a server that already runs, what it has.
+        settings: server settings, as in `postgresql.conf`. An int is in the setting's own unit, a
+            str may contain a unit (`{"statement_timeout": "5s"}`). They apply until the server
+            stops. None: the defaults, or the settings of a server that already runs.
 
     Raises:
-        ValueError: at once: there is no such version, or a setting can't be given. The others come
-            on entering the block.
+        ValueError: raised by the call: the version is unknown, or a setting is invalid. All other
+            errors are raised on entering the block.
         ModuleNotFoundError: the extra `embedded` is not installed.
         EmbeddedPostgresError: the data is of another version or another system user, the server
             already runs with other settings, or it does not start.
@@ -68,7 +69,7 @@ def embedded_postgres(
 
 
 class EmbeddedPostgres:
-    """What `embedded_postgres()` returns: a context manager, entered by one at a time."""
+    """The context manager that `embedded_postgres()` returns. One block at a time may enter it."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class EmbeddedPostgres:
         self._pid = 0
 
     def __enter__(self) -> str:
-        """Start the server, or join the one that runs; returns the DSN."""
+        """Start the server, or join the running server. Returns the DSN."""
         if self._use is not None:
             raise EmbeddedPostgresError(
                 "this embedded_postgres() is already entered; call it again for another block"
@@ -105,7 +106,7 @@ class EmbeddedPostgres:
                 use.callback(os.close, users)
                 use.callback(self._leave, cluster, users)
                 if _alone(users):
-                    cluster.ensure_stopped()  # a killed process left it, with settings of its own
+                    cluster.ensure_stopped()  # a killed process left it, with other settings
                     cluster.configure(self._settings)
                 else:
                     cluster.check_settings(self._settings)
@@ -122,19 +123,19 @@ class EmbeddedPostgres:
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Leave the server, which stops when this was its last user."""
+        """Leave the server. The server stops if this was its last user."""
         use, self._use = self._use, None
         atexit.unregister(self._exit_late)
         if use is not None:
             use.close()
 
     async def __aenter__(self) -> str:
-        """As `__enter__`, in a thread."""
+        """Run `__enter__` in a thread."""
         entering = asyncio.create_task(asyncio.to_thread(self.__enter__))
         try:
             return await asyncio.shield(entering)
         except asyncio.CancelledError:
-            # The thread goes on: what it starts must be left again.
+            # The thread goes on: wait for it, and leave the server that it has entered.
             await asyncio.wait([entering])
             await asyncio.to_thread(self.__exit__)
             raise
@@ -145,19 +146,18 @@ class EmbeddedPostgres:
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """As `__exit__`, in a thread."""
+        """Run `__exit__` in a thread."""
         await asyncio.to_thread(self.__exit__)
 
     def _leave(self, cluster: Cluster, users: int) -> None:
         with _turn(cluster):
             if _alone(users):
                 cluster.ensure_stopped("immediate" if self._directory is None else "fast")
-            fcntl.flock(
-                users, fcntl.LOCK_UN
-            )  # closing is not enough when a forked child has it too
+            # Closing would not unlock it if a forked child has the descriptor, too.
+            fcntl.flock(users, fcntl.LOCK_UN)
 
     def _exit_late(self) -> None:
-        if self._pid == os.getpid():  # a forked child also runs this, and the server is not its own
+        if self._pid == os.getpid():  # not in a forked child, which also runs this
             self.__exit__()
 
 
@@ -184,7 +184,7 @@ def _host(cluster: Cluster, use: ExitStack) -> str:
     path = str(cluster.data)
     if len(os.fsencode(f"{path}/.s.PGSQL.{PORT}")) <= _SOCKET_PATH_LIMIT and "," not in path:
         return path
-    # libpq can't reach such a socket by its own name: the comma separates hosts there.
+    # The path is too long for a socket, or has a comma, which separates hosts in a DSN.
     link = Path(use.enter_context(tempfile.TemporaryDirectory(prefix="oban-")), "pgdata")
     link.symlink_to(path)
     return str(link)
@@ -194,7 +194,7 @@ def _setting(name: str, value: str | int) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
         raise ValueError(f"settings: {name!r} is not the name of a server setting")
     if name.lower() in ("port", "unix_socket_directories"):
-        raise ValueError(f"settings: {name!r} is embedded_postgres's own; the DSN depends on it")
+        raise ValueError(f"settings: embedded_postgres sets {name!r}; the DSN depends on it")
     if re.search(r"[\n\r\0]", text := str(value)):
         raise ValueError(f"settings: {name!r} can't have the value {value!r}: it is not one line")
     return "{} = '{}'".format(name.lower(), text.replace("\\", "\\\\").replace("'", "''"))

@@ -1,14 +1,13 @@
-"""For your own tests: what is enqueued, and running it, in the transaction of the test.
+"""Functions for your tests: check which jobs are enqueued, and run them, in the test's transaction.
 
-All take the session of the test, of any kind, and see what it has not committed; or an `Oban`, and
-see what is committed. As in SQLAlchemy, what is given an `AsyncSession` (or an `Oban`) is awaited,
-and what is given a `Session` returns at once::
+All take the session of the test, and see its uncommitted jobs; or an `Oban`, and see committed
+jobs. With an `AsyncSession` or an `Oban` they are awaited; with a `Session` they return at once::
 
     await assert_enqueued(session, worker=WelcomeEmail, args={"email": "ann@shop.test"})
     counts = await drain_queue(session)
     assert counts["completed"] == 1
 
-pytest has the fixtures `oban_postgres`, `oban_schema` and `oban`, of the module `pytest_oban_sqla`;
+The module `pytest_oban_sqla` gives pytest the fixtures `oban_postgres`, `oban_schema` and `oban`.
 `JobFactory` is in `oban_sqla.testing.factory`. Both need the extra `testing`.
 """
 

@@ -1,4 +1,4 @@
-"""Run chosen jobs one after the other, as a producer does, and count what came of them."""
+"""Run chosen jobs one after the other, as a producer does, and count their outcomes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from ..statements.claim import claim
 from ..statements.claimed import Claimed, Loads
 
 COUNTED = ("completed", "cancelled", "discarded", "retryable", "scheduled")
-"""The states in which an attempt leaves its job."""
+"""The states of a job after an attempt."""
 
 
 class JobDatabase(WorkerSessions, Protocol):
-    """Where jobs are run: the database of an instance, or the transaction of a session."""
+    """The database in which jobs run: that of an instance, or the transaction of a session."""
 
     @property
     def prefix(self) -> str | None: ...
@@ -37,7 +37,7 @@ class JobDatabase(WorkerSessions, Protocol):
 
 
 class Attempts:
-    """The attempts of one call, and how many left their jobs in which state."""
+    """The attempts of one call, and the number of jobs by their states afterwards."""
 
     def __init__(self, database: JobDatabase, *, with_safety: bool, emit: Emit | None = None):
         self.counts = dict.fromkeys(COUNTED, 0)
@@ -50,7 +50,7 @@ class Attempts:
     async def run(self, id: int) -> JobState | None:
         """Claim a job, run it, and write its outcome; `None` if it is not available any more.
 
-        Without safety, what the worker raised is raised, after it was recorded.
+        Without `with_safety`, an error of the worker is recorded, and then raised here.
         """
         claimed = await self._claim(id)
         if claimed is None:
@@ -79,7 +79,7 @@ class Attempts:
             raise asyncio.CancelledError
         if isinstance(outcome, Written):
             return outcome.ack.state if outcome.applied else None
-        # Its worker may have deleted the job.
+        # Nothing is written if the worker has deleted its own job.
         written = await self._database.fetch(acknowledge(now=held_at()), outcomes([outcome]))
         if written and outcome.followed:
             await follow_by(self._database, [outcome.id], self._database.prefix, wait=True)
@@ -93,6 +93,6 @@ class Attempts:
 
 
 def _is_cancelled() -> bool:
-    # Of a worker that raises CancelledError by itself, the attempt failed.
+    # If the worker itself raises CancelledError, the attempt failed; only a cancelled task stops.
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

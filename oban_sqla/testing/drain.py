@@ -1,4 +1,4 @@
-"""`drain_queue()`: run what is enqueued, here and now."""
+"""`drain_queue()`: run the enqueued jobs now."""
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable
@@ -20,7 +20,7 @@ from .joined import Awaited, Plain, answer, join, on, unwrapped
 from .refresh import refresh
 
 MOST_SNOOZES = 100
-"""How often a job may snooze while it is drained."""
+"""The most snoozes of a job while it is drained."""
 
 STAGE_BATCH = 10_000
 
@@ -59,28 +59,29 @@ def drain_queue(
             "completed": 2, "cancelled": 0, "discarded": 0, "retryable": 0, "scheduled": 0,
         }
 
-    Each attempt counts by the state in which it left its job: `scheduled` is a snooze.
+    Each attempt is counted by the state of its job afterwards: `scheduled` is a snooze.
 
-    With a session all of it happens in its transaction: it is flushed, its jobs are claimed, run
-    and acknowledged on its connection. Afterwards the session sees what the database has: columns,
-    loaded relationships and collections are read again, and an instance leaves the session if its
-    row is gone. A worker that takes a session gets one of its own that is joined to the
-    same transaction, with a savepoint for each job: it sees what the test has not committed, and
-    its changes are rolled back if it raises. With an `Oban` each job is committed.
+    With a session, everything happens in its transaction: the session is flushed, and its jobs are
+    claimed, run and acknowledged on its connection. Afterwards the instances in the session are
+    read again: columns, loaded relationships and collections. An instance whose row is gone leaves
+    the session. A worker that takes a session gets a new session in the same transaction, with a
+    savepoint for each job. So the worker sees uncommitted data of the test, and its changes are
+    rolled back if it raises. With an `Oban`, each job is committed.
 
-    With a sync `Session`, workers run on an event loop of its own until all are done. Plain workers
-    are called in a thread, as ever, unless they take a session.
+    With a sync `Session`, workers run on a new event loop until all are done. Sync workers are
+    called in a thread, as usual, unless they take a session.
 
     Args:
         conn: the session of the test, or an `Oban`, started or not.
-        queue: one queue, or some; `None` for all.
-        with_scheduled: whether to run jobs before they are due, the retries too; or until when.
-        with_recursion: whether to run jobs that become available meanwhile, such as those that jobs
-            enqueue; otherwise only what is available at the beginning, each once.
-        with_safety: whether to only record what a worker raises. Otherwise it is recorded, and
-            raised here.
+        queue: one queue or several; `None` for all.
+        with_scheduled: whether to run jobs, also retries, before they are due. A datetime runs the
+            jobs that are due until then.
+        with_recursion: whether to run jobs that become available meanwhile, such as jobs that a
+            worker enqueues. Otherwise the jobs that are available at first run once each.
+        with_safety: whether to only record the errors of workers. Otherwise an error is recorded,
+            and raised here.
 
-    `ObanError` for a job that snoozes 100 times. It would not end.
+    `ObanError` if a job snoozes 100 times, since the call would not end.
     """
     given = unwrapped(conn)
     until = _until(with_scheduled)
@@ -118,7 +119,7 @@ async def _run(
     snoozes: Counter[int] = Counter()
     while True:
         await _stage(database, queues, until)
-        # One at a time, since what it enqueues may go before the others.
+        # One at a time: a job that this one enqueues may come before the remaining jobs.
         ids = await _available(database, queues, 1 if recursive else None)
         for id in ids:
             if await attempts.run(id) is JobState.SCHEDULED:
@@ -126,7 +127,7 @@ async def _run(
                 if snoozes[id] == MOST_SNOOZES:
                     raise ObanError(
                         f"job {id} has snoozed {MOST_SNOOZES} times while it was drained: leave out"
-                        " with_scheduled, or pass the time until which to run"
+                        " with_scheduled, or pass the time until which jobs shall run"
                     )
         if not ids or not recursive:
             return

@@ -1,4 +1,4 @@
-"""`all_enqueued()`, `assert_enqueued()`, `refute_enqueued()`: what is enqueued, and not run yet."""
+"""`all_enqueued()`, `assert_enqueued()`, `refute_enqueued()`: jobs that have not been tried yet."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ from .joined import Awaited, Plain, answer, on, unwrapped
 from .matching import Expected, Filters
 
 ENQUEUED = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
-"""The states of a job that no attempt was made of."""
+"""The states of a job before its first attempt."""
 
 LOOK_INTERVAL = 0.02
 
 SHOWN = 10
-"""How many jobs a failure shows."""
+"""The most jobs that a failure shows."""
 
 
 @overload
@@ -40,10 +40,10 @@ def all_enqueued(conn: Awaited | Plain, **expected: Unpack[Filters]) -> Any:
     Args:
         conn: the session of the test, which is flushed, or an `Oban`.
         expected: `worker` (a class, a job function, or a name), `args` and `meta` (parts of them,
-            at any depth; `mock.ANY` may stand for a value), `tags` (some of them), `queue`,
-            `priority`, `max_attempts`, and `scheduled_at` or `schedule_in`, to a second.
+            at any depth; `mock.ANY` matches any value), `tags` (some of them), `queue`,
+            `priority`, `max_attempts`, and `scheduled_at` or `schedule_in` (within a second).
 
-    `TypeError` or `ValueError` for an unknown name, or a value that no job could have.
+    `TypeError` or `ValueError` for an unknown name, or a value that no job can have.
     """
     given = unwrapped(conn)
     return answer(given, _all(given, Expected(expected)))
@@ -64,10 +64,10 @@ def assert_enqueued(
 
         await assert_enqueued(session, worker=WelcomeEmail, args={"email": "ann@shop.test"})
 
-    The error shows the enqueued jobs, the most similar first. See `all_enqueued` for the names that
-    you may expect.
+    The error shows the enqueued jobs, the most similar first. `all_enqueued` lists the names in
+    `expected`.
 
-    timeout: how long to wait for a job that another transaction enqueues: seconds or a `timedelta`.
+    timeout: how long to wait for a job of another transaction: seconds or a `timedelta`.
     """
     given = unwrapped(conn)
     return answer(given, _assert(given, Expected(expected), _seconds(timeout)))
@@ -84,9 +84,9 @@ def refute_enqueued(
 def refute_enqueued(
     conn: Awaited | Plain, *, timeout: float | timedelta = 0.0, **unexpected: Unpack[Filters]
 ) -> Any:
-    """`AssertionError`, which shows them, if jobs are enqueued as `assert_enqueued` expects them.
+    """Raise an `AssertionError` that shows the enqueued jobs that match, if there are any.
 
-    timeout: seconds or a `timedelta` for which none may turn up.
+    timeout: how long to watch for such a job: seconds or a `timedelta`.
     """
     given = unwrapped(conn)
     return answer(given, _refute(given, Expected(unexpected), _seconds(timeout)))
@@ -131,11 +131,11 @@ async def _why_not(given: Any, expected: Expected, seconds: float) -> str:
         (job, []) for job in others if not expected.differences(job)
     ]
     if past:
-        text += f"; past that, as expected otherwise:\n{_list(past)}"
+        text += f"; jobs in other states that match:\n{_list(past)}"
     compared = [(job, expected.differences(job)) for job in await _load(given, ENQUEUED)]
     if not compared:
         return text + "\nnothing is enqueued"
-    # Of another worker is the greatest difference.
+    # A job of another worker differs most.
     nearest = sorted(compared, key=lambda one: (_of_another(one[1]), len(one[1])))
     return f"{text}\nenqueued, the nearest first:\n{_list(nearest)}"
 
@@ -164,7 +164,7 @@ async def _load(given: Any, states: Sequence[JobState]) -> list[Job]:
 def _jobs(session: Session, states: Sequence[JobState]) -> list[Job]:
     session.flush()
     newest_first = select(Job).where(state_in(*states)).order_by(Job.id.desc())
-    # As they are in the database: others may have changed them.
+    # Read the rows again: other transactions may have changed them.
     fresh = {"populate_existing": True}
     found = session.scalars(newest_first, execution_options=fresh, bind_arguments=BIND)
     return list(found.unique())

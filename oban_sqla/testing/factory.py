@@ -1,4 +1,4 @@
-"""`JobFactory`: jobs for tests in any state, with factory-boy. It needs the extra `testing`."""
+"""`JobFactory`: make jobs in any state for tests, with factory-boy (extra `testing`)."""
 
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from ..models import Job, JobState
 
 NODE = ("some-node", "0b3c5d8e-0000-4000-8000-000000000000")
 
-# What the constructor of a job does not take, since only the library or the database writes it.
+# Columns that only the library or the database writes, so `Job()` does not take them.
 _LATER = (
     "attempt",
     "attempted_at",
@@ -41,12 +41,12 @@ def _error(attempt: int) -> dict[str, Any]:
 
 
 class JobFactory(factory.Factory[Job]):
-    """A job as its row is in a state: `JobFactory()` waits, `JobFactory(executing=True)` runs.
+    """Make a job in a given state: `JobFactory()` waits, `JobFactory(executing=True)` runs.
 
     There is a trait for each state: available, scheduled, suspended, executing, retryable,
-    completed, discarded and cancelled. It takes what `Job` takes, the other columns too, but
-    the id, and a class or a job function for `worker`. Add what it returns to a session of any
-    kind.
+    completed, discarded and cancelled. The factory takes the arguments of `Job`, and all other
+    columns except the id. `worker` may also be a class or a job function. Add the job to any
+    session.
     """
 
     class Meta:

@@ -10,16 +10,16 @@ from ..models import validation
 
 @contextmanager
 def frozen_time(at: datetime) -> Iterator[datetime]:
-    """Hold the library's clock at an instant, which the block gets in UTC::
+    """Hold the library's clock at an instant for a block, which gets the instant in UTC::
 
         with frozen_time(datetime(2026, 11, 1, tzinfo=UTC)) as now:
             await Remind.enqueue({"id": 1}, conn=session, schedule_in=timedelta(days=1))
         with frozen_time(now + timedelta(days=1)):
             await drain_queue(session)  # it is due
 
-    `schedule_in` counts from there, `Job.is_due` asks it, and draining takes it for the time: what
-    is due by then runs, and attempts, outcomes and backoffs are dated by it. It is the clock of the
-    whole process, for all threads. A started `Oban` goes on by the clock of its database.
+    `schedule_in`, `Job.is_due` and `drain_queue` use this clock: draining runs the jobs that are
+    due at the instant, and attempts, outcomes and backoffs get its time. The clock is the same for
+    all threads of the process. A started `Oban` still uses the clock of its database.
     """
     instant = validation.instant("at", at)
     with held(instant):

@@ -1,4 +1,4 @@
-"""`inline()`: jobs run as soon as their session has flushed them."""
+"""`inline()`: run jobs as soon as their session has flushed them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,22 +19,21 @@ from .refresh import refresh
 
 @contextmanager
 def inline(*, with_safety: bool = False) -> Iterator[None]:
-    """Run each job of any session at once, for a block::
+    """During a block, run each job of any session as soon as it is flushed::
 
         with inline():
             await WelcomeEmail.enqueue({"email": "ann@shop.test"}, conn=session)
-            await session.flush()  # runs it; commit and autoflush do as well
+            await session.flush()  # runs the job; so do commit and autoflush
 
     A job runs at the end of the flush that inserts it, before a commit, on the session's
-    connection, as in `drain_queue`. So the worker sees everything that was flushed, and its changes
-    belong to the transaction. Afterwards the session sees the database's values, as after
-    `drain_queue`.
+    connection, as in `drain_queue`. So the worker sees all flushed data, and its changes belong to
+    the transaction. Afterwards the session's instances are read again, as after `drain_queue`.
 
-    Jobs that are scheduled for later wait, as do retries, and jobs that are not enqueued in a
-    session: drain those. What jobs enqueue in sessions runs at once, too.
+    Some jobs don't run here: scheduled jobs, retries, and jobs that were not enqueued in a session.
+    Use `drain_queue` for these. Jobs that a worker enqueues in a session run at once, too.
 
-    with_safety: whether to only record what a worker raises. Otherwise the flush fails with it, and
-        so does the transaction.
+    with_safety: whether to only record the errors of workers. Otherwise the flush raises the error,
+        and its transaction fails.
     """
     mode = _Inline(with_safety)
     listeners: tuple[tuple[str, Callable[..., None], dict[str, bool]], ...] = (
@@ -66,14 +65,15 @@ class _Inline:
     def run_if_nothing_else_is_flushed(
         self, session: Session, flush_context: Any, instances: Any
     ) -> None:
-        # Jobs may be inserted before the flush, which then has nothing to do, and no end.
+        # Jobs are inserted before the flush. If it has nothing else to do, `after_flush_postexec`
+        # is never called.
         if not (session.new or session.dirty or session.deleted):
             self.run(session, flush_context)
 
     def run(self, session: Session, flush_context: Any) -> None:
         new = self._new.pop(session, ())
         jobs = [job for job in new if inspect(job).persistent and not job.conflict]
-        # Those that a change of this flush has enqueued were not pending before.
+        # The flush itself may have enqueued more jobs, which were not pending before.
         known = {*self._before.pop(session, ()), *jobs}
         jobs += [job for job in inserted(session) if job not in known]
         if not jobs:
@@ -83,7 +83,7 @@ class _Inline:
         work = _run(Attempts(database, with_safety=self._with_safety), jobs)
         try:
             if connection.dialect.is_async:
-                # The way out of a flush, for what has to be awaited on the connection's event loop.
+                # A flush is sync; `run_async` awaits a coroutine on the connection's event loop.
                 driver: Any = connection.connection.dbapi_connection
                 driver.run_async(lambda _: work)
             else:

@@ -1,4 +1,4 @@
-"""`Joined`: the connection of a session, with its open transaction, as a database for jobs."""
+"""`Joined`: run jobs on the connection of a session, in its open transaction."""
 
 import asyncio
 import contextvars
@@ -18,25 +18,25 @@ from ..statements.claimed import Loads, loads_of
 T = TypeVar("T")
 
 Awaited: TypeAlias = AsyncSession | async_scoped_session[AsyncSession] | Oban
-"""What is asked by awaiting."""
+"""The objects for which a function of this package returns an awaitable."""
 
 Plain: TypeAlias = Session | scoped_session[Session]
-"""What is asked by calling."""
+"""The objects for which a function of this package returns its result."""
 
 
 class Joined:
-    """One connection, in whose transaction jobs run.
+    """A connection in whose transaction jobs run.
 
-    The session of a worker joins it: what the worker does is a savepoint, released together with
-    the completion of its job, or rolled back. The session that it came from, whose instances the
-    worker must not meet, as it would not meet them elsewhere, is left alone meanwhile.
+    A worker's session joins the transaction with a savepoint. The savepoint is released together
+    with the completion of the job, or rolled back. The session of the test is not used meanwhile:
+    as in production, a worker must not see the instances of another session.
     """
 
     schemas: Mapping[str, Any] = MappingProxyType({})
-    """Nothing: the connection finds the tables as its session does."""
+    """Empty: the connection finds the tables as its session does."""
 
     isolation: str | None = None
-    """That of the session."""
+    """`None`: the isolation level of the session."""
 
     def __init__(self, connection: Connection, kind: type[AsyncSession] = AsyncSession) -> None:
         self._connection = connection
@@ -44,7 +44,7 @@ class Joined:
 
     @property
     def prefix(self) -> str | None:
-        """The schema of the tables, if the connection is told."""
+        """The schema of the tables in the connection's `schema_translate_map`, if any."""
         schemas = self._connection.get_execution_options().get("schema_translate_map") or {}
         prefix: str | None = schemas.get(None)
         return prefix
@@ -58,13 +58,13 @@ class Joined:
         self, statement: Executable, params: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
         """The rows of a statement."""
-        # run_sync() is the way from a coroutine to a connection of either kind.
+        # run_sync() works with a sync connection as well as with that of an AsyncSession.
         return await AsyncSession().run_sync(
             lambda _: self._connection.execute(statement, params).all()
         )
 
     def worker_session(self) -> AsyncSession:
-        """A session in a savepoint. On a sync connection its statements block the event loop."""
+        """A session in a savepoint. On a sync connection, its statements block the event loop."""
         session = self._kind(join_transaction_mode="create_savepoint")
         session.sync_session.bind = self._connection
         return session
@@ -76,20 +76,20 @@ async def join(session: AsyncSession | Session) -> Joined:
 
 
 def kind_of(session: AsyncSession | Session) -> type[AsyncSession]:
-    """The class of the sessions that workers are given in place of this one."""
+    """The class of the sessions that workers get, the same as the class of this session."""
     own = session if isinstance(session, AsyncSession) else async_session(session)
     return AsyncSession if own is None else type(own)
 
 
 async def on(session: AsyncSession | Session, work: Callable[[Session], T]) -> T:
-    """What `work` returns for a session."""
+    """Call `work` with the sync session, and return its result."""
     if isinstance(session, AsyncSession):
         return await session.run_sync(work)
     return work(session)
 
 
 def unwrapped(conn: object) -> AsyncSession | Session | Oban:
-    """The session that `conn` is, or stands for, or the instance; `TypeError` for another."""
+    """The session that `conn` is or refers to, or the `Oban`; `TypeError` for anything else."""
     conn = unscoped(conn)
     if isinstance(conn, AsyncSession | Session | Oban):
         return conn
@@ -100,12 +100,12 @@ def unwrapped(conn: object) -> AsyncSession | Session | Oban:
 
 
 def answer(given: AsyncSession | Session | Oban, work: Coroutine[Any, Any, T]) -> Any:
-    """The result of `work` for a sync session; for others the coroutine, to be awaited."""
+    """The result of `work` for a sync session; otherwise the coroutine, for the caller to await."""
     return run(work) if isinstance(given, Session) else work
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, on an event loop of its own; one that runs in this thread stands still."""
+    """Run a coroutine on a new event loop. An event loop that runs in this thread is blocked."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -116,8 +116,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    # With a factory, so that the thread keeps the event loop that was set for it, by pytest-asyncio
-    # for example.
+    # Without a factory, the Runner would replace the thread's event loop, for example that of
+    # pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(work)
 

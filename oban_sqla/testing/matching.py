@@ -1,4 +1,4 @@
-"""What a test expects of a job, and how far a job is from that."""
+"""Compare jobs with the fields that a test expects."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -16,28 +16,28 @@ from ..models.references import InstanceReference, show
 from ..workers.option import refuse_unknown
 
 TOLERANCE = timedelta(seconds=1)
-"""How far a job may be from the time that is expected."""
+"""The largest difference between an expected time and that of a job that matches."""
 
 
 class Filters(TypedDict, total=False):
-    """What may be expected of a job. What is left out may be anything."""
+    """The fields that a test may expect of a job. A missing field matches any value."""
 
     worker: type | Callable[..., Any] | str
     """A worker class, a job function, or the name of a worker."""
     args: Mapping[str, Any]
-    """Some of the arguments, at any depth. Values are compared with `==`, so that `mock.ANY` or
-    `pytest.approx` may stand for one; a mapped instance is meant by its key."""
+    """Some of the arguments, at any depth. Values are compared with `==`, so `mock.ANY` and
+    `pytest.approx` work. A mapped instance is compared by its key."""
     meta: Mapping[str, Any]
-    """The same for meta."""
+    """Some entries of meta, compared as `args`."""
     tags: Iterable[str]
     """Some of the tags."""
     queue: str
     priority: int
     max_attempts: int
     scheduled_at: datetime
-    """When it is due, to a second."""
+    """When the job is due, within a second."""
     schedule_in: timedelta | float
-    """The same, from now."""
+    """How long from now the job is due, within a second: a `timedelta` or seconds."""
 
 
 KNOWN = tuple(Filters.__annotations__)
@@ -47,7 +47,7 @@ class Expected:
     """What a test expects of a job."""
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
-        """`TypeError` or `ValueError` for what no job can be asked, or would never have."""
+        """`TypeError` or `ValueError` for an unknown field, or a value that no job can have."""
         refuse_unknown("a job to be expected", "field", filters, KNOWN)
         self._fields = {field: _check(field, value) for field, value in filters.items()}
 
@@ -58,7 +58,7 @@ class Expected:
         return bool(self._fields)
 
     def differences(self, job: Job) -> list[str]:
-        """What is different about a job, in words; nothing if it is one of those expected."""
+        """The differences of a job from the expected fields, in words; empty if the job matches."""
         found: list[str] = []
         for field, expected in self._fields.items():
             found += _differences(job, field, expected)
@@ -89,7 +89,7 @@ def _differences(job: Job, field: str, expected: Any) -> list[str]:
         missing = [tag for tag in expected if tag not in job.tags]
         return [f"tags is {job.tags}, without {', '.join(missing)}"] if missing else []
     if field == "schedule_in":
-        # Now, and not when it was asked first: whoever waits for the job asks again.
+        # Counted from now at each comparison, since a test with a timeout compares repeatedly.
         field, expected = "scheduled_at", client_now() + expected
     actual = getattr(job, field)
     same = abs(actual - expected) <= TOLERANCE if field == "scheduled_at" else actual == expected
@@ -97,7 +97,7 @@ def _differences(job: Job, field: str, expected: Any) -> list[str]:
 
 
 def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
-    """Where `actual` lacks something of `expected`."""
+    """The paths at which `actual` differs from `expected`."""
     expected = _as_stored(expected)
     if not (_is_object(expected) and _is_object(actual)):
         if not _is_equal(expected, actual):
@@ -111,7 +111,7 @@ def _within(path: str, expected: Any, actual: Any) -> Iterable[str]:
 
 
 def _as_stored(expected: Any) -> Any:
-    """References for instances, also in the lists that tuples become; asked anew for their keys."""
+    """A copy with references in place of instances, and lists in place of tuples."""
     if isinstance(expected, list | tuple):
         return [_as_stored(item) for item in expected]
     if isinstance(expected, dict) and not isinstance(expected, Reference):
@@ -122,7 +122,7 @@ def _as_stored(expected: Any) -> Any:
 
 
 def _is_equal(expected: Any, actual: Any) -> bool:
-    """Whether they are equal, and a reference only to a reference, at any depth."""
+    """Whether both are equal. At any depth, a reference equals only a reference."""
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) == len(actual) and all(map(_is_equal, expected, actual))
     if _is_object(expected) and _is_object(actual):
@@ -130,7 +130,7 @@ def _is_equal(expected: Any, actual: Any) -> bool:
             _is_equal(value, actual[key]) for key, value in expected.items()
         )
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
-        # One of them is a reference, and equals a dict that looks alike.
+        # A reference would equal a dict with the same items.
         both = isinstance(expected, Reference) and isinstance(actual, Reference)
         return both and expected == actual
     return bool(expected == actual)

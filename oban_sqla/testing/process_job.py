@@ -1,4 +1,4 @@
-"""`process_job()`: a worker's `process`, and nothing else."""
+"""`process_job()`: call a worker's `process` without a database."""
 
 import asyncio
 from inspect import isawaitable
@@ -24,13 +24,14 @@ def process_job(job: Job, *, session: Any = None) -> Any:
 
     Errors of the worker are raised. Await the call in a test that runs on an event loop; in other
     tests it returns the result at once. `process` is called in this thread, with a copy of the job
-    as in its first attempt, or in attempt `n` if you set `job.attempt = n`. The job's arguments are
-    the same mapped instances, and a row processes its own job. No timeout applies.
+    as in its first attempt, or in attempt `n` if you set `job.attempt = n`. Mapped instances in the
+    arguments are passed as they are, and the method of a model is called on its instance. No
+    timeout applies.
 
     session: the session for a worker that takes one. It is neither flushed nor committed.
 
-    `TypeError` or `ValueError` for arguments that would not survive the database, for a session too
-    many or too few, and for a result that can't be meant: an outcome's class, or an exception.
+    `TypeError` or `ValueError` for arguments that the database could not store, for a missing or
+    superfluous session, and if the worker returns the class of an outcome, or an exception.
     `UnknownWorkerError` if the worker is not imported.
     """
     if not isinstance(job, Job):
@@ -60,7 +61,7 @@ async def _process(registration: Registration, job: Job, session: Any) -> Any:
 
 
 def _attempted(job: Job) -> Job:
-    """A copy as its worker would get it: all of it has been through the database."""
+    """A copy of the job as its worker would get it, as if it had been stored and claimed."""
     now = client_now()
     values: dict[str, Any] = dict.fromkeys(COLUMNS)
     values |= {"id": 1, "inserted_at": now, "scheduled_at": now}
@@ -77,8 +78,8 @@ def _attempted(job: Job) -> Job:
 def _instance(reference: Reference) -> object:
     if not isinstance(reference, InstanceReference):
         raise TypeError(
-            f"the job refers to {show(reference)}, which process_job has no database to load from:"
-            " make it with the instance"
+            f"the job refers to {show(reference)}, but process_job has no database to load it from:"
+            " build the job with the instance"
         )
     return reference.instance
 
@@ -95,4 +96,6 @@ def _check_session(job: Job, registration: Registration, session: Any) -> None:
 def _check_result(job: Job, result: Any) -> None:
     refuse_class(job.worker, result)
     if isinstance(result, BaseException):
-        raise TypeError(f"{job.worker} returned {result!r}, which completes the job: raise it")
+        raise TypeError(
+            f"{job.worker} returned {result!r}, which would complete the job: raise it instead"
+        )

@@ -1,4 +1,4 @@
-"""Have a session see what workers did to the rows of its instances."""
+"""Refresh the instances of a session after workers changed their rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,8 +20,8 @@ _QUERYING = ("dynamic", "noload", "write_only")
 def refresh(session: Session) -> None:
     """Read the clean instances of a session again: their columns and their loaded relationships.
 
-    Deferred columns and relationships that are not loaded stay so. An instance whose row is gone
-    leaves the session with its last values.
+    Deferred columns and relationships that are not loaded stay unloaded. An instance whose row is
+    gone leaves the session, and keeps its last values.
     """
     held = [instance for instance in session if inspect(instance).persistent]
     jobs = [instance for instance in held if isinstance(instance, Job)]
@@ -32,7 +32,7 @@ def refresh(session: Session) -> None:
             for instance in held
             if not isinstance(instance, Job) and instance not in session.dirty
         ]
-        # The rows first: a relationship is read by the keys in the columns.
+        # Columns first: relationships are loaded by the keys in them.
         gone = {id(one): values for one in others if (values := _refresh(session, one)) is not None}
         left = [one for one in others if id(one) not in gone]
         for instance in left:
@@ -41,12 +41,12 @@ def refresh(session: Session) -> None:
         for instance in others:
             if id(instance) in gone:
                 _part_with(session, instance, gone[id(instance)])
-        # To expunge an instance expunges the related ones, too, of which the rows are still there.
+        # Expunging an instance also expunged related instances whose rows still exist.
         session.add_all(one for one in left if one not in session)
 
 
 def _refresh_jobs(session: Session, jobs: list[Job]) -> None:
-    # Jobs may be many, and their columns are always loaded together.
+    # One statement reads all jobs, since there may be many.
     ids = {id: job for job in jobs if (id := identity(job)) is not None}
     if not ids:
         return
@@ -62,10 +62,10 @@ def _refresh_jobs(session: Session, jobs: list[Job]) -> None:
 
 
 def _refresh(session: Session, instance: object) -> dict[str, Any] | None:
-    """Read the columns of an instance again; its last values if its row is gone."""
+    """Read the columns of an instance again. Returns its last values if its row is gone."""
     state = inspect(instance)
     before = dict(state.dict)
-    # A column that was never set reads as None, and SQLAlchemy would not load it.
+    # All columns are named: SQLAlchemy would not load a column that was never set.
     columns = [
         column.key
         for column in state.mapper.column_attrs
@@ -89,7 +89,7 @@ def _queries(relationship: RelationshipProperty[Any]) -> bool:
 
 
 def _part_with(session: Session, instance: object, values: dict[str, Any]) -> None:
-    """Let an instance leave the session as one that the session itself has deleted does."""
+    """Remove an instance from the session, as if the session had deleted it."""
     if instance in session:
         session.expunge(instance)
     for key, value in values.items():

@@ -180,8 +180,8 @@ class TestFailure:
         with pytest.raises(AssertionError) as failure:
             await assert_enqueued(session, worker=Plain)
         assert str(failure.value).splitlines() == [
-            "no job with worker='tests.testing.workers.Plain' is enqueued; past that, as expected"
-            " otherwise:",
+            "no job with worker='tests.testing.workers.Plain' is enqueued; jobs in other states"
+            " that match:",
             f"  tests.testing.workers.Plain {{}} in plain, completed, id {job.id}",
             "nothing is enqueued",
         ]
