@@ -1,6 +1,6 @@
 """Background jobs that live in your SQLAlchemy unit of work."""
 
-from . import on_change as _on_change  # noqa: F401 - it listens to the workers
+from . import on_change as _on_change  # noqa: F401 - registers a listener of workers
 from .contrib import log as _log
 from .enqueue import error_notes as _error_notes
 from .enqueue import unit_of_work as _unit_of_work

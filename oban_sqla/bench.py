@@ -1,6 +1,6 @@
-"""What a server does: jobs enqueued and run per second, pickup, and the bare SQL beside them.
+"""Measure a server: jobs enqueued and run per second, the pickup time, and bare SQL beside them.
 
-All of it happens in a schema of its own, which is dropped in the end, whatever the end is.
+All measurements use a schema of their own, which is dropped at the end, also after an error.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from .workers.worker import Worker
 
 BATCH = 1_000
 LIMIT = 20
-# What waits when running is measured: enough that it does not run out on a common server.
+# Waiting jobs per second of the run measurement: more than a common server can run.
 FEED_PER_SECOND = 10_000
 WARM_UP = 3
 ROUND_TRIPS = 0.1
-"""Seconds for them: they tell at once."""
+"""The seconds of this measurement. It needs less time than the others."""
 
-# The floor: what Core would say for it would be measured, too.
+# Raw SQL, because compiling a Core statement would be measured, too.
 INSERT = """
 INSERT INTO {} (worker, args)
 SELECT worker, args FROM jsonb_to_recordset(%s::jsonb) AS job (worker text, args jsonb)
@@ -62,13 +62,13 @@ SELECT %s, jsonb_build_object('number', n) FROM generate_series(1, %s) n
 
 
 class Nothing(Worker, name="oban_sqla.bench.nothing"):
-    """Does nothing."""
+    """A worker that does nothing."""
 
     async def process(self, job: Job) -> None: ...
 
 
 class Pickup(Worker, name="oban_sqla.bench.pickup"):
-    """Says when it starts."""
+    """A worker that reports when it starts."""
 
     started: asyncio.Queue[float]
 
@@ -78,7 +78,7 @@ class Pickup(Worker, name="oban_sqla.bench.pickup"):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One thing that was measured."""
+    """One measured figure."""
 
     measured: str
     value: float
@@ -87,14 +87,14 @@ class Figure:
 
 @contextmanager
 def temporary_schema(dsn: str) -> Iterator[str]:
-    """The name of a new schema with the tables in it, which is dropped at the end.
+    """Give the name of a new schema with the tables, and drop the schema at the end.
 
-    `ObanError` that says what to do when that fails.
+    If the schema can't be dropped, the `ObanError` has the statement that drops it.
     """
     name = f"oban_bench_{uuid4().hex[:8]}"
     engine = engine_for(dsn)
     with engine.connect():
-        pass  # it is there: from here on there may be something to drop
+        pass  # the server can be reached, so from here on a schema may have to be dropped
     try:
         with engine.begin() as connection:
             upgrade(connection, prefix=name)
@@ -111,7 +111,7 @@ def temporary_schema(dsn: str) -> Iterator[str]:
 
 
 async def measure(dsn: str, prefix: str, seconds: float) -> AsyncIterator[Figure]:
-    """Measure for about so many seconds, in tables that hold nothing else; figures as they come."""
+    """Measure for about `seconds` in empty tables, and yield each figure as soon as it is known."""
     bench = _Bench(dsn, prefix, seconds / 6)
     try:
         for part in (
@@ -135,7 +135,7 @@ class _Bench:
 
     def __init__(self, dsn: str, prefix: str, seconds: float) -> None:
         url = database_url(dsn)
-        # The floor is that of psycopg, whatever the engine's driver is.
+        # Bare SQL is measured with psycopg, whatever the engine's driver is.
         self._database = Database(url.set(drivername="postgresql+psycopg"), prefix)
         self._engine = Database(url, prefix)
         self._prefix = prefix
@@ -225,7 +225,7 @@ class _Bench:
                 async with asyncio.timeout(self._seconds):
                     await all_finished.wait()
             except TimeoutError:
-                pass  # as on most servers
+                pass  # most servers run only a part of the jobs
             await some_finished.wait()
             rate = finished / (time.perf_counter() - started)
             count = await self._take_away()
@@ -259,7 +259,7 @@ class _Bench:
     async def _repeat(
         self, once: Callable[[], Awaitable[object]], seconds: float | None = None
     ) -> list[float]:
-        """How many seconds it took each time, for so many in all, after some that don't count."""
+        """Call `once` for `seconds`, and return how long each call took, without the warm-up."""
         for _ in range(WARM_UP):
             await once()
         took: list[float] = []
@@ -271,7 +271,7 @@ class _Bench:
         return took
 
     async def _feed(self) -> int:
-        """Jobs to be run, made by the server."""
+        """Insert available jobs by a statement of the server. Returns their number."""
         count = max(LIMIT, int(FEED_PER_SECOND * self._seconds))
         async with self._connection() as connection:
             worker = Nothing.new({}).worker
@@ -280,7 +280,7 @@ class _Bench:
         return count
 
     async def _take_away(self) -> int:
-        """Delete what still waits, so that no node stops with jobs in hand; how many are left."""
+        """Delete the waiting jobs, so that the node can end. Returns how many jobs are left."""
         waiting = sql.SQL("DELETE FROM {} WHERE state = 'available'").format(self._jobs)
         left = sql.SQL("SELECT count(*) FROM {}").format(self._jobs)
         async with self._connection() as connection:
@@ -290,7 +290,7 @@ class _Bench:
         return int(row[0])
 
     async def _expect(self, count: int, state: str) -> None:
-        """`ObanError` if other than so many jobs are in a state: the figure would be wrong."""
+        """`ObanError` if the number of jobs in a state is not `count`: the figure is wrong then."""
         query = sql.SQL("SELECT count(*) FROM {} WHERE state = %s").format(self._jobs)
         async with self._connection() as connection:
             row = await (await connection.execute(query, [state])).fetchone()
@@ -308,5 +308,5 @@ def _rate(took: Sequence[float]) -> float:
 
 
 def _percentile(took: Sequence[float], share: float) -> float:
-    """In milliseconds."""
+    """A percentile in milliseconds."""
     return sorted(took)[min(len(took) - 1, int(len(took) * share))] * 1000

@@ -1,4 +1,7 @@
-"""The clocks: the database's decides what is due, the client's only computes `schedule_in`."""
+"""The clocks: the database's clock decides which jobs are due; the client's clock computes times.
+
+The client's clock only turns `schedule_in` into an instant. A test can hold it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,17 +10,17 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal
 
-# Of the process, as the clock is: a test, its fixtures and the threads of its jobs share it.
+# Global: a test, its fixtures and the threads of its jobs share the held clock.
 _held_at: datetime | None = None
 
 
 def client_now() -> datetime:
-    """The client's clock: aware, in UTC."""
+    """The time of the client's clock, aware and in UTC."""
     return _held_at or datetime.now(UTC)
 
 
 def held_at() -> datetime | None:
-    """The instant at which a test holds the clock, to be passed as `now`; `None` if none does."""
+    """The instant at which a test holds the clock, for the parameter `now`; otherwise `None`."""
     return _held_at
 
 
@@ -33,10 +36,10 @@ def held(at: datetime) -> Iterator[None]:
 
 
 def database_now(now: datetime | None = None) -> ColumnElement[Any]:
-    """The instant a statement measures by, as a naive UTC timestamp.
+    """The current time for a statement, as a naive UTC timestamp.
 
-    `None` is the database's clock at the start of the statement. `now()` would not do: a long
-    transaction freezes it at its beginning. Tests pass an instant instead of waiting.
+    `None` means the database's clock at the start of the statement. SQL's `now()` stays at the
+    begin of a long transaction. Tests pass an instant instead of waiting.
     """
     if now is not None:
         return literal(now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now, DateTime())
@@ -44,7 +47,7 @@ def database_now(now: datetime | None = None) -> ColumnElement[Any]:
 
 
 def interval(seconds: Any) -> ColumnElement[Any]:
-    """So many seconds, an expression, as what is added to an instant."""
+    """A number of seconds as an SQL interval."""
     return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
@@ -54,4 +57,4 @@ def seconds(span: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 LONGEST_INTERVAL = 3.2e9
-"""The seconds that PostgreSQL's timestamps bear to be taken from now: a hundred years."""
+"""The longest interval in seconds: a hundred years, which any timestamp near now can bear."""

@@ -1,4 +1,4 @@
-"""How a database is named, by a URL or a connection string; and no password in any message."""
+"""Parse the URL or the connection string of a database, without a password in any message."""
 
 import re
 from typing import Any
@@ -10,8 +10,8 @@ from sqlalchemy.exc import ArgumentError
 
 _BACKENDS = ("postgresql", "postgres")
 
-# The password of a URL ends at the last @ of the word, for it may have one itself. Messages show
-# the form of a URL, with the word "password".
+# The password of a URL may contain @, so it ends at the last @ of the word. The example in our own
+# messages, with the word "password", stays readable.
 _IN_URL = re.compile(r"(?<=://)([^\s/:@]*):(?!password@host:)\S*@")
 _BY_NAME = re.compile(
     r"""(pass(?:word|wd|phrase)?|pwd)(["']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'|"[^"]*"|[^\s&;,'"]+)""",
@@ -20,9 +20,9 @@ _BY_NAME = re.compile(
 
 
 def database_url(given: URL | str, name: str = "the DSN") -> URL:
-    """The URL of a PostgreSQL, through psycopg unless it names a driver; `ValueError` if it is not.
+    """The URL of a PostgreSQL, with psycopg as the default driver; `ValueError` if it is invalid.
 
-    A URL that can't be read is not shown in the message: it may hold a password.
+    The message does not show an invalid URL, which may contain a password.
     """
     try:
         url = make_url(given)
@@ -33,21 +33,21 @@ def database_url(given: URL | str, name: str = "the DSN") -> URL:
     if url.get_backend_name() not in _BACKENDS:
         raise ValueError(f"{name} must start with postgresql://, not {url.drivername}://")
     if "@" in (url.host or "") or (url.username is None and "@" in (url.database or "")):
-        # A part of the password, which messages about the host or the database would show.
+        # The part before the @ belongs to the password, and later messages would show it.
         raise ValueError(
             f"{name} has an @ in its host or database: write @ as %40, / as %2F and : as %3A in a"
             " user or a password"
         )
-    # Without a driver it is libpq's form, which SQLAlchemy would take for psycopg2.
+    # SQLAlchemy's default driver would be psycopg2.
     return url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """A URL without `prepare_threshold`, and the arguments with which psycopg connects besides.
+    """Split a URL into a URL without `prepare_threshold`, and arguments for psycopg's `connect`.
 
-    `prepare_threshold` must be `none` behind a transaction pooler that knows nothing of prepared
-    statements. `ValueError` if it is neither `none` nor a number. The text is UTF-8, whatever the
-    database has: psycopg can't read JSON in another encoding.
+    `prepare_threshold` must be `none` behind a transaction pooler that does not support prepared
+    statements. `ValueError` if it is neither `none` nor a number. The client encoding is UTF-8:
+    psycopg can't read JSON in another encoding.
     """
     if url.get_driver_name() != "psycopg":
         return url, {}
@@ -67,11 +67,11 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 
 
 def listen_target(given: object) -> tuple[URL, dict[str, Any]]:
-    """The URL of the connection for LISTEN, and arguments to connect with besides.
+    """The URL of the connection for LISTEN, and more arguments for `connect`.
 
-    It is named by a URL, as `database_url` takes it, or by a connection string of libpq, such as
-    `host=db1,db2 dbname=shop`. It goes through asyncpg if the URL says so, else through psycopg.
-    `ValueError` for anything else, without its text.
+    `given` is a URL, as for `database_url`, or a connection string of libpq, such as
+    `host=db1,db2 dbname=shop`. The driver is asyncpg if the URL names it, otherwise psycopg.
+    `ValueError` for anything else. Its message does not show the text.
     """
     if not isinstance(given, str) or not given.strip() or "\x00" in given:
         raise ValueError("listen_dsn must be a connection string that is not blank")
@@ -90,5 +90,5 @@ def listen_target(given: object) -> tuple[URL, dict[str, Any]]:
 
 
 def hide_passwords(text: str) -> str:
-    """The text with *** for the passwords of URLs and connection strings in it."""
+    """Replace the passwords of all URLs and connection strings in a text by ***."""
     return _BY_NAME.sub(r"\1\2***", _IN_URL.sub(r"\1:***@", text))

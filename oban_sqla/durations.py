@@ -1,13 +1,13 @@
-"""Durations in words."""
+"""Write durations in words, such as "3 minutes ago"."""
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in words."""
+    """A time in the past in words, such as "5 hours ago"."""
     return f"{duration(seconds)} ago"
 
 
 def duration(seconds: float) -> str:
-    """How long, in words."""
+    """A duration in words, such as "5 hours"."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

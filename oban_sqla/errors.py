@@ -1,4 +1,4 @@
-"""The errors of state, and that of settings. Bad input is a plain `ValueError` or `TypeError`."""
+"""The exceptions of oban_sqla. Bad input raises a plain `ValueError` or `TypeError` instead."""
 
 from collections.abc import Iterable
 
@@ -8,19 +8,19 @@ from .dsn import hide_passwords
 
 
 class ObanError(SQLAlchemyError):
-    """Something is not in the state that the call needs."""
+    """The base of our errors: something is not in the state that a call needs."""
 
     __module__ = "oban_sqla"
 
 
 class SchemaMissingError(ObanError):
-    """The tables of oban_sqla are not in the database; the message says how to install them."""
+    """The database lacks the tables of oban_sqla. The message says how to install them."""
 
     __module__ = "oban_sqla"
 
 
 class PrivilegeMissingError(ObanError):
-    """The role of the connection may not do what is wanted; the message says how to grant it."""
+    """The role of the connection lacks a privilege. The message says how to grant it."""
 
     __module__ = "oban_sqla"
 
@@ -32,13 +32,13 @@ class SchemaVersionError(ObanError):
 
 
 class InstanceNotFoundError(ObanError):
-    """No `Oban` of that name was built in this process, and no `conn` was given."""
+    """This process has no `Oban` of that name, and no `conn` was passed."""
 
     __module__ = "oban_sqla"
 
 
 class JobNotFoundError(ObanError):
-    """There is no job with that id, or none that is being processed."""
+    """There is no job with that id, or the current task processes no job."""
 
     __module__ = "oban_sqla"
 
@@ -62,13 +62,13 @@ class UnknownModelError(ObanError):
 
 
 class StandbyError(ObanError):
-    """The server is a standby, which only copies another server: the primary has the nodes."""
+    """The server is a standby, where jobs can't run. Connect to the primary."""
 
     __module__ = "oban_sqla"
 
 
 class UnreadableJobError(ObanError):
-    """A claimed job has a value that Python can't hold, or JSON that can't be parsed."""
+    """A claimed job has a value that Python can't represent, or JSON that can't be parsed."""
 
     __module__ = "oban_sqla"
 
@@ -80,7 +80,7 @@ class UnreadableJobError(ObanError):
 
 
 class RowMissingError(ObanError):
-    """The arguments of a job refer to a row that is gone, and its worker has `missing="raise"`."""
+    """A job refers to a row that does not exist any more, and its worker has `missing="raise"`."""
 
     __module__ = "oban_sqla"
 
@@ -92,7 +92,7 @@ class JobTimeoutError(ObanError):
 
 
 class ConfigError(ValueError):
-    """All that is wrong with the settings: `complaints` are pairs of a setting and a sentence."""
+    """The settings have mistakes: `complaints` has a setting and a sentence for each of them."""
 
     __module__ = "oban_sqla"
 
@@ -103,7 +103,7 @@ class ConfigError(ValueError):
 
 
 def sqlstate(error: BaseException) -> str:
-    """The SQLSTATE of an error of a driver, or of SQLAlchemy's around it; '' if it has none."""
+    """The SQLSTATE of a driver's error, also inside an error of SQLAlchemy; '' if it has none."""
     original: object = getattr(error, "orig", None) or error
-    # psycopg2 has another word for it.
+    # psycopg2 names the attribute `pgcode`.
     return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""

@@ -1,19 +1,19 @@
-"""Telemetry: what happens, as events of SQLAlchemy's own event system.
+"""Telemetry: the events that oban_sqla emits, through SQLAlchemy's event system.
 
 Listen on the class for every instance, or on one instance::
 
     @event.listens_for(Oban, "job_stop")
     def on_stop(oban: Oban, stop: JobStop) -> None: ...
 
-A listener of an instance runs on its event loop, between the steps of a queue: it must not block.
+A listener of an instance runs on its event loop, between the steps of a queue, and must not block.
 
-Sessions and connections enqueue without an instance, so the events of enqueueing have a target of
-their own. Their listeners run in the thread that enqueues::
+Sessions and connections enqueue without an instance, so the events of enqueueing have another
+target, `Enqueueing`. Their listeners run in the thread that enqueues::
 
     @event.listens_for(Enqueueing, "enqueue_stop")
     def on_stop(enqueueing: Enqueueing, stop: EnqueueStop) -> None: ...
 
-What a listener raises is logged once, and reaches nobody else.
+If a listener raises an error, the error is logged once. The emitter goes on.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("oban_sqla.events")
 
-# The listeners whose error was logged, by event and identity: a listener may be unhashable.
+# The listeners whose error was logged, by event and `id()`: a listener may be unhashable.
 _complained: dict[tuple[str, int], object] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnqueueStart:
     jobs: Sequence[Job]
-    """New jobs, all those of one flush or one call. A listener may replace their `meta`."""
+    """The new jobs of one flush or one call. A listener may replace their `meta`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnqueueStop:
     start: EnqueueStart
-    """The very object that `enqueue_start` passed."""
+    """The object that `enqueue_start` passed."""
     duration: float
-    """Seconds from start to end; of a flush, with the rows that it had to write before the jobs."""
+    """Seconds from start to end. For a flush, they include the rows that it wrote before."""
     error: BaseException | None
     """Why the jobs were not inserted; `None` if they were, in a transaction that is still open."""
 
@@ -64,14 +64,14 @@ class JobStop:
     duration: float
     """Seconds from start to end."""
     queue_time: float
-    """Seconds from being due to the start: by the database's clock until the claim."""
+    """Seconds from when the job was due to its start. The database's clock counts to the claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobException:
     job: Job
     state: JobState
-    """`retryable`, `discarded`, or `cancelled` if somebody wanted that meanwhile."""
+    """`retryable`, `discarded`, or `cancelled` if the job was cancelled meanwhile."""
     duration: float
     queue_time: float
     error: BaseException
@@ -83,14 +83,14 @@ class BackoffFailed:
     delay: float
     """Seconds until the next attempt, by the default backoff."""
     error: BaseException
-    """What `backoff()` of the worker raised, or what is wrong with the value it returned."""
+    """The error that the worker's `backoff()` raised, or the mistake in its return value."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobDeadlineMissed:
     job: Job
     deadline: datetime
-    """The instant, in UTC, by which its first attempt had to begin."""
+    """The instant, in UTC, by which the first attempt had to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ class JobDropped:
 @dataclass(frozen=True, slots=True)
 class JobLeftBehind:
     job: Job
-    """A job that timed out or was cancelled, while its thread, or its task, goes on."""
+    """A job that timed out or was cancelled, but whose thread or task still runs."""
     count: int
-    """How many places of its queue on this node are taken so, with this one."""
+    """How many places of the queue on this node such jobs take, including this job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class ClaimStop:
     queue: str
     count: int
     discarded: tuple[int, ...]
-    """Ids of jobs that were available with no attempt left, and are discarded now."""
+    """Ids of jobs that were discarded now, since they had no attempt left."""
     duration: float
 
 
@@ -122,7 +122,7 @@ class AckStop:
     queue: str
     count: int
     dropped: tuple[int, ...]
-    """Ids of jobs that were deleted or claimed anew meanwhile: their outcome does not apply."""
+    """Ids of jobs that were deleted or claimed again meanwhile: their outcomes do not apply."""
     duration: float
 
 
@@ -130,7 +130,7 @@ class AckStop:
 class OutcomeRefused:
     queue: str
     id: int
-    """The job whose outcome the database refused; its attempt failed for that."""
+    """The job whose outcome the database refused. Its attempt is recorded as failed."""
     error: BaseException
 
 
@@ -138,7 +138,7 @@ class OutcomeRefused:
 class OutcomeDelayed:
     queue: str
     id: int
-    """The job whose outcome can't be written for now. It is tried again, without end."""
+    """The job whose outcome can't be written now. The outbox tries again until it succeeds."""
     reason: str
 
 
@@ -153,9 +153,9 @@ class StageStop:
 class GiveBackStop:
     queue: str
     ids: tuple[int, ...]
-    """Jobs that this node had claimed and will not finish: available again, attempt not spent."""
+    """Jobs that this node had claimed and won't finish. They are available; no attempt is spent."""
     held: tuple[int, ...] = ()
-    """Those of them that had not started."""
+    """The ids among `ids` of jobs that had not started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +187,15 @@ class PruneStop:
 class PruneRefused:
     state: JobState
     ids: tuple[int, ...]
-    """Jobs past their retention that the server refuses to delete. The others are deleted."""
+    """Jobs past their retention that the server refuses to delete. Other jobs are deleted."""
     error: BaseException
-    """Why the server refused the first of them, such as a foreign key or a trigger."""
+    """The server's error for the first of these jobs, for example of a foreign key."""
 
 
 @dataclass(frozen=True, slots=True)
 class CronStop:
     count: int
-    """Jobs that were enqueued for ticks."""
+    """The number of jobs that were enqueued."""
     queues: tuple[str, ...]
     duration: float
 
@@ -205,25 +205,25 @@ class ElectStop:
     leader: bool
     """Whether this node holds the lease after the election."""
     changed: bool
-    """Whether that is different from before."""
+    """Whether the node became the leader, or lost the lease, in this election."""
     duration: float
 
 
 @dataclass(frozen=True, slots=True)
 class JobsCounted:
     counts: Mapping[tuple[str, str], int]
-    """How many jobs there are, by queue and state."""
+    """The number of jobs by queue and state."""
     estimated: bool
-    """Whether the planner guessed any of these numbers."""
+    """Whether any of these numbers is an estimate of the planner."""
     oldest_available: Mapping[str, float]
-    """By queue, the seconds since its oldest available job has been so."""
+    """For how many seconds the oldest available job has been due, by queue."""
     duration: float
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorStop:
     problems: Mapping[str, int]
-    """By check, how many problems the doctor found."""
+    """The number of problems that the doctor found, by check."""
     duration: float
 
 
@@ -240,10 +240,10 @@ class QueueResumed:
 @dataclass(frozen=True, slots=True)
 class NotifierLost:
     reason: str
-    """LISTEN does not work (any more): the queues poll until it does."""
+    """Why LISTEN does not work. The queues poll until it works."""
     error: BaseException | None = None
     direct: bool = False
-    """Whether LISTEN has a connection to another address than the engine's, by `listen_dsn`."""
+    """Whether `listen_dsn` connects LISTEN to another address than the engine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,17 +271,17 @@ class JobUnconnected:
     delay: float
     """Seconds until the job is tried again; the attempt is not spent."""
     error: BaseException
-    """Why the session of its worker got no connection."""
+    """Why the session of the worker got no connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class DashboardAction:
     user: str | None
-    """Who did it, as the dashboard's `authorize` says; "loopback" without `authorize`."""
+    """The user that the dashboard's `authorize` returned; "loopback" without `authorize`."""
     action: str
-    """Such as `retry_jobs`, `edit_job`, `pause_queue` or `run_cron`."""
+    """For example `retry_jobs`, `edit_job`, `pause_queue` or `run_cron`."""
     target: str
-    """The jobs, the queue or the worker; of many jobs, the search that found them."""
+    """The jobs, the queue or the worker. For many jobs, the search that found them."""
     count: int
     """How many jobs or queues were changed."""
 
@@ -290,7 +290,7 @@ class DashboardAction:
 class ServiceFailed:
     service: str
     error: BaseException
-    """Why a pass of the service failed. It is repeated, with a growing delay, without end."""
+    """Why a pass of the service failed. The service tries again, with growing delays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,7 @@ class ServiceCancelled:
 
 
 class Observable(event.EventTarget):
-    """What emits the events: `Oban` is one."""
+    """The target of the events: the base class of `Oban`."""
 
     dispatch: event.dispatcher[Observable]
 
@@ -332,24 +332,28 @@ class ObanEvents(event.Events[Observable]):
     def job_dropped(self, oban: Any, dropped: JobDropped) -> None:
         """An attempt ended without an outcome that counts.
 
-        A stop cut it short, or it got no connection, and its job goes back; or its job is
-        somebody else's by now. This, `job_stop` or `job_exception` follows each `job_start`.
+        Either a stop cut the attempt short, or its session got no connection, and the job goes
+        back. Or another node has claimed the job meanwhile. Each `job_start` is followed by this
+        event, `job_stop` or `job_exception`.
         """
 
     def job_left_behind(self, oban: Any, left: JobLeftBehind) -> None:
-        """A job ended, but not its thread or task, which takes a place of the queue until then."""
+        """A job ended, but its thread or task still runs, and takes a place of the queue."""
 
     def claim_stop(self, oban: Any, stop: ClaimStop) -> None:
-        """A producer claimed jobs (none, too, when it looked in vain)."""
+        """A producer claimed jobs, or looked and found none."""
 
     def ack_stop(self, oban: Any, stop: AckStop) -> None:
-        """Outcomes of a queue were written."""
+        """The outbox wrote outcomes of a queue."""
 
     def outcome_refused(self, oban: Any, refused: OutcomeRefused) -> None:
-        """The database refused an outcome, so that the attempt failed."""
+        """The database refused an outcome, so the attempt failed."""
 
     def outcome_delayed(self, oban: Any, delayed: OutcomeDelayed) -> None:
-        """An outcome waits for a lock, or is refused whatever it says: once for an outcome."""
+        """An outcome can't be written now, for example because its job is locked.
+
+        Emitted once for each outcome.
+        """
 
     def stage_stop(self, oban: Any, stop: StageStop) -> None:
         """The stager made a pass."""
@@ -373,19 +377,19 @@ class ObanEvents(event.Events[Observable]):
         """The leader's cron made a pass."""
 
     def elect_stop(self, oban: Any, stop: ElectStop) -> None:
-        """This node tried to become the leader, or to stay it."""
+        """This node tried to become the leader, or to renew its lease."""
 
     def jobs_counted(self, oban: Any, counted: JobsCounted) -> None:
-        """The leader counted the jobs in the table; it does so only while somebody listens."""
+        """The leader counted the jobs in the table. It does so only for listeners of this event."""
 
     def doctor_stop(self, oban: Any, stop: DoctorStop) -> None:
-        """The leader had the doctor look, as it does where metrics are served."""
+        """The leader ran the doctor. It does so only on a node that serves metrics."""
 
     def queue_paused(self, oban: Any, paused: QueuePaused) -> None:
-        """A queue of this node claims no more jobs."""
+        """A queue of this node was paused, and claims no more jobs."""
 
     def queue_resumed(self, oban: Any, resumed: QueueResumed) -> None:
-        """A queue of this node claims jobs again."""
+        """A queue of this node was resumed, and claims jobs again."""
 
     def notifier_lost(self, oban: Any, lost: NotifierLost) -> None:
         """LISTEN stopped working."""
@@ -403,23 +407,23 @@ class ObanEvents(event.Events[Observable]):
         """The `backoff()` of a worker failed, so the default backoff applies."""
 
     def job_unconnected(self, oban: Any, unconnected: JobUnconnected) -> None:
-        """The session of a worker got no connection: the job goes back, its attempt not spent."""
+        """The session of a worker got no connection. The job goes back; no attempt is spent."""
 
     def dashboard_action(self, oban: Any, action: DashboardAction) -> None:
-        """Somebody changed something in the dashboard."""
+        """A user of the dashboard changed jobs or queues."""
 
     def service_failed(self, oban: Any, failed: ServiceFailed) -> None:
-        """A loop began to fail: once for an outage, not once for each try."""
+        """A service began to fail. Emitted once for an outage, not for each try."""
 
     def service_restored(self, oban: Any, restored: ServiceRestored) -> None:
-        """A loop that had failed made a pass again."""
+        """A service that had failed works again."""
 
     def service_cancelled(self, oban: Any, cancelled: ServiceCancelled) -> None:
-        """A loop had to be cancelled to stop."""
+        """A service did not stop in time, and was cancelled."""
 
 
 class Enqueueing(event.EventTarget):
-    """What emits the events of enqueueing, through whatever `conn`."""
+    """The target of the events of enqueueing, for every kind of `conn`."""
 
     dispatch: event.dispatcher[Enqueueing]
 
@@ -434,36 +438,36 @@ class EnqueueEvents(event.Events[Enqueueing]):
         """Jobs are about to be inserted."""
 
     def enqueue_stop(self, enqueueing: Any, stop: EnqueueStop) -> None:
-        """Jobs were inserted, or could not be; this follows each `enqueue_start`."""
+        """Jobs were inserted, or could not be inserted. This follows each `enqueue_start`."""
 
 
 enqueueing = Enqueueing()
-"""The one target of that kind."""
+"""The only instance of `Enqueueing`."""
 
 
 def listened(target: Observable | Enqueueing, *names: str) -> bool:
-    """Whether anybody listens to one of these events."""
+    """Whether one of these events has a listener."""
     return any(getattr(target.dispatch, name) for name in names)
 
 
 def emit(target: Observable | Enqueueing, name: str, data: object) -> None:
-    """Call the listeners of one event; what a listener raises ends here."""
+    """Call the listeners of an event. Errors of a listener are logged, not raised."""
     listeners = getattr(target.dispatch, name)
     if not listeners:
         return
-    # A copy, as a listener may remove itself.
+    # A copy, since a listener may remove itself.
     for listener in tuple(listeners):
         try:
             listener(target, data)
         except BaseException:
-            # A SystemExit, too: the emitter stands between a job and the record of its outcome.
+            # Also SystemExit: it would keep the emitter from recording the outcome of a job.
             _complain(name, listener)
 
 
 def _complain(name: str, listener: Callable[..., None]) -> None:
-    """Log the error that is being handled: once for each listener, which may fail for every job."""
+    """Log the current exception, once for each listener: a listener may fail for every job."""
     told = (name, id(listener)) in _complained
-    # Keep the listener, so that no other one takes over its identity.
+    # Keeps the listener alive, so that no other listener gets the same `id()`.
     _complained[name, id(listener)] = listener
     _logger.log(
         logging.DEBUG if told else logging.ERROR,

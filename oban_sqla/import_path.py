@@ -11,7 +11,7 @@ from typing import Any
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 _MAIN = ("__main__", "__mp_main__")
-"""What a script is called in its own process, and in one that multiprocessing spawned from it."""
+"""The names of a script's module in its own process, and in a child of multiprocessing."""
 
 
 def is_one(value: object) -> bool:
@@ -20,13 +20,13 @@ def is_one(value: object) -> bool:
 
 
 def load(path: str) -> Any:
-    """Import the module and return the attribute; `ImportError` or `AttributeError`."""
+    """Import the module, and return the attribute. Raises `ImportError` or `AttributeError`."""
     module, _, attribute = path.partition(":")
     return reduce(getattr, attribute.split("."), importlib.import_module(module))
 
 
 def origin(subject: type | Callable[..., Any]) -> str:
-    """Where the code is, `module.qualname`; the same for a script and the script imported."""
+    """The origin of code, `module.qualname`. It is the same if a script is run or imported."""
     return f"{importable(subject.__module__) or subject.__module__}.{subject.__qualname__}"
 
 
@@ -36,7 +36,7 @@ def importable(name: str) -> str | None:
         return name
     main = sys.modules.get(name)
     spec = getattr(main, "__spec__", None)
-    # A directory or an archive that is run has a spec, but no name that others could import.
+    # A directory or an archive that is run has a spec, but its name can't be imported.
     if spec is not None and spec.name not in _MAIN:
         return str(spec.name)
     file = getattr(main, "__file__", None)
@@ -44,15 +44,15 @@ def importable(name: str) -> str | None:
 
 
 def imported(origin: str) -> Any:
-    """What is at `module.qualname` in a module that this process has imported; else `None`.
+    """The object at `module.qualname`, if this process has imported the module, else `None`.
 
-    It imports nothing, and runs no code of the module's.
+    This function imports nothing, and runs no code of the module.
     """
     module, _, path = origin.rpartition(".")
     names = [path]
     while module:
         for known in (module, *_MAIN):
-            # The names of the main module are files to be looked for, and seldom needed.
+            # For the main module, `importable` looks for files. That is seldom needed.
             if known in sys.modules and (known == module or importable(known) == module):
                 found: Any = sys.modules[known]
                 for name in names:
@@ -70,7 +70,7 @@ def _module_of(path: Path) -> str | None:
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
         folder = folder.parent
-    # Alone, `__main__` would be the other process's own.
+    # In another process, `__main__` alone would name that process's own script.
     if path.suffix != ".py" or parts == ["__main__"]:
         return None
     return ".".join(parts) if all(part.isidentifier() for part in parts) else None

@@ -1,4 +1,4 @@
-"""The instances of this process by name, so that a worker can enqueue without being handed one."""
+"""The instances of this process by name. A worker without `conn` finds its instance here."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ DEFAULT_NAME = "Oban"
 
 
 class Instance(Protocol):
-    """What a worker needs of an `Oban`."""
+    """The part of `Oban` that workers use."""
 
     @property
     def name(self) -> str: ...
@@ -21,12 +21,12 @@ class Instance(Protocol):
     async def enqueue(self, job: Any, /) -> Any: ...
 
 
-# By their own identity, the newest last: when it is gone, an older one of its name is found again.
+# Keyed by `id()`, the newest last. If the newest instance of a name is gone, `find` gets an older.
 _instances: WeakValueDictionary[int, Instance] = WeakValueDictionary()
 
 
 def register(instance: Instance) -> None:
-    """Make an instance known by its name; the newest of a name wins."""
+    """Register an instance under its name. The newest instance of a name wins."""
     _instances.pop(id(instance), None)
     _instances[id(instance)] = instance
 
@@ -38,7 +38,7 @@ def _newest_first() -> Iterator[Instance]:
 
 
 def every() -> list[Instance]:
-    """All instances that this process still holds, the newest of each name."""
+    """The newest instance of each name in this process."""
     newest: dict[str, Instance] = {}
     for instance in _newest_first():
         newest.setdefault(instance.name, instance)
@@ -46,12 +46,12 @@ def every() -> list[Instance]:
 
 
 def find(name: str) -> Instance | None:
-    """The instance of that name, if this process built one and still holds it."""
+    """The newest instance of that name in this process, if there is one."""
     return next((instance for instance in _newest_first() if instance.name == name), None)
 
 
 def get(name: str) -> Instance:
-    """The instance of that name; `InstanceNotFoundError` without one."""
+    """The newest instance of that name; `InstanceNotFoundError` if there is none."""
     instance = find(name)
     if instance is None:
         names = sorted({instance.name for instance in _newest_first()})

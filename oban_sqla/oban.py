@@ -78,8 +78,8 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
             notification was lost.
         heartbeat_expiry: a node without a heartbeat for this time is dead, and its jobs are
             rescued; 5 or more. A node sends four heartbeats in this time.
-        rescue_after: the age at which jobs on nodes of another Oban, which sends no heartbeats,
-            are rescued.
+        rescue_after: jobs on dead nodes of another Oban are rescued after this time. Their
+            heartbeats may stop while a job runs.
         leadership: whether this node may become the leader, which runs cron, lifeline and pruner.
         timezone: the time zone of cron entries that name none.
         retention: how long finished jobs are kept: seconds, or `{"completed": 3600, "cancelled":
@@ -160,13 +160,13 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
     async def start(self) -> Self:
         """Run the jobs of the queues, if there are any.
 
-        `SchemaMissingError` when the tables are not there: it says how to install them.
-        `PrivilegeMissingError` when the role lacks a privilege on them: it says how to grant it.
+        `SchemaMissingError` if the tables are missing. The message says how to install them.
+        `PrivilegeMissingError` if the role lacks a privilege. The message says how to grant it.
         """
         instances.register(self)
         async with self._turn:
             if self._supervisor is not None and self._supervisor.stopping:
-                # The stop was cancelled: what runs still claims nothing any more.
+                # The last stop was cancelled: finish it, since its producers claim no more jobs.
                 await self._end()
             if self._config.queues and self._supervisor is None:
                 supervisor = Supervisor(
@@ -180,7 +180,7 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
                 try:
                     await supervisor.start()
                 except BaseException:
-                    # When this is cancelled, too, it is left for a stop to come.
+                    # If `_end` is cancelled, too, a later stop can still end the supervisor.
                     self._supervisor = supervisor
                     await self._end()
                     raise
@@ -313,8 +313,8 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
                 raise
             some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
             raise TimeoutError(
-                f"{some} finished within {longest:g} s; `oban-sqla jobs show {ids[0]}` says how it"
-                " is, and `oban-sqla doctor` whether a node runs its queue"
+                f"{some} finished within {longest:g} s; `oban-sqla jobs show {ids[0]}` shows the"
+                " job, and `oban-sqla doctor` checks whether a node runs its queue"
             ) from None
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:

@@ -1,4 +1,4 @@
-"""`ObanNames`: methods by their names in Oban, for users who come from there: part of `Oban`."""
+"""`ObanNames`: methods of `Oban` under their names in Oban for Python, for users who know it."""
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
@@ -13,10 +13,10 @@ from .queue_orders import QueueOrders
 
 
 class ObanNames(JobManagement, QueueOrders):
-    """Each method stands for another one, which its docstring names."""
+    """Each method calls the method that its docstring names."""
 
     async def cancel_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`cancel_jobs` for one, by its name in Oban."""
+        """`cancel_jobs` for one job, by its name in Oban."""
         await self.cancel_jobs(job, conn=conn)
 
     async def cancel_many_jobs(
@@ -26,7 +26,7 @@ class ObanNames(JobManagement, QueueOrders):
         return await self.cancel_jobs(jobs, conn=conn)
 
     async def retry_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`retry_jobs` for one, by its name in Oban."""
+        """`retry_jobs` for one job, by its name in Oban."""
         await self.retry_jobs(job, conn=conn)
 
     async def retry_many_jobs(
@@ -36,7 +36,7 @@ class ObanNames(JobManagement, QueueOrders):
         return await self.retry_jobs(jobs, conn=conn)
 
     async def delete_job(self, job: Job | int, *, conn: UnitOfWork | None = None) -> None:
-        """`delete_jobs` for one, by its name in Oban."""
+        """`delete_jobs` for one job, by its name in Oban."""
         await self.delete_jobs(job, conn=conn)
 
     async def delete_many_jobs(
@@ -48,7 +48,7 @@ class ObanNames(JobManagement, QueueOrders):
     async def update_job(
         self, job: Job | int, changes: Changes, *, conn: UnitOfWork | None = None
     ) -> Job:
-        """`update_jobs` for one, by its name in Oban; `LookupError` if it is not there."""
+        """`update_jobs` for one job, by its name in Oban; `LookupError` if there is no such job."""
         updated = await self.update_jobs(job, changes, conn=conn)
         if not updated:
             raise LookupError(f"there is no job {job!r}")

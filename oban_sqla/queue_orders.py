@@ -1,4 +1,4 @@
-"""`QueueOrders`: pause, resume, scale, start and stop queues, from any node: part of `Oban`."""
+"""`QueueOrders`, a part of `Oban`: pause, resume, scale, start and stop queues, from any node."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from .statements.orders import EVERY, store_order
 
 
 class Unchanged(Enum):
-    """What a setting is given that stays as it is."""
+    """The default of an argument whose setting does not change."""
 
     UNCHANGED = "unchanged"
 
@@ -33,26 +33,27 @@ class QueueInfo:
     limit: int
     paused: bool
     running: list[int]
-    """The ids of its jobs that run."""
+    """The ids of the running jobs of the queue."""
     started_at: datetime | None
-    """When it was started here, by the database's clock."""
+    """When the queue was started on this node, by the database's clock."""
     meta: dict[str, Any]
-    """What the other nodes are told about it."""
+    """The data about the queue that other nodes see in `oban_producers.meta`."""
     uuid: UUID
-    """The producer's, as in `oban_producers`."""
+    """The uuid of the queue's producer, as in `oban_producers`."""
 
     __module__ = "oban_sqla"
 
 
 class QueueOrders:
-    """Orders to queues, from any node, or from an instance that runs none.
+    """Give orders to queues, from any node, or from an instance without queues.
 
-    `node` is the name of one node; without it an order is for all nodes of the instance. Those that
-    run hear it at once, by NOTIFY, or else at their next look; a node of another Oban has
-    to hear it. When a node starts, what was paused is paused again, and a `global_limit` is what
-    was ordered last; everything else is configured there.
+    `node` is the name of one node. Without `node`, the order is for all nodes of the instance.
+    Running nodes hear the order at once, by NOTIFY, or read it at their next look. A node of
+    another Oban follows it only if it hears the NOTIFY. A node that starts pauses the queues that
+    are paused by an order, and takes the `global_limit` of the last order; all other settings come
+    from its configuration.
 
-    `ValueError` or `TypeError`, before anything is sent, for a name that no queue or node has.
+    `ValueError` or `TypeError` for an invalid name; nothing is sent then.
     """
 
     _config: Config
@@ -144,7 +145,7 @@ class QueueOrders:
         queue, verb = validation.queue_name(action["queue"]), action["action"]
         if queue == EVERY and verb not in ("pause", "resume"):
             raise ValueError(
-                f"{EVERY!r} is for all queues only to pause and to resume them; name the one to"
+                f"{EVERY!r} for all queues is only possible for pause and resume; name the queue to"
                 f" {verb}"
             )
         Config.check(node=node)
@@ -163,5 +164,5 @@ class QueueOrders:
             and node in (None, self._config.node)
             and self._database.is_at_home()
         ):
-            # Not by its own notification, which may take its time, or not come.
+            # Followed at once: the node's own notification may come late, or not at all.
             await self._supervisor.orders.catch_up()

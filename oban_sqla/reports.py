@@ -1,4 +1,4 @@
-"""What an instance tells of itself: part of `Oban`."""
+"""`Reports`, a part of `Oban`: the state of the node and of its database."""
 
 import time
 
@@ -13,7 +13,7 @@ from .runtime.vitals import Vitals
 
 
 class Reports:
-    """How the node does, and whether its database answers."""
+    """Report the state of the node, and check its database."""
 
     _config: Config
     _database: Database
@@ -21,9 +21,9 @@ class Reports:
 
     @property
     def vitals(self) -> Vitals | None:
-        """The state of the node, without asking the database; `None` if it runs no queues.
+        """The state of the node, without I/O; `None` if the node runs no queues.
 
-        It may be read from any thread.
+        Any thread may read it.
         """
         return None if self._supervisor is None else self._supervisor.vitals()
 
@@ -37,5 +37,5 @@ class Reports:
         return time.monotonic() - started
 
     async def examine(self, *, latest: int) -> list[Finding]:
-        """What `oban-sqla doctor` finds; `latest` is the version that the schema should have."""
+        """The findings of `oban-sqla doctor`; `latest` is the version that the schema needs."""
         return [one async for one in examine(self._database, self._config, latest=latest)]

@@ -1,6 +1,6 @@
-"""Wake-ups within a process: the commit hook publishes, the running instances subscribe.
+"""Wake-ups within a process: the commit hook publishes them, running instances subscribe.
 
-They are a short cut. NOTIFY tells the other processes, and a slow poll repairs what gets lost.
+Wake-ups are a short cut. NOTIFY tells the other processes, and a slow poll repairs lost news.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import URL
 
 
 class Address(NamedTuple):
-    """A database as a URL names it; with two spellings of one, only the short cut is missed."""
+    """The address of a database in a URL. With two spellings of it, only the short cut fails."""
 
     host: str | None
     port: int | None
@@ -31,10 +31,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """What became visible: jobs in some queues, and the earliest job that is due later."""
+    """The queues that have new jobs, and the time when the earliest scheduled job is due."""
 
     queues: frozenset[str] | None = frozenset()
-    """`None` for any queue, and for jobs scheduled at any time."""
+    """`None` if the queues and the times of the jobs are unknown: every queue may have jobs."""
     due_at: datetime | None = None
 
     def __or__(self, other: Wakeup) -> Wakeup:
@@ -58,13 +58,13 @@ class _Subscription:
     deliver: Deliver
 
 
-# Replaced, never changed, so that a commit reads it without the lock.
+# The tuple is replaced, never changed, so that a commit can read it without the lock.
 _subscriptions: tuple[_Subscription, ...] = ()
 _lock = Lock()
 
 
 def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], None]:
-    """Have `deliver` called on the running event loop; returns what ends the subscription."""
+    """Call `deliver` for each wake-up, on the running event loop. Returns a function to end it."""
     global _subscriptions
     subscription = _Subscription(address, prefix, asyncio.get_running_loop(), deliver)
     with _lock:
@@ -73,7 +73,7 @@ def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], N
 
 
 def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
-    """Wake the subscribers at this address, from any thread; no prefix means any prefix."""
+    """Wake the subscribers of a database, from any thread. Without a prefix, wake all of them."""
     for subscription in _subscriptions:
         if subscription.address != address:
             continue
@@ -81,7 +81,7 @@ def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
             try:
                 subscription.loop.call_soon_threadsafe(subscription.deliver, wakeup)
             except RuntimeError:
-                # Its loop is closed: it never had the chance to unsubscribe.
+                # The event loop was closed before the subscriber could unsubscribe.
                 _unsubscribe(subscription)
 
 
@@ -92,8 +92,8 @@ def _unsubscribe(subscription: _Subscription) -> None:
 
 
 def _forget_parent() -> None:
-    # A forked child has the subscriptions, but not the event loops that ran in its parent; the
-    # lock may have been held by a thread that it does not have.
+    # A forked child inherits the subscriptions, but the event loops run only in its parent. Another
+    # thread of the parent may have held the lock.
     global _subscriptions, _lock
     _subscriptions = ()
     _lock = Lock()

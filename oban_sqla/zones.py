@@ -1,4 +1,4 @@
-"""Time zones by their names. UTC needs no time zone data."""
+"""Find time zones by their names. UTC needs no time zone data."""
 
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,7 +12,7 @@ _EXAMPLE = "Europe/Berlin"
 def time_zone(name: object) -> tzinfo:
     """The time zone called `name`, such as 'Europe/Berlin'.
 
-    `ValueError` names what is wrong: the name, or that this system has no time zone data.
+    `ValueError` if the name is unknown, or if this system has no time zone data.
     """
     if isinstance(name, str):
         if name in _UTC:

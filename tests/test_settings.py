@@ -158,7 +158,7 @@ class TestVariables:
     def test_one_that_may_be_misspelt_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUE", "default:1")
         monkeypatch.setenv("OBAN_DISPATCHER", "own")  # of another program
-        assert load().notes == ("OBAN_QUEUE is no setting; OBAN_QUEUES is one",)
+        assert load().notes == ("OBAN_QUEUE is not a setting; did you mean OBAN_QUEUES?",)
 
 
 class TestFiles:
@@ -209,7 +209,7 @@ class TestFiles:
         settings = load()
         assert settings.arguments == {"prefix": "a"}
         (note,) = settings.notes
-        assert note.startswith(f"{directory}/oban.toml counts, [tool.oban] in ")
+        assert note.startswith(f"settings come from {directory}/oban.toml; [tool.oban] in ")
 
     def test_the_file_at_a_path_counts_alone(self, directory: Path) -> None:
         (directory / "oban.toml").write_text("prefix = 'a'\nnode = 'n'\n")
@@ -323,7 +323,7 @@ def test_passwords_are_not_shown(value: Any, directory: Path) -> None:
         (":10", "':10' is not a queue"),
         ("a:0", "'a:0' is not a queue"),
         ("a:1,,b:2", "'' is not a queue"),
-        ("a:1,a:2", "queue 'a' is there twice"),
+        ("a:1,a:2", "queue 'a' is named twice"),
     ],
 )
 def test_queues_in_another_form(text: str, complaint: str) -> None:

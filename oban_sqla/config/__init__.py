@@ -1,4 +1,4 @@
-"""`Config`: the settings of an `Oban`, checked together. Every mistake is named at once."""
+"""`Config`: the settings of an `Oban`, checked together. One error lists all mistakes."""
 
 import os
 import socket
@@ -11,14 +11,14 @@ from .queues import Queue
 from .retention import Retention
 
 NODE_CONNECTIONS = 5
-"""What a node itself uses of a pool, beside the jobs: LISTEN, claims, outcomes, services."""
+"""The connections that a node uses beside its jobs: LISTEN, claims, outcomes, services."""
 
 LONGEST_INTERVAL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What `Oban` was given, checked. All times are seconds."""
+    """The checked arguments of `Oban`. All times are seconds."""
 
     name: str
     node: str
@@ -26,7 +26,7 @@ class Config:
     queues: tuple[Queue, ...]
     shutdown_grace_period: float
     notify: Literal["listen", "poll"]
-    listen_dsn: str | None = field(repr=False)  # it holds a password
+    listen_dsn: str | None = field(repr=False)  # may contain a password
     poll_interval: float
     fallback_interval: float
     heartbeat_expiry: float
@@ -40,29 +40,29 @@ class Config:
 
     @property
     def connections(self) -> int | None:
-        """The most connections of a pool made for this node; `None`: as SQLAlchemy does it."""
+        """The size of a pool that is made for this node; `None` for SQLAlchemy's default."""
         if self.pool_size is not None or not self.queues:
             return self.pool_size
         return sum(queue.limit for queue in self.queues) + NODE_CONNECTIONS
 
     @property
     def heartbeat_interval(self) -> float:
-        """Between two signs of life: the third that is lost in a row is the one that counts.
+        """Seconds between two beats. A node expires only after three lost beats in a row.
 
-        oban-py's leader takes away what was silent for a minute, whatever the expiry.
+        At most 15: oban-py's leader deletes producers after a minute without a beat.
         """
         return min(self.heartbeat_expiry / 4, LONGEST_INTERVAL)
 
     @property
     def lease(self) -> float:
-        """How long a leader stays one without a renewal: its jobs are rescued in time even so."""
+        """Seconds of the leader's lease. If a leader dies, another one rescues its jobs in time."""
         return self.heartbeat_expiry / 3
 
     @classmethod
     def check(cls, **given: Unpack[ObanSettings]) -> "Config":
-        """The settings; a `ConfigError` that lists all that is wrong with them.
+        """Check the settings. A `ConfigError` lists all mistakes.
 
-        `TypeError` for a name that is none of a setting.
+        `TypeError` if there is no setting of a name.
         """
         values: dict[str, Any] = {**given}
         errors: list[tuple[str, str]] = []
@@ -79,6 +79,6 @@ class Config:
             errors.append(("listen_dsn", text))
         if errors:
             raise ConfigError(errors)
-        # Containers share host names, so the process tells nodes of one host apart.
+        # The process id tells the nodes of one host apart.
         checked["node"] = checked["node"] or f"{socket.gethostname()}.{os.getpid()}"
         return cls(**checked)

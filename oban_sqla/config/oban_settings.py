@@ -26,12 +26,12 @@ LONGEST_PREFIX = 49
 """PostgreSQL refuses channel names of more than 63 bytes; ".oban_schedule" takes 14 of them."""
 
 SHORTEST_EXPIRY = 5.0
-"""A shorter one would take a node for dead for a pause of its garbage collector."""
+"""With a shorter expiry, a pause of the garbage collector could make a node look dead."""
 
 LONGEST_EXPIRY = DAY
 
 LONGEST_AHEAD = 1.0
-"""A job that is held longer is work that another node could do meanwhile."""
+"""Another node could run a job that is held longer."""
 
 
 def _prefix(key: str, value: Any, complain: Complain) -> Any:
@@ -50,7 +50,7 @@ def _retention(key: str, value: Any, complain: Complain) -> Retention:
 
 
 class ObanSettings(TypedDict, total=False):
-    """What `Oban` takes beside its engine. All times are seconds."""
+    """The arguments of `Oban` beside its engine. All times are seconds."""
 
     queues: Annotated[Mapping[str, QueueConfig] | None, Rule(check_queues)]
     name: Annotated[str, Rule(demand(is_name, "a string that is not blank"), DEFAULT_NAME)]

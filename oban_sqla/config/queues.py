@@ -1,4 +1,4 @@
-"""`Queue`: what a node is to run of a queue, and the check of what is given for it."""
+"""`Queue`: the settings of a queue on a node, and their checks."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class Queue:
 
     name: str
     limit: int
-    """How many of its jobs run at once on this node."""
+    """How many jobs of the queue run at once on this node."""
     paused: bool = False
-    """Whether it starts without claiming anything."""
+    """Whether the queue is paused when the node starts."""
     global_limit: int | None = None
-    """How many of its jobs run at once on all nodes together; `None` for any number."""
+    """How many jobs of the queue run at once on all nodes together; `None` for any number."""
 
 
 def check_queues(key: str, given: Any, complain: Complain) -> tuple[Queue, ...]:
-    """The queues of a mapping of names to limits or to options."""
+    """Parse a mapping of names to limits or to options."""
     if given is None:
         return ()
     if not isinstance(given, Mapping):
@@ -47,13 +47,13 @@ def check_queues(key: str, given: Any, complain: Complain) -> tuple[Queue, ...]:
 
 
 def _plain(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options of a queue, without Oban's other ways to write them."""
+    """The options of a queue, with Oban's other notations replaced."""
     plain = dict(options)
     limit = plain.get("global_limit")
     if isinstance(limit, Mapping) and limit.keys() == {"allowed"}:
         plain["global_limit"] = limit = limit["allowed"]
     if limit is not None:
-        # As in Oban: one node may run all of them.
+        # As in Oban: without a limit per node, one node may run all of them.
         plain.setdefault("limit", limit)
     return plain
 

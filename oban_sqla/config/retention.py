@@ -10,7 +10,7 @@ from .worker_names import names_of
 DAY = 86400.0
 
 RETAINED = ("completed", "cancelled", "discarded")
-"""The states that retention is about, as `FINISHED` has them."""
+"""The finished states, the same as `models.state.FINISHED`."""
 
 RetentionConfig = float | Mapping[str, Any]
 
@@ -21,14 +21,14 @@ class Retention:
 
     states: Mapping[str, float | None]
     workers: Mapping[str, Mapping[str, float | None]]
-    """Where a worker's jobs are kept for another time."""
+    """The seconds for the jobs of single workers, by the name of the worker and by state."""
 
     @classmethod
     def parse(cls, given: RetentionConfig, complain: Callable[[str], None]) -> "Retention":
-        """Seconds for all states, or a mapping of states, with `workers` for their own.
+        """Parse seconds for all states, or a mapping of states, with a key `workers`.
 
-        A worker is named by its name, its class or its function. Its plain seconds are for the
-        states that are not kept for ever; if all are, they are for all states.
+        `workers` maps workers (their names, classes or functions) to seconds or states. Seconds of
+        a worker apply to all states that are not kept for ever, or to all states if there are none.
         """
         states: Any = given
         workers: Any = {}
@@ -44,7 +44,7 @@ class Retention:
             for name in names_of(worker):
                 if isinstance(name, str) and name:
                     where = f"retention of worker {name!r}"
-                    # `discarded = inf` is there to lose nothing: only the state's name ends it.
+                    # A state that is kept for ever keeps its jobs, unless a worker names the state.
                     endless = {state for state in RETAINED if states.get(state, 0) is None}
                     named[name] = _retained(where, own, states, complain, endless)
                 else:

@@ -1,4 +1,4 @@
-"""`Rule`: how a setting is checked, and its default."""
+"""`Rule`: the check and the default of a setting."""
 
 import inspect
 import typing
@@ -13,12 +13,12 @@ T = TypeVar("T", bound=Callable[..., Any])
 Complain: TypeAlias = Callable[[str], None]
 
 Check: TypeAlias = Callable[[str, Any, Complain], Any]
-"""Takes the name of a setting, its value, and what to call with a complaint; returns the value."""
+"""Takes the name and value of a setting, and a callback for mistakes. Returns the checked value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Annotates the type of a setting in a typed dict."""
+    """The check and the default of a setting, as an annotation of its type in a typed dict."""
 
     check: Check
     default: Any = None
@@ -31,7 +31,7 @@ def rules_of(declared: type) -> Mapping[str, Rule]:
 
 
 def shows(declared: type) -> Callable[[T], T]:
-    """Have `help()` and IDEs show the settings that a function takes as `**settings`."""
+    """Decorate a function that takes `**settings`, so that `help()` and IDEs show each setting."""
 
     def show(function: T) -> T:
         shown = inspect.signature(function)
@@ -50,7 +50,7 @@ def shows(declared: type) -> Callable[[T], T]:
 
 
 def demand(holds: Callable[[Any], bool], wanted: str) -> Check:
-    """The check of a value for which a condition holds."""
+    """A check that demands a condition; `wanted` describes valid values."""
 
     def check(key: str, value: Any, complain: Complain) -> Any:
         if not holds(value):
@@ -61,7 +61,7 @@ def demand(holds: Callable[[Any], bool], wanted: str) -> Check:
 
 
 def parsed(parse: Callable[[Any], object]) -> Check:
-    """The check of a value for which a function raises no `ValueError`."""
+    """A check that demands that `parse` raises no `ValueError` for the value."""
 
     def check(key: str, value: Any, complain: Complain) -> Any:
         try:
@@ -74,12 +74,12 @@ def parsed(parse: Callable[[Any], object]) -> Check:
 
 
 def unless_none(rule: Check) -> Check:
-    """The check of a value that may be `None`."""
+    """A check that allows `None`, and otherwise applies `rule`."""
     return lambda key, value, complain: None if value is None else rule(key, value, complain)
 
 
 def seconds(least: float, most: float) -> Check:
-    """The check of seconds within limits."""
+    """A check that demands a number of seconds from `least` to `most`."""
     return demand(
         lambda value: is_number(value) and least <= value <= most,
         f"seconds from {least:g} to {most:g}",

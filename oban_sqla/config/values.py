@@ -1,9 +1,9 @@
-"""What single values may be: names, numbers, counts."""
+"""Conditions for single values: names, numbers, counts."""
 
 import math
 
 LARGEST_COUNT = 2**31 - 1
-"""What PostgreSQL's `integer` holds."""
+"""The largest value of PostgreSQL's `integer`."""
 
 
 def is_name(value: object, most_bytes: float = math.inf) -> bool:

@@ -1,11 +1,11 @@
-"""The names of workers that are given as classes or functions."""
+"""Find the names of workers that are passed as classes or functions."""
 
 
 def name_of(worker: object) -> object:
-    """The name of a worker class or a job function; anything else as it is."""
+    """The name of a worker class or a job function. Any other value is returned unchanged."""
     return getattr(getattr(worker, "__oban__", None), "name", worker)
 
 
 def names_of(worker: object) -> tuple[object, ...]:
-    """The same, and the aliases, under which jobs may be stored, too."""
+    """The name and the aliases of a worker class or a job function."""
     return (name_of(worker), *getattr(getattr(worker, "__oban__", None), "aliases", ()))

@@ -1,4 +1,4 @@
-"""Settings from code, the environment and a file: where each comes from, and every mistake."""
+"""Read settings from code, the environment and a file; report their sources and all mistakes."""
 
 import os
 from typing import Any

@@ -17,9 +17,9 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 HIDDEN = "(hidden)"
-# They hold passwords.
+# Settings that may contain passwords.
 SECRET = ("dsn", "listen_dsn")
-# Each names the database: the source that counts most decides which one does.
+# Settings that name the database. The first source that has one of them decides.
 DATABASES = ("dsn", "engine")
 
 ARGUMENTS: Mapping[str, Any] = {name: rule.default for name, rule in RULES.items()}
@@ -43,15 +43,15 @@ _HINTS = {
     "tracing": bool,
 }
 KINDS: Mapping[str, Any] = {name: _HINTS.get(name, str) for name in DEFAULTS}
-"""What the text of a variable is read as."""
+"""The types to which the text of a variable is converted."""
 
 
 def close_name(name: str) -> str | None:
-    """The name of a setting that may be meant by another name."""
+    """The name of the setting that an unknown name probably means."""
     return next(iter(get_close_matches(name, DEFAULTS, 1, 0.75)), None)
 
 
 def suggestion(name: str) -> str:
-    """The end of a complaint about a name that no setting has."""
+    """The end of a message about an unknown setting."""
     close = close_name(name)
     return f"; did you mean {close!r}?" if close else f"; there are {', '.join(DEFAULTS)}"

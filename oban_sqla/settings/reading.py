@@ -1,4 +1,4 @@
-"""`Reading`: the settings that were read so far, and every mistake in them."""
+"""`Reading`: read the sources one by one, and collect the settings and all mistakes."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -33,16 +33,16 @@ from .values import parse_variable, plain
 
 @dataclass(slots=True)
 class Reading:
-    """What was read so far: the first source of a setting wins."""
+    """The settings that were read so far. The first source of a setting wins."""
 
     found: dict[str, Setting] = field(default_factory=dict)
     complaints: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     located: bool = False
-    """Whether a source that counts more has named the database."""
+    """Whether an earlier source has named the database."""
 
     def begin_source(self) -> None:
-        """Read the next source, which counts less than the ones before."""
+        """Begin the next source. It does not override earlier sources."""
         self.located = any(name in self.found for name in DATABASES)
 
     def take(self, values: Mapping[str, Any], source: str) -> None:
@@ -52,7 +52,7 @@ class Reading:
             if name in DEFAULTS:
                 self.found.setdefault(name, Setting(name, plain(name, value), source))
             else:
-                # Its value is not shown: it may be a misspelt `dsn`.
+                # The value is not shown, since the name may be a misspelt `dsn`.
                 complaint = f"there is no setting {name!r}{suggestion(name)}"
                 self.complaints.append((name, f"{source}: {complaint}"))
 
@@ -67,7 +67,7 @@ class Reading:
             return
         self._take_toml(own)
         if project.is_file() and Reading()._read(project):
-            self.notes.append(f"{own} counts, {TABLE} in {project} does not")
+            self.notes.append(f"settings come from {own}; {TABLE} in {project} is ignored")
 
     def take_environment(self) -> None:
         for name, value in read_environment(PREFIX, KINDS).items():
@@ -80,9 +80,11 @@ class Reading:
                 self.complaints.append((name, f"{variable}: {error}"))
         for variable in os.environ:
             name = variable.removeprefix(PREFIX).lower()
-            # Not wrong: others use variables of that prefix, such as Oban for Python.
+            # Only a note: other programs, such as Oban for Python, use variables of this prefix.
             if variable.startswith(PREFIX) and name not in DEFAULTS and (close := close_name(name)):
-                self.notes.append(f"{variable} is no setting; {PREFIX}{close.upper()} is one")
+                self.notes.append(
+                    f"{variable} is not a setting; did you mean {PREFIX}{close.upper()}?"
+                )
 
     def settings(self) -> Settings:
         given = {name: setting.value for name, setting in self.found.items()}
@@ -128,7 +130,7 @@ class Reading:
 
 
 def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with the settings that are no arguments of `Oban`."""
+    """The mistakes in the settings that are not arguments of `Oban`."""
     for name in ("engine", "session"):
         if given.get(name) is not None and not import_path.is_one(given[name]):
             yield name, f"{name} must be an import path like 'shop:engine', not {given[name]!r}"

@@ -1,4 +1,4 @@
-"""`Settings`: what was found, and checked, and where each setting comes from."""
+"""`Settings`: the checked settings, and the source of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ class Setting:
 
     @property
     def shown(self) -> Any:
-        """The value, but for one that may hold a password."""
+        """The value, or a placeholder if the value may contain a password."""
         return HIDDEN if self.name in SECRET and self.value is not None else self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was found, and checked."""
+    """Settings that were read and checked."""
 
     config: Config
     found: Mapping[str, Setting]
-    """Every setting by its name, those that have their defaults, too."""
+    """Every setting by its name, including defaults."""
     notes: tuple[str, ...]
-    """What is not wrong, but may not be meant."""
+    """Hints at possible mistakes, such as a misspelt variable."""
 
     @property
     def dsn(self) -> str | None:
@@ -107,7 +107,7 @@ class Settings:
 
     @property
     def metrics(self) -> Address | None:
-        """Where `oban-sqla start` serves metrics; `None` for nowhere."""
+        """The address at which `oban-sqla start` serves metrics; `None` to serve none."""
         address = self.found["metrics"].value
         return None if address is None else parse_address(str(address))
 
@@ -118,7 +118,7 @@ class Settings:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `Oban` is to be given, besides the database."""
+        """The arguments for `Oban`, except the database."""
         return {
             name: setting.value
             for name, setting in self.found.items()

@@ -1,4 +1,4 @@
-"""Reading TOML files and environment variables."""
+"""Read TOML files and environment variables."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def read_environment(prefix: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert(kind: Any, text: str) -> Any:
-    """The text as a value of a kind; the text itself if it is none."""
+    """Convert a text to a kind. A text that does not fit is returned unchanged."""
     kinds = _members(kind)
     if bool in kinds:
         return _WORDS.get(text.lower(), text)

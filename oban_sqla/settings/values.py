@@ -1,4 +1,4 @@
-"""The values of settings: read from text, and in the form that they have in code."""
+"""Convert the values of settings from text to the form that they have in code."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def parse_queues(text: str) -> dict[str, Any]:
         if not name or not limit.isdecimal() or int(limit) == 0:
             raise ValueError(f"{part!r} is not a queue with its limit, like default:10")
         if name in limits:
-            raise ValueError(f"queue {name!r} is there twice")
+            raise ValueError(f"queue {name!r} is named twice")
         limits[name] = int(limit)
     return limits
 
@@ -43,7 +43,7 @@ def parse_variable(name: str, value: Any) -> Any:
 
 
 def plain(name: str, value: Any) -> Any:
-    """A value in the form that it has in code."""
+    """A value of a file or a variable in the form that code would pass."""
     if name == "retention":
         return _endless(value)
     return value.lower() if name.startswith("log_") and isinstance(value, str) else value
@@ -52,4 +52,4 @@ def plain(name: str, value: Any) -> Any:
 def _endless(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _endless(own) for key, own in value.items()}
-    return None if value == math.inf else value  # TOML has no word for None
+    return None if value == math.inf else value  # TOML has no None

@@ -233,7 +233,7 @@ def test_a_module_that_does_not_import(call: Say, module: str, message: str, pla
         ("default:0", "'default:0' is not"),
         ("default:-1", "'default:-1' is not"),
         ("a:1,,b:2", "'' is not"),
-        ("a:1,a:2", "queue 'a' is there twice"),
+        ("a:1,a:2", "queue 'a' is named twice"),
     ],
 )
 def test_queues_in_another_form(call: Say, queues: str, message: str) -> None:

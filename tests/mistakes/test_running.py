@@ -92,9 +92,7 @@ class TestTheQueues:
     ) -> None:
         oban = await start(queues={"default": 1})
         job = await oban.enqueue(Mailer.new(queue="mailers"))
-        with fails(
-            TimeoutError, f"`oban-sqla jobs show {job.id}` says how it is, and `oban-sqla d"
-        ):
+        with fails(TimeoutError, f"`oban-sqla jobs show {job.id}` shows the job, and `oban-sqla d"):
             await oban.wait(job, timeout=0.01)
         (found,) = [one for one in await _findings(engine, prefix) if one.check == "queues"]
         assert found.text == "no node runs mailers, where jobs are available: 1"

@@ -120,7 +120,7 @@ async def test_all_queues_are_paused_and_resumed_only(engine: AsyncEngine) -> No
         oban.start_queue(queue="*", limit=1),
         oban.stop_queue("*"),
     ):
-        with pytest.raises(ValueError, match=r"'\*' is for all queues only to pause"):
+        with pytest.raises(ValueError, match=r"'\*' for all queues is only possible for pause"):
             await order
 
 

@@ -95,7 +95,10 @@ async def test_arguments_that_would_not_survive_the_database() -> None:
     ("result", "message"),
     [
         (Snooze, r"returned the class Snooze, which is no outcome: return Snooze\(\.\.\.\)"),
-        (ValueError("no"), r"returned ValueError\('no'\), which would complete the job: raise it instead"),
+        (
+            ValueError("no"),
+            r"returned ValueError\('no'\), which would complete the job: raise it instead",
+        ),
     ],
     ids=["class", "exception"],
 )
