@@ -102,18 +102,16 @@ class KeptConnections:
         """Take one more connection for those who wait, at once or after a while."""
         if not self._waiting or self._growing is not None:
             return
-        urgent = not self._open or any(at_once for _, at_once in self._waiting)
-        loop = asyncio.get_running_loop()
-        when = loop.time() + (0.0 if urgent else GROW_AFTER)
-        if self._growth is not None:
-            if self._growth.when() <= when:
-                return
-            self._growth.cancel()
-        self._growth = loop.call_at(when, self._grow)
+        if not self._open or any(at_once for _, at_once in self._waiting):
+            self._grow()
+        elif self._growth is None:
+            self._growth = asyncio.get_running_loop().call_later(GROW_AFTER, self._grow)
 
     def _grow(self) -> None:
-        self._growth = None
-        if self._waiting:
+        if self._growth is not None:
+            self._growth.cancel()
+            self._growth = None
+        if self._waiting and self._growing is None:
             self._growing = asyncio.create_task(self._add(), name="oban-connection")
 
     async def _add(self) -> None:

@@ -31,6 +31,7 @@ class Service:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._failures = 0
@@ -77,10 +78,11 @@ class Service:
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._alarm is not None:
-            if self._alarm.when() <= when:
+            if self._alarm_at <= when:
                 return
             self._alarm.cancel()
-        self._alarm = loop.call_at(when, self._ring)
+        # uvloop's handle of an alarm that is due at once does not tell when.
+        self._alarm, self._alarm_at = loop.call_at(when, self._ring), when
 
     async def start(self) -> None:
         """Start the loop, unless it runs."""

@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    op.upgrade_oban(version=6)
+    op.upgrade_oban(version=8)
     op.create_table(
         "days",
         sa.Column("day", sa.Date, nullable=False),

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.upgrade_oban(version=6)
+    op.upgrade_oban(version=8)
     op.create_table(
         "index_runs",
         sa.Column("id", sa.Integer, primary_key=True),
