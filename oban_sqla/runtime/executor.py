@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from ..errors import UnreadableJobError
+from ..errors import ObanError, UnreadableJobError
 from ..events import (
     JobDeadlineMissed,
     JobDropped,
@@ -19,6 +19,7 @@ from ..events import (
 )
 from ..models import Job, JobState
 from ..statements.acknowledge import Ack
+from ..statements.claim import NONE_LEFT
 from ..statements.claimed import Claimed, Loads
 from ..workers.current_job import executing
 from .attempt import Attempt
@@ -75,12 +76,15 @@ class Executor:
     ) -> Coroutine[Any, Any, Ack | Written | None]:
         """`execute` a job that was held for so many seconds after its claim.
 
-        A job that can't be read is discarded: another attempt could not read it either.
+        A job that can't be read is discarded: another attempt could not read it either. So is a
+        job without an attempt left.
         """
+        if claimed.none_left:
+            return self._discard(claimed, held, ObanError(NONE_LEFT))
         try:
             job = claimed.job(self._loads)
         except UnreadableJobError as error:
-            return self._unreadable(claimed, held, error)
+            return self._discard(claimed, held, error)
         return self.execute(job, abandoned, held=held)
 
     def cancel(self, id: int) -> None:
@@ -91,7 +95,7 @@ class Executor:
         if (attempt := self._attempts.get(id)) is not None:
             attempt.cancel()
 
-    async def _unreadable(self, claimed: Claimed, held: float, error: UnreadableJobError) -> Ack:
+    async def _discard(self, claimed: Claimed, held: float, error: ObanError) -> Ack:
         attempt = Attempt(claimed.readable_job(), held)
         text = storable(f"{error}: {error.__cause__!r}" if error.__cause__ else str(error))
         exception = JobException(attempt.own, JobState.DISCARDED, 0.0, attempt.queue_time, error)

@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 
 from .. import wakeups
 from ..errors import sqlstate
 from ..events import AckStop, OutcomeDelayed, OutcomeRefused
-from ..statements.acknowledge import Ack, acknowledge, encoded_outcomes, unsettled
+from ..models import JobState
+from ..statements.acknowledge import (
+    Ack,
+    acknowledge,
+    acknowledge_discards,
+    encoded_outcomes,
+    unsettled,
+)
 from .database import ANSWER_TIMEOUT, FAREWELL, Database, deadline
 from .following import Followed, InTransaction, follow_by
 from .raw_statement import RawStatement
@@ -66,7 +74,10 @@ class Outbox(Service):
         """
         super().__init__(emit)
         self._database = database
-        self._statement = RawStatement(database, acknowledge(skip_locked=True), at_once=True)
+        self._statements = [
+            RawStatement(database, self._acknowledge(discards), at_once=True)
+            for discards in (False, True)
+        ]
         self._due_in = due_in
         self._written = written
         self._freed = freed
@@ -181,22 +192,28 @@ class Outbox(Service):
 
     async def _send(self, batch: Sequence[Unwritten]) -> frozenset[int]:
         params = encoded_outcomes(one.text for one in batch)
+        discards = any(one.ack.state is JobState.DISCARDED for one in batch)
         try:
             if batch[0].ack.followed:
-                return await self._send_followed(params)
-            rows = await self._statement.fetch(params)
+                return await self._send_followed(params, discards)
+            rows = await self._statements[discards].fetch(params)
         except BaseException:
             for one in batch:
                 one.sent = True
             raise
         return frozenset(row[0] for row in rows)
 
-    async def _send_followed(self, params: Mapping[str, Any]) -> frozenset[int]:
+    def _acknowledge(self, discards: bool) -> Executable:
+        if discards:
+            return acknowledge_discards(prefix=self._database.prefix, skip_locked=True)
+        return acknowledge(skip_locked=True)
+
+    async def _send_followed(self, params: Mapping[str, Any], discards: bool) -> frozenset[int]:
         database = self._database
         try:
             async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
                 fetches = InTransaction(connection)
-                rows = await fetches.fetch(acknowledge(skip_locked=True), params)
+                rows = await fetches.fetch(self._acknowledge(discards), params)
                 ids = [row[0] for row in rows]
                 followed = await follow_by(fetches, ids, database.prefix) if ids else Followed()
         except DBAPIError as error:
@@ -204,7 +221,7 @@ class Outbox(Service):
                 raise
             # Whatever is wrong with the jobs that follow, it must not keep an outcome from the
             # table: the leader repairs the rest, or reports why it can't.
-            rows = await self._statement.fetch(params)
+            rows = await self._statements[discards].fetch(params)
             return frozenset(row[0] for row in rows)
         self._tell(followed)
         return frozenset(ids)

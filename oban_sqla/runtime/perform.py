@@ -58,11 +58,10 @@ async def _process(attempt: Attempt, sessions: WorkerSessions) -> Any:
                 return gone
 
     def process() -> Any:
-        return attempt.take_worker().process(job)
+        return attempt.registration.hooks.process(attempt.take_worker(), job)
 
-    if attempt.registration.asynchronous:
-        return await process()
-    result = await _in_thread(process, attempt)
+    asynchronous = attempt.registration.asynchronous
+    result = process() if asynchronous else await _in_thread(process, attempt)
     # A plain function that returns a coroutine was async in disguise.
     return await result if isawaitable(result) else result
 
@@ -71,13 +70,18 @@ async def _transact(attempt: Attempt, sessions: WorkerSessions) -> Any:
     job = attempt.own
     load = loader(attempt)
 
+    def process(session: Any) -> Any:
+        hooks = attempt.registration.hooks
+        return hooks.process(attempt.take_worker(), job, session=session)
+
     async def process_async(session: AsyncSession) -> Any:
         gone = await session.run_sync(load) if load else None
-        return await attempt.take_worker().process(job, session=session) if gone is None else gone
+        result = process(session) if gone is None else gone
+        return await result if isawaitable(result) else result
 
     def process_sync(session: Session) -> Any:
         gone = load(session) if load else None
-        return attempt.take_worker().process(job, session=session) if gone is None else gone
+        return process(session) if gone is None else gone
 
     if attempt.registration.asynchronous:
         return await transact(attempt, sessions, process_async)

@@ -36,7 +36,9 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, interval
 from ..models import Job, JobState
 from ..models.types import job_state
+from .announce import announce_rows
 from .cancel_mark import marked, with_meta
+from .on_discard import enqueued
 from .states import constant
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
@@ -69,6 +71,20 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
     Returns the ids of the jobs whose outcomes applied. If another transaction holds the lock of a
     job, the statement waits for that transaction; with `skip_locked`, it skips the job.
     """
+    applied = _applied(skip_locked, now, Job.id)
+    return select(applied.c.id)
+
+
+@lru_cache(maxsize=16)
+def acknowledge_discards(
+    *, prefix: str | None = None, skip_locked: bool = False, now: datetime | None = None
+) -> Select[int]:
+    """The same for `acks` among which jobs may be discarded: enqueue their `on_discard` jobs."""
+    applied = _applied(skip_locked, now, Job.id, Job.state, Job.meta)
+    return select(applied.c.id, announce_rows(enqueued(applied), prefix))
+
+
+def _applied(skip_locked: bool, now: datetime | None, *returned: Any) -> CTE:
     ack = _locked(skip_locked).c
     time = database_now(now)
     due = time + interval(ack.delay)
@@ -77,7 +93,7 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
     def reached(state: JobState, otherwise: Any) -> ColumnElement[Any]:
         return case((ack.state == _name(state), time), else_=otherwise)
 
-    applied = (
+    return (
         update(Job)
         .where(Job.id == ack.id)
         .values(
@@ -95,10 +111,9 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
             ),
             meta=case((ack.meta.is_(None), Job.meta), else_=with_meta(ack.meta)),
         )
-        .returning(Job.id)
+        .returning(*returned)
         .cte("acknowledged")
     )
-    return select(applied.c.id)
 
 
 @lru_cache(maxsize=2)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -26,11 +27,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from ..clock import database_now
 from ..models import Job
+from ..models.on_discard import ENTRY
 from ..models.state import JobState
 from ..models.types import UTCDateTime
 from .acknowledge import error_entry
 from .cancel_mark import MARK, marked
-from .claimed import claimed_columns
+from .claimed import NONE_LEFT_MARK, claimed_columns
 from .custom_plan import planned_anew
 from .states import constant, state_in
 
@@ -50,7 +52,8 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
     The position is a place in the order of claims: `after_priority`, `after_scheduled_at` and
     `after_id`. Returns `claimed_columns` of each job. A job with no attempt left comes back
     `discarded`. If it were claimed, the table's check would fail the whole claim; if it were
-    skipped, it would stay at the head of the queue.
+    skipped, it would stay at the head of the queue. A job with `on_discard` and no attempt left
+    comes back `executing`, with a mark in `attempted_by`.
     """
     chosen = first_available(of_queue(), behind_position(), planned_anew())
     jobs = executing(database_now(now), chosen)
@@ -100,33 +103,34 @@ def first_available(*which: ColumnElement[bool], limit: Any = None) -> Select[in
 def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
     """Move the available jobs with these ids to `executing`, for `producer` of `node_name`."""
     left = Job.attempt < Job.max_attempts
+    # The claim enqueues no jobs. The node discards such a job with an outcome, which does; if the
+    # node dies before that, the rescue discards it.
+    on_discard = Job.meta.has_key(ENTRY)
+    taken = or_(left, on_discard)
+    claimer = (
+        bindparam("node_name", type_=Text),
+        bindparam("producer", type_=Text),
+        literal(CLAIMER, Text),
+    )
     return (
         update(Job)
         # An array instead of a join: for a join the planner expects a tenth of the table.
         .where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
-            state=case((left, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
+            state=case((taken, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
             attempt=case((left, Job.attempt + 1), else_=Job.attempt),
-            attempted_at=case((left, time), else_=Job.attempted_at),
+            attempted_at=case((taken, time), else_=Job.attempted_at),
             attempted_by=case(
-                (
-                    left,
-                    array(
-                        [
-                            bindparam("node_name", type_=Text),
-                            bindparam("producer", type_=Text),
-                            literal(CLAIMER, Text),
-                        ]
-                    ),
-                ),
+                (left, array(claimer)),
+                (on_discard, array([*claimer, literal(NONE_LEFT_MARK, Text)])),
                 else_=Job.attempted_by,
             ),
-            discarded_at=case((left, Job.discarded_at), else_=time),
+            discarded_at=case((taken, Job.discarded_at), else_=time),
             # When oban-py retries a cancelled job, it leaves the mark there. An old mark must not
             # cancel the attempt that begins now.
             meta=case((marked(), Job.meta.op("-")(literal(MARK, Text))), else_=Job.meta),
             errors=case(
-                (left, Job.errors),
+                (taken, Job.errors),
                 else_=Job.errors.op("||")(error_entry(Job.attempt, time, literal(NONE_LEFT, Text))),
             ),
         )

@@ -26,6 +26,9 @@ from ..models.types import UTCDateTime
 Loads = Callable[[Any], Any]
 """Parses the JSON of a column."""
 
+NONE_LEFT_MARK = "none left"
+"""The fourth element of `attempted_by`: the claimer is not to run the job, but to discard it."""
+
 JSON_COLUMNS = ("args", "meta", "errors")
 INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime))
 
@@ -69,6 +72,11 @@ class Claimed:
         found: datetime | None = self._row[_SCHEDULED_AT]
         return None if found is None else found.replace(tzinfo=None)
 
+    @property
+    def none_left(self) -> bool:
+        """Whether the job has no attempt left, so that the claimer discards it."""
+        return NONE_LEFT_MARK in self._row[_ATTEMPTED_BY][3:]
+
     def job(self, loads: Loads) -> Job:
         """The job, in no session. `UnreadableJobError` names the column that can't be read."""
         values = self._readable()
@@ -104,6 +112,7 @@ _ARGS, _ID, _ATTEMPT, _MAX_ATTEMPTS, _PRIORITY, _STATE, _ATTEMPTED_AT, _SCHEDULE
     COLUMNS.index,
     ("args", "id", "attempt", "max_attempts", "priority", "state", "attempted_at", "scheduled_at"),
 )
+_ATTEMPTED_BY = COLUMNS.index("attempted_by")
 # Keyed by members, which equal their values: psycopg returns strings, SQLAlchemy members.
 _STATES = {state: state for state in JobState}
 # The JSON of most jobs, which needs no parser. Drivers return text or bytes.

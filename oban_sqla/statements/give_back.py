@@ -49,7 +49,12 @@ def give_back(*, prefix: str | None = None, now: datetime | None = None) -> Exec
             state=case(
                 (marked(), constant(JobState.CANCELLED)), else_=constant(JobState.AVAILABLE)
             ),
-            attempt=case((marked(), Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
+            attempt=case(
+                (marked(), Job.attempt),
+                # The claim of a job that had no attempt left did not count one.
+                (Job.attempted_by[4].is_not(None), Job.attempt),
+                else_=func.greatest(Job.attempt - 1, 0),
+            ),
             cancelled_at=case((marked(), database_now(now)), else_=Job.cancelled_at),
         )
         .returning(Job.id, Job.queue, Job.state)

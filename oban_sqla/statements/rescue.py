@@ -40,10 +40,11 @@ from ..clock import database_now, interval, seconds
 from ..config.oban_settings import LONGEST_EXPIRY
 from ..models import Job, JobState, ProducerRow
 from .acknowledge import error_entry
-from .announce import notify, queue_news
+from .announce import announce_rows, notify, queue_news
 from .cancel_mark import marked
 from .claim import CLAIMER
 from .heartbeat import EXPIRY, FOREIGN_EXPIRY, LONG, UNBROKEN_SINCE
+from .on_discard import enqueued
 from .states import constant, state_in
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
@@ -52,6 +53,8 @@ DIED = "the node that ran the job died, and no attempt was left, so it is discar
 @lru_cache(maxsize=64)
 def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
     """Rescue up to `batch` orphans, and announce the jobs that are available again.
+
+    The `on_discard` jobs of discarded orphans are enqueued.
 
     A producer expires after the seconds that its row says, but not before `expiry`. `rescue_after`
     applies to jobs that producers of another Oban claimed.
@@ -95,6 +98,7 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
         select(func.count()).where(left <= 0).scalar_subquery().label("expired"),
         select(func.min(left)).where(left > 0).scalar_subquery().label("next_in"),
         count(sent).label("sent"),
+        announce_rows(enqueued(moved), prefix).label("on_discard"),
     )
 
 
@@ -203,7 +207,7 @@ def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
             meta=case((and_(~cancelled, left), _counted()), else_=Job.meta),
             errors=case((discarded, _with_reason(time)), else_=Job.errors),
         )
-        .returning(Job.id, Job.queue, Job.state)
+        .returning(Job.id, Job.queue, Job.state, Job.meta)
         .cte("moved")
     )
 

@@ -14,7 +14,7 @@ from ..runtime.executor import Executor
 from ..runtime.following import follow_by
 from ..runtime.service import Emit
 from ..runtime.worker_session import WorkerSessions, Written
-from ..statements.acknowledge import acknowledge, outcomes
+from ..statements.acknowledge import acknowledge_discards, outcomes
 from ..statements.claim import claim
 from ..statements.claimed import Claimed, Loads
 
@@ -80,7 +80,8 @@ class Attempts:
         if isinstance(outcome, Written):
             return outcome.ack.state if outcome.applied else None
         # Nothing is written if the worker has deleted its own job.
-        written = await self._database.fetch(acknowledge(now=held_at()), outcomes([outcome]))
+        statement = acknowledge_discards(prefix=self._database.prefix, now=held_at())
+        written = await self._database.fetch(statement, outcomes([outcome]))
         if written and outcome.followed:
             await follow_by(self._database, [outcome.id], self._database.prefix, wait=True)
         return outcome.state if written else None

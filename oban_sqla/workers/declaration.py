@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import client_now
 from ..import_path import origin
-from ..models import Job, deadline, validation
+from ..models import Job, deadline, on_discard, validation
 from ..models.job import RULES, new
 from .naming import worker_name
 from .option import Option, checked, options_of, refuse_unknown
@@ -51,7 +51,10 @@ class Declaration:
             if option in values:
                 values[option] = RULES[option](value)
         if "meta" in given:
-            values["meta"].pop(deadline.ENTRY, None)  # it may be the meta of another job
+            for entry in (deadline.ENTRY, on_discard.ENTRY):
+                values["meta"].pop(entry, None)  # it may be the meta of another job
+        if self.on_discard is not None:
+            values["meta"] |= self.on_discard
         if "deadline" in given:
             values["meta"] |= deadline.entry(JOB_OPTIONS["deadline"].check(given["deadline"]))
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique

@@ -21,6 +21,7 @@ from ..models.deadline import Deadline
 from .backoff import jittery_clamped
 from .binding import Binding
 from .declaration import JOB_OPTIONS, declared
+from .hooks import Hooks, function_hook
 from .option import Option, options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .registry import register
@@ -28,6 +29,7 @@ from .with_options import WithOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound=Callable[..., Any])
 
 Backoff = Callable[[Job], float | timedelta]
 
@@ -79,11 +81,14 @@ class JobFunction(Generic[P, R]):
         self.__oban__ = declared(function, options, FUNCTION_OPTIONS)
         if self.__oban__.cron is not None:
             self._bind((), {})  # its jobs have no arguments
+        self._hooks = Hooks()
+        self._takes_session = session
         register(
             self.__oban__,
             lambda: self,
             function,
             self.__oban__.backoff,
+            hooks=self._hooks,
             takes_session=session,
         )
 
@@ -174,6 +179,32 @@ class JobFunction(Generic[P, R]):
         if backoff is not None:
             return backoff(job)
         return jittery_clamped(job.attempt, job.max_attempts)
+
+    def before(self, function: H) -> H:
+        """Decorate a function of the job that runs before each attempt, as the method of a class::
+
+            @report.before
+            def announce(job: Job) -> None: ...
+
+        It may have a parameter `session` if the worker has a session. `TypeError` for a function
+        that can't be called so, and for a second one.
+        """
+        return self._hook("before", function)
+
+    def after(self, function: H) -> H:
+        """The same for a function that runs when an attempt has returned.
+
+        It may have a parameter `result`, too.
+        """
+        return self._hook("after", function)
+
+    def _hook(self, name: str, function: H) -> H:
+        if getattr(self._hooks, name) is not None:
+            raise TypeError(f"{self._function.__qualname__} has a function {name} already")
+        session = self._takes_session
+        hook = function_hook(name, function, self._function, takes_session=session)
+        setattr(self._hooks, name, hook)
+        return function
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return self._binding.arguments(self.__oban__.name, args, kwargs, _OPTIONS)

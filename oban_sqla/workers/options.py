@@ -14,6 +14,7 @@ from ..models.deadline import Deadline, deadline_option
 from ..models.unique import unique_option
 from .cron import parse
 from .error_classes import ErrorClasses, error_classes
+from .on_discard import AnyWorker, on_discard_option
 from .option import Option, flag
 from .timeout import Timeout, timeout_option
 
@@ -166,6 +167,14 @@ class WorkerOptions(SharedOptions, total=False):
             "A class of errors, or several: a job that fails with one is `cancelled`.",
             error_classes("cancel_on"),
             default=(),
+        ),
+    ]
+    on_discard: Annotated[
+        AnyWorker | None,
+        Option(
+            "A worker, of which a job is enqueued for each job that is `discarded`, in the same"
+            " transaction. Its argument `job_id` is the id of the discarded job.",
+            on_discard_option,
         ),
     ]
     interruptible: Annotated[

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UnknownWorkerError
@@ -10,6 +10,7 @@ from ..models import Job, validation
 from ..models.json_types import is_mapped
 from . import on_error
 from .declaration import Declaration
+from .hooks import Hooks
 from .model_worker import SELF
 
 
@@ -26,6 +27,8 @@ class Registration:
     """Whether `process` takes a `session`, too."""
     has_timeout: bool = False
     """Whether the object has `timeout(job)`, too."""
+    hooks: Hooks = field(default_factory=Hooks)
+    """What runs before and after `process`."""
 
     @property
     def is_model(self) -> bool:
@@ -53,6 +56,7 @@ def register(
     backoff: Callable[..., Any] | None,
     timeout: Callable[..., Any] | None = None,
     *,
+    hooks: Hooks,
     takes_session: bool = False,
 ) -> None:
     """Make a worker known.
@@ -79,6 +83,7 @@ def register(
         inspect.iscoroutinefunction(process),
         takes_session=takes_session,
         has_timeout=timeout is not None,
+        hooks=hooks,
     )
     _registrations.update(dict.fromkeys(names, registration))
 

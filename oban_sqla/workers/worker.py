@@ -14,6 +14,7 @@ from ..models.json_types import is_mapped
 from . import features, model_worker
 from .backoff import jittery_clamped
 from .declaration import Declaration, declared, undeclared
+from .hooks import method_hooks
 from .lost_keywords import explained, refuse_lost
 from .model_worker import RowOptions, class_or_row
 from .option import options_of
@@ -56,6 +57,12 @@ class Worker:
     that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind
     if it has not stopped 5 seconds later. A thread can't be cancelled: it is left behind at once.
     A task or thread that is left behind takes a place of its queue until it ends.
+
+    A method `before(self, job)` runs before each `process`, on the same loop or in the same thread,
+    within the timeout. If it returns anything but `None`, that is the result, and `process` does
+    not run. A method `after(self, job, result)` runs when `process` has returned. Both may have a
+    parameter `session` if `process` has one, and run in its transaction. If one raises, the attempt
+    fails. `on_discard` names another worker, of which a job is enqueued when a job is discarded.
 
     When somebody cancels the job while it runs, `job.cancelled()` turns true. The option
     `interruptible` cancels the task of an async `process` as well.
@@ -148,7 +155,8 @@ def declare(cls: type, given: Mapping[str, Any]) -> None:
             _check_row(cls, options, takes_session, is_model=is_mapped(cls))
         backoff = getattr(cls, "backoff", None)
         timeout = _timeout_of(cls, given)
-        register(options, cls, process, backoff, timeout, takes_session=takes_session)
+        hooks = method_hooks(cls, process, takes_session=takes_session)
+        register(options, cls, process, backoff, timeout, hooks=hooks, takes_session=takes_session)
     if not mapped_later:
         _relate(cls, options, is_model=is_mapped(cls))
 

@@ -68,6 +68,14 @@ class Runs:
         )
         return dict(self._query(query))
 
+    def followed(self) -> dict[int, int]:
+        """How many jobs follow each discarded one."""
+        query = (
+            "SELECT (args->>'job_id')::bigint, count(*) FROM {oban_jobs}"
+            " WHERE worker = 'failures.told' GROUP BY 1"
+        )
+        return dict(self._query(query))
+
     def open_accounts(self, count: int, balance: int) -> None:
         self._query("DROP TABLE IF EXISTS {accounts}")
         self._query("CREATE TABLE {accounts} (id int PRIMARY KEY, balance int, moves int)")

@@ -46,6 +46,21 @@ class Note(Worker, name="failures.note", max_attempts=50):
         return 0.1
 
 
+class Told(Worker, name="failures.told"):
+    """Follows a discarded job."""
+
+    async def process(self, job: Job) -> None: ...
+
+
+class Failing(Worker, name="failures.failing", max_attempts=1, on_discard=Told):
+    """Fails, or takes its process with it."""
+
+    async def process(self, job: Job) -> None:
+        if job.args.get("fatal"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("always")
+
+
 class Stuck(Worker, name="failures.stuck"):
     """Never ends."""
 

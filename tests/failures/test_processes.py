@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job
+from oban_sqla.models.on_discard import entry
 from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes, says
 
 pytestmark = pytest.mark.torture
@@ -110,3 +111,30 @@ async def test_a_process_told_to_stop_under_load_orphans_nothing(
     assert runs.states() == {"available": 1, "completed": 2_000}
     assert runs.attempts("available") == {0}
     assert set(runs.per_job().values()) == {1}
+
+
+async def test_each_discarded_job_is_followed_once_whoever_discards_it(
+    runs: Runs, spawn: Spawn, sessions: Sessions
+) -> None:
+    """Some of the jobs kill their node in their last attempt, and the rescue discards them."""
+    meta = entry(vars(Job("failures.told")))
+    jobs = [
+        Job("failures.failing", {"fatal": n % 50 == 25}, max_attempts=1, meta=meta)
+        for n in range(200)
+    ]
+    await enqueue(sessions, jobs)
+    nodes = [await spawn(limit=5, heartbeat_expiry=1.0) for _ in range(2)]
+    killed = 0
+    while runs.states() != {"completed": 200, "discarded": 200}:
+        await runs.until(
+            lambda: (
+                runs.states() == {"completed": 200, "discarded": 200}
+                or any(node.returncode is not None for node in nodes)
+            )
+        )
+        for node in [node for node in nodes if node.returncode is not None]:
+            killed += 1
+            nodes.remove(node)
+            nodes.append(await spawn(limit=5, heartbeat_expiry=1.0))
+    assert killed >= 1
+    assert runs.followed() == {job.id: 1 for job in jobs}

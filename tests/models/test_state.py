@@ -185,6 +185,7 @@ STILL = {
     "ids",
     "insert",
     "inspect",
+    "on_discard",
     "cancel_mark",
     "custom_plan",
     "presence",

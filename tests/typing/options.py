@@ -50,6 +50,36 @@ async def the_arguments_of_functions_beside_options(session: AsyncSession) -> No
     total.options(priority=1).new(word=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+@job()
+async def tell(job_id: int) -> None: ...
+
+
+class Tell(Worker):
+    async def process(self, job: Job) -> None: ...
+
+
+@worker()
+class TellToo:
+    async def process(self, job: Job) -> None: ...
+
+
+@job(on_discard=tell)
+async def one_to_discard() -> None: ...
+
+
+class AnotherToDiscard(Worker, on_discard=Tell):
+    async def process(self, job: Job) -> None: ...
+
+
+job(on_discard=Tell)
+worker(on_discard=tell)
+job(on_discard=TellToo)  # type: ignore[call-overload] # mypy ignores class decorators
+job(on_discard=forget)
+job(on_discard=tell.new(1))  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+job(on_discard="shop.tell")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+worker(on_discard=int)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
 async def the_arguments_of_functions_without_options() -> None:
     add.new("x")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     add.new()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]

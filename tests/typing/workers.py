@@ -1,5 +1,6 @@
 """What a type checker knows of workers: mypy and pyright agree, errors included."""
 
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
@@ -54,6 +55,19 @@ def report(month: str, detailed: bool = False) -> int:
 @job()
 async def fetch(url: str) -> bytes:
     return url.encode()
+
+
+@report.before
+def announce(job: Job) -> None: ...
+
+
+@fetch.after
+async def keep(job: Job, result: bytes) -> int:
+    return len(result)
+
+
+kept: Coroutine[Any, Any, int] = keep(Welcome.new(), b"")
+report.before(3)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
 
 
 assert_type(report("2026-11"), int)

@@ -58,6 +58,7 @@ WRONG: dict[str, Any] = {
     "cron": "never",
     "timeout": 0,
     "retry_on": 5,
+    "on_discard": int,
     "discard_on": [ValueError, "ValueError"],
     "cancel_on": int,
     "interruptible": 1,
