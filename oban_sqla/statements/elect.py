@@ -30,6 +30,13 @@ FOREIGN_GRACE = 30.0
 Oban for Python takes its lease for 3 seconds, but renews it every 15.
 """
 
+IMPOSSIBLE = 3.0
+"""A lease that lasts so many times longer than ours was taken before the clock was set back.
+
+Its holder may have died, and the lease would then keep all nodes from leading until the clock has
+passed its end.
+"""
+
 # The holder of a lease of ours is named for its node and a random suffix of its process.
 _OURS = "/[0-9a-f]{12}$"
 
@@ -56,6 +63,7 @@ def elect(*, now: datetime | None = None) -> Executable:
         elected_at=time,
         expires_at=until,
     )
+    too_long = interval(IMPOSSIBLE * bindparam("lease", type_=Float))
     own = LeaderLease.node == statement.excluded.node
     held = (
         statement.on_conflict_do_update(
@@ -67,7 +75,7 @@ def elect(*, now: datetime | None = None) -> Executable:
                 ),
                 "expires_at": statement.excluded.expires_at,
             },
-            where=or_(own, free_at() <= time),
+            where=or_(own, free_at() <= time, LeaderLease.expires_at > time + too_long),
         )
         .returning(LeaderLease.name)
         .cte("held")

@@ -86,9 +86,9 @@ def beat(
     )
     new = statement.excluded
     since = func.coalesce(ProducerRow.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
-    unbroken = new.updated_at - ProducerRow.updated_at <= interval(
-        cast(bindparam("long", LONG * expiry, Float), Float)
-    )
+    # A clock that was set back breaks it, too: the beats of the other producers look late then.
+    step = func.abs(seconds(new.updated_at - ProducerRow.updated_at))
+    unbroken = step <= cast(bindparam("long", LONG * expiry, Float), Float)
     kept = func.jsonb_build_object(literal(UNBROKEN_SINCE, Text), since)
     return statement.on_conflict_do_update(
         index_elements=[ProducerRow.uuid],

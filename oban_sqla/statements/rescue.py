@@ -132,7 +132,9 @@ def _own_expiry() -> ColumnElement[float]:
 
 
 def _silent_for(time: ColumnElement[Any]) -> ColumnElement[float]:
-    return seconds(time - ProducerRow.updated_at)
+    # A beat in the future was written before the clock was set back. If its producer lives, the
+    # next beat is in the present.
+    return func.abs(seconds(time - ProducerRow.updated_at))
 
 
 def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:

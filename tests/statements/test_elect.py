@@ -67,6 +67,25 @@ async def test_another_one_takes_it_over_when_it_has_run_out(run: Run, sessions:
     assert await stand(run, A, at(21)) == (False, 19.0)
 
 
+@pytest.mark.parametrize(("back", "expected"), [(-39.9, False), (-40.1, True), (-86400, True)])
+async def test_a_lease_from_before_the_clock_was_set_back_is_free(
+    run: Run, sessions: Sessions, back: float, expected: bool
+) -> None:
+    """Its holder may have died, and nobody would lead until the clock has passed its end."""
+    await stand(run, A)
+    assert (await stand(run, B, at(back)))[0] is expected
+    assert (await lease(sessions))[0] == (B if expected else A)
+
+
+async def test_the_holder_renews_its_lease_after_the_clock_was_set_back(
+    run: Run, sessions: Sessions
+) -> None:
+    await stand(run, A)
+    assert (await stand(run, A, at(-3600)))[0]
+    assert (await lease(sessions))[2] == at(-3580)
+    assert not (await stand(run, B, at(-3599)))[0]
+
+
 @pytest.mark.parametrize("node", ["worker@host", "host/1.0", "a/0123456789AB", "0123456789ab"])
 async def test_a_lease_of_another_oban_is_respected_for_longer(
     run: Run, sessions: Sessions, node: str

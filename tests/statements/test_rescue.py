@@ -187,6 +187,36 @@ class TestEvidence:
         assert await rescued(run) == []
 
 
+class TestAClockThatWasSetBack:
+    """By an hour: all rows of producers say that they beat in the future."""
+
+    @pytest.fixture(autouse=True)
+    async def emptied(self, witness: UUID, run: Run) -> None:
+        await run(end([witness]))
+
+    async def test_jobs_of_the_living_stay_and_those_of_the_dead_are_rescued(
+        self, add: Add, run: Run, alive: Alive
+    ) -> None:
+        living, other, dead = [await alive(-3600) for _ in range(3)]
+        _, _, orphan = await add(ours(living), ours(other), ours(dead))
+        assert await rescued(run) == []  # nobody has beaten since
+        await run(beat([row(living)], expiry=60.0, now=NOW))
+        for seconds in (0, 15, 29.9):
+            (found,) = await run(rescue(now=ago(-seconds)), **PARAMS)
+            assert (found.rescued, found.settled_in) == (None, pytest.approx(30 - seconds))
+            for uuid in (living, other):
+                await run(beat([row(uuid)], expiry=60.0, now=ago(-seconds)))
+        (found,) = await run(rescue(now=ago(-30)), **PARAMS)
+        assert found.rescued == [orphan]
+
+    async def test_a_small_step_breaks_nothing(self, run: Run, alive: Alive) -> None:
+        uuid = await alive(40)
+        for seconds in (25, 10, 32, 17, 2):
+            await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
+        (found,) = await run(rescue(now=NOW), **PARAMS)
+        assert found.settled_in == pytest.approx(-10)
+
+
 class TestWitnesses:
     """When the table was emptied, or the database away, those who are alive look dead."""
 
