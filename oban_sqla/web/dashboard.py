@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..oban import Oban
-from . import actions, cron, errors, job, jobs, overview, queues
+from . import actions, cron, errors, job, jobs, overview, queues, workflows
 from .access import Authorize
 from .board import Board, Mask
 from .guard import Guard
@@ -59,6 +59,8 @@ def dashboard(
             Route("/cron", cron.cron),
             Route("/cron/run", cron.run_entry, methods=["POST"]),
             Route("/errors", errors.errors),
+            Route("/workflows", workflows.workflows),
+            Route("/workflows/{id:path}", workflows.workflow),
             Mount("/static", _Static(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, authorize=authorize)],

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from .page import HIDDEN, MASKED, Page
 from .show import instant
 from .why import why
 from .words import VERBS
+from .workflows import waited_for
 
 WAITING = ("available", "scheduled", "retryable", "suspended")
 """The states in which a job may be edited."""
@@ -60,6 +62,8 @@ async def job(request: Request) -> Response:
         name: page.shown(name, found[name], worker)
         for name in ("args", "meta", "errors", "recorded")
     }
+    flow = found["meta"].get("workflow_id") if isinstance(found["meta"], dict) else None
+    steps = await page.board.reads.fetch(waited_for(found)) if flow is not None else []
     failures = [*_failures(fields["errors"])]
     return await page.render(
         "job.html",
@@ -70,7 +74,10 @@ async def job(request: Request) -> Response:
         failures=failures[: -MOST_ERRORS - 1 : -1],
         failures_count=len(failures),
         steps=sorted(_steps(found, failures), key=lambda step: step.at),
-        reasons=why(found, status, client_now()),
+        reasons=why(found, status, client_now(), steps),
+        flow=quote(str(flow), safe="") if flow is not None else None,
+        step=found["meta"].get("name") if flow is not None else None,
+        waited_for=steps,
         rows=[*_rows(fields["args"])],
         can={name: found["state"] in verb.states for name, verb in VERBS.items()},
         editable=found["state"] in WAITING,

@@ -27,6 +27,7 @@ NAVIGATION = (
     ("overview", "", "Overview"),
     ("jobs", "jobs", "Jobs"),
     ("queues", "queues", "Queues"),
+    ("workflows", "workflows", "Workflows"),
     ("errors", "errors", "Errors"),
     ("cron", "cron", "Cron"),
 )

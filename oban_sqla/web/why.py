@@ -1,6 +1,6 @@
 """Why a job waits, in sentences."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,8 +8,13 @@ from ..durations import duration
 from ..monitor.status import QueueStatus, Status
 
 
-def why(job: Mapping[str, Any], status: Status, now: datetime) -> list[str]:
-    """What a job that is not finished waits for, the first cause first; nothing if it is."""
+def why(
+    job: Mapping[str, Any], status: Status, now: datetime, steps: Sequence[Any] = ()
+) -> list[str]:
+    """What a job that is not finished waits for, the first cause first; nothing if it is.
+
+    steps: those of its workflow that it waits for.
+    """
     state = job["state"]
     due_in = (job["scheduled_at"].replace(tzinfo=now.tzinfo) - now).total_seconds()
     queue = next((one for one in status.queues if one.queue == job["queue"]), None)
@@ -19,7 +24,7 @@ def why(job: Mapping[str, Any], status: Status, now: datetime) -> list[str]:
         failed = f"Attempt {job['attempt']} of {job['max_attempts']} failed, and the next one"
         return [_until(due_in, f"{failed} begins"), *_of_queue(queue)]
     if state == "suspended":
-        return ["It is held back, until whatever suspended it makes it available."]
+        return [_of_steps(steps)]
     if state == "available":
         return [*_of_queue(queue), *_places(queue)]
     return []
@@ -29,6 +34,16 @@ def _until(due_in: float, what: str) -> str:
     if due_in > 0:
         return f"{what} in {duration(due_in)}."
     return f"{what} as soon as a node stages it; it has been due for {duration(-due_in)}."
+
+
+def _of_steps(steps: Sequence[Any]) -> str:
+    waiting = [step.name for step in steps if step.ended is None]
+    if not waiting:
+        return "It is held back, until whatever suspended it makes it available."
+    if len(waiting) == 1:
+        return f"It waits for step {waiting[0]} of its workflow."
+    few = ", ".join(waiting[:5]) + (", and others" if len(waiting) > 5 else "")
+    return f"It waits for {len(waiting)} steps of its workflow: {few}."
 
 
 def _of_queue(queue: QueueStatus | None) -> Iterator[str]:

@@ -1,0 +1,130 @@
+"""Layout: where the steps of a graph are drawn, in layers from the left to the right."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
+
+WIDTH, HEIGHT = 170, 46
+GAP_X, GAP_Y = 52, 14
+# How far apart edges run that pass by a step.
+_LANE = 12
+# Times that the layers are sorted by their neighbours.
+_SWEEPS = 6
+
+Point = tuple[float, float]
+_Vertex = int | tuple[int, int, int]
+"""A step, or where an edge passes a layer: its two ends, and the number of the layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A drawing: the corners of the steps, and the lines between them."""
+
+    width: float
+    height: float
+    corners: Mapping[int, Point]
+    lines: Sequence[tuple[int, int, str]]
+    """From which step to which, and the path in SVG."""
+
+
+def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> Layout:
+    """Lay a graph out: each step right of those that it waits for, and few lines crossing.
+
+    Steps that are not known are left out. `graphlib.CycleError` for a circle.
+    """
+    known = set(steps)
+    edges = [(a, b) for a in steps for b in dict.fromkeys(dependents.get(a, ())) if b in known]
+    ranks = _ranks(steps, edges)
+    layers: dict[int, list[_Vertex]] = defaultdict(list)
+    for step in steps:
+        layers[ranks[step]].append(step)
+    chains = {(a, b): _chain(a, b, ranks) for a, b in edges}
+    for chain in chains.values():
+        for vertex in chain[1:-1]:
+            assert isinstance(vertex, tuple)
+            layers[vertex[2]].append(vertex)
+    ordered = _sorted([layers[rank] for rank in sorted(layers)], chains.values())
+    return _drawn(ordered, chains)
+
+
+def _ranks(steps: Sequence[int], edges: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """The layer of each step: behind the last one that it waits for."""
+    waits_for: dict[int, list[int]] = {step: [] for step in steps}
+    for a, b in edges:
+        waits_for[b].append(a)
+    ranks: dict[int, int] = {}
+    for step in TopologicalSorter(waits_for).static_order():
+        ranks[step] = 1 + max((ranks[before] for before in waits_for[step]), default=-1)
+    return ranks
+
+
+def _chain(a: int, b: int, ranks: Mapping[int, int]) -> list[_Vertex]:
+    return [a, *((a, b, rank) for rank in range(ranks[a] + 1, ranks[b])), b]
+
+
+def _sorted(
+    layers: list[list[_Vertex]], chains: Iterable[Sequence[_Vertex]]
+) -> list[list[_Vertex]]:
+    """Sort each layer by the middle of its neighbours, to and fro."""
+    left, right = (
+        defaultdict[_Vertex, list[_Vertex]](list),
+        defaultdict[_Vertex, list[_Vertex]](list),
+    )
+    for chain in chains:
+        for one, other in pairwise(chain):
+            right[one].append(other)
+            left[other].append(one)
+    for sweep in range(_SWEEPS):
+        neighbours = right if sweep % 2 else left
+        for layer in reversed(layers) if sweep % 2 else layers:
+            places = {v: n / max(1, len(own) - 1) for own in layers for n, v in enumerate(own)}
+            middles = {v: _middle(places, neighbours[v], places[v]) for v in layer}
+            layer.sort(key=middles.__getitem__)
+    return layers
+
+
+def _middle(
+    places: Mapping[_Vertex, float], neighbours: Sequence[_Vertex], default: float
+) -> float:
+    if not neighbours:
+        return default
+    return sum(places[one] for one in neighbours) / len(neighbours)
+
+
+def _drawn(
+    layers: Sequence[Sequence[_Vertex]], chains: Mapping[tuple[int, int], Sequence[_Vertex]]
+) -> Layout:
+    sizes = [[HEIGHT if isinstance(v, int) else _LANE for v in layer] for layer in layers]
+    heights = [sum(size) + GAP_Y * max(0, len(size) - 1) for size in sizes]
+    height = max(heights, default=0)
+    corners: dict[_Vertex, Point] = {}
+    middles: dict[_Vertex, float] = {}
+    for rank, layer in enumerate(layers):
+        y = (height - heights[rank]) / 2
+        for vertex, size in zip(layer, sizes[rank], strict=True):
+            corners[vertex] = rank * (WIDTH + GAP_X), round(y, 1)
+            middles[vertex] = round(y + size / 2, 1)
+            y += size + GAP_Y
+    lines = [(a, b, _path(chain, corners, middles)) for (a, b), chain in chains.items()]
+    width = len(layers) * (WIDTH + GAP_X) - GAP_X if layers else 0
+    steps = {v: corner for v, corner in corners.items() if isinstance(v, int)}
+    return Layout(width, height, steps, lines)
+
+
+def _path(
+    chain: Sequence[_Vertex], corners: Mapping[_Vertex, Point], middles: Mapping[_Vertex, float]
+) -> str:
+    """A curve from the right side of a step to the left side of another, past those between."""
+    x, y = corners[chain[0]][0] + WIDTH, middles[chain[0]]
+    drawn = [f"M{x} {y}"]
+    for vertex in chain[1:]:
+        to_x, to_y = corners[vertex][0], middles[vertex]
+        half = (x + to_x) / 2
+        drawn.append(f"C{half} {y} {half} {to_y} {to_x} {to_y}")
+        x, y = to_x, to_y
+        if isinstance(vertex, tuple):
+            x += WIDTH
+            drawn.append(f"H{x}")
+    return "".join(drawn)

@@ -1,0 +1,186 @@
+"""The workflows: a list with their progress, and the graph of one."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Executable, Text, cast, func, select, tuple_
+from sqlalchemy.orm import aliased
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..models import Job
+from ..workflows.graph import LAST
+from ..workflows.step import Step
+from ..workflows.workflow import Workflow
+from .layout import HEIGHT, WIDTH, lay_out
+from .page import Page
+
+ROWS = 50
+# Steps that are drawn; a larger workflow is listed.
+MOST_DRAWN = 300
+MOST_LISTED = 500
+STATES = ("executing", "completed", "discarded", "cancelled")
+COUNTS = (
+    *("completed", "executing", "available", "scheduled", "retryable", "suspended"),
+    *("discarded", "cancelled"),
+)
+"""In the order of the bars of progress."""
+ENDED = ("completed", "discarded", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a bar of progress, in hundredths."""
+
+    state: str
+    x: float
+    width: float
+
+
+async def workflows(request: Request) -> Response:
+    page = Page(request)
+    await page.board.reads.verify()
+    state = page.asked("state") if page.asked("state") in STATES else ""
+    name = page.asked("q")[:200].replace("\0", "")
+    rows = await page.board.reads.fetch(newest(state, name, page.asked("before")[:200]))
+    shown = rows[:ROWS]
+    return await page.render(
+        "workflows.html",
+        active="workflows",
+        title="Workflows",
+        rows=shown,
+        bars={row.id: bar(ended(row), total(row)) for row in shown},
+        totals={row.id: total(row) for row in shown},
+        chosen=state,
+        choices=STATES,
+        name=name,
+        before=shown[-1].id if len(rows) > ROWS else None,
+        is_first=not page.asked("before"),
+        quote=_quote,
+    )
+
+
+async def workflow(request: Request) -> Response:
+    page = Page(request)
+    id = request.path_params["id"]
+    reads = page.board.reads
+    await reads.verify()
+    found = await reads.fetch(one(id)) if "\0" not in id else []
+    if not found:
+        raise HTTPException(404, "There is no such workflow. It was deleted with its jobs.")
+    steps = await reads.fetch(steps_of(id, MOST_LISTED + 1))
+    counts = Counter(step.state for step in steps)
+    if len(steps) > MOST_LISTED:
+        counts = Counter(ended(found[0]))
+    drawn = steps if len(steps) <= MOST_DRAWN else []
+    graph = lay_out([step.job_id for step in drawn], _dependents(drawn))
+    return await page.render(
+        "workflow.html",
+        active="workflows",
+        title=found[0].name or "Workflow",
+        flow=found[0],
+        bar=bar(counts, sum(counts.values())),
+        counts=counts,
+        began=min((one.attempted_at for one in steps if one.attempted_at), default=None),
+        steps=steps[:MOST_LISTED],
+        more=len(steps) > MOST_LISTED,
+        graph=graph if drawn else None,
+        by_id={step.job_id: step for step in steps},
+        size=(WIDTH, HEIGHT),
+        meta=page.shown("meta", found[0].meta, "") if found[0].meta else None,
+        quote=_quote,
+    )
+
+
+def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
+    """Who waits for each step. A step of `add_last` waits for all others of its workflow."""
+    found = {step.job_id: list(step.dependents) for step in steps}
+    lasts = [step for step in steps if step.kind == LAST]
+    for step in steps:
+        if step.kind != LAST and not found[step.job_id]:
+            found[step.job_id] += [
+                last.job_id for last in lasts if last.workflow_id == step.workflow_id
+            ]
+    return found
+
+
+def newest(state: str, name: str, before: str) -> Executable:
+    """The newest workflows that are in no other one, behind the one with the id `before`."""
+    found = select(*Workflow.__table__.columns).where(Workflow.parent_id.is_(None))
+    if state:
+        found = found.where(Workflow.state == state)
+    if name:
+        found = found.where(Workflow.name.icontains(name, autoescape=True))
+    if before:
+        last = aliased(Workflow)
+        place = select(last.inserted_at).where(last.id == before).scalar_subquery()
+        found = found.where(tuple_(Workflow.inserted_at, Workflow.id) < tuple_(place, before))
+    return found.order_by(Workflow.inserted_at.desc(), Workflow.id.desc()).limit(ROWS + 1)
+
+
+def one(id: str) -> Executable:
+    """A workflow."""
+    return select(*Workflow.__table__.columns).where(Workflow.id == id)
+
+
+def steps_of(id: str, limit: int) -> Executable:
+    """The steps of a workflow and of those within it, and the state of their jobs as text."""
+    family = select(Workflow.id).where(Workflow.id == id).cte("family", recursive=True)
+    inner = aliased(Workflow)
+    family = family.union(select(inner.id).join(family, inner.parent_id == family.c.id))
+    columns: Sequence[Any] = (
+        *(Step.job_id, Step.name, Step.kind, Step.waits, Step.dependents, Step.workflow_id),
+        func.coalesce(cast(Job.state, Text), Step.ended, "deleted").label("state"),
+        *(Job.worker, Job.queue, Job.attempt, Job.attempted_at, Job.completed_at),
+        *(Job.id.label("stored"), Job.scheduled_at),
+    )
+    return (
+        select(*columns)
+        .outerjoin(Job, Job.id == Step.job_id)
+        .where(Step.workflow_id.in_(select(family.c.id)))
+        .order_by(Step.job_id)
+        .limit(limit)
+    )
+
+
+def waited_for(job: Mapping[str, Any]) -> Executable:
+    """The steps that a job waits for, in its own workflow: `name`, `job_id`, `ended`."""
+    return (
+        select(Step.name, Step.job_id, Step.ended)
+        .where(
+            Step.workflow_id == str(job["meta"]["workflow_id"]),
+            Step.dependents.contains([job["id"]]),
+        )
+        .order_by(Step.job_id)
+        .limit(MOST_LISTED)
+    )
+
+
+def bar(counts: Mapping[str, int], total: int) -> list[Segment]:
+    """The parts of a bar that shows how many of all steps are in each state."""
+    segments, x = [], 0.0
+    for state in COUNTS:
+        if count := counts.get(state):
+            width = 100 * count / max(total, 1)
+            segments.append(Segment(state, round(x, 2), round(width, 2)))
+            x += width
+    return segments
+
+
+def ended(row: Any) -> dict[str, int]:
+    """How many steps have ended, by state: the row does not follow the states of the others."""
+    return {state: getattr(row, state) for state in ENDED}
+
+
+def total(row: Any) -> int:
+    """How many steps a workflow has. Another Oban does not say, but counts each state."""
+    return int(row.total or sum(getattr(row, state) for state in COUNTS))
+
+
+def _quote(id: str) -> str:
+    """An id as a part of an address: another Oban may have given it any text."""
+    return quote(id, safe="")

@@ -1,0 +1,131 @@
+"""The workflows, and their graphs."""
+
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState, Oban, Workflow
+from oban_sqla.web.layout import HEIGHT, WIDTH, lay_out
+from tests.web.conftest import Open
+from tests.web.site import Site
+from tests.web.test_escaping import ATTACK
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def step(n: int = 0) -> Job:
+    return Job("app.Load", {"n": n})
+
+
+async def enqueued(oban: Oban, name: str = "import") -> Workflow:
+    flow = Workflow(name, meta={"file": "feed.csv"})
+    fetch = flow.add("fetch", step())
+    parts = [flow.add(f"load-{n}", step(n), deps=fetch) for n in range(3)]
+    flow.add("report", step(), deps=[*parts, fetch])
+    flow.add_last("cleanup", step())
+    await oban.enqueue(flow)
+    return flow
+
+
+async def test_none(site: Site) -> None:
+    assert "There is no workflow" in (await site.read("workflows")).text
+    assert "no such workflow" in (await site.read("workflows/nothing", 404)).text
+
+
+async def test_the_list(site: Site, oban: Oban) -> None:
+    flows = [await enqueued(oban, f"import {n}") for n in range(3)]
+    page = await site.read("workflows")
+    assert "import 2 executing 0 /6" in page.text
+    assert flows[0].id in " ".join(page.addresses)
+    assert "import 1" not in (await site.read("workflows?q=PORT+2")).text
+    assert "No workflow is found" in (await site.read("workflows?state=completed")).text
+
+
+async def test_pages_of_the_list(site: Site, oban: Oban) -> None:
+    for n in range(60):
+        flow = Workflow(f"flow-{n}")
+        flow.add("only", step())
+        await oban.enqueue(flow)
+    page = await site.read("workflows")
+    assert "flow-59" in page.text
+    assert "flow-9 " not in page.text
+    older = page.link("before=")
+    assert older is not None
+    page = await site.read(older)
+    assert page.text.index("flow-9 ") < page.text.index("flow-0 ")
+    assert page.link("before=") is None
+
+
+async def test_a_workflow(site: Site, oban: Oban, sessions: Sessions) -> None:
+    flow = await enqueued(oban)
+    first = flow.steps["fetch"].id
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Job).where(Job.id == first).values(state=JobState.EXECUTING, attempt=1)
+        )
+    page = await site.read(f"workflows/{flow.id}")
+    assert "executing 1" in page.text
+    assert "suspended 5" in page.text
+    assert "feed.csv" in page.text
+    labels = [given.get("aria-label") for tag, given in page.elements if tag == "a"]
+    assert "fetch: executing" in labels
+    assert "cleanup: suspended" in labels
+    # fetch to 3 parts and the report, the parts to the report, and that to the last step.
+    edges = [given for tag, given in page.elements if given.get("class") == "edge"]
+    assert len(edges) == 8
+    job = await site.read(f"jobs/{flow.steps['report'].id}")
+    assert "It waits for 4 steps of its workflow: fetch, load-0, load-1, load-2." in job.text
+    assert f"workflows/{flow.id}" in " ".join(job.addresses)
+
+
+async def test_a_deleted_job_keeps_its_place(site: Site, oban: Oban, sessions: Sessions) -> None:
+    flow = await enqueued(oban)
+    async with sessions.begin() as session:
+        await session.execute(delete(Job).where(Job.id == flow.steps["fetch"].id))
+    assert "deleted" in (await site.read(f"workflows/{flow.id}")).text
+
+
+async def test_a_workflow_within(site: Site, oban: Oban) -> None:
+    outer, inner = Workflow("outer"), Workflow("inner")
+    first = outer.add("first", step())
+    inner.add("within", step())
+    outer.add_workflow("part", inner, deps=first)
+    await oban.enqueue(outer)
+    assert "within" in (await site.read(f"workflows/{outer.id}")).text
+    assert outer.id in " ".join((await site.read(f"workflows/{inner.id}")).addresses)
+    assert "inner" not in (await site.read("workflows")).text
+
+
+async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
+    flow = Workflow(ATTACK, meta={ATTACK: ATTACK})
+    flow.id = f"a/b?c#{ATTACK}"
+    flow.add(ATTACK, Job("app.Load"))
+    await oban.enqueue(flow)
+    site = open_site()
+    page = await site.read("workflows")
+    assert "img" not in {tag for tag, _ in page.elements}
+    [path] = {one for one in page.addresses if "/workflows/" in one}
+    page = await site.read(path.lstrip("/"))
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert ATTACK in page.text
+    reader = open_site(authorize=lambda request: "read")
+    assert "c#" not in (await reader.read(path.lstrip("/"))).text.partition("Meta")[2]
+
+
+def test_layers() -> None:
+    # 1 before 2 and 3, both before 4; 1 before 4, too, past the middle layer.
+    graph = lay_out([1, 2, 3, 4], {1: [2, 3, 4], 2: [4], 3: [4, 99]})
+    columns = {step: x for step, (x, _) in graph.corners.items()}
+    assert columns[1] < columns[2] == columns[3] < columns[4]
+    assert len(graph.lines) == 5
+    assert abs(graph.corners[2][1] - graph.corners[3][1]) >= HEIGHT
+    assert graph.width == columns[4] + WIDTH
+    past = next(path for a, b, path in graph.lines if (a, b) == (1, 4))
+    assert "H" in past
+    assert lay_out([], {}).width == 0
+
+
+def test_no_lines_cross_where_none_need_to() -> None:
+    # Two chains, given in the wrong order.
+    graph = lay_out([1, 2, 3, 4], {1: [4], 2: [3]})
+    y = {step: corner[1] for step, corner in graph.corners.items()}
+    assert (y[1] < y[2]) == (y[4] < y[3])
