@@ -4,6 +4,8 @@
 has imported the modules, and forks for each process. It has no threads, and no connections.
 """
 
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -177,7 +179,29 @@ def _run(arguments: list[str], cwd: str, env: dict[str, str]) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+class _Exit:
+    """The end of a process, after the functions that were registered with `atexit`.
+
+    Python's own end would take apart all that was imported.
+    """
+
+    status = 1
+
+    def __call__(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self.status)
+
+
 if __name__ == "__main__":
+    atexit.register(exit := _Exit())  # the first one is called last
     for name in IMPORTED:
         import_module(name)
-    _run(**_serve(socket.socket(fileno=int(sys.argv[1]))))
+    gc.freeze()
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        _run(**request)
+        exit.status = 0
+    except SystemExit as error:
+        exit.status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise

@@ -14,7 +14,6 @@ import doctest
 import os
 import re
 import shlex
-import signal
 import sys
 import tomllib
 import types
@@ -29,10 +28,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
 from oban_sqla.cli.app import app
+from tests.forked import ROOT, Python
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 QUICKSTART = "quickstart"
+
+# A suite of the user's, on the server of these tests, and without the other plugins of these tests.
+_TESTED = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_PLUGINS": "pytest_asyncio.plugin,pytest_oban_sqla",
+}
 
 _FENCE = re.compile(r"^( *)```(python|sh|toml|ini|text)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|toml|ini))\n")
@@ -62,12 +67,18 @@ class Page:
     """Runs in a directory and a database of its own."""
 
     def __init__(
-        self, name: str, directory: Path, dsn: str, capsys: pytest.CaptureFixture[str]
+        self,
+        name: str,
+        directory: Path,
+        dsn: str,
+        capsys: pytest.CaptureFixture[str],
+        python: Python,
     ) -> None:
         self.name = name
         self._directory = directory
         self._dsn = dsn
         self._capsys = capsys
+        self._python = python
         self._module = types.ModuleType(f"docs_{name}")
         self._printed = ""
 
@@ -133,7 +144,7 @@ class Page:
             said.append(output)
         self._printed = "".join(said)
 
-    async def _command(self, command: list[str]) -> tuple[int | None, str]:
+    async def _command(self, command: list[str]) -> tuple[int, str]:
         program, *arguments = command
         if program == "oban-sqla" and arguments[0] != "start":
             result = await asyncio.to_thread(
@@ -143,24 +154,19 @@ class Page:
                 raise result.exception
             return result.exit_code, result.output
         modules = {"oban-sqla": ["-m", "oban_sqla.cli"], "alembic": ["-m", "alembic"], "python": []}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *modules[program],
-            *arguments,
-            cwd=self._directory,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        assert process.stdout is not None
+        return await asyncio.to_thread(self._run_process, *modules[program], *arguments)
+
+    def _run_process(self, *arguments: str) -> tuple[int, str]:
+        tested = {**_TESTED, "OBAN_TEST_DSN": self._dsn} if "pytest" in arguments else {}
+        process = self._python.start(*arguments, cwd=self._directory, env=os.environ | tested)
         output = ""
-        async for line in process.stdout:
-            output += line.decode()
-            if program == "oban-sqla" and re.search(r"node \S+ runs ", output):
-                # It runs until it is told to stop.
-                process.send_signal(signal.SIGTERM)
-                rest = await process.stdout.read()
-                output += rest.decode()
-        return await process.wait(), output
+        for line in process.stdout:
+            output += line
+            if "oban_sqla.cli" in arguments and re.search(r"node \S+ runs ", output):
+                process.terminate()  # it runs until it is told to stop
+                break
+        rest, _ = process.communicate()
+        return process.wait(), output + rest
 
     def _compare(self, expected: str) -> None:
         checker = doctest.OutputChecker()

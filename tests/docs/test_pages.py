@@ -15,6 +15,7 @@ from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.migrations import upgrade
 from oban_sqla.workers import registry
 from tests.docs.page import DOCS, Page, snippets
+from tests.forked import Python
 
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in sorted(DOCS.rglob("*.md"))]
 PAGES = [name for name in NAMES if any(snippets(name))]
@@ -41,6 +42,7 @@ async def test_the_snippets_run_as_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    python: Python,
 ) -> None:
     for variable in [key for key in os.environ if key.startswith("OBAN_")]:
         monkeypatch.delenv(variable)
@@ -57,7 +59,7 @@ async def test_the_snippets_run_as_written(
         with engine.begin() as connection:
             upgrade(connection)
         engine.dispose()
-    await Page(name, tmp_path, database_dsn, capsys).run()
+    await Page(name, tmp_path, database_dsn, capsys, python).run()
     if name in FAILING:
         caplog.clear()
 

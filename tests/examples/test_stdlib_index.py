@@ -50,12 +50,14 @@ def test_the_whole_library_is_indexed_and_checked() -> None:
     assert "checked" in ended.stdout
 
 
+@pytest.mark.examples
 def test_a_second_run_stands_by_itself(indexed_dsn: str) -> None:
     ended = run("--dsn", indexed_dsn, "--files", "7")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "7 of 7" in ended.stdout
 
 
+@pytest.mark.examples
 def test_the_check_finds_what_was_tampered_with(indexed_dsn: str) -> None:
     assert run("--dsn", indexed_dsn, "--check").returncode == 0
     with psycopg.connect(indexed_dsn) as connection:

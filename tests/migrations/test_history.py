@@ -1,9 +1,7 @@
 """The project's own Alembic history, in alembic/versions."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from pytest_alembic.tests import (  # noqa: F401 - pytest collects them
@@ -14,7 +12,8 @@ from pytest_alembic.tests import (  # noqa: F401 - pytest collects them
 )
 from sqlalchemy import Connection, inspect, text
 
-ROOT = Path(__file__).parents[2]
+from tests.forked import ROOT, Completed, Python
+
 TABLES = {
     "oban_jobs",
     "oban_leaders",
@@ -25,21 +24,25 @@ TABLES = {
 }
 
 
-def alembic(*arguments: str, dsn: str | None = None) -> subprocess.CompletedProcess[str]:
+Alembic = Callable[..., Completed]
+
+
+@pytest.fixture
+def alembic(python: Python) -> Alembic:
+    """Run the command, with OBAN_DSN."""
     environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
-    if dsn is not None:
-        environment["OBAN_DSN"] = dsn
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+
+    def alembic(*arguments: str, dsn: str | None = None) -> Completed:
+        named = {} if dsn is None else {"OBAN_DSN": dsn}
+        return python.run("-m", "alembic", *arguments, cwd=ROOT, env=environment | named)
+
+    return alembic
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs", 'odd "%(x)s :name'])
-def test_the_commands(database_dsn: str, connection: Connection, prefix: str | None) -> None:
+def test_the_commands(
+    alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
+) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]
 
     def run(*command: str) -> str:
@@ -61,7 +64,9 @@ def test_the_commands(database_dsn: str, connection: Connection, prefix: str | N
     assert inspect(connection).get_enums(schema=prefix) == []
 
 
-def test_check_sees_a_difference(database_dsn: str, connection: Connection) -> None:
+def test_check_sees_a_difference(
+    alembic: Alembic, database_dsn: str, connection: Connection
+) -> None:
     assert alembic("upgrade", "head", dsn=database_dsn).returncode == 0
     with connection.begin():
         connection.execute(text("ALTER TABLE oban_jobs DROP COLUMN tags"))
@@ -71,7 +76,7 @@ def test_check_sees_a_difference(database_dsn: str, connection: Connection) -> N
 
 
 def test_an_application_has_its_own_tables_and_history(
-    database_dsn: str, connection: Connection
+    alembic: Alembic, database_dsn: str, connection: Connection
 ) -> None:
     with connection.begin():
         connection.execute(text("CREATE TABLE users (id int)"))
@@ -91,20 +96,22 @@ def test_an_application_has_its_own_tables_and_history(
         ("postgresql://localhost:1/app", "no connection to the database"),
     ],
 )
-def test_no_database(dsn: str | None, message: str) -> None:
+def test_no_database(alembic: Alembic, dsn: str | None, message: str) -> None:
     done = alembic("current", dsn=dsn)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_dsn_as_an_option(database_dsn: str) -> None:
+def test_the_dsn_as_an_option(alembic: Alembic, database_dsn: str) -> None:
     done = alembic("-x", f"dsn={database_dsn}", "upgrade", "head", dsn="postgresql://localhost:1/x")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_offline_scripts(database_dsn: str, connection: Connection, prefix: str | None) -> None:
+def test_offline_scripts(
+    alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
+) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]
     # Offline it takes no database; it runs with the command's output as a DBA would run it.
     script = alembic(*options, "upgrade", "head", "--sql").stdout
