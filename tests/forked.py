@@ -174,9 +174,10 @@ def _run(arguments: list[str], cwd: str, env: dict[str, str]) -> None:
         sys.modules["__main__"] = ModuleType("__main__")
         exec(rest[0], vars(sys.modules["__main__"]))
     else:
-        sys.path[0] = str(Path(first).parent.absolute())
+        path = Path(first).absolute()
+        sys.path[0] = str(path if path.is_dir() else path.parent)
         sys.argv = arguments
-        runpy.run_path(first, run_name="__main__")
+        runpy.run_path(str(path), run_name="__main__")
 
 
 class _Exit:

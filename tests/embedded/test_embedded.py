@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
@@ -17,33 +17,56 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban_sqla.embedded import EmbeddedPostgresError, embedded_postgres
+from tests.forked import ROOT, Process, Python
 
 SOCKET_LOCK = ".s.PGSQL.5432.lock"
 ENTER = """
-import sys
+import signal, sys
 from oban_sqla.embedded import embedded_postgres
 with embedded_postgres(sys.argv[1]) as dsn:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     print(dsn, flush=True)
-    sys.stdin.read()
+    signal.sigwait([signal.SIGTERM])
+"""
+EXIT = """
+import sys
+from oban_sqla.embedded import embedded_postgres
+print(embedded_postgres(sys.argv[1]).__enter__())
 """
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
+def missing() -> Iterator[Path]:
+    """A directory that is not there yet."""
     with tempfile.TemporaryDirectory(prefix="oban-") as path:
         yield Path(path).resolve() / "missing" / "postgres"
 
 
+@pytest.fixture(scope="module")
+def initialized() -> Iterator[Path]:
+    """What `initdb` makes, which takes half a second."""
+    with tempfile.TemporaryDirectory(prefix="oban-") as path:
+        with embedded_postgres(path):
+            pass
+        yield Path(path)
+
+
+@pytest.fixture
+def directory(missing: Path, initialized: Path) -> Path:
+    """A directory with the data of a server that has not run yet."""
+    missing.parent.mkdir()
+    subprocess.run(["cp", "-a", initialized, missing], check=True)
+    return missing
+
+
 @contextmanager
-def in_another_process(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", ENTER, str(directory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
+def in_another_process(python: Python, directory: Path) -> Iterator[tuple[Process, str]]:
+    process = python.start("-c", ENTER, str(directory), cwd=ROOT)
+    try:
         yield process, process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def run(dsn: str, statement: LiteralString) -> list[tuple[object, ...]]:
@@ -68,11 +91,11 @@ class TestLife:
         assert not is_running(dsn)
         assert not data.parent.exists()
 
-    def test_a_directory_keeps_the_data_and_the_dsn(self, directory: Path) -> None:
-        with embedded_postgres(directory) as first:
+    def test_a_directory_keeps_the_data_and_the_dsn(self, missing: Path) -> None:
+        with embedded_postgres(missing) as first:
             run(first, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert not is_running(first)
-        with embedded_postgres(str(directory)) as second:
+        with embedded_postgres(str(missing)) as second:
             assert run(second, "SELECT answer FROM kept") == [(42,)]
         assert first == second
 
@@ -89,18 +112,15 @@ class TestLife:
                     postgres.__enter__()
                 assert is_running(dsn)
 
-    async def test_cancelled_while_it_starts_it_stops_again(self, directory: Path) -> None:
+    async def test_cancelled_while_it_starts_it_stops_again(self, missing: Path) -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(embedded_postgres(directory).__aenter__(), timeout=0.01)
-        assert (directory / "pgdata" / "PG_VERSION").exists()
-        assert not (directory / "pgdata" / "postmaster.pid").exists()
+            await asyncio.wait_for(embedded_postgres(missing).__aenter__(), timeout=0.01)
+        assert (missing / "pgdata" / "PG_VERSION").exists()
+        assert not (missing / "pgdata" / "postmaster.pid").exists()
 
     def test_a_program_that_exits_inside_the_block_stops_the_server(self, directory: Path) -> None:
-        program = ENTER.replace("with embedded_postgres(sys.argv[1]) as dsn:", "if True:")
-        program = program.replace("print(dsn", "print(embedded_postgres(sys.argv[1]).__enter__()")
         done = subprocess.run(
-            [sys.executable, "-c", program, str(directory)],
-            input="",
+            [sys.executable, "-c", EXIT, str(directory)],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -122,24 +142,24 @@ class TestLife:
         engine.dispose()
 
     @pytest.mark.parametrize("name", ["x" * 120, "a,b", 'it\'s $HOME, 100% `id` "&" ü +1'])
-    def test_any_path_will_do(self, directory: Path, name: str) -> None:
-        with embedded_postgres(directory / name) as dsn:
-            assert run(dsn, "SHOW data_directory") == [(str(directory / name / "pgdata"),)]
+    def test_any_path_will_do(self, missing: Path, name: str) -> None:
+        with embedded_postgres(missing / name) as dsn:
+            assert run(dsn, "SHOW data_directory") == [(str(missing / name / "pgdata"),)]
 
-    def test_a_strict_umask_keeps_nothing_from_the_server(self, directory: Path) -> None:
+    def test_a_strict_umask_keeps_nothing_from_the_server(self, missing: Path) -> None:
         before = os.umask(0o077)
         try:
-            with embedded_postgres(directory, settings={"cluster_name": "strict"}) as dsn:
+            with embedded_postgres(missing, settings={"cluster_name": "strict"}) as dsn:
                 assert run(dsn, "SHOW cluster_name") == [("strict",)]
         finally:
             os.umask(before)
 
     def test_the_environment_of_libpq_does_not_mislead_it(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+        self, missing: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGDATABASE": "none"}.items():
             monkeypatch.setenv(name, value)
-        with embedded_postgres(directory) as dsn:
+        with embedded_postgres(missing) as dsn:
             assert is_running(dsn)
 
 
@@ -151,12 +171,12 @@ class TestSharing:
             assert is_running(first)
         assert not is_running(first)
 
-    def test_processes_share_and_the_last_one_stops(self, directory: Path) -> None:
+    def test_processes_share_and_the_last_one_stops(self, python: Python, directory: Path) -> None:
         with embedded_postgres(directory) as ours:
-            with in_another_process(directory) as (_, theirs):
+            with in_another_process(python, directory) as (_, theirs):
                 assert ours == theirs
             assert is_running(ours)
-        with in_another_process(directory) as (_, theirs):
+        with in_another_process(python, directory) as (_, theirs):
             with embedded_postgres(directory):
                 pass
             assert is_running(theirs)
@@ -191,8 +211,10 @@ def is_data(fd: str, directory: Path) -> bool:
 
 
 class TestAfterAKill:
-    def test_the_server_of_a_killed_process_is_taken_over(self, directory: Path) -> None:
-        with in_another_process(directory) as (process, dsn):
+    def test_the_server_of_a_killed_process_is_taken_over(
+        self, python: Python, directory: Path
+    ) -> None:
+        with in_another_process(python, directory) as (process, dsn):
             run(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
             process.send_signal(signal.SIGKILL)
         assert is_running(dsn)
@@ -201,8 +223,8 @@ class TestAfterAKill:
             assert run(dsn, "SHOW max_connections") == [("23",)]
         assert not is_running(dsn)
 
-    def test_a_killed_server_recovers(self, directory: Path) -> None:
-        with in_another_process(directory) as (process, dsn):
+    def test_a_killed_server_recovers(self, python: Python, directory: Path) -> None:
+        with in_another_process(python, directory) as (process, dsn):
             run(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
             kill_server(directory)
             process.send_signal(signal.SIGKILL)
@@ -226,10 +248,10 @@ class TestAfterAKill:
         with embedded_postgres(directory) as dsn:
             assert is_running(dsn)
 
-    def test_a_half_made_cluster_is_made_anew(self, directory: Path) -> None:
-        (directory / "pgdata.new").mkdir(parents=True)
-        (directory / "pgdata.new" / "PG_VERSION").write_text("18\n")
-        with embedded_postgres(directory) as dsn:
+    def test_a_half_made_cluster_is_made_anew(self, missing: Path) -> None:
+        (missing / "pgdata.new").mkdir(parents=True)
+        (missing / "pgdata.new" / "PG_VERSION").write_text("18\n")
+        with embedded_postgres(missing) as dsn:
             assert is_running(dsn)
 
 
@@ -295,20 +317,19 @@ class TestSettings:
 
 
 class TestRefusals:
-    def refused(self, directory: Path | None, error: type[Exception], match: str) -> None:
-        with pytest.raises(error, match=match), embedded_postgres(directory):
+    def refused(
+        self, directory: Path | None, error: type[Exception], match: str, **options: Any
+    ) -> None:
+        with pytest.raises(error, match=match), embedded_postgres(directory, **options):
             pass
 
     def test_data_of_another_major_version(self, directory: Path) -> None:
-        with embedded_postgres(directory, version=16):
-            pass
-        self.refused(directory, EmbeddedPostgresError, "holds data of PostgreSQL 16, not 18")
+        message = "holds data of PostgreSQL 18, not 16"
+        self.refused(directory, EmbeddedPostgresError, message, version=16)
 
     def test_data_of_another_system_user(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with embedded_postgres(directory):
-            pass
         monkeypatch.setattr(os, "geteuid", lambda: 54321)
         self.refused(directory, EmbeddedPostgresError, "belongs to the system user")
 

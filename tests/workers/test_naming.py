@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import oban_sqla
+from tests.forked import ROOT, Completed, Python
 
 SCRIPT = """\
 from oban_sqla import Worker, job
@@ -45,8 +45,9 @@ for name in sys.argv[1:]:
 class Folder:
     """A folder with source files, and Python in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, python: Python) -> None:
         self._path = path
+        self._python = python
 
     def write(self, sources: dict[str, str]) -> None:
         for name, source in sources.items():
@@ -54,29 +55,36 @@ class Folder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source)
 
-    def python(self, *arguments: str, stdin: str = "") -> str:
+    def python(self, *arguments: str) -> str:
         """What Python prints, or the last line of its traceback."""
-        home = str(Path(oban_sqla.__file__).parents[1])
+        return printed(self._python.run(*arguments, cwd=self._path))
+
+    def new_python(self, *arguments: str, stdin: str) -> str:
+        """The same of a new Python, which may read its program from `stdin`."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self._path,
-            env={**os.environ, "PYTHONPATH": home},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             input=stdin,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        return (done.stdout + done.stderr.strip().rpartition("\n")[2]).strip()
+        return printed(done)
 
     def resolve(self, *names: str) -> str:
         """The code that another process finds under these names."""
         return self.python("-c", RESOLVE, *names)
 
 
+def printed(done: Completed) -> str:
+    return (done.stdout + done.stderr.strip().rpartition("\n")[2]).strip()
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def folder(tmp_path: Path, python: Python) -> Folder:
+    return Folder(tmp_path, python)
 
 
 def test_a_script_has_the_name_of_its_file(folder: Folder) -> None:
@@ -112,7 +120,7 @@ def test_a_script_may_be_imported_by_what_it_imports(folder: Folder) -> None:
     ("arguments", "place"), [(["-"], "<stdin>"), (["-c", SCRIPT], "an interactive session")]
 )
 def test_without_a_file_there_is_no_name(folder: Folder, arguments: list[str], place: str) -> None:
-    assert folder.python(*arguments, stdin=SCRIPT) == (
+    assert folder.new_python(*arguments, stdin=SCRIPT) == (
         "ValueError: worker 'Ping' is defined where no other process could import it"
         f" ({place}): give it a name, name='...', or move it to a module"
     )
@@ -136,4 +144,4 @@ def test_a_file_that_can_t_be_imported_has_no_name(folder: Folder, run: str, fil
 
 
 def test_a_given_name_needs_no_file(folder: Folder) -> None:
-    assert folder.python("-", stdin=NAMED) == "a b"
+    assert folder.new_python("-", stdin=NAMED) == "a b"
