@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without the extra, say how to get it and exit with 2."""
+    """Run the command line. Without the extra, print how to install it, and exit with 2."""
     try:
         from .app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`python -m oban_sqla.cli`, where the script `oban-sqla` is not on the path."""
+"""`python -m oban_sqla.cli`: the command line, if the script `oban-sqla` is not on the path."""
 
 from . import main
 

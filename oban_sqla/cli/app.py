@@ -1,4 +1,4 @@
-"""The groups of commands, assembled."""
+"""The Typer application with all commands."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`oban-sqla bench`: what the server does, measured in a schema of its own."""
+"""`oban-sqla bench`: measure the server, in a schema of its own."""
 
 import asyncio
 import signal
@@ -38,7 +38,7 @@ def bench(
     """
     dsn = dsn_of(configured(path, dsn=dsn))
     with told_in_one_line(), temporary_schema(dsn) as schema:
-        warn(f"measures for {seconds:g} s in the schema {schema}, which is dropped in the end")
+        warn(f"measuring for {seconds:g} s in the schema {schema}, which is dropped at the end")
         try:
             figures = asyncio.run(_measured(dsn, schema, seconds))
         except asyncio.CancelledError:
@@ -50,7 +50,7 @@ def bench(
 
 
 async def _measured(dsn: str, schema: str, seconds: float) -> list[Figure]:
-    """All figures; each is told when it is known, for those who wait."""
+    """Measure all figures, and print each to stderr as soon as it is known."""
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)

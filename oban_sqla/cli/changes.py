@@ -1,4 +1,4 @@
-"""`oban-sqla jobs retry`, `cancel` and `delete`: change jobs in batches, after a question."""
+"""`oban-sqla jobs retry`, `cancel` and `delete`: change jobs in batches, after a confirmation."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Change:
     help: str
 
     def select(self, filters: Filters, limit: int | None) -> Selection:
-        """The jobs to change. Jobs that are named by their ids may be in any possible state."""
+        """Select the jobs to change. `default` applies only if the user names no states or ids."""
         chosen = bool(filters.states or filters.ids)
         return Selection(filters, self.states if chosen else self.default, limit=limit)
 
@@ -126,9 +126,9 @@ def _add(app: typer.Typer, change: Change) -> None:
         if wanted == Filters() and not every:
             raise typer.BadParameter("name jobs by ids or filters, or give --all")
         if wanted != Filters() and every:
-            raise typer.BadParameter("--all leaves nothing out: give it without ids and filters")
+            raise typer.BadParameter("--all selects all jobs: leave out ids and filters")
         if as_document and not yes:
-            raise typer.BadParameter("--json can't ask: give --yes, too")
+            raise typer.BadParameter("--json can't ask for confirmation: give --yes, too")
         settings = configured(path, dsn=dsn, prefix=prefix)
 
         async def look(database: Database) -> tuple[Filters, Selection, Tally]:
@@ -144,7 +144,7 @@ def _add(app: typer.Typer, change: Change) -> None:
         if as_document:
             document({"found": tally.total, change.done: changed})
         elif not tally.total:
-            typer.echo(f"there are no such jobs to {change.verb}")
+            typer.echo(f"no job to {change.verb} matches")
         else:
             typer.echo(f"{change.done} {_jobs(changed)}{_running(change, tally)}")
 

@@ -1,4 +1,4 @@
-"""`oban-sqla config`: what `start` would run with, and where that comes from."""
+"""`oban-sqla config`: show the settings with their sources, and check them."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from .output import as_json, document, table
 
 app = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
 
-# What `start` needs, beside a database.
+# The settings that `start` needs beside a database.
 NEEDED = ("queues", "imports")
 
 

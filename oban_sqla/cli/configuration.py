@@ -1,4 +1,4 @@
-"""What a command works with: its options, the environment, the file, and the database of these."""
+"""Read the settings of a command, and connect to the database that they name."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,14 +21,14 @@ NOUNS = {"dsn": "database", "imports": "modules with workers"}
 
 
 def configured(path: str | None, **options: Any) -> Settings:
-    """Read the settings; the given options count most. Every mistake is reported."""
+    """Read the settings. Options override all other sources. All mistakes are printed."""
     given = {name: value for name, value in options.items() if value is not None}
     with told_in_one_line():
         return load(path, origin=ORIGIN, **given)
 
 
 def missing(name: str, option: str, example: str, more: str = "") -> typer.BadParameter:
-    """What to raise for a setting that no source has: it says where it can be put."""
+    """The error for a missing setting. Its message says how to set it."""
     return typer.BadParameter(
         f"name the {NOUNS.get(name, name)} with {option} or OBAN_{name.upper()},"
         f" or in oban.toml or [tool.oban] as {name} = {example}{more}"
@@ -36,7 +36,7 @@ def missing(name: str, option: str, example: str, more: str = "") -> typer.BadPa
 
 
 def database_of(settings: Settings) -> Database:
-    """The database that the settings name; a command is useless without one."""
+    """The database that the settings name; `typer.BadParameter` if they name none."""
     import_from_here()
     named = settings.database()
     if named is None:
@@ -54,7 +54,7 @@ def dsn_of(settings: Settings) -> str:
 
 
 def place(url: URL) -> str:
-    """Which database a URL names, without its user and password."""
+    """The database and host of a URL as text, without the user and password."""
     host = url.host or url.query.get("host") or "localhost"
     hosts = host if isinstance(host, str) else ", ".join(host)
     port = "" if url.port is None else f":{url.port}"
@@ -71,13 +71,13 @@ def name_database(settings: Settings) -> None:
 
 
 def ask(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    """What a coroutine finds in the database."""
+    """Run a coroutine function with the database, and return its result."""
 
     async def run(database: Database) -> T:
         try:
             return await work(database)
         finally:
-            # An engine of the user's, too: this event loop ends here.
+            # Also for the user's own engine, since this event loop ends here.
             await database.engine.dispose()
 
     with told_in_one_line():

@@ -1,4 +1,4 @@
-"""`oban-sqla cron`: look at the cron entries of the workers, and run one of them now."""
+"""`oban-sqla cron`: list the cron entries of the workers, and run one of them now."""
 
 from functools import partial
 from typing import Annotated

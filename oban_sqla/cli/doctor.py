@@ -1,4 +1,4 @@
-"""`oban-sqla doctor`: what keeps jobs from running, and what to do about it."""
+"""`oban-sqla doctor`: find out why jobs don't run, and print remedies."""
 
 import typer
 

@@ -72,7 +72,7 @@ def enqueue_job(
     if as_document:
         document(stored)
     elif job.conflict:
-        typer.echo(f"job {job.id} is there already, and {declaration.name} is unique")
+        typer.echo(f"not enqueued: {declaration.name} is unique, and job {job.id} is a duplicate")
     else:
         when = f", at {stored['scheduled_at']:%Y-%m-%d %H:%M:%S} UTC" if delay or at else ""
         queue_name = stored["queue"]

@@ -1,4 +1,4 @@
-"""The event loop of `oban-sqla start`: uvloop's where it is installed (extra `fast`)."""
+"""The event loop of `oban-sqla start`: uvloop, if it is installed (extra `fast`)."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from importlib import import_module
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes event loops: uvloop if it is installed, asyncio otherwise."""
+    """The factory of event loops: uvloop's if it is installed, otherwise asyncio's."""
     try:
         factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What the user sees when something fails: one line for each thing, and exit code 1."""
+"""Print failures for the user: one line for each failure, and exit code 1."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ logger = logging.getLogger("oban_sqla")
 
 
 def fail(*messages: str) -> NoReturn:
-    """Say what is wrong, a line each, and exit with 1; `--log-level debug` shows the traceback."""
+    """Print each message on a line, and exit with 1. `--log-level debug` shows the traceback."""
     if sys.exc_info()[0] is not None:
         logger.debug("failed", exc_info=True)
     for message in messages:
@@ -25,13 +25,13 @@ def fail(*messages: str) -> NoReturn:
 
 
 def warn(message: str) -> None:
-    """Say something in one line, on stderr."""
+    """Print a message on one line to stderr."""
     typer.echo(f"oban-sqla: {hide_passwords(' '.join(message.split()))}", err=True)
 
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Tell the failures that a user can mend; the others are bugs, and keep their tracebacks."""
+    """Print errors that a user can fix as one line. Other errors are bugs, and keep tracebacks."""
     try:
         yield
     except DBAPIError as error:

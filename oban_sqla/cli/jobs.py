@@ -1,4 +1,4 @@
-"""`oban-sqla jobs`: list jobs, and show one."""
+"""`oban-sqla jobs`: list jobs, and show one job."""
 
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ COLUMNS: Columns = {
     "due": "left",
     "last error": "left",
 }
-# Characters of the arguments in the list: `jobs show` shows them all.
+# The most characters of arguments in the list. `jobs show` shows all of them.
 LONGEST_ARGS = 40
 
 app = typer.Typer(help="List, enqueue, retry, cancel or delete jobs.", no_args_is_help=True)

@@ -1,4 +1,4 @@
-"""Workers that a command names: imported by the settings, or by the name itself."""
+"""Find the worker that a command names, and import its module."""
 
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ def known_worker(settings: Settings, name: str) -> Declaration:
         return known[name]
     ending = [full for full in known if full.endswith(f".{name}")]
     if len(ending) > 1:
-        fail(f"several workers are named {name!r}: {', '.join(sorted(ending))}; name one")
+        fail(f"several workers are named {name!r}: {', '.join(sorted(ending))}; use a full name")
     if not ending:
         close = get_close_matches(name, known, 1, 0.6)
         hint = f"; did you mean {close[0]!r}?" if close else "; import its module with --import"
@@ -35,7 +35,7 @@ def known_worker(settings: Settings, name: str) -> Declaration:
 
 
 def _module(name: str) -> str | None:
-    """The longest part of the name of a worker that is a module."""
+    """The longest prefix of a worker's name that is a module."""
     import_from_here()
     parts = name.split(".")[:-1]
     for count in range(len(parts), 0, -1):

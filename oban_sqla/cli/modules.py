@@ -1,4 +1,4 @@
-"""Importing the modules with workers."""
+"""Import the modules with workers."""
 
 import importlib
 import logging
@@ -46,7 +46,7 @@ def _hint(module: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where in the user's code an import failed, if it came that far."""
+    """The line of the user's code at which an import failed, if any."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
     frames = [

@@ -1,4 +1,4 @@
-"""What commands print: one JSON document, or tables that are as wide as they need in a pipe."""
+"""Print the results of commands: one JSON document, or tables, which a pipe does not truncate."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 Columns = Mapping[str, JustifyMethod]
-"""The names of columns, and how each is justified: "left" or "right"."""
+"""The names of columns, and the justification of each: "left" or "right"."""
 
-# Of a row in a pipe, where no terminal has an edge.
+# The width of output in a pipe, where nothing must be cut.
 ENDLESS = 10_000
 
 
 def console() -> Console:
-    """Standard output; colours and width are those of a terminal, if it is one."""
+    """A console on standard output, as wide as the terminal, or endless in a pipe."""
     own = Console(highlight=False)
     return own if own.is_terminal else Console(highlight=False, width=ENDLESS)
 
@@ -31,9 +31,9 @@ def table(columns: Columns, rows: Iterable[Sequence[object]]) -> None:
 
 
 def grid(columns: Columns, rows: Iterable[Sequence[object]]) -> Table:
-    """Rows below the names of their columns.
+    """A table of rows below the names of their columns.
 
-    In a terminal that is too narrow the last column is wrapped.
+    If the terminal is too narrow, the last column is wrapped.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, (name, justify) in enumerate(columns.items(), 1):
@@ -45,13 +45,13 @@ def grid(columns: Columns, rows: Iterable[Sequence[object]]) -> Table:
             overflow="fold" if last else "ellipsis",
         )
     for row in rows:
-        # Not strings: rich would take what users wrote for its markup.
+        # `Text`, because rich would interpret markup in strings, which users may have written.
         made.add_row(*(Text(plain(cell)) for cell in row))
     return made
 
 
 def plain(value: object) -> str:
-    """Text without what a terminal would obey."""
+    """A value as text, with control characters escaped."""
     text = "" if value is None else str(value)
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
@@ -59,7 +59,7 @@ def plain(value: object) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """A text, of which the end is left out if it is too long."""
+    """A text, cut at the end if it is too long."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""`oban-sqla queues`: the queues that run, and orders to them."""
+"""`oban-sqla queues`: list the queues, and give them orders."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -170,7 +170,7 @@ def stop_queue(
 
 
 class _Order:
-    """An order to the nodes of an instance, or to one of them, through the database."""
+    """An order to all nodes of an instance, or to one node, sent through the database."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`oban-sqla start --reload`: start the process anew when the code changes (extra `reload`)."""
+"""`oban-sqla start --reload`: restart the process when the code changes (extra `reload`)."""
 
 import signal
 import subprocess
@@ -18,9 +18,9 @@ PATIENCE = 5.0
 
 
 def run_reloading(arguments: list[str]) -> None:
-    """Run `oban-sqla` with the arguments, and again each time a Python or TOML file changes.
+    """Run `oban-sqla` with the arguments, and restart it when a Python or TOML file changes.
 
-    It watches the working directory, until SIGTERM or SIGINT.
+    Files in the working directory are watched until SIGTERM or SIGINT.
     """
     try:
         watchfiles: Any = import_module("watchfiles")
@@ -51,7 +51,7 @@ def _start(arguments: list[str]) -> "subprocess.Popen[bytes]":
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    # A second signal: the first one, of a terminal, has reached the process as well.
+    # Two signals, since the first one only begins a graceful stop.
     for end in (process.terminate, process.terminate, process.kill):
         if process.poll() is not None:
             return

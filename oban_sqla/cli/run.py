@@ -1,4 +1,4 @@
-"""`oban-sqla start`: a process that runs the jobs of its queues until it is told to stop."""
+"""`oban-sqla start`: run the jobs of the queues until a signal stops the process."""
 
 import asyncio
 import logging
@@ -192,7 +192,7 @@ class _Process:
         running = asyncio.create_task(self._run())
         receive = partial(self._receive, asyncio.get_running_loop(), running)
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Not the loop's own handlers: a worker that blocks the loop would block those too.
+            # A worker that blocks the event loop would also block the loop's own signal handlers.
             signal.signal(number, receive)
         await asyncio.wait([running])
         if not running.cancelled():
@@ -205,7 +205,7 @@ class _Process:
                 dsn = await up.enter_async_context(self._server)
                 await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
                 typer.echo(f"PostgreSQL is up: {dsn}")
-                arguments.pop("listen_dsn", None)  # it is of another server
+                arguments.pop("listen_dsn", None)  # it names another server
             database = self._settings.database(dsn)
             assert database is not None
             if self._settings.tracing:
@@ -235,7 +235,7 @@ class _Process:
         if not self._told:
             self._told = True
             loop.call_soon_threadsafe(self._stop, signal.Signals(number).name, running)
-        elif self._started or self._server is None:  # a half-started server must not be left alone
+        elif self._started or self._server is None:  # never leave a half-started server behind
             self._end_at_once(number)
 
     def _stop(self, name: str, running: asyncio.Task[None]) -> None:
@@ -250,10 +250,10 @@ class _Process:
         self._stopping.set()
 
     def _end_at_once(self, number: int) -> NoReturn:
-        # Not the logger: this may have interrupted it.
+        # os.write, because the signal may have interrupted the logger.
         os.write(2, b"oban-sqla: a second signal: ended at once, running jobs are abandoned\n")
         if self._server is not None:
-            self._server.__exit__()  # os._exit would leave it running
+            self._server.__exit__()  # os._exit would leave the server running
         os._exit(128 + number)
 
 
@@ -277,7 +277,7 @@ def _log(settings: Settings) -> None:
 
 
 def _with_values(arguments: Sequence[str], option: str) -> Iterator[str]:
-    """The arguments, with an empty value after the option where none was given."""
+    """The arguments, with an empty value after each `option` that has no value."""
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
         yield argument
         if argument == option and following.startswith("-"):

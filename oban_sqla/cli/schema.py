@@ -1,4 +1,4 @@
-"""`oban-sqla schema`: installing the tables where no Alembic project does it."""
+"""`oban-sqla schema`: install the tables without an Alembic project."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ def downgrade_schema(
     """Downgrade the tables, or drop them with all jobs."""
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         installed = current(connection, prefix=prefix)
-        # What is left of a version that lost a part is dropped, too.
+        # A version with a missing part is not installed, but its other parts must be dropped, too.
         if installed <= version and not missing(connection, prefix=prefix):
             typer.echo(f"{_at(installed)}: nothing to do.")
             return
@@ -82,11 +82,11 @@ def current_schema(dsn: Dsn = None, prefix: Prefix = None, path: Config = None) 
         installed = current(connection, prefix=prefix)
         lost = missing(connection, prefix=prefix)
     if lost:
-        hint = f"{', '.join(lost)} is missing: `oban-sqla schema upgrade` mends it"
+        hint = f"{', '.join(lost)} is missing: `oban-sqla schema upgrade` creates it again"
     elif installed == LATEST:
         hint = "the latest"
     elif installed < LATEST:
-        hint = f"`oban-sqla schema upgrade` brings it to version {LATEST}"
+        hint = f"`oban-sqla schema upgrade` upgrades it to version {LATEST}"
     else:
         hint = f"this oban-sqla knows versions up to {LATEST}: install a newer one"
     typer.echo(f"{_at(installed)}: {hint}.")
@@ -124,7 +124,7 @@ def grant_privileges(
     """Grant roles the least privileges that they need."""
     roles = {"enqueue": enqueue or [], "run": run or [], "read": read or []}
     if not any(roles.values()):
-        fail("no role was named: say --enqueue, --run or --read")
+        fail("no role was named: give --enqueue, --run or --read")
     with _connected(dsn, prefix, path, changes=True) as (connection, prefix):
         grant(connection, **roles, prefix=prefix)
     for right, names in roles.items():
@@ -136,7 +136,7 @@ def grant_privileges(
 def _connected(
     dsn: str | None, prefix: str | None, path: str | None, *, changes: bool = False
 ) -> Iterator[tuple[Connection, str | None]]:
-    """A connection to the database, and the schema, that the options or other settings name."""
+    """Connect to the database of the settings, and give the connection and the schema."""
     settings = configured(path, dsn=dsn, prefix=prefix)
     with told_in_one_line(), engine_for(dsn_of(settings)).connect() as connection:
         if changes:
@@ -155,4 +155,4 @@ def _question(connection: Connection, version: int, prefix: str | None) -> str:
         where = f"schema {prefix!r} of {where}"
     if version == 0:
         return f"This drops all jobs, with their tables, in {where}. Go on?"
-    return f"This takes the tables in {where} back to version {version}. Go on?"
+    return f"This downgrades the tables in {where} to version {version}. Go on?"

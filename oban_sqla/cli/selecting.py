@@ -1,4 +1,4 @@
-"""The options that select jobs, shared by the commands that look at jobs and that change them."""
+"""The options that select jobs, for the commands that list jobs or change them."""
 
 import json
 import re
@@ -20,16 +20,16 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a text like `30s`, `15m`, `2h` or `7d`."""
+    """Parse a text like `30s`, `15m`, `2h` or `7d` to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     length = float(found[1]) * UNITS[found[2]] if found else LONGEST_INTERVAL
     if length >= LONGEST_INTERVAL:
-        raise typer.BadParameter(f"{text!r} is no duration, like 30s, 15m, 2h or 7d")
+        raise typer.BadParameter(f"{text!r} is not a duration like 30s, 15m, 2h or 7d")
     return length
 
 
 def parse_object(text: str) -> Mapping[str, Any]:
-    """The JSON object that a text is."""
+    """Parse a text to a JSON object."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -85,10 +85,10 @@ NewerThan = Annotated[
 
 
 async def with_full_name(database: Database, filters: Filters) -> Filters:
-    """The filters, with the full name of the worker in place of its last part.
+    """The filters, with the full name of a worker in place of its last part.
 
-    A name that no job has stays as it is; stderr says which name may be meant. `ValueError` for a
-    part that several workers share.
+    If no job has the name, it stays unchanged, and a similar name is printed to stderr.
+    `ValueError` if the names of several workers end with it.
     """
     if filters.worker is None:
         return filters

@@ -1,4 +1,4 @@
-"""`oban-sqla status`: nodes, leaders, queues and jobs, as the database tells it."""
+"""`oban-sqla status`: show the nodes, leaders, queues and jobs in the database."""
 
 from collections.abc import Iterable
 from functools import partial

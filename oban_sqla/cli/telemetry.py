@@ -1,4 +1,4 @@
-"""What `start` switches on: the endpoint with the metrics, and the traces."""
+"""Start the metrics and the traces of `oban-sqla start`."""
 
 import importlib
 from contextlib import AsyncExitStack
@@ -9,24 +9,24 @@ from ..oban import Oban
 
 
 def measure() -> None:
-    """Measure the process for Prometheus, from now on."""
+    """Begin to measure the process for Prometheus."""
     _contrib("prometheus", "prometheus_client", "prometheus").attach()
 
 
 async def serve(up: AsyncExitStack, oban: Oban, address: Address) -> int:
-    """Serve the endpoint as long as the process is up; returns its port."""
+    """Serve the endpoint until the process ends. Returns its port."""
     endpoint = _contrib("endpoint", "prometheus_client", "prometheus")
     port: int = await up.enter_async_context(endpoint.serving(oban, *address))
     return port
 
 
 def trace(up: AsyncExitStack) -> None:
-    """Trace the process as long as it is up."""
+    """Trace the process until it ends."""
     up.enter_context(_contrib("otlp", "opentelemetry", "opentelemetry").tracing())
 
 
 def _contrib(module: str, needs: str, extra: str) -> ModuleType:
-    """A module of `contrib`, which is there only with its extra."""
+    """Import a module of `contrib`; the error names the extra if it is not installed."""
     try:
         return importlib.import_module(f"oban_sqla.contrib.{module}")
     except ModuleNotFoundError as error:

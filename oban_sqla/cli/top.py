@@ -1,4 +1,4 @@
-"""`oban-sqla top`: the queues, live."""
+"""`oban-sqla top`: show the queues live."""
 
 import asyncio
 import time
@@ -87,7 +87,7 @@ def _row(queue: QueueStatus, ended: int, seconds: float) -> tuple[object, ...]:
         found = queue.counts.get(state.value)
         return "" if found is None else counted(found)
 
-    # Pruning takes ended jobs away: a rate is not less than 0.
+    # Pruning may delete more jobs than have ended, so the difference may be negative.
     rate = max(0, _ended(queue) - ended) / seconds
     oldest = "" if queue.oldest_available is None else duration(queue.oldest_available)
     waiting = (count(JobState.AVAILABLE), count(JobState.SCHEDULED), count(JobState.RETRYABLE))

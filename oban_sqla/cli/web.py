@@ -1,4 +1,4 @@
-"""`oban-sqla web`: the dashboard, served alone."""
+"""`oban-sqla web`: serve the dashboard without an application."""
 
 import asyncio
 from typing import Annotated
@@ -13,7 +13,7 @@ from .modules import import_all
 from .options import Config, Dsn, Imports, Name, Prefix
 
 HOST = "127.0.0.1"
-# Seconds that the streams of open pages have to end.
+# Seconds in which the streams of open pages must end.
 GRACE = 1
 
 
@@ -39,7 +39,7 @@ def web(
 
 
 async def _serve(settings: Settings, port: int) -> None:
-    # The other commands work without the extra.
+    # Imported here, since all other commands work without the extra.
     import uvicorn
 
     from ..web import dashboard
@@ -54,7 +54,7 @@ async def _serve(settings: Settings, port: int) -> None:
             port=port,
             lifespan="off",
             log_level="warning",
-            # The guard lets nobody in through a proxy, whatever that says of the client.
+            # Never trust a proxy's headers: the guard admits only clients on this machine.
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE,

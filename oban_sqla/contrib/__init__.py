@@ -1,1 +1,1 @@
-"""Listeners of the events, and nothing else."""
+"""Logs, metrics and traces: all modules here only listen to events."""

@@ -1,6 +1,6 @@
-"""Activity: a line a minute for each busy queue, so that a busy node does not look dead.
+"""Log a line a minute for each busy queue, so that a busy node does not look dead.
 
-The lines go to the logger `oban_sqla.queues` at INFO. Its level turns them off:
+The lines go to the logger `oban_sqla.queues` at INFO. Turn them off by its level:
 `logging.getLogger("oban_sqla.queues").setLevel("WARNING")`.
 """
 
@@ -31,18 +31,18 @@ _WAYS = (*_ENDS.values(), _DROPPED)
 
 
 class _Activity:
-    """What the queues of one instance did since their last lines."""
+    """The jobs of an instance's queues that ended since the last lines, or that run."""
 
     def __init__(self, oban: Oban) -> None:
         self._name = oban.name
         self._running: Counter[str] = Counter()
         self._ended: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        # The event loop that will call `tell`.
+        # The event loop that has a timer for `tell`.
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, queue: str) -> None:
         self._running[queue] += 1
-        # An instance may run in one event loop after the other; a closed loop calls no timer.
+        # An instance may run in several event loops in turn, and a closed loop calls no timer.
         if self._loop is None or self._loop.is_closed():
             self._wait()
 
@@ -51,7 +51,7 @@ class _Activity:
         self._ended[queue][how] += 1
 
     def tell(self) -> None:
-        """Log a line for each queue that has run a job, or runs one."""
+        """Log a line for each queue that runs jobs, or whose jobs have ended."""
         self._loop = None
         busy = [queue for queue, count in self._running.items() if count > 0]
         for queue in sorted({*busy, *self._ended}):

@@ -1,4 +1,4 @@
-"""Put the context of a trace into a job's meta, where the worker's side finds it."""
+"""Put the context of a trace into a job's meta, so that the node that runs it can continue it."""
 
 from collections.abc import Collection, Mapping
 
@@ -6,17 +6,17 @@ from ..models import Job
 
 
 class _Injected(str):
-    """A value that we put into a meta: a job that is enqueued anew gets another one."""
+    """A value that `inject` put into a meta. It is replaced if the job is enqueued again."""
 
     __slots__ = ()
 
 
 def inject(job: Job, carrier: Mapping[str, str], keys: Collection[str], own: str) -> None:
-    """Put a context into a new job, unless the caller gave it one, under the key `own`.
+    """Put the context `carrier` into a new job, unless its caller already set the key `own`.
 
-    keys: all keys that a context may have; what an earlier enqueue put there goes.
+    keys: all keys of contexts. Values that an earlier enqueue injected are removed.
     """
-    # Past the instrumentation: a new job has no history, and these values need no check.
+    # Bypasses the instrumentation: a new job has no history, and these values need no check.
     meta = vars(job).get("meta")
     if not isinstance(meta, Mapping):
         return

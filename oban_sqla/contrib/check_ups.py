@@ -1,4 +1,4 @@
-"""Check-ups: the leader has the doctor look every now and then, for whoever listens."""
+"""Check-ups: the leader runs the doctor every 5 minutes, if an event has listeners."""
 
 import time
 
@@ -9,12 +9,12 @@ from ..runtime.service import Service
 
 INTERVAL = 300.0
 """Seconds between two check-ups."""
-# How often to see whether this node leads by now.
+# Seconds until a node that is not the leader looks again whether it is.
 LOOK_INTERVAL = 15.0
 
 
 class CheckUps(Service):
-    """Tells how many problems the doctor finds, by check."""
+    """Emits the number of problems that the doctor finds, by check."""
 
     name = "check-ups"
 
@@ -23,7 +23,7 @@ class CheckUps(Service):
         self._oban = oban
 
     async def run_once(self) -> float:
-        """Have the doctor look, if this node leads and somebody listens."""
+        """Run the doctor, if this node is the leader and `doctor_stop` has listeners."""
         if not self._oban.is_leader or not listened(self._oban, "doctor_stop"):
             return LOOK_INTERVAL
         started = time.monotonic()

@@ -1,6 +1,6 @@
-"""The endpoint of a node: its metrics, whether it lives, and whether it is ready, over HTTP.
+"""The HTTP endpoint of a node: metrics, health and readiness.
 
-It is served from threads of its own, so that it answers while a worker blocks the event loop.
+Threads serve it, so that it answers while a worker blocks the event loop.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from . import prometheus
 from .check_ups import CheckUps
 
 PATIENCE = 5.0
-"""Seconds that the event loop, and the database, have to answer."""
-# The services without which jobs are not claimed, or not finished.
+"""Seconds in which the event loop and the database must answer."""
+# If one of these services fails, jobs are not claimed, or their outcomes are not written.
 _CLAIMING = ("producer", "outbox", "stager")
 
 
@@ -32,15 +32,15 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve the endpoint of a node for a block, which gets the port.
 
-    port: 0 for any that is free.
+    port: 0 for any free port.
 
-    `/metrics` is for Prometheus. `/health` says whether the event loop answers, `/ready` whether
-    the node listens and claims and its database answers: 200 if so, else 503, with the reasons.
-    `OSError` for an address that can't be had.
+    `/metrics` is for Prometheus. `/health` checks that the event loop answers. `/ready` also checks
+    that the node listens and claims, and that its database answers. Both return 200, or 503 with
+    the reasons. `OSError` if the address is not available.
     """
     app = _Endpoint(oban, asyncio.get_running_loop(), registry)
     kind = _Server6 if ":" in host else _Server
-    # In a thread, as it asks for the name of the host.
+    # In a thread, since it looks up the name of the host.
     server = await asyncio.to_thread(make_server, host, port, app, kind, _Handler)
     thread = threading.Thread(target=server.serve_forever, name="oban-endpoint", daemon=True)
     thread.start()
@@ -55,7 +55,7 @@ async def serving(
 
 
 async def unready(oban: Oban) -> list[str]:
-    """Why a node is not ready to run jobs; nothing if it is."""
+    """The reasons why a node is not ready to run jobs; empty if it is ready."""
     vitals = oban.vitals
     if vitals is None:
         return ["the node runs no queues"]
@@ -65,14 +65,14 @@ async def unready(oban: Oban) -> list[str]:
         if service.startswith(_CLAIMING)
     ]
     if vitals.listening is False:
-        reasons.append("LISTEN does not work, so that queues poll")
+        reasons.append("LISTEN does not work, so queues poll")
     if vitals.stopping:
-        reasons.append("the node stops")
+        reasons.append("the node is stopping")
     try:
         async with asyncio.timeout(PATIENCE):
             await oban.ping()
     except Exception as error:
-        # Not its message, which may name hosts and users.
+        # Only its type: the message may name hosts and users.
         reasons.append(f"the database does not answer: {type(error).__name__}")
     return reasons
 
@@ -127,7 +127,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 30.0  # a client that sends nothing holds a thread
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A scrape is not worth a line."""
+        """Log no line for each scrape."""
 
 
 async def _nothing() -> list[str]:

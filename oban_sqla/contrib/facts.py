@@ -1,4 +1,4 @@
-"""Facts of an event, as attributes of a record and as words in its message."""
+"""The data of an event, as attributes of a log record and as words in its message."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from ..oban import Oban
 
 
 class Facts(Mapping[str, Any]):
-    """What happened, and in which instance: computed when a record takes it."""
+    """The data of an event and the name of its instance, computed when a record reads them."""
 
     def __init__(self, oban: Oban, data: Any) -> None:
         self._oban = oban
@@ -49,18 +49,18 @@ def _name(event: str) -> str:
 
 
 def job_in_words(job: Job) -> str:
-    """Which job, and which attempt of it."""
+    """A job and its attempt in words."""
     return f"job {job.id} ({job.worker}, attempt {job.attempt} of {job.max_attempts})"
 
 
 def ids_in_words(ids: tuple[int, ...], most: int = 20) -> str:
-    """The first ids, and how many more there are."""
+    """The first ids, and the number of the rest."""
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(map(str, ids[:most])) + more
 
 
 def shorten(error: BaseException, longest: int = 500) -> str:
-    """The message of an error, without passwords, and cut if it is long."""
+    """The message of an error without passwords, cut if it is long."""
     try:
         text = str(error) or type(error).__name__
     except Exception:

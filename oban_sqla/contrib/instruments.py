@@ -1,6 +1,6 @@
-"""What is measured: one table of instruments, for Prometheus and for OpenTelemetry.
+"""The instruments for Prometheus and OpenTelemetry, in one table.
 
-No label has values that users make without bound, such as ids, keys or arguments.
+No label has an unbounded number of values, such as ids, keys or arguments.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What is measured, and how it is told apart."""
+    """An instrument: its name, kind and labels."""
 
     name: str
-    """OpenTelemetry's; Prometheus has underscores instead, the unit, and `_total` for counters."""
+    """The name in OpenTelemetry. Prometheus has underscores, the unit, and `_total` for counters.
+    """
     kind: Kind
     description: str
     labels: tuple[str, ...] = ()
     unit: Literal["s", ""] = ""
     buckets: tuple[float, ...] = ()
     merge: Literal["livesum", "livemax", "livemin", "livemostrecent"] = "livemax"
-    """How the gauges of several processes are put together in Prometheus's multiprocess mode."""
+    """How Prometheus's multiprocess mode merges the gauges of several processes."""
 
     @property
     def prometheus_name(self) -> str:
@@ -62,17 +63,17 @@ def _gauge(
 
 ENQUEUED = _counter("oban.jobs.enqueued", "Jobs that this process inserted", "queue", "worker")
 CONFLICTS = _counter(
-    "oban.jobs.conflicts", "Unique jobs that were duplicates of one that was there", "queue"
+    "oban.jobs.conflicts", "Unique jobs that were duplicates of an existing job", "queue"
 )
 ENQUEUE_DURATION = _latency("oban.enqueue.duration", "Inserting the jobs of a call or a flush")
 ENQUEUE_ERRORS = _counter("oban.enqueue.errors", "Calls and flushes whose jobs were not inserted")
 
 FINISHED = _counter(
-    "oban.jobs.finished", "Attempts, by what became of their job", "queue", "worker", "state"
+    "oban.jobs.finished", "Attempts, by the new state of their job", "queue", "worker", "state"
 )
 DURATION = _latency("oban.job.duration", "Processing a job", "queue", "worker")
 QUEUE_TIME = _latency("oban.job.queue_time", "From being due to being claimed", "queue")
-LATENESS = _latency("oban.job.lateness", "The same, of jobs that were scheduled", "queue")
+LATENESS = _latency("oban.job.lateness", "From being due to being claimed, if scheduled", "queue")
 
 CLAIMED = _counter("oban.jobs.claimed", "Jobs that producers claimed", "queue")
 CLAIM_DURATION = _latency("oban.claim.duration", "One statement that claims", "queue")
@@ -82,27 +83,27 @@ WRITE_DURATION = _latency(
 WRITE_SIZE = Instrument(
     "oban.write.size", Kind.HISTOGRAM, "Outcomes of a queue in one statement", buckets=SIZES
 )
-DROPPED = _counter("oban.outcomes.dropped", "Outcomes whose job was deleted or taken over")
+DROPPED = _counter("oban.outcomes.dropped", "Outcomes of jobs that were deleted or claimed again")
 REFUSED = _counter(
     "oban.outcomes.refused",
-    "Outcomes that the database refused, so that the attempt failed",
+    "Outcomes that the database refused, so the attempt failed",
     "queue",
 )
 DELAYED = _counter("oban.outcomes.delayed", "Outcomes that could not be written at once", "queue")
 STAGED = _counter("oban.jobs.staged", "Scheduled and retryable jobs that were made available")
 STAGE_DURATION = _latency("oban.stage.duration", "One pass of the stager")
 GIVEN_BACK = _counter("oban.jobs.given_back", "Claimed jobs that went back to their queue", "queue")
-RESCUED = _counter("oban.jobs.rescued", "Jobs of nodes that died, by what became of them", "state")
-PRUNED = _counter("oban.jobs.pruned", "Jobs that were deleted past their retention")
+RESCUED = _counter("oban.jobs.rescued", "Jobs of dead nodes, by their new state", "state")
+PRUNED = _counter("oban.jobs.pruned", "Jobs that were deleted after their retention")
 CRON_ENQUEUED = _counter("oban.cron.enqueued", "Jobs that cron enqueued")
-OUTAGES = _counter("oban.service.outages", "How often a loop began to fail", "service")
+OUTAGES = _counter("oban.service.outages", "How often a service began to fail", "service")
 NOTIFIER_LOSSES = _counter("oban.notifier.losses", "How often LISTEN stopped working")
 
 LIMIT = _gauge(
-    "oban.queue.limit", "Jobs that run at once at most", "oban", "queue", merge="livesum"
+    "oban.queue.limit", "The most jobs that run at once", "oban", "queue", merge="livesum"
 )
 EXECUTING = _gauge("oban.queue.executing", "Jobs that run", "oban", "queue", merge="livesum")
-PAUSED = _gauge("oban.queue.paused", "Whether this node has paused it", "oban", "queue")
+PAUSED = _gauge("oban.queue.paused", "Whether the queue is paused on this node", "oban", "queue")
 HELD = _gauge(
     "oban.queue.held", "Claimed jobs that wait for their turn", "oban", "queue", merge="livesum"
 )
@@ -112,11 +113,9 @@ WAITING = _gauge(
 LEADER = _gauge("oban.leader", "Whether this node is the leader", "oban")
 LISTENING = _gauge("oban.notifier.listening", "Whether LISTEN works", "oban", merge="livemin")
 HEARTBEAT_AGE = _gauge(
-    "oban.heartbeat.age", "Since this node's last sign of life", "oban", unit="s"
+    "oban.heartbeat.age", "Time since this node's last heartbeat", "oban", unit="s"
 )
-RETRIES = _gauge(
-    "oban.service.retries", "Passes in a row that failed, of the loop that fails longest", "oban"
-)
+RETRIES = _gauge("oban.service.retries", "The most failed passes in a row of any service", "oban")
 
 JOBS = _gauge(
     "oban.jobs",
@@ -132,14 +131,14 @@ ESTIMATED = _gauge(
 )
 OLDEST_AVAILABLE = _gauge(
     "oban.queue.oldest_available",
-    "Since the oldest available job of a queue is so, as the leader sees it; 0 if there is none",
+    "Time for which the oldest available job of a queue has been due, as the leader sees it",
     *("oban", "queue"),
     unit="s",
     merge="livemostrecent",
 )
 PROBLEMS = _gauge(
     "oban.doctor.problems",
-    "Problems that the doctor finds, as the leader asks it",
+    "Problems that the doctor finds, as run by the leader",
     *("oban", "check"),
     merge="livemostrecent",
 )

@@ -1,4 +1,4 @@
-"""The log as JSON: one object a line, with the facts that a record carries besides its message."""
+"""Log records as JSON: one object per line, with the message and the attributes of the record."""
 
 import json
 import logging
@@ -6,29 +6,29 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-# What every record has; the rest was given as `extra`.
+# The attributes of every record. All other attributes were passed as `extra`.
 _USUAL = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 Correlation: TypeAlias = Callable[[], Mapping[str, str]]
-"""What tells, where a record is formatted, to which trace it belongs."""
+"""Returns the ids of the current trace, for a record that is formatted now."""
 
 _correlation: Correlation | None = None
 
 
 def correlate(correlation: Correlation | None) -> None:
-    """Have each line carry what `correlation` tells; `None` for nothing more."""
+    """Add the result of `correlation` to each line; `None` turns that off."""
     global _correlation
     _correlation = correlation
 
 
 class JsonFormatter(logging.Formatter):
-    """Each record as one line of JSON, of any logger::
+    """Format the records of any logger as one line of JSON each::
 
         {"time": "2026-11-01T12:00:00.000000Z", "level": "info", "logger": "oban_sqla.jobs",
          "message": "job 7 (app.Work, attempt 1 of 20) failed, ...", "event": "job_exception",
          "job_id": 7, "worker": "app.Work", "queue": "default", "state": "retryable", ...}
 
-    While jobs are traced, there are `trace_id` and `span_id`, too.
+    While jobs are traced, each line also has `trace_id` and `span_id`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(line, default=str, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
-            # Somebody's extra that JSON has no word for, such as NaN.
+            # An `extra` has a value that JSON can't express, such as NaN.
             return json.dumps({name: _plain(value) for name, value in line.items()})
 
 

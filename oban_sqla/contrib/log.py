@@ -1,10 +1,10 @@
-"""Logging: all wording and all levels, as listeners of the events.
+"""Logging: listeners of the events, with all wording and levels.
 
-The lines go to the logger `oban_sqla`: incidents as warnings and errors, the ends of incidents as
-INFO. An outage of the database is one incident of a node, whatever fails meanwhile: DEBUG has the
-details. The logger `oban_sqla.jobs` has a line for each job: ERROR when it is discarded, INFO when
-it fails or is cancelled, DEBUG when it completes. The logger `oban_sqla.queues` has a line a minute
-for each busy queue. A record has the facts as attributes, too, for formatters like that of
+The logger `oban_sqla` has incidents as warnings and errors, and the ends of incidents as INFO. An
+outage of the database is one incident of a node; DEBUG has all failures during it. The logger
+`oban_sqla.jobs` has a line for each job: ERROR if the job is discarded, INFO if it fails or is
+cancelled, DEBUG if it completes. The logger `oban_sqla.queues` has a line a minute for each busy
+queue. Records also have the data of the event as attributes, for formatters such as that of
 `json_log`. `detach()` stops all logging.
 """
 
@@ -48,13 +48,13 @@ from .listeners import Listener
 logger = logging.getLogger("oban_sqla")
 jobs_logger = logging.getLogger("oban_sqla.jobs")
 
-# Seconds between two warnings of jobs that get no connection.
+# Seconds between two warnings about jobs that get no connection.
 QUIET = 60.0
 _unconnected_at: WeakKeyDictionary[Oban, float] = WeakKeyDictionary()
 
 
 def attach() -> None:
-    """Log the events of every instance; importing `oban_sqla` does so."""
+    """Log the events of all instances. Importing `oban_sqla` calls this."""
     listeners.attach(_ALL)
 
 
@@ -80,7 +80,7 @@ def _job_stop(oban: Oban, stop: JobStop) -> None:
         jobs_logger.info(
             "%s was cancelled %s after %.3f s",
             _of(stop.job),
-            "while it ran, as was asked for," if asked else "by its worker",
+            "on request" if asked else "by its worker",
             stop.duration,
             extra=_Facts(oban, stop),
         )
@@ -109,7 +109,7 @@ def _job_exception(oban: Oban, exception: JobException) -> None:
         jobs_logger.info(
             "%s failed, and is cancelled%s: %s",
             _of(job),
-            ", as was asked for" if job.cancelled() else "",
+            " on request" if job.cancelled() else "",
             what,
             extra=_Facts(oban, exception),
         )
@@ -121,7 +121,7 @@ def _job_exception(oban: Oban, exception: JobException) -> None:
 
 def _backoff_failed(oban: Oban, failed: BackoffFailed) -> None:
     jobs_logger.warning(
-        "%s: its backoff() failed, so it is tried again in %.0f s: %s: %s",
+        "%s: its backoff() failed, so the next attempt is in %.0f s: %s: %s",
         _of(failed.job),
         failed.delay,
         type(failed.error).__name__,
@@ -132,8 +132,8 @@ def _backoff_failed(oban: Oban, failed: BackoffFailed) -> None:
 
 def _job_left_behind(oban: Oban, left: JobLeftBehind) -> None:
     logger.warning(
-        "queue %s: job %d (%s) has ended, but its thread or task has not, and takes a place of the"
-        " queue until it does; so many do: %d",
+        "queue %s: job %d (%s) has ended, but its thread or task still runs and takes a place of"
+        " the queue; such places: %d",
         left.job.queue,
         left.job.id,
         left.job.worker,
@@ -145,7 +145,7 @@ def _job_left_behind(oban: Oban, left: JobLeftBehind) -> None:
 def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
     if stop.discarded:
         logger.warning(
-            "queue %s: discarded jobs that were available with no attempt left: %s",
+            "queue %s: discarded jobs that were available but had no attempt left: %s",
             stop.queue,
             _ids(stop.discarded),
             extra=_Facts(oban, stop),
@@ -155,7 +155,7 @@ def _claim_stop(oban: Oban, stop: ClaimStop) -> None:
 def _ack_stop(oban: Oban, stop: AckStop) -> None:
     if stop.dropped:
         logger.warning(
-            "queue %s: dropped the outcome of jobs that were deleted, or taken over, while they"
+            "queue %s: dropped the outcomes of jobs that were deleted, or claimed again, while they"
             " ran: %s",
             stop.queue,
             _ids(stop.dropped),
@@ -175,7 +175,7 @@ def _outcome_refused(oban: Oban, refused: OutcomeRefused) -> None:
 
 def _outcome_delayed(oban: Oban, delayed: OutcomeDelayed) -> None:
     logger.warning(
-        "queue %s: the outcome of job %s can't be written, trying again until it can: %s",
+        "queue %s: the outcome of job %s can't be written, trying again until it succeeds: %s",
         delayed.queue,
         delayed.id,
         delayed.reason,
@@ -227,7 +227,7 @@ def _rescue_stop(oban: Oban, stop: RescueStop) -> None:
         )
     if stop.cancelled:
         logger.info(
-            "%s: cancelled jobs of nodes that died, as was asked for: %s",
+            "%s: cancelled jobs of nodes that died, on request: %s",
             oban.name,
             _ids(stop.cancelled),
             extra=_Facts(oban, stop),
@@ -247,9 +247,9 @@ def _prune_refused(oban: Oban, refused: PruneRefused) -> None:
 
 def _pool_too_small(oban: Oban, pool: PoolTooSmall) -> None:
     logger.warning(
-        "%s: the engine's pool opens at most %d connections, and the jobs with a session and the"
-        " node itself may use %d at once, so that jobs wait: make the engine with pool_size=%d, or"
-        " lower the limits of the queues",
+        "%s: the engine's pool opens at most %d connections, but the jobs with a session and the"
+        " node itself may use %d at once, so jobs wait: make the engine with pool_size=%d, or lower"
+        " the limits of the queues",
         oban.name,
         pool.size,
         pool.needed,
@@ -264,15 +264,15 @@ def _workers_unfinished(oban: Oban, found: WorkersUnfinished) -> None:
 
 
 def _job_unconnected(oban: Oban, unconnected: JobUnconnected) -> None:
-    # Many jobs wait for one cause: a line a minute is enough.
+    # Many jobs wait for the same cause, so one warning a minute is enough.
     now = time.monotonic()
     told = now - _unconnected_at.get(oban, -math.inf) < QUIET
     if not told:
         _unconnected_at[oban] = now
     jobs_logger.log(
         logging.DEBUG if told else logging.WARNING,
-        "%s got no connection for its session; it is tried again in %.0f s, and the attempt is not"
-        " spent: %s",
+        "%s got no connection for its session; the job is tried again in %.0f s, and the attempt is"
+        " not spent: %s",
         _of(unconnected.job),
         unconnected.delay,
         _shorten(unconnected.error),

@@ -1,4 +1,4 @@
-"""Measure: listeners that record into the instruments of whatever collects them."""
+"""Listeners that record measurements, for any collector."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,43 +38,43 @@ Labels: TypeAlias = tuple[str, ...]
 """The values of an instrument's labels, in their order."""
 
 Record: TypeAlias = Callable[[Labels, float], None]
-"""Adds to a counter, or takes a value into a histogram."""
+"""Adds a value to a counter, or to a histogram."""
 
 Reading: TypeAlias = tuple[Instrument, Labels, float]
-"""What a gauge shows."""
+"""The value of a gauge."""
 
 MOST_NAMES = 500
-"""How many queues, and how many workers, have a label of their own."""
+"""The most queues, and the most workers, that have labels of their own."""
 OTHER = "(other)"
-"""The label of those beyond."""
+"""The label of all further queues and workers."""
 UNKNOWN = "(unknown)"
 """The label of workers that this process does not know."""
 
 
 OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
-"""The states in which an attempt leaves its job."""
+"""The states of a job after an attempt."""
 
 
 _JobLabels: TypeAlias = tuple[Labels, Labels, Mapping[JobState, Labels]]
-"""The labels of a job's queue, of its worker there, and of each outcome of that."""
+"""The labels for a job's queue, for its queue and worker, and for these and each outcome."""
 
 
 class Collector(Protocol):
-    """What the instruments are kept in: Prometheus's client, or a meter of OpenTelemetry."""
+    """A store of instruments: Prometheus's client, or a meter of OpenTelemetry."""
 
     def counter(self, instrument: Instrument) -> Record: ...
 
     def histogram(self, instrument: Instrument) -> Record: ...
 
     def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
-        """Take the readings of all gauges, whenever they are collected."""
+        """Call `read` for the values of all gauges whenever they are collected."""
 
     def tick(self) -> None:
-        """Hear, every now and then, that time passes."""
+        """Write gauges if necessary. Called at some events, at least every few seconds."""
 
 
 class Names:
-    """The names that are labels: so many, and no more, since anybody may enqueue any name."""
+    """The names that are labels. Their number is limited, since a user may enqueue any name."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
@@ -89,7 +89,7 @@ class Names:
 
 
 class Measurements:
-    """The listeners, and what gauges show."""
+    """The listeners, and the values of the gauges."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -147,7 +147,7 @@ class Measurements:
         )
 
     def readings(self) -> Iterator[Reading]:
-        """What the gauges show now."""
+        """The current values of the gauges."""
         queues: dict[str, list[str]] = {}
         for instance in instances.every():
             if isinstance(instance, Oban) and (vitals := instance.vitals) is not None:
@@ -171,7 +171,7 @@ class Measurements:
                 self._enqueued((self._queue(job.queue), self._worker(job.worker)), 1)
 
     def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
-        # Past the instrumentation, which takes as long as an instrument.
+        # Bypasses the instrumentation, which takes as long as recording a value.
         job = vars(stop.job)
         unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
         worker = UNKNOWN if unknown else job["worker"]
@@ -190,10 +190,10 @@ class Measurements:
         if of_worker not in self._seen:
             self._seen.add(of_worker)
             for state in OUTCOMES:
-                # Shown from the start, so that the first one of a kind is an increase.
+                # Counters begin at 0, so that the first job of a kind shows as an increase.
                 self._finished((*of_worker, state), 0)
         if OTHER not in of_worker:
-            # What has labels of its own is bounded.
+            # Cached only for names with labels of their own, whose number is limited.
             self._labels[queue, worker] = found
         return found
 
@@ -289,7 +289,7 @@ def _of_table(
     jobs: Counter[tuple[str, str]] = Counter()
     for (queue, state), count in counted.counts.items():
         jobs[name(queue), state] += count
-    # A queue that is empty shows so.
+    # Running queues without jobs have the value 0.
     oldest = dict.fromkeys((*map(name, queues), *(queue for queue, _ in jobs)), 0.0)
     for queue, seconds in counted.oldest_available.items():
         oldest[name(queue)] = max(oldest.get(name(queue), 0.0), seconds)

@@ -1,4 +1,4 @@
-"""The instruments as those of a meter of OpenTelemetry."""
+"""Record the instruments in a meter of OpenTelemetry."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -13,9 +13,9 @@ from .measurements import Labels, Reading, Record
 
 
 class Collector:
-    """Keeps the instruments in a meter; gauges are read when the SDK collects them.
+    """Records the instruments in a meter. The SDK reads gauges when it collects them.
 
-    A meter lets go of no instrument: there is one collector of each provider.
+    A meter can't remove an instrument, so each provider has one collector.
     """
 
     def __init__(self, provider: MeterProvider | None) -> None:
@@ -27,7 +27,7 @@ class Collector:
         self._lock = Lock()
 
     def counter(self, instrument: Instrument) -> Record:
-        # Counted here and read by the SDK: it takes as long for each addition as for a whole job.
+        # Counted here, and read by the SDK: an addition in the SDK takes as long as a whole job.
         totals = self._totals.get(instrument.name)
         if totals is None:
             totals = self._totals[instrument.name] = {}
@@ -69,10 +69,10 @@ class Collector:
                 )
 
     def tick(self) -> None:
-        """The SDK collects by itself."""
+        """Do nothing: the SDK collects by itself."""
 
     def close(self) -> None:
-        """Show no gauges any more."""
+        """Stop the gauges."""
         self._read = None
 
     def _observe(self, instrument: Instrument, options: CallbackOptions) -> Iterable[Observation]:

@@ -1,12 +1,12 @@
-"""OpenTelemetry: spans of enqueues and jobs, the instruments, and the ids of traces in logs.
+"""OpenTelemetry: spans of enqueues and jobs, metrics, and the ids of traces in logs.
 
-One line switches it on, or `opentelemetry-instrument`, which finds `ObanInstrumentor`::
+Turn it on with one line, or with `opentelemetry-instrument`, which finds `ObanInstrumentor`::
 
     from oban_sqla.contrib import opentelemetry
 
     opentelemetry.attach()
 
-It needs the extra `opentelemetry`. Exporters, samplers and resources are those of the SDK.
+It needs the extra `opentelemetry`. Configure exporters, samplers and resources in the SDK.
 """
 
 from collections.abc import Collection
@@ -40,22 +40,23 @@ def attach(
     baggage: bool = False,
     arguments: bool = False,
 ) -> None:
-    """Trace and measure the enqueues and the jobs of this process, from now on.
+    """Begin to trace and measure the enqueues and the jobs of this process.
 
-    tracer_provider: if not given, the global one.
-    meter_provider: if not given, the global one.
+    tracer_provider: the default is the global provider.
+    meter_provider: the default is the global provider.
     traces: whether to make spans.
-    metrics: whether to record into the instruments.
-    relationship: how the span of a job relates to the span that enqueued it. `"parent"`: it is a
-        child of that. `"link"`: it begins a trace of its own, with a link. `"none"`: neither, and
-        nothing is put into `meta`. `"auto"`: a child at the first attempt, if that is prompt;
-        retries, late jobs, those of cron, and those of a fan-out have a link.
-    prompt_within: seconds, or a `timedelta`, between the enqueue and a prompt start.
-    fan_out: beneath one span, jobs beyond so many are a fan-out.
-    baggage: whether to carry the baggage, too; it lets workers, and all they call, know it.
+    metrics: whether to record metrics.
+    relationship: how the span of a job relates to the span that enqueued the job. `"parent"`: it is
+        a child. `"link"`: it begins a new trace with a link. `"none"`: there is no relationship,
+        and nothing is put into `meta`. `"auto"`: the first attempt is a child if it is prompt.
+        Retries, late jobs, jobs of cron, and jobs of a fan-out have a link.
+    prompt_within: an attempt is prompt if it starts within this time after the enqueue: seconds or
+        a `timedelta`.
+    fan_out: if one span enqueues more jobs than this, the further jobs are a fan-out.
+    baggage: whether to also carry the baggage, so that workers and the code they call can read it.
     arguments: whether to put the arguments of jobs into their spans.
 
-    `TypeError` or `ValueError`, naming the option and the value, for anything else.
+    Other values raise a `TypeError` or `ValueError` that names the option and the value.
     """
     if relationship not in RELATIONSHIPS:
         raise ValueError(
@@ -88,7 +89,7 @@ def is_attached() -> bool:
 
 
 def detach() -> None:
-    """Trace and measure nothing."""
+    """Stop all tracing and measuring."""
     listeners.detach(_attached)
     _attached.clear()
     for collector in _collectors:
@@ -98,9 +99,9 @@ def detach() -> None:
 
 
 class ObanInstrumentor(BaseInstrumentor):
-    """The same for OpenTelemetry's auto-instrumentation: `ObanInstrumentor().instrument()`.
+    """`attach` for OpenTelemetry's auto-instrumentation: `ObanInstrumentor().instrument()`.
 
-    It takes the options of `attach`.
+    `instrument()` takes the options of `attach`.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:

@@ -1,4 +1,4 @@
-"""Traces of a whole process, sent by OTLP over HTTP as the variables `OTEL_*` say."""
+"""Send the traces of a whole process by OTLP over HTTP, configured by the variables `OTEL_*`."""
 
 import threading
 from collections.abc import Iterator
@@ -13,16 +13,17 @@ from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider, set_tr
 from . import opentelemetry
 
 SERVICE = "oban-sqla"
-"""The name of the service, unless `OTEL_SERVICE_NAME` is another."""
+"""The name of the service, unless `OTEL_SERVICE_NAME` is set."""
 FAREWELL = 5.0
-"""Seconds that the last spans have, to be sent in the end."""
+"""Seconds in which the last spans must be sent at the end."""
 
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Trace for a block, the spans of the user's own too.
+    """Trace for a block, also the user's own spans.
 
-    What set up OpenTelemetry before, such as `opentelemetry-instrument`, has its way.
+    If OpenTelemetry is set up already, for example by `opentelemetry-instrument`, its provider is
+    used.
     """
     if not isinstance(get_tracer_provider(), ProxyTracerProvider):
         if not opentelemetry.is_attached():
@@ -37,7 +38,7 @@ def tracing() -> Iterator[None]:
         yield
     finally:
         opentelemetry.detach()
-        # The SDK waits longer for a collector that is down than a stop may take.
+        # In a thread, since the SDK may wait longer for an unreachable collector.
         end = threading.Thread(target=provider.shutdown, name="oban-spans", daemon=True)
         end.start()
         end.join(FAREWELL)

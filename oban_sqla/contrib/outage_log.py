@@ -1,4 +1,4 @@
-"""Log services that fail: an outage of the database is one line, whatever fails meanwhile."""
+"""Log services that fail. An outage of the database is one line, however many services fail."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ PATIENCE = 1.0
 
 _outages = Outages()
 
-# SQLSTATEs: no prepared statement has that name, or one has it already.
+# SQLSTATEs: a prepared statement does not exist, or exists already.
 _STATEMENT_IS_ELSEWHERE = ("26000", "42P05")
 
 
@@ -57,7 +57,7 @@ def _tell(oban: Oban, outage: Outage, service: str, error: BaseException, data: 
     if not outage.told:
         outage.told = True
         logger.error(
-            "%s: node %s can't use the database, trying again until it can: %s: %s",
+            "%s: node %s can't use the database, trying again until it succeeds: %s: %s",
             oban.name,
             oban.node,
             service,
@@ -86,14 +86,14 @@ def _log_details(oban: Oban, service: str, error: BaseException, data: Any) -> N
 
 
 def _traceback(error: BaseException) -> Any:
-    """What a record takes for a traceback: only for those who look at details."""
+    """The traceback for a record, at the level DEBUG only."""
     if not logger.isEnabledFor(logging.DEBUG):
         return None
     return type(error), error, error.__traceback__
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what the driver said, without the statement."""
+    """The first line of the driver's message, without the statement."""
     cause = getattr(error, "orig", None) or error
     return next(iter(shorten(cause).splitlines()), type(cause).__name__)
 
@@ -111,7 +111,7 @@ def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:
     _log_details(oban, NOTIFIER, error, lost)
     outage = _outages.join(oban, NOTIFIER)
     try:
-        # One connection that is cut is soon replaced, and no outage.
+        # A cut connection that is soon replaced is no outage.
         loop = asyncio.get_running_loop()
         loop.call_later(PATIENCE, _tell_if_it_lasts, oban, outage, error, lost)
     except RuntimeError:
@@ -126,7 +126,7 @@ def _notifier_restored(oban: Oban, restored: NotifierRestored) -> None:
 
 
 def _remedy(error: BaseException) -> str:
-    """What to do about an error that does not say it."""
+    """The remedy for an error whose message does not name one."""
     if sqlstate(error) not in _STATEMENT_IS_ELSEWHERE:
         return ""
     if "asyncpg" in type(getattr(error, "orig", error)).__module__:

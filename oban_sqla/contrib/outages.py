@@ -1,4 +1,4 @@
-"""Outages: many services of a node fail for one cause, which deserves one line in the log."""
+"""Outages: if many services of a node fail for the same cause, the log has one line about it."""
 
 import time
 from collections.abc import Hashable
@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-# Of SQLSTATE: connection exceptions, an admin's or a crash's shutdown, too many connections.
+# Prefixes of SQLSTATEs: connection exceptions, shutdown or crash, too many connections.
 _LOST = ("08", "57P", "53300")
 
 
@@ -21,43 +21,43 @@ class Outage:
     services: set[str] = field(default_factory=set)
     """The services that have failed and have not been restored."""
     told: bool = False
-    """Whether the log has a line about it."""
+    """Whether the outage was logged."""
 
     @property
     def duration(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the outage began."""
         return time.monotonic() - self.began
 
 
 class Outages:
-    """The outage of each node that has one."""
+    """The current outages, by node."""
 
     def __init__(self) -> None:
         self._outages: WeakKeyDictionary[Hashable, Outage] = WeakKeyDictionary()
 
     def of(self, node: Hashable, service: str) -> Outage | None:
-        """The outage that a service is part of."""
+        """The outage to which a failed service belongs, if any."""
         outage = self._outages.get(node)
         return outage if outage is not None and service in outage.services else None
 
     def join(self, node: Hashable, service: str) -> Outage:
-        """The outage of a node, of which a service is part from now on."""
+        """Add a failed service to the outage of its node, or begin an outage."""
         outage = self._outages.get(node)
-        # A service that fails again was restarted in between: the node is another one.
+        # A service that fails again without being restored belongs to a restarted node.
         if outage is None or service in outage.services:
             outage = self._outages[node] = Outage()
         outage.services.add(service)
         return outage
 
     def leave(self, node: Hashable, service: str) -> Outage | None:
-        """The outage that ends with the restored service; `None` if other services still fail."""
+        """Remove a restored service. Returns the outage if it ends; `None` if others still fail."""
         outage = self._outages[node]
         outage.services.discard(service)
         return None if outage.services else self._outages.pop(node)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a service failed since it could not use the database at all."""
+    """Whether a service failed because it could not use the database at all."""
     if isinstance(error, OSError | PoolTimeoutError):  # a TimeoutError is an OSError
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error

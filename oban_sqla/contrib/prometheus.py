@@ -1,13 +1,13 @@
-"""Prometheus: the instruments, in a registry of its client.
+"""Prometheus: record the metrics in a registry of its client.
 
-One line switches it on, or `oban-sqla start --metrics :9100`, which serves them, too::
+Turn it on with one line, or with `oban-sqla start --metrics :9100`, which also serves them::
 
     from oban_sqla.contrib import prometheus
 
     prometheus.attach()
 
-It needs the extra `prometheus`. With `PROMETHEUS_MULTIPROC_DIR` set, the processes that share that
-directory are measured together; the names of queues and workers are the only labels of jobs.
+It needs the extra `prometheus`. If `PROMETHEUS_MULTIPROC_DIR` is set, the processes that share the
+directory are measured together. The only labels of jobs are the names of queues and workers.
 """
 
 import os
@@ -31,7 +31,7 @@ _collectors: list["Collector"] = []
 
 
 def attach(registry: CollectorRegistry = REGISTRY) -> None:
-    """Measure the enqueues and the jobs of this process, from now on, in this registry."""
+    """Begin to measure the enqueues and the jobs of this process in a registry."""
     detach()
     collector = Collector(registry)
     _collectors.append(collector)
@@ -40,7 +40,7 @@ def attach(registry: CollectorRegistry = REGISTRY) -> None:
 
 
 def detach() -> None:
-    """Measure nothing, and take the instruments out of their registry."""
+    """Stop all measuring, and remove the instruments from their registry."""
     listeners.detach(_attached)
     _attached.clear()
     for collector in _collectors:
@@ -49,17 +49,17 @@ def detach() -> None:
 
 
 def exposed(registry: CollectorRegistry = REGISTRY) -> CollectorRegistry:
-    """The registry to serve: of all processes in the multiprocess mode, else the one given."""
+    """The registry to serve: that of all processes in multiprocess mode, otherwise `registry`."""
     if MULTIPROCESS not in os.environ:
         return registry
     shared = CollectorRegistry()
-    collect: Any = MultiProcessCollector  # which is not typed
+    collect: Any = MultiProcessCollector  # not typed
     collect(shared)
     return shared
 
 
 class Collector:
-    """Keeps the instruments in a registry."""
+    """Records the instruments in a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -103,7 +103,7 @@ class Collector:
             self._shared.write()
 
     def unregister(self) -> None:
-        """Take the instruments out of the registry."""
+        """Remove the instruments from the registry."""
         for metric in self._registered:
             self._registry.unregister(metric)
         self._registered.clear()
@@ -114,7 +114,7 @@ class Collector:
 
 
 class _Gauges:
-    """Reads the gauges when they are collected: what is gone is not shown any more."""
+    """Reads the gauges when they are collected, so that removed queues disappear."""
 
     def __init__(self, read: Callable[[], Iterator[Reading]]) -> None:
         self._read = read
@@ -131,12 +131,12 @@ class _Gauges:
         return families.values()
 
     def describe(self) -> Iterable[Metric]:
-        # Without it the registry would collect them to learn their names.
+        # Without this method, the registry would collect the gauges to learn their names.
         return ()
 
 
 class _SharedGauges:
-    """Writes the gauges where the other processes find them, once a second at most."""
+    """Writes the gauges for multiprocess mode, at most once a second."""
 
     def __init__(self, read: Callable[[], Iterator[Reading]]) -> None:
         self._read = read
@@ -162,7 +162,7 @@ class _SharedGauges:
 
 
 def _children(metric: Any) -> Callable[[Labels], Any]:
-    """The part of a metric with some labels: kept, since to find it takes longer than to use it."""
+    """Get the children of a metric by labels, with a cache: the client's lookup is slow."""
     children: dict[Labels, Any] = {}
 
     def child(labels: Labels) -> Any:

@@ -1,7 +1,7 @@
-"""The context of a trace in a job's meta: flat, in W3C's words, as Oban for Elixir keeps it.
+"""The context of a trace in a job's meta: top-level keys named by W3C, as in Oban for Elixir.
 
-A job may become a child of the span that enqueued it, or a span of a trace of its own that links to
-it. Some of that is known at the enqueue only, so it travels with the context, in `tracestate`.
+The span of a job is a child of the span that enqueued it, or begins a new trace with a link to it.
+Only the enqueue knows whether its jobs are a fan-out, so `tracestate` carries that to the job.
 """
 
 import re
@@ -30,7 +30,7 @@ Relationship: TypeAlias = Literal["auto", "parent", "link", "none"]
 
 RELATIONSHIPS: tuple[Relationship, ...] = get_args(Relationship)
 
-# The entry of ours in `tracestate`, and what it says.
+# The key and the value of our entry in `tracestate`.
 _VENDOR = "oban"
 _LINK = "link"
 
@@ -41,7 +41,7 @@ _baggage = W3CBaggagePropagator()
 
 
 class Propagation:
-    """Puts the context into jobs at the enqueue, and takes it out at their start."""
+    """Puts the context into jobs at the enqueue, and reads it at their start."""
 
     def __init__(
         self, relationship: Relationship, *, prompt_within: float, fan_out: int, baggage: bool
@@ -50,13 +50,13 @@ class Propagation:
         self._prompt_within = prompt_within
         self._fan_out = fan_out
         self._carries_baggage = baggage
-        # How many jobs were enqueued beneath a span that is alive.
+        # The number of enqueued jobs by the span that was current.
         self._sent: WeakKeyDictionary[Span, int] = WeakKeyDictionary()
 
     def inject(self, jobs: Sequence[Job], sent_by: Span, parent: Span) -> None:
-        """Put the context of a span into jobs; a context that the caller put there stays.
+        """Put the context of the span `sent_by` into jobs. A context from the caller stays.
 
-        parent: what was current when the jobs were enqueued.
+        parent: the span that was current when the jobs were enqueued.
         """
         context = sent_by.get_span_context()
         if not context.is_valid or self._relationship == "none":
@@ -69,9 +69,9 @@ class Propagation:
             inject(job, carrier, _KEYS, "traceparent")
 
     def extract(self, job: Job) -> tuple[Context, Sequence[Link]]:
-        """The context in which a job's span starts, and the links that it starts with.
+        """The context for the span of a job, and its links.
 
-        It is never that of whoever started the instance.
+        The context in which the instance was started is never used.
         """
         values = vars(job)
         meta = values["meta"]
@@ -90,7 +90,7 @@ class Propagation:
         return context, links
 
     def _marked(self, context: SpanContext, jobs: Sequence[Job], parent: Span) -> Span:
-        """A span with that context, and a tracestate that says whether the jobs fan out."""
+        """A span with this context, whose tracestate says whether the jobs are a fan-out."""
         count = len(jobs)
         if parent.get_span_context().is_valid:
             count = self._sent[parent] = self._sent.get(parent, 0) + count
@@ -122,9 +122,9 @@ class Propagation:
 
 
 def _parsed(meta: Mapping[str, Any]) -> SpanContext | None:
-    """The context that a meta has; `None` if it is not one that W3C allows.
+    """The context in a meta; `None` if it is invalid by W3C's rules.
 
-    Parsed here, as the propagator takes as long for it as the SDK for a span.
+    Parsed here, because the propagator takes as long as the SDK takes for a span.
     """
     header = meta.get("traceparent")
     found = _TRACEPARENT.fullmatch(header) if isinstance(header, str) else None

@@ -1,4 +1,4 @@
-"""Keep the parameters of SQL statements out of what leaves the process."""
+"""Hide the parameters of SQL statements in errors that are sent to other systems."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from sqlalchemy.exc import StatementError
 
 @contextmanager
 def parameters_hidden(error: BaseException) -> Iterator[None]:
-    """For a block, an error and its causes don't tell the parameters of their statements."""
+    """During a block, hide the parameters of statements in an error and its causes."""
     shown = [one for one in _chain(error) if isinstance(one, StatementError)]
     shown = [one for one in shown if not one.hide_parameters]
     for one in shown:

@@ -1,6 +1,6 @@
 """Sentry: errors of jobs, spans of enqueues and jobs, and check-ins of cron.
 
-One line of its initialization switches it on::
+Turn it on in Sentry's initialization::
 
     sentry_sdk.init(..., integrations=[ObanIntegration()])
 
@@ -41,7 +41,7 @@ _KEYS = ("sentry-trace", "baggage")
 
 
 class ObanIntegration(Integration):
-    """What `sentry_sdk.init` is given."""
+    """The integration to pass to `sentry_sdk.init`."""
 
     identifier = "oban_sqla"
     origin = _ORIGIN
@@ -53,11 +53,11 @@ class ObanIntegration(Integration):
         arguments: bool = False,
         monitor_cron: bool = False,
     ) -> None:
-        """Choose what Sentry is told.
+        """Choose what to send to Sentry.
 
-        capture: `"always"`, or `"discarded"` for the error of a job's last attempt only.
-        arguments: whether errors come with the arguments of jobs, and with local variables.
-        monitor_cron: whether jobs of cron check in, each entry at a monitor of its own.
+        capture: `"always"`, or `"discarded"` to send only the error of a job's last attempt.
+        arguments: whether errors contain the arguments of jobs, and local variables.
+        monitor_cron: whether jobs of cron check in. Each cron entry has a monitor of its own.
 
         `ValueError` for another `capture`.
         """
@@ -69,24 +69,24 @@ class ObanIntegration(Integration):
 
     @staticmethod
     def setup_once() -> None:
-        """Listen; what is told is decided by the integration of the client that there is then."""
-        # Their errors come with the job itself, and not once more from the log.
+        """Attach the listeners. They use the integration of the client that is current later."""
+        # Errors of jobs are sent by the listeners, so Sentry must not take them from the log, too.
         ignore_logger("oban_sqla.jobs")
         attach()
 
 
 def attach() -> None:
-    """Listen; `sentry_sdk.init` does so."""
+    """Attach the listeners. `sentry_sdk.init` calls this."""
     listeners.attach(_LISTENERS)
 
 
 def detach() -> None:
-    """Listen no more."""
+    """Detach the listeners."""
     listeners.detach(_LISTENERS)
 
 
 class _Attempt:
-    """An attempt of a job, as Sentry has it."""
+    """The scope, transaction and span of an attempt in Sentry."""
 
     def __init__(self, integration: ObanIntegration, job: Job, latency: float) -> None:
         self.integration = integration
@@ -231,13 +231,13 @@ def _headers(job: Job) -> dict[str, str]:
 
 
 def _monitor(job: Job) -> dict[str, Any] | None:
-    """The monitor of a cron entry, as its ticks describe it; `None` for other jobs."""
+    """The monitor of a cron entry, as the meta of its job describes it; `None` for other jobs."""
     meta = job.meta if isinstance(job.meta, Mapping) else {}
     name, expression = meta.get("cron_name"), meta.get("cron_expr")
     if not meta.get("cron") or not isinstance(name, str):
         return None
     monitor: dict[str, Any] = {"monitor_slug": name}
-    # Sentry has no word for a reboot.
+    # Sentry can't express `@reboot`.
     if isinstance(expression, str) and len(expression.split()) == 5:
         monitor["monitor_config"] = {
             "schedule": {"type": "crontab", "value": expression},
@@ -247,7 +247,7 @@ def _monitor(job: Job) -> dict[str, Any] | None:
 
 
 def _without_variables(event: Any, hint: Any) -> Any:
-    """Local variables hold the job, and with it its arguments."""
+    """Remove local variables, since they contain the job with its arguments."""
     for exception in event.get("exception", {}).get("values", ()):
         for frame in (exception.get("stacktrace") or {}).get("frames", ()):
             frame.pop("vars", None)

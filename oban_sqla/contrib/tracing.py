@@ -37,7 +37,7 @@ from .propagation import Propagation
 from .redaction import parameters_hidden
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
-# What instrumentations agree to heed: exporters set it while they send.
+# A key that all instrumentations respect. Exporters set it while they send.
 _SUPPRESSED = "suppress_instrumentation"
 
 _FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
@@ -61,7 +61,7 @@ class Tracing:
         self._propagation = propagation
         self._arguments = arguments
         self._sending: dict[EnqueueStart, Span] = {}
-        # Of each attempt, in the context of its task.
+        # The span of each attempt, in the context of its task.
         self._processing: ContextVar[tuple[Span, Token[Context]] | None] = ContextVar(
             "oban_sqla_span", default=None
         )
@@ -97,7 +97,7 @@ class Tracing:
         if span.is_recording():
             jobs = stop.start.jobs
             if stop.error is not None:
-                # Its message may quote the arguments.
+                # Only the type, since the message may quote the arguments.
                 span.set_attribute("error.type", _type(stop.error))
                 span.set_status(Status(StatusCode.ERROR, _type(stop.error)))
             else:
@@ -133,7 +133,7 @@ class Tracing:
     def _end(self, state: str, error: BaseException | None = None) -> None:
         processing = self._processing.get()
         if processing is None:
-            # It started before the listeners were attached.
+            # The job started before the listeners were attached.
             return
         self._processing.set(None)
         span, token = processing
@@ -165,7 +165,7 @@ class Tracing:
         return attributes
 
     def _of_processing(self, job: Job) -> _Attributes:
-        # As few as tell something: to export one takes as long as to make a tenth of a span.
+        # Few attributes: exporting one takes a tenth of the time of creating a span.
         values = vars(job)
         attributes: _Attributes = {
             **_PROCESS,
@@ -182,7 +182,7 @@ class Tracing:
 
 
 def current_ids() -> Mapping[str, str]:
-    """The ids of the span that is current, for logs."""
+    """The ids of the current span, for logs."""
     context = get_current_span().get_span_context()
     if not context.is_valid:
         return {}
@@ -200,5 +200,5 @@ def _type(error: BaseException) -> str:
 
 
 def _as_json(args: object) -> str:
-    # A reference to a mapped instance has no word in JSON yet.
+    # JSON can't express a mapped instance without a key.
     return json.dumps(args, default=repr)

@@ -19,7 +19,7 @@ def exists(dsn: str, schema: str) -> bool:
 
 
 def schema_in(said: str) -> str:
-    found = re.search(r"in the schema (\w+), which is dropped in the end", said)
+    found = re.search(r"in the schema (\w+), which is dropped at the end", said)
     assert found is not None
     return found[1]
 

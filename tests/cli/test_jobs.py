@@ -142,7 +142,7 @@ def test_a_state_that_this_version_does_not_know(call: Say, database_dsn: str) -
     assert "pondering" in call("jobs", "show", "1", "--dsn", database_dsn).stdout
     assert "1 pondering" in call("status", "--dsn", database_dsn).stdout
     said = call("jobs", "delete", "--all", "--yes", "--dsn", database_dsn).stdout
-    assert said == "there are no such jobs to delete\n"
+    assert said == "no job to delete matches\n"
 
 
 @pytest.mark.usefixtures("jobs")

@@ -54,19 +54,19 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             "job_stop",
             JobStop(TOLD, JobState.CANCELLED, 0.1, 0.0),
             "INFO",
-            "was cancelled while it ran, as was asked for, after 0.100 s",
+            "was cancelled on request after 0.100 s",
         ),
         (
             "job_exception",
             JobException(TOLD, JobState.CANCELLED, 0.1, 0.0, BOOM),
             "INFO",
-            "failed, and is cancelled, as was asked for: ValueError: boom",
+            "failed, and is cancelled on request: ValueError: boom",
         ),
         (
             "job_unconnected",
             JobUnconnected(JOB, 3.0, BOOM),
             "WARNING",
-            "got no connection for its session; it is tried again in 3 s",
+            "got no connection for its session; the job is tried again in 3 s",
         ),
         (
             "job_exception",
@@ -96,7 +96,7 @@ def oban(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> Oban:
             "backoff_failed",
             BackoffFailed(JOB, 17.0, BOOM),
             "WARNING",
-            "its backoff() failed, so it is tried again in 17 s: ValueError: boom",
+            "its backoff() failed, so the next attempt is in 17 s: ValueError: boom",
         ),
         (
             "workers_unfinished",

@@ -53,7 +53,8 @@ def restore(oban: Oban, service: str) -> None:
 
 
 BEGUN = (
-    "Oban: node n1 can't use the database, trying again until it can: producer a: the wire is cut"
+    "Oban: node n1 can't use the database, trying again until it succeeds: producer a:"
+    " the wire is cut"
 )
 OVER = "Oban: node n1 uses the database again, after 0 s"
 

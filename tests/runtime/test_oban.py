@@ -318,6 +318,7 @@ async def test_the_log_has_one_line_for_an_outage_and_one_when_it_is_over(
             )
         )
     begun, over = [record.message for record in caplog.records if record.name == "oban_sqla"]
-    assert begun.startswith("Oban: node n1 can't use the database, trying again until it can: ")
+    failing = "Oban: node n1 can't use the database, trying again until it succeeds: "
+    assert begun.startswith(failing)
     assert "SQL" not in begun
     assert over.startswith("Oban: node n1 uses the database again, after ")

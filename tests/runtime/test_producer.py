@@ -132,7 +132,7 @@ async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
         async with oban:
             await acks.counted(1)
     assert await rows() == [(S.DISCARDED, 20)] * 3 + [(S.COMPLETED, 1)]
-    assert "discarded jobs that were available with no attempt left: 1" in caplog.text
+    assert "discarded jobs that were available but had no attempt left: 1" in caplog.text
 
 
 async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
@@ -605,7 +605,7 @@ class TestFence:
             Held.release()
             await acks.wait()
         assert [(ack.count, ack.dropped) for ack in acks.events] == [(0, (id,))]
-        assert "dropped the outcome of jobs that were deleted, or taken over" in caplog.text
+        assert "dropped the outcomes of jobs that were deleted, or claimed again" in caplog.text
 
     async def test_a_job_that_somebody_gave_back_runs_here_a_second_time_at_once(
         self, start: StartOban, sessions: Sessions, rows: Rows

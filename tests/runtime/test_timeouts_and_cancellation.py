@@ -146,7 +146,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
         (problem,) = [f for f in found if f.check == "threads"]
         assert "they take 2 of 2 places: 1, 2" in problem.text
         assert (len(failures.events), Stuck.begun) == (2, 3)
-        assert "(timeouts.stuck) has ended, but its thread or task has not" in caplog.text
+        assert "(timeouts.stuck) has ended, but its thread or task still runs" in caplog.text
         Stuck.released.set()
         # The places are free, so the others have their turn.
         await stops.wait(5)
