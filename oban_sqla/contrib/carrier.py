@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from ..models import Job
+from ..models.instrumentation import values_of
 
 
 class _Injected(str):
@@ -17,7 +18,7 @@ def inject(job: Job, carrier: Mapping[str, str], keys: Collection[str], own: str
     keys: all keys of contexts. Values that an earlier enqueue injected are removed.
     """
     # Bypasses the instrumentation: a new job has no history, and these values need no check.
-    meta = vars(job).get("meta")
+    meta = values_of(job).get("meta")
     if not isinstance(meta, Mapping):
         return
     kept = {
@@ -27,4 +28,4 @@ def inject(job: Job, carrier: Mapping[str, str], keys: Collection[str], own: str
     }
     if own not in kept:
         injected = {key: _Injected(value) for key, value in carrier.items() if key not in kept}
-        vars(job)["meta"] = {**kept, **injected}
+        values_of(job)["meta"] = {**kept, **injected}

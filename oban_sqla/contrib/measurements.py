@@ -28,6 +28,7 @@ from ..events import (
     StageStop,
 )
 from ..models import JobState
+from ..models.instrumentation import values_of
 from ..oban import Oban
 from ..runtime.vitals import QueueVitals, Vitals
 from . import instruments
@@ -172,7 +173,7 @@ class Measurements:
 
     def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
         # Bypasses the instrumentation, which takes as long as recording a value.
-        job = vars(stop.job)
+        job = values_of(stop.job)
         unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
         worker = UNKNOWN if unknown else job["worker"]
         found = self._labels.get((job["queue"], worker))

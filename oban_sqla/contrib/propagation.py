@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..models import Job
+from ..models.instrumentation import values_of
 from .carrier import inject
 
 Relationship: TypeAlias = Literal["auto", "parent", "link", "none"]
@@ -73,7 +74,7 @@ class Propagation:
 
         The context in which the instance was started is never used.
         """
-        values = vars(job)
+        values = values_of(job)
         meta = values["meta"]
         if self._relationship == "none" or not isinstance(meta, Mapping):
             return Context(), ()

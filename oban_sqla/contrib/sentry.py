@@ -28,6 +28,7 @@ from ..events import (
     JobStop,
 )
 from ..models import Job, JobState
+from ..models.instrumentation import values_of
 from ..oban import Oban
 from . import listeners
 from .carrier import inject
@@ -152,7 +153,11 @@ def _enqueue_stop(enqueueing: Enqueueing, stop: EnqueueStop) -> None:
     span = _sending.pop(stop.start, None)
     if span is not None:
         jobs = stop.start.jobs
-        if stop.error is None and len(jobs) == 1 and (id := vars(jobs[0]).get("id")) is not None:
+        if (
+            stop.error is None
+            and len(jobs) == 1
+            and (id := values_of(jobs[0]).get("id")) is not None
+        ):
             span.set_data("messaging.message.id", str(id))
         span.set_status("ok" if stop.error is None else "internal_error")
         span.finish()

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ..models import Job, JobState
+from ..models.instrumentation import values_of
 from ..statements.announce import announcement
 from ..statements.insert import records
 from ..wakeups import Wakeup
@@ -49,7 +50,7 @@ def wakeup(jobs: Sequence[Job]) -> Wakeup:
     due_at = None
     for job in jobs:
         # The instrumentation would take half of the time.
-        values = vars(job)
+        values = values_of(job)
         if values["state"] is JobState.AVAILABLE:
             queues.add(values["queue"])
         elif values["state"] is JobState.SCHEDULED:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from .. import instances
 from ..models import Job
+from ..models.instrumentation import values_of
 from ..models.state import NEW
 from ..models.unique_job import restore
 from ..statements.insert import FIELDS
@@ -105,7 +106,7 @@ def _begin(job: object, session: Session | None) -> None:
         raise ValueError(f"{job!r} is in a session already, which inserts it")
     if job.conflict:
         restore(job)
-    values = vars(job)
+    values = values_of(job)
     if not values.keys() >= _NEEDED:
         expired = ", ".join(field for field in FIELDS if field not in values)
         raise ValueError(

@@ -7,6 +7,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from ..models import Job, validation
+from ..models.instrumentation import values_of
 from ..models.job import BY_ROW, UNSET
 
 
@@ -22,7 +23,7 @@ def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
     # All rows of a statement have the same one.
     inserted_at = validation.instant("inserted_at", rows[0][1])
     for job, row in zip(jobs, rows, strict=True):
-        values = vars(job)
+        values = values_of(job)
         if "id" in values and inspect(job).key is not None:
             # Inserted before, in a transaction that was rolled back perhaps: it is a new row now.
             make_transient(job)
@@ -38,4 +39,4 @@ def make_new(job: Job) -> None:
     """Make a job, whose transaction was rolled back perhaps, a new one again."""
     make_transient(job)
     for column in BY_ROW:
-        vars(job).pop(column, None)
+        values_of(job).pop(column, None)

@@ -23,6 +23,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..models import Job
+from ..models.instrumentation import inserts_are_heard, routes_by_row, values_of
 from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
 from ..models.unique_job import may_hold_key, restore
@@ -116,7 +117,7 @@ def _add_duplicate(session: Session, job: Job) -> Job:
     unchanged = inspect(held).unmodified
     for column in COLUMNS:
         if column in unchanged:
-            set_committed_value(held, column, vars(job)[column])
+            set_committed_value(held, column, values_of(job)[column])
     return held
 
 
@@ -160,7 +161,7 @@ def end_transaction(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _is_plain(job: Job) -> bool:
-    values = vars(job)
+    values = values_of(job)
     return (
         type(job) is Job
         and values.keys() >= _GIVEN
@@ -171,7 +172,5 @@ def _is_plain(job: Job) -> bool:
 
 
 def _others_listen(session: Session) -> bool:
-    # A sharded session has to be asked for each job; a mapper event of ours is there for each.
-    events = Job.__mapper__.dispatch
-    listened = len(events.before_insert) > 1 or len(events.after_insert) > 1
-    return listened or session.connection_callable is not None
+    # One listener of our own is there for each of the two events.
+    return inserts_are_heard(Job, own=1) or routes_by_row(session)

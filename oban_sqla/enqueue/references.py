@@ -18,6 +18,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from ..models import Job
+from ..models.instrumentation import values_of
 from ..models.references import InstanceReference, to_instances
 from ..statements.update import parameters, update
 from .pending import to_jobs
@@ -121,7 +122,7 @@ def complete_arguments(session: Session) -> None:
     incomplete: dict[Connection, list[Job]] = session.info.pop(_INCOMPLETE, {})
     for connection, jobs in incomplete.items():
         refuse_without_key(jobs)
-        changes = parameters([([job.id], {"args": vars(job)["args"]}) for job in jobs])
+        changes = parameters([([job.id], {"args": values_of(job)["args"]}) for job in jobs])
         connection.execute(update(frozenset({"args"})), changes)
 
 
@@ -133,7 +134,7 @@ def forget_held(session: Session) -> None:
 
 
 def _of(job: Job) -> Sequence[InstanceReference]:
-    return to_instances(vars(job).get("args"))
+    return to_instances(values_of(job).get("args"))
 
 
 def _deleted() -> _Deleted:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction, object_session
 
 from ..errors import ObanError
 from ..models import Job
+from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
 from ..statements.insert import check_json
 from ..statements.insert import insert as insert_jobs
@@ -156,10 +157,10 @@ def renew(mapper: Any, connection: Connection, job: Job) -> None:
     session = object_session(job)
     assert session is not None
     observed.late(session, job)
-    check_json(vars(job))
+    check_json(values_of(job))
     references.note_incomplete(connection, job)
     # The column is GENERATED ALWAYS: sending an id would break the transaction.
-    vars(job).pop("id", None)
+    values_of(job).pop("id", None)
 
 
 def note_new_arguments(mapper: Any, connection: Connection, job: Job) -> None:

@@ -18,13 +18,13 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import (
     Mapped,
-    configure_mappers,
     make_transient_to_detached,
     mapped_column,
     validates,
 )
 
 from . import references, validation
+from .instrumentation import new_instance, values_of
 from .job_properties import JobProperties
 from .metadata import Base
 from .state import JobState
@@ -36,9 +36,9 @@ RECORDED_AS = "json"
 
 _TOLD_TO_STOP = "_told_to_stop"
 UNIQUE = "_unique"
-"""The key in `vars(job)` of a new job's `Unique`."""
+"""The key in `values_of(job)` of a new job's `Unique`."""
 GIVEN = "_given"
-"""The key in `vars(job)` of a duplicate's own values, before it became the existing job."""
+"""The key in `values_of(job)` of a duplicate's own values, before it became the existing job."""
 
 
 class Job(JobProperties, Base):
@@ -159,7 +159,7 @@ class Job(JobProperties, Base):
         kept = {field: RULES[field](value) for field, value in given.items()}
         if state is not None:
             kept["state"] = validation.state(state)
-        vars(self).update(_begun(kept, scheduled_at, unique_option(unique)))
+        values_of(self).update(_begun(kept, scheduled_at, unique_option(unique)))
 
     @validates("state", "worker", "queue", "args", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
@@ -168,7 +168,7 @@ class Job(JobProperties, Base):
     @validates("meta")
     def _check_meta(self, field: str, value: object) -> object:
         meta: Any = RULES[field](value)
-        state, values = inspect(self), vars(self)
+        state, values = inspect(self), values_of(self)
         # session.merge() creates a pending job, and copies the columns of the given job.
         if state.pending and isinstance(value, UniqueMeta):
             values.setdefault(UNIQUE, value.unique)
@@ -189,12 +189,12 @@ class Job(JobProperties, Base):
         false: see their `state`. A long worker can check this, and return `Cancel(reason)`. A
         worker that returns normally completes the job, although it was cancelled.
         """
-        return _TOLD_TO_STOP in vars(self)
+        return _TOLD_TO_STOP in values_of(self)
 
     @property
     def conflict(self) -> bool:
         """Whether the job was a duplicate when it was enqueued, and became the existing job."""
-        return GIVEN in vars(self)
+        return GIVEN in values_of(self)
 
     @property
     def recorded(self) -> Any:
@@ -238,15 +238,14 @@ def new(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None = None
 ) -> Job:
     """Create a new job from checked values: `Job(...)` without its checks."""
-    job = _instance()
-    vars(job).update(_begun(checked, scheduled_at, unique))
+    job = new_instance(Job)
+    values_of(job).update(_begun(checked, scheduled_at, unique))
     return job
 
 
 def _begun(
     checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None
 ) -> dict[str, Any]:
-    # These values bypass the instrumentation, which took half of the time of a new job.
     values: dict[str, Any] = {
         "state": JobState.AVAILABLE,
         "attempt": 0,
@@ -265,23 +264,15 @@ def _begun(
 
 def detached(values: Mapping[str, Any]) -> Job:
     """A stored job, in no session: all its columns are loaded, and it can be added to a session."""
-    job = _instance()
-    # set_committed_value() for each column took a third of the time of a claim.
-    vars(job).update(values)
+    job = new_instance(Job)
+    values_of(job).update(values)
     make_transient_to_detached(job)
-    return job
-
-
-def _instance() -> Job:
-    if not Job.__mapper__.configured:
-        configure_mappers()
-    job: Job = Job.__mapper__.class_manager.new_instance()
     return job
 
 
 def tell_to_stop(job: Job) -> None:
     """Make `job.cancelled()` return true."""
-    vars(job)[_TOLD_TO_STOP] = True
+    values_of(job)[_TOLD_TO_STOP] = True
 
 
 RULES: Mapping[str, Callable[[object], object]] = {

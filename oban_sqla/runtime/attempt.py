@@ -5,6 +5,7 @@ from operator import is_
 from typing import Any
 
 from ..models import Job, JobState
+from ..models.instrumentation import values_of
 from ..models.job import COLUMNS, detached, tell_to_stop
 from ..statements.acknowledge import Ack
 from ..workers.registry import Registration, resolve
@@ -53,7 +54,7 @@ class Attempt:
         """The object that processes the job, once it is made: the row, if that is a model."""
         self._registration: Registration | None = None
         self._tried = False
-        self._claimed = vars(job).copy()
+        self._claimed = values_of(job).copy()
         self.followed = is_followed(self._claimed.get("meta"))
         """Whether other jobs may follow from its outcome."""
         self.cancelled = False
@@ -85,7 +86,7 @@ class Attempt:
     @property
     def job(self) -> Job:
         """The job as it was claimed: the worker's own, if that is still as it was."""
-        now, claimed = vars(self.own), self._claimed
+        now, claimed = values_of(self.own), self._claimed
         # By identity: what its args hold by now may have an equality of its own.
         if now.keys() >= claimed.keys() and all(map(is_, map(now.get, claimed), claimed.values())):
             return self.own

@@ -9,6 +9,7 @@ from sqlalchemy import Select, Table, inspect, select, update
 from sqlalchemy.orm import Mapper, Session
 
 from ..errors import RowMissingError
+from ..models.instrumentation import routes_by_row, values_of
 from ..models.keys import having
 from ..models.notation import Reference, references
 from ..models.references import identity, model, replaced, show
@@ -66,7 +67,7 @@ def _load(
     if gone and attempt.registration.options.missing != "none":
         return _missing(attempt.registration, gone)
     # Past the rules of what a job may hold: it is what the worker sees, and not to be written.
-    vars(attempt.own)["args"] = replaced(args, lambda reference: loaded[id(reference)])
+    values_of(attempt.own)["args"] = replaced(args, lambda reference: loaded[id(reference)])
     return None
 
 
@@ -125,7 +126,7 @@ def _loaded(session: Session, cls: type, statement: Select[Any]) -> Sequence[Any
     table = mapper.local_table
     reads: dict[str, Any] = {"mapper": mapper, "clause": statement}
     writes = {**reads, "clause": update(table)} if isinstance(table, Table) else reads
-    if session.connection_callable or session.get_bind(**reads) is session.get_bind(**writes):
+    if routes_by_row(session) or session.get_bind(**reads) is session.get_bind(**writes):
         return session.scalars(statement).unique().all()
     # The session routes its reads elsewhere, to a replica that may be behind, and locks nothing.
     with Session(session.connection(bind_arguments=writes)) as writer:

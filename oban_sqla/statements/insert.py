@@ -23,6 +23,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..models import Job, JobState, validation
+from ..models.instrumentation import values_of
 from ..models.notation import may_hold_our_keys, to_table
 from ..models.types import job_state
 from .announce import announce, sent_with
@@ -110,9 +111,9 @@ def records(jobs: Sequence[Job]) -> str:
     value that can't be stored.
     """
     try:
-        text = _encode([_record(vars(job), n) for n, job in enumerate(jobs)])
+        text = _encode([_record(values_of(job), n) for n, job in enumerate(jobs)])
         if may_hold_our_keys(text):
-            text = _encode([_record(_written(vars(job)), n) for n, job in enumerate(jobs)])
+            text = _encode([_record(_written(values_of(job)), n) for n, job in enumerate(jobs)])
     except (TypeError, ValueError, RecursionError):
         _check_all(jobs)
         raise
@@ -140,7 +141,7 @@ def _written(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_all(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        check_json(vars(job))
+        check_json(values_of(job))
 
 
 def check_json(values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from ..models import Job, validation
+from ..models.instrumentation import values_of
 from ..models.job import UNIQUE
 from ..models.on_discard import ARGUMENT, entry
 
@@ -39,6 +40,6 @@ def on_discard_option(worker: object) -> Mapping[str, Any]:
         raise TypeError(
             f"on_discard={name} can't be enqueued with the one argument {ARGUMENT!r}: {error}"
         ) from None
-    if UNIQUE in vars(job):
+    if UNIQUE in values_of(job):
         raise TypeError(f"on_discard={name} must not be unique: each discard enqueues a job")
-    return entry(vars(job))
+    return entry(values_of(job))

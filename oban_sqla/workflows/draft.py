@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from sqlalchemy import inspect
 
 from ..models import Job, validation
+from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def step_job(workflow: str, name: str, job: object) -> Job:
             f"{workflow}: the job of step {name!r} is unique, so it might become a job outside of"
             " the workflow: make it with unique=False, and the workflow with unique=True"
         )
-    if (other := vars(job)["meta"].get("workflow_id")) is not None:
+    if (other := values_of(job)["meta"].get("workflow_id")) is not None:
         raise ValueError(
             f"{workflow}: the job of step {name!r} is a step of workflow {other!r}: make another"
             " with new()"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import inspect
 
 from ..models import Job, JobState, validation
+from ..models.instrumentation import values_of
 from .draft import Dep, Draft, refuse_circle
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Plan:
     def suspend(self) -> None:
         """Have the steps wait that wait for others, when it is known for which."""
         for draft, workflow, _ in self.steps:
-            values = vars(draft.job)
+            values = values_of(draft.job)
             begins_at = workflow.graph.begins_at
             if draft.waits_for or draft.waits_for_stored or draft.kind != STEP:
                 values["state"] = JobState.SUSPENDED
@@ -185,7 +186,7 @@ class Plan:
             if within.workflow is dep:
                 return name
         if isinstance(dep, Job):
-            meta = vars(dep).get("meta") or {}
+            meta = values_of(dep).get("meta") or {}
             if meta.get("workflow_id") == workflow.id and isinstance(meta.get("name"), str):
                 return str(meta["name"])
             raise ValueError(
@@ -213,7 +214,7 @@ class Plan:
             if workflow.parent_id is not None:
                 own["sup_workflow_id"] = workflow.parent_id
             own["deps"] = [*deps, *stored.get(draft, ())]
-            values = vars(draft.job)
+            values = values_of(draft.job)
             values["meta"] = {**values["meta"], **own}
 
 
@@ -238,8 +239,8 @@ def rows_of_workflows(plan: Plan) -> list[dict[str, Any]]:
                 "name": workflow.name,
                 "parent_id": workflow.parent_id,
                 "meta": {
-                    "queues": sorted({vars(draft.job)["queue"] for draft in own}),
-                    "workers": sorted({vars(draft.job)["worker"] for draft in own}),
+                    "queues": sorted({values_of(draft.job)["queue"] for draft in own}),
+                    "workers": sorted({values_of(draft.job)["worker"] for draft in own}),
                     **workflow.meta,
                 },
                 "total": total,
@@ -257,7 +258,7 @@ def _counts(plan: Plan, workflow: Workflow) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for draft, owner, _ in plan.steps:
         if owner is workflow:
-            state = str(vars(draft.job)["state"])
+            state = str(values_of(draft.job)["state"])
             counts[state] = counts.get(state, 0) + 1
     return counts
 
