@@ -155,7 +155,7 @@ _API: dict[str, tuple[str, str]] = {
     "jobs.md": (
         "Jobs",
         """
-        oban_sqla:Job oban_sqla:Unique oban_sqla:JobState
+        oban_sqla:Job oban_sqla:Unique oban_sqla:Limit oban_sqla:Rate oban_sqla:JobState
         #Errors
         oban_sqla:ObanError oban_sqla:SchemaMissingError oban_sqla:PrivilegeMissingError
         oban_sqla:SchemaVersionError oban_sqla:InstanceNotFoundError oban_sqla:JobNotFoundError

@@ -21,6 +21,7 @@ from .errors import (
     UnreadableJobError,
 )
 from .events import ObanEvents
+from .limiting import Limit, Rate
 from .models import Job, JobState, Unique
 from .oban import Oban
 from .queue_orders import QueueInfo
@@ -44,12 +45,14 @@ __all__ = [
     "JobNotFoundError",
     "JobState",
     "JobTimeoutError",
+    "Limit",
     "Oban",
     "ObanError",
     "ObanEvents",
     "PrivilegeMissingError",
     "QueueInfo",
     "QueueNotFoundError",
+    "Rate",
     "Record",
     "RetryAfter",
     "RowMissingError",

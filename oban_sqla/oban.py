@@ -61,7 +61,8 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
             `?prepare_threshold=none`. Also set `notify="poll"` or a `listen_dsn`.
         queues: the names of the queues, and how many jobs of each run at once on this node: `10`,
             or `{"limit": 10, "paused": True}`. With `{"limit": 10, "global_limit": 30}`, no more
-            than 30 run on all nodes together.
+            than 30 run on all nodes together; with `"rate_limit": Rate(60, per=60)`, no more than
+            60 start there in a minute.
         name: the name of the instance, unique in a process. Nodes of the same name work together.
         node: the name of this process, unique among those that run. The default is the host name
             and the process id.

@@ -1,5 +1,6 @@
 """`QueueOrders`, a part of `Oban`: pause, resume, scale, start and stop queues, from any node."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from .config import Config
 from .errors import QueueNotFoundError
+from .limiting import Rate
 from .models import validation
 from .runtime.database import Database
 from .runtime.orders import KINDS
@@ -50,8 +52,8 @@ class QueueOrders:
     `node` is the name of one node. Without `node`, the order is for all nodes of the instance.
     Running nodes hear the order at once, by NOTIFY, or read it at their next look. A node of
     another Oban follows it only if it hears the NOTIFY. A node that starts pauses the queues that
-    are paused by an order, and takes the `global_limit` of the last order; all other settings come
-    from its configuration.
+    are paused by an order, and takes the `global_limit` and the `rate_limit` of the last order; all
+    other settings come from its configuration.
 
     `ValueError` or `TypeError` for an invalid name; nothing is sent then.
     """
@@ -74,23 +76,29 @@ class QueueOrders:
         queue: str,
         limit: int | None = None,
         global_limit: int | Unchanged | None = UNCHANGED,
+        rate_limit: Rate | Mapping[str, Any] | Unchanged | None = UNCHANGED,
         node: str | None = None,
     ) -> None:
-        """Change how many jobs of a queue run at once. Running jobs go on.
+        """Change how many jobs of a queue run at once, or start in a period. Running jobs go on.
 
         limit: on each node, until it restarts.
         global_limit: on all nodes together, in place of the configured one, also after a restart;
             `None` for any number.
+        rate_limit: how many start in a period on all nodes together; likewise.
         """
         scale = {"action": "scale", "queue": queue}
         changes: dict[str, Any] = {} if limit is None else {"limit": limit}
-        if global_limit is not UNCHANGED:
-            if node is not None:
-                raise ValueError("global_limit is for all nodes together: leave node out")
-            changes["global_limit"] = global_limit
+        for kind, given in (("global_limit", global_limit), ("rate_limit", rate_limit)):
+            if given is not UNCHANGED:
+                if node is not None:
+                    raise ValueError(f"{kind} is for all nodes together: leave node out")
+                changes[kind] = given
         if not changes:
-            raise TypeError("scale_queue() needs a limit or a global_limit")
-        Config.check(queues={queue: {"limit": 1, **changes}})
+            raise TypeError("scale_queue() needs a limit, a global_limit or a rate_limit")
+        (checked,) = Config.check(queues={queue: {"limit": 1, **changes}}).queues
+        if (rate := checked.rate_limit) is not None:
+            changes["rate_limit"] = {"allowed": rate.allowed, "period": rate.per}
+            changes["rate_limit"] |= {"burst": rate.burst} if rate.burst else {}
         for name, value in changes.items():
             await self._order({**scale, name: value}, node, kind=name)
 

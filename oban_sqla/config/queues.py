@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..limiting import Rate
 from .rule import Complain
 from .values import LARGEST_COUNT, is_count, is_name
 
 LONGEST_NAME = 127
 """Oban for Elixir checks the same length of queues and workers in its table."""
 
-QUEUE_OPTIONS = ("limit", "paused", "global_limit")
+QUEUE_OPTIONS = ("limit", "paused", "global_limit", "rate_limit")
 
 QueueConfig = int | Mapping[str, Any]
 
@@ -26,6 +27,8 @@ class Queue:
     """Whether the queue is paused when the node starts."""
     global_limit: int | None = None
     """How many jobs of the queue run at once on all nodes together; `None` for any number."""
+    rate_limit: Rate | None = None
+    """How many jobs of the queue start in a period on all nodes together; `None` for any number."""
 
 
 def check_queues(key: str, given: Any, complain: Complain) -> tuple[Queue, ...]:
@@ -41,9 +44,36 @@ def check_queues(key: str, given: Any, complain: Complain) -> tuple[Queue, ...]:
         if complaints := list(_wrong(name, options)):
             for complaint in complaints:
                 complain(complaint)
+            continue
+        try:
+            rate = queue_rate(options.get("rate_limit"))
+        except (TypeError, ValueError) as error:
+            complain(f"the rate_limit of queue {name!r}: {error}")
         else:
-            checked.append(Queue(name, **options))
+            checked.append(Queue(name, **{**options, "rate_limit": rate}))
     return tuple(checked)
+
+
+def queue_rate(given: object) -> Rate | None:
+    """The rate of a queue: a `Rate`, or Oban's `{"allowed": 60, "period": 60}`.
+
+    `TypeError` or `ValueError`, naming the field and the value, for anything else.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        known = {"allowed", "period", "burst"}
+        if not {"allowed", "period"} <= given.keys() <= known:
+            raise ValueError(f"it must hold allowed and period, and may hold burst, not {given!r}")
+        return Rate(given["allowed"], per=given["period"], burst=given.get("burst", 0))
+    if not isinstance(given, Rate):
+        raise TypeError(f"it must be a Rate, like Rate(60, per=60), not {given!r}")
+    if given.by is not None or given.name is not None or given.weight != 1:
+        raise ValueError(
+            f"it counts all jobs of the queue alike: leave by, name and weight out of {given!r},"
+            " or give it to the workers"
+        )
+    return given
 
 
 def _plain(options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
 
-from ..models import Job
+from ..models import Job, partition
 from ..models.instrumentation import values_of
 from ..models.references import InstanceReference, to_instances
 from ..statements.update import parameters, update
@@ -42,6 +42,7 @@ def refuse_without_key(jobs: Iterable[Job]) -> None:
                     f"{job!r} refers to {_shown(reference)}, which has no key yet: flush it first,"
                     " or enqueue with the session that it is in"
                 )
+        partition.complete(job)
 
 
 def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
@@ -50,12 +51,14 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
     `ValueError` for one that refers to an instance that is neither in the table nor in the session.
     """
     deleted = _deleted()
-    # A list of booleans: each reference has to be resolved, and checked.
-    return [
-        job
-        for job in jobs
-        if _of(job) and not all([_ready(session, job, r, deleted) for r in _of(job)])
-    ]
+    waiting = []
+    for job in jobs:
+        # A list of booleans: each reference has to be resolved, and checked.
+        if _of(job) and not all([_ready(session, job, r, deleted) for r in _of(job)]):
+            waiting.append(job)
+        else:
+            partition.complete(job)
+    return waiting
 
 
 def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
@@ -122,8 +125,13 @@ def complete_arguments(session: Session) -> None:
     incomplete: dict[Connection, list[Job]] = session.info.pop(_INCOMPLETE, {})
     for connection, jobs in incomplete.items():
         refuse_without_key(jobs)
-        changes = parameters([([job.id], {"args": values_of(job)["args"]}) for job in jobs])
-        connection.execute(update(frozenset({"args"})), changes)
+        # The key of a row may be what a job is counted by, too.
+        limited = [job for job in jobs if partition.complete(job)]
+        others = [job for job in jobs if job not in limited]
+        for fields, some in (({"args"}, others), ({"args", "meta"}, limited)):
+            changes = [([job.id], {name: values_of(job)[name] for name in fields}) for job in some]
+            if changes:
+                connection.execute(update(frozenset(fields)), parameters(changes))
 
 
 def forget_held(session: Session) -> None:

@@ -6,21 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..config.queues import Queue
-from ..config.values import LARGEST_COUNT
 from ..runtime.claim_position import ClaimPosition
 from ..runtime.claiming import Claim, PlainClaim
 from ..runtime.database import Database
 from ..runtime.raw_statement import RawStatement
 from ..statements.claimed import Claimed
-from . import rows as rows  # the tables, for the metadata
-from .lock import lock_queue
+from ..workers.registry import declarations
+from .keyed_claim import claim_keyed
+from .lock import lock_keys, lock_queue
 from .queue_claim import claim_within_global_limit
+from .queue_limits import QueueLimits
+from .search import Search
+from .starts import take_back_starts
 
-GLOBAL_LIMIT = "global_limit"
+WHOLE = 7
+"""How many columns of a claim by keys are about the whole claim, behind those of a job."""
+SOONEST = 0.001
+"""Seconds beyond the instant of a permit until it is looked for: the clocks don't tick as one."""
 
 
 class LimitedClaim:
-    """Claims plainly while the queue has no limit, and otherwise counts under a lock."""
+    """Claims plainly while nothing is limited, and otherwise counts under a lock."""
 
     def __init__(
         self, database: Database, queue: Queue, node: str, poll_interval: Callable[[], float]
@@ -29,21 +35,28 @@ class LimitedClaim:
         self._database = database
         self._params = {"queue_name": queue.name, "node_name": node}
         self._poll_interval = poll_interval
-        self._global_limit = queue.global_limit
+        self._limits = QueueLimits(queue)
+        # Whether jobs of this queue may have limits of their own: so it is at once for the workers
+        # that are known, and otherwise from the first such job that a claim brings.
+        self._keyed = any(
+            worker.queue == queue.name and (worker.limit or worker.rate)
+            for worker in declarations()
+        )
         self._position = ClaimPosition()
-        self._statement = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
+        self._cursor = ""
+        self._search = Search()
+        self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
+        self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
         # Whether the last claim left jobs that a limit may have kept waiting.
         self._blocked = False
 
     @property
     def ahead(self) -> bool:
-        return self._global_limit is None
+        return not (self._keyed or self._limits.any)
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        if self._global_limit is None:
-            return {}
-        return {GLOBAL_LIMIT: {"allowed": self._global_limit}}
+        return self._limits.meta
 
     def news(self) -> None:
         self._plain.news()
@@ -53,43 +66,71 @@ class LimitedClaim:
         return self._blocked
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
-        before = self._global_limit
-        if GLOBAL_LIMIT in changes:
-            self._global_limit = _count(changes[GLOBAL_LIMIT], before)
-        return self._global_limit != before
+        return self._limits.change(changes)
 
     async def claim(self, demand: int, producer: str) -> Claim:
-        if self._global_limit is None:
-            self._blocked = False
-            return await self._plain.claim(demand, producer)
-        started = time.monotonic()
-        params = {
-            **self._params,
-            "home": self._database.prefix,
-            "limit": demand,
-            "producer": producer,
-            GLOBAL_LIMIT: self._global_limit,
-            **self._position.next(),
-        }
-        rows = await self._statement.fetch(params)
-        duration = time.monotonic() - started
+        if self._keyed or self._limits.rate is not None:
+            return await self._claim_by_key(demand, producer)
+        if self._limits.any:
+            return self._without_keyed(await self._claim_by_queue(demand, producer))
+        self._blocked = False
+        return self._without_keyed(await self._plain.claim(demand, producer))
+
+    async def gave_back(self, ids: Sequence[int]) -> None:
+        if self._keyed or self._limits.rate is not None:
+            params = {"ids": list(ids), "queue_name": self._params["queue_name"]}
+            await self._database.fetch(take_back_starts(), {**params, **self._limits.params})
+
+    async def _claim_by_queue(self, demand: int, producer: str) -> Claim:
+        rows, duration = await self._fetch(
+            self._by_queue, demand, producer, **self._position.next()
+        )
         room = rows[0][-1]
         jobs = [Claimed(row[:-1]) for row in rows if row[0] is not None]
         full = len(jobs) == min(demand, room)
         self._blocked = full and room <= demand
         self._position.claimed(jobs, full=full, duration=duration)
         exhausted = self._blocked or (not full and self._position.at_front)
-        look_in = self._poll_interval() if self._blocked else math.inf
-        return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=look_in)
+        return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=self._look_in(None))
 
-    async def gave_back(self, ids: Sequence[int]) -> None:
-        pass
+    async def _claim_by_key(self, demand: int, producer: str) -> Claim:
+        own = {"cursor": self._cursor, "since": self._search.since()}
+        rows, duration = await self._fetch(self._by_key, demand, producer, **own)
+        room, blocked, more, next_in, complete, looked_at, started = rows[0][-WHOLE:]
+        found = [row[: -WHOLE - 1] for row in rows if row[0] is not None]
+        keys = [row[-WHOLE - 1] for row in rows if row[0] is not None]
+        self._cursor = next((key for key in reversed(keys) if key is not None), self._cursor)
+        jobs = [Claimed(row) for row in found]
+        others = [job for job, key in zip(jobs, keys, strict=True) if key is None]
+        self._search.found(others, looked_at if complete else None, duration)
+        full = len(jobs) == demand
+        self._blocked = blocked or room <= demand
+        self._limits.started = (started or 0) + (len(jobs) if self._limits.rate else 0)
+        exhausted = not full and not (more and len(jobs) < room)
+        return Claim(jobs, full, exhausted, duration, look_in=self._look_in(next_in))
 
+    async def _fetch(
+        self, statement: RawStatement, demand: int, producer: str, **more: Any
+    ) -> tuple[Sequence[Any], float]:
+        started = time.monotonic()
+        own = {"home": self._database.prefix, "limit": demand, "producer": producer}
+        rows = await statement.fetch({**self._params, **own, **self._limits.params, **more})
+        return rows, time.monotonic() - started
 
-def _count(given: Any, before: int | None) -> int | None:
-    """A limit as an order names it; what makes no sense changes nothing."""
-    allowed = given.get("allowed") if isinstance(given, Mapping) else given
-    if allowed is None:
-        return None
-    is_count = isinstance(allowed, int) and not isinstance(allowed, bool)
-    return allowed if is_count and 1 <= allowed <= LARGEST_COUNT else before
+    def _look_in(self, next_in: float | None) -> float:
+        """Seconds until a limit may let a job start, or what nobody tells of has to be looked for.
+
+        An executing job may be deleted by hand, and a node with a free slot may die.
+        """
+        if not self._blocked:
+            return math.inf
+        poll = self._poll_interval()
+        return poll if next_in is None else min(poll, max(0.0, next_in) + SOONEST)
+
+    def _without_keyed(self, claim: Claim) -> Claim:
+        """The claim without jobs that have limits, which it did not heed: they go back."""
+        if not (keyed := [job.id for job in claim.jobs if job.may_be_limited]):
+            return claim
+        self._keyed = True
+        others = [job for job in claim.jobs if not job.may_be_limited]
+        return claim._replace(jobs=others, full=False, exhausted=False, unwanted=keyed)

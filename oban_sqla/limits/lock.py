@@ -8,6 +8,15 @@ from sqlalchemy import ColumnElement, Executable, Text, bindparam, func, literal
 # in the middle must not keep the other nodes from their claims for longer.
 LONGEST_IDLE = "5s"
 
+BY_INDEX = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "jit": "off",
+}
+"""The planner's settings for a claim by keys."""
+
 
 @lru_cache(maxsize=1)
 def lock_queue() -> Executable:
@@ -19,6 +28,22 @@ def lock_queue() -> Executable:
     return select(
         _lock("queue", bindparam("home", type_=Text), bindparam("queue_name", type_=Text)),
         _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),
+    )
+
+
+@lru_cache(maxsize=1)
+def lock_keys() -> Executable:
+    """Wait for all claims in the schema `home` that count by keys, and for those of the queue.
+
+    One lock for all keys: a claim learns only on its way which keys it may take.
+    """
+    return select(
+        _lock("queue", bindparam("home", type_=Text), bindparam("queue_name", type_=Text)),
+        _lock("keys", bindparam("home", type_=Text)),
+        _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),
+        # The statement is planned once. It is a good plan whatever the tables hold, if it follows
+        # the indexes, and the statistics of a table that was just filled must not say otherwise.
+        *(_for_this_transaction(setting, value) for setting, value in BY_INDEX.items()),
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of rates, and the indexes of limited jobs."""
+"""The tables of rates, and the index of limited jobs."""
 
 from datetime import datetime
 
@@ -45,9 +45,4 @@ Index(
     Job.scheduled_at,
     Job.id,
     postgresql_where=sql("state = 'available' AND meta ? 'partition_key'"),
-)
-Index(
-    "oban_sqla_jobs_limit_index",
-    Job.meta[("oban_sqla_limits", "limit", "id")].astext,
-    postgresql_where=sql("state = 'executing' AND meta ? 'partition_key'"),
 )

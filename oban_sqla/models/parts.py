@@ -29,8 +29,7 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         ),
         8: (
             *("table oban_sqla_rates", "table oban_sqla_starts"),
-            *("index oban_sqla_jobs_partition_index", "index oban_sqla_jobs_limit_index"),
-            "index oban_sqla_starts_at_index",
+            *("index oban_sqla_jobs_partition_index", "index oban_sqla_starts_at_index"),
         ),
     }
 )

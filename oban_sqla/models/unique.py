@@ -21,6 +21,9 @@ ENTRY = "oban_sqla_unique"
 TRACE = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Keys of a job's meta that trace the caller. They differ for equal jobs."""
 
+COUNTED_BY = ("partition_key", "oban_sqla_limits")
+"""Keys of a job's meta that say what its limits count it by."""
+
 CONSTRAINT = "oban_sqla_unique"
 """The exclusion constraint: no two jobs hold the same unique key at the same time."""
 
@@ -127,7 +130,7 @@ class Unique:
         # Checked again: the user may have put a value into it that is not JSON.
         plain = validation.json_object(name, value, _reference)
         if name == "meta":
-            for key in (ENTRY, deadline.ENTRY, *TRACE):
+            for key in (ENTRY, deadline.ENTRY, *COUNTED_BY, *TRACE):
                 plain.pop(key, None)
         if self.keys:
             plain = {key: plain[key] for key in self.keys if key in plain}

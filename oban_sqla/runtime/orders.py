@@ -21,7 +21,7 @@ KINDS = {
 }
 """The kind of an order, by its action. The newest order of a kind replaces the older ones."""
 
-LIMITS = ("global_limit",)
+LIMITS = ("global_limit", "rate_limit")
 """The kinds of orders to scale a queue over all nodes: they outlast a restart."""
 
 

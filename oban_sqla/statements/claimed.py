@@ -22,6 +22,7 @@ from ..models import Job, JobState
 from ..models.job import COLUMNS, detached
 from ..models.notation import from_table, may_hold_our_keys
 from ..models.types import UTCDateTime
+from ..models.unique import COUNTED_BY
 
 Loads = Callable[[Any], Any]
 """Parses the JSON of a column."""
@@ -77,6 +78,14 @@ class Claimed:
         """Whether the job has no attempt left, so that the claimer discards it."""
         return NONE_LEFT_MARK in self._row[_ATTEMPTED_BY][3:]
 
+    @property
+    def may_be_limited(self) -> bool:
+        """Whether it may have a limit of its own; without reading its meta."""
+        text = self._row[_META]
+        return text not in _EMPTY and COUNTED_BY[0] in (
+            text if isinstance(text, str) else text.decode("utf-8", "replace")
+        )
+
     def job(self, loads: Loads) -> Job:
         """The job, in no session. `UnreadableJobError` names the column that can't be read."""
         values = self._readable()
@@ -108,9 +117,19 @@ class Claimed:
         return values
 
 
-_ARGS, _ID, _ATTEMPT, _MAX_ATTEMPTS, _PRIORITY, _STATE, _ATTEMPTED_AT, _SCHEDULED_AT = map(
+_ARGS, _META, _ID, _ATTEMPT, _MAX_ATTEMPTS, _PRIORITY, _STATE, _ATTEMPTED_AT, _SCHEDULED_AT = map(
     COLUMNS.index,
-    ("args", "id", "attempt", "max_attempts", "priority", "state", "attempted_at", "scheduled_at"),
+    (
+        "args",
+        "meta",
+        "id",
+        "attempt",
+        "max_attempts",
+        "priority",
+        "state",
+        "attempted_at",
+        "scheduled_at",
+    ),
 )
 _ATTEMPTED_BY = COLUMNS.index("attempted_by")
 # Keyed by members, which equal their values: psycopg returns strings, SQLAlchemy members.

@@ -29,7 +29,7 @@ from ..clock import database_now
 from ..models import Job, JobState
 from ..models.deadline import ENTRY as DEADLINE
 from ..models.notation import to_table
-from ..models.unique import ENTRY
+from ..models.unique import COUNTED_BY, ENTRY
 from .cancel_mark import MARK, marked
 from .states import constant, state_in
 
@@ -83,16 +83,18 @@ def update(fields: frozenset[str], *, now: datetime | None = None) -> Executable
 def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
     """A meta that replaces a job's own, and keeps the entries of the library.
 
-    These are the mark of a job that was cancelled while it runs, its unique key, and its deadline,
-    unless the new meta has one.
+    These are the mark of a job that was cancelled while it runs, its unique key, and, unless the
+    new meta has them, its deadline and what its limits count it by.
     """
     new: Any = meta
-    deadline = literal(DEADLINE, Text)
     kept: ColumnElement[Any] = meta.op("-")(literal(ENTRY, Text))
     for name, holds in (
         (MARK, and_(state_in(JobState.EXECUTING), marked())),
         (ENTRY, Job.meta.has_key(literal(ENTRY, Text))),
-        (DEADLINE, and_(Job.meta.has_key(deadline), ~new.has_key(deadline))),
+        *(
+            (name, and_(Job.meta.has_key(literal(name, Text)), ~new.has_key(literal(name, Text))))
+            for name in (DEADLINE, *COUNTED_BY)
+        ),
     ):
         own = func.jsonb_build_object(literal(name, Text), Job.meta[name])
         kept = case((holds, kept.op("||")(own)), else_=kept)

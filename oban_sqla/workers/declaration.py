@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import client_now
 from ..import_path import origin
-from ..models import Job, deadline, on_discard, validation
+from ..models import Job, deadline, on_discard, partition, validation
 from ..models.job import RULES, new
+from ..models.unique import COUNTED_BY
 from .naming import worker_name
 from .option import Option, checked, options_of, refuse_unknown
 from .options import JobOptions
@@ -51,14 +52,17 @@ class Declaration:
             if option in values:
                 values[option] = RULES[option](value)
         if "meta" in given:
-            for entry in (deadline.ENTRY, on_discard.ENTRY):
+            for entry in (deadline.ENTRY, on_discard.ENTRY, *COUNTED_BY):
                 values["meta"].pop(entry, None)  # it may be the meta of another job
         if self.on_discard is not None:
             values["meta"] |= self.on_discard
         if "deadline" in given:
             values["meta"] |= deadline.entry(JOB_OPTIONS["deadline"].check(given["deadline"]))
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
-        return new(values, _scheduled_at(options), unique)
+        job = new(values, _scheduled_at(options), unique)
+        if self.limit is not None or self.rate is not None:
+            partition.partition(job, self.name, self.limit, self.rate)
+        return job
 
 
 def declared(

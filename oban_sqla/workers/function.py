@@ -22,6 +22,7 @@ from .backoff import jittery_clamped
 from .binding import Binding
 from .declaration import JOB_OPTIONS, declared
 from .hooks import Hooks, function_hook
+from .limits import check_arguments
 from .option import Option, options_of, refuse_unknown
 from .options import JobOptions, WorkerOptions
 from .registry import register
@@ -79,6 +80,7 @@ class JobFunction(Generic[P, R]):
         self._refuse_collisions()
         self._binding.refuse_sessions()
         self.__oban__ = declared(function, options, FUNCTION_OPTIONS)
+        check_arguments(self.__oban__, self._binding.signature)
         if self.__oban__.cron is not None:
             self._bind((), {})  # its jobs have no arguments
         self._hooks = Hooks()

@@ -9,11 +9,13 @@ from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from ..instances import DEFAULT_NAME
+from ..limiting import Limit, Rate
 from ..models import Unique, validation
 from ..models.deadline import Deadline, deadline_option
 from ..models.unique import unique_option
 from .cron import parse
 from .error_classes import ErrorClasses, error_classes
+from .limits import limit_option, rate_option
 from .on_discard import AnyWorker, on_discard_option
 from .option import Option, flag
 from .timeout import Timeout, timeout_option
@@ -135,6 +137,22 @@ class WorkerOptions(SharedOptions, total=False):
         str | Mapping[str, Any] | None,
         # A subclass that took the entry over would double its jobs.
         Option("When jobs are enqueued by themselves.", parse, inherited=False),
+    ]
+    limit: Annotated[
+        Limit | None,
+        Option(
+            "How many jobs of the worker, or of one key, run at once over all nodes:"
+            ' `Limit(2, by="account_id")`.',
+            limit_option,
+        ),
+    ]
+    rate: Annotated[
+        Rate | None,
+        Option(
+            "How many jobs of the worker, or of one key, start in a period over all nodes:"
+            " `Rate(14, per=1)`.",
+            rate_option,
+        ),
     ]
     timeout: Annotated[
         Timeout | None,

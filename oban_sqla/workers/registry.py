@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UnknownWorkerError
 from ..models import Job, validation
 from ..models.json_types import is_mapped
-from . import on_error
+from . import limits, on_error
 from .declaration import Declaration
 from .hooks import Hooks
 from .model_worker import SELF
@@ -74,6 +74,7 @@ def register(
     if inspect.iscoroutinefunction(backoff):
         raise TypeError(f"the backoff of {origin} is async; it has to return the seconds at once")
     on_error.check(options)
+    limits.refuse_other_terms(options, declarations())
     names = (options.name, *options.aliases)
     for name in names:
         _refuse_taken(name, options)

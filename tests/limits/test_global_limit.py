@@ -190,7 +190,7 @@ class TestOrders:
             await client.scale_queue(queue="default", global_limit=0)
         with pytest.raises(ValueError, match="leave node out"):
             await client.scale_queue(queue="default", global_limit=1, node="one")
-        with pytest.raises(TypeError, match="needs a limit or a global_limit"):
+        with pytest.raises(TypeError, match="needs a limit, a global_limit or a rate_limit"):
             await client.scale_queue(queue="default")
         async with sessions() as session:
             assert (await session.scalars(select(QueueOrder))).all() == []

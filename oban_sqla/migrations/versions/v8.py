@@ -1,7 +1,7 @@
 """Version 8: limits by key, and rates.
 
-The meta of a limited job stores the key by which its limit and its rate count it. The indexes
-contain only limited jobs.
+The meta of a limited job stores the key by which its limit and its rate count it. The index
+contains only limited jobs.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,6 @@ from .v1 import STORAGE
 TABLES = ("oban_sqla_rates", "oban_sqla_starts")
 
 PARTITION_INDEX = "oban_sqla_jobs_partition_index"
-LIMIT_INDEX = "oban_sqla_jobs_limit_index"
 STARTS_INDEX = "oban_sqla_starts_at_index"
 
 
@@ -52,18 +51,9 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         postgresql_where=sa.text("state = 'available' AND meta ? 'partition_key'"),
         if_not_exists=True,
     )
-    op.create_index(
-        LIMIT_INDEX,
-        "oban_jobs",
-        [sa.text("(meta #>> '{oban_sqla_limits,limit,id}')")],
-        schema=prefix,
-        postgresql_where=sa.text("state = 'executing' AND meta ? 'partition_key'"),
-        if_not_exists=True,
-    )
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
-    for index in (LIMIT_INDEX, PARTITION_INDEX):
-        op.drop_index(index, "oban_jobs", schema=prefix, if_exists=True)
+    op.drop_index(PARTITION_INDEX, "oban_jobs", schema=prefix, if_exists=True)
     for table in reversed(TABLES):
         op.drop_table(table, schema=prefix, if_exists=True)

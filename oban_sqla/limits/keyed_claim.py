@@ -1,0 +1,258 @@
+"""Claim jobs of a queue in which jobs wait that have limits of their own."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    DateTime,
+    Double,
+    Executable,
+    FromClause,
+    Integer,
+    Numeric,
+    Select,
+    SmallInteger,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from ..clock import database_now
+from ..models import Job, JobState
+from ..statements.claim import executing, of_queue
+from ..statements.claimed import claimed_columns
+from ..statements.states import constant
+from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, queue_room
+from .starts import count_starts, forget_starts, save_tokens
+from .terms import Terms, is_partitioned, limits_of, partition_of
+from .walk import walk
+
+
+@lru_cache(maxsize=1)
+def claim_keyed() -> Executable:
+    """Claim up to `limit` jobs of `queue_name`, by keys and within all limits.
+
+    A better priority goes first. Within one, free slots go round the keys: the key that executes
+    least is first, and among equals the one behind `cursor`. Jobs without limits take turns with
+    those that have any. It has to run behind `lock_keys`. The limits of the queue itself are
+    `global_limit`, `rate_allowed`, `rate_burst` and `rate_period`, NULL for none.
+
+    Returns at least one row. Its columns are those of a job, NULL if there is none; the `key` of
+    the job; and for the whole claim the `room` that the queue's own limits left, whether jobs are
+    `blocked` by another limit, whether `more` may be claimed at once, and `next_in`, the seconds
+    until a rate lets the next job start.
+    """
+    time = database_now()
+    own = queue_room(time)
+    keys = walk(time)
+    shares = _shares(keys)
+    without_key = _without_key()
+    chosen = _chosen(shares, without_key, own)
+    jobs = executing(time, select(chosen.c.id))
+    started = _started(chosen, jobs)
+    whole = _whole(keys, shares, without_key, chosen, own, time)
+    return (
+        select(*claimed_columns(jobs.c), chosen.c.key, *whole.c)
+        .select_from(whole.outerjoin(jobs.join(chosen, chosen.c.id == jobs.c.id), true()))
+        .order_by(chosen.c.priority, chosen.c.place, chosen.c.without_key)
+        .add_cte(count_starts(started, time), save_tokens(started, time), forget_starts(time))
+    )
+
+
+def _started(chosen: CTE, jobs: CTE) -> CTE:
+    """What counts as a start: for the rate of the job, and for that of the queue."""
+    starting = chosen.join(
+        jobs, and_(jobs.c.id == chosen.c.id, jobs.c.state == constant(JobState.EXECUTING))
+    )
+    terms = (chosen.c.allowed, chosen.c.burst, chosen.c.period, chosen.c.weight)
+    of_job = select(chosen.c.rate_id, *terms).select_from(starting)
+    of_queue = select(QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, literal(1)).select_from(
+        starting
+    )
+    return union_all(
+        of_job.where(chosen.c.rate_id.is_not(None)), of_queue.where(RATE_ALLOWED.is_not(None))
+    ).cte("started")
+
+
+def _shares(keys: CTE) -> CTE:
+    """How many jobs of each key to look at: the keys of a priority are filled evenly."""
+    limit = bindparam("limit", type_=Integer)
+    all_executing = func.sum(keys.c.executing).over(partition_by=keys.c.priority)
+    count = func.count().over(partition_by=keys.c.priority)
+    # As high as all keys would stand, if the free slots were poured over them.
+    level = func.ceil(cast(limit + all_executing, Numeric) / count)
+    share = func.least(
+        limit, keys.c.room, func.greatest(cast(level, Integer) - keys.c.executing, 0)
+    )
+    return (
+        select(keys, cast(share, Integer).label("share"))
+        .where(keys.c.limits.is_not(None), keys.c.room > 0)
+        .cte("shares")
+    )
+
+
+def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
+    """The jobs to claim, each with its place among those of its priority."""
+    found = union_all(_of_keys(shares), select(without_key)).subquery("found")
+    place = (
+        func.row_number()
+        .over(
+            partition_by=(found.c.priority, found.c.without_key),
+            order_by=(found.c.turn, found.c.step, found.c.scheduled_at, found.c.id),
+        )
+        .label("place")
+    )
+    placed = select(found, place).subquery("placed")
+    order = (placed.c.priority, placed.c.place, placed.c.without_key)
+    # Several keys may share a limit, or a rate.
+    of_limit = func.row_number().over(partition_by=placed.c.limit_id, order_by=order)
+    of_rate = func.sum(placed.c.weight).over(
+        partition_by=placed.c.rate_id, order_by=(*order, placed.c.id)
+    )
+    counted = select(placed, of_limit.label("of_limit"), of_rate.label("of_rate")).subquery(
+        "counted"
+    )
+    limit = func.least(bindparam("limit", type_=Integer), select(own.c.room).scalar_subquery())
+    return (
+        select(counted)
+        .where(
+            or_(counted.c.limit_room.is_(None), counted.c.of_limit <= counted.c.limit_room),
+            or_(counted.c.permits.is_(None), counted.c.of_rate <= counted.c.permits),
+        )
+        .order_by(counted.c.priority, counted.c.place, counted.c.without_key)
+        .limit(limit)
+        .cte("chosen")
+    )
+
+
+def _of_keys(shares: CTE) -> Select[Any]:
+    job = aliased(Job)
+    terms = Terms.of(limits_of(job))
+    first = (
+        select(
+            job.id,
+            job.scheduled_at,
+            terms.weight.label("weight"),
+            terms.allowed.label("allowed"),
+            terms.burst.label("burst"),
+            terms.period.label("period"),
+        )
+        .where(
+            job.state == constant(JobState.AVAILABLE),
+            job.queue == of_queue().right,
+            is_partitioned(job),
+            job.priority == shares.c.priority,
+            partition_of(job) == shares.c.key,
+        )
+        .order_by(job.scheduled_at, job.id)
+        .limit(shares.c.share)
+        .with_for_update(key_share=True, skip_locked=True)
+        .correlate(shares)
+        .lateral("first")
+    )
+    number = func.row_number().over(
+        partition_by=shares.c.step, order_by=(first.c.scheduled_at, first.c.id)
+    )
+    return select(
+        first.c.id,
+        shares.c.priority,
+        literal(0).label("without_key"),
+        (shares.c.executing + number).label("turn"),
+        shares.c.step,
+        first.c.scheduled_at,
+        shares.c.key,
+        shares.c.limit_id,
+        shares.c.limit_room,
+        shares.c.rate_id,
+        shares.c.permits,
+        first.c.weight,
+        first.c.allowed,
+        first.c.burst,
+        first.c.period,
+    ).select_from(shares.join(first, true()))
+
+
+def _without_key() -> CTE:
+    """The first jobs without limits, of each priority from its instant in `since` on.
+
+    No index tells them from jobs with limits, of which a hundred thousand may wait before them.
+    """
+    since = (
+        func.unnest(bindparam("since", type_=ARRAY(DateTime)))
+        .table_valued("since", with_ordinality="n")
+        .render_derived(name="since")
+    )
+    job = aliased(Job)
+    first = (
+        select(job.id, job.scheduled_at)
+        .where(
+            job.state == constant(JobState.AVAILABLE),
+            job.queue == of_queue().right,
+            job.priority == cast(since.c.n - 1, SmallInteger),
+            job.scheduled_at >= since.c.since,
+            partition_of(job).is_(None),
+        )
+        .order_by(job.scheduled_at, job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(key_share=True, skip_locked=True)
+        .correlate(since)
+        .lateral("first_without_key")
+    )
+    text, number = cast(null(), Text), cast(null(), Integer)
+    return (
+        select(
+            first.c.id,
+            cast(since.c.n - 1, SmallInteger).label("priority"),
+            literal(1).label("without_key"),
+            literal(0).label("turn"),
+            literal(0).label("step"),
+            first.c.scheduled_at,
+            text.label("key"),
+            text.label("limit_id"),
+            number.label("limit_room"),
+            text.label("rate_id"),
+            number.label("permits"),
+            *(number.label(name) for name in ("weight", "allowed", "burst")),
+            cast(null(), Double).label("period"),
+        )
+        .select_from(since.join(first, true()))
+        .cte("without_key")
+    )
+
+
+def _whole(
+    keys: CTE, shares: CTE, without_key: CTE, chosen: CTE, own: CTE, time: ColumnElement[Any]
+) -> FromClause:
+    """What is known after the claim of all that waits."""
+    blocked = select(keys.c.key).where(keys.c.limits.is_not(None), keys.c.room <= 0)
+    # The key had room for no more jobs than it was given: others may wait under it.
+    filled = select(shares.c.key).where(shares.c.share >= shares.c.room)
+    # A rate that has let jobs start is asked once more, for when it lets the next one start.
+    may = select(shares.c.key).where(
+        or_(shares.c.share < shares.c.room, shares.c.rate_id.is_not(None))
+    )
+    some = select(chosen.c.id).exists()
+    found = select(func.count()).select_from(without_key).scalar_subquery()
+    taken = select(func.count()).where(chosen.c.without_key == literal(1)).scalar_subquery()
+    next_in = select(func.min(keys.c.next_in)).scalar_subquery()
+    return select(
+        own.c.room,
+        or_(blocked.exists(), filled.exists()).label("blocked"),
+        and_(some, or_(may.exists(), RATE_ALLOWED.is_not(None))).label("more"),
+        func.least(next_in, own.c.next_in).label("next_in"),
+        and_(found == taken, found < bindparam("limit", type_=Integer)).label("complete"),
+        time.label("looked_at"),
+        own.c.started,
+    ).subquery("whole")

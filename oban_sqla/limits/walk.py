@@ -1,0 +1,220 @@
+"""The walk over the keys of a queue: one step for each key, however many jobs wait under it."""
+
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Double,
+    FromClause,
+    Integer,
+    SmallInteger,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import aliased
+
+from ..clock import seconds
+from ..limiting import MOST
+from ..models import Job, JobState
+from ..statements.claim import of_queue
+from ..statements.states import constant
+from .rows import RateRow
+from .terms import (
+    Terms,
+    enough_in,
+    executing_by_limit,
+    is_partitioned,
+    limits_of,
+    partition_of,
+    tokens,
+    used,
+)
+
+
+def walk(time: ColumnElement[Any]) -> CTE:
+    """The keys of the queue `queue_name`, the best priority first, from behind `cursor` around.
+
+    It ends when `limit` jobs are found that may start, each of another key that executes nothing.
+    A row has the terms of the key's first job, how many jobs of its limit are `executing`, its
+    `permits`, the `room` for jobs of the key, and `next_in`, the seconds until it has any, if that
+    is known. Rows without terms only begin a priority.
+    """
+    start = select(
+        cast(literal(-1), SmallInteger).label("priority"),
+        cast(literal("", Text), Text).label("key"),
+        true().label("wrapped"),
+        cast(null(), JSONB).label("limits"),
+        literal(0).label("step"),
+        literal(0).label("found"),
+        *(cast(null(), kind).label(name) for name, kind in _STATE.items()),
+    )
+    before = start.cte("walk", recursive=True)
+    following = _following(before)
+    terms = _terms(following)
+    counted = _counted(following, terms, time)
+    state = _state(terms, counted, time)
+    is_new = and_(
+        following.c.limits.is_not(None), state["room"] > 0, counted.c.executing == literal(0)
+    )
+    rest = (
+        select(
+            following.c.priority,
+            following.c.key,
+            following.c.wrapped,
+            following.c.limits,
+            before.c.step + 1,
+            before.c.found + case((is_new, 1), else_=0),
+            *(cast(state[name], kind) for name, kind in _STATE.items()),
+        )
+        .select_from(before.join(following, true()).join(terms, true()).join(counted, true()))
+        .where(before.c.found < bindparam("limit", type_=Integer))
+    )
+    return before.union_all(rest)
+
+
+_STATE: dict[str, Any] = {
+    "limit_id": Text,
+    "executing": Integer,
+    "limit_room": Integer,
+    "rate_id": Text,
+    "permits": Integer,
+    "room": Integer,
+    "next_in": Double,
+}
+
+
+def _following(before: CTE) -> FromClause:
+    """The first job of the next key: in this priority, then from its first key on, then below."""
+    cursor = bindparam("cursor", type_=Text)
+    here = before.c.priority
+    branches = [
+        _first(before, not_(before.c.wrapped), here, false(), lambda key: [key > before.c.key]),
+        _first(before, not_(before.c.wrapped), here, true(), lambda key: [key <= cursor]),
+        _first(
+            before,
+            before.c.wrapped,
+            here,
+            true(),
+            lambda key: [key > before.c.key, key <= cursor],
+        ),
+    ]
+    job = aliased(Job)
+    below = (
+        select(job.priority, cursor.label("key"), false().label("wrapped"))
+        .where(*_waiting(job), job.priority > here)
+        .order_by(job.priority)
+        .limit(1)
+        .correlate(before)
+        .subquery()
+    )
+    no_limits = cast(null(), JSONB).label("limits")
+    branches.append(select(below.c.priority, below.c.key, below.c.wrapped, no_limits))
+    # The server asks the branches in this order, and ends with the first row.
+    return union_all(*branches).limit(1).lateral("following")
+
+
+def _first(
+    before: CTE,
+    condition: ColumnElement[bool],
+    priority: ColumnElement[Any],
+    wrapped: ColumnElement[bool],
+    keys: Any,
+) -> Any:
+    job = aliased(Job)
+    key = partition_of(job)
+    first = (
+        select(job.priority, key.label("key"), wrapped.label("wrapped"), _limits(job))
+        .where(condition, *_waiting(job), job.priority == priority, *keys(key))
+        .order_by(key, job.scheduled_at, job.id)
+        .limit(1)
+        .correlate(before)
+        .subquery()
+    )
+    return select(first.c.priority, first.c.key, first.c.wrapped, first.c.limits)
+
+
+def _limits(job: Any) -> ColumnElement[Any]:
+    # Never NULL: that is a row that only begins a priority.
+    return func.coalesce(limits_of(job), cast(literal("{}", Text), JSONB)).label("limits")
+
+
+def _waiting(job: Any) -> list[ColumnElement[bool]]:
+    queue = job.queue == of_queue().right
+    return [job.state == constant(JobState.AVAILABLE), is_partitioned(job), queue]
+
+
+def _terms(following: FromClause) -> FromClause:
+    """The terms of the key, each read once: an offset keeps them from being read where used."""
+    terms = Terms.of(following.c.limits)
+    columns = [column.label(name) for name, column in terms._asdict().items()]
+    one = select(literal(1).label("one")).subquery()
+    terms_of = select(*columns).select_from(one).offset(literal_column("0"))
+    return terms_of.correlate(following).lateral("terms")
+
+
+def _counted(following: FromClause, terms: FromClause, time: ColumnElement[Any]) -> FromClause:
+    """What has been counted of the key's limit and rate, each once."""
+    of = terms.c
+    executing = cast(executing_by_limit()[of.limit_id].astext, Integer)
+    row = aliased(RateRow)
+    name = func.coalesce(of.rate_id, of.limit_id, following.c.key)
+    starts = case((of.rate_id.is_not(None), used(of.rate_id, of.period, time)))
+    one = select(literal(1).label("one")).subquery()
+    return (
+        select(
+            func.coalesce(executing, 0).label("executing"),
+            starts.label("starts"),
+            tokens(row, of.allowed, of.burst, of.period, time).label("saved"),
+            seconds(row.held_until - time).label("held_in"),
+        )
+        .select_from(one.outerjoin(row, row.rate == name))
+        .offset(literal_column("0"))
+        .correlate(following, terms)
+        .lateral("counted")
+    )
+
+
+def _state(
+    terms: FromClause, counted: FromClause, time: ColumnElement[Any]
+) -> dict[str, ColumnElement[Any]]:
+    of, now = terms.c, counted.c
+    limited = and_(of.limit_id.is_not(None), ~of.shares)
+    limit_room = case((limited, of.most - now.executing))
+    log = of.allowed + of.burst - now.starts
+    saved = case((of.burst > 0, cast(func.floor(now.saved), Integer)))
+    permits = case((of.rate_id.is_not(None), func.least(log, saved)))
+    held = func.coalesce(now.held_in > 0, false())
+    too_few = func.coalesce(permits < of.weight, false())
+    room = case(
+        (or_(held, too_few), 0),
+        else_=func.greatest(func.least(MOST, limit_room, permits), 0),
+    )
+    in_log = enough_in(of.rate_id, of.allowed + of.burst, of.period, of.weight, time)
+    in_tokens = case((of.burst > 0, (of.weight - now.saved) * of.period / of.allowed))
+    next_in = func.greatest(
+        case((held, now.held_in)), case((too_few, func.greatest(in_log, in_tokens)))
+    )
+    return {
+        "limit_id": of.limit_id,
+        "executing": now.executing,
+        "limit_room": limit_room,
+        "rate_id": of.rate_id,
+        "permits": permits,
+        "room": room,
+        "next_in": next_in,
+    }

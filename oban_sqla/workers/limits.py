@@ -1,0 +1,64 @@
+"""The options `limit` and `rate` of a worker: what is refused when they are declared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..limiting import Limit, Rate
+from ..models import validation
+
+if TYPE_CHECKING:
+    from .declaration import Declaration
+
+
+def limit_option(value: object) -> Limit:
+    """The check of the option `limit`."""
+    if not isinstance(value, Limit):
+        raise TypeError(
+            f"limit must be a Limit, like Limit(2, by='account_id'), not {validation.show(value)}"
+        )
+    return value
+
+
+def rate_option(value: object) -> Rate:
+    """The check of the option `rate`."""
+    if not isinstance(value, Rate):
+        raise TypeError(f"rate must be a Rate, like Rate(14, per=1), not {validation.show(value)}")
+    return value
+
+
+def refuse_other_terms(worker: Declaration, others: Iterable[Declaration]) -> None:
+    """`ValueError` for a limit or a rate whose name another worker gives other terms."""
+    for option in ("limit", "rate"):
+        own: Limit | Rate | None = getattr(worker, option)
+        if own is None or own.name is None:
+            continue
+        for other in others:
+            known: Limit | Rate | None = getattr(other, option)
+            # The same code again is a reloaded module.
+            same = known is None or known.name != own.name or other.origin == worker.origin
+            if known is not None and not same and known.terms != own.terms:
+                raise ValueError(
+                    f"{worker.origin} has {own!r}, and {other.origin} has {known!r}: one {option}"
+                    f" of the name {own.name!r} can't have two definitions; share one object"
+                )
+
+
+def check_arguments(worker: Declaration, signature: inspect.Signature) -> None:
+    """`ValueError` if a limit or a rate counts by an argument that the job function lacks."""
+    taken = signature.parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        return
+    for option in ("limit", "rate"):
+        own: Limit | Rate | None = getattr(worker, option)
+        if own is None or not isinstance(own.by, str):
+            continue
+        name, *_ = own.by.split(".")
+        if name not in taken:
+            names = ", ".join(taken) or "none"
+            raise ValueError(
+                f"{option} of {worker.origin} counts by {own.by!r}, which is no argument of it;"
+                f" there are {names}"
+            )

@@ -1,0 +1,267 @@
+"""Limits by key: exact, fair, and never idle."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState, Limit
+from tests.conftest import Add, StartOban
+from tests.limits.workers import Holding
+from tests.listening import hear
+from tests.runtime.conftest import until
+
+Sessions = async_sessionmaker[AsyncSession]
+NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+
+class One(Holding, limit=Limit(1, by="key")):
+    """One of a key at once."""
+
+
+class Two(Holding, limit=Limit(2, by="key")):
+    """Two of a key at once."""
+
+
+class Sharing(Holding, limit=Limit(1, by="key", burst=True)):
+    """One of a key at once, or more, while slots are free."""
+
+
+class Free(Holding):
+    """No limit of its own."""
+
+
+class Elsewhere(Holding, queue="other", limit=Limit(2, by="account", name="shared")):
+    """It shares a limit with `Shared`, in another queue, by another argument."""
+
+
+class Shared(Holding, limit=Limit(2, by="key", name="shared")):
+    """It shares a limit with `Elsewhere`."""
+
+
+class Tiered(Holding, limit=Limit(lambda key: 3 if key == "vip" else 1, by="key")):
+    """Its limit depends on the key."""
+
+
+def jobs(worker: type[Holding], *keys: object, **options: Any) -> list[Job]:
+    return [worker.new({"key": key}, **options) for key in keys]
+
+
+async def executing(sessions: Sessions) -> Counter[str]:
+    async with sessions() as session:
+        key = Job.meta["oban_sqla_limits"]["limit"]["key"].astext
+        query = select(key, func.count()).where(Job.state == JobState.EXECUTING).group_by(key)
+        return Counter({key: count for key, count in await session.execute(query)})
+
+
+async def test_no_more_of_a_key_than_its_limit(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
+    await add(*jobs(Two, *"aaaabbc"))
+    await start(queues={"default": 10}, node="one", **NEVER)
+    await start(queues={"default": 10}, node="two", **NEVER)
+    await Holding.begin(5)
+    assert await executing(sessions) == {'"a"': 2, '"b"': 2, '"c"': 1}
+    Holding.release_all()
+    await Holding.begin(7)
+
+
+async def test_free_slots_go_round_the_keys(start: StartOban, sessions: Sessions, add: Add) -> None:
+    await add(*jobs(Two, *"aaaaaabbbbbbcccccc"))
+    await start(queues={"default": 3}, **NEVER)
+    await Holding.begin(3)
+    assert await executing(sessions) == {'"a"': 1, '"b"': 1, '"c"': 1}
+    Holding.release_all()
+    await Holding.begin(18)
+
+
+async def test_a_better_priority_goes_first_whatever_its_key(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
+    await add(*jobs(Two, *"ab", priority=3))
+    (first, second) = await add(*jobs(Two, *"cc", priority=1))
+    await start(queues={"default": 2}, **NEVER)
+    assert {*await Holding.begin(2)} == {first, second}
+    Holding.release_all()
+    await Holding.begin(4)
+
+
+async def many(engine: AsyncEngine, job: Job, count: int, **columns: Any) -> None:
+    """Insert so many jobs like one, at once."""
+    like = {"worker": job.worker, "queue": job.queue, "args": job.args, "meta": job.meta} | columns
+    values = [
+        bindparam(name, value, Job.__table__.c[name].type).label(name)
+        for name, value in like.items()
+    ]
+    numbers = func.generate_series(1, count).table_valued("number")
+    async with engine.begin() as connection:
+        rows = select(*values).select_from(numbers)
+        await connection.execute(insert(Job.__table__).from_select([*like], rows))
+
+
+async def test_a_full_key_does_not_block_those_behind_it(
+    start: StartOban, engine: AsyncEngine, sessions: Sessions, add: Add
+) -> None:
+    await many(engine, One.new({"key": "a"}), 100_000)
+    (behind,) = await add(One.new({"key": "b"}))
+    await start(queues={"default": 10}, **NEVER)
+    assert behind in await Holding.begin(2)
+    assert await executing(sessions) == {'"a"': 1, '"b"': 1}
+    (another,) = await add(One.new({"key": "c"}))
+    begun_at = time.monotonic()
+    assert another in await Holding.begin(3)
+    assert time.monotonic() - begun_at < 1.0
+
+
+async def test_jobs_without_a_limit_do_not_wait_for_those_with_one(
+    start: StartOban, engine: AsyncEngine, add: Add
+) -> None:
+    await many(engine, One.new({"key": "a"}), 10_000)
+    free = await add(*(Free.new() for _ in range(3)))
+    await start(queues={"default": 4}, **NEVER)
+    assert {*free} < {*await Holding.begin(4)}
+
+
+async def test_jobs_with_a_limit_do_not_wait_for_those_without(
+    start: StartOban, engine: AsyncEngine, add: Add
+) -> None:
+    await many(engine, Free.new(), 10_000)
+    limited = await add(*jobs(One, *"ab"))
+    await start(queues={"default": 4}, **NEVER)
+    assert {*limited} < {*await Holding.begin(4)}
+
+
+class TestBurst:
+    async def test_two_busy_keys_use_all_slots(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        await add(*jobs(Sharing, *"aaaaaaaaaa"), *jobs(Sharing, *"bbbbbbbbbb"))
+        await start(queues={"default": {"global_limit": 5}}, **NEVER)
+        await Holding.begin(5)
+        assert sorted((await executing(sessions)).values()) == [2, 3]
+
+    async def test_three_busy_keys_use_all_slots_and_none_holds_four(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        await start(queues={"default": {"global_limit": 5}}, **NEVER)
+        await add(*jobs(Sharing, *"aaaaaaaaaaaaaaaa"))
+        await Holding.begin(5)
+        assert await executing(sessions) == {'"a"': 5}
+        await add(*jobs(Sharing, *"bbbbbbbb"), *jobs(Sharing, *"cccccccc"))
+        for turn in range(1, 12):
+            Holding.release(min(Holding.running))
+            await Holding.begin(5 + turn)
+            shares = await executing(sessions)
+            assert sum(shares.values()) == 5
+            assert turn < 2 or max(shares.values()) < 4
+        assert sorted(shares.values()) == [1, 2, 2]
+
+
+class TestFairness:
+    async def test_no_key_starves(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+        """Whoever is served, the next one is another, around and around."""
+        ids = await add(*(job for key in "abcdefgh" for job in jobs(Two, key, key, key)))
+        keys = dict(zip(ids, (key for key in "abcdefgh" for _ in range(3)), strict=True))
+        await start(queues={"default": 1}, **NEVER)
+        for count in range(1, 25):
+            begun = await Holding.begin(count)
+            Holding.release(begun[-1])
+            await until(lambda begun=begun: begun[-1] not in Holding.running)
+        order = [keys[id] for id in Holding.begun]
+        assert [Counter(order[start : start + 8]) for start in (0, 8, 16)] == [
+            Counter("abcdefgh")
+        ] * 3
+
+    async def test_a_locked_job_does_not_block_its_key(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        first, second = await add(*jobs(One, *"aa"))
+        async with sessions.begin() as session:
+            await session.execute(select(Job).where(Job.id == first).with_for_update())
+            await start(queues={"default": 10}, **NEVER)
+            assert await Holding.begin(1) == [second]
+
+    async def test_a_slot_is_used_at_once_by_another_node(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        """One that waited for the key, when the outcome is written here."""
+        first, second = await add(*jobs(One, *"aa"))
+        await start(queues={"default": 1}, node="one", poll_interval=0.05)
+        await Holding.begin(1)
+        await start(queues={"default": 1}, node="two", poll_interval=0.05)
+        Holding.release(first)
+        assert await Holding.begin(2) == [first, second]
+
+
+class TestSharedLimits:
+    async def test_over_queues(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+        await add(*jobs(Shared, *"aaa"), *(Elsewhere.new({"account": "a"}) for _ in range(3)))
+        await start(queues={"default": 10, "other": 10}, poll_interval=0.05)
+        await Holding.begin(2)
+        assert await executing(sessions) == {'"a"': 2}
+        Holding.release_all()
+        await Holding.begin(6)
+        assert Holding.most == 2
+
+    async def test_the_slots_of_one_queue_wake_the_other(self, start: StartOban, add: Add) -> None:
+        await add(*jobs(Shared, *"aa"))
+        oban = await start(queues={"default": 10, "other": 10}, **NEVER)
+        await Holding.begin(2)
+        with hear(oban, "claim_stop") as claims:
+            (waiting,) = await add(Elsewhere.new({"account": "a"}))
+            await claims.until(lambda stops: "other" in {stop.queue for stop in stops})
+        Holding.release(Holding.begun[0])
+        assert (await Holding.begin(3))[2] == waiting
+
+
+async def test_a_limit_may_depend_on_the_key(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
+    await add(*jobs(Tiered, "vip", "vip", "vip", "vip", "b", "b", None, None))
+    await start(queues={"default": 10}, **NEVER)
+    await Holding.begin(5)
+    assert await executing(sessions) == {'"vip"': 3, '"b"': 1, "null": 1}
+
+
+async def test_a_job_that_no_worker_here_declares_is_found_to_be_limited(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
+    """It was put into a queue in which no worker has limits."""
+    oban = await start(queues={"elsewhere": 10}, **NEVER)
+    with hear(oban, "give_back_stop") as returns:
+        await add(*(One.new({"key": "a"}, queue="elsewhere") for _ in range(3)))
+        await Holding.begin(1)
+        await returns.wait()
+    assert await executing(sessions) == {'"a"': 1}
+    async with sessions() as session:
+        assert {*await session.scalars(select(Job.attempt))} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"partition_key": None},
+        {"partition_key": ""},
+        {"partition_key": 7},
+        {"partition_key": "x"},
+        {"partition_key": "x", "oban_sqla_limits": 5},
+        {"partition_key": "x", "oban_sqla_limits": None},
+        {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y", "allowed": "many"}}},
+        {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y", "allowed": 1e99}}},
+        {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y", "period": "long"}}},
+        {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y", "weight": -1}}},
+    ],
+)
+async def test_what_others_wrote_there_stops_nothing(
+    start: StartOban, sessions: Sessions, add: Add, meta: dict[str, Any]
+) -> None:
+    strange, good = await add(Free.new(), One.new({"key": "a"}))
+    async with sessions.begin() as session:
+        change = update(Job).where(Job.id == strange)
+        await session.execute(change.values(meta=literal(meta, JSONB)))
+    await start(queues={"default": 10}, **NEVER)
+    assert {*await Holding.begin(2)} == {strange, good}
