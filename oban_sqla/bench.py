@@ -24,7 +24,8 @@ from .migrations import upgrade
 from .migrations.database import engine_for
 from .models import Job
 from .oban import Oban
-from .runtime.database import Database, driver_of
+from .runtime.database import Database
+from .runtime.engine import driver_of
 from .workers.worker import Worker
 
 BATCH = 1_000

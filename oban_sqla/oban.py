@@ -27,7 +27,8 @@ from .oban_names import ObanNames
 from .queue_orders import QueueOrders
 from .reports import Reports
 from .runtime import pool
-from .runtime.database import Database, EngineLike
+from .runtime.database import Database
+from .runtime.engine import EngineLike
 from .runtime.enqueuer import Enqueuer
 from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor

@@ -2,8 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
 
 from ..enqueue.enqueue import enqueue
 from ..events import CronStop
@@ -13,8 +15,9 @@ from ..workers.cron import REBOOT
 from ..workers.cron import Cron as Entry
 from ..workers.declaration import Declaration
 from ..workers.registry import with_cron
-from .database import ANSWER_TIMEOUT, Database, deadline
+from .database import Database
 from .service import Emit, Service
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 # How many missed ticks of one entry are enqueued in one transaction.
 MOST_TICKS = 1000
@@ -25,6 +28,21 @@ LONGEST_SLEEP = 60.0
 # A clock that is set back by more corrects an error: the ticks of the wrong time are forgotten, as
 # cron does. After a smaller step, no tick comes until the clock has passed the last one.
 CORRECTION = timedelta(hours=3)
+
+
+_Entries: TypeAlias = Mapping[str, tuple[Declaration, Entry]]
+"""The workers with their entries, by the labels of the entries."""
+
+
+@dataclass(slots=True)
+class _Decision:
+    """What a pass has to write."""
+
+    jobs: list[Job] = field(default_factory=list)
+    ticked: dict[str, datetime] = field(default_factory=dict)
+    """The last tick of each entry whose row changes."""
+    more: bool = False
+    """Whether an entry has missed more ticks than one pass enqueues."""
 
 
 class Cron(Service):
@@ -69,32 +87,34 @@ class Cron(Service):
             await connection.execute(enter(self._instance, [*entries], now=self.now))
             locked = await connection.execute(lock(self._instance, [*entries], now=self.now))
             rows = locked.all()
-            booted_at = await connection.scalar(booted(self._instance))
-            jobs: list[Job] = []
-            ticked: dict[str, datetime] = {}
-            more = False
-            for row in rows:
-                worker, cron = entries[row.entry]
-                ticks, left = self._due(cron, row.ticked_at, row.now, booted_at)
-                jobs += [job_of_tick(worker, cron, tick, self._timezone) for tick in ticks]
-                more = more or left
-                if ticks:
-                    ticked[row.entry] = ticks[-1]
-                elif cron.expr != REBOOT and row.ticked_at - row.now > CORRECTION:
-                    ticked[row.entry] = row.now
-            if jobs:
-                await enqueue(jobs, connection, prefix=self._database.prefix)
-            if ticked:
-                await connection.execute(advance(self._instance, ticked))
-        queues = tuple(sorted({job.queue for job in jobs}))
+            due = self._decide(entries, rows, await connection.scalar(booted(self._instance)))
+            if due.jobs:
+                await enqueue(due.jobs, connection, prefix=self._database.prefix)
+            if due.ticked:
+                await connection.execute(advance(self._instance, due.ticked))
+        queues = tuple(sorted({job.queue for job in due.jobs}))
         self._wake_queues(queues)
         duration = time.monotonic() - started
-        self._emit("cron_stop", CronStop(len(jobs), queues, duration))
-        return (
-            0.0
-            if more
-            else self._until_next([cron for _, cron in entries.values()], rows[0].now, duration)
-        )
+        self._emit("cron_stop", CronStop(len(due.jobs), queues, duration))
+        if due.more:
+            return 0.0
+        return self._until_next([cron for _, cron in entries.values()], rows[0].now, duration)
+
+    def _decide(
+        self, entries: _Entries, rows: Sequence[Any], booted_at: datetime | None
+    ) -> _Decision:
+        """Decide which jobs to enqueue, from the rows of the entries."""
+        due = _Decision()
+        for row in rows:
+            worker, cron = entries[row.entry]
+            ticks, left = self._due(cron, row.ticked_at, row.now, booted_at)
+            due.jobs += [job_of_tick(worker, cron, tick, self._timezone) for tick in ticks]
+            due.more = due.more or left
+            if ticks:
+                due.ticked[row.entry] = ticks[-1]
+            elif cron.expr != REBOOT and row.ticked_at - row.now > CORRECTION:
+                due.ticked[row.entry] = row.now
+        return due
 
     def _due(
         self, cron: Entry, since: datetime, now: datetime, booted_at: datetime | None

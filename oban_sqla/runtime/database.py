@@ -3,38 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import ref
 
 import psycopg
-from sqlalchemy import URL, Engine, Executable
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy import Executable
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
-    create_async_engine,
 )
-from sqlalchemy.orm import sessionmaker
 
-from ..dsn import connect_arguments, database_url
 from ..errors import ObanError, StandbyError, sqlstate
 from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import encoding, in_recovery
 from ..wakeups import Address
+from .engine import EngineLike, engine_of, with_own_pool
 from .kept_connections import KeptConnections
 from .primary import trusting_primary
 from .tables import find_schema, verify
-
-# A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
-ANSWER_TIMEOUT = 60.0
-# What is granted for an answer that is wanted soon, however soon.
-SHORTEST_ANSWER = 1.0
-# What a stop spends on a database that does not answer.
-FAREWELL = 5.0
-# What is left for closing a connection that did not answer.
-CLOSING = 1.0
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
 """By SQLSTATE: what a statement is spared that has a transaction of its own.
@@ -43,8 +33,6 @@ A conflict of isolation, for a role whose default is not READ COMMITTED. And a p
 that is on another connection: asyncpg prepares each statement in one message and executes it in the
 next, between which a transaction pooler may swap the connections. Nothing was carried out.
 """
-
-EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | str
 
 
 class Database:
@@ -59,7 +47,7 @@ class Database:
     def __init__(
         self, engine: EngineLike, prefix: str | None, *, pool_size: int | None = None
     ) -> None:
-        self.engine, self.owned = _engine(engine, pool_size)
+        self.engine, self.owned = engine_of(engine, pool_size)
         self._sessions = engine if isinstance(engine, async_sessionmaker) else async_sessionmaker()
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
@@ -341,56 +329,3 @@ class Database:
         """Close the pool of an engine that was made here; its next use opens it again."""
         if self.owned:
             await self.engine.dispose()
-
-
-def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
-    """An engine that connects as the given one does: with its connect_args, creator and events."""
-    return create_async_engine(
-        engine.url,
-        pool=engine.pool.recreate(),
-        execution_options=engine.get_execution_options(),
-    )
-
-
-@asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """`TimeoutError` for what takes longer, also when the server is silent.
-
-    psycopg takes a first cancellation for a wish to cancel the statement, and waits for the
-    server's word on that. It gives up at the second.
-    """
-    async with asyncio.timeout(seconds + CLOSING), asyncio.timeout(seconds):
-        yield
-
-
-async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
-    """The connection of psycopg behind one whose driver that is."""
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert isinstance(driver, psycopg.AsyncConnection)
-    return driver
-
-
-def _engine(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
-    if isinstance(given, AsyncEngine):
-        return given, False
-    if isinstance(given, async_sessionmaker):
-        bind = given.kw.get("bind")
-        if isinstance(bind, AsyncEngine):
-            return bind, False
-        if isinstance(bind, URL | str):
-            return _engine(bind, pool_size)
-        raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
-    if isinstance(given, URL | str):
-        url, arguments = connect_arguments(database_url(given))
-        pool = {} if pool_size is None else {"pool_size": pool_size, "max_overflow": 0}
-        try:
-            return create_async_engine(url, connect_args=arguments, **pool), True
-        except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
-            raise ValueError(
-                f"the DSN names a driver that can't be used: {error}; postgresql+psycopg:// can"
-            ) from error
-    hint = "; a sync engine can't run jobs: make one with create_async_engine()"
-    raise TypeError(
-        "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"
-        f" not {type(given).__name__}{hint if isinstance(given, Engine | sessionmaker) else ''}"
-    )

@@ -18,8 +18,10 @@ from ..enqueue.observed import observed
 from ..models import Job
 from ..models.unique_job import may_hold_key
 from ..statements.insert import insert
-from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
+from .database import Database
+from .engine import driver_of
 from .primary import is_lost
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 # Calls come in a rush when so many follow each other within LINGER seconds.
 RUSH = 10

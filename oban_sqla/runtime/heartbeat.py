@@ -12,11 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..events import ServiceCancelled
 from ..statements.heartbeat import beat, end
-from .database import FAREWELL, SHORTEST_ANSWER, Database, deadline
+from .database import Database
 from .loop_thread import LoopThread
 from .pool import facts
 from .producer import Producer
 from .service import Emit, Service
+from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
 
 # How long a stop waits for the beat that is being made.
 LAST_BEAT = 1.0

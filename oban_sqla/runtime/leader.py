@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from ..events import ElectStop
 from ..statements.elect import elect, resign
-from .database import FAREWELL, SHORTEST_ANSWER, Database, deadline
+from .database import Database
 from .service import Emit, Service
+from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
 
 # How long a follower waits at the most for a lease to run out that somebody else may give up.
 LONGEST_WAIT = 30.0

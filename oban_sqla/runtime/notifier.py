@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 from ..dsn import hide_passwords
 from ..errors import ObanError
 from ..events import NotifierLost, NotifierRestored
-from .database import Database, deadline
+from .database import Database
 from .listening import Listening
 from .service import Emit, Service
+from .time_limits import deadline
 
 # How often LISTEN is proven, how long the echo may take, and how long a connection may.
 PROOF_INTERVAL = 30.0

@@ -21,10 +21,11 @@ from ..statements.acknowledge import (
     encoded_outcomes,
     unsettled,
 )
-from .database import ANSWER_TIMEOUT, FAREWELL, Database, deadline
+from .database import Database
 from .following import Followed, InTransaction, follow_by
 from .raw_statement import RawStatement
 from .service import Emit, Service
+from .time_limits import ANSWER_TIMEOUT, FAREWELL, deadline
 from .unwritten import Unwritten, first_line
 from .worker_session import Written
 

@@ -15,11 +15,12 @@ from ..statements.give_back import give_back
 from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
-from .database import FAREWELL, Database, deadline
+from .database import Database
 from .executor import Executor
 from .held_jobs import HeldJobs
 from .outbox import Outbox
 from .service import GRACE, UNWINDING, Emit, Service
+from .time_limits import FAREWELL, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
 

@@ -16,8 +16,9 @@ from ..errors import sqlstate
 from ..events import PruneRefused, PruneStop
 from ..models import JobState
 from ..statements.prune import FIRST, LOCK_TIMEOUT, expiring, prune, prune_listed
-from .database import ANSWER_TIMEOUT, Database, deadline
+from .database import Database
 from .service import Emit, Service
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 INTERVAL = 60.0
 # How many jobs one statement, which is one transaction, deletes.

@@ -10,7 +10,9 @@ from psycopg import AsyncConnection, AsyncRawCursor, Pipeline
 from psycopg.rows import tuple_row
 from sqlalchemy import ClauseElement, Dialect, Executable
 
-from .database import ANSWER_TIMEOUT, Database, deadline, driver_of
+from .database import Database
+from .engine import driver_of
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
 

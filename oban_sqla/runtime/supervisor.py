@@ -15,7 +15,7 @@ from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
 from .claiming import PlainClaim, WaysToClaim
 from .cron import Cron
-from .database import FAREWELL, Database
+from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
 from .leader import Leader
@@ -28,6 +28,7 @@ from .producer import Producer
 from .pruner import Pruner
 from .service import Emit, Service
 from .stager import Stager
+from .time_limits import FAREWELL
 from .vitals import Vitals
 
 # How many claims are under way at once: the queues of a node take fair turns at so many.

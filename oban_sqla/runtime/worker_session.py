@@ -15,10 +15,10 @@ from ..errors import sqlstate
 from ..statements.acknowledge import Ack, acknowledge, outcomes
 from .attempt import Attempt
 from .connecting import connecting
-from .database import ANSWER_TIMEOUT, deadline
 from .following import Followed, follow
 from .kept_open import kept_open
 from .outcome import success
+from .time_limits import ANSWER_TIMEOUT, deadline
 
 # How often a transaction is tried that others thwart: each time one of them got on.
 TRIES = 5

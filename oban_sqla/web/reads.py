@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ..runtime.database import Database, deadline
+from ..runtime.database import Database
+from ..runtime.time_limits import deadline
 
 # For the answer to arrive after the server has stopped the statement.
 _GRACE = 2.0

@@ -10,9 +10,10 @@ from sqlalchemy import Select, Text, cast, or_, select
 from .. import wakeups
 from ..models import Job
 from ..models.state import FINISHED
-from ..runtime.database import ANSWER_TIMEOUT, Database, deadline
+from ..runtime.database import Database
 from ..runtime.following import InTransaction, follow_by
 from ..runtime.service import Emit, Service
+from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
 from .step import Step
 
 INTERVAL = 1.0

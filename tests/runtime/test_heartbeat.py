@@ -361,7 +361,7 @@ class TestThread:
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
             monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.5)
-        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
         options = {"leadership": False, "notify": "poll"}
         oban = Oban(proxy.dsn, prefix=prefix, queues={"alpha": 1}, **options)  # type: ignore[arg-type]
         await oban.start()

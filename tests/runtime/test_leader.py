@@ -230,7 +230,7 @@ class TestLosingIt:
         expect_errors: None,
     ) -> None:
         monkeypatch.setattr("oban_sqla.runtime.leader.SHORTEST_ANSWER", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
         engine = async_engine(proxy.dsn, prefix)
         leader = make(lease=0.4, engine=engine)
         await leader.start()

@@ -411,7 +411,7 @@ class TestStop:
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
             monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
         await add(sessions, Held.new())
         async with Oban(
             proxy.dsn, prefix=prefix, queues={"default": 5}, shutdown_grace_period=0.01
@@ -579,7 +579,7 @@ class TestLostAnswers:
     ) -> None:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
         monkeypatch.setattr("oban_sqla.runtime.database.ANSWER_TIMEOUT", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.database.CLOSING", 0.1)
+        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
         with hear(oban, "ack_stop") as acks, hear(oban, "service_failed") as failures:
             proxy.silent = True
             of(oban).wake()

@@ -1,0 +1,62 @@
+"""The engine of an instance: the given one, or one that is made of a URL."""
+
+from typing import TypeAlias
+
+import psycopg
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import InvalidRequestError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import sessionmaker
+
+from ..dsn import connect_arguments, database_url
+
+EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | str
+
+
+def engine_of(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
+    """The engine, and whether it was made here, with a pool of at most `pool_size` connections."""
+    if isinstance(given, AsyncEngine):
+        return given, False
+    if isinstance(given, async_sessionmaker):
+        bind = given.kw.get("bind")
+        if isinstance(bind, AsyncEngine):
+            return bind, False
+        if isinstance(bind, URL | str):
+            return engine_of(bind, pool_size)
+        raise TypeError(f"the async_sessionmaker must be bound to an AsyncEngine, not to {bind!r}")
+    if isinstance(given, URL | str):
+        url, arguments = connect_arguments(database_url(given))
+        pool = {} if pool_size is None else {"pool_size": pool_size, "max_overflow": 0}
+        try:
+            return create_async_engine(url, connect_args=arguments, **pool), True
+        except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
+            raise ValueError(
+                f"the DSN names a driver that can't be used: {error}; postgresql+psycopg:// can"
+            ) from error
+    hint = "; a sync engine can't run jobs: make one with create_async_engine()"
+    raise TypeError(
+        "Oban takes an AsyncEngine, an async_sessionmaker or a URL,"
+        f" not {type(given).__name__}{hint if isinstance(given, Engine | sessionmaker) else ''}"
+    )
+
+
+def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
+    """An engine that connects as the given one does: with its connect_args, creator and events."""
+    return create_async_engine(
+        engine.url,
+        pool=engine.pool.recreate(),
+        execution_options=engine.get_execution_options(),
+    )
+
+
+async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """The connection of psycopg behind one whose driver that is."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    return driver
