@@ -70,6 +70,14 @@ class Page:
         root = self.request.scope.get("root_path", "").rstrip("/")
         return f"{quote(root, safe='/%')}/{path}{query(**params)}"
 
+    @property
+    def here(self) -> str:
+        """The address of this page, with its parameters."""
+        root = self.request.scope.get("root_path", "")
+        path = quote(self.request.scope["path"].removeprefix(root).lstrip("/"), safe="/")
+        given = self.request.url.query
+        return f"{self.url(path)}?{given}" if given else self.url(path)
+
     def static(self, name: str) -> str:
         """The address of a static file."""
         return self.url(f"static/{name}", v=version_of(name))

@@ -36,13 +36,13 @@ with Session(create_engine(url)) as session, session.begin():
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """The scripts of a new virtual environment that has the wheel with its extra `cli`."""
+    """The scripts of a new virtual environment: the wheel with its extras `cli` and `web`."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("oban_sqla-*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     scripts = tmp_path / "venv" / "bin"
-    subprocess.run([scripts / "pip", "install", "-q", f"{wheel}[cli]"], check=True)
+    subprocess.run([scripts / "pip", "install", "-q", f"{wheel}[cli,web]"], check=True)
     return scripts
 
 
@@ -60,6 +60,11 @@ def test_a_job_runs_where_there_is_only_the_wheel(
         ).stdout
 
     assert str(ROOT) not in call(environment / "python", "-c", "import oban_sqla as o; print(o)")
+    # The dashboard has its templates and static files.
+    files = "from oban_sqla.web.show import environment as e, version_of as v"
+    files += "; assert len(e().list_templates()) > 10"
+    named = "['app.css', 'app.js', 'htmx.min.js', 'htmx.LICENSE.txt', 'theme.js', 'icon.svg']"
+    call(environment / "python", "-c", f"{files}; [v(n) for n in {named}]")
     # Alembic loads the plugin by its entry point.
     plugin = "from alembic.operations import Operations as o; print(hasattr(o, 'upgrade_oban'))"
     assert call(environment / "python", "-c", plugin) == "True\n"

@@ -1,5 +1,7 @@
 """The workflows, and their graphs."""
 
+from urllib.parse import unquote
+
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -107,6 +109,9 @@ async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
     page = await site.read(path.lstrip("/"))
     assert "img" not in {tag for tag, _ in page.elements}
     assert ATTACK in page.text
+    # A page that updates itself asks for its own address.
+    again = next(given["hx-get"] for tag, given in page.elements if tag == "main")
+    assert unquote(again or "") == unquote(path)
     reader = open_site(authorize=lambda request: "read")
     assert "c#" not in (await reader.read(path.lstrip("/"))).text.partition("Meta")[2]
 
