@@ -1,1 +1,1 @@
-"""Declaring work: classes, functions and models that process jobs."""
+"""Declare workers: classes, functions and models that process jobs."""

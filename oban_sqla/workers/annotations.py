@@ -1,4 +1,4 @@
-"""The arguments of a job function as its annotations have them: stored as JSON, and back."""
+"""Convert the arguments of a job function to JSON and back, by its annotations."""
 
 import inspect
 import typing
@@ -17,10 +17,10 @@ _SINGLE = (
 
 
 def converted(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, Any]:
-    """The types of those parameters whose values are not JSON as they are.
+    """The types of the parameters whose values need a conversion.
 
-    What no type tells how to convert is left as it is: `UUID | Decimal`, for one, and names that
-    are imported for type checkers only.
+    Parameters whose type does not determine a conversion are left out, for example
+    `UUID | Decimal`, and names that are only imported for type checkers.
     """
     kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
@@ -33,7 +33,7 @@ def converted(function: Callable[..., Any], signature: inspect.Signature) -> Map
 
 
 def numbers(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, str]:
-    """The parameters that are annotated as numbers or flags alone, with their annotations."""
+    """The parameters that only take numbers, flags or `None`, with their annotations."""
     found: dict[str, str] = {}
     for name, parameter in signature.parameters.items():
         kind = _evaluated(function, parameter.annotation)
@@ -45,7 +45,7 @@ def numbers(function: Callable[..., Any], signature: inspect.Signature) -> Mappi
 
 
 def refuse_text(subject: str, arguments: Mapping[str, Any], numbers: Mapping[str, str]) -> None:
-    """`TypeError` for a text where a number or a flag is annotated."""
+    """`TypeError` if a string is passed for a parameter that takes numbers or flags."""
     for name, kind in numbers.items():
         value = arguments.get(name)
         if isinstance(value, str):
@@ -53,13 +53,13 @@ def refuse_text(subject: str, arguments: Mapping[str, Any], numbers: Mapping[str
 
 
 def to_json(subject: str, name: str, value: object, kind: Any) -> Any:
-    """The value of an argument as JSON; mapped instances in it are left.
+    """Convert the value of an argument to JSON, except mapped instances in it.
 
-    `TypeError` if it is not of the type.
+    `TypeError` if the value is not of the type.
     """
     try:
         plain = json_types.to_json(value, kind)
-        # What can't be read again is refused now, not when the job runs.
+        # Refuse a value that could not be read when the job runs.
         json_types.from_json(plain, kind)
     except Exception as error:
         raise TypeError(
@@ -70,9 +70,9 @@ def to_json(subject: str, name: str, value: object, kind: Any) -> Any:
 
 
 def from_json(subject: str, name: str, value: object, kind: Any) -> Any:
-    """The value of an argument that was stored; `ValueError` if it is not of the type."""
+    """Convert a stored argument to its type; `ValueError` if it is not of the type."""
     if value is None:
-        return None  # a default, or a row that is gone
+        return None  # a default, or an instance whose row is gone
     try:
         return json_types.from_json(value, kind)
     except Exception as error:

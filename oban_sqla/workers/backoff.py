@@ -1,4 +1,4 @@
-"""How long a failed job waits for its next attempt: Oban's default."""
+"""The default backoff, as in Oban: how long a failed job waits for its next attempt."""
 
 import random
 
@@ -8,10 +8,10 @@ JITTER = 0.1
 
 
 def jittery_clamped(attempt: int, max_attempts: int) -> float:
-    """Seconds: 15 + 2^attempt, plus up to a tenth of it.
+    """The seconds until the next attempt: 15 + 2^attempt, plus a random part up to a tenth.
 
-    With more than 20 `max_attempts` the attempt counts in proportion, as if there were 20: the
-    last wait is about 12 days, however many attempts there are.
+    If `max_attempts` is more than 20, the attempt is scaled to a range of 20. So the last wait is
+    always at most about 12 days.
     """
     clamped = attempt
     if max_attempts > CLAMPED_ATTEMPTS:

@@ -1,4 +1,4 @@
-"""`Binding`: the parameters of a function, as the arguments of its jobs."""
+"""`Binding`: convert calls of a function to arguments of jobs, and back."""
 
 import functools
 import inspect
@@ -18,14 +18,14 @@ _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 class Binding:
-    """Makes the arguments of a job of those of a call, and the other way round.
+    """Converts the arguments of a call to the arguments of a job, and back.
 
-    It reads the signature once. `inspect` binds only calls that the common case does not cover:
-    those of functions with `*args`, `**kwargs` or positional-only parameters, and wrong ones.
+    The signature is read once. The fast path covers most calls. `inspect` binds calls of functions
+    with `*args`, `**kwargs` or positional-only parameters, and wrong calls.
     """
 
     def __init__(self, function: Callable[..., Any], *, session: bool) -> None:
-        """`TypeError` if the session is not where it has to be."""
+        """`TypeError` if `session` is true, but the first parameter can't take a session."""
         self._function = function
         self._whole = inspect.signature(function)
         self._session = self._first() if session else None
@@ -45,10 +45,10 @@ class Binding:
         kwargs: Mapping[str, Any],
         options: Collection[str] = (),
     ) -> dict[str, Any]:
-        """The arguments of a job of a call, as JSON.
+        """The arguments of a call as the arguments of a job, in JSON.
 
-        `TypeError` for a call that does not fit the function, with a hint at the `options` that
-        the caller might have meant.
+        `TypeError` if the call does not fit the function. The message suggests one of the `options`
+        if a keyword looks like it.
         """
         named = self._bind(args, kwargs)
         if named is None:
@@ -62,10 +62,10 @@ class Binding:
         }
 
     def call(self, subject: str, arguments: Mapping[str, Any], session: Any) -> Any:
-        """Call the function with the arguments of a job, and the session if it takes one.
+        """Call the function with the arguments of a job, and with the session if it takes one.
 
-        `TypeError` for an argument that the function does not take, or one that it lacks;
-        `ValueError` for one that can't be read as its annotation says.
+        `TypeError` for an unknown or a missing argument. `ValueError` for a value that can't be
+        converted to the annotated type.
         """
         if self._kinds:
             arguments = {
@@ -79,7 +79,7 @@ class Binding:
         return self._function(*bound.args, **bound.kwargs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The arguments by name; `None` for a call that `inspect` has to look at."""
+        """The arguments by name; `None` for a call that needs `inspect`."""
         if not self._is_common or len(args) > len(self._positional):
             return None
         named = dict(zip(self._positional, args, strict=False))
@@ -105,7 +105,7 @@ class Binding:
         except TypeError as error:
             raise TypeError(f"{subject}{self.signature}: {error}") from None
         further = bound.pop(others, {}) if others else {}
-        # A call of f(a=1, /, **kwargs) may have an `a` among the others; a job keeps one `a`.
+        # In f(a=1, /, **kwargs), a call may also pass a keyword `a`. A job stores only one `a`.
         if ambiguous := further.keys() & parameters.keys() - {others}:
             raise TypeError(
                 f"{subject}{self.signature}: a job can't keep {min(ambiguous)!r}, since a parameter"
@@ -134,7 +134,7 @@ class Binding:
 
     @functools.cached_property
     def _kinds(self) -> Mapping[str, Any]:
-        # Read at the first use: a name in an annotation may be defined behind the function.
+        # Evaluated at the first use: a name in an annotation may be defined after the function.
         return annotations.converted(self._function, self.signature)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Cron entries: when a worker's jobs are enqueued by themselves."""
+"""Cron entries: the times at which jobs of a worker are enqueued."""
 
 import hashlib
 import json
@@ -28,33 +28,33 @@ NICKNAMES: Mapping[str, str] = {
 }
 
 _KEYS = ("expr", "timezone", "catch_up")
-# A tick that is not older than this has not been missed.
+# A tick that is younger than this was not missed.
 _JUST_NOW = timedelta(minutes=1)
-# How far back to look for the last tick: a little for a frequent one, at last as far as need be.
+# The search for the last tick tries these windows in turn, since most entries tick often.
 _WINDOWS = (timedelta(hours=1), timedelta(days=2), timedelta(days=100))
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """When a worker's jobs are enqueued, and what becomes of ticks that were missed."""
+    """When jobs of a worker are enqueued, and whether missed ticks are made up for."""
 
     expr: str
-    """Five fields, or a nickname such as `@daily`; `@reboot` for once when the nodes start."""
+    """Five fields, or a nickname such as `@daily`. `@reboot` ticks once when the nodes start."""
     timezone: str | None = None
     """`None` for the time zone of the instance."""
     catch_up: CatchUp = "last"
-    """Of the ticks that came while no leader ran: enqueue the last one, all, or none."""
+    """Which ticks to enqueue that were missed while no leader ran: the last one, all, or none."""
 
     def label(self, worker: str) -> str:
-        """What tells the entry from others, the same as oban-py's `cron_name`."""
+        """The unique name of the entry, the same as oban-py's `cron_name`."""
         options = {"timezone": self.timezone} if self.timezone else {}
         text = json.dumps(options, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"{self.expr}:{worker}:{text}".encode()).hexdigest()[:8]
 
     def after(self, instant: datetime, timezone: str) -> Iterator[datetime]:
-        """The ticks after an instant, in UTC, without end; `timezone` is that of the instance.
+        """An endless iterator of the ticks after an instant, in UTC.
 
-        Debian's rule decides what a change of the clock does: see `ticks`.
+        `timezone` is that of the instance. Changes of the clock follow Debian's rule: see `ticks`.
         """
         if self.expr == REBOOT:
             return iter(())
@@ -64,7 +64,7 @@ class Cron:
     def due(
         self, since: datetime, now: datetime, timezone: str, most: int
     ) -> tuple[list[datetime], bool]:
-        """The ticks after `since` until `now` that are to be enqueued, and whether more are."""
+        """At most `most` ticks from `since` until `now` to enqueue, and whether there are more."""
         if self.catch_up == "all":
             found: list[datetime] = []
             for tick in self._between(since, now, timezone):
@@ -92,9 +92,9 @@ class Cron:
 
 
 def parse(given: str | Mapping[str, Any]) -> Cron:
-    """An entry as a worker declares it: an expression, or a mapping with `expr`.
+    """Parse the option `cron` of a worker: an expression, or a mapping with `expr`.
 
-    `TypeError` or `ValueError`, with the value and what is right, for any other.
+    `TypeError` or `ValueError`, with the value and an example, for anything else.
     """
     options = {"expr": given} if isinstance(given, str) else given
     if not isinstance(options, Mapping):
@@ -132,4 +132,4 @@ def _check(cron: Cron) -> None:
     except CronSimError as error:
         raise ValueError(f"{wrong} is not valid: {error}") from None
     if comes is None:
-        raise ValueError(f"{wrong} never comes")
+        raise ValueError(f"{wrong} never ticks")

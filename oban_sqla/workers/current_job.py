@@ -1,4 +1,4 @@
-"""The job that is being processed, known anywhere below `process`."""
+"""The job of the running worker, for any code that `process` calls."""
 
 from contextvars import ContextVar
 
@@ -9,12 +9,12 @@ executing: ContextVar[Job | None] = ContextVar("oban_sqla_current_job", default=
 
 
 def current_job() -> Job | None:
-    """The job whose worker is calling, in its thread and its tasks too; `None` outside of one."""
+    """The job that the caller's worker processes, also in its threads and tasks; else `None`."""
     return executing.get()
 
 
 def running_job() -> Job:
-    """The job of `current_job()`; `JobNotFoundError` outside of one."""
+    """The job that the caller's worker processes; `JobNotFoundError` outside of a worker."""
     job = executing.get()
     if job is None:
         raise JobNotFoundError("no job is processed here; current_job() returns None instead")

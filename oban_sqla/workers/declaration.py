@@ -1,4 +1,4 @@
-"""`Declaration`: what a worker has declared, and the one way from it to a `Job`."""
+"""`Declaration`: the options that a worker declares. It makes the worker's jobs."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -19,12 +19,12 @@ _HINT = "; arguments of the job are given in a mapping, like new({'id': 1})"
 
 
 class Declaration:
-    """A value for each option of a worker, as attributes of the options' names."""
+    """The options of a worker, each as an attribute with the option's name."""
 
     name: str
-    """What the jobs of the worker store."""
+    """The name of the worker, which its jobs store."""
     origin: str
-    """`module.qualname` of the code, whatever its name."""
+    """`module.qualname` of the code, whatever the worker's name is."""
 
     if TYPE_CHECKING:
 
@@ -44,7 +44,7 @@ class Declaration:
             "queue": self.queue,
             "priority": self.priority,
             "max_attempts": self.max_attempts,
-            # Copies, since a job's own may be changed in place.
+            # Copies, since the user may change those of a job in place.
             "tags": [*self.tags],
             "meta": RULES["meta"](self.meta) if self.meta else {},
         }
@@ -53,7 +53,7 @@ class Declaration:
                 values[option] = RULES[option](value)
         if "meta" in given:
             for entry in (deadline.ENTRY, on_discard.ENTRY, *COUNTED_BY):
-                values["meta"].pop(entry, None)  # it may be the meta of another job
+                values["meta"].pop(entry, None)  # the meta may be copied from another job
         if self.on_discard is not None:
             values["meta"] |= self.on_discard
         if "deadline" in given:
@@ -76,8 +76,8 @@ def declared(
     """The declaration of a class or function; wrong options raise now, not when a job is made.
 
     Args:
-        base: what the class inherits.
-        own: what the class itself has declared before. Options given now are added to it.
+        base: the declaration that the class inherits.
+        own: an earlier declaration of the class itself. `given` is added to it.
     """
     refuse_unknown(subject.__qualname__, "option", given, known)
     values = _defaults(known)
@@ -89,12 +89,12 @@ def declared(
     name: str | None = given.get("name")
     if own is None:
         return Declaration(worker_name(subject, name), origin(subject), values)
-    # A class that a decorator makes anew has lost its qualified name.
+    # A class that a decorator has created again has lost its qualified name.
     return Declaration(own.name if name is None else worker_name(subject, name), own.origin, values)
 
 
 def undeclared(known: Mapping[str, Option]) -> Declaration:
-    """What a base class has that is no worker itself."""
+    """The declaration of a base class that is not a worker itself."""
     return Declaration("", "", _defaults(known))
 
 

@@ -26,15 +26,15 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class WorkerClass(Protocol[T_co]):
-    """A decorated class, as a type checker sees it.
+    """The type of a decorated class, for type checkers.
 
-    mypy ignores what a class decorator returns: under mypy, inherit from `Worker` instead.
+    mypy ignores the return type of class decorators: with mypy, inherit from `Worker` instead.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> T_co: ...
 
     def new(self, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
-        """As `Worker.new`."""
+        """Make a job, as `Worker.new` does."""
         ...
 
     async def enqueue(
@@ -45,7 +45,7 @@ class WorkerClass(Protocol[T_co]):
         conn: Conn | None = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """As `Worker.enqueue`."""
+        """Enqueue a job, as `Worker.enqueue` does."""
         ...
 
 
@@ -54,8 +54,8 @@ def worker(
 ) -> Callable[[type[T]], WorkerClass[T]]:
     """Make a class with a method `process(self, job)` a worker, as if it inherited from `Worker`.
 
-    `TypeError` if it has no such method; `ValueError` or `TypeError` for options that no job may
-    have, and `ValueError` for a name that is taken.
+    `TypeError` if the class has no such method. `ValueError` or `TypeError` for invalid options.
+    `ValueError` if another worker has the name.
     """
     _refuse_bare("worker", misplaced)
 
@@ -82,14 +82,14 @@ def job(
     *, session: Literal[True], **options: Unpack[FunctionOptions]
 ) -> Callable[[Callable[Concatenate[Any, P], R]], SessionJobFunction[P, R]]: ...
 def job(*misplaced: Never, session: bool = False, **options: Unpack[FunctionOptions]) -> Any:
-    """Make a function a worker: `function.enqueue(...)` takes its own arguments.
+    """Make a function a worker: `function.enqueue(...)` takes the arguments of the function.
 
-    The function may be sync, and then runs in a thread, or async. Its result counts as that of
-    `Worker.process`. With `session=True` its first parameter is no argument of the job: it is given
-    an `AsyncSession`, or a `Session` if it is not async, as `Worker.process` is.
+    The function is async, or it is sync and runs in a thread. Its result has the same meaning as
+    that of `Worker.process`. With `session=True`, the first parameter gets a session instead of an
+    argument of the job: an `AsyncSession`, or a `Session` if the function is sync.
 
-    `ValueError` if a parameter has the name of a job's option, so that a call would be ambiguous;
-    `ValueError` or `TypeError` for options that no job may have.
+    `ValueError` if a parameter has the name of an option, since calls would be ambiguous.
+    `ValueError` or `TypeError` for invalid options.
     """
     _refuse_bare("job", misplaced)
 

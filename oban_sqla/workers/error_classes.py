@@ -1,4 +1,4 @@
-"""Classes of errors, as an option of a worker lists them."""
+"""Check options of a worker that list classes of errors."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -10,7 +10,7 @@ ErrorClasses: TypeAlias = type[BaseException] | Iterable[type[BaseException]]
 
 
 def error_classes(option: str) -> Callable[[object], tuple[type[BaseException], ...]]:
-    """The check of an option that lists classes of errors."""
+    """Make the check of an option that lists classes of errors."""
 
     def check(value: object) -> tuple[type[BaseException], ...]:
         given = (value,) if isinstance(value, type) or not isinstance(value, Iterable) else value

@@ -1,4 +1,4 @@
-"""The seam for features that act on the declarations of workers."""
+"""The seam for features that react to the declaration of workers."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from .declaration import Declaration
 
 
 class Listener(Protocol):
-    """Is called with each worker class that is declared, when it is mapped if it is a model."""
+    """A function that is called for each declared worker class, for a model after its mapping."""
 
     def __call__(self, cls: type, options: Declaration, *, is_model: bool) -> None: ...
 
@@ -15,12 +15,12 @@ _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> None:
-    """Have a feature called with the worker classes that are declared from now on."""
+    """Call a listener for each worker class that is declared from now on."""
     if listener not in _listeners:
         _listeners.append(listener)
 
 
 def tell(cls: type, options: Declaration, *, is_model: bool) -> None:
-    """Tell the features of a declared class; an error of theirs refuses the declaration."""
+    """Call the listeners for a declared class. An error of a listener refuses the declaration."""
     for listener in _listeners:
         listener(cls, options, is_model=is_model)

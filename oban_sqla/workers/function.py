@@ -52,14 +52,14 @@ _OPTIONS = (*JOB_OPTIONS, "conn")
 class JobFunction(Generic[P, R]):
     """A function that `@job()` made a worker.
 
-    Calling it calls the function. `new` and `enqueue` take the function's own arguments, and the
+    Calling it calls the function. `new` and `enqueue` take the function's arguments, and the
     options of a job as keywords. With `options(...).new` and `options(...).enqueue`, type checkers
-    check all arguments. A job stores the given arguments by name, without defaults: a default that
-    changes later applies to jobs that wait. A session is no argument.
+    check all arguments. A job stores the given arguments by name, without defaults: if a default
+    changes later, the change applies to waiting jobs. A session is not an argument.
 
-    An argument is JSON, or of the type that its annotation names: a mapped instance, a `datetime`,
-    `date`, `time`, `timedelta`, `UUID`, `Decimal`, `Enum`, dataclass or pydantic model, also within
-    lists, dicts and dataclasses. It is stored as JSON, and arrives in its own type.
+    An argument is JSON, or of the annotated type: a mapped instance, a `datetime`, `date`, `time`,
+    `timedelta`, `UUID`, `Decimal`, `Enum`, dataclass or pydantic model, also within lists, dicts
+    and dataclasses. It is stored as JSON, and passed to the function as a value of its type.
     """
 
     def __init__(
@@ -71,8 +71,7 @@ class JobFunction(Generic[P, R]):
     ) -> None:
         if "lock" in options:
             raise TypeError(
-                f"{function.__qualname__} is no model, so it has no row to be locked: leave lock="
-                " out"
+                f"{function.__qualname__} is not a model, so it has no row to lock: leave lock= out"
             )
         functools.update_wrapper(self, function)
         self._function = function
@@ -98,20 +97,20 @@ class JobFunction(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     def options(self, *, conn: Conn | None = None, **options: Unpack[JobOptions]) -> WithOptions[P]:
-        """The function with options of its jobs, for `new` or `enqueue` with its arguments::
+        """Set options of jobs, and pass only the function's arguments to `new` or `enqueue`::
 
             await report.options(conn=session, schedule_in=60).enqueue("2026-11")
 
-        A type checker checks such a call whole. It checks no argument of a call that mixes both,
-        `report.enqueue("2026-11", conn=session)`.
+        A type checker checks all arguments of such a call. It checks none if a call mixes both, as
+        in `report.enqueue("2026-11", conn=session)`.
 
-        `TypeError` for an option that there is not; a wrong value is refused by `new`.
+        `TypeError` for an unknown option. `new` raises the errors for invalid values.
         """
         refuse_unknown(self.__oban__.name, "option", options, JOB_OPTIONS)
         return WithOptions(self.__oban__, self._bind, conn, options)
 
-    # The type system can't add keywords to a function's own. These overloads accept any arguments
-    # beside an option; options() is the form that is checked.
+    # The type system can't add keywords to those of a function. So these overloads accept any
+    # arguments beside an option. Type checkers check the arguments with options() only.
     @overload
     def new(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
     @overload
@@ -133,10 +132,10 @@ class JobFunction(Generic[P, R]):
     @overload
     def new(self, *args: Any, unique: Unique | bool, **kwargs: Any) -> Job: ...
     def new(self, *args: Any, **kwargs: Any) -> Job:
-        """A job that calls the function with these arguments, not enqueued.
+        """Make a job that calls the function with these arguments, without enqueueing it.
 
-        `TypeError` if they do not fit the function; `ValueError` or `TypeError`, naming the field
-        and the value, for input that no job may hold.
+        `TypeError` if the arguments do not fit the function. Other invalid input raises a
+        `ValueError` or `TypeError` that names the field and the value.
         """
         options = {key: kwargs.pop(key) for key in JOB_OPTIONS if key in kwargs}
         return self.__oban__.new_job(self._bind(args, kwargs), cast(JobOptions, options))
@@ -171,7 +170,7 @@ class JobFunction(Generic[P, R]):
         return job
 
     def process(self, job: Job, session: Any = None) -> R:
-        """Call the function with the arguments of a job, and a session if it takes one."""
+        """Call the function with the arguments of a job, and with the session if it takes one."""
         result: R = self._binding.call(self.__oban__.name, job.args, session)
         return result
 
@@ -183,20 +182,20 @@ class JobFunction(Generic[P, R]):
         return jittery_clamped(job.attempt, job.max_attempts)
 
     def before(self, function: H) -> H:
-        """Decorate a function of the job that runs before each attempt, as the method of a class::
+        """Decorate a function that runs before each attempt, like the method `before` of a class::
 
             @report.before
             def announce(job: Job) -> None: ...
 
-        It may have a parameter `session` if the worker has a session. `TypeError` for a function
-        that can't be called so, and for a second one.
+        The function may have a parameter `session` if the worker takes a session. `TypeError` if
+        the function can't be called with these arguments, or is the second one.
         """
         return self._hook("before", function)
 
     def after(self, function: H) -> H:
-        """The same for a function that runs when an attempt has returned.
+        """Decorate a function that runs when an attempt has returned, like `before`.
 
-        It may have a parameter `result`, too.
+        The function may also have a parameter `result`.
         """
         return self._hook("after", function)
 
@@ -221,9 +220,9 @@ class JobFunction(Generic[P, R]):
 
 
 class SessionJobFunction(JobFunction[P, R]):
-    """One whose first parameter is a session, as a type checker sees it.
+    """The type of a job function whose first parameter is a session, for type checkers.
 
-    Called directly it takes one more than `new` and `enqueue` do: no subtype as to that alone.
+    A direct call takes the session, and `new` and `enqueue` do not.
     """
 
     if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`before` and `after` of a worker: what runs around its `process`, in the same transaction."""
+"""The hooks `before` and `after` of a worker, which run around `process` in its transaction."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,9 +20,9 @@ class Hook:
     """A method or function that runs before or after `process`."""
 
     bound: Callable[[Any], Callable[..., Any]]
-    """What is called, for a worker."""
+    """Returns the function to call for a worker object."""
     takes: tuple[str, ...]
-    """Its parameters beside the job: `session`, `result`, both or none."""
+    """The parameters of the function beside the job: `session`, `result`, both or none."""
 
     def __call__(self, worker: Any, job: Job, given: Mapping[str, Any]) -> Any:
         return self.bound(worker)(job, **{name: given[name] for name in self.takes})
@@ -36,9 +36,9 @@ class Hooks:
     after: Hook | None = None
 
     def process(self, worker: Any, job: Job, **session: Any) -> Any:
-        """Process a job with what runs before and after; awaitable if any of it is.
+        """Process a job with its hooks. Returns an awaitable if one of the functions is async.
 
-        If `before` returns anything but `None`, that is the result.
+        If `before` returns a value other than `None`, that value is the result.
         """
         if self.before is None and self.after is None:
             return worker.process(job, **session)
@@ -75,12 +75,12 @@ class Hooks:
 
 
 def method_hooks(cls: type, process: Callable[..., Any], *, takes_session: bool) -> Hooks:
-    """The methods `before` and `after` of a class; `TypeError` for one that can't be called."""
+    """The methods `before` and `after` of a class; `TypeError` if one has a wrong signature."""
     found = Hooks()
     for name, keywords in KEYWORDS.items():
         static = inspect.getattr_static(cls, name, None)
         method = getattr(cls, name, None)
-        # Anything else of that name, a column of a model for one, is the user's own.
+        # Any other attribute of that name, for example a column of a model, is the user's own.
         if not inspect.isroutine(method):
             continue
         called = MethodType(static, cls) if inspect.isfunction(static) else method
@@ -92,7 +92,7 @@ def method_hooks(cls: type, process: Callable[..., Any], *, takes_session: bool)
 def function_hook(
     name: str, function: Callable[..., Any], process: Callable[..., Any], *, takes_session: bool
 ) -> Hook:
-    """The hook `name` that a function is; `TypeError` if it can't be called."""
+    """Make the hook `name` from a function; `TypeError` if it has a wrong signature."""
     subject = f"{name} {function.__qualname__}"
     takes = _takes(subject, function, KEYWORDS[name], process, takes_session)
     return Hook(lambda worker: function, takes)
@@ -106,7 +106,7 @@ def _takes(
     takes_session: bool,
 ) -> tuple[str, ...]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{subject} contains a yield, so that nothing of it would run")
+        raise TypeError(f"{subject} contains a yield, so a call would not run it")
     signature = inspect.signature(function)
     takes = tuple(name for name in keywords if name in signature.parameters)
     try:

@@ -1,7 +1,7 @@
-"""Keywords of a class statement that never reach `Worker`, and those that no base takes.
+"""Find keywords of a class statement that never reach `Worker`, or that no base takes.
 
-SQLModel's metaclass, for one, keeps keywords to itself. The call that was given the keywords is
-still running then.
+Some metaclasses, such as SQLModel's, do not pass keywords on. Their call is still on the stack when
+`Worker.__init_subclass__` runs, and has the keywords.
 """
 
 import inspect
@@ -16,7 +16,7 @@ _CALLS = ("__new__", "__init_subclass__")
 
 
 def refuse_lost(cls: type, received: Collection[str], known: Collection[str]) -> None:
-    """`TypeError` for a known option that the class statement has and `Worker` did not receive."""
+    """`TypeError` if the class statement has a known option that `Worker` did not receive."""
     for call in _calls_that_make(cls):
         given: Mapping[str, Any] = call.locals[call.keywords] if call.keywords else {}
         lost = [name for name in given if name in known and name not in received]
@@ -33,9 +33,9 @@ def refuse_lost(cls: type, received: Collection[str], known: Collection[str]) ->
 
 @contextmanager
 def explained(cls: type, given: Collection[str], known: Collection[str]) -> Iterator[None]:
-    """The block gives keywords to the other bases: `TypeError` for one that no base takes.
+    """Replace the `TypeError` for a keyword that no base takes by one that suggests an option.
 
-    It suggests a known option.
+    The block passes the keywords to the other bases.
     """
     try:
         yield
@@ -45,19 +45,19 @@ def explained(cls: type, given: Collection[str], known: Collection[str]) -> Iter
 
 
 def _untaken(cls: type, given: Iterable[str]) -> list[str]:
-    """The keywords that the `__init_subclass__` of no base has a parameter for."""
+    """The keywords for which no base's `__init_subclass__` has a parameter."""
     taken = {name for base in cls.__mro__[1:] for name in _parameters(base)}
     return [name for name in given if name not in taken]
 
 
 def _parameters(base: type) -> Iterator[str]:
-    """The keywords that the `__init_subclass__` of a base itself names."""
+    """The keywords that the `__init_subclass__` of a base names."""
     if "__init_subclass__" not in vars(base):
         return
     try:
         signature = inspect.signature(base.__init_subclass__)
     except ValueError:
-        return  # a builtin: it takes none
+        return  # a builtin takes no keywords
     for parameter in signature.parameters.values():
         if parameter.kind in _BY_NAME:
             yield parameter.name

@@ -1,4 +1,4 @@
-"""Workers that are mapped classes: each of their jobs is about a row, which is their `self`."""
+"""Workers that are mapped classes: each job belongs to a row, which processes it as `self`."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -31,7 +31,7 @@ SELF = "self"
 """The argument of a job that refers to its row."""
 
 Lock = Literal["update", "skip"]
-"""How the row is locked: waiting for others that have locked it, or trying again a second later."""
+"""How the row is locked: wait for another lock on it, or snooze the job for a second."""
 
 
 def _lock(value: object) -> Lock:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 else:
 
     class class_or_row(classmethod):  # noqa: N801 - as classmethod is written
-        """A class method that is given the row instead, if it is called on one."""
+        """A class method that gets the row instead of the class if it is called on a row."""
 
         def __get__(self, instance: Any, owner: type | None = None) -> Any:
             if instance is not None and is_mapped(type(instance)):
@@ -67,14 +67,14 @@ else:
 
 
 def arguments(target: Any, args: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The arguments of a job of a worker's class, or of the row of one.
+    """The arguments of a job of a worker class, or of a row, which is added as `self`.
 
-    `TypeError` for a model without a row; `ValueError` for an argument `self` beside it.
+    `TypeError` if a model is called without a row; `ValueError` for an own argument `self`.
     """
     if isinstance(target, type):
         if is_mapped(target):
             raise TypeError(
-                f"{target.__qualname__} is a model: its jobs are those of a row, so call"
+                f"{target.__qualname__} is a model: each of its jobs belongs to a row, so call"
                 " new() or enqueue() on an instance"
             )
         return args
@@ -83,14 +83,14 @@ def arguments(target: Any, args: Mapping[str, Any] | None) -> Mapping[str, Any] 
         if SELF in given:
             raise ValueError(f"args[{SELF!r}] is the row itself; give the argument another name")
         return {SELF: InstanceReference(target, base(type(target))), **given}
-    return given  # which the rules of arguments refuse
+    return given  # invalid: the check of arguments raises the error
 
 
 def relate(cls: type) -> None:
-    """Give a model `jobs`, the view-only relationship to the jobs of its rows.
+    """Add `jobs` to a model, the view-only relationship to the jobs of its rows.
 
-    A model that has something of that name keeps it. One whose key is written otherwise by Python
-    than by PostgreSQL, such as a time, an enum or a `Decimal`, gets none.
+    A model that has an attribute `jobs` keeps it. A model gets no relationship if Python and
+    PostgreSQL write its key differently, as with a time, an enum or a `Decimal`.
     """
     mapper: Mapper[Any] = inspect(cls)
     if not _has_jobs(mapper) and all(map(_is_written_alike, mapper.primary_key)):
@@ -107,9 +107,9 @@ def relate(cls: type) -> None:
 
 
 def base(cls: type) -> type:
-    """The model as which all rows of an inheritance are referred to: so each finds its jobs.
+    """The root of an inheritance. Jobs refer to rows by it, so all classes find the same jobs.
 
-    A concrete subclass has keys of its own.
+    A concrete subclass has keys of its own, so it is a root itself.
     """
     mapper: Mapper[Any] = inspect(cls)
     while mapper.inherits is not None and not mapper.concrete:
@@ -119,7 +119,7 @@ def base(cls: type) -> type:
 
 def _has_jobs(mapper: Mapper[Any]) -> bool:
     jobs = getattr(mapper.class_, "jobs", None)
-    # A concrete subclass has the name of what its base maps, but not the attribute.
+    # A concrete subclass has only a proxy for an attribute that its base maps.
     proxy = isinstance(jobs, QueryableAttribute) and not isinstance(jobs, InstrumentedAttribute)
     return jobs is not None and not (mapper.concrete and proxy)
 

@@ -1,4 +1,4 @@
-"""The name of a worker: what its jobs are stored under, and found by in another process."""
+"""The name of a worker, which jobs store, and by which other processes find the worker."""
 
 import sys
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from ..models import validation
 
 
 def worker_name(subject: type | Callable[..., Any], given: str | None) -> str:
-    """The given name, or `module.qualname` as another process would import it.
+    """The given name, or the `module.qualname` under which another process can import the worker.
 
-    `ValueError` when the module has no such name: a REPL, a notebook, standard input, or a script
-    whose file could not be imported.
+    `ValueError` if the module can't be imported by name: a REPL, a notebook, standard input, or a
+    script whose file name is not a module name.
     """
     if given is not None:
         return validation.worker_name(given)

@@ -1,4 +1,4 @@
-"""`on_discard`: the worker of which a job is enqueued for each discarded job of another worker."""
+"""The option `on_discard`: each discarded job of a worker enqueues a job of another worker."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -28,7 +28,7 @@ AnyWorker: TypeAlias = DeclaredWorker | DecoratedWorker
 
 
 def on_discard_option(worker: object) -> Mapping[str, Any]:
-    """The check of an option `on_discard`: the entry in the meta of jobs that names the worker."""
+    """Check the option `on_discard`; returns the entry for the meta of jobs."""
     name = getattr(worker, "__qualname__", validation.show(worker))
     new = getattr(worker, "new", None)
     if not hasattr(worker, "__oban__") or not callable(new):

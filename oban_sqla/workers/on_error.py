@@ -1,4 +1,4 @@
-"""What becomes of a job by the class of its error: `retry_on`, `discard_on` and `cancel_on`."""
+"""`retry_on`, `discard_on` and `cancel_on`: the class of an error decides the job's outcome."""
 
 from typing import Literal, TypeAlias
 
@@ -10,14 +10,14 @@ from .outcomes import RetryAfter
 Verdict: TypeAlias = Literal["retry", "discard", "cancel"]
 
 VERDICTS: tuple[Verdict, ...] = ("retry", "discard", "cancel")
-"""From the mildest to the most severe."""
+"""All verdicts, from the mildest to the most severe."""
 
 
 def verdict(options: Declaration, error: BaseException) -> Verdict:
-    """What becomes of a job that failed with an error, while it has attempts left.
+    """Whether a job that failed with an error is retried, discarded or cancelled.
 
-    The listed class that is closest to the error's own decides. A group of errors counts as the
-    mildest verdict on its members, unless the class of the group is listed.
+    The first listed class in the error's inheritance decides. If the class of an exception group is
+    not listed, the mildest verdict on its members applies.
     """
     if isinstance(error, RetryAfter):
         return "retry"
@@ -31,7 +31,7 @@ def verdict(options: Declaration, error: BaseException) -> Verdict:
 
 
 def check(options: Declaration) -> None:
-    """`ValueError` for a class that is listed for two verdicts."""
+    """`ValueError` if a class is listed for two verdicts."""
     listed: dict[type, Verdict] = {}
     for name in VERDICTS:
         for cls in _listed(options, name):
@@ -44,7 +44,7 @@ def check(options: Declaration) -> None:
 
 
 def _is_of_the_job(error: BaseException) -> bool:
-    """Whether the job is to blame; else it is the database, this library, or the process."""
+    """Whether the job caused the error, not the database, this library, or the process."""
     return isinstance(error, Exception) and not isinstance(error, SQLAlchemyError)
 
 

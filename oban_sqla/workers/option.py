@@ -1,4 +1,4 @@
-"""`Option`: everything about one option of a worker or a job, beside its name and type."""
+"""`Option`: the description, check and default of an option of workers or jobs."""
 
 import difflib
 import typing
@@ -10,25 +10,25 @@ from ..models import validation
 
 
 def unchecked(value: Any) -> Any:
-    """Keep a value as it is given: what declares the worker checks it together with others."""
+    """Keep a value unchecked: the declaration of the worker checks it together with others."""
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Annotates the type of an option in a typed dict."""
+    """An annotation of the type of an option in a typed dict."""
 
     says: str
-    """What the option does: one paragraph of Markdown, for the reference page."""
+    """The description for the reference page: one paragraph of Markdown."""
     check: Callable[[Any], Any] = unchecked
-    """Returns the value to keep; raises `ValueError` or `TypeError` for a wrong one."""
+    """Returns the value to keep; raises `ValueError` or `TypeError` if it is invalid."""
     default: Any = None
     inherited: bool = True
-    """Whether a subclass takes the value over from its base."""
+    """Whether a subclass inherits the value from its base."""
 
 
 def options_of(declared: type) -> Mapping[str, Option]:
-    """The options that a typed dict declares, by name, in their order."""
+    """The options that a typed dict declares, by name, in order."""
     hints = typing.get_type_hints(declared, include_extras=True)
     return {name: _option(hint) for name, hint in hints.items()}
 
@@ -39,14 +39,14 @@ def types_of(declared: type) -> Mapping[str, Any]:
 
 
 def checked(given: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
-    """The values to keep of those given; `None` stands for an option that is not given."""
+    """Check the given options. An option that is `None` counts as not given."""
     return {name: known[name].check(one) for name, one in given.items() if one is not None}
 
 
 def refuse_unknown(
     subject: str, kind: str, given: Iterable[str], known: Iterable[str], more: str = ""
 ) -> None:
-    """`TypeError` for the first name that is not known; it suggests the closest known one."""
+    """`TypeError` for the first unknown name. The message suggests the closest known name."""
     for option in given:
         if option not in known:
             names = tuple(known)
@@ -56,7 +56,7 @@ def refuse_unknown(
 
 
 def flag(option: str) -> Callable[[object], bool]:
-    """The check of an option that is `True` or `False`."""
+    """Make the check of an option that is `True` or `False`."""
 
     def check(value: object) -> bool:
         if not isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""The options of workers and of single jobs, each declared once, in a typed dict.
+"""The options of workers and of single jobs. Each is declared once, in a typed dict.
 
-Class keywords, decorators, checks, inheritance and the reference page read them from here.
+Class keywords, decorators, checks, inheritance and the reference page use these declarations.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from .option import Option, flag
 from .timeout import Timeout, timeout_option
 
 Missing = Literal["cancel", "raise", "none"]
-"""What becomes of a job when a row that its arguments refer to is gone."""
+"""How to handle a job whose arguments refer to a row that does not exist any more."""
 
 
 def _instance_name(value: object) -> str:
@@ -51,9 +51,7 @@ class SharedOptions(TypedDict, total=False):
     queue: Annotated[
         str, Option("The queue that the job waits in.", validation.queue_name, "default")
     ]
-    priority: Annotated[
-        int, Option("From 0, which runs first, to 9.", validation.priority, default=0)
-    ]
+    priority: Annotated[int, Option("From 0 (runs first) to 9.", validation.priority, default=0)]
     max_attempts: Annotated[
         int,
         Option(
@@ -65,7 +63,9 @@ class SharedOptions(TypedDict, total=False):
     ]
     tags: Annotated[
         Iterable[str],
-        Option("Words to find jobs by; kept in lower case.", validation.tag_list, default=()),
+        Option(
+            "Words by which you find jobs; stored in lower case.", validation.tag_list, default=()
+        ),
     ]
     meta: Annotated[
         Mapping[str, Any],
@@ -78,15 +78,15 @@ class SharedOptions(TypedDict, total=False):
     deadline: Annotated[
         Deadline,
         Option(
-            "The job is `cancelled` if its first attempt has not begun by then: a `datetime`, or"
-            " how long after the job is due (a `timedelta` or seconds).",
+            "If the first attempt has not begun by this time, the job is `cancelled`: a `datetime`,"
+            " or a `timedelta` or seconds after the job is due.",
             deadline_option,
         ),
     ]
     unique: Annotated[
         Unique | bool,
         Option(
-            "When the job is a duplicate of another one, which is then not enqueued again."
+            "When the job is a duplicate of an existing job. A duplicate is not enqueued."
             " `True` stands for `Unique()`.",
             unique_option,
         ),
@@ -111,15 +111,15 @@ class WorkerOptions(SharedOptions, total=False):
     name: Annotated[
         str | None,
         Option(
-            "The name that the jobs store, and that other processes find the worker by;"
-            " `module.qualname` by default.",
+            "The name of the worker. Jobs store it, and other processes find the worker by it. The"
+            " default is `module.qualname`.",
             inherited=False,
         ),
     ]
     oban: Annotated[
         str | None,
         Option(
-            "The name of the instance that `enqueue` uses when it is given no `conn`.",
+            "The name of the instance that `enqueue` uses without `conn`.",
             _instance_name,
             DEFAULT_NAME,
         ),
@@ -127,7 +127,7 @@ class WorkerOptions(SharedOptions, total=False):
     aliases: Annotated[
         Iterable[str] | None,
         Option(
-            "Names that the worker had before. Jobs that are stored under them are its own.",
+            "Former names of the worker. The worker also runs jobs that store one of them.",
             _aliases,
             default=(),
             inherited=False,
@@ -135,8 +135,8 @@ class WorkerOptions(SharedOptions, total=False):
     ]
     cron: Annotated[
         str | Mapping[str, Any] | None,
-        # A subclass that took the entry over would double its jobs.
-        Option("When jobs are enqueued by themselves.", parse, inherited=False),
+        # If a subclass inherited the entry, each tick would enqueue two jobs.
+        Option("The times at which jobs are enqueued, as in cron.", parse, inherited=False),
     ]
     limit: Annotated[
         Limit | None,
@@ -166,7 +166,7 @@ class WorkerOptions(SharedOptions, total=False):
         ErrorClasses | None,
         Option(
             "A class of errors, or several: a job that fails with one is tried again. Other errors"
-            " discard the job at once, but for those of SQLAlchemy and of this library.",
+            " discard the job at once, except errors of SQLAlchemy and of this library.",
             error_classes("retry_on"),
             default=(),
         ),
@@ -190,8 +190,8 @@ class WorkerOptions(SharedOptions, total=False):
     on_discard: Annotated[
         AnyWorker | None,
         Option(
-            "A worker, of which a job is enqueued for each job that is `discarded`, in the same"
-            " transaction. Its argument `job_id` is the id of the discarded job.",
+            "Another worker. When a job is `discarded`, a job of that worker is enqueued in the"
+            " same transaction. Its argument `job_id` is the id of the discarded job.",
             on_discard_option,
         ),
     ]
@@ -206,8 +206,8 @@ class WorkerOptions(SharedOptions, total=False):
     missing: Annotated[
         Missing | None,
         Option(
-            "What becomes of a job when a row that its arguments refer to is gone: `cancel` it,"
-            " `raise` `RowMissingError`, or run it with `None` (`none`).",
+            "How to handle a job whose arguments refer to a row that does not exist any more:"
+            " `cancel` the job, `raise` `RowMissingError`, or run it with `None` (`none`).",
             _missing,
             default="cancel",
         ),
@@ -219,7 +219,10 @@ class OnChangeOptions(TypedDict, total=False):
 
     on: Annotated[
         type | None,
-        Option("The model that the worker reacts to, if it is none itself.", inherited=False),
+        Option(
+            "The model whose changes enqueue jobs, if the worker is not a model itself.",
+            inherited=False,
+        ),
     ]
     on_insert: Annotated[
         bool,
@@ -248,7 +251,7 @@ class OnChangeOptions(TypedDict, total=False):
     when: Annotated[
         Callable[[Any], object] | None,
         Option(
-            "A function of the row: no job is enqueued if it returns something false.",
+            "A function of the row. If it returns a false value, no job is enqueued.",
             inherited=False,
         ),
     ]

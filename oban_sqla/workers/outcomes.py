@@ -1,4 +1,4 @@
-"""What `process` may return, besides anything else, which completes the job, and `RetryAfter`."""
+"""The outcomes that `process` may return. Any other value completes the job."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,14 +9,14 @@ from ..models import validation
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop for good: the job is `cancelled`, with the reason among its errors."""
+    """End the job: it is `cancelled`, and its errors have the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Run again later, without spending the attempt: the job is `scheduled` anew.
+    """Run the job again later. It is `scheduled`, and the attempt is not spent.
 
     `seconds` is a number of seconds or a `timedelta`; `ValueError` if it is negative or infinite.
     """
@@ -29,9 +29,9 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Complete the job and keep a value, any JSON, to be read as `job.recorded`.
+    """Complete the job, and store a JSON value that is read as `job.recorded`.
 
-    `TypeError` or `ValueError`, which fail the attempt, if the value is not JSON.
+    `TypeError` or `ValueError` if the value is not JSON. The error fails the attempt.
     """
 
     value: Any
@@ -41,20 +41,20 @@ class Record:
 
 
 def refuse_class(worker: str, result: object) -> None:
-    """`TypeError` for a result that is the class of an outcome: it would complete the job."""
+    """`TypeError` if the result is the class of an outcome, which would complete the job."""
     if isinstance(result, type) and issubclass(result, (Cancel, Snooze, Record)):
         raise TypeError(
-            f"{worker} returned the class {result.__name__}, which is no outcome: return"
+            f"{worker} returned the class {result.__name__} instead of an instance: return"
             f" {result.__name__}(...)"
         )
 
 
-class RetryAfter(Exception):  # noqa: N818 - it says what to do, as the outcomes do
-    """Raise it to fail the attempt and choose when the next one begins.
+class RetryAfter(Exception):  # noqa: N818 - named for what to do, like the outcomes
+    """Raise this to fail the attempt and choose when the next attempt begins.
 
-    The attempt is spent, and after the last one the job is discarded. `backoff`, `retry_on`,
-    `discard_on` and `cancel_on` of the worker don't apply. Raise it `from` the error that is the
-    reason, which is then recorded, too.
+    The attempt is spent, and after the last attempt the job is discarded. `backoff`, `retry_on`,
+    `discard_on` and `cancel_on` of the worker don't apply. To record the cause, too, raise this
+    `from` the original error.
 
     `seconds` is a number of seconds or a `timedelta`; `ValueError` if it is negative or infinite.
     """

@@ -1,4 +1,4 @@
-"""The workers this process knows, by name. A row in the table never makes it import anything."""
+"""The workers of this process by name. A row in the table never makes it import anything."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -20,29 +20,29 @@ class Registration:
 
     options: Declaration
     create: Callable[[], Any]
-    """Makes an object with `process(job)` and `backoff(job)`, for one attempt."""
+    """Creates an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
     """Whether `process` is a coroutine function; if not, it runs in a thread."""
     takes_session: bool = False
-    """Whether `process` takes a `session`, too."""
+    """Whether `process` also takes a `session`."""
     has_timeout: bool = False
-    """Whether the object has `timeout(job)`, too."""
+    """Whether the object also has `timeout(job)`."""
     hooks: Hooks = field(default_factory=Hooks)
-    """What runs before and after `process`."""
+    """The functions that run before and after `process`."""
 
     @property
     def is_model(self) -> bool:
-        """Whether its jobs are processed by the row that they are about."""
-        # Only now: a class may be mapped after it was declared.
+        """Whether the worker is a model, whose rows process their jobs."""
+        # Checked late, since a class may be mapped after its declaration.
         return is_mapped(self.create)
 
     def processor(self, job: Job) -> Any:
-        """What has the `process` of a job: its row, which was loaded, or a new object."""
+        """The object whose `process` runs a job: the loaded row of a model, or a new object."""
         return job.args[SELF] if self.is_model else self.create()
 
     @property
     def interruptible(self) -> bool:
-        """Whether cancelling a job that runs cancels its task."""
+        """Whether the cancellation of a running job cancels its task."""
         return bool(self.options.interruptible) and self.asynchronous
 
 
@@ -59,13 +59,13 @@ def register(
     hooks: Hooks,
     takes_session: bool = False,
 ) -> None:
-    """Make a worker known.
+    """Register a worker.
 
-    `ValueError` if other code has its name already; `TypeError` for code that could not be run.
+    `ValueError` if another worker has its name; `TypeError` if its code can't be run.
     """
     origin = options.origin
     if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
-        raise TypeError(f"{origin} contains a yield, so that a job would run nothing of it")
+        raise TypeError(f"{origin} contains a yield, so a job would not run it")
     if backoff is not None and not callable(backoff):
         raise TypeError(
             f"the backoff of {origin} must be a function of the job that returns the seconds, not"
@@ -90,12 +90,12 @@ def register(
 
 
 def find(name: str) -> Registration | None:
-    """The worker of that name, or with it among its aliases; `None` if none was imported."""
+    """The imported worker that has this name or alias; `None` if there is none."""
     return _registrations.get(name)
 
 
 def resolve(name: str) -> Registration:
-    """The same; `UnknownWorkerError` if none was imported."""
+    """The imported worker that has this name or alias; `UnknownWorkerError` if there is none."""
     registration = _registrations.get(name)
     if registration is None:
         module = name.rpartition(".")[0] or name
@@ -112,7 +112,7 @@ def declarations() -> list[Declaration]:
 
 
 def with_session() -> list[Declaration]:
-    """The declarations of async workers whose session takes a connection of the engine's pool."""
+    """The declarations of async workers with a session, which take connections of the pool."""
     return [known.options for known in _workers() if known.takes_session and known.asynchronous]
 
 
@@ -122,16 +122,16 @@ def with_cron() -> list[Declaration]:
 
 
 def _workers() -> Iterator[Registration]:
-    """Each worker once, whatever aliases it has."""
+    """Each worker once, without its aliases."""
     return (known for name, known in _registrations.items() if name == known.options.name)
 
 
 def _refuse_taken(name: str, options: Declaration) -> None:
     known = _registrations.get(name)
-    # The same code again is a reloaded module, or a class that a decorator made anew.
+    # The same code registers again if its module is reloaded, or a decorator recreates its class.
     if known is None or known.options.origin == options.origin:
         return
     taken = f"worker name {name!r} is taken by {known.options.origin}"
     if name == options.name:
-        raise ValueError(f"{taken}; give {options.origin} another one with name='...'")
-    raise ValueError(f"{taken}; take it out of the aliases of {options.origin}")
+        raise ValueError(f"{taken}; give {options.origin} another name with name='...'")
+    raise ValueError(f"{taken}; remove it from the aliases of {options.origin}")

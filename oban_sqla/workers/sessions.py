@@ -1,4 +1,4 @@
-"""The session that a worker asks for, by a parameter."""
+"""Check the parameters with which workers ask for a session."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 
 def check_session(subject: str, function: Callable[..., Any], parameter: str) -> None:
-    """`TypeError` if an async function asks for a `Session`, or a plain one for the other."""
+    """`TypeError` if an async function asks for a `Session`, or a sync one for `AsyncSession`."""
     asynchronous = inspect.iscoroutinefunction(function)
     right = AsyncSession if asynchronous else Session
     wrong = Session if asynchronous else AsyncSession
@@ -22,15 +22,15 @@ def check_session(subject: str, function: Callable[..., Any], parameter: str) ->
 
 
 def for_sessions(function: Callable[..., Any]) -> set[str]:
-    """The names that are annotated as a session, of either kind."""
+    """The parameters that are annotated as `AsyncSession` or `Session`."""
     sessions = AsyncSession | Session
     return {name for name, cls in _classes(function).items() if issubclass(cls, sessions)}
 
 
 def _classes(function: Callable[..., Any]) -> Mapping[str, type]:
-    """What is annotated with a class."""
+    """The parameters that are annotated with a class."""
     try:
         annotations = inspect.get_annotations(function, eval_str=True)
     except Exception:
-        return {}  # a name that is imported for type checkers only
+        return {}  # for example, a name is only imported for type checkers
     return {name: kind for name, kind in annotations.items() if inspect.isclass(kind)}

@@ -1,7 +1,7 @@
-"""The ticks of a cron expression in a time zone, also where its clock is changed.
+"""The ticks of a cron expression in a time zone, also around changes of its clock.
 
-CronSim finds the local times that an expression matches. It is not asked in a time zone: its local
-times have no `fold`, so in an hour that comes twice it returns ticks from before the given instant.
+CronSim finds the local times that match an expression. It gets naive times only: with a time zone
+it ignores `fold`, so in an hour that comes twice it returns ticks before the given instant.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,19 @@ _MINUTE = timedelta(minutes=1)
 
 
 def ticks(expr: str, instant: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """The ticks after an aware instant, in UTC and in order, without end.
+    """An endless iterator of the ticks after an aware instant, in UTC and in order.
 
-    An expression whose minute or hour starts with `*` follows the time that passes: local times
-    that come twice tick twice, skipped ones never. Any other expression names times of the day:
-    one that comes twice ticks the first time, a skipped one right after the change.
+    If the minute or the hour of an expression starts with `*`, a local time that comes twice ticks
+    twice, and a skipped local time does not tick. Otherwise, a local time that comes twice ticks
+    the first time, and a skipped local time ticks right after the change.
     """
     minute, hour = expr.split()[:2]
     if minute.startswith("*") or hour.startswith("*"):
         found = _repeating(expr, instant, zone)
     else:
         found = _at_times(expr, instant, zone)
-    # Several skipped times tick together, and a time that comes once is found once in each fold.
+    # Removes duplicates: several skipped times tick at one instant, and both folds find a time that
+    # comes once.
     return (tick for tick, _ in groupby(found) if tick > instant)
 
 
@@ -38,10 +39,10 @@ def _at_times(expr: str, instant: datetime, zone: tzinfo) -> Iterator[datetime]:
 
 
 def _repeating(expr: str, instant: datetime, zone: tzinfo) -> Iterator[datetime]:
-    # Local times are in the order of their first instants, and in that of their second ones.
+    # Both folds list the local times in the order of their instants, so that they can be merged.
     later = _local(instant, zone).replace(tzinfo=zone, fold=1).utcoffset()
     assert later is not None
-    # Start from the second time of the hour that comes twice, should it be yet to come.
+    # In an hour that comes twice, start so early that its second pass is included.
     start = instant.astimezone(UTC).replace(tzinfo=None) + later
     first, second = tee(CronSim(expr, start))
     return merge(_instants(first, zone, fold=0), _instants(second, zone, fold=1))
@@ -56,6 +57,6 @@ def _local(instant: datetime, zone: tzinfo) -> datetime:
 
 
 def _instant(local: datetime, zone: tzinfo, fold: int = 0) -> datetime | None:
-    """When a clock of the zone shows a local time, in UTC; `None` if it skips the time."""
+    """The instant of a local time of the zone, in UTC; `None` if the clock skips the time."""
     instant = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
     return instant if _local(instant, zone) == local else None

@@ -1,4 +1,4 @@
-"""How long an attempt may take: what a worker may give as its timeout."""
+"""Check the option `timeout`: how long an attempt may take."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Timeout: TypeAlias = float | timedelta | Callable[[Job], float | timedelta | Non
 
 
 def timeout_seconds(value: object, field: str = "timeout") -> float:
-    """The seconds of a timeout; `TypeError` or `ValueError` for a value that is none."""
+    """The seconds of a timeout; `TypeError` or `ValueError` for an invalid value."""
     seconds = validation.delay(field, value).total_seconds()
     if seconds <= 0:
         raise ValueError(f"{field} must be more than 0 seconds, not {validation.show(value)}")
@@ -20,7 +20,7 @@ def timeout_seconds(value: object, field: str = "timeout") -> float:
 
 
 def timeout_option(value: object) -> Timeout:
-    """The check of the option `timeout`."""
+    """Check the option `timeout`."""
     if callable(value) and not isinstance(value, type):
         check_timeout("the worker", value, object())
         return value
@@ -28,7 +28,7 @@ def timeout_option(value: object) -> Timeout:
 
 
 def check_timeout(subject: str, function: Callable[..., object], *takes: object) -> None:
-    """`TypeError` for a function that is async, or that can't be called with `takes`."""
+    """`TypeError` if a function is async, or can't be called with `takes`."""
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"the timeout of {subject} is async; it has to return the seconds at once")
     try:

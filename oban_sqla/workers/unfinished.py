@@ -1,4 +1,4 @@
-"""Unfinished workers: classes without a `process`, whose jobs nobody could run."""
+"""Find unfinished workers: classes without a method `process`."""
 
 import inspect
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ UNFINISHED = (
 
 
 def unfinished() -> list[type]:
-    """The worker classes that have no method `process`.
+    """The worker classes without a method `process`.
 
-    A class with subclasses is a base of workers, and so is one with an abstract `process`.
+    A class with subclasses or with an abstract `process` is a base of workers, so it is left out.
     """
     return [cls for cls in _leaves(Worker) if not hasattr(cls, "process") and not _is_abstract(cls)]
 
@@ -34,5 +34,5 @@ def _leaves(cls: type) -> Iterator[type]:
 
 
 def _is_abstract(cls: type) -> bool:
-    # An abstract model has no table, and no rows to process.
+    # An abstract model has no table, so it has no rows with jobs.
     return inspect.isabstract(cls) or vars(cls).get("__abstract__") is True

@@ -12,10 +12,10 @@ P = ParamSpec("P")
 
 
 class WithOptions(Generic[P]):
-    """What `options()` of a job function returns.
+    """A job function with options of its jobs, returned by `JobFunction.options()`.
 
-    `new` and `enqueue` take the arguments of the function and nothing else, so a type checker knows
-    each of them. It may be kept and used many times.
+    `new` and `enqueue` take only the arguments of the function, so a type checker can check them.
+    The object may be used many times.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class WithOptions(Generic[P]):
         self._options = options
 
     def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """A job that calls the function with these arguments, not enqueued.
+        """Make a job that calls the function with these arguments, without enqueueing it.
 
-        `TypeError` if a `conn` is among the options: `new` uses none. The other errors are those of
-        `JobFunction.new`.
+        `TypeError` if the options have a `conn`, which `new` does not use. Other errors are those
+        of `JobFunction.new`.
         """
         if self._conn is not None:
             raise TypeError(

@@ -32,7 +32,7 @@ CLASS_OPTIONS = options_of(ClassOptions)
 
 
 class Worker:
-    """A class of which each instance processes one job::
+    """The base class of workers. Each instance processes one job::
 
         class WelcomeEmail(Worker, queue="mailers", max_attempts=5):
             async def process(self, job: Job) -> object: ...
@@ -48,7 +48,7 @@ class Worker:
 
     `process(self, job, session)` gets an `AsyncSession`, or a `Session` if it is a plain function.
     The transaction of the session begins with its first use, and commits together with the
-    completion of the job. So the changes happen once or not at all, however often the job runs.
+    completion of the job. So the changes are made once or not at all, however often the job runs.
     `process` must not commit the session. An exception rolls the transaction back. After a
     deadlock or a serialization failure `process` is called again at once. The session of a plain
     function has a connection of its thread, outside of the engine's pool.
@@ -59,26 +59,27 @@ class Worker:
     A task or thread that is left behind takes a place of its queue until it ends.
 
     A method `before(self, job)` runs before each `process`, on the same loop or in the same thread,
-    within the timeout. If it returns anything but `None`, that is the result, and `process` does
-    not run. A method `after(self, job, result)` runs when `process` has returned. Both may have a
-    parameter `session` if `process` has one, and run in its transaction. If one raises, the attempt
-    fails. `on_discard` names another worker, of which a job is enqueued when a job is discarded.
+    within the timeout. If it returns a value other than `None`, this value is the result, and
+    `process` does not run. A method `after(self, job, result)` runs when `process` has returned.
+    Both may have a parameter `session` if `process` has one, and run in its transaction. If one of
+    them raises, the attempt fails. The option `on_discard` names another worker: when a job is
+    discarded, a job of that worker is enqueued.
 
-    When somebody cancels the job while it runs, `job.cancelled()` turns true. The option
-    `interruptible` cancels the task of an async `process` as well.
+    When a running job is cancelled, `job.cancelled()` turns true. With the option `interruptible`,
+    the task of an async `process` is cancelled as well.
 
-    Mapped instances among the arguments arrive as instances again: loaded in the `session` if
-    `process` takes one, and detached otherwise. If the row of an instance is gone, the option
-    `missing` decides what becomes of the job.
+    Mapped instances in the arguments are passed as instances: loaded in the `session` if `process`
+    takes one, otherwise detached. If the row of an instance does not exist any more, the option
+    `missing` decides how the job goes on.
 
     A mapped class may be a worker, too::
 
         class Invoice(Worker, Base, queue="billing"):
             async def process(self, job: Job, session: AsyncSession) -> object: ...
 
-    Each job is about a row: `await invoice.enqueue(conn=session)`. The loaded row processes the
-    job, as `self`. `Invoice.jobs` are the jobs of a row. The option `lock` locks the row while it
-    is processed.
+    Each job belongs to a row: `await invoice.enqueue(conn=session)`. The loaded row processes the
+    job, as `self`. `Invoice.jobs` has the jobs of a row. The option `lock` locks the row while its
+    job runs.
 
     With `on_insert`, `on_update` and `on_delete`, sessions enqueue a job for each row that they
     change: of the worker itself, or of the model that `on=Model` names. The arguments of the job
@@ -102,9 +103,9 @@ class Worker:
 
     @class_or_row
     def new(cls, args: Mapping[str, Any] | None = None, /, **options: Unpack[JobOptions]) -> Job:
-        """A job with these arguments, not enqueued: add it to a session yourself.
+        """Make a job with these arguments. It is not enqueued until you add it to a session.
 
-        `ValueError` or `TypeError`, naming the field and the value, for input that no job may hold.
+        Invalid input raises a `ValueError` or `TypeError` that names the field and the value.
         """
         return declaration_of(cls).new_job(model_worker.arguments(cls, args), options)
 
@@ -129,7 +130,7 @@ class Worker:
         return job
 
     def backoff(self, job: Job) -> float | timedelta:
-        """Seconds until the next attempt of a failed job; override it to choose others.
+        """Seconds until the next attempt of a failed job. Override this to choose other delays.
 
         The default is Oban's: 15 + 2^attempt seconds and a little jitter.
         """
@@ -137,7 +138,7 @@ class Worker:
 
 
 def declare(cls: type, given: Mapping[str, Any]) -> None:
-    """Keep the options on the class, and register it if it can process jobs."""
+    """Store the options on the class, and register the class if it can process jobs."""
     options = declared(
         cls,
         given,
@@ -147,7 +148,7 @@ def declare(cls: type, given: Mapping[str, Any]) -> None:
     )
     cls.__oban__ = options  # type: ignore[attr-defined]
     process = getattr(cls, "process", None)
-    # DeclarativeMeta maps a class only after its bases have heard of it.
+    # DeclarativeMeta maps a class only after `__init_subclass__`.
     mapped_later = isinstance(cls, DeclarativeMeta) and not is_mapped(cls)
     if process is not None:
         takes_session = _check_signature(cls, process)
@@ -163,7 +164,7 @@ def declare(cls: type, given: Mapping[str, Any]) -> None:
 
 @event.listens_for(Worker, "after_mapper_constructed", propagate=True)
 def _complete(mapper: Any, cls: type) -> None:
-    """Complete the declaration of a class that is mapped after it was declared."""
+    """Complete the declaration of a class that was mapped after its declaration."""
     options: Declaration | None = vars(cls).get("__oban__")
     if options is not None:
         if hasattr(cls, "process"):
@@ -173,14 +174,14 @@ def _complete(mapper: Any, cls: type) -> None:
 
 
 def _relate(cls: type, options: Declaration, *, is_model: bool) -> None:
-    """Relate a model to its jobs, and tell the features of the worker."""
+    """Add the relationship `jobs` to a model, and call the listeners of features."""
     if is_model and hasattr(cls, "process"):
         model_worker.relate(cls)
     features.tell(cls, options, is_model=is_model)
 
 
 def declaration_of(target: Any) -> Declaration:
-    """What a worker class, or the class of a row, has declared; `TypeError` if it has no jobs."""
+    """The declaration of a worker class, or of the class of a row; `TypeError` if it has none."""
     cls = target if isinstance(target, type) else type(target)
     if not hasattr(cls, "process"):
         raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
@@ -194,7 +195,7 @@ def declaration_of(target: Any) -> Declaration:
 
 def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | None:
     method = getattr(cls, "timeout", None)
-    # Anything else of that name, a column of a model for one, is the user's own.
+    # Any other attribute of that name, for example a column of a model, is the user's own.
     if not inspect.isroutine(method):
         return None
     if changes.get("timeout") is not None:
@@ -206,11 +207,11 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
 
 
 def _check_row(cls: type, options: Declaration, takes_session: bool, *, is_model: bool) -> None:
-    """`TypeError` for options and methods that a model, or a class that is none, can't have."""
+    """`TypeError` for options and methods that a model, or another class, can't have."""
     name = cls.__qualname__
     if not is_model:
         if options.lock is not None and "__abstract__" not in vars(cls):
-            raise TypeError(f"{name} is no model, so it has no row to be locked: leave lock= out")
+            raise TypeError(f"{name} is not a model, so it has no row to lock: leave lock= out")
         return
     if inspect.isroutine(getattr(cls, "timeout", None)):
         raise TypeError(
@@ -229,7 +230,7 @@ def _check_row(cls: type, options: Declaration, takes_session: bool, *, is_model
 
 
 def _check_signature(cls: type, process: Any) -> bool:
-    """Whether it takes a session."""
+    """Check the signature of `process`. Returns whether it takes a session."""
     signature = inspect.signature(process)
     takes_session = "session" in signature.parameters
     try:

@@ -64,7 +64,7 @@ class TestProcess:
                 async def process(self, job: Job, session: Session) -> None: ...
 
     def test_contains_a_yield(self) -> None:
-        with fails(TypeError, "contains a yield, so that a job would run nothing of it"):
+        with fails(TypeError, "contains a yield, so a job would not run it"):
 
             class Lazy(Worker, name="mistakes.Lazy"):
                 def process(self, job: Job) -> Any:
@@ -86,7 +86,7 @@ def test_two_workers_have_one_name() -> None:
         class Other(Worker, name="mistakes.Mailer"):
             async def process(self, job: Job) -> None: ...
 
-    assert str(raised.value).endswith("another one with name='...'")
+    assert str(raised.value).endswith("another name with name='...'")
 
 
 def test_an_option_of_the_class_is_misspelt() -> None:

@@ -94,7 +94,7 @@ async def test_arguments_that_would_not_survive_the_database() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (Snooze, r"returned the class Snooze, which is no outcome: return Snooze\(\.\.\.\)"),
+        (Snooze, r"returned the class Snooze instead of an instance: return Snooze\(\.\.\.\)"),
         (
             ValueError("no"),
             r"returned ValueError\('no'\), which would complete the job: raise it instead",

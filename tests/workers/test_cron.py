@@ -25,7 +25,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("* * * *", "five fields"),
         ("* * * * * *", "five fields"),
         ("61 * * * *", "'61 \\* \\* \\* \\*' is not valid"),
-        ("0 0 31 2 *", "never comes|not valid"),
+        ("0 0 31 2 *", "never ticks|not valid"),
         ("@fortnightly", "'@fortnightly' is unknown; there are @hourly"),
         ({"expr": "* * * * *", "zone": "UTC"}, "no key 'zone'; there are expr"),
         ({"timezone": "UTC"}, "needs an expression"),

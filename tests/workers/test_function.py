@@ -221,7 +221,9 @@ class TestOptions:
             yield
 
         function: Callable[[], Any] = agenerate if asynchronous else generate
-        with pytest.raises(TypeError, match=r"generate contains a yield, so that a job would run"):
+        with pytest.raises(
+            TypeError, match=r"generate contains a yield, so a job would not run it"
+        ):
             job()(function)
 
     def test_an_async_backoff_is_refused_when_decorated(self) -> None:

@@ -47,7 +47,7 @@ def test_decorated_and_dataclass_models_do_the_same() -> None:
 @pytest.mark.parametrize("model", [Invoice, Account, Export])
 async def test_the_class_itself_has_no_row(model: Any) -> None:
     with pytest.raises(
-        TypeError, match=r"is a model: its jobs are those of a row, so call new\(\)"
+        TypeError, match=r"is a model: each of its jobs belongs to a row, so call new\(\)"
     ):
         model.new()
     with pytest.raises(TypeError, match="is a model"):
@@ -112,14 +112,14 @@ def test_a_lock_is_one_of_two() -> None:
 
 
 def test_a_lock_needs_a_model() -> None:
-    with pytest.raises(TypeError, match=r"Plain is no model, so it has no row to be locked"):
+    with pytest.raises(TypeError, match=r"Plain is not a model, so it has no row to lock"):
 
         class Plain(Worker, lock="update"):
             async def process(self, job: Job, session: AsyncSession) -> None: ...
 
 
 def test_a_function_has_no_row_to_be_locked() -> None:
-    with pytest.raises(TypeError, match="locked is no model, so it has no row to be locked"):
+    with pytest.raises(TypeError, match="locked is not a model, so it has no row to lock"):
 
         @job(name="rows.locked", lock="update")  # type: ignore[call-overload]
         def locked() -> None: ...

@@ -84,7 +84,7 @@ class TestAliases:
 
     def test_a_name_that_is_taken_is_no_alias(self, module: Any) -> None:
         taken = f"{module.__name__}.Ping"
-        with pytest.raises(ValueError, match=r"Ping; take it out of the aliases of .*Other"):
+        with pytest.raises(ValueError, match=r"Ping; remove it from the aliases of .*Other"):
 
             class Other(Worker, name="registry.Other", aliases=[taken]):
                 def process(self, job: Job) -> None: ...

@@ -224,7 +224,7 @@ class TestRefusals:
         async def aprocess(self, job):
             yield
 
-        with pytest.raises(TypeError, match=r"Lazy contains a yield, so that a job would run noth"):
+        with pytest.raises(TypeError, match=r"Lazy contains a yield, so a job would not run it"):
             type("Lazy", (Worker,), {"process": aprocess if asynchronous else process})
 
     def test_an_async_backoff(self) -> None:
