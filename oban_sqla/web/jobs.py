@@ -11,7 +11,7 @@ from ..monitor.browse import Listed, browse
 from ..monitor.status import Count
 from .board import EXACT
 from .page import Page, counts_of
-from .search import WORDS, Search, SearchError, parse
+from .search import WORDS, Search, SearchError, nested, parse
 from .words import EMPTY
 
 ROWS = 50
@@ -78,16 +78,9 @@ def _refuse_masked(page: Page, search: Search) -> None:
         raise SearchError("errors are masked, and can't be searched")
     workers = search.workers or ("",)
     for path, value in search.args:
-        asked = {path[0]: value} if len(path) == 1 else {path[0]: _nest(path[1:], value)}
+        asked = nested(path, value)
         if any(page.shown("args", asked, worker) != asked for worker in workers):
             raise SearchError(f"args.{'.'.join(path)} is masked, and can't be searched")
-
-
-def _nest(path: tuple[str, ...], value: str) -> object:
-    nested: object = value
-    for name in reversed(path):
-        nested = {name: nested}
-    return nested
 
 
 async def _list(

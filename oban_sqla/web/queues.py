@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..config import Config
+from .limited import keys_of_queues, limits_of_queues
 from .overview import LATE, WINDOWS
 from .page import Page
 
@@ -23,6 +24,8 @@ async def queues(request: Request) -> Response:
         title="Queues",
         runs=runs,
         by_queue=history.queues,
+        limits=await limits_of_queues(page),
+        keys=await keys_of_queues(page),
         late=LATE,
     )
 

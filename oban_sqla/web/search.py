@@ -88,7 +88,7 @@ class Search:
         for worker in self.workers:
             yield or_(Job.worker == worker, Job.worker.endswith(f".{worker}", autoescape=True))
         for path, value in self.args:
-            yield or_(*(Job.args_contain(_nested(path, one)) for one in _readings(value)))
+            yield or_(*(Job.args_contain(nested(path, one)) for one in _readings(value)))
         for text in self.errors:
             last = func.coalesce(Job.errors[-1]["error"].astext, cast(Job.errors, Text))
             yield last.icontains(text, autoescape=True)
@@ -163,8 +163,7 @@ def _readings(value: str) -> list[Any]:
     return [value] if isinstance(read, str | dict | list) else [value, read]
 
 
-def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    nested: Any = value
-    for name in reversed(path):
-        nested = {name: nested}
-    return nested  # type: ignore[no-any-return]
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The arguments that have a value at a path, and nothing else."""
+    name, *rest = path
+    return {name: nested(tuple(rest), value) if rest else value}

@@ -2,10 +2,11 @@
 
 import pytest
 
-from oban_sqla import Oban
+from oban_sqla import Job, Limit, Oban, Worker
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear
+from tests.web.conftest import Open
 from tests.web.site import Site
 
 
@@ -50,3 +51,23 @@ async def test_pause_resume_and_scale(site: Site, start: StartOban) -> None:
 )
 async def test_an_order_that_can_not_be(site: Site, fields: list[tuple[str, str]]) -> None:
     await site.post("/queues/order", [*fields, await site.token()], 400)
+
+
+async def test_limits_of_queues_and_keys(
+    open_site: Open, start: StartOban, oban: Oban, site: Site
+) -> None:
+    class Sync(Worker, name="web.sync", queue="sync", limit=Limit(2, by="account.id")):
+        async def process(self, job: Job) -> None: ...
+
+    await start(queues={"sync": {"limit": 5, "global_limit": 7, "paused": True}})
+    await oban.enqueue_many(Sync.new({"account": {"id": n % 3}}) for n in range(8))
+    page = await site.read("queues")
+    assert "7 at once on all nodes" in page.text
+    assert "account.id 0 3 , 0 of 2 executing" in page.text
+    assert "account.id 2 2 , 0 of 2 executing" in page.text
+    reader = open_site(authorize=lambda request: "read")
+    assert "account.id" not in (await reader.read("queues")).text
+    covered = open_site(mask=lambda field, value, worker: {"account": "***"})
+    text = (await covered.read("queues")).text
+    assert "account.id" not in text
+    assert "(masked) 3" in text

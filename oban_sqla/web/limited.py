@@ -1,0 +1,117 @@
+"""The limits of queues, and the keys of limited jobs that have most waiting."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Executable, Text, cast, func, select
+
+from ..limits.terms import is_partitioned, limits_of
+from ..models import Job, JobState, ProducerRow
+from ..statements.states import constant
+from .page import MASKED, Page
+from .search import nested
+
+# Limited jobs that are counted by key, of those that wait, and keys that a queue shows.
+COUNTED, SHOWN = 10_000, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What limited jobs of a queue are counted by."""
+
+    name: str
+    waiting: int
+    executing: int
+    allowed: int | None
+
+
+async def limits_of_queues(page: Page) -> dict[str, list[str]]:
+    """The limits of each queue over all nodes, in words."""
+    found: dict[str, list[str]] = {}
+    for row in await page.board.reads.fetch(producers()):
+        meta = _object(row.meta)
+        said = []
+        if isinstance(allowed := _object(meta.get("global_limit")).get("allowed"), int):
+            said.append(f"{allowed} at once on all nodes")
+        rate = _object(meta.get("rate_limit"))
+        if isinstance(rate.get("allowed"), int) and isinstance(rate.get("period"), int | float):
+            said.append(f"{rate['allowed']} starts in {rate['period']:g} s")
+        if said:
+            found[row.queue] = said
+    return found
+
+
+async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
+    """The keys with most waiting jobs, by queue; none for those who may not see arguments."""
+    if not page.may("args"):
+        return {}
+    rows = await page.board.reads.fetch(counted_keys())
+    executing: dict[Any, int] = {
+        (row.queue, row.id): row.count for row in rows if row.state == JobState.EXECUTING
+    }
+    keys = defaultdict[str, list[Key]](list)
+    for row in _most_first(rows):
+        if len(keys[row.queue]) < SHOWN:
+            allowed = row.allowed if row.allowed and row.allowed.isdecimal() else None
+            key = Key(
+                _named(page, row),
+                row.count,
+                executing.get((row.queue, row.id), 0),
+                None if allowed is None else int(allowed),
+            )
+            keys[row.queue].append(key)
+    return keys
+
+
+def producers() -> Executable:
+    """The queues that run, and what their producers say, as text."""
+    return select(ProducerRow.queue, cast(ProducerRow.meta, Text).label("meta"))
+
+
+def counted_keys() -> Executable:
+    """How many limited jobs of a key wait and execute, by queue and state."""
+    limit = limits_of(Job)["limit"]
+    first = [
+        select(
+            Job.queue,
+            cast(Job.state, Text).label("state"),
+            *(limit[name].astext.label(name) for name in ("id", "by", "key", "allowed")),
+            Job.worker,
+        )
+        .where(Job.state == constant(state), is_partitioned(Job))
+        .limit(COUNTED)
+        for state in (JobState.AVAILABLE, JobState.EXECUTING)
+    ]
+    waiting, executing = (select(one.subquery()) for one in first)
+    jobs = waiting.union_all(executing).subquery("jobs").c
+    columns = (jobs.queue, jobs.state, jobs.id, jobs.by, jobs.key, jobs.allowed)
+    return (
+        select(*columns, func.min(jobs.worker).label("worker"), func.count().label("count"))
+        .where(jobs.id.is_not(None))
+        .group_by(*columns)
+    )
+
+
+def _most_first(rows: Iterable[Any]) -> list[Any]:
+    waiting = [row for row in rows if row.state == JobState.AVAILABLE]
+    return sorted(waiting, key=lambda row: (-row.count, row.id))
+
+
+def _named(page: Page, row: Any) -> str:
+    """A key as the pages call it. It is a value of an argument, which a mask may cover."""
+    if row.by is None or row.key is None:
+        return str(row.id) if page.board.mask is None else MASKED
+    asked = nested(tuple(row.by.split(".")), row.key)
+    return f"{row.by} {row.key}" if page.shown("args", asked, row.worker) == asked else MASKED
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    """An object of JSON, given or as text; an empty one for anything else."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
