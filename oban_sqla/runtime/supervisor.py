@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from .. import wakeups
 from ..config import Config
@@ -14,18 +14,17 @@ from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
 from .claiming import PlainClaim, WaysToClaim
-from .cron import Cron
+from .cluster_services import ClusterService, build_cluster_services
 from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
 from .leader import Leader
-from .lifeline import Lifeline
+from .node_queues import NodeQueues
 from .notifier import Notifier
 from .orders import Orders
 from .outbox import Outbox
 from .outcome_announcer import OutcomeAnnouncer
 from .producer import Producer
-from .pruner import Pruner
 from .service import Emit, Service
 from .stager import Stager
 from .time_limits import FAREWELL
@@ -33,19 +32,6 @@ from .vitals import Vitals
 
 # How many claims are under way at once: the queues of a node take fair turns at so many.
 CLAIMS = 3
-
-
-class ClusterService(Protocol):
-    """Builds a service that the leader runs for all nodes: a feature adds its own so."""
-
-    def __call__(
-        self,
-        database: Database,
-        emit: Emit,
-        *,
-        is_leader: Callable[[], bool],
-        listened: Callable[[str], bool],
-    ) -> Service: ...
 
 
 class Supervisor:
@@ -85,7 +71,13 @@ class Supervisor:
             freed=lambda: self._wake_queues(list(self.producers)),
         )
         self._claims = asyncio.Semaphore(CLAIMS)
-        self.producers = {queue.name: self._producer(queue) for queue in config.queues}
+        self.queues = NodeQueues(
+            config.queues,
+            self._producer,
+            heartbeat=lambda: self.heartbeat,
+            cancel=self._executor.cancel,
+            grace=config.shutdown_grace_period,
+        )
         self.heartbeat = Heartbeat(
             database,
             emit,
@@ -107,32 +99,19 @@ class Supervisor:
         self.orders = Orders(
             database,
             emit,
-            taker=self,
+            taker=self.queues,
             instance=config.name,
             node=config.node,
             poll_interval=self._poll_interval,
         )
-        self.cluster_services: tuple[Service, ...] = (
-            Lifeline(
-                database,
-                emit,
-                is_leader=self._is_leader,
-                heartbeat_expiry=config.heartbeat_expiry,
-                rescue_after=config.rescue_after,
-            ),
-            Pruner(database, emit, is_leader=self._is_leader, retention=config.retention),
-            Cron(
-                database,
-                emit,
-                is_leader=self._is_leader,
-                instance=config.name,
-                timezone=config.timezone,
-                wake_queues=self._wake_queues,
-            ),
-            *(
-                build(database, emit, is_leader=self._is_leader, listened=listened)
-                for build in cluster_services
-            ),
+        self.cluster_services = build_cluster_services(
+            config,
+            database,
+            emit,
+            is_leader=self._is_leader,
+            listened=listened,
+            wake_queues=self._wake_queues,
+            of_features=cluster_services,
         )
         self.notifier = Notifier(
             database,
@@ -149,15 +128,17 @@ class Supervisor:
             listen_dsn=config.listen_dsn,
         )
         self._unsubscribe: Callable[[], None] | None = None
-        # Queues start and stop one after the other.
-        self._turn = asyncio.Lock()
-        self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
 
     @property
     def stopping(self) -> bool:
         """Whether a stop began, even one that was cancelled."""
-        return self._stopping
+        return self.queues.closing
+
+    @property
+    def producers(self) -> Mapping[str, Producer]:
+        """The producers of this node, by their queues."""
+        return self.queues.producers
 
     async def start(self) -> None:
         """Start the services: what is heard and known first, what claims last.
@@ -187,7 +168,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
-        self._stopping = True
+        self.queues.closing = True
         keeper, self._keeper = self._keeper, None
         if keeper is not None and keeper is not asyncio.current_task():
             keeper.cancel()
@@ -217,7 +198,7 @@ class Supervisor:
         try:
             await asyncio.Event().wait()
         finally:
-            if not self._stopping:
+            if not self.stopping:
                 with suppress(Exception):
                     async with asyncio.timeout(FAREWELL):
                         # Its task was cancelled, too, but the jobs have outcomes to be written.
@@ -225,75 +206,6 @@ class Supervisor:
                         await self.outbox.start()
                         await self.stop()
                 await self.heartbeat.stop()
-
-    async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
-        """Start a queue on this node; one that runs stays as it is."""
-        async with self._turn:
-            if self._stopping:
-                return
-            if (running := self.producers.get(queue)) is not None:
-                if not running.stopping:
-                    return
-                # Its stop was cancelled.
-                await self._stop_producer(running)
-            producer = self.producers[queue] = self._producer(Queue(queue, limit, paused))
-            try:
-                # Known to the other nodes before it claims.
-                await self.heartbeat.run_once()
-            except BaseException:
-                del self.producers[queue]
-                # Or the heartbeat would tell of a queue that does not run.
-                await self.heartbeat.forget(producer)
-                raise
-            if not self._stopping:
-                await producer.start()
-
-    async def stop_queue(self, queue: str) -> None:
-        """Stop a queue of this node, as at the end of the process."""
-        async with self._turn:
-            if producer := self.producers.get(queue):
-                await self._stop_producer(producer)
-
-    async def _stop_producer(self, producer: Producer) -> None:
-        # It stays among the others meanwhile, for the stop of all that may come.
-        await producer.stop(self._config.shutdown_grace_period)
-        del self.producers[producer.queue]
-        await self.heartbeat.forget(producer)
-
-    def pause_queue(self, queue: str) -> None:
-        """Claim no more jobs of a queue."""
-        for producer in self._named(queue):
-            producer.pause()
-
-    def resume_queue(self, queue: str) -> None:
-        """Claim jobs of a queue again."""
-        for producer in self._named(queue):
-            producer.resume()
-
-    def scale_queue(self, queue: str, limit: int) -> None:
-        """Run so many jobs of a queue at once."""
-        if producer := self.producers.get(queue):
-            producer.scale(limit)
-
-    def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
-        """Change how many jobs of a queue run or start over all nodes."""
-        if producer := self.producers.get(queue):
-            producer.limit_by(changes)
-
-    def cancel_job(self, id: int) -> None:
-        """Tell a job that it is cancelled, if it runs here; one that is held does not start."""
-        self._executor.cancel(id)
-        for producer in self.producers.values():
-            producer.cancel(id)
-
-    async def report(self) -> None:
-        """Have the other nodes know at once how the queues are now."""
-        await self.heartbeat.run_once()
-
-    def running(self) -> list[int]:
-        """The ids of the jobs that run here, or are held."""
-        producers = self.producers.values()
-        return [id for producer in producers for id in (*producer.running, *producer.held)]
 
     def vitals(self) -> Vitals:
         """How the node does."""
@@ -314,11 +226,8 @@ class Supervisor:
             listening=self.notifier.listening if self._config.notify == "listen" else None,
             heartbeat_age=self.heartbeat.age,
             failures={s.label: s.failures for s in services if s.failures},
-            stopping=self._stopping,
+            stopping=self.stopping,
         )
-
-    def _named(self, queue: str) -> list[Producer]:
-        return [p for name, p in self.producers.items() if queue in (name, "*")]
 
     def _producer(self, queue: Queue) -> Producer:
         return Producer(
@@ -364,9 +273,7 @@ class Supervisor:
             self.stager.expect(wakeup.due_at)
 
     def _wake_queues(self, queues: Collection[str]) -> None:
-        for queue in queues:
-            if producer := self.producers.get(queue):
-                producer.wake()
+        self.queues.wake(queues)
 
     def _listening_changed(self) -> None:
         self.orders.lose_track()

@@ -119,7 +119,7 @@ class TestANodeThatDoesNotHear:
         with hear(oban, "queue_paused") as paused:
             await client.pause_queue("alpha")
             await paused.wait()
-        oban._supervisor.resume_queue("alpha")
+        oban._supervisor.queues.resume_queue("alpha")
         await oban._supervisor.orders.run_once()
         assert not oban.check_queue("alpha").paused
 

@@ -144,11 +144,11 @@ async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: S
     with hear(oban, "job_start") as starts:
         await oban.enqueue(Held.new(queue="alpha"))
         await starts.wait()
-        stop = asyncio.create_task(oban._supervisor.stop_queue("alpha"))
+        stop = asyncio.create_task(oban._supervisor.queues.stop_queue("alpha"))
         await until(lambda: producer.stopping)
         stop.cancel()
         await asyncio.wait([stop])
-        await oban._supervisor.start_queue("alpha", 3)
+        await oban._supervisor.queues.start_queue("alpha", 3)
         await starts.wait(2)
     info = oban.check_queue("alpha")
     assert info is not None

@@ -94,8 +94,8 @@ class TestRows:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         (first,) = await producers(sessions)
         assert oban._supervisor is not None
-        oban._supervisor.pause_queue("alpha")
-        oban._supervisor.scale_queue("alpha", 7)
+        oban._supervisor.queues.pause_queue("alpha")
+        oban._supervisor.queues.scale_queue("alpha", 7)
 
         async def told() -> bool:
             (now,) = await producers(sessions)
@@ -120,11 +120,11 @@ class TestRows:
     ) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         assert oban._supervisor is not None
-        await oban._supervisor.start_queue("beta", 2)
+        await oban._supervisor.queues.start_queue("beta", 2)
         alpha, beta = await producers(sessions)
         assert heartbeat(oban).started_at(beta.uuid) == beta.started_at
         assert heartbeat(oban).started_at(alpha.uuid) == alpha.started_at
-        await oban._supervisor.stop_queue("beta")
+        await oban._supervisor.queues.stop_queue("beta")
         (left,) = await producers(sessions)
         assert heartbeat(oban).started_at(beta.uuid) is None
         await until(beaten(sessions, left.updated_at))
@@ -137,7 +137,7 @@ class TestRows:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         assert oban._supervisor is not None
         alpha = oban._supervisor.producers.pop("alpha")
-        await oban._supervisor.start_queue("beta", 2)
+        await oban._supervisor.queues.start_queue("beta", 2)
         rows = {producer.queue: producer for producer in await producers(sessions)}
         assert rows["alpha"].updated_at == rows["beta"].updated_at
         oban._supervisor.producers["alpha"] = alpha
@@ -164,8 +164,8 @@ class TestRows:
         oban = await start(queues={"alpha": 1}, notify="poll")
         assert oban._supervisor is not None
         with pytest.raises(DataError):
-            await oban._supervisor.start_queue("no\0text", 2)
-        await oban._supervisor.report()
+            await oban._supervisor.queues.start_queue("no\0text", 2)
+        await oban._supervisor.queues.report()
         assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
     async def test_a_queue_whose_start_was_cancelled_is_not_told_of(
@@ -174,12 +174,12 @@ class TestRows:
         oban = await start(queues={"alpha": 1}, notify="poll")
         assert oban._supervisor is not None
         async with locked(engine, prefix, "oban_producers") as kept_off:
-            starting = asyncio.create_task(oban._supervisor.start_queue("beta", 2))
+            starting = asyncio.create_task(oban._supervisor.queues.start_queue("beta", 2))
             await kept_off()
             starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        await oban._supervisor.report()
+        await oban._supervisor.queues.report()
         assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
 

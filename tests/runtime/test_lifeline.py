@@ -302,7 +302,7 @@ class TestNodes:
             await rescues.until(lambda events: any(stop.rescued == (id,) for stop in events))
         assert await rows() == [(S.AVAILABLE, 1)]
         assert other._supervisor is not None
-        other._supervisor.resume_queue("default")
+        other._supervisor.queues.resume_queue("default")
         assert await Held.begun() == id
         with hear(stalled, "ack_stop") as late, hear(other, "ack_stop") as acks:
             Held.release()

@@ -242,7 +242,7 @@ class TestRefusal:
         with hear(oban, "outcome_delayed") as delays:
             (odd,) = await add(sessions, Quick.new())
             await delays.wait()
-        await oban._supervisor.report()  # type: ignore[union-attr]
+        await oban._supervisor.queues.report()  # type: ignore[union-attr]
         findings = examine(Database(engine, prefix), Config.check(), latest=LATEST)
         found = [finding async for finding in findings if finding.check == "outcomes"]
         assert [finding.level for finding in found] == ["problem"]

@@ -141,7 +141,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
         # The other queue goes on.
         await oban.enqueue(Stuck.new(queue="other"))
         await stops.wait(1)
-        await oban._supervisor.report()
+        await oban._supervisor.queues.report()
         found = [f async for f in examine(oban._database, oban._config, latest=LATEST)]
         (problem,) = [f for f in found if f.check == "threads"]
         assert "they take 2 of 2 places: 1, 2" in problem.text
@@ -251,7 +251,7 @@ async def test_cancelling_again_and_again_interrupts_once(
         await told.wait()
         await oban.cancel_jobs(stored)
         assert oban._supervisor is not None
-        oban._supervisor.cancel_job(stored.id)
+        oban._supervisor.queues.cancel_job(stored.id)
         goes_on.set()
         await acks.counted(1)
     assert cleaned.is_set()
