@@ -1,1 +1,1 @@
-"""The ways in: through a session's unit of work, or through a connection at once."""
+"""Enqueue jobs: through a session's unit of work, or at once through another connection."""

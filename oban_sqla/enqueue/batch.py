@@ -1,4 +1,4 @@
-"""Jobs as the parameters of the one statement that inserts them, and announces them."""
+"""Encode jobs as the parameters of the statement that inserts and announces them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,19 +10,20 @@ from ..statements.announce import announcement
 from ..statements.insert import records
 from ..wakeups import Wakeup
 
-# The event loop stands still while a batch is encoded, some microseconds for each job.
+# Encoding a batch blocks the event loop for some microseconds per job.
 MOST_ROWS = 1_000
-# One parameter has to stay far below the 256 MB that a jsonb array may hold.
+# A parameter must be much smaller than 256 MB, the limit of a jsonb array.
 MOST_CHARACTERS = 16_000_000
-# Two statements that insert the same unique jobs don't wait for each other in a circle.
+# Larger than MOST_ROWS: within one statement, unique jobs are inserted in the order of their keys,
+# so that two statements can't deadlock.
 MOST_UNIQUE = 10_000
 
-# The database schedules a job that names no time for now.
+# Stands for a job without `scheduled_at`, which the database schedules for now.
 _NOW = datetime.min.replace(tzinfo=UTC)
 
 
 class Batch(NamedTuple):
-    """Jobs of one statement, encoded."""
+    """The encoded jobs of one statement."""
 
     jobs: Sequence[Job]
     records: str
@@ -30,12 +31,12 @@ class Batch(NamedTuple):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """Those of the statement."""
+        """The parameters of the statement."""
         return {"jobs": self.records, **announcement(self.wakeup)}
 
 
 def encoded(jobs: Sequence[Job], most: int | None = None) -> Iterator[Batch]:
-    """The batches of any number of jobs, each of `most` or `MOST_ROWS`.
+    """Encode any number of jobs in batches of at most `most`, by default `MOST_ROWS`.
 
     `ValueError` or `TypeError` for args, meta or tags that can't be stored.
     """
@@ -45,11 +46,11 @@ def encoded(jobs: Sequence[Job], most: int | None = None) -> Iterator[Batch]:
 
 
 def wakeup(jobs: Sequence[Job]) -> Wakeup:
-    """The queues that have work, and when the next job is due, once these new jobs are stored."""
+    """The queues of these new jobs, and the time when the first scheduled job is due."""
     queues = set()
     due_at = None
     for job in jobs:
-        # The instrumentation would take half of the time.
+        # `values_of` bypasses the instrumentation, which would take half of the time.
         values = values_of(job)
         if values["state"] is JobState.AVAILABLE:
             queues.add(values["queue"])

@@ -1,4 +1,4 @@
-"""Any number of jobs on their way into one transaction, chunk by chunk."""
+"""Insert any number of jobs in one transaction, chunk by chunk."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from .session_of import unscoped
 from .unique import apart
 from .unit_of_work import insert_outside
 
-# Other tasks get a turn after so many jobs.
+# Other tasks of the event loop get a turn after this many jobs.
 SLICE = 100
 
 Source: TypeAlias = Iterable[Job] | AsyncIterable[Job]
@@ -35,25 +35,25 @@ class _Sent(NamedTuple):
 
 
 class Insertion:
-    """Jobs that are inserted in the transaction of a connection: all, when the block has ended.
+    """A block that inserts jobs in the transaction of a connection. At its end, all are inserted.
 
-    The server inserts one chunk while the next one is made and encoded. Unique jobs come last, so
-    that they hold their keys in the same order in all transactions.
+    The server inserts a chunk while the client makes and encodes the next one. Unique jobs come
+    last, so that all transactions take unique keys in the same order.
     """
 
     def __init__(self, connection: AsyncConnection, prefix: str | None) -> None:
         self.wakeup = Wakeup()
         self.count = 0
-        """How many jobs were inserted, when the block has ended."""
+        """The number of inserted jobs, after the end of the block."""
         self._connection = connection
         self._prefix = prefix
         self._unique: list[Job] = []
         self._sent: _Sent | None = None
 
     async def add(self, jobs: Sequence[Job]) -> None:
-        """Send jobs to the server, and return while it inserts them.
+        """Send jobs to the server, and return before it has inserted them.
 
-        `TypeError` or `ValueError` for what can't be enqueued.
+        `TypeError` or `ValueError` for jobs that can't be enqueued.
         """
         with _gc_paused():
             begin(jobs)
@@ -88,7 +88,7 @@ class Insertion:
         rows = await before.rows if before is not None else ()
         sending = execute(self._connection, insert, batch.parameters, self._prefix)
         self._sent = _Sent(batch.jobs, asyncio.create_task(sending))
-        # The task sends the statement now: what follows here happens while the server works.
+        # Lets the task send its statement: the following lines run while the server works.
         await asyncio.sleep(0)
         if before is not None:
             self._fill(before.jobs, rows)
@@ -108,9 +108,9 @@ class Insertion:
 
 
 async def enqueue_stream(jobs: Source, conn: Conn, prefix: str | None) -> int:
-    """Enqueue jobs through `conn` without keeping them, a statement for each chunk; their number.
+    """Enqueue jobs through `conn`, one statement per chunk, and return the number of jobs.
 
-    A session inserts them now, in its transaction, and does not hold them.
+    A session inserts the jobs now, in its transaction, and does not hold them.
     """
     session = unscoped(conn)
     count = 0
@@ -128,7 +128,7 @@ async def enqueue_stream(jobs: Source, conn: Conn, prefix: str | None) -> int:
 
 
 async def chunks(jobs: Source) -> AsyncIterator[list[Job]]:
-    """Lists of jobs, as many in each as one statement inserts."""
+    """Split jobs into lists, each for one statement."""
     chunk: list[Job] = []
     async for some in _slices(jobs):
         chunk += some
@@ -162,9 +162,9 @@ def _taken(jobs: Iterator[Job]) -> list[Job]:
 
 @contextmanager
 def _gc_paused() -> Iterator[None]:
-    """Have no garbage collected in a block that awaits nothing.
+    """Pause the garbage collector during a block that awaits nothing.
 
-    A job consists of eleven objects that the collector tracks, and none of them is garbage: the
+    A job consists of eleven objects that the collector tracks, and none of them is garbage. The
     collector would take a quarter of the time of an insertion.
     """
     if not gc.isenabled():

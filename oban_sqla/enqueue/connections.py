@@ -1,4 +1,4 @@
-"""What a `conn` may be, besides a session, and how each of them runs the statements."""
+"""Run the statements through each kind of `conn` that is not a session."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,26 +32,26 @@ _Row = Sequence[Any]
 
 @runtime_checkable
 class Executes(Protocol):
-    """Anything that runs SQL with `%(name)s` parameters, awaitable or not.
+    """An object that runs SQL with `%(name)s` parameters, sync or async.
 
-    `execute` returns the rows, or something with `fetchall()`, or nothing if the object itself has
-    `fetchall()`, as a DBAPI cursor does.
+    `execute` returns the rows, or an object with `fetchall()`, or `None` if the connection itself
+    has `fetchall()`, like a DBAPI cursor.
     """
 
     def execute(self, sql: Any, params: Any, /) -> Any: ...
 
 
 async def insert_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
-    """Insert jobs through any connection: all with one Core statement, but for unique ones."""
+    """Insert jobs through any connection: one statement for all jobs without unique keys."""
     refuse_unknown(conn)
     with observed(jobs):
         await insert_jobs(conn, jobs, prefix)
 
 
 async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
-    """The same, without telling listeners."""
+    """`insert_through` without events."""
     plain, unique = apart(jobs)
-    # Bad input shows when a job is encoded, so all jobs are encoded before any is sent.
+    # Encoding finds bad input, so all jobs are encoded before any job is sent.
     batches = []
     for batch in encoded(plain):
         batches.append(batch)
@@ -84,8 +84,8 @@ def insert_unique_core(connection: Connection, jobs: Sequence[Job]) -> None:
 
 
 def refuse_unknown(conn: object) -> None:
-    """`TypeError`, before anything is sent, for what is not a connection."""
-    # asyncpg has an execute() that takes its parameters otherwise: it would fail on the server.
+    """`TypeError`, before anything is sent, if `conn` is not a connection."""
+    # asyncpg's execute() takes other parameters, so the statement would fail on the server.
     foreign = type(conn).__module__.partition(".")[0] == "asyncpg"
     if foreign or not isinstance(conn, Executes) or isinstance(conn, type):
         raise TypeError(
@@ -96,11 +96,11 @@ def refuse_unknown(conn: object) -> None:
 def execute_core(
     connection: Connection, make: Make, parameters: Parameters, prefix: str | None
 ) -> Sequence[_Row]:
-    """Execute a statement where the tables are."""
+    """Execute a statement through a connection of SQLAlchemy, in the schema of the tables."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
     home = schemas.get(None) or prefix
     options = {"schema_translate_map": {**schemas, None: home}} if home else {}
-    # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
+    # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.
     announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
     statement = make(prefix=home, announced=announced)
     return connection.execute(statement, parameters, execution_options=options).all()
@@ -109,14 +109,14 @@ def execute_core(
 async def execute(
     conn: object, make: Make, parameters: Parameters, prefix: str | None
 ) -> Sequence[_Row]:
-    """Execute a statement through any connection, where the tables are."""
+    """Execute a statement through any connection, in the schema of the tables."""
     if isinstance(conn, AsyncConnection):
         return await conn.run_sync(execute_core, make, parameters, prefix)
     if isinstance(conn, Connection):
         return execute_core(conn, make, parameters, prefix)
     sql, params = _compiled(make, prefix)
     params = {**params, **parameters}
-    # A cursor of our own, so that neither the user's result nor a row factory is in the way.
+    # A new cursor, so that the user's result and row factory stay as they are.
     if isinstance(conn, psycopg.AsyncConnection | psycopg.AsyncCursor):
         connection = conn.connection if isinstance(conn, psycopg.AsyncCursor) else conn
         async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
@@ -141,7 +141,7 @@ async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) 
             result = await result
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise TypeError(
-            f"execute() of {type(conn).__qualname__} has to return the rows, or something with"
+            f"execute() of {type(conn).__qualname__} has to return the rows, or an object with"
             f" fetchall(); it returned {result!r}"
         )
     return [tuple(row.values()) if isinstance(row, Mapping) else tuple(row) for row in result]

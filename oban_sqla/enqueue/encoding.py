@@ -1,4 +1,4 @@
-"""The encoding of the database: text that it can't hold is refused before anything is sent."""
+"""Refuse text that the encoding of the database can't hold, before anything is sent."""
 
 import codecs
 import json
@@ -11,15 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .batch import Batch
 
-# By their names in PostgreSQL, where Python has another name.
+# Python's names of encodings, by PostgreSQL's names, if they differ.
 _CODECS = {"SQL_ASCII": "ascii", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "LATIN9": "iso8859_15"}
 
 
 def refuse_unstorable(conn: object, batches: Iterable[Batch]) -> None:
     """`ValueError` for a job with characters that the database of a connection can't hold.
 
-    A statement that fails would break the caller's transaction. Databases are mostly in UTF8, which
-    holds all; of a connection that does not tell its encoding nothing is known.
+    A failed statement would break the caller's transaction. UTF8, the usual encoding, holds all
+    characters. Nothing is checked if the connection does not tell its encoding.
     """
     name = _server_encoding(conn)
     if name is None or name == "UTF8":

@@ -1,4 +1,4 @@
-"""Enqueue jobs in the transaction of whatever the caller holds."""
+"""Enqueue jobs in the transaction of the caller's session or connection."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -34,22 +34,22 @@ Conn: TypeAlias = (
     | psycopg.Cursor
     | Executes
 )
-"""What `conn` may be."""
+"""The accepted kinds of `conn`."""
 
 
 async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None) -> None:
     """Enqueue jobs in the transaction of `conn`.
 
-    A session has them added and nothing is sent: they are inserted by its next flush. Any other
-    connection inserts them now, and each job has its `id`, `state`, `scheduled_at` and
-    `inserted_at` afterwards, and is detached. `prefix` is the schema of the tables, unless the
-    connection has a `schema_translate_map` of its own.
+    Jobs are added to a session, and its next flush inserts them. Any other connection inserts them
+    now. Afterwards each job has its `id`, `state`, `scheduled_at` and `inserted_at`, and is
+    detached. `prefix` is the schema of the tables, unless the connection has a
+    `schema_translate_map`.
 
-    A job that was enqueued before is a new row: what it was enqueued in may have been rolled back.
-    A duplicate that is enqueued anew is what it was before.
+    A job that was enqueued before becomes a new row, since the first transaction may have been
+    rolled back. A duplicate that is enqueued again has its own values again.
 
-    `TypeError` for what is not a job, and for a `conn` of another kind; `ValueError` for a job
-    given twice, one that a session has already, and one that is past its start.
+    `TypeError` for an object that is not a job, and for another kind of `conn`. `ValueError` for a
+    job that is given twice, that a session has already, or that has already started.
     """
     session = session_of(conn)
     begin(jobs, session)
@@ -73,7 +73,7 @@ async def enqueue_by_name(job: Job, conn: Conn | None, name: str) -> None:
 
 
 def each(jobs: Iterable[Job | Iterable[Job]]) -> Iterator[Job]:
-    """The jobs that were given one by one, in iterables, or both."""
+    """Iterate over jobs that are given one by one, in iterables, or both."""
     for given in jobs:
         if isinstance(given, Iterable) and not isinstance(given, str | bytes):
             yield from given
@@ -82,10 +82,10 @@ def each(jobs: Iterable[Job | Iterable[Job]]) -> Iterator[Job]:
 
 
 def begin(jobs: Sequence[Job], session: Session | None = None) -> None:
-    """Make sure that jobs can be enqueued, by a session or without one.
+    """Check that jobs can be enqueued, by a session or without one.
 
-    `TypeError` for what is not a job; `ValueError` for a job given twice, one that a session has
-    already, and one that is past its start.
+    `TypeError` for an object that is not a job. `ValueError` for a job that is given twice, that a
+    session has already, or that has already started.
     """
     for job in jobs:
         _begin(job, session)
@@ -93,9 +93,9 @@ def begin(jobs: Sequence[Job], session: Session | None = None) -> None:
 
 
 def refuse_twice(jobs: Sequence[Job]) -> None:
-    """`ValueError` for a job given twice."""
+    """`ValueError` for a job that is given twice."""
     if len({id(job) for job in jobs}) < len(jobs):
-        raise ValueError("the same job was given twice; make one with new() for each")
+        raise ValueError("the same job was given twice; make each job with a call of new()")
 
 
 def _begin(job: object, session: Session | None) -> None:
@@ -103,15 +103,15 @@ def _begin(job: object, session: Session | None) -> None:
         raise TypeError(f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}")
     state = inspect(job)
     if state.session is not None and not (state.pending and state.session is session):
-        raise ValueError(f"{job!r} is in a session already, which inserts it")
+        raise ValueError(f"{job!r} is in a session already; its flush inserts the job")
     if job.conflict:
         restore(job)
     values = values_of(job)
     if not values.keys() >= _NEEDED:
         expired = ", ".join(field for field in FIELDS if field not in values)
         raise ValueError(
-            f"{job!r} can't be enqueued again: its {expired} expired with the session it was in;"
-            " make another with new()"
+            f"{job!r} can't be enqueued again: its {expired} expired with its session; make another"
+            " job with new()"
         )
     if values["state"] not in NEW:
-        raise ValueError(f"{job!r} is past its start; make another with new()")
+        raise ValueError(f"{job!r} has already started; make another job with new()")

@@ -1,8 +1,8 @@
-"""The news of jobs: what a transaction did to jobs is announced, and wakes this process.
+"""Announce new and moved jobs to all processes, and wake the instances of this process.
 
-NOTIFY announces jobs inside the transaction: it is rolled back with them, to a savepoint too. At
-the commit of the root transaction the instances of this process are woken directly. That is a
-short cut only, since `after_commit` also fires for a session that joined somebody's transaction.
+NOTIFY is sent inside the transaction, so a rollback, also to a savepoint, drops it with the jobs.
+At the commit of the root transaction, the instances of this process are woken directly. This is
+only a short cut, since `after_commit` also fires for a session that joined another transaction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOTHING = Wakeup()
 
 
 class _Tables(NamedTuple):
-    """Where jobs went: through which connection, into which schema if that is known."""
+    """The tables to which jobs were written: the connection, and the schema if it is known."""
 
     connection: Connection
     prefix: str | None
@@ -38,14 +38,14 @@ class _Tables(NamedTuple):
 
 @dataclass(slots=True)
 class _News:
-    """What became of jobs in one place: in the flush that runs, and in the transaction."""
+    """The news of one schema: of the current flush, and in `total` of the transaction."""
 
     queues: set[str] = field(default_factory=set)
     due_at: datetime | None = None
     total: Wakeup = field(default_factory=Wakeup)
 
     def take_flushed(self) -> Wakeup:
-        """What the flush brought, which now counts for the transaction."""
+        """Move the news of the flush to those of the transaction, and return them."""
         flushed = Wakeup(frozenset(self.queues), self.due_at)
         self.forget_flushed()
         self.total |= flushed
@@ -57,12 +57,12 @@ class _News:
 
 
 def add(session: Session, connection: Connection, wakeup: Wakeup) -> None:
-    """Take the news of jobs that the one statement has inserted and announced."""
+    """Add news of jobs that were already announced by NOTIFY."""
     _news(session, _tables(connection)).total |= wakeup
 
 
 def collect(mapper: Any, connection: Connection, job: Job) -> None:
-    """Note a job that was inserted."""
+    """Note an inserted job. A listener of `after_insert`."""
     session = object_session(job)
     assert session is not None
     news = _news(session, _tables(connection))
@@ -73,14 +73,14 @@ def collect(mapper: Any, connection: Connection, job: Job) -> None:
 
 
 def collect_moved(mapper: Any, connection: Connection, job: Job) -> None:
-    """Note a job that was moved to another state, queue or time."""
+    """Note a job whose state, queue or time has changed. A listener of `after_update`."""
     attributes = inspect(job).attrs
     if any(attributes[key].history.has_changes() for key in ("state", "queue", "scheduled_at")):
         collect(mapper, connection, job)
 
 
 def announce_flushed(session: Session, flush_context: Any) -> None:
-    """Notify of the jobs of this flush, once for each queue."""
+    """NOTIFY about the jobs of this flush, once for each queue."""
     for tables, news in session.info.get(_KEY, {}).items():
         flushed = news.take_flushed()
         if flushed and _may_notify(tables.connection):
@@ -88,12 +88,12 @@ def announce_flushed(session: Session, flush_context: Any) -> None:
 
 
 def announce_bulk(state: ORMExecuteState) -> Result[Any] | None:
-    """Notify of a bulk INSERT or UPDATE, which passes no flush: of every queue that runs."""
+    """NOTIFY every running queue after a bulk INSERT or UPDATE, which has no flush."""
     if not (state.is_insert or state.is_update):
         return None
     if getattr(executed(state), "table", None) != Job.__table__:
         return None
-    # The rows first: with autocommit, whoever hears of them must find them.
+    # Rows first: with autocommit, a process that hears the NOTIFY must find them.
     if state.is_insert:
         with observed.inserting(state.parameters) as changed:
             result = state.invoke_statement(params=changed)
@@ -118,9 +118,9 @@ def executed(state: ORMExecuteState) -> Any:
 def announce_moved(
     session: Session, moved: Wakeup = _NOTHING, cancelled: Collection[int] = ()
 ) -> None:
-    """Tell of jobs that were moved without a flush, and of those that are cancelled while they run.
+    """Announce jobs that were moved without a flush, and jobs that were cancelled while they run.
 
-    As with those that were flushed: now by NOTIFY, and at the root commit within this process.
+    NOTIFY is sent now. The instances of this process are woken at the root commit.
     """
     if not moved and not cancelled:
         return
@@ -132,7 +132,7 @@ def announce_moved(
 
 
 def wake(session: Session) -> None:
-    """At the root commit, wake the instances of this process."""
+    """Wake the instances of this process, at the root commit."""
     if session.in_nested_transaction():
         return
     for tables, news in session.info.pop(_KEY, {}).items():
@@ -142,13 +142,13 @@ def wake(session: Session) -> None:
 
 
 def forget_flushed(session: Session) -> None:
-    """After a rollback, to a savepoint too, drop what a flush that failed had noted."""
+    """Drop the news of a failed flush, after a rollback or a rollback to a savepoint."""
     for news in session.info.get(_KEY, {}).values():
         news.forget_flushed()
 
 
 def forget_all(session: Session) -> None:
-    """At the end of the root transaction, however it ended, start afresh."""
+    """Drop all news, at the end of the root transaction."""
     session.info.pop(_KEY, None)
 
 
@@ -165,5 +165,5 @@ def _tables(connection: Connection, options: Mapping[str, Any] = _NO_OPTIONS) ->
 
 
 def _may_notify(connection: Connection) -> bool:
-    # PostgreSQL refuses to PREPARE a transaction that has notified anybody.
+    # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.
     return not isinstance(connection.get_transaction(), TwoPhaseTransaction)

@@ -1,7 +1,7 @@
-"""Tell listeners of jobs that are enqueued: once for each call, and once for each flush.
+"""Emit the events of enqueueing: once for each call, and once for each flush.
 
-Most flushes insert their jobs at once. A job that waits for the key of a row, or that the unit of
-work inserts, keeps the event of its flush open until the flush ends.
+Most flushes insert their jobs at once. If a job waits for the key of a row, or the unit of work
+inserts it, the event of the flush stays open until the flush ends.
 """
 
 import sys
@@ -23,7 +23,7 @@ _OPEN = "oban_sqla_enqueueing"
 
 
 class _Event:
-    """The event of some jobs, from its start to its stop."""
+    """The pair of `enqueue_start` and `enqueue_stop` for some jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._start = EnqueueStart(jobs)
@@ -37,7 +37,7 @@ class _Event:
 
 @contextmanager
 def observed(jobs: Sequence[Job]) -> Iterator[None]:
-    """The block inserts the jobs."""
+    """Emit the events around a block that inserts the jobs."""
     if not jobs or not is_observed():
         yield
         return
@@ -52,7 +52,7 @@ def observed(jobs: Sequence[Job]) -> Iterator[None]:
 
 @contextmanager
 def flushing(session: Session, jobs: Sequence[Job]) -> Iterator[None]:
-    """The block begins a flush, which inserts the jobs now or later."""
+    """Emit the events around a block that begins a flush, which inserts the jobs now or later."""
     if not is_observed():
         yield
         return
@@ -70,9 +70,9 @@ def flushing(session: Session, jobs: Sequence[Job]) -> Iterator[None]:
 
 @contextmanager
 def inserting(parameters: object) -> Iterator[Any]:
-    """The block inserts rows of parameters; it gets the `meta` that listeners gave each of them.
+    """Emit the events around a block that inserts rows, and give it the `meta` from listeners.
 
-    Values that are no new jobs, such as SQL expressions, pass without an event.
+    Parameters that are not new jobs, such as SQL expressions, cause no event.
     """
     rows: list[Any] = parameters if isinstance(parameters, list) else [parameters]
     jobs = _described(rows) if is_observed() else None
@@ -85,25 +85,25 @@ def inserting(parameters: object) -> Iterator[Any]:
 
 
 def late(session: Session, job: Job) -> None:
-    """The unit of work inserts a job, which was added while the flush ran, perhaps."""
+    """Begin the event of a job that the unit of work inserts, unless its flush has begun it."""
     if is_observed() and id(job) not in session.info.get(_OPEN, ()):
         _keep_open(session, _Event((job,)), [job])
 
 
 def flushed(session: Session) -> None:
-    """The flush ended well."""
+    """End the open events, after a successful flush."""
     for event in _take_open(session):
         event.stop()
 
 
 def undone(session: Session) -> None:
-    """The flush failed, or its transaction ended before it did."""
+    """End the open events with an error, after a failed flush."""
     for event in _take_open(session):
         event.stop(sys.exception() or ObanError("the flush was rolled back"))
 
 
 def _described(rows: Iterable[Any]) -> list[Job] | None:
-    """Jobs with the values of rows."""
+    """Jobs with the values of rows; `None` if the rows are not new jobs."""
     try:
         return [Job(**{key: row[key] for key in _VALUES if key in row}) for row in rows]
     except (TypeError, ValueError):
@@ -111,7 +111,7 @@ def _described(rows: Iterable[Any]) -> list[Job] | None:
 
 
 def is_observed() -> bool:
-    """Whether anybody listens."""
+    """Whether the events have listeners."""
     return listened(enqueueing, "enqueue_start", "enqueue_stop")
 
 
@@ -120,5 +120,5 @@ def _keep_open(session: Session, event: _Event, jobs: Iterable[Job]) -> None:
 
 
 def _take_open(session: Session) -> list[_Event]:
-    # Each event once, in the order in which they began.
+    # Each event once, in the order of their starts.
     return list(dict.fromkeys(session.info.pop(_OPEN, {}).values()))

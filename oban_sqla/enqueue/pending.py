@@ -1,9 +1,9 @@
-"""A session's pending jobs: its flush inserts them all with the one statement, before its own work.
+"""The pending jobs of a session: one statement inserts them all, before the flush does its work.
 
-Other rows may refer to jobs, and none has to be there before a job. After that the jobs are
-persistent, as those are that SQLAlchemy inserted, and a rollback makes them transient again. What a
-new job can't hold, such as an attempt, and jobs whose mapper events others listen to, are left to
-the unit of work.
+Jobs come first, since other rows may refer to jobs, but jobs refer to no row. Inserted jobs are
+persistent, as if SQLAlchemy had inserted them, and a rollback makes them transient again. Some jobs
+are left to the unit of work: jobs with values that a new job can't have, such as an attempt, and
+all jobs if other code listens to the mapper events of `Job`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_GIVEN = ("inserted_at", *UNSET)
 
 
 def pending(session: Session, objects: Iterable[object] | None) -> list[Job]:
-    """The pending jobs of a flush; only those among `objects`, if given."""
+    """The pending jobs of a flush, restricted to `objects` if given."""
     jobs = [job for job in session.new if isinstance(job, Job)]
     if jobs and objects:
         chosen = {id(one) for one in objects}
@@ -47,7 +47,7 @@ def pending(session: Session, objects: Iterable[object] | None) -> list[Job]:
 
 
 def are_plain(session: Session, jobs: Iterable[Job]) -> bool:
-    """Whether the one statement can insert all these pending jobs."""
+    """Whether one statement can insert all these pending jobs."""
     return all(map(_is_plain, jobs)) and not _others_listen(session)
 
 
@@ -57,7 +57,7 @@ def unique_jobs(jobs: Iterable[Job]) -> list[Job]:
 
 
 def changes_jobs(session: Session, objects: Iterable[object] | None) -> bool:
-    """Whether a flush changes or deletes jobs that are there."""
+    """Whether a flush changes or deletes existing jobs."""
     chosen = {id(one) for one in objects or ()}
     return any(
         isinstance(one, Job) and (not chosen or id(one) in chosen)
@@ -66,14 +66,14 @@ def changes_jobs(session: Session, objects: Iterable[object] | None) -> bool:
 
 
 def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
-    """The relationships by which a flush of its instances may refer to jobs."""
+    """The relationships of a mapper by which its instances may refer to jobs."""
     for relationship in mapper.relationships:
         if issubclass(relationship.mapper.class_, Job) and not relationship.viewonly:
             yield relationship
 
 
 def make_persistent(session: Session, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
-    """Have a session hold jobs as it holds the rows that a flush inserted."""
+    """Make inserted jobs persistent in a session, as after a flush."""
     take_out(session, jobs)
     fill(jobs, rows)
     session.add_all(jobs)
@@ -81,18 +81,18 @@ def make_persistent(session: Session, jobs: Sequence[Job], rows: Sequence[Sequen
 
 
 def inserted(session: Session) -> Iterator[Job]:
-    """The jobs that the one statement has inserted in the session's transaction."""
+    """The jobs that were inserted here in the session's transaction."""
     for reference in _inserted.all(session):
         if (job := reference()) is not None and not job.conflict:
             yield job
 
 
 def add_unique(session: Session, jobs: Sequence[Job]) -> None:
-    """Have a session hold jobs that were inserted with a unique key, or that are duplicates.
+    """Add unique jobs to a session, after they were inserted or became existing jobs.
 
-    A duplicate is the existing job. If the session holds that one already, the held instance gets
-    the values of the row, the objects that refer to the duplicate refer to it, and the duplicate is
-    detached.
+    The session may already hold an instance of the existing job. Then that instance gets the values
+    of the row, objects that refer to the duplicate refer to that instance instead, and the
+    duplicate is detached.
     """
     session.add_all(job for job in jobs if not job.conflict)
     held = {job: _add_duplicate(session, job) for job in jobs if job.conflict}
@@ -101,14 +101,14 @@ def add_unique(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def take_out(session: Session, jobs: Iterable[Job]) -> None:
-    """Take jobs out of their session, so that its flush does not insert them."""
+    """Expunge jobs from their session, so that its flush does not insert them."""
     for job in jobs:
         if job in session:
             session.expunge(job)
 
 
 def _add_duplicate(session: Session, job: Job) -> Job:
-    """The job that is there, as the session has it."""
+    """Add a duplicate to the session, or return the session's instance of the existing job."""
     key = inspect(job).key
     held: Job | None = None if key is None else session.identity_map.get(key)
     if held is None:
@@ -122,7 +122,7 @@ def _add_duplicate(session: Session, job: Job) -> Job:
 
 
 def _refer(session: Session, held: Mapping[Job, Job]) -> None:
-    """Have what the flush writes refer to the jobs that the session holds for duplicates."""
+    """Let objects of the flush refer to the session's instances instead of their duplicates."""
     if not held:
         return
     for instance in (*session.new, *session.dirty):
@@ -141,9 +141,9 @@ def _refer(session: Session, held: Mapping[Job, Job]) -> None:
 
 
 def forget_inserted(session: Session) -> None:
-    """When a transaction is rolled back, make the jobs it inserted transient again, as they were.
+    """Make jobs transient again after a rollback of their transaction.
 
-    To be called by `after_rollback`: later they would have expired.
+    A listener of `after_rollback`, since the jobs expire after that event.
     """
     for reference in _inserted.undone(session):
         job = reference()
@@ -156,7 +156,7 @@ def forget_inserted(session: Session) -> None:
 
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:
-    """When a savepoint is released, what it inserted belongs to the transaction around it."""
+    """Move the jobs of a released savepoint to the transaction around it."""
     _inserted.end(session, transaction)
 
 
@@ -172,5 +172,5 @@ def _is_plain(job: Job) -> bool:
 
 
 def _others_listen(session: Session) -> bool:
-    # One listener of our own is there for each of the two events.
+    # Each of the two events has one listener of ours.
     return inserts_are_heard(Job, own=1) or routes_by_row(session)

@@ -1,9 +1,9 @@
-"""Jobs that refer to mapped instances: each reference has its key before it is stored.
+"""Jobs that refer to mapped instances: get the key of each instance before its job is stored.
 
-A pending instance gets its key in the flush. Its jobs are held back for that time, and inserted by
-the same flush, behind its rows. A job that can't be held back, since rows of the flush refer to it
-or others listen to its mapper, is inserted at once, and its arguments are completed at the end of
-the flush.
+A pending instance gets its key in the flush. The flush holds back the jobs that refer to it, and
+inserts them after its rows. Some jobs can't be held back, because rows of the flush refer to them
+or other code listens to their mapper. These are inserted at once, and the end of the flush updates
+their arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INCOMPLETE = "oban_sqla_incomplete"
 
 
 def refuse_without_key(jobs: Iterable[Job]) -> None:
-    """`ValueError` for a job that refers to an instance without a key, where no flush gives one."""
+    """`ValueError` for a job that refers to an instance without a key."""
     if not (referring := [job for job in jobs if _of(job)]):
         return
     deleted = _deleted()
@@ -46,14 +46,14 @@ def refuse_without_key(jobs: Iterable[Job]) -> None:
 
 
 def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
-    """Those that refer to an instance that is pending in their session.
+    """The jobs that refer to a pending instance of their session.
 
-    `ValueError` for one that refers to an instance that is neither in the table nor in the session.
+    `ValueError` for a job that refers to an instance that is neither stored nor in the session.
     """
     deleted = _deleted()
     waiting = []
     for job in jobs:
-        # A list of booleans: each reference has to be resolved, and checked.
+        # A list, not a generator: each reference must be resolved and checked.
         if _of(job) and not all([_ready(session, job, r, deleted) for r in _of(job)]):
             waiting.append(job)
         else:
@@ -62,8 +62,10 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
 
 
 def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
-    """Whether nothing in the flush may need these jobs to be there, nor they another job."""
-    # Without other rows there is nothing to flush, behind which they could be inserted.
+    """Whether these jobs can be inserted after the rows of the flush.
+
+    They can't if a row of the flush may refer to a job, or if they refer to another job.
+    """
     if any(isinstance(reference.instance, Job) for job in jobs for reference in _of(job)):
         return False
     kinds = {type(one) for one in (*session.new, *session.dirty)}
@@ -72,7 +74,7 @@ def may_wait(session: Session, jobs: Iterable[Job]) -> bool:
 
 
 def hold(session: Session, jobs: Sequence[Job]) -> None:
-    """Take jobs out of the flush that begins."""
+    """Hold jobs back from the flush that begins."""
     if jobs:
         session.info[_IDENTITIES] = session.identity_map
     for job in jobs:
@@ -81,29 +83,29 @@ def hold(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def refuse_expunged(session: Session, instance: object) -> None:
-    """`ValueError` if a listener takes an instance out of the flush to which a held job refers."""
-    # A rollback takes out whatever is pending, the held jobs too; and none refers to a job.
+    """`ValueError` if a listener expunges an instance to which a held job refers."""
+    # A rollback expunges all pending objects. Held jobs do not refer to jobs.
     if isinstance(instance, Job) or not session.is_active:
         return
-    # close() and expunge_all() begin a new identity map, and then take out every instance.
+    # close() and expunge_all() replace the identity map, and then expunge all instances.
     if session.identity_map is not session.info.get(_IDENTITIES):
         return
     for job in session.info.get(_HELD, ()):
         for reference in _of(job):
             if reference.instance is instance:
                 raise ValueError(
-                    f"{job!r} refers to {_shown(reference)}, which was taken out of the session"
-                    " while its flush began: take the job out before, with expunge()"
+                    f"{job!r} refers to {_shown(reference)}, which was expunged from the session"
+                    " while its flush began: expunge the job first"
                 )
 
 
 def take_back(session: Session) -> None:
-    """Add the jobs held back for an earlier flush, which a listener kept from beginning."""
+    """Add the jobs again that were held back from an earlier flush, which a listener refused."""
     session.add_all(session.info.pop(_HELD, ()))
 
 
 def release(session: Session) -> list[Job]:
-    """The jobs that were held back, when the flush has done its work: with their keys."""
+    """The jobs that were held back, with the keys that the flush gave their instances."""
     session.info.pop(_IDENTITIES, None)
     held: list[Job] = session.info.pop(_HELD, [])
     refuse_without_key(held)
@@ -111,7 +113,7 @@ def release(session: Session) -> list[Job]:
 
 
 def note_incomplete(connection: Connection, job: Job) -> None:
-    """Note a job that the unit of work stores before it has all keys."""
+    """Note a job that the unit of work inserts before all its instances have keys."""
     session = object_session(job)
     assert session is not None
     if waiting(session, [job]):
@@ -121,11 +123,11 @@ def note_incomplete(connection: Connection, job: Job) -> None:
 
 
 def complete_arguments(session: Session) -> None:
-    """Complete the arguments of jobs that were stored without a key."""
+    """Update the arguments of jobs that were stored without a key."""
     incomplete: dict[Connection, list[Job]] = session.info.pop(_INCOMPLETE, {})
     for connection, jobs in incomplete.items():
         refuse_without_key(jobs)
-        # The key of a row may be what a job is counted by, too.
+        # A limit may count jobs by the key of a row, which is stored in meta.
         limited = [job for job in jobs if partition.complete(job)]
         others = [job for job in jobs if job not in limited]
         for fields, some in (({"args"}, others), ({"args", "meta"}, limited)):
@@ -135,7 +137,7 @@ def complete_arguments(session: Session) -> None:
 
 
 def forget_held(session: Session) -> None:
-    """When the flush has failed."""
+    """Drop the held jobs of a failed flush."""
     session.info.pop(_IDENTITIES, None)
     session.info.pop(_HELD, None)
     session.info.pop(_INCOMPLETE, None)
@@ -146,7 +148,7 @@ def _of(job: Job) -> Sequence[InstanceReference]:
 
 
 def _deleted() -> _Deleted:
-    # A session makes its `deleted` anew each time that it is asked.
+    # Cached, since a session computes its `deleted` at each access.
     return cache(attrgetter("deleted"))
 
 
@@ -156,12 +158,10 @@ def _ready(session: Session, job: Job, reference: InstanceReference, deleted: _D
     state = inspect(reference.instance)
     if state.pending and state.session is session:
         return False
-    where = (
-        "is pending in another session" if state.pending else "is in no session, and in no table"
-    )
+    where = "is pending in another session" if state.pending else "is in no session and not stored"
     raise ValueError(
-        f"{job!r} refers to {_shown(reference)}, which {where}: add it to the session of the job,"
-        " or take the job out of it with expunge()"
+        f"{job!r} refers to {_shown(reference)}, which {where}: add the instance to the session of"
+        " the job, or expunge the job"
     )
 
 
@@ -171,12 +171,12 @@ def _resolved(job: Job, reference: InstanceReference, deleted: _Deleted) -> bool
     session = state.session
     if state.was_deleted or state.deleted or (session is not None and instance in deleted(session)):
         raise ValueError(
-            f"{job!r} refers to {_shown(reference)}, which is deleted, so that no worker could load"
-            " it: pass what the worker needs of it"
+            f"{job!r} refers to {_shown(reference)}, which is deleted, so a worker could not load"
+            " it: pass the values that the worker needs instead"
         )
     return reference.resolve()
 
 
 def _shown(reference: InstanceReference) -> str:
-    # Not its repr: it may load what has expired.
+    # The class only: a repr may load expired attributes.
     return f"a {type(reference.instance).__qualname__}"

@@ -1,4 +1,4 @@
-"""What is noted of a session, by the savepoint or transaction whose rollback makes it untrue."""
+"""Notes about a session, kept by the savepoint or transaction whose rollback makes them untrue."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class SavepointLog(Generic[T]):
         self._key = key
 
     def add(self, session: Session, notes: Iterable[T]) -> None:
-        """Note what is so from now on, until the savepoint or the transaction is rolled back."""
+        """Add notes that are true until the current savepoint or transaction is rolled back."""
         noted: _Notes[T] = session.info.setdefault(self._key, {})
         noted.setdefault(_innermost(session), []).extend(notes)
 
     def all(self, session: Session) -> Iterator[T]:
-        """What is so in the transaction now."""
+        """All notes of the transaction that are true now."""
         for notes in self._of(session).values():
             yield from notes
 
     def undone(self, session: Session) -> list[T]:
-        """What a rollback made untrue; to be called by `after_rollback`."""
+        """Remove and return the notes that a rollback made untrue. For `after_rollback`."""
         noted = self._of(session)
         return noted.pop(_innermost(session), []) if noted else []
 
     def end(self, session: Session, transaction: SessionTransaction) -> None:
-        """When a savepoint is released, its notes are those of what is around it.
+        """Move the notes of a released savepoint to the transaction around it.
 
-        To be called by `after_transaction_end`.
+        For `after_transaction_end`.
         """
         notes = self._of(session).pop(transaction, None)
         if transaction.parent is None:

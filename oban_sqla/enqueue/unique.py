@@ -1,6 +1,6 @@
-"""How unique jobs get into the table, statement by statement, with no I/O: for any `conn`.
+"""The statements that insert unique jobs, without I/O, for any `conn`.
 
-Each is inserted, or becomes the job whose duplicate it is.
+Each unique job is inserted, or becomes the existing job of which it is a duplicate.
 """
 
 import json
@@ -20,7 +20,7 @@ from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
 from .from_rows import fill
 
-# How often a job is found neither to fit in nor to conflict: each time another one has just gone.
+# Tries for a job that conflicts at its insert, and whose existing job is gone when it is looked up.
 TRIES = 20
 
 _TIMES = (
@@ -29,16 +29,16 @@ _TIMES = (
 )
 
 Make: TypeAlias = Callable[..., Executable]
-"""What makes a statement for a `prefix`, `announced` or not."""
+"""Makes a statement for a `prefix`, `announced` or not."""
 
 Parameters: TypeAlias = Mapping[str, str]
 
 Steps: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], None]
-"""Yields statements with their parameters, and is sent their rows."""
+"""A generator that yields statements with parameters, and receives their rows."""
 
 
 def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:
-    """The jobs without a unique key, and those that hold one now.
+    """Give unique jobs their keys. Returns the jobs without a key, and the jobs with a key.
 
     `ValueError` or `TypeError` for args or meta that can't be stored.
     """
@@ -52,12 +52,12 @@ def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:
 
 
 def steps(jobs: Sequence[Job]) -> Steps:
-    """Insert jobs that hold a unique key, or make each the existing job that it duplicates.
+    """Insert jobs that hold a unique key, or turn each duplicate into the existing job.
 
     `ObanError` if other jobs come and go so fast that neither succeeds.
     """
     keys = [unique_key(job) for job in jobs]
-    # By their places among the jobs, in their order: the first one of a key is no duplicate.
+    # The indexes of the remaining jobs, in order. The first job of each key may be inserted.
     left = dict.fromkeys(range(len(jobs)))
     for _ in range(TRIES):
         first = {keys[n]: n for n in reversed(left)}
@@ -75,7 +75,7 @@ def steps(jobs: Sequence[Job]) -> Steps:
         if not left:
             return
     job = jobs[next(iter(left))]
-    raise ObanError(f"{job!r} conflicts with unique jobs that come and go at once; try it again")
+    raise ObanError(f"{job!r} conflicts with unique jobs that come and go too fast; try again")
 
 
 def _turns(left: Iterable[int], keys: Sequence[str], jobs: Sequence[Job]) -> list[list[int]]:

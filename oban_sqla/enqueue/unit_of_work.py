@@ -1,6 +1,7 @@
-"""The session event hook: a flush inserts the pending jobs of its session with the one statement.
+"""The session events: a flush inserts the pending jobs of its session with one statement.
 
-The flush inserts them before its own work. Jobs that wait for the key of a row come behind it.
+The statement comes before the other work of the flush. Jobs that wait for the key of a row come
+after it.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from .unique import apart
 
 
 def attach() -> None:
-    """Hook the listeners to every session; importing `oban_sqla` does so."""
+    """Attach the listeners to all sessions. Importing `oban_sqla` calls this."""
     for target, name, listener, options in _LISTENERS:
         if not event.contains(target, name, listener):
             event.listen(target, name, listener, **options)
 
 
 def detach() -> None:
-    """Take the listeners off: jobs are then found by the polls alone."""
+    """Detach the listeners. Then only polls find the jobs of sessions."""
     for target, name, listener, _ in _LISTENERS:
         if event.contains(target, name, listener):
             event.remove(target, name, listener)
 
 
 def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
-    """Insert the pending jobs that need no unit of work, and announce them.
+    """Insert and announce the pending jobs that don't need the unit of work.
 
-    Those that wait for a key in their arguments are held back until the flush has done its work.
+    Jobs that wait for a key in their arguments are held back until the flush has done its work.
     """
     references.take_back(session)
     if jobs := pending.pending(session, objects):
@@ -56,7 +57,7 @@ def _insert_pending(session: Session, jobs: list[Job], objects: Iterable[object]
         done = set(map(id, unique))
         jobs = [job for job in jobs if id(job) not in done]
     waiting = references.waiting(session, jobs)
-    # All or none: their ids come in the order in which they were added.
+    # All jobs or none, so that their ids are in the order in which they were added.
     if not jobs or not pending.are_plain(session, jobs):
         return
     if waiting:
@@ -67,14 +68,14 @@ def _insert_pending(session: Session, jobs: list[Job], objects: Iterable[object]
     try:
         batches = list(encoded(jobs))
     except (TypeError, ValueError):
-        # The unit of work says so, and rolls back what it is in, as for any object.
+        # The unit of work raises the error and rolls back, as for any object.
         return
     references.hold(session, waiting)
     _insert(session, batches)
 
 
 def insert_held(session: Session, flush_context: Any) -> None:
-    """Insert the jobs that were held back, whose keys are known now."""
+    """Insert the jobs that were held back, since the keys of their instances are known now."""
     if held := references.release(session):
         _insert_apart(session, held)
     references.complete_arguments(session)
@@ -82,9 +83,9 @@ def insert_held(session: Session, flush_context: Any) -> None:
 
 
 def insert_now(session: Session, jobs: Sequence[Job]) -> None:
-    """Insert jobs in the session's transaction now, and announce them; they are persistent then.
+    """Insert and announce jobs in the session's transaction now, and make them persistent.
 
-    `ValueError` or `TypeError` for what can't be stored.
+    `ValueError` or `TypeError` for values that can't be stored.
     """
     with observed.observed(jobs):
         _insert_apart(session, jobs)
@@ -111,9 +112,9 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
 
 
 def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
-    """Insert jobs in the session's transaction now, and announce them; it does not hold them.
+    """Insert and announce jobs in the session's transaction now. The session does not hold them.
 
-    `ValueError` or `TypeError` for jobs that can't be stored.
+    `ValueError` or `TypeError` for values that can't be stored.
     """
     if session.autoflush:
         session.flush()
@@ -131,13 +132,13 @@ def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def _insert_unique(session: Session, jobs: Sequence[Job], objects: Iterable[object] | None) -> None:
-    # What the flush deletes or ends may be what a job conflicts with.
+    # A job may conflict with an existing job that the flush deletes or ends.
     changed = pending.changes_jobs(session, objects)
     later = jobs if changed else references.waiting(session, jobs)
     if later and not references.may_wait(session, later):
         raise ObanError(
-            f"{later[0]!r} is unique, and has to wait for rows of this flush, which has others that"
-            " may refer to jobs: flush before you enqueue it"
+            f"{later[0]!r} is unique and has to wait for rows of this flush, but other rows of the"
+            " flush may refer to jobs: flush before you enqueue the job"
         )
     behind = set(map(id, later))
     _insert_apart(session, [job for job in jobs if id(job) not in behind])
@@ -145,39 +146,39 @@ def _insert_unique(session: Session, jobs: Sequence[Job], objects: Iterable[obje
 
 
 def renew(mapper: Any, connection: Connection, job: Job) -> None:
-    """Have the database give an id, also if it gave one before, in what was rolled back then.
+    """Remove the id that a job has from a rolled-back transaction, so that it gets a new one.
 
-    `ValueError` or `TypeError` for what was put into its args or meta later, and can't be stored.
+    `ValueError` or `TypeError` if its args or meta were changed in place, and can't be stored.
     """
     if may_hold_key(job):
         raise ObanError(
-            f"{job!r} is unique, and was added while a flush ran, or holds what no new job does:"
-            " make one with new(), and add it before the flush begins, or in after_flush"
+            f"{job!r} is unique, but was added while a flush ran, or has values that no new job"
+            " has: make a job with new(), and add it before the flush begins, or in after_flush"
         )
     session = object_session(job)
     assert session is not None
     observed.late(session, job)
     check_json(values_of(job))
     references.note_incomplete(connection, job)
-    # The column is GENERATED ALWAYS: sending an id would break the transaction.
+    # The column is GENERATED ALWAYS, so an INSERT with an id would break the transaction.
     values_of(job).pop("id", None)
 
 
 def note_new_arguments(mapper: Any, connection: Connection, job: Job) -> None:
-    """Note a job whose new arguments refer to an instance that has no key yet."""
+    """Note an updated job whose new arguments refer to an instance without a key."""
     if inspect(job).attrs.args.history.has_changes():
         references.note_incomplete(connection, job)
 
 
 def drop_flush(session: Session, transaction: SessionTransaction) -> None:
-    """After a rollback, to a savepoint too, drop what a flush that failed had noted."""
+    """Drop the notes of a failed flush, after a rollback or a rollback to a savepoint."""
     news.forget_flushed(session)
     references.forget_held(session)
     observed.undone(session)
 
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:
-    """At the end of a savepoint or of the root transaction, however it ended."""
+    """Drop or move notes at the end of a savepoint or of the root transaction."""
     pending.end_transaction(session, transaction)
     if transaction.parent is None:
         news.forget_all(session)

@@ -1,7 +1,8 @@
-"""Past SQLAlchemy's public API: each function says why, and what that buys. Nothing else goes past.
+"""The only uses of SQLAlchemy beyond its public API. Each function says why, and what it gains.
 
-The figures are microseconds of CPU for one job, with CPython 3.12 and SQLAlchemy 2.0. To make, send
-and complete an inserted job costs a process 12 of them, to claim, run and acknowledge one about 70.
+The figures are microseconds of CPU for one job, with CPython 3.12 and SQLAlchemy 2.0. Making,
+sending and completing an inserted job costs a process 12 microseconds. Claiming, running and
+acknowledging a job costs about 70.
 """
 
 from typing import Any, TypeVar
@@ -13,20 +14,20 @@ T = TypeVar("T")
 
 
 def values_of(instance: object) -> dict[str, Any]:
-    """The loaded values of an instance, by attribute: reading one sends no SELECT.
+    """The loaded values of an instance, by attribute. Reading a value sends no SELECT.
 
-    To read the dict is public, to write into it is not: it leaves no history and calls no listener.
-    With `set_committed_value()` for each column, a new job took 17 instead of 2, a claimed one 25
-    instead of 6, and what an insert returns 12 instead of 4.
+    Reading the dict is public API. Writing is not: it leaves no history and calls no listener.
+    With `set_committed_value()` for each column, a new job took 17 instead of 2, a claimed job 25
+    instead of 6, and the result of an insert 12 instead of 4.
     """
     state: InstanceState[Any] = inspect(instance)
     return state.dict
 
 
 def new_instance(cls: type[T]) -> T:
-    """An instance without a call of `__init__`, whose checks the caller has made: 2 instead of 9.
+    """A new instance without `__init__`, since the caller has checked the values: 2 instead of 9.
 
-    The loading of rows makes instances so.
+    SQLAlchemy creates instances in the same way when it loads rows.
     """
     mapper: Mapper[T] = inspect(cls)
     if not mapper.configured:
@@ -36,10 +37,10 @@ def new_instance(cls: type[T]) -> T:
 
 
 def inserts_are_heard(cls: type, own: int) -> bool:
-    """Whether somebody listens to inserts of a class, beside so many listeners of our own.
+    """Whether inserts of a class have other listeners than our `own` number of them.
 
-    `event.contains()` tells of one known function alone. Unheard jobs of a flush are inserted with
-    one statement for all.
+    `event.contains()` only checks one known function. Without other listeners, one statement can
+    insert all jobs of a flush.
     """
     mapper: Mapper[Any] = inspect(cls)
     events = mapper.dispatch
@@ -47,8 +48,8 @@ def inserts_are_heard(cls: type, own: int) -> bool:
 
 
 def routes_by_row(session: Session) -> bool:
-    """Whether a session chooses the connection by the row, as one with horizontal shards does.
+    """Whether a session chooses the connection for each row, as with horizontal shards.
 
-    It has to be asked row by row then, and one statement can't insert the rows of a flush.
+    Then one statement can't insert all jobs of a flush.
     """
     return session.connection_callable is not None

@@ -278,7 +278,7 @@ class TestMainKinds:
             for jobs, error, message in [
                 ([job, job], ValueError, "the same job was given twice"),
                 ([job, taken], ValueError, "is in a session already"),
-                ([job, running], ValueError, "past its start"),
+                ([job, running], ValueError, "has already started"),
                 ([job, Send], TypeError, "can only enqueue a Job"),
                 ([job, None], TypeError, "can only enqueue a Job"),
                 ("job", TypeError, "can only enqueue a Job"),
@@ -769,7 +769,7 @@ class TestTheJobAfterwards:
             await session.commit()
         async with sessions() as other, engine.connect() as connection:
             for conn in (other, connection):
-                with pytest.raises(ValueError, match="expired with the session"):
+                with pytest.raises(ValueError, match="expired with its session"):
                     await oban.enqueue(job, conn=conn)
 
     async def test_a_detached_job_that_is_enqueued_again_is_a_second_one(

@@ -256,7 +256,7 @@ class TestWhatHasNoRow:
     def test_in_no_session(self, session: Session) -> None:
         session.autoflush = False
         session.add(Send.new({"order": Order()}))
-        self.refused(session, "refers to a Order, which is in no session, and in no table: add it")
+        self.refused(session, "refers to a Order, which is in no session and not stored: add the")
 
     def test_pending_in_another_session(self, session: Session) -> None:
         session.autoflush = False
@@ -282,7 +282,7 @@ class TestWhatHasNoRow:
         session.add(order := Order())
         session.add(Send.new({"order": order}))
         with pytest.raises(
-            ValueError, match="refers to a Order, which was taken out of the session"
+            ValueError, match="refers to a Order, which was expunged from the session"
         ):
             session.commit()
         session.rollback()

@@ -545,7 +545,7 @@ class TestSession:
             session.add(models.Export(job=Job("tests.Sync")))
             session.add(order := models.Order())
             session.add(job := Sync.new({"order": order}))
-            with pytest.raises(ObanError, match="flush before you enqueue it"):
+            with pytest.raises(ObanError, match="flush before you enqueue the job"):
                 session.flush()
             session.expunge(job)
             session.flush()
