@@ -174,7 +174,7 @@ _API: dict[str, tuple[str, str]] = {
         oban_sqla:Cancel oban_sqla:Snooze oban_sqla:Record oban_sqla:RetryAfter
         """,
     ),
-    "workflows.md": ("Workflows", "oban_sqla:Workflow"),
+    "workflows.md": ("Workflows", "oban_sqla:Workflow oban_sqla:current_workflow oban_sqla:From"),
     "oban.md": ("Oban", "oban_sqla:Oban oban_sqla:QueueInfo"),
     "events.md": (
         "Events",

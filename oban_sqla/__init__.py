@@ -32,6 +32,8 @@ from .workers.outcomes import Cancel, Record, RetryAfter, Snooze
 from .workers.worker import Worker
 from .workflows import follower as _follower
 from .workflows import unit_of_work as _workflows
+from .workflows.current import current_workflow
+from .workflows.values import From
 from .workflows.workflow import Workflow
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cancel",
     "ConfigError",
+    "From",
     "InstanceNotFoundError",
     "Job",
     "JobFunction",
@@ -67,6 +70,7 @@ __all__ = [
     "Worker",
     "Workflow",
     "current_job",
+    "current_workflow",
     "job",
     "running_job",
     "worker",

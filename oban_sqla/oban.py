@@ -34,6 +34,7 @@ from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
 from .workers.unfinished import name_of_class, unfinished
+from .workflow_management import WorkflowManagement
 from .workflows.enqueue import enqueue_workflow
 from .workflows.keeper import WorkflowKeeper
 from .workflows.workflow import Workflow
@@ -41,7 +42,7 @@ from .workflows.workflow import Workflow
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
+class Oban(ObanNames, WorkflowManagement, JobManagement, QueueOrders, Reports, Observable):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -274,16 +275,33 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
             return await self._enqueuer.enqueue_stream(jobs)
         return await enqueue_stream(jobs, conn, self.prefix)
 
+    @overload
     async def wait(
         self,
         job: Job | int,
         *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Job: ...
+    @overload
+    async def wait(
+        self,
+        job: Workflow,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Workflow: ...
+    async def wait(
+        self,
+        job: Job | int | Workflow,
+        *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
-    ) -> Job:
+    ) -> Job | Workflow:
         """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
-        job: a committed job, or its id. The returned job has the worker's value in `recorded`, and
-            its errors in `errors`.
+        Of a workflow, wait until all steps have ended, and return it with its jobs: its `recorded`
+        is the value of the last step.
+
+        job: a committed job, its id, or a workflow. The returned job has the worker's value in
+            `recorded`, and its errors in `errors`.
         timeout: seconds or a `timedelta`; `TimeoutError` if the job takes longer.
 
         The node that runs the job announces its outcome as soon as it is committed. Nodes do not
@@ -294,6 +312,8 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
         `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
         of the database is raised if the first look fails; a wait survives later outages.
         """
+        if isinstance(job, Workflow):
+            return await self._wait_for_workflow(job, _longest(timeout))
         (done,) = await self.wait_many([job], timeout=timeout)
         return done
 
@@ -305,7 +325,7 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
     ) -> list[Job]:
         """Wait for several jobs, and return them in the order given, each once."""
         ids = ids_of([job_or_id(one) for one in jobs])
-        longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
+        longest = _longest(timeout)
         limit = asyncio.timeout(longest)
         try:
             async with limit:
@@ -335,3 +355,7 @@ class Oban(ObanNames, JobManagement, QueueOrders, Reports, Observable):
 
     def __repr__(self) -> str:
         return f"<Oban {self.name!r} on {self.node}>"
+
+
+def _longest(timeout: float | timedelta | None) -> float | None:
+    return None if timeout is None else validation.delay("timeout", timeout).total_seconds()

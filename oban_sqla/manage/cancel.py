@@ -8,6 +8,7 @@ from sqlalchemy import Executable, case, update
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.state import FINISHED
+from ..runtime.following import has_key_followed
 from ..statements.cancel_mark import with_mark
 from ..statements.states import constant, state_in
 from .lock import locked
@@ -28,5 +29,5 @@ def cancel(*, now: datetime | None = None) -> Executable:
             cancelled_at=case((runs, Job.cancelled_at), else_=time),
             meta=with_mark(time),
         )
-        .returning(Job.id, Job.state)
+        .returning(Job.id, Job.state, has_key_followed().label("followed"))
     )

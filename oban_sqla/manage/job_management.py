@@ -15,6 +15,7 @@ from ..models import Job, JobState
 from ..models.job_id import identity
 from ..models.state import STAGEABLE
 from ..runtime.database import Database
+from ..runtime.following import follow
 from ..statements.update import parameters, update
 from ..wakeups import Wakeup
 from .cancel import CANCELLABLE, cancel
@@ -117,13 +118,25 @@ def _cancel(session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, cancel(), chosen.ids(session, CANCELLABLE))
     running = [row.id for row in rows if row.state is JobState.EXECUTING]
     announce_moved(session, cancelled=running)
+    _follow(session, rows)
     return len(rows)
 
 
 def _retry(session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, retry(), chosen.ids(session, RETRYABLE))
     announce_moved(session, Wakeup(frozenset(row.queue for row in rows)))
+    _follow(session, rows, reopened=True)
     return len(rows)
+
+
+def _follow(session: Session, rows: Sequence[Row[Any]], *, reopened: bool = False) -> None:
+    """Have features follow in the same transaction, if any of the jobs is theirs."""
+    if ids := [row.id for row in rows if row.followed]:
+        connection = session.connection(BIND)
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        followed = follow(connection, ids, schemas.get(None), reopened=reopened)
+        announce_moved(session, followed.wakeup)
+        _refresh(session, followed.ended)
 
 
 def _delete(session: Session, chosen: JobSelection) -> int:

@@ -7,6 +7,7 @@ from sqlalchemy import Executable, func, null, update
 
 from ..clock import database_now
 from ..models import Job, JobState, validation
+from ..runtime.following import has_key_followed
 from ..statements.cancel_mark import without_mark
 from ..statements.states import constant
 from .lock import locked
@@ -34,5 +35,5 @@ def retry(*, now: datetime | None = None) -> Executable:
             discarded_at=null(),
             meta=without_mark(),
         )
-        .returning(Job.id, Job.queue)
+        .returning(Job.id, Job.queue, has_key_followed().label("followed"))
     )

@@ -1,6 +1,6 @@
 """`Job`: a row of `oban_jobs`, the unit of work that a worker processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
     validates,
 )
 
+from ..errors import ObanError
 from . import references, validation
 from .instrumentation import new_instance, values_of
 from .job_properties import JobProperties
@@ -35,6 +36,7 @@ RECORDED_AS = "json"
 """`meta["recorded"]` of a value that we recorded as JSON. Oban Pro stores `true` there."""
 
 _TOLD_TO_STOP = "_told_to_stop"
+_RESULTS = "_results"
 UNIQUE = "_unique"
 """The key in `values_of(job)` of a new job's `Unique`."""
 GIVEN = "_given"
@@ -191,6 +193,17 @@ class Job(JobProperties, Base):
         """
         return _TOLD_TO_STOP in values_of(self)
 
+    async def results(self) -> dict[str, Any]:
+        """What the steps that this one waits for have recorded, by the names of the steps.
+
+        Call it on the job that `process` was given. Steps that recorded nothing are left out.
+        `ObanError` for all other jobs.
+        """
+        read: Callable[[], Awaitable[dict[str, Any]]] | None = values_of(self).get(_RESULTS)
+        if read is None:
+            raise ObanError(f"{self!r} has no results(): only the job of a running step has them")
+        return await read()
+
     @property
     def conflict(self) -> bool:
         """Whether the job was a duplicate when it was enqueued, and became the existing job."""
@@ -268,6 +281,11 @@ def detached(values: Mapping[str, Any]) -> Job:
     values_of(job).update(values)
     make_transient_to_detached(job)
     return job
+
+
+def give_results(job: Job, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    """Have `job.results()` read the values of other steps."""
+    values_of(job)[_RESULTS] = read
 
 
 def tell_to_stop(job: Job) -> None:

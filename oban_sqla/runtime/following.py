@@ -4,10 +4,19 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import ColumnElement, Connection, Executable, false, literal_column, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..models import Job
 from ..wakeups import Wakeup
+
+
+class Fetches(Protocol):
+    """What runs statements of ours."""
+
+    async def fetch(
+        self, statement: Executable, params: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,9 @@ Statements: TypeAlias = Generator[tuple[Executable, Mapping[str, Any]], Sequence
 class Follower(Protocol):
     """A feature in which jobs follow others."""
 
+    key: str
+    """What the meta of each job that it concerns has."""
+
     def concerns(self, meta: Mapping[str, Any]) -> bool:
         """Whether anything follows from the outcome of a job with this meta."""
 
@@ -38,6 +50,12 @@ class Follower(Protocol):
 
         Without `wait`, a lock that somebody else has puts it off.
         """
+
+    def reopen(self, ids: Sequence[int]) -> Statements:
+        """What follows now that these jobs, which were finished, are to run again."""
+
+    def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
+        """What finds the values that a job follows from: their names and metas."""
 
 
 _followers: list[Follower] = []
@@ -57,11 +75,24 @@ def is_followed(meta: object) -> bool:
     return any(follower.concerns(meta) for follower in _followers)
 
 
-def follow(connection: Connection, ids: Sequence[int], prefix: str | None) -> Followed:
-    """Have features follow outcomes in the transaction of a connection that may wait."""
+def has_key_followed() -> ColumnElement[bool]:
+    """Whether a job has a meta that a feature may follow."""
+    return or_(false(), *(Job.meta.has_key(literal_column(f"'{f.key}'")) for f in _followers))
+
+
+def follow(
+    connection: Connection, ids: Sequence[int], prefix: str | None, *, reopened: bool = False
+) -> Followed:
+    """Have features follow outcomes in the transaction of a connection that may wait.
+
+    reopened: the jobs were finished, and are to run again.
+    """
     total = Followed()
     for follower in _followers:
-        statements = follower.follow(ids, wait=True, prefix=prefix)
+        if reopened:
+            statements = follower.reopen(ids)
+        else:
+            statements = follower.follow(ids, wait=True, prefix=prefix)
         rows: Sequence[Any] | None = None
         while True:
             try:
@@ -72,14 +103,6 @@ def follow(connection: Connection, ids: Sequence[int], prefix: str | None) -> Fo
             options = {"schema_translate_map": {None: prefix}} if prefix else {}
             rows = connection.execute(statement, params, execution_options=options).all()
     return total
-
-
-class Fetches(Protocol):
-    """What runs statements of ours."""
-
-    async def fetch(
-        self, statement: Executable, params: Mapping[str, Any] | None = None
-    ) -> Sequence[Any]: ...
 
 
 class InTransaction:
@@ -110,6 +133,16 @@ async def follow_by(
                 break
             rows = await database.fetch(statement, params)
     return total
+
+
+async def results(job: Job, database: Fetches) -> dict[str, Any]:
+    """The values that were recorded by the jobs that a job follows from."""
+    found: dict[str, Any] = {}
+    for follower in _followers:
+        if follower.concerns(job.meta):
+            rows = await database.fetch(*follower.results(job))
+            found |= {name: meta.get("return") for name, meta in rows if meta.get("recorded")}
+    return found
 
 
 def _sum(one: Followed, other: Followed) -> Followed:

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -12,10 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..errors import JobTimeoutError
+from ..models.instrumentation import values_of
+from ..models.job import give_results
 from ..workers.timeout import timeout_seconds
 from .attempt import Attempt
 from .connecting import CancelledUnconnected, UnconnectedError, connecting
 from .database import Database
+from .following import results
 from .references import loader
 from .session_threads import session_threads
 from .worker_session import WorkerSessions, transact, transact_plainly
@@ -38,6 +42,8 @@ async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
         raise asyncio.CancelledError
     seconds = _timeout(attempt)
     process = _transact if registration.takes_session else _process
+    if registration.provided or attempt.followed:
+        process = partial(_provided, process)
     work = process(attempt, sessions)
     if seconds is not None:
         return await _limited(attempt, work, seconds)
@@ -47,6 +53,22 @@ async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
 
 
 Work = Coroutine[Any, Any, Any]
+Process = Callable[[Attempt, WorkerSessions], Work]
+
+
+async def _provided(process: Process, attempt: Attempt, sessions: WorkerSessions) -> Any:
+    """Process a job with the values that are found for it."""
+    job = attempt.own
+    if attempt.followed:
+        give_results(job, partial(results, job, sessions))
+    values = {}
+    for name, provided in attempt.registration.provided.items():
+        rows = await sessions.fetch(*provided.question(job))
+        values[name] = provided.answer(job, rows)
+    if values:
+        # Past the rules of what a job may hold, as the rows that it refers to.
+        values_of(job)["args"] = {**job.args, **values}
+    return await process(attempt, sessions)
 
 
 async def _process(attempt: Attempt, sessions: WorkerSessions) -> Any:

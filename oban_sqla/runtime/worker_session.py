@@ -1,10 +1,11 @@
 """A worker's session: what it changes and the completion of its job are one transaction."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -34,6 +35,10 @@ class WorkerSessions(Protocol):
 
     @property
     def prefix(self) -> str | None: ...
+
+    async def fetch(
+        self, statement: Executable, params: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]: ...
 
     isolation: str | None
     """The isolation level to ask for; `None` for that of the engine."""

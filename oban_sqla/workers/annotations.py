@@ -7,6 +7,7 @@ from types import GenericAlias, NoneType, UnionType
 from typing import Any
 
 from ..models import json_types, validation
+from .provided import Provided
 
 _NUMBERS = (int, float, bool, NoneType)
 _SINGLE = (
@@ -83,6 +84,9 @@ def from_json(subject: str, name: str, value: object, kind: Any) -> Any:
 
 
 def _evaluated(function: Callable[..., Any], annotation: Any) -> Any:
+    if typing.get_origin(annotation) is typing.Annotated:
+        kind, *marks = typing.get_args(annotation)
+        return kind if any(isinstance(mark, Provided) for mark in marks) else annotation
     if not isinstance(annotation, str):
         return annotation
     names = getattr(inspect.unwrap(function), "__globals__", {})

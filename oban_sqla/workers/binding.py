@@ -7,6 +7,7 @@ from typing import Any
 
 from . import annotations
 from .option import refuse_unknown
+from .provided import provided_parameters
 from .sessions import check_session, for_sessions
 
 _POSITIONAL = (
@@ -29,11 +30,15 @@ class Binding:
         self._function = function
         self._whole = inspect.signature(function)
         self._session = self._first() if session else None
-        own = [p for name, p in self._whole.parameters.items() if name != self._session]
+        all_but_session = {n: p for n, p in self._whole.parameters.items() if n != self._session}
+        self.provided = provided_parameters(function, all_but_session)
+        """The parameters whose values are found when a job runs."""
+        self._called = self._whole.replace(parameters=list(all_but_session.values()))
+        own = [p for name, p in all_but_session.items() if name not in self.provided]
         self.signature = self._whole.replace(parameters=own)
-        """The signature without the session."""
+        """The signature without the session, and without what is provided."""
         self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
-        self._is_common = all(p.kind in _BY_NAME for p in own)
+        self._is_common = all(p.kind in _BY_NAME for p in all_but_session.values())
         self._names = frozenset(p.name for p in own)
         self._positional = tuple(p.name for p in own if p.kind in _POSITIONAL)
         self._required = frozenset(p.name for p in own if p.default is p.empty)
@@ -72,7 +77,7 @@ class Binding:
                 name: self._convert(annotations.from_json, subject, name, value)
                 for name, value in arguments.items()
             }
-        if self._is_common and arguments.keys() <= self._names:
+        if self._is_common and arguments.keys() <= self._called.parameters.keys():
             given = () if self._session is None else (session,)
             return self._function(*given, **arguments)
         bound = self._unbind(subject, arguments, session)
@@ -120,7 +125,7 @@ class Binding:
         bound = inspect.BoundArguments(self._whole, {})
         if self._session is not None:
             bound.arguments[self._session] = session
-        for name in self.signature.parameters:
+        for name in self._called.parameters:
             if name == self._others:
                 bound.arguments[name] = remaining
                 remaining = {}
@@ -135,14 +140,14 @@ class Binding:
     @functools.cached_property
     def _kinds(self) -> Mapping[str, Any]:
         # Evaluated at the first use: a name in an annotation may be defined after the function.
-        return annotations.converted(self._function, self.signature)
+        return annotations.converted(self._function, self._called)
 
     @functools.cached_property
     def _numbers(self) -> Mapping[str, str]:
         return annotations.numbers(self._function, self.signature)
 
     def _convert(self, convert: Callable[..., Any], subject: str, name: str, value: object) -> Any:
-        if self._others is not None and name not in self._names:
+        if self._others is not None and name not in self._called.parameters:
             name = self._others
         kind = self._kinds.get(name)
         return value if kind is None else convert(subject, name, value, kind)

@@ -91,6 +91,7 @@ class JobFunction(Generic[P, R]):
             self.__oban__.backoff,
             hooks=self._hooks,
             takes_session=session,
+            provided=self._binding.provided,
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,7 +1,7 @@
 """The workers of this process by name. A row in the table never makes it import anything."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from . import limits, on_error
 from .declaration import Declaration
 from .hooks import Hooks
 from .model_worker import SELF
+from .provided import Provided
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Registration:
     """Whether the object also has `timeout(job)`."""
     hooks: Hooks = field(default_factory=Hooks)
     """The functions that run before and after `process`."""
+    provided: Mapping[str, Provided] = field(default_factory=dict)
+    """The parameters of a function whose values are found when a job runs."""
 
     @property
     def is_model(self) -> bool:
@@ -58,6 +61,7 @@ def register(
     *,
     hooks: Hooks,
     takes_session: bool = False,
+    provided: Mapping[str, Provided] | None = None,
 ) -> None:
     """Register a worker.
 
@@ -85,6 +89,7 @@ def register(
         takes_session=takes_session,
         has_timeout=timeout is not None,
         hooks=hooks,
+        provided=provided or {},
     )
     _registrations.update(dict.fromkeys(names, registration))
 

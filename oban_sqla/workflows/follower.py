@@ -4,22 +4,27 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Executable, Row
 
 from ..clock import held_at
 from ..events import WorkflowStop
+from ..models import Job
 from ..runtime.following import Followed, Statements, register
 from ..statements.announce import announce, announcement
 from ..wakeups import Wakeup
 from .release import lock, release
+from .reopen import reopen
+from .values import results_of
 
 
 class WorkflowFollower:
     """Releases the steps that wait for those that have ended, in the outcome's transaction."""
 
+    key = "workflow_id"
+
     def concerns(self, meta: Mapping[str, Any]) -> bool:
         """Whether a job with this meta is a step."""
-        return "workflow_id" in meta
+        return self.key in meta
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
         """Release what waits for these jobs; put it off if it is locked."""
@@ -36,6 +41,20 @@ class WorkflowFollower:
         events = [("workflow_stop", WorkflowStop(*ended)) for ended in row.ended or ()]
         late = given if len(roots) < len(locks) or row.blocked else ()
         return Followed(wakeup, row.cancelled, events, late)
+
+    def reopen(self, ids: Sequence[int]) -> Statements:
+        """Have the steps that the failure of these jobs has cancelled wait again."""
+        given = list(ids)
+        locks = yield lock(skip_locked=False), {"ids": given}
+        if locks:
+            yield reopen(now=held_at()), {"ids": given, "roots": [row.root for row in locks]}
+        return Followed()
+
+    def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
+        """What finds the values of the steps that a step waits for."""
+        own = job.meta["workflow_id"]
+        deps = [[own, dep] if isinstance(dep, str) else dep for dep in job.meta.get("deps", [])]
+        return results_of(deps)
 
 
 def _wakeup(row: Row[Any]) -> Wakeup:

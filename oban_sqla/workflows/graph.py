@@ -12,7 +12,9 @@ from sqlalchemy import inspect
 
 from ..models import Job, JobState, validation
 from ..models.instrumentation import values_of
+from ..workers.registry import find
 from .draft import Dep, Draft, refuse_circle
+from .values import From
 
 if TYPE_CHECKING:
     from .workflow import Workflow
@@ -98,6 +100,7 @@ class Plan:
             raise ValueError(f"{workflow.label}: it has no steps; add() some first")
         self._resolve(workflow, [])
         refuse_circle(workflow.label, [planned.draft for planned in self.steps])
+        self._check_values()
         self._write_meta()
 
     @property
@@ -197,6 +200,24 @@ class Plan:
             f"{workflow.label}: {what} may wait for names, jobs and workflows, not"
             f" {validation.show(dep)}"
         )
+
+    def _check_values(self) -> None:
+        """`ValueError` for a step that takes a value from a step that it does not wait for."""
+        stored: dict[Draft, set[str]] = {}
+        for draft, _, name in self.look_ups:
+            stored.setdefault(draft, set()).add(name)
+        for draft, workflow, _ in self.steps:
+            worker = find(values_of(draft.job)["worker"])
+            for parameter, provided in worker.provided.items() if worker else ():
+                if not isinstance(provided, From):
+                    continue
+                names = {one.name for one in draft.waits_for} | stored.get(draft, set())
+                if provided.step not in names:
+                    raise ValueError(
+                        f"{workflow.label}: step {draft.name!r} takes {parameter!r} from step"
+                        f" {provided.step!r}, for which it does not wait: add it with"
+                        f" deps={provided.step!r}"
+                    )
 
     def _write_meta(self) -> None:
         owners = {planned.draft: planned.workflow for planned in self.steps}

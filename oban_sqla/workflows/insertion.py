@@ -14,6 +14,7 @@ from ..enqueue.connections import refuse_unknown
 from ..enqueue.unique import Make, Parameters
 from ..errors import ObanError
 from ..models import validation
+from ..models.instrumentation import values_of
 from .draft import Draft
 from .graph import LAST, STEP, Plan, rows_of_steps, rows_of_workflows
 from .statements import (
@@ -95,7 +96,7 @@ def _insert_workflows(plan: Plan) -> Statements:
 
 def _fill(workflow: Workflow, values: dict[str, Any], inserted_at: Any) -> None:
     """Have a workflow know its row, and be detached."""
-    own = vars(workflow)
+    own = values_of(workflow)
     for attribute in inspect(Workflow).column_attrs:
         own.setdefault(attribute.key, 0)
     own |= {name: value for name, value in values.items() if name != "meta"}

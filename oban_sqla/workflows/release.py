@@ -130,7 +130,7 @@ def _is_suspended(job: Any) -> ColumnElement[bool]:
     return cast(job.state, Text) == literal(JobState.SUSPENDED.value, Text)
 
 
-def _unnested(array: Any, kind: TypeEngine[Any], name: str) -> Any:
+def unnested(array: Any, kind: TypeEngine[Any], name: str) -> Any:
     rows = func.unnest(array).table_valued(column("id", kind), name=name)
     return rows.render_derived()
 
@@ -156,7 +156,7 @@ def _ended() -> CTE:
     )
     dep, waiter = aliased(Step, name="dep"), aliased(Step, name="waiter")
     job = aliased(Job, name="waiting")
-    dependent = _unnested(dep.dependents, BigInteger(), "dependent")
+    dependent = unnested(dep.dependents, BigInteger(), "dependent")
     cancelled = (
         select(waiter.job_id, literal("cancelled", Text), false())
         .select_from(ended)
@@ -166,14 +166,14 @@ def _ended() -> CTE:
         .join(job, job.id == waiter.job_id)
         .where(
             waiter.ended.is_(None),
-            _rule(waiter, ended.c.outcome) == "cancel",
+            rule_for(waiter, ended.c.outcome) == "cancel",
             _is_suspended(job),
         )
     )
     return ended.union(cancelled)
 
 
-def _rule(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
+def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
     """What a waiting step makes of an outcome: a completed step lets it `run`."""
     return case(
         *((outcome == failed, getattr(waiter, f"on_{failed}")) for failed in _FAILED),
@@ -184,14 +184,14 @@ def _rule(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
 def _deps(ended: CTE) -> CTE:
     """Each step that has ended, with each step that waits for it."""
     dep, waiter = aliased(Step, name="dep"), aliased(Step, name="waiter")
-    dependent = _unnested(dep.dependents, BigInteger(), "dependent")
+    dependent = unnested(dep.dependents, BigInteger(), "dependent")
     return (
         select(
             waiter.job_id.label("job_id"),
             dep.job_id.label("cause"),
             dep.name.label("name"),
             ended.c.outcome,
-            _rule(waiter, ended.c.outcome).label("rule"),
+            rule_for(waiter, ended.c.outcome).label("rule"),
         )
         .select_from(ended)
         .join(dep, dep.job_id == ended.c.job_id)
@@ -205,7 +205,7 @@ def _deps(ended: CTE) -> CTE:
 def _counts(ended: CTE) -> CTE:
     """The workflows with steps that have ended, and what is left of them."""
     step = aliased(Step, name="counted")
-    around = _unnested(step.path, Text(), "around")
+    around = unnested(step.path, Text(), "around")
     own = around.c.id == step.workflow_id
     is_last = and_(step.kind == LAST, own)
 

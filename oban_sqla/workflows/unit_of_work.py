@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction, make_transient, object_s
 from ..enqueue.connections import execute_core
 from ..enqueue.savepoints import SavepointLog
 from ..enqueue.session_of import BIND
+from ..models.instrumentation import values_of
 from .graph import Plan
 from .insertion import Statements, after_jobs, before_jobs
 from .workflow import Workflow, growing
@@ -79,7 +80,7 @@ def _of_flush(session: Session, objects: Iterable[object] | None) -> list[Workfl
     found = [
         one
         for one in session.new
-        if isinstance(one, Workflow) and vars(one).get("parent_id") is None
+        if isinstance(one, Workflow) and values_of(one).get("parent_id") is None
     ]
     if growing:
         found += [one for one in [*growing] if object_session(one) is session and one.graph.has_new]

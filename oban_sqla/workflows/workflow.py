@@ -12,9 +12,11 @@ from sqlalchemy import ColumnElement, Index, Text, and_, func, inspect, literal_
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship, remote
+from sqlalchemy.orm.attributes import flag_dirty
 
 from ..clock import client_now
 from ..models import Base, Job, validation
+from ..models.instrumentation import values_of
 from ..models.types import UTCDateTime
 from .draft import Dep, Draft, OnFailure, listed, rules_of, step_job, step_name
 from .graph import LAST, Graph, Within
@@ -85,6 +87,11 @@ class Workflow(Base):
             unique_key,
             unique=True,
             postgresql_where=sql("unique_key IS NOT NULL"),
+        ),
+        Index(
+            "oban_sqla_workflows_parent_index",
+            parent_id,
+            postgresql_where=sql("parent_id IS NOT NULL"),
         ),
     )
 
@@ -208,6 +215,8 @@ class Workflow(Base):
     def _grow(self) -> None:
         if inspect(self).has_identity:
             growing.add(self)
+            # Without it the session would see nothing to flush.
+            flag_dirty(self)
 
     @property
     def graph(self) -> Graph:
@@ -218,7 +227,7 @@ class Workflow(Base):
     @property
     def label(self) -> str:
         """How messages call it."""
-        known = vars(self).get("name")
+        known = values_of(self).get("name")
         return "the workflow" if known is None else f"workflow {known!r}"
 
     @property
@@ -231,6 +240,13 @@ class Workflow(Base):
     def progress(self) -> tuple[int, int]:
         """How many steps have ended, and how many there are, when the row was read."""
         return self.total - self.open - self.lasts, self.total
+
+    @property
+    def recorded(self) -> Any:
+        """What its last step recorded, of those that recorded a value; `None` if none did."""
+        ends = [job for job in self.jobs if job.completed_at and job.meta.get("recorded")]
+        ends.sort(key=lambda job: (job.completed_at, job.id))
+        return ends[-1].recorded if ends else None
 
     @property
     def is_finished(self) -> bool:

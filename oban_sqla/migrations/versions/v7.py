@@ -19,6 +19,7 @@ TABLES = ("oban_workflows", "oban_sqla_workflow_steps")
 WORKFLOW_INDEX = "oban_sqla_jobs_workflow_index"
 CHAIN_INDEX = "oban_sqla_jobs_chain_index"
 UNIQUE_INDEX = "oban_sqla_workflows_unique_index"
+PARENT_INDEX = "oban_sqla_workflows_parent_index"
 STEP_NAME = "oban_sqla_workflow_steps_name_key"
 OPEN_INDEX = "oban_sqla_workflow_steps_open_index"
 
@@ -64,6 +65,14 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         schema=prefix,
         unique=True,
         postgresql_where=sa.text("unique_key IS NOT NULL"),
+        if_not_exists=True,
+    )
+    op.create_index(
+        PARENT_INDEX,
+        "oban_workflows",
+        ["parent_id"],
+        schema=prefix,
+        postgresql_where=sa.text("parent_id IS NOT NULL"),
         if_not_exists=True,
     )
     set_storage(op, name("oban_workflows", prefix), STORAGE)

@@ -17,7 +17,7 @@ S = JobState
 
 
 async def cancelled(run: Run, *ids: int) -> list[tuple[int, JobState]]:
-    return sorted((id, state) for id, state in await run(cancel(now=NOW), ids=list(ids)))
+    return sorted((id, state) for id, state, _ in await run(cancel(now=NOW), ids=list(ids)))
 
 
 @pytest.mark.parametrize("state", [S.AVAILABLE, S.SCHEDULED, S.RETRYABLE, S.SUSPENDED])

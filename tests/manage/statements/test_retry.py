@@ -17,7 +17,7 @@ RETRIED = [S.SCHEDULED, S.RETRYABLE, S.SUSPENDED, S.COMPLETED, S.DISCARDED, S.CA
 
 
 async def retried(run: Run, *ids: int) -> list[tuple[int, str]]:
-    return sorted((id, queue) for id, queue in await run(retry(now=NOW), ids=list(ids)))
+    return sorted((id, queue) for id, queue, _ in await run(retry(now=NOW), ids=list(ids)))
 
 
 @pytest.mark.parametrize("state", RETRIED)

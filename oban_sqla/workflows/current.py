@@ -1,0 +1,28 @@
+"""The workflow of the job that is being processed."""
+
+from sqlalchemy.orm import make_transient_to_detached
+
+from ..errors import ObanError
+from ..models.job import Job
+from ..workers.current_job import current_job
+from .workflow import Workflow
+
+
+def current_workflow() -> Workflow:
+    """The workflow of the step that is being processed, to add steps while it runs::
+
+        flow = current_workflow()
+        flow.add("more", more.new(), deps="extract")
+        session.add(flow)  # or: await oban.enqueue(flow)
+
+    New steps may wait for each other, and for steps by name. `ObanError` outside of a step.
+    """
+    job: Job | None = current_job()
+    id = job.meta.get("workflow_id") if job is not None and isinstance(job.meta, dict) else None
+    if not isinstance(id, str):
+        raise ObanError("no step of a workflow is processed here")
+    assert job is not None
+    workflow = Workflow(job.meta.get("workflow_name"))
+    workflow.id = id
+    make_transient_to_detached(workflow)
+    return workflow

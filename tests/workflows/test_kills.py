@@ -1,0 +1,79 @@
+"""Workflows under `kill -9`: no step is lost, early, or done twice by a worker with a session."""
+
+import random
+from collections import Counter
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import selectinload
+
+from oban_sqla import Job, JobState, Workflow
+from tests.failures.conftest import (  # noqa: F401 - the fixtures
+    Runs,
+    Spawn,
+    ended,
+    proxy,
+    runs,
+    spawn,
+)
+
+pytestmark = pytest.mark.torture
+
+FLOWS, KILLS, ACCOUNTS = 200, 40, 500
+
+
+def transfer() -> Job:
+    source, target = random.sample(range(1, ACCOUNTS + 1), 2)
+    return Job("failures.transfer", {"transfer": [source, target, 1]}, max_attempts=50)
+
+
+def note() -> Job:
+    return Job("failures.note", max_attempts=50)
+
+
+def flow_of_twenty() -> Workflow:
+    """Two fans, half of whose steps take a session, and one that cleans up."""
+    flow = Workflow("torture")
+    flow.add("first", transfer())
+    parts = [flow.add(f"part-{n}", (note if n % 2 else transfer)(), deps="first") for n in range(8)]
+    flow.add("middle", transfer(), deps=parts)
+    more = [flow.add(f"more-{n}", (note if n % 2 else transfer)(), deps="middle") for n in range(8)]
+    flow.add("end", transfer(), deps=more)
+    flow.add_last("cleanup", transfer())
+    return flow
+
+
+async def test_every_step_runs_when_its_deps_allow_while_processes_are_killed(
+    runs: Runs,  # noqa: F811
+    spawn: Spawn,  # noqa: F811
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    runs.open_accounts(ACCOUNTS, balance=1_000)
+    async with sessions.begin() as session:
+        session.add_all(flow_of_twenty() for _ in range(FLOWS))
+    nodes = [await spawn(limit=10, heartbeat_expiry=1.0) for _ in range(3)]
+    for goal in sorted(random.sample(range(20, FLOWS * 20 - 200), KILLS)):
+        await runs.until(lambda goal=goal: runs.completed() >= goal)
+        victim = nodes.pop(0)
+        victim.kill()
+        await ended(victim)
+        nodes.append(await spawn(limit=10, heartbeat_expiry=1.0))
+    await runs.all_completed(FLOWS * 20)
+
+    moves: Counter[int] = Counter()
+    async with sessions() as session:
+        query = select(Workflow).options(selectinload(Workflow.jobs))
+        flows = (await session.scalars(query)).all()
+    assert len(flows) == FLOWS
+    for flow in flows:
+        assert (flow.state, flow.progress) == ("completed", (20, 20))
+        steps = flow.steps
+        for job in steps.values():
+            assert job.state is JobState.COMPLETED
+            deps = job.meta["deps"] or [name for name in steps if job.meta["name"] == "cleanup"]
+            ends = [steps[name].completed_at for name in deps if steps[name] is not job]
+            assert all(job.attempted_at >= end for end in ends), (flow.id, job.meta["name"])
+            moves.update(job.args.get("transfer", [])[:2])
+    assert {id: count for id, (_, count) in runs.accounts().items() if count} == moves
+    assert runs.rescued()

@@ -1,0 +1,136 @@
+"""Cancel, retry and wait for workflows, and add steps from within."""
+
+import pytest
+
+from oban_sqla import (
+    Job,
+    JobState,
+    ObanError,
+    Record,
+    Worker,
+    Workflow,
+    current_job,
+    current_workflow,
+)
+from tests.conftest import StartOban
+from tests.workflows.conftest import Run, Sessions, loaded, states
+from tests.workflows.workers import Step, ran
+
+pytestmark = pytest.mark.usefixtures("expect_errors")  # steps that are discarded
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+
+
+class Flaky(Worker, name="flows.flaky", max_attempts=1):
+    """Fails once."""
+
+    failed = False
+
+    async def process(self, job: Job) -> None:
+        if not Flaky.failed:
+            Flaky.failed = True
+            raise ValueError("once")
+
+
+async def test_a_retried_step_revives_what_it_had_cancelled(
+    start: StartOban, sessions: Sessions
+) -> None:
+    Flaky.failed = False
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("other", Step.new())
+    flow.add("flaky", Flaky.new())
+    flow.add("next", Step.new(), deps=["flaky", "other"])
+    flow.add("end", Step.new(), deps="next")
+    flow.add("report", Step.new(), deps="end", on_failure="run")
+    await oban.enqueue(flow)
+    failed = await oban.wait(flow, timeout=20)
+    assert failed.state == "discarded"
+    assert states(failed)["end"] == "cancelled"
+
+    assert await oban.retry(flow) == 1
+    done = await oban.wait(flow, timeout=20)
+    assert (done.state, set(states(done).values())) == ("completed", {"completed"})
+    assert (done.open, done.completed, done.cancelled, done.discarded) == (0, 5, 0, 0)
+    assert ran == ["other", "report", "next", "end"]
+
+
+async def test_a_step_is_retried_by_its_job(start: StartOban, sessions: Sessions) -> None:
+    Flaky.failed = False
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("flaky", Flaky.new())
+    flow.add("next", Step.new(), deps="flaky")
+    await oban.enqueue(flow)
+    await oban.wait(flow, timeout=20)
+    async with sessions.begin() as session:
+        assert await oban.retry_jobs(flow.steps["flaky"].id, conn=session) == 1
+        again = await session.get_one(Job, flow.steps["next"].id)
+        assert again.state is JobState.SUSPENDED
+    assert (await oban.wait(flow, timeout=20)).state == "completed"
+
+
+async def test_a_cancelled_workflow_cleans_up(start: StartOban, sessions: Sessions) -> None:
+    oban = await start(queues={"default": 10})
+    inner = Workflow()
+    inner.add("a", Step.new(schedule_in=60))
+    flow = Workflow()
+    flow.add("first", Step.new(schedule_in=60))
+    flow.add("next", Step.new(), deps="first")
+    flow.add_workflow("inner", inner)
+    flow.add_last("cleanup", Step.new())
+    await oban.enqueue(flow)
+    async with sessions.begin() as session:
+        assert await oban.cancel(flow, conn=session) == 3
+    done = await oban.wait(flow, timeout=20)
+    assert states(done) == {"first": "cancelled", "next": "cancelled", "cleanup": "completed"}
+    assert done.state == "cancelled"
+    assert (await loaded(sessions, inner.id)).state == "cancelled"
+
+
+async def test_the_value_of_the_whole(start: StartOban) -> None:
+    class Value(Worker, name="flows.value"):
+        async def process(self, job: Job) -> Record:
+            return Record(sum((await job.results()).values(), job.args["n"]))
+
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add(
+        "total", Value.new({"n": 1}), deps=[flow.add(f"n{n}", Value.new({"n": n})) for n in (2, 3)]
+    )
+    await oban.enqueue(flow)
+    assert (await oban.wait(flow, timeout=20)).recorded == 6
+
+
+async def test_a_wait_is_limited(start: StartOban) -> None:
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("later", Step.new(schedule_in=60))
+    await oban.enqueue(flow)
+    with pytest.raises(TimeoutError, match=r"has not ended within 0.1 s; `oban-sqla work"):
+        await oban.wait(flow, timeout=0.1)
+    with pytest.raises(LookupError):
+        await oban.wait(Workflow(), timeout=1)
+
+
+async def test_a_step_adds_steps(run: Run) -> None:
+    class Split(Worker, name="flows.split"):
+        async def process(self, job: Job, session: object) -> None:
+            flow = current_workflow()
+            parts = [flow.add(f"part-{n}", Step.new()) for n in range(3)]
+            flow.add("sum", Step.new(), deps=[*parts, "other"])
+            session.add(flow)  # type: ignore[attr-defined]
+
+    flow = Workflow()
+    flow.add("split", Split.new())
+    flow.add("other", Step.new())
+    flow.add_last("cleanup", Step.new())
+    done = await run(flow)
+    assert done.progress == (7, 7)
+    assert ran[-2:] == ["sum", "cleanup"]
+    assert current_job() is None
+    with pytest.raises(ObanError, match="no step of a workflow"):
+        current_workflow()
