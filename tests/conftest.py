@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -32,6 +33,11 @@ from tests.schemas import Schemas
 
 StartOban = Callable[..., Awaitable[Oban]]
 Add = Callable[..., Awaitable[list[int]]]
+
+
+# With --hypothesis-profile default there are a hundred.
+settings.register_profile("few", max_examples=25)
+settings.load_profile("few")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,6 +70,7 @@ def postgres_dsn() -> Iterator[str]:
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
+            "lock_timeout": "60s",  # a lock that a test leaves fails the next one
         },
     ) as dsn:
         yield dsn

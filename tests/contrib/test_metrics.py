@@ -36,6 +36,7 @@ from oban_sqla.events import (
     emit,
 )
 from tests.conftest import StartOban
+from tests.forked import Python
 from tests.listening import hear
 
 Read: TypeAlias = Callable[..., float | None]
@@ -292,16 +293,10 @@ if sys.argv[1:]:
 """
 
 
-def test_the_processes_of_a_directory_are_measured_together(tmp_path: Path) -> None:
+def test_the_processes_of_a_directory_are_measured_together(python: Python, tmp_path: Path) -> None:
     environment = {**os.environ, prometheus.MULTIPROCESS: str(tmp_path)}
     for arguments in ((), ("show",)):
-        said = subprocess.run(
-            [sys.executable, "-c", PROCESS, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
-    assert 'oban_jobs_given_back_total{queue="default"} 4.0' in said
-    assert 'oban_jobs{oban="Oban",queue="default",state="available"} 3.0' in said
+        done = python.run("-c", PROCESS, *arguments, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert 'oban_jobs_given_back_total{queue="default"} 4.0' in done.stdout
+    assert 'oban_jobs{oban="Oban",queue="default",state="available"} 3.0' in done.stdout

@@ -36,9 +36,12 @@ def insert_at_once(session: Session, jobs: list[Job]) -> None:
 
 ways = pytest.mark.parametrize("store", [add, insert_at_once])
 in_the_database = settings(
-    max_examples=100,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
 )
 
 Store = Callable[[Session, list[Job]], None]

@@ -2,13 +2,20 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
+from tests.forked import Python
+
+Run = Callable[..., pytest.RunResult]
+
 # By the name of its entry point.
 OPTIONS = ("-p", "oban_sqla", "-p", "no:cacheprovider", "-W", "error")
+# A process that is forked has the package already.
+FORKED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
 SUITE = """
 import asyncio
@@ -70,10 +77,22 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
+@pytest.fixture
+def run(python: Python, pytester: pytest.Pytester) -> Run:
+    """Run pytest on what `pytester` has written, in a process that is forked."""
+
+    def run(*options: str) -> pytest.RunResult:
+        done = python.run("-m", "pytest", *options, *FORKED, cwd=pytester.path)
+        said, told = done.stdout.splitlines(), done.stderr.splitlines()
+        return pytest.RunResult(done.returncode, said, told, 0.0)
+
+    return run
+
+
 @pytest.mark.parametrize("distributed", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "xdist"])
-def test_its_fixtures(pytester: pytest.Pytester, distributed: tuple[str, ...]) -> None:
+def test_its_fixtures(pytester: pytest.Pytester, run: Run, distributed: tuple[str, ...]) -> None:
     pytester.makepyfile(test_greet=SUITE)
-    pytester.runpytest_subprocess(*OPTIONS, *distributed).assert_outcomes(passed=7)
+    run(*OPTIONS, *distributed).assert_outcomes(passed=7)
     (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
     data = Path(str(make_url(dsn).query["host"]))
     directory = next(one for one in data.parents if one.name.startswith("oban-sqla-pytest-"))
@@ -91,11 +110,11 @@ def test_its_fixtures(pytester: pytest.Pytester, distributed: tuple[str, ...]) -
     ],
 )
 def test_it_may_be_named_besides_its_entry_point(
-    pytester: pytest.Pytester, options: tuple[str, ...]
+    pytester: pytest.Pytester, run: Run, options: tuple[str, ...]
 ) -> None:
     pytester.makeconftest('pytest_plugins = ["pytest_oban_sqla"]')
     pytester.makepyfile("def test_is_there(request): request.getfixturevalue('oban_postgres')")
-    done = pytester.runpytest_subprocess(*options, "--fixtures", "-p", "no:cacheprovider")
+    done = run(*options, "--fixtures", "-p", "no:cacheprovider")
     assert done.ret == 0
     done.stdout.fnmatch_lines("oban_schema *")
 
@@ -111,11 +130,11 @@ def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
 
 
 def test_a_server_of_ones_own(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str
 ) -> None:
     monkeypatch.setenv("OBAN_TEST_DSN", postgres_dsn)
     pytester.makepyfile(test_greet=SUITE)
-    pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=7)
+    run(*OPTIONS).assert_outcomes(passed=7)
     assert set((pytester.path / "servers.txt").read_text().splitlines()) == {postgres_dsn}
 
 
@@ -127,7 +146,7 @@ def test_a_server_of_ones_own(
     ],
 )
 def test_what_needs_an_extra_names_it(
-    pytester: pytest.Pytester, missing: str, use: str, extra: str
+    pytester: pytest.Pytester, run: Run, missing: str, use: str, extra: str
 ) -> None:
     pytester.makepyfile(
         f"""
@@ -138,7 +157,7 @@ def test_what_needs_an_extra_names_it(
             {use}
         """
     )
-    done = pytester.runpytest_subprocess(*OPTIONS)
+    done = run(*OPTIONS)
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     assert f"pip install '{extra}'" in done.stdout.str()
 
@@ -194,11 +213,15 @@ def test_a_sync_session(oban_sync_session, n):
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_its_sessions_roll_everything_back(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str, mode: str
+    pytester: pytest.Pytester,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_dsn: str,
+    mode: str,
 ) -> None:
     monkeypatch.setenv("OBAN_TEST_DSN", postgres_dsn)
     pytester.makepyfile(test_sessions=SESSIONS)
     loop = "asyncio_default_fixture_loop_scope=function"
     options = ("-p", "pytest_asyncio.plugin", "-o", f"asyncio_mode={mode}", "-o", loop)
-    done = pytester.runpytest_subprocess(*OPTIONS, *options)
+    done = run(*OPTIONS, *options)
     done.assert_outcomes(passed=4)
