@@ -18,6 +18,7 @@ from .enqueue.chunks import enqueue_stream
 from .enqueue.enqueue import Conn, each, enqueue
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
+from .limits.limit_questions import LimitQuestions
 from .limits.limited_claim import LimitedClaim
 from .manage.job_management import JobManagement
 from .models import Job, validation
@@ -42,7 +43,15 @@ from .workflows.workflow import Workflow
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(ObanNames, WorkflowManagement, JobManagement, QueueOrders, Reports, Observable):
+class Oban(
+    ObanNames,
+    WorkflowManagement,
+    JobManagement,
+    QueueOrders,
+    LimitQuestions,
+    Reports,
+    Observable,
+):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ..durations import duration
+from ..limits.why import why
 from ..models.job_id import LARGEST_ID
 from ..models.state import STAGEABLE
 from ..monitor.browse import Listed, browse, describe
@@ -109,7 +110,11 @@ def show_job(
 ) -> None:
     """Show one job: its arguments, times, errors, and recorded value."""
     settings = configured(path, dsn=dsn, prefix=prefix)
-    job = ask(settings, lambda database: describe(database, id)).get(id)
+
+    async def look(database: Database) -> tuple[Any, str | None]:
+        return (await describe(database, id)).get(id), await why(database, id)
+
+    job, reason = ask(settings, look)
     if job is None:
         fail(f"there is no job {id}")
     if as_document:
@@ -119,7 +124,23 @@ def show_job(
         if name != "errors" and not (name == "recorded" and value is None):
             structured = isinstance(value, dict | list) or name == "recorded"
             typer.echo(f"{name:<12}  {plain(as_json(value) if structured else value)}".rstrip())
+    typer.echo(f"{'why':<12}  {plain(reason)}")
     _tell_errors(job["errors"])
+
+
+@app.command("why")
+def explain_job(
+    id: Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID)],
+    dsn: Dsn = None,
+    prefix: Prefix = None,
+    path: Config = None,
+) -> None:
+    """Say in one sentence why a job waits, or what became of it."""
+    settings = configured(path, dsn=dsn, prefix=prefix)
+    reason = ask(settings, lambda database: why(database, id))
+    if reason is None:
+        fail(f"there is no job {id}")
+    typer.echo(plain(reason))
 
 
 app.command("enqueue")(enqueue.enqueue_job)

@@ -227,3 +227,11 @@ class TestChanging:
 )
 def test_usage(on: Say, arguments: list[str], message: str) -> None:
     assert message in on("jobs", *arguments, code=2).stderr
+
+
+@pytest.mark.usefixtures("jobs")
+def test_why_a_job_waits(on: Say) -> None:
+    reason = on("jobs", "why", "1").stdout.strip()
+    assert reason
+    assert f"why           {reason}" in on("jobs", "show", "1").stdout.splitlines()
+    assert "there is no job 99" in on("jobs", "why", "99", code=1).stderr

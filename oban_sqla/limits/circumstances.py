@@ -1,0 +1,182 @@
+"""The facts that explain why a job waits: of the job, of its limits, and of its queue."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Executable,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from ..clock import database_now, seconds
+from ..models import Job, JobState, ProducerRow, QueueOrder
+from ..statements.claim import claim_order
+from ..statements.orders import EVERY
+from ..statements.states import constant
+from .rows import RateRow
+from .terms import (
+    LIMIT_ID,
+    Terms,
+    enough_in,
+    is_partitioned,
+    limits_of,
+    partition_of,
+    tokens,
+    used,
+)
+
+MOST_NAMED = 10
+MOST_AHEAD = 1000
+
+
+@lru_cache(maxsize=1)
+def circumstances() -> Executable:
+    """The job `id`: its columns, what its limit and its rate have counted, and what waits for."""
+    time = database_now()
+    terms = Terms.of(limits_of(Job))
+    row = aliased(RateRow)
+    saved = tokens(row, terms.allowed, terms.burst, terms.period, time)
+    log = terms.allowed + terms.burst - used(terms.rate_id, terms.period, time)
+    fewer = case((terms.burst > 0, cast(func.floor(saved), Integer)))
+    in_log = enough_in(terms.rate_id, terms.allowed + terms.burst, terms.period, terms.weight, time)
+    in_tokens = case((terms.burst > 0, (terms.weight - saved) * terms.period / terms.allowed))
+    too_few = and_(terms.rate_id.is_not(None), func.least(log, fewer) < terms.weight)
+    held_id = func.coalesce(terms.rate_id, terms.limit_id, partition_of(Job))
+    return (
+        select(
+            cast(Job.state, Text).label("state"),
+            Job.queue,
+            Job.attempt,
+            Job.max_attempts,
+            cast(Job.meta, Text).label("meta"),
+            cast(Job.attempted_by, ARRAY(Text)).label("attempted_by"),
+            Job.attempted_at,
+            func.coalesce(Job.completed_at, Job.cancelled_at, Job.discarded_at).label("ended_at"),
+            time.label("now"),
+            seconds(Job.scheduled_at - time).label("due_in"),
+            terms.limit_id.label("limit_id"),
+            terms.most.label("most"),
+            terms.shares.label("shares"),
+            _of_limit(terms).label("executing"),
+            terms.rate_id.label("rate_id"),
+            case((too_few, func.greatest(in_log, in_tokens))).label("next_in"),
+            seconds(row.held_until - time).label("held_in"),
+            _ahead().label("ahead"),
+            _steps().label("steps"),
+        )
+        .select_from(Job)
+        .outerjoin(row, row.rate == held_id)
+        .where(Job.id == bindparam("id", type_=BigInteger))
+    )
+
+
+@lru_cache(maxsize=1)
+def producers_of() -> Executable:
+    """The producers of a queue: `node`, `meta` as text, `silent_for` and how many jobs `run`."""
+    job = aliased(Job)
+    run = (
+        select(func.count())
+        .where(
+            job.state == constant(JobState.EXECUTING),
+            job.attempted_by[2] == cast(ProducerRow.uuid, Text),
+        )
+        .correlate(ProducerRow)
+        .scalar_subquery()
+    )
+    return (
+        select(
+            ProducerRow.name,
+            ProducerRow.node,
+            cast(ProducerRow.meta, Text).label("meta"),
+            seconds(database_now() - ProducerRow.updated_at).label("silent_for"),
+            run.label("run"),
+        )
+        .where(ProducerRow.queue == bindparam("queue", type_=Text))
+        .order_by(ProducerRow.node)
+    )
+
+
+@lru_cache(maxsize=1)
+def pauses_of() -> Executable:
+    """The last orders to pause or to resume a queue, the newest first."""
+    return (
+        select(QueueOrder.name, QueueOrder.node, QueueOrder.value, QueueOrder.changed_at)
+        .where(QueueOrder.setting == "paused")
+        .where(QueueOrder.queue.in_([EVERY, bindparam("queue", type_=Text)]))
+        .order_by(QueueOrder.changed_at.desc())
+    )
+
+
+@lru_cache(maxsize=1)
+def queue_counts() -> Executable:
+    """How many jobs of a queue execute, and the seconds until its rate, if any, lets one start."""
+    time = database_now()
+    rate_id = func.concat(literal("queue ", Text), bindparam("queue", type_=Text))
+    allowed, burst = (bindparam(name, type_=Integer) for name in ("allowed", "burst"))
+    most = cast(allowed, Integer) + cast(burst, Integer)
+    period = cast(bindparam("period", type_=Double), Double)
+    next_in = case(
+        (used(rate_id, period, time) >= most, enough_in(rate_id, most, period, literal(1), time))
+    )
+    executing = (
+        select(func.count())
+        .where(Job.state == constant(JobState.EXECUTING))
+        .where(Job.queue == bindparam("queue", type_=Text))
+        .scalar_subquery()
+    )
+    return select(executing.label("executing"), next_in.label("next_in"))
+
+
+def _of_limit(terms: Terms) -> Any:
+    """The ids of the jobs that execute under the limit."""
+    job = aliased(Job)
+    limit_id = job.meta.op("#>>", return_type=Text())(LIMIT_ID)
+    return (
+        select(func.array_agg(job.id, type_=ARRAY(BigInteger)))
+        .where(job.state == constant(JobState.EXECUTING), is_partitioned(job))
+        .where(limit_id == terms.limit_id)
+        .correlate(Job)
+        .scalar_subquery()
+    )
+
+
+def _ahead() -> Any:
+    """How many jobs of the queue are before the job, counted up to `MOST_AHEAD`."""
+    other = aliased(Job)
+    before = (
+        select(other.id)
+        .where(other.state == constant(JobState.AVAILABLE), other.queue == Job.queue)
+        .where(tuple_(*claim_order(other)) < tuple_(*claim_order(Job)))
+        .limit(MOST_AHEAD)
+        .correlate(Job)
+        .subquery()
+    )
+    return select(func.count()).select_from(before).scalar_subquery()
+
+
+def _steps() -> Any:
+    """The names of the steps of its workflow that the job waits for: Oban's names in the meta."""
+    step = aliased(Job)
+    name, workflow = step.meta["name"].astext, step.meta["workflow_id"].astext
+    unfinished = step.state.not_in([constant(JobState.COMPLETED)])
+    return (
+        select(func.array_agg(name, type_=ARRAY(Text)))
+        .where(or_(workflow == Job.meta["workflow_id"].astext), unfinished)
+        .where(Job.meta["deps"].op("@>")(func.to_jsonb(name)))
+        .correlate(Job)
+        .scalar_subquery()
+    )

@@ -1,0 +1,155 @@
+"""Why a job waits, or what became of it: one sentence."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..durations import duration
+from ..runtime.database import Database
+from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
+from ..statements.orders import EVERY
+from .circumstances import (
+    MOST_AHEAD,
+    MOST_NAMED,
+    circumstances,
+    pauses_of,
+    producers_of,
+    queue_counts,
+)
+from .queue_limits import GLOBAL_LIMIT, RATE_LIMIT
+
+
+async def why(database: Database, id: int) -> str | None:
+    """The sentence about a job; `None` if there is no such job."""
+    rows = await database.fetch(circumstances(), {"id": id})
+    if not rows:
+        return None
+    job = rows[0]
+    match job.state:
+        case "executing":
+            node = (job.attempted_by or ["an unknown node"])[0]
+            return f"it is executing since {_at(job.attempted_at, job.now)} on {node}"
+        case "completed" | "cancelled" | "discarded":
+            return f"it was {job.state} at {_at(job.ended_at, job.now)}"
+        case "suspended":
+            return _suspended(job)
+    producers = [one for one in await database.fetch(producers_of(), {"queue": job.queue})]
+    living = [(one, meta) for one in producers if _lives(one, meta := _object(one.meta))]
+    if job.due_in > 0 and job.state != "available":
+        return _due(job)
+    if not living:
+        return f"no node runs the queue {job.queue}"
+    if all(meta.get("paused") is True for _, meta in living):
+        return await _paused(database, job)
+    if job.state != "available":
+        return "it is due, and the next look of a stager makes it available"
+    return _limited(job) or await _queue_full(database, job, living) or _waiting(job)
+
+
+def _suspended(job: Any) -> str:
+    if job.steps:
+        names = ", ".join(sorted(job.steps))
+        return f"it waits for step{'s' if len(job.steps) > 1 else ''} {names}"
+    return "it is suspended: nothing starts it before it is made available"
+
+
+def _due(job: Any) -> str:
+    when = f"it is due in {duration(job.due_in)}"
+    if job.state == "retryable":
+        return f"{when}, since attempt {job.attempt} of {job.max_attempts} failed"
+    return when
+
+
+async def _paused(database: Database, job: Any) -> str:
+    for row in await database.fetch(pauses_of(), {"queue": job.queue}):
+        if row.value.get("action") == "pause":
+            where = "" if row.node == EVERY else f" on node {row.node}"
+            return f"queue {job.queue} is paused{where} since {_at(row.changed_at, job.now)}"
+    return f"queue {job.queue} is paused, as its nodes are configured"
+
+
+def _limited(job: Any) -> str | None:
+    """What the job's own limit or rate has it wait for."""
+    terms = _object(job.meta).get("oban_sqla_limits")
+    terms = terms if isinstance(terms, Mapping) else {}
+    if job.held_in is not None and job.held_in > 0:
+        until = _at(job.now + timedelta(seconds=job.held_in), job.now)
+        return f"{job.rate_id or job.limit_id} is held until {until}, since a job was rate limited"
+    executing = sorted(job.executing or ())
+    if job.limit_id is not None and not job.shares and len(executing) >= job.most:
+        return (
+            f"{len(executing)} of {job.most} executing for {_of(job, terms)} ({_jobs(executing)})"
+        )
+    if job.next_in is not None:
+        return f"the next permit of {job.rate_id} is at {_in(job, job.next_in)}"
+    return None
+
+
+async def _queue_full(
+    database: Database, job: Any, living: Sequence[tuple[Any, Mapping[str, Any]]]
+) -> str | None:
+    """What the limits of the queue have the job wait for."""
+    allowed = [_allowed(meta.get(GLOBAL_LIMIT)) for _, meta in living]
+    rates = [_object(meta.get(RATE_LIMIT)) for _, meta in living if meta.get(RATE_LIMIT)]
+    rate = rates[0] if rates else {"allowed": 1, "period": 1}
+    params = {"queue": job.queue, "allowed": rate["allowed"], "period": rate["period"]}
+    counts = (await database.fetch(queue_counts(), {**params, "burst": rate.get("burst", 0)}))[0]
+    if None not in allowed and counts.executing >= min(filter(None, allowed)):
+        most = min(filter(None, allowed))
+        return f"{counts.executing} of {most} executing in queue {job.queue}, on all nodes"
+    if rates and counts.next_in is not None:
+        return f"the next permit of queue {job.queue} is at {_in(job, counts.next_in)}"
+    free = [one.run < meta["local_limit"] for one, meta in living if meta.get("paused") is not True]
+    if not any(free):
+        total = sum(one.run for one, _ in living)
+        nodes = f"{len(living)} node{'s' if len(living) > 1 else ''}"
+        return f"all slots of queue {job.queue} are in use: {total} executing on {nodes}"
+    return None
+
+
+def _waiting(job: Any) -> str:
+    if not job.ahead:
+        return "it is next: a node claims it as soon as it looks"
+    more = "or more " if job.ahead >= MOST_AHEAD else ""
+    jobs = f"{job.ahead} {more}job{'s are' if job.ahead > 1 else ' is'}"
+    return f"{jobs} before it in queue {job.queue}"
+
+
+def _of(job: Any, terms: Mapping[str, Any]) -> str:
+    limit = _object(terms.get("limit"))
+    return f"{limit['by']} {limit['key']}" if {"by", "key"} <= limit.keys() else str(job.limit_id)
+
+
+def _jobs(ids: Sequence[int]) -> str:
+    named = ", ".join(map(str, ids[:MOST_NAMED]))
+    more = len(ids) - MOST_NAMED
+    return f"job{'s' if len(ids) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _lives(producer: Any, meta: Mapping[str, Any]) -> bool:
+    expiry = meta.get(EXPIRY, FOREIGN_EXPIRY)
+    return bool(producer.silent_for <= (expiry if isinstance(expiry, int | float) else 0))
+
+
+def _allowed(limit: object) -> int | None:
+    found = limit.get("allowed") if isinstance(limit, Mapping) else limit
+    return found if isinstance(found, int) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    """An object of JSON, given or as text; an empty one for anything else."""
+    found = json.loads(value) if isinstance(value, str) else value
+    return found if isinstance(found, dict) else {}
+
+
+def _in(job: Any, seconds: float) -> str:
+    return _at(job.now + timedelta(seconds=max(seconds, 0.0)), job.now)
+
+
+def _at(instant: datetime | None, now: datetime) -> str:
+    if instant is None:
+        return "an unknown time"
+    instant, now = instant.replace(tzinfo=None), now.replace(tzinfo=None)
+    form = "%H:%M:%S UTC" if instant.date() == now.date() else "%Y-%m-%d %H:%M:%S UTC"
+    return instant.strftime(form)

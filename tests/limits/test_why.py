@@ -1,0 +1,191 @@
+"""Why a job waits: one sentence for each reason."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import literal, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobNotFoundError, JobState, Limit, Oban, Rate
+from oban_sqla.limits.rows import RateRow
+from oban_sqla.models import ProducerRow
+from tests.conftest import Add, StartOban
+from tests.limits.workers import Holding
+from tests.listening import hear
+
+Sessions = async_sessionmaker[AsyncSession]
+NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+AT = r"\d\d:\d\d:\d\d UTC"
+
+
+class ForAccount(Holding, name="why.account", limit=Limit(2, by="account")):
+    """Two of an account at once."""
+
+
+class OneAtATime(Holding, name="why.one", limit=Limit(1)):
+    """One at once."""
+
+
+class Hourly(Holding, name="why.hourly", rate=Rate(1, per=3600, name="ses")):
+    """One start in an hour."""
+
+
+def says(sentence: str, pattern: str) -> None:
+    assert re.fullmatch(pattern, sentence), sentence
+
+
+async def test_the_limit_of_its_key(start: StartOban, client: Oban, add: Add) -> None:
+    ids = await add(*(ForAccount.new({"account": 42}) for _ in range(3)))
+    await start(queues={"default": 10}, **NEVER)
+    await Holding.begin(2)
+    assert await client.why(ids[2]) == "2 of 2 executing for account 42 (jobs 1, 2)"
+
+
+async def test_the_limit_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
+    _, waiting = await add(OneAtATime.new(), OneAtATime.new())
+    await start(queues={"default": 10}, **NEVER)
+    await Holding.begin(1)
+    assert await client.why(waiting) == "1 of 1 executing for why.one (job 1)"
+
+
+async def test_the_rate_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
+    _, waiting = await add(Hourly.new(), Hourly.new())
+    await start(queues={"default": 10}, **NEVER)
+    await Holding.begin(1)
+    says(await client.why(waiting), rf"the next permit of ses is at (\S+ )?{AT}")
+
+
+async def test_a_key_that_is_held(
+    start: StartOban, client: Oban, add: Add, sessions: Sessions
+) -> None:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    async with sessions.begin() as session:
+        session.add(RateRow(rate="ses", held_until=until))
+    (waiting,) = await add(Hourly.new())
+    await start(queues={"default": 10}, **NEVER)
+    says(await client.why(waiting), rf"ses is held until (\S+ )?{AT}, since a job was rate limited")
+
+
+async def test_the_limit_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
+    _, waiting = await add(Holding.new(), Holding.new())
+    oban = await start(queues={"default": {"limit": 5, "global_limit": 1}}, **NEVER)
+    await Holding.begin(1)
+    assert oban.check_queue("default") is not None
+    assert await client.why(waiting) == "1 of 1 executing in queue default, on all nodes"
+
+
+async def test_the_rate_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
+    _, waiting = await add(Holding.new(), Holding.new())
+    await start(queues={"default": {"limit": 5, "rate_limit": Rate(1, per=3600)}}, **NEVER)
+    await Holding.begin(1)
+    says(await client.why(waiting), rf"the next permit of queue default is at (\S+ )?{AT}")
+
+
+async def test_the_slots_of_the_nodes(start: StartOban, client: Oban, add: Add) -> None:
+    _, waiting = await add(Holding.new(), Holding.new())
+    await start(queues={"default": 1}, claim_ahead=0, **NEVER)
+    await Holding.begin(1)
+    assert await client.why(waiting) == (
+        "all slots of queue default are in use: 1 executing on 1 node"
+    )
+
+
+async def test_a_pause(start: StartOban, client: Oban, add: Add) -> None:
+    (waiting,) = await add(Holding.new())
+    oban = await start(queues={"default": {"limit": 1, "paused": True}}, **NEVER)
+    assert await client.why(waiting) == "queue default is paused, as its nodes are configured"
+    with hear(oban, "queue_resumed") as resumed:
+        await client.resume_queue("default")
+        await resumed.wait()
+    await Holding.begin(1)
+    (another,) = await add(Holding.new())
+    await client.pause_queue("default", node=oban.node)
+    await oban._supervisor.orders.catch_up()
+    says(await client.why(another), rf"queue default is paused on node \S+ since {AT}")
+    await client.pause_all_queues()
+    says(await client.why(another), rf"queue default is paused since {AT}")
+
+
+async def test_no_node(client: Oban, add: Add) -> None:
+    (waiting,) = await add(Holding.new())
+    assert await client.why(waiting) == "no node runs the queue default"
+
+
+async def idle_node(sessions: Sessions) -> None:
+    """A node that is alive, and has not looked yet."""
+    meta = {"local_limit": 5, "paused": False}
+    async with sessions.begin() as session:
+        session.add(ProducerRow(uuid=uuid4(), name="Oban", node="n", queue="default", meta=meta))
+
+
+async def test_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> None:
+    await idle_node(sessions)
+    first, second, third = await add(*(Holding.new() for _ in range(3)))
+    assert await client.why(first) == "it is next: a node claims it as soon as it looks"
+    assert await client.why(second) == "1 job is before it in queue default"
+    assert await client.why(third) == "2 jobs are before it in queue default"
+
+
+async def test_its_time(client: Oban, add: Add) -> None:
+    scheduled, retryable = await add(
+        Holding.new(schedule_in=180.5),
+        Job(
+            "w",
+            state=JobState.RETRYABLE,
+            scheduled_at=datetime.now(UTC) + timedelta(hours=5),
+        ),
+    )
+    assert await client.why(scheduled) == "it is due in 3 minutes"
+    assert await client.why(retryable) == "it is due in 5 hours, since attempt 0 of 20 failed"
+
+
+async def test_a_stager(client: Oban, add: Add, sessions: Sessions) -> None:
+    await idle_node(sessions)
+    (due,) = await add(Holding.new(schedule_in=3600))
+    async with sessions.begin() as session:
+        past = datetime.now(UTC) - timedelta(seconds=5)
+        await session.execute(update(Job).values(scheduled_at=past))
+    assert await client.why(due) == "it is due, and the next look of a stager makes it available"
+
+
+async def test_steps(client: Oban, add: Add, sessions: Sessions) -> None:
+    load, _other, suspended, alone = await add(*(Holding.new() for _ in range(4)))
+    metas: dict[int, Any] = {
+        load: {"workflow_id": "w", "name": "load"},
+        suspended: {"workflow_id": "w", "name": "report", "deps": ["load"]},
+    }
+    async with sessions.begin() as session:
+        for id, meta in metas.items():
+            change = update(Job).where(Job.id == id)
+            await session.execute(change.values(meta=literal(meta, JSONB)))
+        change = update(Job).where(Job.id.in_([suspended, alone]))
+        await session.execute(change.values(state=JobState.SUSPENDED))
+    assert await client.why(suspended) == "it waits for step load"
+    assert (await client.why(alone)).startswith("it is suspended")
+
+
+async def test_what_does_not_wait(
+    start: StartOban, client: Oban, add: Add, sessions: Sessions
+) -> None:
+    (running,) = await add(Holding.new())
+    oban = await start(queues={"default": 1}, **NEVER)
+    await Holding.begin(1)
+    says(await client.why(running), rf"it is executing since {AT} on {re.escape(oban.node)}")
+    with hear(oban, "ack_stop") as acks:
+        Holding.release_all()
+        await acks.counted(1)
+    says(await client.why(running), rf"it was completed at {AT}")
+    (cancelled,) = await add(Holding.new(schedule_in=60))
+    await client.cancel_jobs(cancelled)
+    says(await client.why(cancelled), rf"it was cancelled at {AT}")
+
+
+async def test_what_is_not_there(client: Oban, engine: AsyncEngine) -> None:
+    with pytest.raises(JobNotFoundError, match="there is no job 7"):
+        await client.why(7)
+    with pytest.raises(ValueError, match="has no id"):
+        await client.why(Holding.new())
