@@ -182,7 +182,7 @@ _API: dict[str, tuple[str, str]] = {
         oban_sqla.events: oban_sqla:ObanEvents oban_sqla.events:Enqueueing
         oban_sqla.events:EnqueueEvents
         #What_they_pass
-        oban_sqla.events:*
+        oban_sqla.events.data:*
         """,
     ),
     "migrations.md": (
