@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from typing import Any, Self, Unpack, overload
 
 import psycopg
@@ -20,12 +19,9 @@ from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .limits.limit_questions import LimitQuestions
 from .limits.limited_claim import LimitedClaim
-from .manage.job_management import JobManagement
-from .models import Job, validation
-from .models.job_id import ids_of, job_or_id
+from .models import Job
 from .monitor.job_counter import JobCounter
 from .oban_names import ObanNames
-from .queue_orders import QueueOrders
 from .reports import Reports
 from .runtime import pool
 from .runtime.database import Database
@@ -34,8 +30,8 @@ from .runtime.enqueuer import Enqueuer
 from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
 from .runtime.waiter import Waiter
+from .waiting import Waiting
 from .workers.unfinished import name_of_class, unfinished
-from .workflow_management import WorkflowManagement
 from .workflows.enqueue import enqueue_workflow
 from .workflows.keeper import WorkflowKeeper
 from .workflows.workflow import Workflow
@@ -43,15 +39,7 @@ from .workflows.workflow import Workflow
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(
-    ObanNames,
-    WorkflowManagement,
-    JobManagement,
-    QueueOrders,
-    LimitQuestions,
-    Reports,
-    Observable,
-):
+class Oban(ObanNames, Waiting, LimitQuestions, Reports, Observable):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -284,70 +272,6 @@ class Oban(
             return await self._enqueuer.enqueue_stream(jobs)
         return await enqueue_stream(jobs, conn, self.prefix)
 
-    @overload
-    async def wait(
-        self,
-        job: Job | int,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> Job: ...
-    @overload
-    async def wait(
-        self,
-        job: Workflow,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> Workflow: ...
-    async def wait(
-        self,
-        job: Job | int | Workflow,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
-    ) -> Job | Workflow:
-        """Wait until a job is completed, discarded or cancelled, and return the finished job.
-
-        Of a workflow, wait until all steps have ended, and return it with its jobs: its `recorded`
-        is the value of the last step.
-
-        job: a committed job, its id, or a workflow. The returned job has the worker's value in
-            `recorded`, and its errors in `errors`.
-        timeout: seconds or a `timedelta`; `TimeoutError` if the job takes longer.
-
-        The node that runs the job announces its outcome as soon as it is committed. Nodes do not
-        announce a cancellation: it is found within `fallback_interval`, or within `poll_interval`
-        while LISTEN does not work. All waiters of an instance share one listening connection,
-        their statements, and one connection of the pool.
-
-        `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
-        of the database is raised if the first look fails; a wait survives later outages.
-        """
-        if isinstance(job, Workflow):
-            return await self._wait_for_workflow(job, _longest(timeout))
-        (done,) = await self.wait_many([job], timeout=timeout)
-        return done
-
-    async def wait_many(
-        self,
-        jobs: Iterable[Job | int],
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> list[Job]:
-        """Wait for several jobs, and return them in the order given, each once."""
-        ids = ids_of([job_or_id(one) for one in jobs])
-        longest = _longest(timeout)
-        limit = asyncio.timeout(longest)
-        try:
-            async with limit:
-                return await self._waiter.wait(ids)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
-            raise TimeoutError(
-                f"{some} finished within {longest:g} s; `oban-sqla jobs show {ids[0]}` shows the"
-                " job, and `oban-sqla doctor` checks whether a node runs its queue"
-            ) from None
-
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.
 
@@ -364,7 +288,3 @@ class Oban(
 
     def __repr__(self) -> str:
         return f"<Oban {self.name!r} on {self.node}>"
-
-
-def _longest(timeout: float | timedelta | None) -> float | None:
-    return None if timeout is None else validation.delay("timeout", timeout).total_seconds()

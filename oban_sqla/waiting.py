@@ -1,0 +1,86 @@
+"""`Waiting`: wait for the outcomes of jobs: part of `Oban`."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import overload
+
+from .models import Job, validation
+from .models.job_id import ids_of, job_or_id
+from .runtime.waiter import Waiter
+from .workflow_management import WorkflowManagement
+from .workflows.workflow import Workflow
+
+
+class Waiting(WorkflowManagement):
+    """Waits until jobs are finished."""
+
+    _waiter: Waiter
+
+    @overload
+    async def wait(
+        self,
+        job: Job | int,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Job: ...
+    @overload
+    async def wait(
+        self,
+        job: Workflow,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Workflow: ...
+    async def wait(
+        self,
+        job: Job | int | Workflow,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
+    ) -> Job | Workflow:
+        """Wait until a job is completed, discarded or cancelled, and return the finished job.
+
+        Of a workflow, wait until all steps have ended, and return it with its jobs: its `recorded`
+        is the value of the last step.
+
+        job: a committed job, its id, or a workflow. The returned job has the worker's value in
+            `recorded`, and its errors in `errors`.
+        timeout: seconds or a `timedelta`; `TimeoutError` if the job takes longer.
+
+        The node that runs the job announces its outcome as soon as it is committed. Nodes do not
+        announce a cancellation: it is found within `fallback_interval`, or within `poll_interval`
+        while LISTEN does not work. All waiters of an instance share one listening connection,
+        their statements, and one connection of the pool.
+
+        `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
+        of the database is raised if the first look fails; a wait survives later outages.
+        """
+        if isinstance(job, Workflow):
+            return await self._wait_for_workflow(job, _longest(timeout))
+        (done,) = await self.wait_many([job], timeout=timeout)
+        return done
+
+    async def wait_many(
+        self,
+        jobs: Iterable[Job | int],
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> list[Job]:
+        """Wait for several jobs, and return them in the order given, each once."""
+        ids = ids_of([job_or_id(one) for one in jobs])
+        longest = _longest(timeout)
+        limit = asyncio.timeout(longest)
+        try:
+            async with limit:
+                return await self._waiter.wait(ids)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            some = f"job {ids[0]} was not" if len(ids) == 1 else f"{len(ids)} jobs were not all"
+            raise TimeoutError(
+                f"{some} finished within {longest:g} s; `oban-sqla jobs show {ids[0]}` shows the"
+                " job, and `oban-sqla doctor` checks whether a node runs its queue"
+            ) from None
+
+
+def _longest(timeout: float | timedelta | None) -> float | None:
+    return None if timeout is None else validation.delay("timeout", timeout).total_seconds()
