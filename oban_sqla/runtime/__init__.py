@@ -1,1 +1,1 @@
-"""What runs in a node: loops, all of them a `Service`, in the order that the supervisor keeps."""
+"""The services that run in a node. The supervisor starts and stops them."""

@@ -1,4 +1,4 @@
-"""`Attempt`: a claimed job on its way through the executor, with its worker."""
+"""`Attempt`: one run of a claimed job, with its worker and fence."""
 
 import asyncio
 from operator import is_
@@ -13,10 +13,10 @@ from .following import is_followed
 
 
 class Attempt:
-    """One attempt of a job, which is the worker's `own` from here on.
+    """One attempt of a job.
 
-    It may change it, or add it to a session, whose commit expires it: the outcome, and what
-    listeners are told, go by what was claimed.
+    The worker gets the job as `own`, and may change it or add it to a session, whose commit expires
+    it. So the outcome and the events use the values as they were claimed.
     """
 
     __slots__ = (
@@ -41,28 +41,28 @@ class Attempt:
         self.id = job.id
         assert job.attempted_at is not None
         self.fence = (job.id, job.attempt, job.attempted_at)
-        """What an outcome of this attempt, and of no other one, begins with."""
+        """The id, attempt and claim time. An outcome applies only while the row has these."""
         waited: float = 0.0
         if job.scheduled_at is not None:
             waited = (job.attempted_at - job.scheduled_at).total_seconds()
         self.queue_time = waited + held
-        """Seconds from being due to the start."""
+        """Seconds from when the job was due to its start."""
         self.started = 0.0
-        """When it started, by the monotonic clock."""
+        """When the attempt started, by the monotonic clock."""
         self.own = job
         self.worker: Any = None
-        """The object that processes the job, once it is made: the row, if that is a model."""
+        """The object that processes the job: the row of a model, or a new object."""
         self._registration: Registration | None = None
         self._tried = False
         self._claimed = values_of(job).copy()
         self.followed = is_followed(self._claimed.get("meta"))
-        """Whether other jobs may follow from its outcome."""
+        """Whether other jobs may wait for its outcome, as in a workflow."""
         self.cancelled = False
-        """Whether somebody wants it to end."""
+        """Whether the job was cancelled."""
         self.interrupted = False
-        """Whether its task was cancelled for that."""
+        """Whether the task of the attempt was cancelled for that."""
         self.left_behind: asyncio.Future[Any] | None = None
-        """The end of its thread or task, which goes on though nobody waits for it any more."""
+        """The end of a thread or task that still runs after the attempt has ended."""
         self._task: asyncio.Task[Any] | None = None
 
     @property
@@ -73,7 +73,7 @@ class Attempt:
         return self._registration
 
     def take_worker(self) -> Any:
-        """The worker for one call of `process`: another object if an earlier one has failed."""
+        """The worker for one call of `process`. After a failed call, it is a new object."""
         if self.worker is None or self._tried or self.registration.is_model:
             self.worker = self.registration.processor(self.own)
         self._tried = True
@@ -85,22 +85,22 @@ class Attempt:
 
     @property
     def job(self) -> Job:
-        """The job as it was claimed: the worker's own, if that is still as it was."""
+        """The job as it was claimed: `own` if it is unchanged, otherwise a copy."""
         now, claimed = values_of(self.own), self._claimed
-        # By identity: what its args hold by now may have an equality of its own.
+        # Compared by identity: values in args may define their own equality.
         if now.keys() >= claimed.keys() and all(map(is_, map(now.get, claimed), claimed.values())):
             return self.own
         return self.copy()
 
     def copy(self) -> Job:
-        """Another job as it was claimed, which knows whether it was cancelled meanwhile."""
+        """A copy of the job as it was claimed, which also knows whether it was cancelled."""
         job = detached({key: self._claimed[key] for key in COLUMNS})
         if self.cancelled:
             tell_to_stop(job)
         return job
 
     def cancel(self) -> None:
-        """Tell the worker that the job is cancelled, and interrupt it if it wants that; once."""
+        """Make `job.cancelled()` true, and cancel the task of an interruptible worker, once."""
         if not self.cancelled:
             self.cancelled = True
             tell_to_stop(self.own)
@@ -109,5 +109,5 @@ class Attempt:
                 self._task.cancel()
 
     def interruptible_by(self, task: asyncio.Task[Any] | None) -> None:
-        """From now on, cancelling the job cancels this task; `None`: not any more."""
+        """Set the task that a cancellation of the job cancels; `None` for no task."""
         self._task = task

@@ -1,4 +1,4 @@
-"""Claiming ahead: how many jobs a producer may hold beside those that run."""
+"""`ClaimAhead`: how many claimed jobs a producer may hold beside the running ones."""
 
 import time
 from collections import deque
@@ -9,9 +9,9 @@ MOST = 1000
 class ClaimAhead:
     """Counts the short jobs that a queue ended in the last `window` seconds.
 
-    So many may be held while claims come back full: they fill the time until the next claim is
-    back. A job that runs for longer than the window does not count, so that long jobs are never
-    held behind one another while another node has room for them. A window of 0 holds nothing.
+    While claims come back full, a producer may hold as many jobs, which fill the time until the
+    next claim is back. A job that runs longer than the window does not count. So long jobs are
+    never held on one node while another node has room for them. A window of 0 holds nothing.
     """
 
     def __init__(self, window: float) -> None:
@@ -20,7 +20,7 @@ class ClaimAhead:
         self._ends: deque[float] = deque(maxlen=MOST)
 
     def claim_ended(self, *, full: bool) -> None:
-        """Note whether the last claim brought all that it asked for."""
+        """Note whether the last claim returned as many jobs as requested."""
         self._full = full
 
     def job_ended(self, started: float, now: float) -> None:
@@ -30,7 +30,7 @@ class ClaimAhead:
 
     @property
     def allowance(self) -> int:
-        """How many jobs may be held now."""
+        """The most jobs that may be held now."""
         if not (self._full and self._window):
             return 0
         begin = time.monotonic() - self._window
@@ -40,5 +40,5 @@ class ClaimAhead:
 
     @property
     def longest_hold(self) -> float:
-        """Seconds after which a held job whose turn did not come goes back."""
+        """Seconds after which a held job that has not started goes back."""
         return 1.5 * self._window

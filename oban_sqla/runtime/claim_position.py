@@ -1,4 +1,4 @@
-"""Where the next claim of a queue starts: behind the last one, or at the front."""
+"""`ClaimPosition`: the next claim of a queue starts behind the last claim, or at the front."""
 
 import time
 from datetime import datetime
@@ -8,18 +8,18 @@ from ..statements.claim import FRONT
 from ..statements.claimed import Claimed
 
 SHARE = 10.0
-"""A look from the front takes at most one part in so many of the time."""
+"""Claims from the front take at most one tenth of the time."""
 LONGEST = 1.0
-"""Seconds after which a claim looks from the front without news, too."""
+"""Seconds after which a claim starts at the front even without news."""
 
 
 class ClaimPosition:
     """The position of the last claimed job in the order of claims.
 
-    While any transaction is open, the index keeps the entries of all jobs claimed since. A claim
-    from the front walks over all of them; a claim that starts behind the last one over none. What
-    comes to stand before that position (a retry, a rescue, a better priority, a job whose
-    transaction took long) is found from the front: at once when a claim was not full, otherwise
+    While any transaction is open, the index keeps dead entries of all jobs that were claimed since.
+    A claim from the front walks over all of them; a claim behind the last claim walks over none.
+    Some jobs become available before that position: a retry, a rescue, a higher priority, a job of
+    a long transaction. Claims from the front find them: at once if a claim was not full, otherwise
     soon after the news.
     """
 
@@ -31,7 +31,7 @@ class ClaimPosition:
         self._cost = 0.0
 
     def news(self) -> None:
-        """There may be new jobs, anywhere."""
+        """Note that there may be new jobs at any position."""
         self._news = True
 
     def next(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class ClaimPosition:
         return {"after_priority": priority, "after_scheduled_at": scheduled_at, "after_id": id}
 
     def claimed(self, jobs: list[Claimed], *, full: bool, duration: float) -> None:
-        """Note what a claim brought, and in how many seconds."""
+        """Note the result of a claim, and the seconds that it took."""
         if self._from_front:
             self._cost = duration
         last = jobs[-1] if full and jobs else None

@@ -1,4 +1,4 @@
-"""The way to claim of a producer: the seam at which limits take the place of the plain claim."""
+"""`WayToClaim`: the seam at which limits replace the plain claim of a producer."""
 
 import math
 import time
@@ -14,22 +14,22 @@ from .raw_statement import RawStatement
 
 
 class Claim(NamedTuple):
-    """What one claim brought."""
+    """The result of a claim."""
 
     jobs: Sequence[Claimed]
     full: bool
-    """Whether it brought all that it was asked for."""
+    """Whether the claim returned as many jobs as requested."""
     exhausted: bool
-    """Whether it proves that no other job may start now."""
+    """Whether the claim proves that no other job may start now."""
     duration: float
     unwanted: Sequence[int] = ()
-    """The ids of claimed jobs that must not start: they go back."""
+    """The ids of claimed jobs that must not start, so they go back."""
     look_in: float = math.inf
-    """Seconds until a job may start that may not start now."""
+    """Seconds until a job may start that a limit delays now."""
 
 
 class WayToClaim(Protocol):
-    """How the jobs of one queue are claimed."""
+    """Claims the jobs of one queue."""
 
     @property
     def ahead(self) -> bool:
@@ -37,26 +37,26 @@ class WayToClaim(Protocol):
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """What the other nodes are told of it, in the row of its producer."""
+        """Data for other nodes, stored in the row of the producer."""
 
     def news(self) -> None:
-        """There may be new jobs, anywhere in the queue."""
+        """Note that there may be new jobs at any position of the queue."""
 
     async def claim(self, demand: int, producer: str) -> Claim:
-        """Claim up to `demand` jobs for a producer, by its uuid."""
+        """Claim up to `demand` jobs for the producer with this uuid."""
 
     def frees(self) -> bool:
-        """Whether outcomes that were written may let another job start."""
+        """Whether a written outcome may let another job start."""
 
     async def gave_back(self, ids: Sequence[int]) -> None:
-        """Take note of claimed jobs that did not start, and are available again."""
+        """Note that claimed jobs did not start, and are available again."""
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
-        """Change limits of the queue while it runs; whether any has changed."""
+        """Change limits of the running queue. Returns whether any limit has changed."""
 
 
 WaysToClaim = Callable[[Database, Queue, str, Callable[[], float]], WayToClaim]
-"""Makes the way to claim of a queue on a node, which looks again at least every so many seconds."""
+"""Makes the `WayToClaim` of a queue on a node. The last argument is its poll interval."""
 
 
 class PlainClaim:
@@ -82,7 +82,7 @@ class PlainClaim:
         jobs, duration = [Claimed(row) for row in rows], time.monotonic() - started
         full = len(jobs) == demand
         self._position.claimed(jobs, full=full, duration=duration)
-        # A claim behind the last one proves nothing about the jobs before it.
+        # A claim behind the last claim proves nothing about jobs before that position.
         return Claim(jobs, full, not full and self._position.at_front, duration)
 
     def frees(self) -> bool:

@@ -1,4 +1,4 @@
-"""The services that the leader runs for all nodes: the core's, and those of features."""
+"""Build the services that the leader runs for all nodes, including those of features."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from .service import Emit, Service
 
 
 class ClusterService(Protocol):
-    """Builds a service that the leader runs for all nodes: a feature adds its own so."""
+    """The factory of a service that the leader runs for all nodes. Features add theirs."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ def build_cluster_services(
     wake_queues: Callable[[Collection[str]], None],
     of_features: Sequence[ClusterService],
 ) -> tuple[Service, ...]:
-    """Build the services; each looks whether the node leads before it does anything."""
+    """Build the services. Each pass of them first checks that this node is the leader."""
     return (
         Lifeline(
             database,

@@ -1,4 +1,4 @@
-"""Connecting: a worker's session that gets no connection is our failure, not the job's."""
+"""Detect that a worker's session got no connection, which is not a failure of the job."""
 
 import asyncio
 import traceback
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 
 class UnconnectedError(Exception):
-    """The session of a worker got no connection; the cause says why."""
+    """The session of a worker got no connection. The cause is the original error."""
 
 
 class CancelledUnconnected(asyncio.CancelledError):
@@ -19,9 +19,9 @@ class CancelledUnconnected(asyncio.CancelledError):
 
 @asynccontextmanager
 async def connecting(session: AsyncSession) -> AsyncIterator[None]:
-    """Raise `UnconnectedError` for an error that came up while the session got its connection.
+    """Raise `UnconnectedError` for an error that the session raised while it got its connection.
 
-    A cancellation stays one: it becomes `CancelledUnconnected`.
+    A `CancelledError` becomes `CancelledUnconnected`.
     """
     try:
         yield
@@ -34,8 +34,8 @@ async def connecting(session: AsyncSession) -> AsyncIterator[None]:
 
 
 def _came_up_in_pool(error: BaseException, session: Session) -> bool:
-    # A session connects at its first statement, so the error passes through the worker's code.
-    # The frames tell this session's connection from those of other engines.
+    # A session connects at its first statement, so the error passes through the worker's code. The
+    # frames of the traceback show whether this session raised it.
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:

@@ -1,4 +1,4 @@
-"""Cron: enqueues a job for each tick of the entries that workers declared."""
+"""`Cron`: enqueues a job for each tick of the cron entries that workers declare."""
 
 import math
 import time
@@ -19,14 +19,14 @@ from .database import Database
 from .service import Emit, Service
 from .time_limits import ANSWER_TIMEOUT, deadline
 
-# How many missed ticks of one entry are enqueued in one transaction.
+# The most missed ticks of one entry in one transaction.
 MOST_TICKS = 1000
-# The last tick of an entry that had none.
+# The last tick of a new @reboot entry, so that it ticks at once.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-# Seconds until another look at the database's clock, which may have been set.
+# Seconds until the database's clock is read again, since it may be set.
 LONGEST_SLEEP = 60.0
-# A clock that is set back by more corrects an error: the ticks of the wrong time are forgotten, as
-# cron does. After a smaller step, no tick comes until the clock has passed the last one.
+# If the clock is set back by more than this, it was wrong, and the ticks of the wrong time are
+# forgotten, as in cron. After a smaller step, no tick comes until the clock has passed the last.
 CORRECTION = timedelta(hours=3)
 
 
@@ -36,7 +36,7 @@ _Entries: TypeAlias = Mapping[str, tuple[Declaration, Entry]]
 
 @dataclass(slots=True)
 class _Decision:
-    """What a pass has to write."""
+    """The changes that a pass writes."""
 
     jobs: list[Job] = field(default_factory=list)
     ticked: dict[str, datetime] = field(default_factory=dict)
@@ -48,8 +48,8 @@ class _Decision:
 class Cron(Service):
     """Enqueues the jobs of due ticks, on the leader.
 
-    A pass locks the rows of the entries, which say which ticks have been enqueued. So each tick is
-    enqueued once, even if two nodes take themselves for the leader, and none is missed.
+    A pass locks the rows of the entries, which store the last enqueued ticks. So no tick is missed,
+    and each is enqueued once, even if two nodes believe that they are the leader.
     """
 
     name = "cron"
@@ -71,10 +71,10 @@ class Cron(Service):
         self._timezone = timezone
         self._wake_queues = wake_queues
         self.now: datetime | None = None
-        """An instant for tests instead of the database's clock."""
+        """An instant that tests set instead of the database's clock."""
 
     async def run_once(self) -> float:
-        """Enqueue what is due, and wait for the next tick."""
+        """Enqueue the jobs of due ticks, and wait for the next tick."""
         if not self._is_leader():
             return math.inf
         entries = {cron.label(w.name): (w, cron) for w in with_cron() if (cron := w.cron)}
@@ -120,8 +120,8 @@ class Cron(Service):
         self, cron: Entry, since: datetime, now: datetime, booted_at: datetime | None
     ) -> tuple[list[datetime], bool]:
         if cron.expr == REBOOT:
-            # The nodes have started anew if the oldest one started after the last tick. A start in
-            # the future was before the clock was set back: that node was there at the last tick.
+            # The nodes were restarted if the oldest one started after the last tick. A start in the
+            # future was before the clock was set back, so that node already ran at the last tick.
             if booted_at is None or booted_at > now:
                 return [], False
             return ([now] if since < booted_at or since - now > CORRECTION else []), False

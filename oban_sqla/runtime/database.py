@@ -1,4 +1,4 @@
-"""The database of an instance: its engine, the schema of its tables, the ways to a statement."""
+"""`Database`: the engine of an instance, the schema of its tables, and ways to run statements."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,21 +27,21 @@ from .tables import find_schema, verify
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
-"""By SQLSTATE: what a statement is spared that has a transaction of its own.
+"""SQLSTATEs of errors that a statement in AUTOCOMMIT may have, but not in its own transaction.
 
-A conflict of isolation, for a role whose default is not READ COMMITTED. And a prepared statement
-that is on another connection: asyncpg prepares each statement in one message and executes it in the
-next, between which a transaction pooler may swap the connections. Nothing was carried out.
+40001 is a conflict of isolation, for a role whose default is not READ COMMITTED. The others mean
+that a prepared statement is on another connection: asyncpg prepares a statement in one message and
+executes it in the next, and a transaction pooler may swap the connections between both. In all
+cases, nothing was carried out.
 """
 
 
 class Database:
     """An engine, and the schema `prefix` in which it finds the tables.
 
-    A URL makes an engine of its own, with a pool of at most `pool_size` connections if that is
-    given, which `dispose` disposes of; `TypeError` for what is neither
-    an `AsyncEngine`, nor an `async_sessionmaker` bound to one, nor a URL; `ValueError` for a URL
-    that names another database or a driver that can't be used.
+    For a URL, an engine is created, with at most `pool_size` connections if given. `dispose` closes
+    that engine. `TypeError` if `engine` is neither an `AsyncEngine`, nor an `async_sessionmaker`
+    bound to one, nor a URL. `ValueError` for a URL of another database or an unusable driver.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Database:
         schemas = self.engine.get_execution_options().get("schema_translate_map") or {}
         self._schemas: Mapping[Any, Any] = schemas
         self._prefix: str | None = prefix or schemas.get(None)
-        # While a node runs in this event loop, its statements share the connections that it keeps.
+        # While a node runs in this event loop, all statements share its kept connections.
         self._kept: tuple[asyncio.AbstractEventLoop, KeptConnections] | None = None
         self._home: ref[asyncio.AbstractEventLoop] | None = None
         self.in_transactions = False
-        """Whether single statements have transactions of their own, since AUTOCOMMIT failed."""
+        """Whether each statement gets a transaction, since AUTOCOMMIT has failed."""
         self._bind()
 
         self._worker_engine = trusting_primary(self.engine)
         self.isolation: str | None = None
-        """The isolation level of a worker's transaction; `None` if the engine has one."""
+        """The isolation level for transactions of workers; `None` for the engine's own."""
 
     def _bind(self) -> None:
         self._engine = trusting_primary(self.engine).execution_options(**self.schemas)
@@ -73,26 +73,27 @@ class Database:
 
     @property
     def address(self) -> Address:
-        """Where commits in this process are published."""
+        """The address at which commits of this process are published."""
         return Address.of(self.engine.url)
 
     @property
     def prefix(self) -> str | None:
-        """The schema of the tables; `None` until `verify` found it, if none was given."""
+        """The schema of the tables. If none was given, `None` until `verify` has found it."""
         return self._prefix
 
     async def verify(self, privileges: Sequence[str] = ()) -> str:
         """Find the tables, and return the name of their schema.
 
-        `SchemaMissingError` without tables, `PrivilegeMissingError` if the role may not use their
-        schema, or lacks one of the privileges on one of them; `ObanError` if the text of the
-        connections is not UTF-8.
+        `SchemaMissingError` if there are no tables. `PrivilegeMissingError` if the role may not use
+        the schema, or lacks one of the privileges on a table. `ObanError` if the client encoding is
+        not UTF-8.
         """
         (row,) = await self.fetch(encoding())
         if row[0] != "UTF8":
             raise ObanError(
-                f"the engine's connections have text in {row[0]}, where psycopg can't read JSON:"
-                ' make the engine with connect_args={"client_encoding": "utf8"}'
+                f"the engine's connections have the client encoding {row[0]}, in which psycopg"
+                " can't read JSON: make the engine with"
+                ' connect_args={"client_encoding": "utf8"}'
             )
         name = self.engine.url.database
         if self._prefix is None:
@@ -107,8 +108,8 @@ class Database:
         ((standby,),) = await self.fetch(in_recovery())
         if standby:
             raise StandbyError(
-                f"the server of database {self.engine.url.database!r} is a standby: its copy does"
-                " not have the rows of nodes, and nothing can be written; name the primary"
+                f"the server of database {self.engine.url.database!r} is a standby: it does not"
+                " have the rows of nodes, and refuses writes; connect to the primary"
             )
 
     async def fetch(
@@ -118,11 +119,10 @@ class Database:
         *,
         at_once: bool = False,
     ) -> Sequence[Any]:
-        """Run one statement, which is a transaction of its own, and return its rows.
+        """Run one statement as a transaction of its own, and return its rows.
 
-        `TimeoutError` when there is no answer; the statement may have been carried out. In a
-        running node the statement may wait a little for one of the connections that the node
-        keeps, but not `at_once`.
+        `TimeoutError` if there is no answer; the statement may have been carried out. In a running
+        node, the statement may wait a little for one of the kept connections, unless `at_once`.
         """
         if not self.in_transactions:
             try:
@@ -133,9 +133,9 @@ class Database:
         return await self._fetch(statement, params, at_once)
 
     def needs_transactions_after(self, error: BaseException) -> bool:
-        """Whether a statement that failed in AUTOCOMMIT is to be sent again, in a transaction.
+        """Whether a statement that failed in AUTOCOMMIT must be sent again in a transaction.
 
-        If so, all statements have transactions of their own from now on.
+        If so, all later statements get transactions of their own.
         """
         if sqlstate(error) not in NOT_IN_AUTOCOMMIT:
             return False
@@ -164,12 +164,12 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                # The connection may be in any state, so it is not used again.
+                # The connection may be in any state, so it must not be used again.
                 await connection.invalidate()
                 raise
 
     def keep_connections(self) -> None:
-        """From now on, keep the connections of statements in this event loop for the next ones."""
+        """From now on, keep connections in this event loop from one statement to the next."""
         self._home = ref(asyncio.get_running_loop())
         self._kept = asyncio.get_running_loop(), KeptConnections(self._autocommit)
 
@@ -192,14 +192,14 @@ class Database:
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction."""
         async with self._connected() as connection:
-            # By an option of the engine it would be lost to the pool if that is cancelled.
+            # As an option of the engine, a cancellation would lose the connection to the pool.
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A connection with a transaction that commits at the end.
 
-        Our statements are made for READ COMMITTED, whatever is the default of the role.
+        Our statements need READ COMMITTED, whatever the default of the role is.
         """
         async with self._connected() as connection:
             await connection.execution_options(isolation_level="READ COMMITTED")
@@ -208,14 +208,14 @@ class Database:
 
     @asynccontextmanager
     async def shared_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction like `transaction`, on a connection that a running node keeps anyway."""
+        """A transaction like `transaction`, on a kept connection if a node runs."""
         kept = self._kept
         if self.in_transactions or kept is None or kept[0] is not asyncio.get_running_loop():
             async with self.transaction() as connection:
                 yield connection
             return
         async with kept[1].connection() as connection:
-            # SQLAlchemy has begun a transaction of its own with the last statement.
+            # SQLAlchemy has begun a transaction (autobegin) with the last statement.
             await connection.rollback()
             await connection.execution_options(isolation_level="READ COMMITTED")
             refused = None
@@ -225,7 +225,7 @@ class Database:
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
-                # The rollback leaves the connection as good as before.
+                # After the rollback, the connection can be used again.
                 refused = error
             await connection.execution_options(isolation_level="AUTOCOMMIT")
         if refused is not None:
@@ -233,7 +233,7 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session that finds the tables, in a transaction of ours that commits at the end."""
+        """A session that finds the tables, in a transaction that commits at the end."""
         async with (
             self._of_this_loop(self._engine) as engine,
             AsyncSession(engine, expire_on_commit=False) as session,
@@ -249,10 +249,10 @@ class Database:
 
     @asynccontextmanager
     async def _of_this_loop(self, engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
-        """An engine for a short use: in another event loop than ours, one with its own pool.
+        """The engine, or in another event loop a temporary engine with its own pool.
 
-        A connection belongs to the event loop that made it. Used in another one it breaks, and
-        with it whoever gets it from the pool next.
+        A connection belongs to the event loop that made it. If another event loop uses it, the
+        connection breaks, also for the next user of the pool.
         """
         if self.is_at_home():
             yield engine
@@ -264,7 +264,7 @@ class Database:
             await apart.dispose()
 
     def is_at_home(self) -> bool:
-        """Whether the engine's pool belongs to the running event loop: the first one that lives."""
+        """Whether the pool belongs to the running event loop: the first open one that used it."""
         loop = asyncio.get_running_loop()
         home = self._home() if self._home is not None else None
         if home is None or home.is_closed():
@@ -273,13 +273,13 @@ class Database:
         return home is loop
 
     def worker_session(self) -> AsyncSession:
-        """A session for a worker: as the given `async_sessionmaker` makes them, or plain."""
+        """A session for a worker, made by the given `async_sessionmaker` or a default one."""
         return self._sessions(bind=self._worker_engine)
 
     async def find_isolation(self) -> None:
-        """See to it that the sessions of workers have transactions, on an engine in AUTOCOMMIT too.
+        """Find the isolation level for workers' sessions, if the engine is in AUTOCOMMIT.
 
-        Without one, a worker's changes would be kept though its job fails.
+        Without a transaction, the changes of a failed worker would be kept.
         """
         async with self.engine.connect() as connection:
             raw: Any = await connection.get_raw_connection()
@@ -289,7 +289,7 @@ class Database:
 
     @property
     def schemas(self) -> Mapping[str, Any]:
-        """The execution options with which an engine, or a statement, finds the tables."""
+        """The execution options with which an engine or a statement finds the tables."""
         if not self._prefix:
             return {}
         return {"schema_translate_map": {**self._schemas, None: self._prefix}}
@@ -298,7 +298,7 @@ class Database:
     async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
         """A connection of psycopg from the engine's pool; `ObanError` for another driver.
 
-        What is open at the end is committed, or rolled back after an exception.
+        An open transaction is committed at the end, or rolled back after an exception.
         """
         async with self._of_this_loop(self.engine) as engine, engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
@@ -315,9 +315,9 @@ class Database:
             await driver.commit()
 
     def apart(self) -> "Database":
-        """The same database through a pool of its own, for the event loop of another thread.
+        """A copy of the database with a pool of its own, for the event loop of another thread.
 
-        It connects as the engine does: with its connect_args, creator and events.
+        The copy connects like the engine: with its connect_args, creator and events.
         """
         apart = Database(with_own_pool(self.engine), self._prefix)
         apart.owned = True
@@ -326,6 +326,6 @@ class Database:
         return apart
 
     async def dispose(self) -> None:
-        """Close the pool of an engine that was made here; its next use opens it again."""
+        """Close the pool if the engine was made here. The next use opens it again."""
         if self.owned:
             await self.engine.dispose()

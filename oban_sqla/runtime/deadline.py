@@ -1,4 +1,4 @@
-"""Whether a claimed job has missed its deadline, so that it must not begin any more."""
+"""Check whether a claimed job has missed its deadline, and must not begin any more."""
 
 from datetime import datetime, timedelta
 
@@ -8,9 +8,9 @@ from ..workers.registry import find
 
 
 def missed(job: Job) -> datetime | None:
-    """The deadline that a job has missed, its own or that of its worker; `None` if it has not.
+    """The missed deadline of a job, its own or that of its worker; `None` if it is not missed.
 
-    The database's clock decides. A job that began before keeps its further attempts.
+    The database's clock decides. The deadline only applies to the first attempt.
     """
     known = find(job.worker)
     deadline = known.options.deadline if known is not None else None
@@ -23,7 +23,7 @@ def missed(job: Job) -> datetime | None:
 
 
 def _instant(deadline: datetime | float, scheduled_at: datetime | None) -> datetime | None:
-    """The instant of a deadline; `None` if Python can't hold it."""
+    """The instant of a deadline; `None` if Python can't represent it."""
     if isinstance(deadline, datetime):
         return deadline
     if scheduled_at is None:

@@ -1,4 +1,4 @@
-"""The engine of an instance: the given one, or one that is made of a URL."""
+"""Get the engine of an instance: the given engine, or a new engine for a URL."""
 
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ EngineLike: TypeAlias = AsyncEngine | async_sessionmaker[AsyncSession] | URL | s
 
 
 def engine_of(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
-    """The engine, and whether it was made here, with a pool of at most `pool_size` connections."""
+    """The engine, and whether it was made here, with at most `pool_size` connections."""
     if isinstance(given, AsyncEngine):
         return given, False
     if isinstance(given, async_sessionmaker):
@@ -37,7 +37,7 @@ def engine_of(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
             return create_async_engine(url, connect_args=arguments, **pool), True
         except (NoSuchModuleError, InvalidRequestError, ImportError) as error:
             raise ValueError(
-                f"the DSN names a driver that can't be used: {error}; postgresql+psycopg:// can"
+                f"the DSN names a driver that can't be used: {error}; use postgresql+psycopg://"
             ) from error
     hint = "; a sync engine can't run jobs: make one with create_async_engine()"
     raise TypeError(
@@ -47,7 +47,7 @@ def engine_of(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
 
 
 def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
-    """An engine that connects as the given one does: with its connect_args, creator and events."""
+    """A copy of an engine with its own pool, and the same connect_args, creator and events."""
     return create_async_engine(
         engine.url,
         pool=engine.pool.recreate(),
@@ -56,7 +56,7 @@ def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
-    """The connection of psycopg behind one whose driver that is."""
+    """The psycopg connection behind a connection of SQLAlchemy."""
     driver = (await connection.get_raw_connection()).driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)
     return driver

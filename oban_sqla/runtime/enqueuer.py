@@ -1,4 +1,4 @@
-"""How an instance enqueues jobs in transactions of its own."""
+"""`Enqueuer`: enqueues jobs in transactions of the instance's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -19,7 +19,7 @@ from .group_commit import GroupCommit
 
 
 class Enqueuer:
-    """Enqueues jobs in a database, and wakes the instances of this process at the commit."""
+    """Enqueues jobs, and wakes the instances of this process after the commit."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,7 +35,7 @@ class Enqueuer:
         await self._groups.setdefault(loop, GroupCommit(self._database)).insert(job)
 
     async def close(self) -> None:
-        """Give back the connection that is kept in this event loop."""
+        """Give back the connection that is kept for this event loop."""
         if group := self._groups.get(asyncio.get_running_loop()):
             await group.close()
 
@@ -49,10 +49,10 @@ class Enqueuer:
             return await self._enqueue_many(given)
 
     async def enqueue_stream(self, jobs: Source) -> int:
-        """Enqueue all jobs, or none, without keeping them; return how many were inserted."""
+        """Enqueue all jobs, or none, without keeping them. Returns the number of inserted jobs."""
         if not is_observed():
             return await self._insert(chunks(jobs))
-        # Each chunk is an event of its own, so that one ends before the next begins.
+        # Each chunk has its own event, which ends before the next one begins.
         async with self._database.transaction() as connection:
             count = await enqueue_stream(jobs, connection, self._database.prefix)
         self._wake(Wakeup(queues=None))
@@ -70,7 +70,7 @@ class Enqueuer:
         try:
             await self._insert(gather())
         except BaseException:
-            # Their rows were rolled back.
+            # Their rows were rolled back, so the jobs are new again.
             for job in gathered:
                 restore(job) if job.conflict else make_new(job)
             raise
@@ -81,7 +81,7 @@ class Enqueuer:
         insertion = None
         async with AsyncExitStack() as stack:
             async for jobs in given:
-                # The first chunk opens the transaction: no jobs need no connection.
+                # The first chunk opens the transaction: without jobs, no connection is needed.
                 if insertion is None:
                     connection = await stack.enter_async_context(database.transaction())
                     insertion = Insertion(connection, database.prefix)

@@ -1,4 +1,4 @@
-"""`Executor`: runs a claimed job, tells listeners of it, and returns its outcome."""
+"""`Executor`: runs a claimed job, emits its events, and returns its outcome."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from .service import Emit
 from .worker_session import WorkerSessions, Written
 
 RECONNECT = (1.0, 5.0)
-"""Seconds, at least and at most, until a job is tried again whose session got no connection."""
+"""The least and most seconds until a job is tried again whose session got no connection."""
 
 INTERRUPTED = "the job was cancelled while it ran, so its task was, too"
 
@@ -48,22 +48,22 @@ class Executor:
         *,
         freed: Callable[[str], None] = lambda queue: None,
     ) -> None:
-        """An executor that calls `freed` with a queue when one of its places becomes free late."""
+        """`freed` is called with a queue when a thread or task that was left behind ends."""
         self._sessions = sessions
         self._loads = loads
         self._emit = emit
         self.left_behind = LeftBehind(emit, freed)
-        # By the id of the job. A task that is cancelled before its first step leaves its attempt
-        # here, until the job runs again; that happens at a stop alone.
+        # Keyed by the job's id. A task that is cancelled before its first step never removes its
+        # attempt, but this only happens at a stop.
         self._attempts: dict[int, Attempt] = {}
 
     def execute(
         self, job: Job, abandoned: Callable[[], bool], *, held: float = 0.0
     ) -> Coroutine[Any, Any, Ack | Written | None]:
-        """The outcome of an attempt; an exception of the worker is an outcome, too.
+        """Run an attempt and return its outcome, also if the worker raises.
 
         `Written` if the worker's own transaction has written the outcome. `None` if the task was
-        cancelled because the job is `abandoned`: it is to be given back.
+        cancelled because the job is `abandoned`, so that the job goes back.
 
         held: the seconds from the claim of the job until now.
         """
@@ -74,10 +74,10 @@ class Executor:
     def execute_claimed(
         self, claimed: Claimed, held: float, abandoned: Callable[[], bool]
     ) -> Coroutine[Any, Any, Ack | Written | None]:
-        """`execute` a job that was held for so many seconds after its claim.
+        """`execute` a job that was held for `held` seconds after its claim.
 
-        A job that can't be read is discarded: another attempt could not read it either. So is a
-        job without an attempt left.
+        A job that can't be read is discarded, since another attempt could not read it either. A job
+        without an attempt left is discarded, too.
         """
         if claimed.none_left:
             return self._discard(claimed, held, ObanError(NONE_LEFT))
@@ -88,9 +88,9 @@ class Executor:
         return self.execute(job, abandoned, held=held)
 
     def cancel(self, id: int) -> None:
-        """Tell a job that it is cancelled, and interrupt it if its worker wants that.
+        """Tell a running job that it is cancelled, and interrupt it if its worker is interruptible.
 
-        It may be told more than once, and before the first step of its task.
+        May be called more than once, and before the first step of the job's task.
         """
         if (attempt := self._attempts.get(id)) is not None:
             attempt.cancel()

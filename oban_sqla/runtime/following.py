@@ -1,4 +1,4 @@
-"""What follows outcomes in their transaction: the seam at which workflows release their steps."""
+"""The seam for features that act on outcomes in their transaction, such as workflows."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from ..wakeups import Wakeup
 
 
 class Fetches(Protocol):
-    """What runs statements of ours."""
+    """An object that runs our statements."""
 
     async def fetch(
         self, statement: Executable, params: Mapping[str, Any] | None = None
@@ -21,55 +21,55 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What followed from outcomes, to be told once their transaction has committed."""
+    """The results of following outcomes, which are announced after their transaction."""
 
     wakeup: Wakeup = field(default_factory=Wakeup)
-    """The jobs that became available, or scheduled."""
+    """The jobs that became available or scheduled."""
     ended: Sequence[int] = ()
-    """Other jobs that have ended by it."""
+    """The ids of other jobs that have ended thereby."""
     events: Sequence[tuple[str, object]] = ()
     late: Sequence[int] = ()
-    """The jobs whose outcome nothing followed from yet, since rows were locked."""
+    """The ids of jobs whose outcomes must be followed later, since rows were locked."""
 
 
 Statements: TypeAlias = Generator[tuple[Executable, Mapping[str, Any]], Sequence[Any], Followed]
-"""Yields statements with their parameters, is sent their rows, and returns what followed."""
+"""A generator that yields statements with parameters, receives their rows, and returns a result."""
 
 
 class Follower(Protocol):
-    """A feature in which jobs follow others."""
+    """A feature that acts on the outcomes of jobs."""
 
     key: str
-    """What the meta of each job that it concerns has."""
+    """A key that the meta of each concerned job has."""
 
     def concerns(self, meta: Mapping[str, Any]) -> bool:
-        """Whether anything follows from the outcome of a job with this meta."""
+        """Whether the feature follows the outcome of a job with this meta."""
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """What follows now that these jobs are as they are.
+        """Act on the new states of these jobs.
 
-        Without `wait`, a lock that somebody else has puts it off.
+        Without `wait`, jobs whose rows are locked are left for later.
         """
 
     def reopen(self, ids: Sequence[int]) -> Statements:
-        """What follows now that these jobs, which were finished, are to run again."""
+        """Act on finished jobs that will run again."""
 
     def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """What finds the values that a job follows from: their names and metas."""
+        """The statement that finds the names and metas of the jobs that a job follows."""
 
 
 _followers: list[Follower] = []
 
 
 def register(follower: Follower) -> None:
-    """Have a feature follow the outcomes of the jobs that it concerns."""
+    """Register a feature that follows the outcomes of the jobs that it concerns."""
     if follower not in _followers:
         _followers.append(follower)
 
 
 def is_followed(meta: object) -> bool:
-    """Whether anything follows from the outcome of a job with this meta."""
-    # Most jobs have none. Others may have written any JSON there.
+    """Whether a feature follows the outcome of a job with this meta."""
+    # Most jobs have no meta. Other programs may have written any JSON there.
     if not meta or not isinstance(meta, dict):
         return False
     return any(follower.concerns(meta) for follower in _followers)
@@ -83,7 +83,7 @@ def has_key_followed() -> ColumnElement[bool]:
 def follow(
     connection: Connection, ids: Sequence[int], prefix: str | None, *, reopened: bool = False
 ) -> Followed:
-    """Have features follow outcomes in the transaction of a connection that may wait.
+    """Let features follow outcomes in the transaction of a sync connection, waiting for locks.
 
     reopened: the jobs were finished, and are to run again.
     """
@@ -120,7 +120,7 @@ class InTransaction:
 async def follow_by(
     database: Fetches, ids: Sequence[int], prefix: str | None, *, wait: bool = False
 ) -> Followed:
-    """Have features follow outcomes."""
+    """Let features follow outcomes, through any object that runs our statements."""
     total = Followed()
     for follower in _followers:
         statements = follower.follow(ids, wait=wait, prefix=prefix)

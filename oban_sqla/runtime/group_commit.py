@@ -1,4 +1,4 @@
-"""`GroupCommit`: calls that come while a statement is under way share the next statement."""
+"""`GroupCommit`: calls that come while a statement runs share the next statement."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from .engine import driver_of
 from .primary import is_lost
 from .time_limits import ANSWER_TIMEOUT, deadline
 
-# Calls come in a rush when so many follow each other within LINGER seconds.
+# A rush is at least this many calls, each within LINGER seconds after the one before.
 RUSH = 10
-# In a rush the connection is kept for so many seconds after a statement.
+# In a rush, the connection is kept for this many seconds after a statement.
 LINGER = 0.02
-# When a statement takes longer, in seconds, other calls no longer wait for its end.
+# If a statement takes longer than this, in seconds, other calls no longer wait for its end.
 PATIENCE = 0.1
 
 
@@ -43,20 +43,20 @@ class _Call(NamedTuple):
 class GroupCommit:
     """Inserts single jobs in one event loop. Each is committed when its call returns.
 
-    A call that comes alone takes a connection of the pool. Calls that come while a statement is
-    under way share the next one, which is sent as soon as that has ended. A statement that is
-    refused is tried in halves, so that a bad job fails no other call.
+    A single call takes a connection of the pool. Calls that come while a statement runs share the
+    next statement, which is sent as soon as the first one has ended. If the database refuses a
+    statement, its jobs are tried in halves, so that a bad job fails only its own call.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: list[_Call] = []
-        # The calls whose jobs are inserted now, and those of the statement that is under way.
+        # The calls whose jobs are inserted now, and the calls of the running statement.
         self._taken: Sequence[_Call] = ()
         self._sent: Sequence[_Call] = ()
         self._alone = 0
         self._serving: asyncio.Task[None] | None = None
-        # Past SQLAlchemy a statement costs this process half.
+        # Without SQLAlchemy, a statement takes half of the CPU time.
         self._driver: psycopg.AsyncConnection | None = None
         self._idle: asyncio.Future[None] | None = None
         self._slow = False
@@ -118,7 +118,7 @@ class GroupCommit:
         call = _Call(job, loop.create_future())
         self._waiting.append(call)
         if self._serving is None:
-            # In a context of its own: the task outlives the call.
+            # In a context of its own, since the task outlives the call.
             self._serving = loop.create_task(self._serve(), name="oban-enqueue", context=Context())
         self._wake_up()
         return await call.inserted
@@ -131,11 +131,11 @@ class GroupCommit:
                         self._driver = await driver_of(connection)
                     await self._insert_waiting(connection)
                 except BaseException:
-                    # Whatever state the connection is in, nobody else shall have it.
+                    # The connection may be in any state, so it must not be used again.
                     await connection.invalidate()
                     raise
         except Exception as error:
-            # Nobody knows whether these jobs were inserted.
+            # These jobs may have been inserted or not.
             for call in self._sent:
                 if not call.inserted.done():
                     call.inserted.set_exception(error)
@@ -147,7 +147,7 @@ class GroupCommit:
     async def _insert_waiting(self, connection: AsyncConnection) -> None:
         while await self._are_calls_waiting():
             taken, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
-            # Without the calls that were cancelled.
+            # Leaves out cancelled calls.
             self._taken = [call for call in taken if not call.inserted.done()]
             if self._taken:
                 await self._insert(self._taken, connection)
@@ -170,7 +170,7 @@ class GroupCommit:
                 call.answer(True)
             self._publish(jobs)
         elif len(calls) == 1:
-            # On its own it fails with the error that the engine makes of it.
+            # Alone, the job fails with the error that the engine raises.
             self._refer_to_pool(calls)
         else:
             middle = len(calls) // 2
@@ -195,10 +195,10 @@ class GroupCommit:
                     self._driver or connection, insert, batches[0].parameters, self._database.prefix
                 )
         except psycopg.Error as error:
-            # This raises if the connection is lost: SQLAlchemy's own error.
+            # If the connection is lost, this raises SQLAlchemy's error.
             await connection.execute(select(1))
             if is_lost(error):
-                # A standby inserts nothing: the calls look for the primary.
+                # A standby has inserted nothing, so the calls can try again on the primary.
                 self._sent = ()
                 raise
             return None

@@ -1,4 +1,4 @@
-"""The heartbeat: tells the other nodes that the producers of this one are alive."""
+"""`Heartbeat`: tells the other nodes that the producers of this node are alive."""
 
 import asyncio
 import time
@@ -19,15 +19,15 @@ from .producer import Producer
 from .service import Emit, Service
 from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
 
-# How long a stop waits for the beat that is being made.
+# How long a stop waits for the current beat.
 LAST_BEAT = 1.0
 
 
 class Heartbeat:
-    """Keeps a row for each producer in `oban_producers`, and takes it away at the end.
+    """Keeps a row for each producer in `oban_producers`, and deletes it at the end.
 
-    It beats from a thread and a connection of its own: a worker that blocks the event loop must not
-    make its node look dead. Whoever calls it does so from the event loop of the workers.
+    A thread with its own connection writes the beats, so that a node does not look dead while a
+    worker blocks the event loop. All methods are called from the event loop of the workers.
     """
 
     name = "heartbeat"
@@ -57,33 +57,33 @@ class Heartbeat:
         self._pulse: Pulse | None = None
 
     async def run_once(self) -> None:
-        """Write the rows of all producers now, of new ones too, and wait until they are there.
+        """Write the rows of all producers now, including new ones, and wait for the database.
 
-        After a stop, which what asks for it may wait for, it does nothing.
+        Does nothing after a stop: the caller may be a task for which the stop waits.
         """
         async with self._turn:
             if not self._stopped:
                 await self._beat()
 
     async def start(self) -> None:
-        """Write the rows, and keep them alive from now on."""
+        """Write the rows, and beat from now on."""
         async with self._turn:
             thread, pulse = await self._beat()
             await thread.run(pulse.start())
 
     async def forget(self, producer: Producer) -> None:
-        """Take the row of one producer away; without a database it expires by itself."""
+        """Delete the row of one producer. If the database is down, the row expires by itself."""
         if self._pulse is not None:
-            # At once, whatever becomes of the rest: a row that can't be written fails every beat.
+            # First, whatever happens later: a row that can't be written would fail every beat.
             self._pulse.drop(producer)
         async with self._turn:
             if self._thread is not None and self._pulse is not None:
                 await self._thread.run(self._pulse.forget(producer))
 
     async def stop(self, grace: float | None = None) -> None:
-        """Take the rows away and end the thread, within `FAREWELL` seconds or so.
+        """Delete the rows and end the thread, within about `FAREWELL` seconds.
 
-        Without a database the rows expire by themselves.
+        If the database is down, the rows expire by themselves.
         """
         async with self._turn:
             self._stopped = True
@@ -96,9 +96,9 @@ class Heartbeat:
                         await self._thread.run(stop)
                 except TimeoutError:
                     self._emit("service_cancelled", ServiceCancelled(self.name, FAREWELL))
-                # A stop that is made again, since it was cancelled, finds the thread ended.
+                # If this stop is cancelled, the next one only has to end the thread.
                 self._pulse = None
-            # The thread is a daemon: one that hangs is left behind.
+            # The thread is a daemon, so it is left behind if it hangs.
             with suppress(TimeoutError):
                 await self._thread.end()
             self._thread = None
@@ -114,18 +114,18 @@ class Heartbeat:
 
     @property
     def label(self) -> str:
-        """Its name among the services."""
+        """The name of this service."""
         return self.name
 
     @property
     def age(self) -> float | None:
-        """Seconds since the last beat that was written; `None` before the first one."""
+        """Seconds since the last written beat; `None` before the first beat."""
         beaten_at = None if self._pulse is None else self._pulse.beaten_at
         return None if beaten_at is None else time.monotonic() - beaten_at
 
     @property
     def failures(self) -> int:
-        """How many beats in a row have failed."""
+        """The number of failed beats in a row."""
         return 0 if self._pulse is None else self._pulse.failures
 
     async def _beat(self) -> tuple[LoopThread, "Pulse"]:
@@ -148,9 +148,9 @@ class Heartbeat:
 
 
 class Pulse(Service):
-    """The part of the heartbeat that lives in its thread.
+    """The part of the heartbeat that runs in its thread.
 
-    What both threads read is replaced, never changed, so that it needs no lock.
+    Data that both threads read is replaced, never changed, so it needs no lock.
     """
 
     name = "heartbeat"
@@ -168,9 +168,9 @@ class Pulse(Service):
     ) -> None:
         super().__init__(emit)
         self.started: Mapping[UUID, datetime] = {}
-        """When the producers started whose rows have been written."""
+        """When producers started, by uuid, after the first beat."""
         self.beaten_at: float | None = None
-        """When a beat was written last, by `time.monotonic()`."""
+        """When the last beat was written, by `time.monotonic()`."""
         self._database = database
         self._thread = thread
         self._identity = identity
@@ -184,22 +184,22 @@ class Pulse(Service):
 
     @property
     def longest_retry(self) -> float:
-        """After an outage it beats within two intervals."""
+        """At most one interval, so that the node beats soon after an outage."""
         return min(super().longest_retry, self._interval)
 
     def keep(self, producer: Producer) -> None:
-        """From the owner's thread: beat for a producer, from the next beat until it is dropped."""
+        """Include a producer in the next beats until it is dropped. For the owner's thread."""
         if producer not in self._kept:
             self._kept = (*self._kept, producer)
 
     def drop(self, producer: Producer) -> None:
-        """From the owner's thread: beat for a producer no more, from the next beat on."""
+        """Leave a producer out of the next beats. For the owner's thread."""
         self._kept = tuple(kept for kept in self._kept if kept is not producer)
 
     async def run_once(self) -> float:
-        """Beat, as long as there is somebody to beat for."""
+        """Beat, unless the event loop of the workers was closed."""
         if self._thread.deserted:
-            # The event loop of the workers was closed under them: their jobs are orphans.
+            # The workers' event loop was closed without a stop, so their jobs are orphans.
             self._stopping.set()
             self._thread.quit()
             return 0.0
@@ -208,7 +208,7 @@ class Pulse(Service):
         return max(0.0, began + self._interval - time.monotonic())
 
     async def beat(self) -> None:
-        """Write the rows."""
+        """Write the rows of all producers."""
         async with self._turn:
             statement = beat([self._row(p) for p in self._kept], expiry=self._expiry)
             async with deadline(max(self._interval, SHORTEST_ANSWER)):
@@ -220,8 +220,8 @@ class Pulse(Service):
                 self._on_others()
 
     async def forget(self, producer: Producer) -> None:
-        """Take the row of one producer away, which was dropped."""
-        # After the beat that is being made, which would write it anew.
+        """Delete the row of a dropped producer."""
+        # Waits for the current beat, which would write the row again.
         async with self._turn:
             self.started = {
                 uuid: when for uuid, when in self.started.items() if uuid != producer.uuid
@@ -231,7 +231,7 @@ class Pulse(Service):
                     await self._database.fetch(end([producer.uuid]))
 
     async def close(self) -> None:
-        """Take the rows away."""
+        """Delete the rows."""
         started, self.started = self.started, {}
         if started:
             async with deadline(FAREWELL):

@@ -10,26 +10,26 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 GROW_AFTER = 0.1
-"""Seconds that a statement waits for a connection in use before one more is taken."""
+"""Seconds that a statement waits for a connection before another one is taken."""
 KEEP = 1.0
-"""Seconds without a statement after which a connection is given up."""
+"""Seconds without a statement after which a connection is no longer kept."""
 
 
 class KeptConnections:
     """Connections in AUTOCOMMIT, taken from the engine's pool and kept while they are in use.
 
-    To get a connection from the pool for each statement costs more than the statement does. Who
-    waits is served in turn. The last connection goes back to the pool when nothing was sent for
-    `KEEP` seconds; the others are closed, so that an idle node has few.
+    Getting a connection from the pool for each statement costs more than the statement. Waiting
+    statements are served in order. A connection that was not used for `KEEP` seconds is closed. The
+    last one goes back to the pool. So an idle node has few connections.
 
-    They belong to the event loop in which they are used first.
+    The connections belong to the event loop in which they are first used.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]]) -> None:
         self._connect = connect
-        # Last in, first out: those that a lower load does not need stay unused.
+        # Last in, first out, so that connections that a lower load does not need stay unused.
         self._free: list[tuple[AsyncConnection, float]] = []
-        # Who waits for one, and whether at most for the connecting.
+        # The waiting statements, and whether each of them is `at_once`.
         self._waiting: deque[tuple[asyncio.Future[AsyncConnection], bool]] = deque()
         self._open = 0
         self._growing: asyncio.Task[None] | None = None
@@ -39,9 +39,9 @@ class KeptConnections:
 
     @asynccontextmanager
     async def connection(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A connection for one statement, which is nobody else's after a failure.
+        """A connection for one statement. After an error the connection is closed.
 
-        at_once: take one more connection rather than wait for one in use.
+        at_once: if all connections are in use, take another one instead of waiting.
         """
         connection = await self._acquire(at_once)
         try:
@@ -99,7 +99,7 @@ class KeptConnections:
         self._grow_if_wanted()
 
     def _grow_if_wanted(self) -> None:
-        """Take one more connection for those who wait, at once or after a while."""
+        """Take another connection for waiting statements, at once or after `GROW_AFTER`."""
         if not self._waiting or self._growing is not None:
             return
         if not self._open or any(at_once for _, at_once in self._waiting):
@@ -115,11 +115,11 @@ class KeptConnections:
             self._growing = asyncio.create_task(self._add(), name="oban-connection")
 
     async def _add(self) -> None:
-        """Take one more connection; only one task at a time does."""
+        """Take another connection. Only one task at a time does this."""
         try:
             connection = await self._connect()
         except Exception as error:
-            # With others in use, the statements go on waiting for those.
+            # If other connections are in use, the statements wait for those.
             if not self._open:
                 self._fail(error)
         else:
@@ -158,7 +158,7 @@ class KeptConnections:
 
 
 async def _closed(connection: AsyncConnection) -> None:
-    # The server may be gone: then there is nothing to close.
+    # If the server is gone, there is nothing to close.
     with suppress(Exception):
         await connection.invalidate()
         await connection.close()

@@ -1,7 +1,7 @@
-"""A worker's transaction stays open until its job's completion ends it: no way past that is quiet.
+"""Keep a worker's transaction open until the completion of its job commits it.
 
-The ends that a session or a connection of SQLAlchemy tells of are refused. An end that only the
-driver knows is found by the next statement, or after `process()`.
+A commit through a session or a connection of SQLAlchemy is refused. If only the driver knows of the
+end of the transaction, the next statement or the end of `process()` finds out.
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ _ENDS = re.compile(
 )
 
 _REFUSED = (
-    "the session that process() is given is committed with the job's completion, not by process():"
-    " leave the commit out, use begin_nested() for a savepoint, or open a session of your own"
+    "the session of process() is committed together with the job's completion, so process() must"
+    " not commit it: leave the commit out, use begin_nested() for a savepoint, or open a session of"
+    " your own"
 )
 _ENDED = (
-    "the transaction of the session that process() is given has ended before the job's completion,"
-    " by a COMMIT or ROLLBACK past the session, or because the engine is in AUTOCOMMIT: what was"
+    "the transaction of the session of process() has ended before the job's completion, by a COMMIT"
+    " or ROLLBACK without the session, or because the engine is in AUTOCOMMIT: changes that were"
     " committed can't be rolled back"
 )
 
 
 _KEY = "oban_sqla_kept_open"
-"""Where the `info` of a session has its watch."""
+"""The key of the watch in the `info` of a session."""
 
 
 @contextmanager
 def kept_open(session: Session) -> Iterator[None]:
-    """Refuse to end the transaction of a session, until the block ends.
+    """During a block, refuse to end the transaction of a session.
 
-    `ObanError` for what would end it, and at the end of the block if something has ended it.
+    `ObanError` for each call that would end the transaction, and at the end of the block if the
+    transaction has ended.
     """
-    # Once for all sessions: to listen to one costs more than to look whether it is one of these.
+    # Listeners for all sessions: attaching them to one session costs more than to check its `info`.
     for name, listener in _SESSION_LISTENERS:
         if not event.contains(Session, name, listener):
             event.listen(Session, name, listener)
@@ -60,15 +62,15 @@ def kept_open(session: Session) -> Iterator[None]:
 
 
 class _Watch:
-    """The connections of a session, with the transaction that the session has on each."""
+    """Watches the connections of a session, with the transaction on each."""
 
     def __init__(self) -> None:
         self._open: dict[Connection, Transaction | None] = {}
-        # Before its first statement, a driver has not begun any transaction.
+        # A driver begins a transaction with the first statement.
         self._used: set[Connection] = set()
 
     def begin(self, connection: Connection) -> None:
-        """Watch a connection in a transaction that the session begins."""
+        """Watch a connection on which the session begins a transaction."""
         if connection.engine not in _engines:
             _engines.add(connection.engine)
             for name, listener in _CONNECTION_LISTENERS:
@@ -77,14 +79,14 @@ class _Watch:
         self._open[connection] = connection.get_nested_transaction() or connection.get_transaction()
 
     def check(self) -> None:
-        """`ObanError` if something has ended a transaction past the session."""
+        """`ObanError` if a transaction has ended without the session."""
         for connection, transaction in self._open.items():
             if transaction is not None and not transaction.is_active:
                 raise ObanError(_ENDED)
             self.check_driver(connection)
 
     def check_driver(self, connection: Connection) -> None:
-        """The same, if only the driver knows."""
+        """`ObanError` if the driver says that the transaction has ended."""
         if connection in self._used and not connection.invalidated and _is_idle(connection):
             raise ObanError(_ENDED)
 
@@ -94,7 +96,7 @@ class _Watch:
         self.check_driver(connection)
 
     def stop(self) -> None:
-        """Leave the connections alone."""
+        """Stop watching the connections."""
         for connection in self._open:
             _watches.pop(connection, None)
         self._open.clear()
@@ -117,7 +119,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    # The session itself may end the transaction, by a rollback.
+    # The session itself may end the transaction with a rollback.
     watch: _Watch | None = session.info.get(_KEY)
     if watch is not None and transaction.parent is None:
         watch.stop()
@@ -125,7 +127,7 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
 
 def _committing(connection: Connection) -> None:
     if connection in _watches:
-        # A failed commit leaves it to the driver to end the transaction: the pool would not.
+        # SQLAlchemy takes the transaction for ended, so the pool would not roll it back.
         connection.connection.rollback()
         raise ObanError(_REFUSED)
 
@@ -155,7 +157,7 @@ _CONNECTION_LISTENERS: tuple[tuple[str, Callable[..., None]], ...] = (
 
 
 def _is_idle(connection: Connection) -> bool:
-    """Whether the driver says that no transaction is open; it asks no server for that."""
+    """Whether the driver knows of no open transaction, without I/O."""
     driver: Any = connection.connection.driver_connection
     if (info := getattr(driver, "info", None)) is not None:
         return bool(info.transaction_status == TransactionStatus.IDLE)

@@ -1,4 +1,4 @@
-"""The leader: holds the lease of the node that runs the cluster-wide services."""
+"""`Leader`: takes and renews the lease of the node that runs the cluster-wide services."""
 
 import math
 import random
@@ -13,18 +13,17 @@ from .database import Database
 from .service import Emit, Service
 from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
 
-# How long a follower waits at the most for a lease to run out that somebody else may give up.
+# The most seconds that a follower waits for the end of a lease, which its holder may give up early.
 LONGEST_WAIT = 30.0
-# By how much of its lease followers come later than it runs out, so that they don't come at once.
+# The most time, as a part of the lease, that a follower waits longer, so that not all come at once.
 JITTER = 0.05
 
 
 class Leader(Service):
-    """Takes the lease when it is free, and renews it at half its life while it holds it.
+    """Takes the lease when it is free, and renews it after half of its time.
 
-    A node counts a lease from before it asked for it, the database from when it was asked: so the
-    node takes it for lost before another one can have it, whether it fails to renew it, or is
-    blocked, or stands still altogether.
+    The node counts the lease from before the request, the database from the request. So the node
+    considers its lease lost before another node can take it, even if the node is blocked or paused.
     """
 
     name = "leader"
@@ -41,19 +40,19 @@ class Leader(Service):
     ) -> None:
         super().__init__(emit)
         self._database = database
-        # Not the node's name alone: containers share those, and a restart keeps it.
+        # With a random suffix, since containers may share a node's name, and a restart keeps it.
         self._lessee = {"instance": instance, "holder": f"{node}/{uuid4().hex[:12]}"}
         self._lease = lease
         self._on_change = on_change
         self._until = -math.inf
-        # What was last reported.
+        # Whether the last event said that this node is the leader.
         self._leading = False
-        # Whether there may be a lease of ours.
+        # Whether the database may have a lease of this node.
         self._standing = False
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node holds the lease; not for longer than the lease is good for."""
+        """Whether this node holds the lease. Turns false when the lease ends."""
         return time.monotonic() < self._until
 
     @property
@@ -62,14 +61,14 @@ class Leader(Service):
         return min(super().longest_retry, self._lease / 4)
 
     async def run_once(self) -> float:
-        """Stand for election, and wait until the lease has to be renewed, or is free perhaps."""
+        """Take or renew the lease, and wait until it must be renewed, or may be free."""
         started = time.monotonic()
         self._standing = True
         try:
             async with deadline(max(self._lease / 4, SHORTEST_ANSWER)):
                 (row,) = await self._database.fetch(elect(), {**self._lessee, "lease": self._lease})
         finally:
-            # Also when it is held again at once: those who looked meanwhile have to be woken.
+            # Also if the lease is taken again at once: services that saw it lost must be woken.
             if self._leading and not self.is_leader:
                 self._lead(False, started)
         self._until = started + self._lease if row.leader else -math.inf
@@ -80,12 +79,12 @@ class Leader(Service):
         return max(0.0, min(left, LONGEST_WAIT)) + self._lease * random.uniform(0, JITTER)
 
     def hear(self, news: dict[str, Any]) -> None:
-        """A leader resigned: the lease is free."""
+        """Hear that a leader resigned, so that the lease is free."""
         if news.get("name") == self._lessee["instance"]:
             self.wake()
 
     async def close(self) -> None:
-        """Resign, so that the next leader takes over at once; the lease runs out by itself."""
+        """Resign, so that another node can take over at once. A lease also ends by itself."""
         started = time.monotonic()
         self._until = -math.inf
         if not self._standing:

@@ -1,4 +1,4 @@
-"""What was left behind: the thread, or the task, of a job that has ended, and that goes on."""
+"""`LeftBehind`: threads and tasks that still run after their jobs have ended."""
 
 import asyncio
 from collections import Counter
@@ -10,36 +10,36 @@ from ..models import Job
 from .service import Emit
 
 REPORTED_AFTER = 5.0
-"""Seconds after which what goes on is reported: a thread may notice that its job has ended."""
+"""Seconds until a thread or task is reported. It may notice by then that its job has ended."""
 
 
 class LeftBehind:
-    """Counts by queue what goes on after its job timed out or was cancelled.
+    """Counts, by queue, the threads and tasks that run on after a timeout or a cancellation.
 
-    A thread can't be ended from outside, and a task may swallow its cancellation. Each takes a
-    place of its queue until it ends by itself, so that they do not pile up.
+    A thread can't be ended from outside, and a task may ignore its cancellation. Each takes a place
+    of its queue until it ends by itself, so that they do not pile up.
     """
 
     def __init__(self, emit: Emit, freed: Callable[[str], None] = lambda queue: None) -> None:
-        """`freed` is called with the queue of each one that ends."""
+        """`freed` is called with the queue of each thread or task that ends."""
         self._emit = emit
         self._freed = freed
         self._going_on: dict[asyncio.Future[Any], Job] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, job: Job, end: asyncio.Future[Any]) -> None:
-        """Count what goes on of a job until the future is done."""
+        """Count a thread or task of a job until its `end` is done."""
         self._going_on[end] = job
         self._counts[job.queue] += 1
         end.add_done_callback(self._ended)
         asyncio.get_running_loop().call_later(REPORTED_AFTER, self._report, end)
 
     def count(self, queue: str) -> int:
-        """How many places of a queue are taken so."""
+        """The number of places that they take in a queue."""
         return self._counts[queue] if self._counts else 0
 
     def ids(self, queue: str) -> list[int]:
-        """The jobs of a queue of which something goes on."""
+        """The ids of their jobs in a queue."""
         return [job.id for job in self._going_on.values() if job.queue == queue]
 
     def _report(self, end: asyncio.Future[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The lifeline: rescues the jobs of nodes that died."""
+"""`Lifeline`: rescues the jobs of nodes that died."""
 
 import math
 import time
@@ -11,18 +11,18 @@ from ..statements.rescue import bury, rescue
 from .database import Database
 from .service import Emit, Service
 
-# How many orphans one statement takes.
+# The most orphans of one statement.
 BATCH = 5000
-# Until another look at orphans that somebody else has locked.
+# Seconds until the next look if another transaction has locked orphans.
 LOCKED_RETRY = 1.0
 
 
 class Lifeline(Service):
     """Gives orphans back to their queues, on the leader.
 
-    It looks when the next heartbeat would expire, so that it finds a dead node at once. When the
-    database has been away, or the table was emptied, all nodes look dead: it rescues nobody before
-    every living one has had the time for two beats.
+    A pass comes when the next heartbeat would expire, so that a dead node is found at once. After
+    an outage of the database, or if the table was emptied, all nodes look dead. So no job is
+    rescued until living nodes have had time for two beats.
     """
 
     name = "lifeline"
@@ -44,7 +44,7 @@ class Lifeline(Service):
 
     @property
     def longest_retry(self) -> float:
-        """After an outage there is somebody to rescue soon."""
+        """At most two beats, since there may be jobs to rescue after an outage."""
         return min(super().longest_retry, self._two_beats)
 
     @property

@@ -1,4 +1,4 @@
-"""LISTEN on a connection of its own, made in the engine's own way, through psycopg or asyncpg."""
+"""`Listening`: LISTEN on a connection of its own, through psycopg or asyncpg."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class ListenUnsupportedError(ObanError):
 
 @runtime_checkable
 class Asyncpg(Protocol):
-    """What is used of a connection of asyncpg, which need not be installed."""
+    """The used methods of an asyncpg connection, since asyncpg need not be installed."""
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None: ...
     def add_termination_listener(self, callback: Callable[..., None]) -> None: ...
@@ -34,11 +34,11 @@ class Asyncpg(Protocol):
 class Listening:
     """A connection that listens.
 
-    It comes from the engine, so that its connect_args, creator and events apply, and leaves its
-    pool. If `listen_dsn` is given, it names the connection instead.
+    The engine makes the connection, so its connect_args, creator and events apply, but the
+    connection leaves the pool. If `listen_dsn` is given, it is used instead.
 
-    Not a context manager made of a generator: when the event loop ends, asyncio closes all
-    generators at once, those that are nested, too, and reports that they run already.
+    This is a class instead of an async generator: at the end of an event loop, asyncio closes all
+    generators at the same time, also nested ones, and reports errors for them.
     """
 
     def __init__(self, engine: AsyncEngine, listen_dsn: str | None) -> None:
@@ -67,7 +67,7 @@ class Listening:
         self._hear = hear
 
     async def read(self) -> None:
-        """Hear until the connection breaks, which is an error."""
+        """Call `hear` for notifications until the connection breaks. Always ends with an error."""
         if isinstance(self._driver, psycopg.AsyncConnection):
             async for notification in self._driver.notifies():
                 self._hear(notification.channel, notification.payload)
@@ -82,7 +82,7 @@ class Listening:
         if connection is not None:
             await connection.invalidate()
             await connection.close()
-        # The pool of an async engine lets go of a detached connection, unclosed.
+        # The pool of an async engine does not close a detached connection.
         if isinstance(driver, psycopg.AsyncConnection):
             await driver.close()
         elif driver is not None:
@@ -99,7 +99,7 @@ class Listening:
                 name = self._engine.dialect.driver
                 raise ListenUnsupportedError(
                     f"LISTEN works with psycopg and asyncpg, not with {name}: name a connection for"
-                    " it with listen_dsn=, or choose notify='poll'"
+                    " LISTEN with listen_dsn=, or choose notify='poll'"
                 )
             await connection.run_sync(lambda sync: sync.detach())
         except BaseException:

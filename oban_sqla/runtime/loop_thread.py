@@ -1,4 +1,4 @@
-"""A thread with an event loop of its own, for what must go on while user code blocks ours."""
+"""`LoopThread`: a thread with its own event loop, which runs while a worker blocks the main one."""
 
 import asyncio
 import signal
@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# How long a thread may take to end what is under way, and to close what it holds.
+# Seconds in which a thread must end its tasks, and seconds in which it must close its resources.
 ENDING = 1.0
 
 
 class LoopThread:
-    """Runs coroutines for the event loop that made it, from now until `end`, then `close`.
+    """Runs coroutines for the event loop that made it, until `end`. Then it calls `close`.
 
-    A daemon: it does not keep the process from its exit. A forked child has no such thread.
+    The thread is a daemon, so it does not prevent the exit of the process. A forked child does not
+    have the thread.
     """
 
     def __init__(self, name: str, close: Callable[[], Awaitable[None]]) -> None:
@@ -30,15 +31,15 @@ class LoopThread:
 
     @property
     def deserted(self) -> bool:
-        """Whether nobody is there any more: the owner's event loop was closed, without an `end`."""
+        """Whether the owner's event loop was closed without a call of `end`."""
         return self._owner.is_closed()
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run it there, and wait for its result; whoever is cancelled meanwhile cancels it."""
+        """Run a coroutine in the thread, and wait for its result. A cancellation is passed on."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def call_owner(self, call: Any, *args: Any) -> None:
-        """From the thread: call something in the owner's event loop, if it is there still."""
+        """Call a function in the owner's event loop, unless it was closed. Called by the thread."""
         try:
             self._owner.call_soon_threadsafe(call, *args)
         except RuntimeError:
@@ -46,9 +47,9 @@ class LoopThread:
                 raise
 
     async def end(self) -> None:
-        """Cancel what runs there, and end the thread; `TimeoutError` if it does not end soon."""
+        """Cancel the tasks of the thread, and end it; `TimeoutError` if it does not end soon."""
         if not self._ended.is_set():
-            # It may have ended, which the owner's event loop is told next.
+            # The thread may have ended, before the owner's event loop has heard of it.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ending.set)
             async with asyncio.timeout(3 * ENDING):
@@ -56,12 +57,12 @@ class LoopThread:
         self._thread.join(ENDING)
 
     def quit(self) -> None:
-        """From the thread: end it."""
+        """End the thread. Called by the thread."""
         self._ending.set()
 
     def _run(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
-            # Only the main thread handles signals: one delivered here would not wake it.
+            # Only the main thread handles signals. A signal to this thread would not wake it.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -71,8 +72,8 @@ class LoopThread:
 
     async def _until_the_end(self) -> None:
         await self._ending.wait()
-        # What is under way holds connections, so it ends first: by itself if it can, as what closes
-        # one does. Then twice, as psycopg takes the first for a wish to cancel the statement.
+        # Tasks end first, since they hold connections: first by themselves, then by a cancellation.
+        # Cancelled twice, because psycopg takes the first one as a request to cancel the statement.
         for _ in range(3):
             with suppress(TimeoutError):
                 async with asyncio.timeout(ENDING / 3):

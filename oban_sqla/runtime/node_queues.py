@@ -1,4 +1,4 @@
-"""`NodeQueues`: the queues of a node, and what orders do to them."""
+"""`NodeQueues`: the queues of a node, and the orders that change them."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -23,85 +23,85 @@ class NodeQueues:
     ) -> None:
         self.producers = {queue.name: build(queue) for queue in queues}
         self.closing = False
-        """Whether the node stops, so that no queue starts any more."""
+        """Whether the node is stopping, so that no queue starts any more."""
         self._build = build
         self._heartbeat = heartbeat
         self._cancel = cancel
         self._grace = grace
-        # Queues start and stop one after the other.
+        # Only one queue at a time starts or stops.
         self._turn = asyncio.Lock()
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None:
-        """Start a queue on this node; one that runs stays as it is."""
+        """Start a queue on this node. A running queue stays unchanged."""
         async with self._turn:
             if self.closing:
                 return
             if (running := self.producers.get(queue)) is not None:
                 if not running.stopping:
                     return
-                # Its stop was cancelled.
+                # An earlier stop of the queue was cancelled, so finish it.
                 await self._stop_producer(running)
             producer = self.producers[queue] = self._build(Queue(queue, limit, paused))
             try:
-                # Known to the other nodes before it claims.
+                # Write the row of the producer before it claims.
                 await self._heartbeat().run_once()
             except BaseException:
                 del self.producers[queue]
-                # Or the heartbeat would tell of a queue that does not run.
+                # Otherwise the heartbeat would report a queue that does not run.
                 await self._heartbeat().forget(producer)
                 raise
             if not self.closing:
                 await producer.start()
 
     async def stop_queue(self, queue: str) -> None:
-        """Stop a queue of this node, as at the end of the process."""
+        """Stop a queue of this node, within the grace period."""
         async with self._turn:
             if producer := self.producers.get(queue):
                 await self._stop_producer(producer)
 
     async def _stop_producer(self, producer: Producer) -> None:
-        # It stays among the others meanwhile, for the stop of all that may come.
+        # The producer stays in `producers` meanwhile, so that a stop of the node includes it.
         await producer.stop(self._grace)
         del self.producers[producer.queue]
         await self._heartbeat().forget(producer)
 
     def pause_queue(self, queue: str) -> None:
-        """Claim no more jobs of a queue."""
+        """Pause a queue, or all queues with "*"."""
         for producer in self._named(queue):
             producer.pause()
 
     def resume_queue(self, queue: str) -> None:
-        """Claim jobs of a queue again."""
+        """Resume a queue, or all queues with "*"."""
         for producer in self._named(queue):
             producer.resume()
 
     def scale_queue(self, queue: str, limit: int) -> None:
-        """Run so many jobs of a queue at once."""
+        """Set the limit of a queue on this node."""
         if producer := self.producers.get(queue):
             producer.scale(limit)
 
     def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
-        """Change how many jobs of a queue run or start over all nodes."""
+        """Change the limits of a queue over all nodes."""
         if producer := self.producers.get(queue):
             producer.limit_by(changes)
 
     def cancel_job(self, id: int) -> None:
-        """Tell a job that it is cancelled, if it runs here; one that is held does not start."""
+        """Tell a job that it is cancelled, if it runs here. A held job does not start."""
         self._cancel(id)
         for producer in self.producers.values():
             producer.cancel(id)
 
     async def report(self) -> None:
-        """Have the other nodes know at once how the queues are now."""
+        """Write the state of the queues now, so that other nodes see it."""
         await self._heartbeat().run_once()
 
     def running(self) -> list[int]:
-        """The ids of the jobs that run here, or are held."""
+        """The ids of the running and held jobs of this node."""
         producers = self.producers.values()
         return [id for producer in producers for id in (*producer.running, *producer.held)]
 
     def wake(self, queues: Collection[str]) -> None:
-        """Have the producers of queues claim now."""
+        """Wake the producers of queues, so that they claim now."""
         for queue in queues:
             if producer := self.producers.get(queue):
                 producer.wake()

@@ -1,4 +1,4 @@
-"""The notifier: hears NOTIFY, and proves over and over that it still does."""
+"""`Notifier`: hears NOTIFY, and checks regularly that LISTEN still works."""
 
 import asyncio
 import base64
@@ -20,11 +20,11 @@ from .listening import Listening
 from .service import Emit, Service
 from .time_limits import deadline
 
-# How often LISTEN is proven, how long the echo may take, and how long a connection may.
+# Seconds between two checks of LISTEN, and the most seconds for an echo and for a connection.
 PROOF_INTERVAL = 30.0
 ECHO_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 10.0
-# What Oban for Elixir may put before a payload that is packed.
+# A prefix that Oban for Elixir may put before a packed payload.
 PACKED = "Z:"
 
 Hear = Callable[[dict[str, Any]], None]
@@ -33,9 +33,9 @@ Hear = Callable[[dict[str, Any]], None]
 class Notifier(Service):
     """Hears the channels of the tables' schema on a connection of its own.
 
-    Behind a transaction pooler `SELECT 1` goes on working while LISTEN is gone. So each pass sends
-    a NOTIFY to itself, over another connection; when the echo fails to come, `listening` turns
-    false, and the queues poll.
+    Behind a transaction pooler, `SELECT 1` still works when LISTEN is lost. So each pass sends a
+    NOTIFY to itself over another connection. If the echo does not come, `listening` turns false,
+    and the queues poll.
     """
 
     name = "notifier"
@@ -50,10 +50,10 @@ class Notifier(Service):
         listen_dsn: str | None,
         turn: asyncio.Lock | None = None,
     ) -> None:
-        """A notifier that calls `on_change` when `listening` changes.
+        """`on_change` is called when `listening` changes.
 
-        turn: held while a connection of the engine's pool is used, for an owner that may use only
-            one at a time.
+        turn: a lock that is held while a connection of the pool is used, for an owner that may use
+            only one connection at a time.
         """
         super().__init__(emit)
         self.listening = False
@@ -68,7 +68,7 @@ class Notifier(Service):
         self._reader: asyncio.Task[None] | None = None
 
     async def run_once(self) -> float:
-        """Connect if need be, and prove that notifications arrive."""
+        """Connect if necessary, and check that notifications arrive."""
         if self._reader is not None and self._reader.done():
             reader = self._reader
             await self.close()
@@ -78,12 +78,12 @@ class Notifier(Service):
         await self._prove()
         if not self.listening:
             self.listening = True
-            # What was notified while nobody heard is found by looking.
+            # Services must look for work, since earlier notifications were not heard.
             self._on_change()
         return PROOF_INTERVAL
 
     async def close(self) -> None:
-        """Hear no more."""
+        """Stop to listen."""
         reader, self._reader = self._reader, None
         self.listening = False
         if reader is not None:
@@ -118,7 +118,7 @@ class Notifier(Service):
                 self.listening = False
                 self._on_change()
             self.wake()
-            # Here, too: when asyncio.run() ends, it cancels this task, and nobody calls close().
+            # The end of asyncio.run() cancels this task without a call of `close()`.
             await listening.close()
 
     def _hear(self, channel: str, payload: str) -> None:
@@ -155,7 +155,7 @@ def _reason(error: Exception) -> str:
 
 
 def decode(payload: str) -> dict[str, Any] | None:
-    """A payload as Oban sends it: JSON, or JSON in gzip in base64; `None` for anything else."""
+    """Decode a payload as Oban sends it: JSON, or base64 of gzipped JSON; else `None`."""
     try:
         if not payload.startswith("{"):
             payload = gzip.decompress(base64.b64decode(payload.removeprefix(PACKED))).decode()

@@ -1,4 +1,4 @@
-"""Orders to the queues and jobs of this node, heard at once, or read from the database."""
+"""`Orders`: carries out orders to the queues and jobs of this node."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +19,14 @@ KINDS = {
     "start": "running",
     "stop": "running",
 }
-"""The kind of an order, by its action. The newest order of a kind replaces the older ones."""
+"""The kind of an order, by its action. The newest order of a kind replaces older ones."""
 
 LIMITS = ("global_limit", "rate_limit")
-"""The kinds of orders to scale a queue over all nodes: they outlast a restart."""
+"""The kinds of orders that scale a queue over all nodes. They still apply after a restart."""
 
 
 class OrderTaker(Protocol):
-    """What carries out orders: the queues and jobs of this node."""
+    """The object that carries out orders: the queues of this node."""
 
     async def start_queue(self, queue: str, limit: int, paused: bool = False) -> None: ...
 
@@ -39,20 +39,21 @@ class OrderTaker(Protocol):
     def scale_queue(self, queue: str, limit: int) -> None: ...
 
     def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
-        """Change the limits of a queue over all nodes; values that make no sense are ignored."""
+        """Change the limits of a queue over all nodes. Invalid values are ignored."""
 
     def cancel_job(self, id: int) -> None: ...
 
     def running(self) -> list[int]: ...
 
     async def report(self) -> None:
-        """Have the other nodes know at once how the queues are now."""
+        """Write the state of the queues now, so that other nodes see it."""
 
 
 class Orders(Service):
-    """Carries out the orders to this node, each once, in their order.
+    """Carries out the orders to this node, each once and in order.
 
-    Those that got lost on their way, or are older than the node, are found in the database.
+    Orders are heard by NOTIFY. Lost orders, and orders from before the start of the node, are read
+    from the database.
     """
 
     name = "orders"
@@ -74,25 +75,26 @@ class Orders(Service):
         self._node = node
         self._idents = (None, "any", f"{instance}.{node}")
         self._poll_interval = poll_interval
-        # None is for an order of ours, that is to be read.
+        # `None` means that an order of ours was announced, and must be read from the database.
         self._heard: list[dict[str, Any] | None] = []
         # The order that was announced last.
         self._announced: Any = None
-        # The instants of the orders that were carried out, by node, queue and kind.
+        # The times of the orders that were carried out, by node, queue and kind.
         self._done: dict[tuple[str, str, str], datetime] = {}
         self._turn = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Pause what was paused before this node started, and limit what was limited.
+        """Apply pauses and limits over all nodes that were ordered before this node started.
 
-        Everything else is as configured: an order counts for the nodes that were there.
+        All other orders only apply to the nodes that ran at that time.
         """
         async with self._turn:
             paused = limited = False
             for row in await self._kept():
                 if row.setting == KINDS["pause"]:
                     paused = paused or row.value["action"] == "pause"
-                    # No pause before it: a queue that is configured as paused stays so.
+                    # A resume without an earlier pause is skipped, so that a queue that is
+                    # configured as paused stays paused.
                     if paused:
                         await self._carry_out(row.value)
                 elif row.setting in LIMITS:
@@ -103,7 +105,7 @@ class Orders(Service):
                 await self._taker.report()
 
     async def run_once(self) -> float:
-        """Carry out what was heard, and what was not, and ask which running jobs were cancelled."""
+        """Carry out heard and missed orders, and find running jobs that were cancelled."""
         while self._heard:
             news = self._heard.pop(0)
             if news is not None:

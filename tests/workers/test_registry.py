@@ -34,7 +34,9 @@ def test_a_name_leads_to_the_code(module: Any) -> None:
 
 
 def test_a_name_is_taken_by_the_first(module: Any) -> None:
-    with pytest.raises(ValueError, match=r"is taken by some_.*Ping; give .*Other another name with"):
+    with pytest.raises(
+        ValueError, match=r"is taken by some_.*Ping; give .*Other another name with"
+    ):
 
         class Other(Worker, name=f"{module.__name__}.Ping"):
             def process(self, job: Job) -> None: ...
