@@ -2,31 +2,23 @@
 
 import asyncio
 import logging
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
 from enum import StrEnum
-from functools import partial
 from itertools import zip_longest
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from ..contrib.json_log import JsonFormatter
-from ..embedded import EmbeddedPostgres, embedded_postgres
-from ..migrations import upgrade
-from ..migrations.database import engine_for
-from ..oban import Oban
+from ..embedded import embedded_postgres
 from ..settings import Settings, parse_queues
-from . import telemetry
 from .configuration import configured, missing
-from .event_loop import loop_factory, loop_name
+from .event_loop import loop_factory
 from .failures import fail, told_in_one_line
 from .modules import import_all
+from .node_process import NodeProcess
 from .options import Config, Dsn, Imports, Name, Prefix
 from .reload import OPTION as RELOAD
 from .reload import run_reloading
@@ -161,12 +153,7 @@ def start(
         log_level=log_level and log_level.value,
         log_format=log_format and log_format.value,
     )
-    if not settings.names_database and embedded is None:
-        raise missing("dsn", "--dsn", '"postgresql://..."', "; or use --embedded")
-    if not settings.config.queues:
-        raise missing("queues", "--queues", "{ default = 10 }")
-    if not settings.imports:
-        raise missing("imports", "--import", '["app.workers"]')
+    _require(settings, embedded=embedded is not None)
     _log(settings)
     for complaint in import_all(settings.imports):
         fail(complaint)
@@ -175,91 +162,17 @@ def start(
             settings.database()  # a mistake in an import path is told now
         server = None if embedded is None else embedded_postgres(embedded or None)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_Process(settings, server).run())
+            runner.run(NodeProcess(settings, server).run())
 
 
-class _Process:
-    """Start the node, wait for a signal, and stop the node."""
-
-    def __init__(self, settings: Settings, server: EmbeddedPostgres | None) -> None:
-        self._settings = settings
-        self._server = server
-        self._stopping = asyncio.Event()
-        self._started = False
-        self._told = False
-
-    async def run(self) -> None:
-        running = asyncio.create_task(self._run())
-        receive = partial(self._receive, asyncio.get_running_loop(), running)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # A worker that blocks the event loop would also block the loop's own signal handlers.
-            signal.signal(number, receive)
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.result()
-
-    async def _run(self) -> None:
-        async with AsyncExitStack() as up:
-            dsn, arguments = None, self._settings.arguments
-            if self._server is not None:
-                dsn = await up.enter_async_context(self._server)
-                await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
-                typer.echo(f"PostgreSQL is up: {dsn}")
-                arguments.pop("listen_dsn", None)  # it names another server
-            database = self._settings.database(dsn)
-            assert database is not None
-            if self._settings.tracing:
-                telemetry.trace(up)
-            if self._settings.metrics is not None:
-                telemetry.measure()
-            oban = Oban(database, **arguments)
-            await up.enter_async_context(oban)
-            if self._settings.metrics is not None:
-                port = await telemetry.serve(up, oban, self._settings.metrics)
-                logger.info("metrics, health and readiness are served at port %d", port)
-            self._started = True
-            queues = ", ".join(queue.name for queue in self._settings.config.queues)
-            logger.info("node %s runs %s, on %s", oban.node, queues, loop_name())
-            for note in self._settings.notes:
-                logger.warning(note)
-            await self._stopping.wait()
-        logger.info("stopped")
-
-    def _receive(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        running: asyncio.Task[None],
-        number: int,
-        frame: FrameType | None,
-    ) -> None:
-        if not self._told:
-            self._told = True
-            loop.call_soon_threadsafe(self._stop, signal.Signals(number).name, running)
-        elif self._started or self._server is None:  # never leave a half-started server behind
-            self._end_at_once(number)
-
-    def _stop(self, name: str, running: asyncio.Task[None]) -> None:
-        if not self._started:
-            running.cancel()
-            return
-        logger.info(
-            "%s: stopping, %g s for the running jobs; a second signal ends them at once",
-            name,
-            self._settings.config.shutdown_grace_period,
-        )
-        self._stopping.set()
-
-    def _end_at_once(self, number: int) -> NoReturn:
-        # os.write, because the signal may have interrupted the logger.
-        os.write(2, b"oban-sqla: a second signal: ended at once, running jobs are abandoned\n")
-        if self._server is not None:
-            self._server.__exit__()  # os._exit would leave the server running
-        os._exit(128 + number)
-
-
-def _install(dsn: str, prefix: str | None) -> None:
-    with engine_for(dsn).begin() as connection:
-        upgrade(connection, prefix=prefix)
+def _require(settings: Settings, *, embedded: bool) -> None:
+    """End the command if a setting is missing without which nothing can run."""
+    if not settings.names_database and not embedded:
+        raise missing("dsn", "--dsn", '"postgresql://..."', "; or use --embedded")
+    if not settings.config.queues:
+        raise missing("queues", "--queues", "{ default = 10 }")
+    if not settings.imports:
+        raise missing("imports", "--import", '["app.workers"]')
 
 
 def _limits(queues: str) -> dict[str, Any]:
