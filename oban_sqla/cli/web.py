@@ -39,10 +39,13 @@ def web(
 
 
 async def _serve(settings: Settings, port: int) -> None:
-    # Imported here, since all other commands work without the extra.
-    import uvicorn
+    try:
+        # Imported here, since all other commands work without the extra.
+        import uvicorn
 
-    from ..web import dashboard
+        from ..web import dashboard
+    except ModuleNotFoundError as error:
+        fail(f"{error}: the dashboard needs `python -m pip install 'oban-sqla[web]'`")
 
     database, config = database_of(settings), settings.config
     oban = Oban(database.engine, prefix=config.prefix, name=config.name, timezone=config.timezone)

@@ -24,8 +24,9 @@ from .workflows import waited_for
 
 WAITING = ("available", "scheduled", "retryable", "suspended")
 """The states in which a job may be edited."""
-# Errors on a page, the last ones.
-MOST_ERRORS = 20
+# Errors on a page, the last ones, and characters of the text of each.
+MOST_ERRORS = 10
+LONGEST_ERROR = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Failure:
     at: datetime | None
     summary: str
     blocks: list[Block]
+    left_out: int
+    """Characters at the beginning of its text that are not shown."""
 
 
 async def job(request: Request) -> Response:
@@ -97,7 +100,8 @@ def _failures(errors: Any) -> Iterator[Failure]:
             str(told.get("attempt", "?")),
             _instant(told.get("at")),
             summary(text) or "",
-            blocks(text),
+            blocks(text[-LONGEST_ERROR:]),
+            max(0, len(text) - LONGEST_ERROR),
         )
 
 

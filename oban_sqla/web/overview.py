@@ -8,6 +8,8 @@ from .chart import queue_times, throughput
 from .page import Page, counts_of
 
 WINDOWS = {"hour": 3600.0, "day": 86400.0}
+MOST = 100
+"""Queues and nodes that are listed."""
 LATE = 60.0
 """Seconds; a queue whose oldest available job waits for longer is marked."""
 
@@ -18,6 +20,7 @@ async def overview(request: Request) -> Response:
     window = page.asked("window") if page.asked("window") in WINDOWS else "hour"
     names = [queue.queue for queue in status.queues]
     queue = page.asked("queue") if page.asked("queue") in names else None
+    listed = [one for one in status.queues if queue in (None, one.queue)]
     history = await page.board.history(WINDOWS[window], queue)
     everything = await page.board.history(WINDOWS[window])
     return await page.render(
@@ -27,7 +30,10 @@ async def overview(request: Request) -> Response:
         counts=counts_of(status, queue),
         window=window,
         queue=queue,
-        queue_names=names,
+        queue_names=names[:MOST],
+        most=MOST,
+        listed=listed[:MOST],
+        more=max(0, len(listed) - MOST),
         history=history,
         by_queue=everything.queues,
         throughput=throughput(history),

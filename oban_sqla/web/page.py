@@ -123,7 +123,7 @@ class Page:
             return MASKED
 
     def shown_error(self, text: str, worker: str) -> str:
-        """What the viewer may see of the line of an error."""
+        """What the viewer may see of the text of an error."""
         shown = self.shown("errors", [{"error": text}], worker)
         try:
             return str(shown[0]["error"])

@@ -9,6 +9,9 @@ from .limited import keys_of_queues, limits_of_queues
 from .overview import LATE, WINDOWS
 from .page import Page
 
+MOST = 40
+"""Queues on the page."""
+
 
 async def queues(request: Request) -> Response:
     page = Page(request)
@@ -18,11 +21,16 @@ async def queues(request: Request) -> Response:
     for node in status.nodes:
         for queue in node.queues:
             runs.setdefault(queue.queue, []).append((node, queue))
+    name = page.asked("q")
+    listed = [queue for queue in status.queues if name in queue.queue]
     return await page.render(
         "queues.html",
         active="queues",
         title="Queues",
         runs=runs,
+        name=name,
+        listed=listed[:MOST],
+        more=max(0, len(listed) - MOST),
         by_queue=history.queues,
         limits=await limits_of_queues(page),
         keys=await keys_of_queues(page),

@@ -18,7 +18,7 @@ from .words import ICONS
 STATIC = Path(__file__).parent / "static"
 NONE = "\N{EN DASH}"
 # Characters of JSON on a page; more is cut, and the page says so.
-LONGEST_JSON = 20_000
+LONGEST_JSON = 10_000
 
 
 def number(value: float | Count) -> str:
@@ -62,10 +62,14 @@ def when(value: datetime | None, now: datetime) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at, shown, text)
 
 
+def cut(text: str, longest: int) -> str:
+    """A text, of which the end is left out if it is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def one_line(value: Any, longest: int = 120) -> str:
     """JSON in a line, cut."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return cut(json.dumps(value, ensure_ascii=False, default=str), longest)
 
 
 def pretty(value: Any) -> Markup:
@@ -125,6 +129,7 @@ def environment() -> Environment:
         "number": number,
         "short": short,
         "span": span,
+        "cut": cut,
         "one_line": one_line,
         "pretty": pretty,
         "instant": instant,

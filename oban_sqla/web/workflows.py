@@ -45,8 +45,8 @@ async def workflows(request: Request) -> Response:
     page = Page(request)
     await page.board.reads.verify()
     state = page.asked("state") if page.asked("state") in STATES else ""
-    name = page.asked("q")[:200].replace("\0", "")
-    rows = await page.board.reads.fetch(newest(state, name, page.asked("before")[:200]))
+    name, before = (page.asked(one)[:200].replace("\0", "") for one in ("q", "before"))
+    rows = await page.board.reads.fetch(newest(state, name, before))
     shown = rows[:ROWS]
     return await page.render(
         "workflows.html",

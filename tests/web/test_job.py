@@ -154,3 +154,24 @@ async def test_a_reader_can_not_edit(open_site: Open, add: Add) -> None:
     [id] = await add(JobFactory())
     site = open_site(authorize=lambda request: "read")
     await site.post(f"/jobs/{id}/edit", [("priority", "1"), await site.token()], 403)
+
+
+async def test_a_huge_job_is_cut(site: Site, add: Add) -> None:
+    text = "x" * 100_000
+    error = {"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": f"{TRACE}{text}: wrong"}
+    [id] = await add(
+        JobFactory(
+            discarded=True,
+            worker=f"app.{text[:5000]}",
+            args={"text": text},
+            meta={"text": text},
+            tags=["y" * 200] * 50,
+            errors=[error] * 30,
+        )
+    )
+    for path in (f"jobs/{id}", "jobs", "errors", "", "queues"):
+        assert len((await site.get(path)).content) < 100_000
+    shown = (await site.read(f"jobs/{id}")).text
+    assert "more characters" in shown
+    assert "30 failed attempts , the last 10" in shown
+    assert ": wrong" in shown

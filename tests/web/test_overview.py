@@ -45,6 +45,16 @@ async def test_nodes_queues_and_findings(site: Site, start: StartOban, add: Add)
     assert "lost" in (await site.read("findings")).text
 
 
+async def test_many_queues(site: Site, add: Add) -> None:
+    await add(*(JobFactory(queue=f"queue-{n:03}") for n in range(300)))
+    for path in ("", "queues"):
+        page = await site.get(path)
+        assert len(page.content) < 100_000
+        assert "more" in page.text
+    assert "queue-299" in (await site.read("queues?q=299")).text
+    assert "queue-299" in (await site.read("?queue=queue-299")).text
+
+
 async def test_a_history(engine: AsyncEngine, add: Add) -> None:
     await add(
         *(completed(ago(minutes=10), waited=2.0, queue="a") for _ in range(19)),
