@@ -11,14 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..clock import client_now
+from ..limits.why import why
 from ..models.job_id import LARGEST_ID
 from ..models.notation import Reference, references
+from ..models.unique import COUNTED_BY
 from ..monitor.browse import describe, summary
 from .frames import Block, blocks
+from .limited import may_see
 from .page import HIDDEN, MASKED, Page
 from .show import instant
-from .why import why
 from .words import VERBS
 from .workflows import waited_for
 
@@ -59,10 +60,15 @@ async def job(request: Request) -> Response:
     found = (await describe(page.board.reads, id)).get(id)
     if found is None:
         raise HTTPException(404, f"There is no job {id}. It was deleted, or its retention is over.")
-    status = await page.board.status()
     worker = found["worker"]
+    if page.board.mask is not None and isinstance(found["meta"], dict):
+        # Keys of limits are values of arguments, which the mask may cover.
+        meta = {name: value for name, value in found["meta"].items() if name not in COUNTED_BY}
+        shown = {**found, "meta": meta}
+    else:
+        shown = found
     fields = {
-        name: page.shown(name, found[name], worker)
+        name: page.shown(name, shown[name], worker)
         for name in ("args", "meta", "errors", "recorded")
     }
     flow = found["meta"].get("workflow_id") if isinstance(found["meta"], dict) else None
@@ -77,7 +83,7 @@ async def job(request: Request) -> Response:
         failures=failures[: -MOST_ERRORS - 1 : -1],
         failures_count=len(failures),
         steps=sorted(_steps(found, failures), key=lambda step: step.at),
-        reasons=why(found, status, client_now(), steps),
+        reason=await _why(page, found),
         flow=quote(str(flow), safe="") if flow is not None else None,
         step=found["meta"].get("name") if flow is not None else None,
         waited_for=steps,
@@ -87,6 +93,25 @@ async def job(request: Request) -> Response:
         scheduled_input=instant(found["scheduled_at"])[:19],
         edited=page.asked("done") == "edit",
     )
+
+
+async def _why(page: Page, job: Mapping[str, Any]) -> str | None:
+    """Why a job waits; `None` if it does not."""
+    said = await why(page.board.reads, job["id"]) if job["state"] in WAITING else None
+    if said is None:
+        return None
+    for by, key in _keys(job["meta"]):
+        if not may_see(page, by, key, job["worker"]):
+            said = said.replace(key, "…")
+    return f"{said[:1].upper()}{said[1:]}."
+
+
+def _keys(meta: Any) -> Iterator[tuple[str, str]]:
+    """By what the limit and the rate of a job count it, and the value: one of its arguments."""
+    limits = meta.get("oban_sqla_limits") if isinstance(meta, dict) else None
+    for terms in limits.values() if isinstance(limits, dict) else ():
+        if isinstance(terms, dict) and terms.get("key") is not None:
+            yield str(terms.get("by") or "key"), str(terms["key"])
 
 
 def _failures(errors: Any) -> Iterator[Failure]:

@@ -104,8 +104,17 @@ def _named(page: Page, row: Any) -> str:
     """A key as the pages call it. It is a value of an argument, which a mask may cover."""
     if row.by is None or row.key is None:
         return str(row.id) if page.board.mask is None else MASKED
-    asked = nested(tuple(row.by.split(".")), row.key)
-    return f"{row.by} {row.key}" if page.shown("args", asked, row.worker) == asked else MASKED
+    return f"{row.by} {row.key}" if may_see(page, row.by, row.key, row.worker) else MASKED
+
+
+def may_see(page: Page, by: str, key: str, worker: str) -> bool:
+    """Whether the viewer may see the key of a limit, which is the JSON of an argument."""
+    try:
+        value = json.loads(key)
+    except (ValueError, RecursionError):
+        value = key  # a long key is cut
+    asked = nested(tuple(by.split(".")), value)
+    return bool(page.shown("args", asked, worker) == asked)
 
 
 def _object(value: object) -> Mapping[str, Any]:

@@ -70,8 +70,8 @@ async def test_what_became_of_it(site: Site, add: Add) -> None:
         "on node-7",
         "2 frames of libraries",
         "2 failed attempts",
-        "Attempt 2 of 20 failed, and the next one begins in",
-        "No living node runs its queue.",
+        "It is due in",
+        "since attempt 2 of 20 failed.",
         "vip",
     ):
         assert said in text
@@ -108,7 +108,7 @@ async def test_why_it_waits(site: Site, start: StartOban, oban: Oban) -> None:
     await oban.enqueue(Job("app.Mail", queue="mailers"))
     with hear(node, "claim_stop"):
         await node.stop()
-    assert "No living node runs its queue." in (await site.read(f"jobs/{job.id}")).text
+    assert "No node runs the queue mailers." in (await site.read(f"jobs/{job.id}")).text
 
 
 async def test_an_edit(site: Site, add: Add, oban: Oban) -> None:
@@ -162,7 +162,7 @@ async def test_a_huge_job_is_cut(site: Site, add: Add) -> None:
     [id] = await add(
         JobFactory(
             discarded=True,
-            worker=f"app.{text[:5000]}",
+            worker=f"app.{text[:120]}",
             args={"text": text},
             meta={"text": text},
             tags=["y" * 200] * 50,
@@ -173,5 +173,6 @@ async def test_a_huge_job_is_cut(site: Site, add: Add) -> None:
         assert len((await site.get(path)).content) < 100_000
     shown = (await site.read(f"jobs/{id}")).text
     assert "more characters" in shown
-    assert "30 failed attempts , the last 10" in shown
+    assert "30 failed attempts" in shown
+    assert "the last 10" in shown
     assert ": wrong" in shown

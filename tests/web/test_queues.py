@@ -1,5 +1,7 @@
 """Queues, and the orders to them."""
 
+import asyncio
+
 import pytest
 
 from oban_sqla import Job, Limit, Oban, Worker
@@ -65,9 +67,34 @@ async def test_limits_of_queues_and_keys(
     assert "7 at once on all nodes" in page.text
     assert "account.id 0 3 , 0 of 2 executing" in page.text
     assert "account.id 2 2 , 0 of 2 executing" in page.text
+    assert "Queue sync is paused" in (await site.read("jobs/1")).text
     reader = open_site(authorize=lambda request: "read")
     assert "account.id" not in (await reader.read("queues")).text
     covered = open_site(mask=lambda field, value, worker: {"account": "***"})
     text = (await covered.read("queues")).text
     assert "account.id" not in text
     assert "(masked) 3" in text
+
+
+async def test_the_key_of_a_full_limit_is_hidden(open_site: Open, start: StartOban) -> None:
+    released = asyncio.Event()
+
+    class Charge(Worker, name="web.charge", queue="charges", limit=Limit(1, by="card")):
+        async def process(self, job: Job) -> None:
+            await released.wait()
+
+    node = await start(queues={"charges": 5})
+    with hear(node, "job_start") as started, hear(node, "job_stop") as stopped:
+        jobs = await node.enqueue_many(Charge.new({"card": "visa-5105"}) for _ in range(2))
+        [first] = await started.wait()
+        [waits] = {job.id for job in jobs} - {first.job.id}
+        path = f"jobs/{waits}"
+        text = (await open_site().read(path)).text
+        assert '1 of 1 executing for card "visa-5105"' in text
+        mask = {"mask": lambda field, value, worker: "***" if field == "args" else value}
+        for options in (mask, {"authorize": lambda request: "read"}):
+            text = (await open_site(**options).read(path)).text
+            assert "1 of 1 executing for card …" in text
+            assert "5105" not in text
+        released.set()
+        await stopped.wait(2)
