@@ -172,10 +172,11 @@ _API: dict[str, tuple[str, str]] = {
         oban_sqla.workers.with_options:WithOptions oban_sqla:current_job oban_sqla:running_job
         #Outcomes
         oban_sqla:Cancel oban_sqla:Snooze oban_sqla:Record oban_sqla:RetryAfter
+        oban_sqla:RateLimited
         """,
     ),
     "workflows.md": ("Workflows", "oban_sqla:Workflow oban_sqla:current_workflow oban_sqla:From"),
-    "oban.md": ("Oban", "oban_sqla:Oban oban_sqla:QueueInfo"),
+    "oban.md": ("Oban", "oban_sqla:Oban oban_sqla:QueueInfo oban_sqla.limits.named_rate:NamedRate"),
     "events.md": (
         "Events",
         """

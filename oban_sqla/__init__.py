@@ -28,7 +28,7 @@ from .queue_orders import QueueInfo
 from .workers.current_job import current_job, running_job
 from .workers.decorators import job, worker
 from .workers.function import JobFunction
-from .workers.outcomes import Cancel, Record, RetryAfter, Snooze
+from .workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze
 from .workers.worker import Worker
 from .workflows import follower as _follower
 from .workflows import unit_of_work as _workflows
@@ -56,6 +56,7 @@ __all__ = [
     "QueueInfo",
     "QueueNotFoundError",
     "Rate",
+    "RateLimited",
     "Record",
     "RetryAfter",
     "RowMissingError",

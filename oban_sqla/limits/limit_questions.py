@@ -1,15 +1,25 @@
-"""`LimitQuestions`, a part of `Oban`: why a job waits."""
+"""`LimitQuestions`, a part of `Oban`: why a job waits, and the permits of rates."""
 
 from ..errors import JobNotFoundError
 from ..models import Job
 from ..runtime.database import Database
+from .named_rate import NamedRate
 from .why import why
 
 
 class LimitQuestions:
-    """Ask about jobs that wait."""
+    """Ask about jobs that wait, and about rates."""
 
     _database: Database
+
+    def rate(self, name: str, /, *, key: object = None) -> NamedRate:
+        """A rate that a worker declares, by its name, or by that of the worker.
+
+        key: the key, of a rate that counts by keys; a mapped instance stands for its primary key.
+
+        `LookupError` if no imported worker declares it; `TypeError` for a wrong key.
+        """
+        return NamedRate(self._database, name, key)
 
     async def why(self, job: Job | int, /) -> str:
         """Why a job waits, in one sentence: "2 of 2 executing for account_id 42 (jobs 5, 9)".

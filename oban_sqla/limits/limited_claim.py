@@ -12,6 +12,7 @@ from ..runtime.database import Database
 from ..runtime.raw_statement import RawStatement
 from ..statements.claimed import Claimed
 from ..workers.registry import declarations
+from .holds import held_name, hold
 from .keyed_claim import claim_keyed
 from .lock import lock_keys, lock_queue
 from .queue_claim import claim_within_global_limit
@@ -45,6 +46,8 @@ class LimitedClaim:
         self._position = ClaimPosition()
         self._cursor = ""
         self._search = Search()
+        # By the name of a rate or of a key, for how many seconds it is to be held.
+        self._holds: dict[str, float] = {}
         self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
         self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
         # Whether the last claim left jobs that a limit may have kept waiting.
@@ -67,6 +70,15 @@ class LimitedClaim:
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return self._limits.change(changes)
+
+    def hold(self, job: Claimed, seconds: float) -> None:
+        if (name := held_name(job)) is not None:
+            self._holds[name] = seconds
+
+    async def write_holds(self) -> None:
+        for name in list(self._holds):
+            await self._database.fetch(hold(), {"rate_id": name, "seconds": self._holds[name]})
+            del self._holds[name]
 
     async def claim(self, demand: int, producer: str) -> Claim:
         if self._keyed or self._limits.rate is not None:

@@ -47,6 +47,15 @@ def lock_keys() -> Executable:
     )
 
 
+@lru_cache(maxsize=1)
+def lock_rates() -> Executable:
+    """Wait for all claims in the schema `home` that count by keys."""
+    return select(
+        _lock("keys", bindparam("home", type_=Text)),
+        _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),
+    )
+
+
 def _lock(*names: str | ColumnElement[str]) -> ColumnElement[None]:
     parts = (literal(name, Text) if isinstance(name, str) else name for name in names)
     name = func.concat_ws(literal(" ", Text), literal("oban_sqla limits", Text), *parts)

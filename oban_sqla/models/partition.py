@@ -74,6 +74,17 @@ def complete(job: Job) -> bool:
     return True
 
 
+def rate_id(name: str, rate: Rate, key: object) -> str:
+    """The name under which the starts of a rate are counted, those of one key if it has keys.
+
+    `TypeError` for a key that is no scalar, and for one of a rate without keys.
+    """
+    if rate.by is None and key is not None:
+        raise TypeError(f"{rate!r} counts all jobs together: leave key out")
+    found: str = _entry(name, rate, _scalar("key", key))["id"]
+    return found
+
+
 def _limit_entry(job: Job, worker: str, limit: Limit) -> dict[str, Any]:
     key = _key(job, limit.by)
     allowed = limit.allowed

@@ -51,6 +51,12 @@ class WayToClaim(Protocol):
     async def gave_back(self, ids: Sequence[int]) -> None:
         """Note that claimed jobs did not start, and are available again."""
 
+    def hold(self, job: Claimed, seconds: float) -> None:
+        """Start no job of the same rate or key for so many seconds, on any node."""
+
+    async def write_holds(self) -> None:
+        """Let the other nodes know of what is held."""
+
     def limit(self, changes: Mapping[str, Any]) -> bool:
         """Change limits of the running queue. Returns whether any limit has changed."""
 
@@ -89,6 +95,12 @@ class PlainClaim:
         return False
 
     async def gave_back(self, ids: Sequence[int]) -> None:
+        pass
+
+    def hold(self, job: Claimed, seconds: float) -> None:
+        pass
+
+    async def write_holds(self) -> None:
         pass
 
     def limit(self, changes: Mapping[str, Any]) -> bool:

@@ -22,11 +22,12 @@ from ..statements.acknowledge import Ack
 from ..statements.claim import NONE_LEFT
 from ..statements.claimed import Claimed, Loads
 from ..workers.current_job import executing
+from ..workers.outcomes import RateLimited
 from .attempt import Attempt
 from .connecting import UnconnectedError
 from .deadline import missed
 from .left_behind import LeftBehind
-from .outcome import failure, storable, success
+from .outcome import failure, rate_limited, storable, success
 from .perform import perform
 from .service import Emit
 from .worker_session import WorkerSessions, Written
@@ -144,6 +145,8 @@ class Executor:
             return self._try_again(attempt, error)
         if cancelled and attempt.interrupted:
             return self._end(attempt, attempt.ack(JobState.CANCELLED, error=INTERRUPTED))
+        if isinstance(error, RateLimited):
+            return self._end(attempt, rate_limited(attempt, error))
         ack = failure(attempt, error, self._emit)
         exception = JobException(attempt.job, ack.state, *_times(attempt), error)
         self._emit("job_exception", exception)

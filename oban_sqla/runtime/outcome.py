@@ -10,7 +10,7 @@ from ..models.job import RECORDED_AS
 from ..statements.acknowledge import Ack
 from ..workers import on_error
 from ..workers.backoff import jittery_clamped
-from ..workers.outcomes import Cancel, Record, RetryAfter, Snooze, refuse_class
+from ..workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze, refuse_class
 from ..workers.registry import find
 from .attempt import Attempt
 from .service import Emit
@@ -39,6 +39,15 @@ def success(attempt: Attempt, result: Any) -> Ack:
         case _:
             refuse_class(attempt.job.worker, result)
             return attempt.ack(JobState.COMPLETED)
+
+
+def rate_limited(attempt: Attempt, error: RateLimited) -> Ack:
+    """The outcome of a job whose service takes no more requests for a while: as if it snoozed."""
+    if attempt.cancelled:
+        return attempt.ack(JobState.CANCELLED)
+    delay = min(error.retry_after, LONGEST_INTERVAL)
+    count = {"snoozed": _snoozed(attempt.job) + 1}
+    return attempt.ack(JobState.SCHEDULED, delay=delay, spent=False, meta=count, holds=delay)
 
 
 def failure(attempt: Attempt, error: BaseException, emit: Emit) -> Ack:

@@ -178,6 +178,7 @@ class Producer(Service):
 
     async def run_once(self) -> float:
         """Give back what must not start here, and claim as many jobs as there is room for."""
+        await self._way.write_holds()
         if self._held.turn_ends_in <= 0:
             # The jobs that run now take longer than the last ones did.
             self._return_held()
@@ -272,6 +273,9 @@ class Producer(Service):
             case Ack() as ack:
                 last = claimed.attempt >= claimed.max_attempts
                 self._outbox.put(ack, self.queue, last=last)
+                if ack.holds is not None:
+                    self._way.hold(claimed, ack.holds)
+                    super().wake()
             case Written() as written:
                 self._outbox.note(written, self.queue)
         self._ahead.job_ended(started, time.monotonic())

@@ -62,6 +62,8 @@ class Ack(NamedTuple):
     """What to merge into the job's meta."""
     followed: bool = False
     """Whether other jobs may follow from the outcome, as in a workflow."""
+    holds: float | None = None
+    """For how many seconds no job of the same rate or key starts."""
 
 
 @lru_cache(maxsize=16)

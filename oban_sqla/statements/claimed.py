@@ -79,12 +79,16 @@ class Claimed:
         return NONE_LEFT_MARK in self._row[_ATTEMPTED_BY][3:]
 
     @property
+    def meta_text(self) -> str:
+        """Its meta as the table has it."""
+        text = self._row[_META]
+        # SQL_ASCII databases give bytes.
+        return text if isinstance(text, str) else text.decode("utf-8", "replace")
+
+    @property
     def may_be_limited(self) -> bool:
         """Whether it may have a limit of its own; without reading its meta."""
-        text = self._row[_META]
-        return text not in _EMPTY and COUNTED_BY[0] in (
-            text if isinstance(text, str) else text.decode("utf-8", "replace")
-        )
+        return self._row[_META] not in _EMPTY and COUNTED_BY[0] in self.meta_text
 
     def job(self, loads: Loads) -> Job:
         """The job, in no session. `UnreadableJobError` names the column that can't be read."""

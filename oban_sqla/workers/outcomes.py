@@ -64,3 +64,22 @@ class RetryAfter(Exception):  # noqa: N818 - named for what to do, like the outc
     def __init__(self, seconds: float | timedelta) -> None:
         self.seconds = validation.delay("RetryAfter(seconds)", seconds).total_seconds()
         super().__init__(f"retry after {self.seconds:g} s")
+
+
+class RateLimited(Exception):  # noqa: N818 - named for what it is, like the outcomes
+    """Raise it when a service says "too many requests", such as an HTTP 429.
+
+    The job runs again after `retry_after`, and its attempt is not spent. Until then, no job with
+    the same rate starts on any node; without a rate, no job with the same key of its limit. A job
+    of a worker that has neither only waits itself.
+
+    `retry_after` is a number of seconds or a `timedelta`; `ValueError` if it is negative or
+    infinite.
+    """
+
+    __module__ = "oban_sqla"
+
+    def __init__(self, retry_after: float | timedelta) -> None:
+        delay = validation.delay("RateLimited(retry_after)", retry_after)
+        self.retry_after = delay.total_seconds()
+        super().__init__(f"rate limited for {self.retry_after:g} s")

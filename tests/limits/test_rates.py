@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import ConfigError, Job, JobState, Oban, Rate, Snooze, Worker
-from oban_sqla.limits.rows import StartRow
+from oban_sqla import ConfigError, Job, JobState, Limit, Oban, Rate, RateLimited, Snooze, Worker
+from oban_sqla.limits.rows import RateRow, StartRow
 from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
 from tests.listening import hear
@@ -228,3 +228,76 @@ class TestOfAQueue:
     async def test_what_is_refused(self, engine: AsyncEngine, given: object, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             Oban(engine, queues={"q": {"limit": 1, "rate_limit": given}})
+
+
+class Service(Holding):
+    """It says when it is too much."""
+
+    async def outcome(self, job: Job) -> None:
+        if job.args.get("seconds") and not job.meta.get("snoozed"):
+            raise RateLimited(retry_after=job.args["seconds"])
+
+
+class Api(Service, name="rates.api", rate=Rate(100, per=3600, name="api")):
+    """It has a rate."""
+
+
+class OfAccount(Service, name="rates.account", limit=Limit(5, by="account")):
+    """It has a limit by key."""
+
+
+class TestRateLimited:
+    async def test_nothing_of_the_rate_starts_on_any_node_until_then(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        nodes = [await start(queues={"default": 1}, node=name, **NEVER) for name in "ab"]
+        (first,) = await add(Api.new({"seconds": 0.5}))
+        await Holding.begin(1)
+        with hear(nodes[0], "job_stop") as one, hear(nodes[1], "job_stop") as two:
+            Holding.release_all()
+            await until(lambda: one.events or two.events)
+            limited_at = time.monotonic()
+            await until(lambda: _held(sessions, "api"))
+            (second,) = await add(Api.new())
+            await Holding.begin(3)
+            assert time.monotonic() - limited_at >= 0.4
+        assert {*Holding.begun} == {first, second}
+        await until(lambda: _completed(sessions, 2))
+        async with sessions() as session:
+            assert {*await session.scalars(select(Job.attempt))} == {1}
+            assert {*await session.scalars(select(func.jsonb_array_length(Job.errors)))} == {0}
+
+    async def test_only_the_key_is_held(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        await start(queues={"default": 5}, **NEVER)
+        (first,) = await add(OfAccount.new({"account": 1, "seconds": 3600}))
+        await Holding.begin(1)
+        Holding.release_all()
+        await until(lambda: _held(sessions, "rates.account=1"))
+        same, another = await add(OfAccount.new({"account": 1}), OfAccount.new({"account": 2}))
+        assert await Holding.begin(2) == [first, another]
+        assert same not in Holding.begun
+
+    async def test_a_job_without_limits_waits_alone(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        class Unlimited(Worker, name="rates.unlimited", queue="default"):
+            async def process(self, job: Job) -> None:
+                if not job.meta.get("snoozed"):
+                    raise RateLimited(0.05)
+
+        await add(Unlimited.new())
+        await start(queues={"default": 5}, **NEVER)
+        await until(lambda: _completed(sessions, 1))
+
+    @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+    def test_a_time_that_is_none(self, seconds: float) -> None:
+        with pytest.raises(ValueError, match=r"RateLimited\(retry_after\)"):
+            RateLimited(seconds)
+
+
+async def _held(sessions: Sessions, name: str) -> bool:
+    async with sessions() as session:
+        row = await session.get(RateRow, name)
+        return row is not None and row.held_until is not None
