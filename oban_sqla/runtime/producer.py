@@ -11,13 +11,13 @@ from ..events import ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import JobState
 from ..statements.acknowledge import Ack
 from ..statements.claimed import Claimed
-from ..statements.give_back import give_back
 from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
 from .database import Database
 from .executor import Executor
 from .held_jobs import HeldJobs
+from .lost_claims import LostClaims
 from .outbox import Outbox
 from .service import GRACE, UNWINDING, Emit, Service
 from .time_limits import FAREWELL, deadline
@@ -26,10 +26,6 @@ from .worker_session import Written
 
 # How many jobs one statement claims.
 CLAIM_BATCH = 1000
-# A server that lost its client may still finish the claim it was sent: look again for so long.
-DOUBT = 60.0
-# How often to look without a reason: nobody rescues what a living producer does not know of.
-LOOK_INTERVAL = 600.0
 # How often a stop tries: the pool may hold connections that were cut while nobody used them. The
 # second failure is that of the engine's own statement, so that the engine lets go of all of them.
 FAREWELL_TRIES = 3
@@ -64,7 +60,6 @@ class Producer(Service):
         self.limit = limit
         self.paused = paused
         self.uuid: UUID = uuid4()
-        self._database = database
         self._way = way
         self._executor = executor
         self._outbox = outbox
@@ -76,11 +71,7 @@ class Producer(Service):
         self._held = HeldJobs(self._ahead.longest_hold)
         # Whether the last claim found all there was, and no news has come since.
         self._exhausted = False
-        # When a claim whose answer was lost can't come to light any more.
-        self._doubtful_until = -math.inf
-        self._looked_at = time.monotonic()
-        # Whether there may be jobs in the database that are ours.
-        self._claiming = False
+        self._lost = LostClaims(database, queue)
         self._draining = False
         self._abandoning = False
 
@@ -182,16 +173,16 @@ class Producer(Service):
         if self._held.turn_ends_in <= 0:
             # The jobs that run now take longer than the last ones did.
             self._return_held()
-        if self._held.returning or self._in_doubt() or self._has_not_looked():
+        if self._held.returning or self._lost.is_due:
             await self._give_back_lost()
         if demand := self._demand():
             return await self._claim(demand)
-        return self._wait_for_turn(self._poll_interval() if self._in_doubt() else math.inf)
+        return self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
 
     async def close(self) -> None:
         """Give back what is still claimed, if the database answers."""
         self._return_held()
-        if not self._claiming:
+        if not self._lost.possible:
             return
         async with deadline(FAREWELL):
             for tries in range(1, FAREWELL_TRIES + 1):
@@ -201,7 +192,7 @@ class Producer(Service):
                     if tries == FAREWELL_TRIES:
                         raise
                 else:
-                    self._claiming = False
+                    self._lost.possible = False
                     return
 
     @property
@@ -243,12 +234,11 @@ class Producer(Service):
 
     async def _send_claim(self, demand: int) -> Claim:
         async with self._claims:
-            self._claiming = True
+            self._lost.possible = True
             try:
                 return await self._way.claim(demand, str(self.uuid))
             except BaseException:
-                # It may have been carried out: what it claimed for us has to be found again.
-                self._doubtful_until = math.inf
+                self._lost.suspect()
                 raise
 
     def _wait_for_turn(self, seconds: float) -> float:
@@ -286,12 +276,6 @@ class Producer(Service):
     def _is_abandoning(self) -> bool:
         return self._abandoning
 
-    def _in_doubt(self) -> bool:
-        return time.monotonic() < self._doubtful_until
-
-    def _has_not_looked(self) -> bool:
-        return self._claiming and time.monotonic() - self._looked_at > LOOK_INTERVAL
-
     def _return_held(self) -> None:
         """Start none of the held jobs: the next pass gives them back."""
         if self._held.give_up():
@@ -303,19 +287,9 @@ class Producer(Service):
         if not self._abandoning:
             known += self.running
         returning = set(self._held.returning)
-        rows = await self._database.fetch(
-            give_back(prefix=self._database.prefix),
-            {"queue_name": self.queue, "producer": str(self.uuid), "running": known},
-        )
+        ids = await self._lost.give_back(str(self.uuid), known, returning)
         self._held.returning -= returning
-        self._looked_at = time.monotonic()
-        if returning - {row.id for row in rows}:
-            # Some may be locked by another transaction: they are given back later.
-            self._doubtful_until = self._looked_at + DOUBT
-        # Only now, after an outage of whatever length, does the server answer again.
-        self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
-        if rows:
-            ids = tuple(row.id for row in rows)
+        if ids:
             held = tuple(id for id in ids if id in returning)
             self._emit("give_back_stop", GiveBackStop(self.queue, ids, held))
             await self._way.gave_back(ids)

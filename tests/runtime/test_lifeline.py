@@ -228,7 +228,7 @@ async def mortal(engine: AsyncEngine) -> AsyncIterator[Callable[..., Any]]:
         assert supervisor is not None
         supervisor.heartbeat._thread = supervisor.heartbeat._pulse = None
         for producer in supervisor.producers.values():
-            producer._claiming = False
+            producer._lost.possible = False
         supervisor.leader._standing = False
         await oban.stop()
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, job
 from oban_sqla.events import GiveBackStop
+from oban_sqla.runtime import lost_claims
 from oban_sqla.runtime import outbox as outbox_module
-from oban_sqla.runtime import producer as producer_module
 from oban_sqla.runtime.producer import Producer
 from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban
@@ -155,15 +155,15 @@ async def test_a_commit_between_a_claim_and_the_sleep_is_not_missed(
     """The claim has its snapshot, and finds nothing; the wake-up comes before it has ended."""
     oban = await start(queues={"default": 1}, **NEVER)
     producer = of(oban)
-    fetch = producer._database.fetch
+    fetch = oban._database.fetch
 
     async def fetch_then_commit(*arguments: Any) -> Any:
         answer = await fetch(*arguments)
-        producer._database.fetch = fetch  # type: ignore[method-assign]
+        oban._database.fetch = fetch  # type: ignore[method-assign]
         await add(sessions, Quick.new())
         return answer
 
-    producer._database.fetch = fetch_then_commit  # type: ignore[method-assign]
+    oban._database.fetch = fetch_then_commit  # type: ignore[method-assign]
     with hear(oban, "ack_stop") as acks:
         producer.wake()
         await acks.counted(1)
@@ -455,7 +455,7 @@ class TestLostAnswers:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """How long the server was away says nothing about what it had claimed for us before."""
-        monkeypatch.setattr(producer_module, "DOUBT", 0.0)
+        monkeypatch.setattr(lost_claims, "DOUBT", 0.0)
         await add(sessions, Quick.new())
         oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
         lost = proxy.lose_answer(claim_of(oban))
@@ -485,7 +485,7 @@ class TestLostAnswers:
             quick = Quick.new()
             quick.state, quick.attempt, quick.attempted_by = S.EXECUTING, 1, ["n", uuid]
             (lost,) = await add(sessions, quick)
-            monkeypatch.setattr(producer_module, "LOOK_INTERVAL", 0.0)
+            monkeypatch.setattr(lost_claims, "LOOK_INTERVAL", 0.0)
             await acks.counted(1)
         assert [event.ids for event in returns.events] == [(lost,)]
         assert held != lost
