@@ -175,7 +175,10 @@ _API: dict[str, tuple[str, str]] = {
         oban_sqla:RateLimited
         """,
     ),
-    "workflows.md": ("Workflows", "oban_sqla:Workflow oban_sqla:current_workflow oban_sqla:From"),
+    "workflows.md": (
+        "Workflows",
+        "oban_sqla:Workflow oban_sqla:Batch oban_sqla:current_workflow oban_sqla:From",
+    ),
     "oban.md": ("Oban", "oban_sqla:Oban oban_sqla:QueueInfo oban_sqla.limits.named_rate:NamedRate"),
     "events.md": (
         "Events",

@@ -32,6 +32,7 @@ from .workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze
 from .workers.worker import Worker
 from .workflows import follower as _follower
 from .workflows import unit_of_work as _workflows
+from .workflows.batch import Batch
 from .workflows.current import current_workflow
 from .workflows.values import From
 from .workflows.workflow import Workflow
@@ -39,6 +40,7 @@ from .workflows.workflow import Workflow
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "Cancel",
     "ConfigError",
     "From",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, config, cron, doctor, jobs, queues, run, schema, status, top, web
+from . import bench, config, cron, doctor, jobs, queues, run, schema, status, top, web, workflows
 
 app = typer.Typer(
     help="Background jobs in your SQLAlchemy unit of work.",
@@ -21,6 +21,7 @@ app.command("web")(web.web)
 app.command("bench")(bench.bench)
 app.add_typer(queues.app, name="queues")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(workflows.app, name="workflows")
 app.add_typer(cron.app, name="cron")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")

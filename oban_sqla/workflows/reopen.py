@@ -21,6 +21,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -59,7 +60,7 @@ def reopen(*, now: datetime | None = None) -> Select[Any]:
     again = select(reopened).where(back).cte("again")
     jobs = (
         update(Job)
-        .where(Job.id == free.c.id)
+        .where(Job.id.in_(union(select(free.c.id), _still_waiting(again))))
         .values(state=constant(JobState.SUSPENDED), cancelled_at=null())
         .returning(Job.id)
         .cte("suspended_again")
@@ -98,6 +99,27 @@ def _reopened() -> CTE:
     )
 
 
+def _still_waiting(again: CTE) -> Select[Any]:
+    """The retried jobs that wait for a step that has not ended, or is to run again, too."""
+    tree = select(func.unnest(bindparam("roots", type_=ARRAY(Text)), type_=Text).label("id")).cte(
+        "tree", recursive=True
+    )
+    inner = aliased(Workflow, name="inner")
+    tree = tree.union_all(select(inner.id).where(inner.parent_id == tree.c.id))
+    dep = aliased(Step, name="open_dep")
+    dependent = unnested(dep.dependents, BigInteger(), "waiting_id")
+    return (
+        select(dependent.c.id)
+        .select_from(dep)
+        .join(dependent, true())
+        .where(
+            dep.workflow_id.in_(select(tree.c.id)),
+            or_(dep.ended.is_(None), dep.job_id.in_(select(again.c.job_id))),
+            dependent.c.id.in_(select(again.c.job_id).where(again.c.given)),
+        )
+    )
+
+
 def _open_steps(again: CTE) -> CTE:
     """Those that wait for a step whose outcome had counted wait for it again."""
     dep, waiter = aliased(Step, name="counted_dep"), aliased(Step, name="counting")
@@ -112,7 +134,10 @@ def _open_steps(again: CTE) -> CTE:
         .join(job, job.id == waiter.job_id)
         .where(
             rule_for(waiter, again.c.ended) == "run",
-            cast(job.state, Text).in_([JobState.SUSPENDED.value, JobState.CANCELLED.value]),
+            or_(
+                cast(job.state, Text).in_([JobState.SUSPENDED.value, JobState.CANCELLED.value]),
+                waiter.job_id.in_(select(again.c.job_id)),
+            ),
         )
         .group_by(waiter.job_id)
         .subquery("waits_again")

@@ -90,6 +90,13 @@ async def test_a_cancelled_workflow_cleans_up(start: StartOban, sessions: Sessio
     assert done.state == "cancelled"
     assert (await loaded(sessions, inner.id)).state == "cancelled"
 
+    # Again from the beginning: each step waits for its deps, as before.
+    assert await oban.retry(flow) == 3
+    assert states(await loaded(sessions, flow.id))["next"] in ("suspended", "completed")
+    again = await oban.wait(flow, timeout=20)
+    assert (again.state, set(states(again).values())) == ("completed", {"completed"})
+    assert ran.index("first") < ran.index("next")
+
 
 async def test_the_value_of_the_whole(start: StartOban) -> None:
     class Value(Worker, name="flows.value"):

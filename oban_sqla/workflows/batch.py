@@ -1,0 +1,57 @@
+"""`Batch`: jobs that wait for no others, and what is enqueued when they have ended."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..models import Job
+from .draft import Draft, step_job
+from .workflow import Workflow
+
+
+class Batch(Workflow):
+    """Any number of jobs, and callbacks: jobs that run once when something is true of the others::
+
+        batch = Batch([send.new(user) for user in users], on_exhausted=report.new())
+        session.add(batch)  # or: await oban.enqueue(batch)
+
+    A batch is a workflow without deps. Its callbacks are `suspended` jobs of it. A callback that
+    nothing calls for is cancelled when all jobs have ended.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        *,
+        name: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        on_completed: Job | None = None,
+        on_exhausted: Job | None = None,
+        on_attempted: Job | None = None,
+        on_discarded: Job | None = None,
+        on_cancelled: Job | None = None,
+    ) -> None:
+        """A batch of jobs, each with its number as the name of its step.
+
+        on_completed: runs if all jobs were completed.
+        on_exhausted: runs when all jobs have ended, however they ended.
+        on_attempted: runs when all jobs have been tried once.
+        on_discarded: runs when the first job is discarded.
+        on_cancelled: runs when the first job is cancelled or deleted.
+
+        `ValueError` or `TypeError` for a job that can't be in a batch, such as one that was
+        enqueued already.
+        """
+        super().__init__(name, meta=meta)
+        for number, job in enumerate(jobs, 1):
+            self.add(f"{number}", job)
+        callbacks = {
+            "on_completed": on_completed,
+            "on_exhausted": on_exhausted,
+            "on_attempted": on_attempted,
+            "on_discarded": on_discarded,
+            "on_cancelled": on_cancelled,
+        }
+        for event, callback in callbacks.items():
+            if callback is not None:
+                checked = step_job(self.label, event, callback)
+                self.graph.drafts[event] = Draft(event, checked, kind=event)
