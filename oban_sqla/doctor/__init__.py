@@ -1,1 +1,1 @@
-"""The doctor: what keeps jobs from running, now or before long, and what to do about it."""
+"""The doctor: find out why jobs don't run, or will stop running, and name remedies."""

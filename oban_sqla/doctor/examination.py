@@ -1,4 +1,4 @@
-"""The examination: what keeps jobs from running, now or before long, and what to do about it."""
+"""The examination: run all checks of the doctor."""
 
 from collections.abc import AsyncIterator
 
@@ -18,9 +18,10 @@ from .server_checks import ServerChecks
 
 
 async def examine(database: Database, config: Config, *, latest: int) -> AsyncIterator[Finding]:
-    """Check everything; `latest` is the version that the schema should have.
+    """Run all checks; `latest` is the version that the schema needs.
 
-    A database that can't be reached is an error; a check that fails is a problem.
+    If the database can't be reached, an error is raised. If a single check fails, that is a
+    problem.
     """
     server = ServerChecks(database, config, latest)
     try:
@@ -50,4 +51,4 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
                 yield finding
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            yield Finding(name, "problem", f"could not be checked: {hide_passwords(cause)}")
+            yield Finding(name, "problem", f"the check failed: {hide_passwords(cause)}")

@@ -1,4 +1,4 @@
-"""`Finding`: what a check of the database or of the nodes has found."""
+"""`Finding`: a result of a check."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Level = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and the remedy if there is one."""
+    """A result of a check, and the remedy if there is one."""
 
     check: str
     level: Level

@@ -1,4 +1,4 @@
-"""Checks of the nodes: whether they live, have a leader, and run what waits."""
+"""Checks of the nodes: whether they are alive, have a leader, and run all queues with jobs."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,14 +12,14 @@ from ..runtime.presence import Presence
 from . import queries
 from .finding import Check, Finding
 
-# A pause is forgotten after so many seconds.
+# Seconds after which a pause counts as forgotten.
 FORGOTTEN_AFTER = 86400.0
-# As many malformed jobs are counted, and no more.
+# The most malformed jobs that are counted.
 MALFORMED = 1000
 
 
 class NodeChecks:
-    """What the tables tell of the nodes."""
+    """Checks of the nodes, from the rows in the tables."""
 
     def __init__(
         self, database: Database, presence: Presence, jobs: Sequence[Any], rescue_after: float
@@ -48,8 +48,9 @@ class NodeChecks:
                 yield Finding(
                     "nodes",
                     "problem",
-                    f"{node.node} has given no sign of life for {duration(node.silent_for)}",
-                    "see whether it still runs; if not, a leader takes its rows away in a minute",
+                    f"{node.node} has sent no heartbeat for {duration(node.silent_for)}",
+                    "check whether the node still runs; if not, a leader deletes its rows in a"
+                    " minute",
                 )
         for node in alive:
             queues = Counter(queue.queue for queue in node.queues if queue.alive)
@@ -57,14 +58,15 @@ class NodeChecks:
                 yield Finding(
                     "nodes",
                     "note",
-                    f"{node.node} is the name of several processes, or of one that was killed and"
-                    f" started again: they run {', '.join(twice)}",
-                    "give each process a node of its own, so that an order can be for one of them",
+                    f"several processes are named {node.node}, or one was killed and restarted:"
+                    f" they run {', '.join(twice)}",
+                    "give each process a node name of its own, so that an order can name one of"
+                    " them",
                 )
         if alive:
             yield Finding("nodes", "ok", f"alive: {', '.join(node.node for node in alive)}")
         else:
-            yield Finding("nodes", "note", "none runs", "oban-sqla start")
+            yield Finding("nodes", "note", "no node runs", "oban-sqla start")
 
     async def _leader(self) -> AsyncIterator[Finding]:
         leading = {
@@ -75,11 +77,11 @@ class NodeChecks:
             yield Finding(
                 "leader",
                 "problem",
-                f"{instance} has none: cron, rescue and pruning stand still",
-                "have at least one node with leadership = true; see its log for failed elections",
+                f"{instance} has no leader: cron, rescue and pruning stand still",
+                "run at least one node with leadership = true; see its log for failed elections",
             )
         for instance in sorted(running & leading.keys()):
-            yield Finding("leader", "ok", f"{leading[instance].node} leads {instance}")
+            yield Finding("leader", "ok", f"{leading[instance].node} is the leader of {instance}")
 
     async def _orphans(self) -> AsyncIterator[Finding]:
         statement = queries.orphans(rescue_after=self._rescue_after)
@@ -93,11 +95,12 @@ class NodeChecks:
             yield Finding(
                 "orphans",
                 "problem",
-                f"{name or 'an unknown node'} is gone, and jobs still execute on it: {count}",
-                "a leader rescues them; if they stay, look for a leader, and for errors in its log",
+                f"{name or 'an unknown node'} is gone, but still has executing jobs: {count}",
+                "a leader rescues them; if they stay, check that there is a leader, and see its"
+                " log for errors",
             )
         if not orphans:
-            yield Finding("orphans", "ok", "every executing job has its node")
+            yield Finding("orphans", "ok", "the nodes of all executing jobs are alive")
 
     async def _queues(self) -> AsyncIterator[Finding]:
         found = False
@@ -108,11 +111,11 @@ class NodeChecks:
                 yield Finding(
                     "queues",
                     "problem",
-                    f"no node runs {row.queue}, where jobs are available: {row.count}",
-                    f"oban-sqla start --queues {row.queue}:10, or put it among the queues",
+                    f"no node runs the queue {row.queue}, which has available jobs: {row.count}",
+                    f"oban-sqla start --queues {row.queue}:10, or add it to the queues of a node",
                 )
         if not found:
-            yield Finding("queues", "ok", "every queue with available jobs is run")
+            yield Finding("queues", "ok", "a node runs each queue that has available jobs")
 
     async def _jobs(self) -> AsyncIterator[Finding]:
         states = Counter[str]()
@@ -124,7 +127,7 @@ class NodeChecks:
                 "jobs",
                 "problem",
                 f"jobs are in the state {state!r}, which this version does not know: {count}",
-                "whoever put them there has to move them; nothing of ours touches them",
+                "move them with the program that created them; this version does not touch them",
             )
         rows = await self._database.fetch(queries.malformed(MALFORMED))
         if rows:
@@ -132,9 +135,9 @@ class NodeChecks:
             yield Finding(
                 "jobs",
                 "problem",
-                f"jobs have args or meta that are no JSON object:{more} {len(rows)},"
+                f"jobs have args or meta that are not a JSON object:{more} {len(rows)},"
                 f" the first is {rows[0].id}",
-                "correct them, or cancel them: a worker can't count on what it is given there",
+                "correct these jobs, or cancel them: their workers expect objects",
             )
         if not unknown and not rows:
             yield Finding("jobs", "ok", "every job is well-formed")
@@ -149,8 +152,8 @@ class NodeChecks:
                         "outcomes",
                         "problem",
                         f"{node.node} can't write the outcome of job {id} of queue {queue.queue}",
-                        "see its log for the reason: a transaction that locks the row, or a rule"
-                        " of the table that refuses the outcome",
+                        "see its log for the reason: a transaction that locks the row, or a"
+                        " constraint or trigger of the table that refuses the outcome",
                     )
         if not found:
             yield Finding("outcomes", "ok", "every outcome is written")
@@ -168,11 +171,11 @@ class NodeChecks:
                         f"on {node.node}, jobs of queue {queue.queue} have ended, but their threads"
                         f" or tasks have not: they take {len(queue.left_behind)} of"
                         f" {queue.limit or 'its'} places: {ids}",
-                        "give what the worker waits for a timeout of its own; a restart of the node"
-                        " frees the places",
+                        "set timeouts for the calls in which the worker hangs; a restart of the"
+                        " node frees the places",
                     )
         if not found:
-            yield Finding("threads", "ok", "none goes on after its job has ended")
+            yield Finding("threads", "ok", "no thread or task still runs after its job has ended")
 
     async def _pauses(self) -> AsyncIterator[Finding]:
         rows = await self._database.fetch(queries.orders())
@@ -193,11 +196,11 @@ class NodeChecks:
             yield Finding(
                 "pauses",
                 "problem",
-                f"{which} was paused{where} {ago(row.seconds_ago)}, and still is",
+                f"{which} was paused{where} {ago(row.seconds_ago)}, and is still paused",
                 f"oban-sqla queues resume {target}{options}",
             )
         if not forgotten:
-            yield Finding("pauses", "ok", "none is forgotten")
+            yield Finding("pauses", "ok", "no pause is forgotten")
 
     async def _pools(self) -> AsyncIterator[Finding]:
         found = False
@@ -208,7 +211,7 @@ class NodeChecks:
                 yield Finding(
                     "pools",
                     "problem",
-                    f"the pool of {node.node} opens at most {size} connections, and its jobs with"
+                    f"the pool of {node.node} opens at most {size} connections, but its jobs with"
                     f" a session and the node itself may use {needed} at once",
                     f"make its engine with pool_size={needed}, set pool_size = {needed} beside its"
                     " dsn, or lower the limits of its queues",
@@ -218,7 +221,7 @@ class NodeChecks:
 
 
 def _overrides(newer: Any, order: Any) -> bool:
-    """Whether a newer order covers the queue and the node of an older one."""
+    """Whether a newer order covers the queue and the node of an older order."""
     return (
         newer.name == order.name
         and newer.seconds_ago < order.seconds_ago

@@ -1,4 +1,4 @@
-"""Health: what the server tells of its tables, transactions, connections and notifications."""
+"""Queries of the doctor: the server's statistics, transactions, connections and notifications."""
 
 from datetime import datetime
 from typing import Any
@@ -35,19 +35,19 @@ from ..statements.states import state_in
 
 
 def version() -> Executable:
-    """The version of the schema; NULL when it was never installed by us."""
+    """The version of the schema; NULL if oban_sqla has not installed it."""
     return select(func.max(SchemaVersion.version))
 
 
 def clock() -> Executable:
-    """The server's clock, now."""
+    """The current time of the server's clock."""
     return select(func.clock_timestamp(type_=DateTime(timezone=True)))
 
 
 def vacuum(prefix: str) -> Executable:
-    """Of `oban_jobs`: its `live` and `dead` rows, and the seconds since it was last vacuumed.
+    """The `live` and `dead` rows of `oban_jobs`, and the seconds since its last vacuum.
 
-    And whether the server vacuums by itself, this table too (`automatic`).
+    Also whether autovacuum is on for this table (`automatic`).
     """
     tables = _catalog(
         "pg_stat_all_tables",
@@ -77,10 +77,10 @@ def vacuum(prefix: str) -> Executable:
 
 
 def horizon() -> Executable:
-    """What keeps dead rows from being removed, the oldest first.
+    """The transactions and slots that keep dead rows from being removed, the oldest first.
 
-    Its `kind` ("session", "prepared" or "slot"), its `id`, for a session `what` it is, the
-    `seconds` since it began, NULL if that is not known, and its `age` in transactions.
+    Returns the `kind` ("session", "prepared" or "slot"), the `id`, for a session a description
+    (`what`), the `seconds` since its start (NULL if unknown), and its `age` in transactions.
     """
     sessions = _catalog(
         "pg_stat_activity",
@@ -126,17 +126,17 @@ def horizon() -> Executable:
 
 
 def sees_all() -> Executable:
-    """Whether the role may see what the sessions of other roles do."""
+    """Whether the role may see the activity of other roles' sessions."""
     return select(func.pg_has_role("pg_read_all_stats", "MEMBER"))
 
 
 def notifications() -> Executable:
-    """How full the queue of notifications is, from 0 to 1."""
+    """The fill level of the notification queue, from 0 to 1."""
     return select(cast(func.pg_notification_queue_usage(), Float))
 
 
 def connections() -> Executable:
-    """How many connections the server takes (`most`), keeps for superusers, and has (`used`)."""
+    """The most connections of the server (`most`), and how many are `reserved` and `used`."""
     databases = _catalog("pg_stat_database", "datname", "numbackends")
     used = select(func.sum(databases.c.numbackends)).where(databases.c.datname.is_not(None))
     reserved = [
@@ -151,10 +151,10 @@ def connections() -> Executable:
 
 
 def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
-    """The nodes (`lost`) of producers that have no row, and the `count` of jobs executing there.
+    """The nodes (`lost`) of producers without a row, and the `count` of their executing jobs.
 
-    The claims of nodes of another Oban count after `rescue_after` seconds, as for rescue, also if
-    their rows have expired.
+    Jobs on nodes of another Oban count after `rescue_after` seconds, as for rescue, also if the
+    rows of these nodes have expired.
     """
     claimer, ours = Job.attempted_by[2], Job.attempted_by[3]
     time = database_now(now)
@@ -176,7 +176,7 @@ def orphans(*, rescue_after: float, now: datetime | None = None) -> Executable:
 
 
 def malformed(most: int) -> Executable:
-    """Up to so many jobs that are not finished, and whose `args` or `meta` are no object."""
+    """At most `most` unfinished jobs whose `args` or `meta` are not a JSON object."""
     kinds = [func.jsonb_typeof(value) for value in (Job.args, Job.meta)]
     return (
         select(Job.id)
@@ -187,7 +187,7 @@ def malformed(most: int) -> Executable:
 
 
 def obstacles(prefix: str) -> Executable:
-    """The foreign keys, by `name` and `table`, that forbid to delete the jobs they refer to."""
+    """The foreign keys (`name` and `table`) that forbid the deletion of jobs."""
     keys = _catalog("pg_constraint", "conname", "contype", "conrelid", "confrelid", "confdeltype")
     referring = _catalog("pg_class", "oid", "relname").alias("referring")
     tables = _catalog("pg_class", "oid", "relname", "relnamespace").alias("referred")
@@ -211,7 +211,7 @@ def obstacles(prefix: str) -> Executable:
 
 
 def orders(*, now: datetime | None = None) -> Executable:
-    """What was ordered of the queues, and how many seconds ago."""
+    """The orders to queues, and how many seconds ago each was given."""
     return select(
         QueueOrder.name,
         QueueOrder.node,

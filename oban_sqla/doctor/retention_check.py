@@ -1,4 +1,4 @@
-"""The check of retention: finished jobs that the pruner does not delete."""
+"""`RetentionCheck`: find finished jobs that the pruner does not delete."""
 
 from collections.abc import AsyncIterator
 
@@ -11,14 +11,14 @@ from ..statements.prune import expired
 from .finding import Finding
 from .queries import obstacles
 
-# Seconds past its retention after which a job should be gone.
+# Seconds after its retention by which a job should be deleted.
 LATE = 10 * INTERVAL
-# As many late jobs are counted for a rule, and no more.
+# The most late jobs that are counted for a rule.
 MOST_LATE = 1000
 
 
 class RetentionCheck:
-    """Finds the jobs that are past their retention, while a leader should delete them."""
+    """Finds jobs that are past their retention although there is a leader."""
 
     def __init__(self, database: Database, presence: Presence, retention: Retention) -> None:
         self._database = database
@@ -26,7 +26,7 @@ class RetentionCheck:
         self._retention = retention
 
     async def check(self) -> AsyncIterator[Finding]:
-        """One problem for each rule of retention whose jobs stay."""
+        """One problem for each rule of retention whose jobs are not deleted."""
         if not any(lease.expires_in > 0 for lease in self._presence.leaders):
             yield Finding("retention", "ok", "not checked: there is no leader that prunes")
             return
@@ -43,7 +43,7 @@ class RetentionCheck:
                     "retention",
                     "problem",
                     f"{rule.state.value} jobs{whose} are kept for {duration(rule.age)}, but older"
-                    f" ones are still there:{more} {len(rows)}, the first is {rows[0].id}",
+                    f" jobs still exist:{more} {len(rows)}, the first is {rows[0].id}",
                     await self._remedy(),
                 )
         if not found:
@@ -54,4 +54,4 @@ class RetentionCheck:
         if not keys:
             return "see the log of the leader: it names the jobs that can't be deleted, and why"
         names = ", ".join(f"{key.name} of {key.table}" for key in keys)
-        return f"foreign keys forbid it: make them ON DELETE SET NULL or CASCADE: {names}"
+        return f"foreign keys forbid the deletion: make them ON DELETE SET NULL or CASCADE: {names}"

@@ -21,22 +21,22 @@ from ..statements.inspect import errors_as_array, parts
 from . import queries
 from .finding import Check, Finding
 
-# Dead rows are many when there are so many of them, and so great a part of all.
+# Dead rows are a problem if there are this many of them, and they are this part of all rows.
 MANY_DEAD = 10_000
 LARGE_PART = 0.2
-# A transaction is long after so many seconds, or transactions of others.
+# A transaction is long after this many seconds, or this many transactions of others.
 LONG_TRANSACTION = 600.0
 MANY_TRANSACTIONS = 10_000_000
 FULL_QUEUE = 0.25
-# What a node may open: the pool of an engine as SQLAlchemy makes it, and with it the overflow.
+# The connections of SQLAlchemy's default pool, with its overflow.
 DEFAULT_POOL = 5 + 10
-# What a node opens outside of its pool: LISTEN and the heartbeat.
+# The connections of a node outside of its pool: LISTEN and the heartbeat.
 OUTSIDE = 2
 SKEW = 1.0
 
 
 class ServerChecks:
-    """What only the server has to be there for; some of it needs the tables, too."""
+    """Checks of the server. Some of them also need the tables."""
 
     def __init__(self, database: Database, config: Config, latest: int) -> None:
         self._database = database
@@ -125,9 +125,9 @@ class ServerChecks:
                 "name a direct connection with listen_dsn, or choose notify = 'poll'",
             )
         except (DBAPIError, OSError) as error:
-            remedy = "see whether listen_dsn is right" if self._config.listen_dsn else None
+            remedy = "check listen_dsn" if self._config.listen_dsn else None
             cause = hide_passwords(str(getattr(error, "orig", error)))
-            yield Finding("listen", "problem", f"no connection for it: {cause}", remedy)
+            yield Finding("listen", "problem", f"no connection for LISTEN: {cause}", remedy)
         else:
             yield Finding("listen", "ok", "a NOTIFY was heard")
         finally:
@@ -142,7 +142,7 @@ class ServerChecks:
             yield Finding(
                 "notifications",
                 "problem",
-                f"{text}; when it is, every NOTIFY fails, and with it the commit",
+                f"{text}; if it gets full, every commit with a NOTIFY fails",
                 "end the session that listens and stays in a transaction: see transactions",
             )
 
@@ -159,12 +159,12 @@ class ServerChecks:
                 remedy.format(id=row.id.replace("'", "''")),
             )
         if not found:
-            yield Finding("transactions", "ok", "none is long")
+            yield Finding("transactions", "ok", "no transaction is long")
         if not (await self._one(queries.sees_all()))[0]:
             yield Finding(
                 "transactions",
                 "note",
-                "those of other roles can't be seen",
+                "transactions of other roles can't be seen",
                 "GRANT pg_read_all_stats to the role that runs this",
             )
 
@@ -180,14 +180,14 @@ class ServerChecks:
                 "connections",
                 "problem",
                 f"{text}; one more node may open {wanted}",
-                "raise max_connections, set a smaller pool_size, or put a pooler between",
+                "raise max_connections, set a smaller pool_size, or use a connection pooler",
             )
 
     async def _clock(self) -> AsyncIterator[Finding]:
         before = client_now()
         theirs = (await self._one(queries.clock()))[0].astimezone(UTC)
         after = client_now()
-        # It was asked at some moment between the two.
+        # The server read its clock at some moment between both.
         skew = max((theirs - after).total_seconds(), (before - theirs).total_seconds(), 0.0)
         if skew <= SKEW:
             yield Finding("clock", "ok", "this host and the database agree")
@@ -196,7 +196,8 @@ class ServerChecks:
         yield Finding(
             "clock",
             "problem",
-            f"this host is {duration(skew)} {side} the database; schedule_in is off by that",
+            f"the clock of this host is {duration(skew)} {side} that of the database, and"
+            " schedule_in is off by as much",
             "synchronize the clocks of both, by NTP",
         )
 
@@ -213,7 +214,7 @@ _TRANSACTIONS = {
 
 
 def is_long(row: Any) -> bool:
-    """Whether what a row tells of has kept dead rows for long."""
+    """Whether the transaction or slot of a row is long."""
     if row.seconds is not None and row.seconds > LONG_TRANSACTION:
         return True
     return row.age is not None and row.age > MANY_TRANSACTIONS

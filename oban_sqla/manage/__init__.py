@@ -1,1 +1,1 @@
-"""Managing jobs that are in the table: cancel, retry, delete, update."""
+"""Manage stored jobs: cancel, retry, delete, update."""

@@ -1,4 +1,4 @@
-"""Cancel: what waits is `cancelled`; what runs gets the mark, and may still complete."""
+"""Cancel: move waiting jobs to `cancelled`, and mark running jobs, which may still complete."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -18,7 +18,7 @@ CANCELLABLE = tuple(state for state in JobState if state not in FINISHED)
 
 @lru_cache(maxsize=8)
 def cancel(*, now: datetime | None = None) -> Executable:
-    """Cancel those of `ids` that are not finished; returns the id and the state of each."""
+    """Cancel the unfinished jobs of `ids`. Returns the id and the state of each."""
     time = database_now(now)
     runs = state_in(JobState.EXECUTING)
     return (

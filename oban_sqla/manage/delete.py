@@ -1,4 +1,4 @@
-"""Delete jobs, but none that runs."""
+"""Delete jobs, except executing ones."""
 
 from sqlalchemy import Executable
 from sqlalchemy import delete as delete_from
@@ -10,5 +10,5 @@ DELETABLE = tuple(state for state in JobState if state is not JobState.EXECUTING
 
 
 def delete() -> Executable:
-    """Delete those of `ids` that do not run; returns the id of each."""
+    """Delete the jobs of `ids` that are not executing. Returns the id of each."""
     return delete_from(Job).where(locked(*DELETABLE)).returning(Job.id)

@@ -1,4 +1,4 @@
-"""`JobManagement`: cancel, retry, delete and update jobs that are in the table."""
+"""`JobManagement`, a part of `Oban`: cancel, retry, delete and update stored jobs."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,30 +27,30 @@ from .retry import RETRYABLE, retry
 
 T = TypeVar("T")
 
-# How many changes of single jobs one statement takes.
+# The most changes of single jobs in one statement.
 MOST_CHANGES = 10_000
 
 
 class JobManagement:
-    """What an `Oban` can do to jobs that are in the table, whether it was started or not.
+    """Manage stored jobs, through an `Oban` that need not be started.
 
-    `which` is a `Job`, an id, an iterable of those, or `select(Job).where(...)`, which may have
-    joins, an order and a limit. Jobs that are not there, or in a state that is not named, are left
-    alone. What a SELECT is to find has to hold at last, when nobody else is changing the job.
+    `which` is a `Job`, an id, an iterable of jobs and ids, or `select(Job).where(...)`, which may
+    have joins, an order and a limit. Jobs that do not exist, or are in another state than the
+    method needs, are skipped. The conditions of a SELECT are checked again after a job is locked.
 
-    With a session as `conn` all of it belongs to the session's transaction, and its own `Job`
-    instances have the new values afterwards, also if the SELECT or the ids meant them. Other
-    instances, those that you pass too, stay as they are. Without `conn` it is a transaction of its
-    own. Jobs are locked in the order of their ids.
+    With a session as `conn`, the changes belong to its transaction. The session's own `Job`
+    instances have the new values afterwards. Other instances, also those that you pass, stay
+    unchanged. Without `conn`, a method uses its own transaction. Jobs are locked in the order of
+    their ids.
 
-    `TypeError` or `ValueError`, before anything is sent, for anything else as `which` or `conn`,
-    and for a job that has no id, since it was not enqueued.
+    `TypeError` or `ValueError` for an invalid `which` or `conn`, and for a job without an id, which
+    was not enqueued. Nothing is sent then.
     """
 
     _database: Database
 
     async def cancel_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
-        """Cancel jobs that are not finished, and return how many.
+        """Cancel unfinished jobs, and return their number.
 
         Waiting jobs are `cancelled` at once. Running jobs stay `executing` and are told to stop:
         their `job.cancelled()` turns true, and the task of an `interruptible` worker is cancelled.
@@ -59,31 +59,30 @@ class JobManagement:
         return await self._manage(which, conn, _cancel)
 
     async def retry_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
-        """Make jobs available now, and return how many. Skips available and executing jobs.
+        """Make jobs available now, and return their number. Skips available and executing jobs.
 
-        A job with no attempt left gets one more, in its `max_attempts`.
+        If a job has no attempt left, its `max_attempts` grows by one.
         """
         return await self._manage(which, conn, _retry)
 
     async def delete_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
-        """Delete jobs, and return how many. Skips executing jobs."""
+        """Delete jobs, and return their number. Skips executing jobs."""
         return await self._manage(which, conn, _delete)
 
     async def update_jobs(
         self, which: Which, changes: Changes, *, conn: UnitOfWork | None = None
     ) -> list[Job]:
-        """Change fields of jobs, and return those jobs, in the order given.
+        """Change fields of jobs, and return these jobs in the given order.
 
-        changes: a mapping of fields to values, or a function that returns one for a job. The
+        changes: a mapping of fields to values, or a function that returns a mapping for a job. The
             fields are args, max_attempts, meta, priority, queue, scheduled_at, schedule_in (seconds
             or a `timedelta`), tags and worker (a name, a worker class or a job function).
 
-        A new time makes an available job scheduled, or a scheduled one available, by the database's
-        clock. If a job runs, only its row changes: its worker keeps the old values.
+        A new time moves an available job to `scheduled`, or a scheduled job to `available`, by the
+        database's clock. If a job runs, only its row changes: its worker keeps the old values.
 
-        `TypeError` for a field that can't be changed; `ValueError` or `TypeError` for a value that
-        no job may hold, and for `max_attempts` below the attempts of a job. Nothing is changed
-        then.
+        `TypeError` for a field that can't be changed. `ValueError` or `TypeError` for an invalid
+        value, and for `max_attempts` below the attempts of a job. Nothing is changed then.
         """
         changed = changes if callable(changes) else check(changes)
         return await self._manage(
@@ -130,7 +129,7 @@ def _retry(session: Session, chosen: JobSelection) -> int:
 
 
 def _follow(session: Session, rows: Sequence[Row[Any]], *, reopened: bool = False) -> None:
-    """Have features follow in the same transaction, if any of the jobs is theirs."""
+    """Let features follow the changes in the same transaction, if they concern these jobs."""
     if ids := [row.id for row in rows if row.followed]:
         connection = session.connection(BIND)
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
@@ -143,7 +142,7 @@ def _delete(session: Session, chosen: JobSelection) -> int:
     ids = chosen.ids(session, DELETABLE)
     if not ids:
         return 0
-    # By the session, so that it forgets those it has, and has them again after a rollback.
+    # Through the session, which removes its own instances, and restores them after a rollback.
     result = session.execute(
         delete(),
         {"ids": ids},
@@ -174,7 +173,7 @@ def _update(
 def _grouped(
     jobs: Sequence[Job], changes: Mapping[str, Any] | Callable[[Job], Mapping[str, Any]]
 ) -> dict[frozenset[str], list[tuple[list[int], Mapping[str, Any]]]]:
-    """The changes by the fields that they are of, all checked before one is made."""
+    """Group the changes by their fields. All changes are checked before any is made."""
     groups = defaultdict(list)
     if not callable(changes):
         for job in jobs:
@@ -203,7 +202,7 @@ def _get(session: Session, chosen: JobSelection) -> Job | None:
 
 
 def _execute(session: Session, statement: Executable, ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Change jobs past the session, and have it know."""
+    """Execute a statement on the session's connection, and refresh the session's jobs."""
     if not ids:
         return []
     rows = session.connection(BIND).execute(statement, {"ids": ids}).all()
@@ -213,7 +212,7 @@ def _execute(session: Session, statement: Executable, ids: Sequence[int]) -> Seq
 
 def _refresh(session: Session, ids: Sequence[int]) -> None:
     changed = set(ids)
-    # The instances too, lest they are collected as garbage, and loaded anew for nobody.
+    # Keeps references to the instances: garbage-collected ones would be loaded again in vain.
     held = [one for one in session.identity_map.values() if isinstance(one, Job)]
     known = [id for one in held if (id := identity(one)) is not None]
     if stale := changed.intersection(known):

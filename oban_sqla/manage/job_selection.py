@@ -1,4 +1,4 @@
-"""Which jobs are meant, and in which session: what `which` and `conn` may be to manage jobs."""
+"""`JobSelection`: the arguments `which` and `conn` of the methods that manage jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ..models.job_id import ids_of, job_or_id
 from .lock import again, load, lock
 
 Which: TypeAlias = Job | int | Iterable[Job | int] | Select[Any]
-"""A job, an id, any number of those, or `select(Job).where(...)`."""
+"""A job, an id, an iterable of jobs and ids, or `select(Job).where(...)`."""
 
 UnitOfWork: TypeAlias = (
     AsyncSession | async_scoped_session[AsyncSession] | Session | scoped_session[Session]
@@ -24,14 +24,14 @@ UnitOfWork: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class JobSelection:
-    """The jobs that are meant, of which the database was not asked yet."""
+    """The selected jobs, before any query."""
 
     given: Sequence[Job | int] = ()
     statement: Select[Any] | None = None
 
     @classmethod
     def of(cls, which: object) -> "JobSelection":
-        """`TypeError` for what `which` can't be, `ValueError` for what is no id."""
+        """Check `which`; `TypeError` for another type, `ValueError` for an invalid id."""
         if isinstance(which, Select):
             return cls(statement=_of_jobs(which))
         if isinstance(which, Iterable) and not isinstance(which, str | bytes | Mapping):
@@ -39,9 +39,9 @@ class JobSelection:
         return cls([job_or_id(which)])
 
     def ids(self, session: Session, states: Sequence[JobState]) -> list[int]:
-        """The ids, each once. Those that a SELECT found are locked, and in one of the states.
+        """The ids, each once. Jobs that a SELECT finds are locked, and in one of the states.
 
-        `ValueError` for a job that has none.
+        `ValueError` for a job without an id.
         """
         _flush(session)
         if self.statement is None:
@@ -83,7 +83,7 @@ def unit_of_work(conn: object) -> AsyncSession | Session:
 
 
 def _flush(session: Session) -> None:
-    # As any query of the session does; it gives new jobs their ids, too.
+    # As before any query of the session. The flush also gives new jobs their ids.
     if session.autoflush:
         session.flush()
 
@@ -97,7 +97,7 @@ def _of_jobs(statement: Select[Any]) -> Select[Any]:
     entity = described[0].get("entity") if len(described) == 1 else None
     if entity is None or described[0]["expr"] is not entity or not _is_job(entity):
         names = ", ".join(str(one["name"]) for one in described)
-        raise TypeError(f"the SELECT must be of jobs alone, select(Job).where(...), not of {names}")
+        raise TypeError(f"the SELECT must be of Job only, select(Job).where(...), not of {names}")
     return statement
 
 

@@ -1,4 +1,4 @@
-"""Changes of jobs: which fields may be changed, and the check of what they are to hold."""
+"""Check changes of jobs: the fields and their new values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -13,15 +13,15 @@ from ..statements.update import FIELDS
 CHANGEABLE = (*FIELDS, "schedule_in")
 
 Changes: TypeAlias = Mapping[str, Any] | Callable[[Job], Mapping[str, Any]]
-"""New values by field, or what returns them for a job: args, max_attempts, meta, priority, queue,
-scheduled_at or schedule_in, tags, worker."""
+"""New values by field, or a function that returns them for a job. The fields are args, meta, tags,
+worker, queue, priority, max_attempts, and scheduled_at or schedule_in."""
 
 
 def check(changes: object) -> dict[str, Any]:
-    """The changes as the table is to hold them.
+    """Check changes, and return the values to store.
 
-    `TypeError` for what is no mapping, and for a field that can't be changed; `ValueError` or
-    `TypeError`, naming the field and the value, for input that no job may hold.
+    `TypeError` if the changes are no mapping, or have a field that can't be changed. Invalid values
+    raise a `ValueError` or `TypeError` that names the field and the value.
     """
     if not isinstance(changes, Mapping):
         raise TypeError(f"changes must be a mapping of fields, not {validation.show(changes)}")

@@ -1,4 +1,4 @@
-"""Lock jobs in the order of their ids, so that no two who manage jobs wait in a circle."""
+"""Lock jobs in the order of their ids, so that two transactions can't deadlock."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,31 +14,31 @@ _IDS = ARRAY(BigInteger)
 
 
 def lock(chosen: Select[Any], *states: JobState) -> Select[Any]:
-    """Lock the jobs that a SELECT finds, if they are in one of the states; returns the ids.
+    """Lock the jobs that a SELECT finds, if they are in one of the states. Returns the ids.
 
-    Until it has the lock, a job may have become one that the SELECT does not find: look `again`.
+    While the statement waits for a lock, the job may change, so the caller must look `again`.
     """
     found = select(chosen.subquery().c.id).scalar_subquery()
     return _in_order(Job.id == any_(func.array(found, type_=_IDS)), states)
 
 
 def again(chosen: Select[Any], ids: Sequence[int]) -> Select[Any]:
-    """The same SELECT, among these ids alone."""
+    """The same SELECT, restricted to these ids."""
     (described,) = chosen.column_descriptions
-    # What was to be skipped is not among them.
+    # Without the OFFSET, since the ids do not include the skipped jobs.
     return chosen.where(described["entity"].id == any_(literal(list(ids), _IDS))).offset(None)
 
 
 def load(ids: Sequence[int]) -> Select[Any]:
-    """Lock jobs of any state; returns them."""
+    """Lock and select jobs in any state."""
     chosen = select(Job).where(one_of(ids))
     return chosen.order_by(Job.id).with_for_update()
 
 
 def locked(*states: JobState) -> ColumnElement[bool]:
-    """Whether a job is one of `ids`, and in one of the states at last, when it is locked."""
+    """Whether a job is one of `ids`, and in one of the states after it was locked."""
     first = _in_order(Job.id == any_(bindparam("ids", type_=_IDS)), states)
-    # Not a join: for a prepared statement the planner would expect a tenth of the table.
+    # An array instead of a join: for a join, the planner would expect a tenth of the table.
     return Job.id == any_(func.array(first.scalar_subquery(), type_=_IDS))
 
 

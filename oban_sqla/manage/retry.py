@@ -1,4 +1,4 @@
-"""Retry: back to `available`, now, with an attempt left, whatever became of the job before."""
+"""Retry: move jobs to `available`, due now and with an attempt left."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -20,14 +20,14 @@ MOST = validation.ATTEMPTS[-1]
 
 @lru_cache(maxsize=8)
 def retry(*, now: datetime | None = None) -> Executable:
-    """Retry those of `ids` that neither run nor are about to; returns the id and queue of each."""
+    """Retry the jobs of `ids` that are not available or executing. Returns the id and queue."""
     return (
         update(Job)
         .where(locked(*RETRYABLE))
         .values(
             state=constant(JobState.AVAILABLE),
             scheduled_at=database_now(now),
-            # A smallint holds no more: the last attempt is counted twice then.
+            # The columns are smallints. At their maximum, the last attempt is counted twice.
             attempt=func.least(Job.attempt, MOST - 1),
             max_attempts=func.greatest(Job.max_attempts, func.least(Job.attempt, MOST - 1) + 1),
             completed_at=null(),

@@ -1,1 +1,1 @@
-"""The monitor: what the nodes and the queues do, and which jobs there are."""
+"""The monitor: read the state of nodes, queues, cron and jobs."""

@@ -1,4 +1,4 @@
-"""Browsing: jobs as they are listed and shown, and selections of them, batch by batch."""
+"""List and show jobs, and select jobs for changes in batches."""
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,7 +14,7 @@ from ..runtime.database import Database
 from . import job_queries as statements
 from .job_queries import Filters
 
-# How many jobs one transaction changes.
+# The most jobs that one transaction changes.
 BATCH = 1000
 
 _TRACEBACK = "Traceback (most recent call last):\n"
@@ -22,11 +22,11 @@ _TRACEBACK = "Traceback (most recent call last):\n"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A job, in a line."""
+    """A job in a list."""
 
     id: int
     state: str
-    """Also one that this version does not know."""
+    """As text, since this version may not know the state."""
     queue: str
     worker: str
     args: Any
@@ -36,22 +36,22 @@ class Listed:
     inserted_at: datetime
     scheduled_at: datetime
     age: float
-    """Seconds since it was enqueued."""
+    """Seconds since the job was enqueued."""
     due_in: float
-    """Seconds until `scheduled_at`, less than 0 afterwards."""
+    """Seconds until `scheduled_at`; negative afterwards."""
     error: str | None
-    """The line of the last error that tells most."""
+    """The most important line of the last error."""
 
 
 async def browse(database: Database, filters: Filters, *, limit: int) -> list[Listed]:
-    """The newest jobs that the filters hold for; `SchemaMissingError` without tables."""
+    """The newest jobs that match the filters; `SchemaMissingError` without tables."""
     await database.verify()
     rows = await database.fetch(statements.browse(filters, limit=limit))
     return [Listed(**{**row._mapping, "error": summary(row.error)}) for row in rows]
 
 
 async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
-    """Everything about jobs, by id and column, and what they `recorded`.
+    """All columns of jobs and their `recorded` values, by id.
 
     `SchemaMissingError` without tables.
     """
@@ -61,13 +61,13 @@ async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
 
 
 def _recorded(meta: Any) -> Any:
-    # Others may have written any JSON there, and Erlang terms, which stay in `meta`.
+    # Other programs may have written any JSON there. Erlang terms are only in `meta`.
     ours = isinstance(meta, dict) and meta.get("recorded") == RECORDED_AS
     return meta.get("return") if ours else None
 
 
 def summary(error: str | None) -> str | None:
-    """The first line of an error; of a traceback the one that names the exception."""
+    """The first line of an error. For a traceback, the line that names the exception."""
     if error is None:
         return None
     _, traceback, last = error.rpartition(_TRACEBACK)
@@ -79,23 +79,23 @@ def summary(error: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many jobs are selected."""
+    """The number of selected jobs."""
 
     counts: Mapping[str, int]
-    """By state."""
+    """The number of jobs by state."""
     last: int
-    """The greatest id among them; 0 when there is none."""
+    """The greatest id of the jobs; 0 if there are none."""
 
     @property
     def total(self) -> int:
-        """How many in all."""
+        """The number of all selected jobs."""
         return sum(self.counts.values())
 
 
 class Selection:
-    """The jobs in some of `states` that the filters hold for, the oldest `limit` if one is given.
+    """The jobs in one of `states` that match the filters; with `limit`, only the oldest ones.
 
-    What is enqueued after the tally is none of them.
+    Jobs that are enqueued after the tally are not selected.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Selection:
         self._limit = limit
 
     async def tally(self, database: Database) -> Tally:
-        """Count them; `SchemaMissingError` without tables."""
+        """Count the selected jobs; `SchemaMissingError` without tables."""
         await database.verify()
         if not self._states:
             return Tally({}, 0)
@@ -119,7 +119,7 @@ class Selection:
     async def batches(
         self, database: Database, tally: Tally, *, size: int = BATCH
     ) -> AsyncIterator[tuple[int, Select[Any]]]:
-        """How many jobs come next, and the SELECT of them: of those that are still as they were."""
+        """Yield each batch: the number of its jobs, and a SELECT of those that still match."""
         after, left = 0, tally.total
         while left > 0:
             page = statements.page(

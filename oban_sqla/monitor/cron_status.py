@@ -1,4 +1,4 @@
-"""The state of cron: its entries, their next and last ticks, and what became of the last job."""
+"""The state of cron: the entries, their next and last ticks, and their last jobs."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,23 +17,23 @@ class EntryStatus:
     worker: str
     expr: str
     timezone: str
-    """The zone in which the expression is read."""
+    """The time zone of the expression."""
     queue: str
     next_tick: datetime | None
     """`None` for `@reboot`."""
     last_tick: datetime | None
-    """The last tick that a leader enqueued, or passed; `None` if no leader has seen the entry."""
+    """The last tick that a leader handled; `None` if no leader has seen the entry."""
     last_job: int | None
-    """The id of the last job of the entry that is still there."""
+    """The id of the last job of the entry, if the job still exists."""
     last_state: str | None
     last_run: datetime | None
-    """When the last attempt of that job started."""
+    """When the last attempt of the last job started."""
 
 
 async def cron_status(database: Database, *, instance: str, timezone: str) -> list[EntryStatus]:
-    """The entries of the imported workers, in order; `SchemaMissingError` without tables.
+    """The cron entries of the imported workers, in order; `SchemaMissingError` without tables.
 
-    timezone: the zone of the instance, for entries that name none.
+    timezone: the time zone of the instance, for entries without one.
     """
     await database.verify()
     rows = await database.fetch(ticked(instance))

@@ -1,4 +1,4 @@
-"""The job counter: tells listeners how many jobs are in the table, and how long they wait."""
+"""`JobCounter`: counts the jobs in the table, and how long they wait, for listeners."""
 
 import math
 import time
@@ -10,13 +10,13 @@ from ..runtime.service import Emit, Service
 from ..statements.counts import EXACT, counts
 
 INTERVAL = 15.0
-"""Seconds between two counts, at least."""
+"""The least seconds between two counts."""
 # A count takes at most this share of the time.
 SHARE = 0.05
 
 
 class JobCounter(Service):
-    """Counts the jobs by queue and state, on the leader, while somebody listens."""
+    """Counts the jobs by queue and state, on the leader, while `jobs_counted` has listeners."""
 
     name = "job counter"
 
@@ -41,7 +41,7 @@ class JobCounter(Service):
         if not self._listened("jobs_counted"):
             return INTERVAL
         if (left := self._due_at - time.monotonic()) > 0:
-            # Woken by an election that followed another one.
+            # Woken too early, by another election.
             return left
         started = time.monotonic()
         prefix = self._database.prefix

@@ -1,4 +1,4 @@
-"""Browse: find jobs by what they are, and read them whatever state others gave them."""
+"""Find jobs by filters. States are read as text, since this version may not know them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,33 +32,33 @@ from ..statements.states import constant, state_in
 
 _IDS = ARRAY(BigInteger)
 MOST_FEW = 20_000
-"""As many jobs of a state or a queue are sorted by their ids."""
+"""Up to this many jobs of a state or a queue are read by the index of states, and sorted by id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which jobs are meant: those that all of this holds for."""
+    """The conditions that a job must match, all of them."""
 
     ids: tuple[int, ...] = ()
     states: tuple[JobState, ...] = ()
     queue: str | None = None
     worker: str | None = None
     older_than: float | None = None
-    """Seconds since they were enqueued, at least."""
+    """The least seconds since the job was enqueued."""
     newer_than: float | None = None
-    """Seconds since they were enqueued, at most."""
+    """The most seconds since the job was enqueued."""
     args: Mapping[str, Any] | None = None
-    """Arguments that they have, perhaps among others."""
+    """Arguments that the job's arguments must contain."""
     tags: tuple[str, ...] = ()
-    """Tags that they have, perhaps among others."""
+    """Tags that the job must have."""
     where: tuple[ColumnElement[bool], ...] = ()
     """Further conditions."""
 
 
 def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
-    """The newest jobs: what tells them apart, `state` as text, and the text of the last `error`.
+    """The newest jobs, with columns for a list: `state` is text, `error` the last error's text.
 
-    And their `age` and the time until they are due (`due_in`), in seconds.
+    Also their `age` and the time until they are due (`due_in`), in seconds.
     """
     time = database_now(now)
     shown = select(
@@ -74,7 +74,7 @@ def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
 
 
 def describe(ids: Sequence[int]) -> Executable:
-    """All columns of jobs, their `state` as text."""
+    """All columns of jobs, with `state` as text."""
     columns: list[Any] = [
         cast(Job.state, Text).label("state") if name == "state" else getattr(Job, name)
         for name in COLUMNS
@@ -83,17 +83,17 @@ def describe(ids: Sequence[int]) -> Executable:
 
 
 def worker_exists(name: str) -> Executable:
-    """One row if some job has this worker."""
+    """One row if a job has this worker."""
     return select(literal(1)).where(Job.worker == name).limit(1)
 
 
 def workers() -> Executable:
-    """The names of all workers that jobs have, in order."""
+    """The names of the workers of all jobs, in order."""
     return select(Job.worker).distinct().order_by(Job.worker)
 
 
 def tally(filters: Filters, *, limit: int | None, now: datetime | None = None) -> Executable:
-    """How many jobs there are by `state` (`count`), of the `limit` oldest, and their `last` id."""
+    """The `count` and `last` id of the `limit` oldest jobs, by `state`."""
     columns: tuple[Any, ...] = (Job.id, Job.state)
     found = select(*columns).where(*conditions(filters, now))
     chosen = (found if limit is None else _first(found, filters, limit)).subquery("chosen")
@@ -106,18 +106,18 @@ def tally(filters: Filters, *, limit: int | None, now: datetime | None = None) -
 def page(
     filters: Filters, *, after: int, last: int, limit: int, now: datetime | None = None
 ) -> Executable:
-    """The next ids behind `after`, up to the `last`."""
+    """The next ids after `after`, up to `last`."""
     behind = select(Job.id).where(Job.id > after, Job.id <= last, *conditions(filters, now))
     return _first(behind, filters, limit)
 
 
 def among(filters: Filters, ids: Sequence[int], *, now: datetime | None = None) -> Select[Any]:
-    """Those of `ids` that the filters still hold for, as jobs."""
+    """Select the jobs of `ids` that still match the filters."""
     return select(Job).where(one_of(ids), *conditions(filters, now))
 
 
 def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElement[bool]]:
-    """What has to hold for a job."""
+    """The filters as SQL conditions."""
     found: list[ColumnElement[bool]] = []
     if filters.ids:
         found.append(one_of(filters.ids))
@@ -141,10 +141,10 @@ def conditions(filters: Filters, now: datetime | None = None) -> list[ColumnElem
 
 
 def _first(jobs: Select[Any], filters: Filters, limit: int, *, newest: bool = False) -> Select[Any]:
-    """The oldest or the newest of some jobs.
+    """The oldest or the newest jobs of a SELECT.
 
-    Jobs of a state or a queue that has few are found by the index of states. A walk along the ids
-    would read the whole table when there is none. It is short when there are many.
+    If a state or a queue has few jobs, they are found by the index of states, because a walk along
+    the ids could read the whole table. If there are many jobs, the walk along the ids is short.
     """
 
     def first(jobs: Select[Any]) -> Select[Any]:
@@ -164,7 +164,7 @@ def _first(jobs: Select[Any], filters: Filters, limit: int, *, newest: bool = Fa
 
 
 def _some(filters: Filters) -> Select[Any]:
-    """Up to so many ids of jobs in the states and the queue, along the index of each state."""
+    """Some ids of jobs in the states and the queue, at most `MOST_FEW` + 1, by the index."""
 
     def along(state: ColumnElement[Any]) -> Select[Any]:
         found = select(Job.id).where(Job.state == state)
@@ -176,7 +176,7 @@ def _some(filters: Filters) -> Select[Any]:
     if filters.states:
         lanes = [select(along(constant(state)).subquery()) for state in filters.states]
         return select(union_all(*lanes).subquery()).limit(MOST_FEW + 1)
-    # Also in a state that this version does not know.
+    # All values of the enum, including states that this version does not know.
     states = func.unnest(func.enum_range(cast(null(), job_state)))
     state = states.table_valued(column("state", job_state)).render_derived()
     lane = along(state.c.state).lateral("lane")

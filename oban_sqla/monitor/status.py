@@ -1,4 +1,4 @@
-"""Status: what the nodes do, and how many jobs wait, as the database tells it."""
+"""`Status`: the nodes, leaders and queues, and the numbers of jobs, read from the database."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,35 +12,35 @@ from ..statements.counts import EXACT, counts
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many jobs of a queue are in a state."""
+    """The number of jobs of a queue in a state."""
 
     count: int
     estimated: bool
-    """Whether the planner guessed, since there are more than `EXACT`."""
+    """Whether the number is an estimate of the planner, since there are more than `EXACT`."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """A queue that some living node runs, or that has jobs."""
+    """A queue that a living node runs, or that has jobs."""
 
     queue: str
     nodes: int
-    """How many living nodes run it."""
+    """The number of living nodes that run the queue."""
     paused: int
-    """On how many of those it is paused."""
+    """The number of these nodes on which the queue is paused."""
     limit: int
-    """How many of its jobs those run at once."""
+    """The most jobs that these nodes run at once."""
     running: int
-    """How many they run now."""
+    """The number of jobs that they run now."""
     counts: Mapping[str, Count]
-    """By state, also one that this version does not know."""
+    """The numbers of jobs by state, including states that this version does not know."""
     oldest_available: float | None
-    """For how many seconds its oldest available job has been so."""
+    """For how many seconds the oldest available job has been due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What there is in the schema `schema`."""
+    """The nodes, leaders and queues in the schema `schema`."""
 
     schema: str
     nodes: tuple[Node, ...]
@@ -49,10 +49,10 @@ class Status:
 
 
 async def status(database: Database, *, instance: str | None = None, exact: int = EXACT) -> Status:
-    """Read the status, of one `instance` alone if it is named; `SchemaMissingError` without tables,
-    `StandbyError` on a standby.
+    """Read the status, restricted to `instance` if given.
 
-    Jobs belong to no instance: all are counted.
+    Jobs belong to no instance, so all jobs are counted. `SchemaMissingError` without tables,
+    `StandbyError` on a standby.
     """
     found = await presence(database, instance=instance)
     jobs = await database.fetch(counts(prefix=found.schema, exact=exact))
@@ -60,7 +60,7 @@ async def status(database: Database, *, instance: str | None = None, exact: int 
 
 
 async def totals(database: Database, *, exact: int = EXACT) -> dict[str, Count]:
-    """How many jobs there are, by state; `SchemaMissingError` without tables."""
+    """The number of jobs by state; `SchemaMissingError` without tables."""
     prefix = await database.verify()
     found: dict[str, Count] = {}
     for row in await database.fetch(counts(prefix=prefix, exact=exact)):

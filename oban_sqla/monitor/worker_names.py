@@ -1,4 +1,4 @@
-"""Names of workers, as jobs have them: found by their last part, or guessed."""
+"""Find the workers of jobs by the last part of their names, or by a similar name."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,28 +9,30 @@ from .job_queries import worker_exists, workers
 
 @dataclass(frozen=True, slots=True)
 class FoundWorker:
-    """What a name led to."""
+    """The result of the search for a name."""
 
     name: str | None
-    """The full name; `None` if no job has a worker of that name."""
+    """The full name; `None` if no job has such a worker."""
     close: str | None = None
-    """A name that may be meant instead."""
+    """A similar name, if there is one."""
 
 
 async def find_worker(database: Database, name: str) -> FoundWorker:
-    """The worker of some job, by its full name or by the end of it: `SendMail`, `mail.SendMail`.
+    """Find a worker of the jobs by its full name or its end, such as `SendMail`, `mail.SendMail`.
 
-    `ValueError` that lists the full names if several workers match.
+    If several workers match, a `ValueError` lists their full names.
     """
     if await database.fetch(worker_exists(name)):
         return FoundWorker(name)
     known = [known for (known,) in await database.fetch(workers())]
     ending = [full for full in known if full.endswith(f".{name}")]
     if len(ending) > 1:
-        raise ValueError(f"several workers are named {name!r}: {', '.join(ending)}; name one")
+        raise ValueError(
+            f"several workers are named {name!r}: {', '.join(ending)}; use a full name"
+        )
     if ending:
         return FoundWorker(ending[0])
-    # The end of a name may be misspelt, or the whole of it.
+    # The whole name may be misspelt, or its end.
     ends = {full.rpartition(".")[2].lower(): full for full in known}
     last = name.rpartition(".")[2].lower()
     close = get_close_matches(name, known, 1, 0.75) or get_close_matches(last, ends, 1, 0.6)

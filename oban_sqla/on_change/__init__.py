@@ -1,4 +1,4 @@
-"""Enqueue on change: sessions that change rows of a model enqueue jobs of the workers that react.
+"""Enqueue on change: when a session changes rows of a model, workers that react get jobs.
 
 The options are `OnChangeOptions` of `workers/options.py`.
 """

@@ -1,4 +1,4 @@
-"""UPDATE, DELETE and INSERT statements of a session, past its flush: which rows they change."""
+"""Find the rows that UPDATE, DELETE and INSERT statements of a session change without a flush."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ..models.keys import having, key_names
 from .reaction import Change, Reaction
 
 OPTION = "oban_on_change"
-"""The execution option that, when it is False, has a statement enqueue nothing."""
+"""The execution option for a statement: if it is False, the statement enqueues nothing."""
 
-# A statement takes 65,535 parameters.
+# The most keys in one SELECT. A statement takes at most 65,535 parameters.
 _BATCH = 5_000
 
 Key: TypeAlias = tuple[Any, ...]
 
 
 def change(state: ORMExecuteState) -> Change | None:
-    """What a statement does to rows."""
+    """The kind of change that a statement makes; `None` for a SELECT."""
     if state.is_insert:
         return "insert"
     if state.is_update:
@@ -44,7 +44,7 @@ def change(state: ORMExecuteState) -> Change | None:
 def concerned(
     state: ORMExecuteState, change: Change, reactions: Iterable[Reaction]
 ) -> list[Reaction]:
-    """Those that may react to the rows of a statement."""
+    """The reactions that may react to the rows of a statement."""
     return [
         reaction
         for reaction in reactions
@@ -53,21 +53,21 @@ def concerned(
 
 
 def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Reaction]) -> None:
-    """`ObanError` for a statement that does not tell which rows it changes."""
+    """`ObanError` for a statement that does not return the keys of its rows."""
     statement: Any = state.statement
     why = None
     if change == "insert":
-        why = "an INSERT that does not tell its keys: add instances to the session"
+        why = "an INSERT that does not return its keys: add instances to the session"
     elif state.bind_mapper is None:
-        why = "a statement on the table: write it on the model"
+        why = "a statement on the table: use the model instead of the table"
     elif isinstance(statement, FromStatement) or statement.returning_column_descriptions:
-        why = "a statement with RETURNING, which can't tell the keys beside: leave it out"
+        why = "a statement with RETURNING, which can't also return the keys: leave RETURNING out"
     elif not isinstance(state.parameters, Sequence) and not _returned(state.bind_mapper):
-        why = "a table whose own primary key is another one: change the instances"
+        why = "a table whose primary key differs from that of the model: change the instances"
     elif change == "delete" and any(
         one.when or not issubclass(state.bind_mapper.class_, one.model) for one in reactions
     ):
-        why = "a DELETE, after which the rows can't be asked: delete the instances"
+        why = "a DELETE, after which the rows can't be read: delete the instances"
     if why is not None:
         reaction = reactions[0]
         raise ObanError(
@@ -78,15 +78,15 @@ def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Re
 
 
 def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
-    """Its result, and the primary keys of the rows that it changed."""
+    """Execute a statement. Returns its result, and the primary keys of the changed rows."""
     assert state.bind_mapper is not None
     if isinstance(state.parameters, Sequence):
-        # An UPDATE of each row by its key; it refuses those that have none.
+        # A bulk UPDATE by primary key; SQLAlchemy refuses rows without a key.
         by_key = state.invoke_statement()
         cls: type = state.bind_mapper.class_
         names = key_names(cls)
         return by_key, [tuple(row[name] for name in names) for row in state.parameters]
-    # "fetch" has the server return the keys.
+    # With "fetch", the server returns the keys.
     result = state.invoke_statement(execution_options={"synchronize_session": "fetch"})
     assert isinstance(result, CursorResult)
     columns = _returned(state.bind_mapper)
@@ -100,7 +100,7 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
 def rows(
     state: ORMExecuteState, reaction: Reaction, keys: Sequence[Key]
 ) -> Iterator[tuple[type, Key]]:
-    """The class and key of the rows that a reaction is about."""
+    """The classes and keys of the rows to which a reaction reacts."""
     assert state.bind_mapper is not None
     cls = state.bind_mapper.class_
     if reaction.when is None and issubclass(cls, reaction.model):
@@ -117,10 +117,10 @@ def rows(
 
 
 def _returned(mapper: Mapper[Any]) -> Sequence[ColumnElement[Any]]:
-    """The columns of a table's primary key, in the order of the mapper; none if they differ."""
+    """The primary key of a table in the order of the mapper; empty if the mapper's key differs."""
     table: Any = mapper.local_table
     if table is not mapper.base_mapper.local_table:
-        return tuple(table.primary_key)  # of a subclass's own table, joined by it
+        return tuple(table.primary_key)  # joined inheritance: the subclass has its own table
     return mapper.primary_key if {*mapper.primary_key} == {*table.primary_key} else ()
 
 
@@ -133,7 +133,7 @@ def _is_about(state: ORMExecuteState, reaction: Reaction) -> bool:
 
 
 def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
-    """Whether an UPDATE sets the column of an attribute."""
+    """A function that says whether an UPDATE sets the column of an attribute."""
     mapper: Mapper[Any] = inspect(reaction.model)
     statement = executed(state)
 
@@ -141,12 +141,12 @@ def _sets(state: ORMExecuteState, reaction: Reaction) -> Callable[[str], bool]:
         if isinstance(state.parameters, Sequence):
             return any(name in row for row in state.parameters)
         if state.bind_mapper is None:
-            return True  # a statement on the table keeps its names to itself
+            return True  # for a statement on the table, the attributes are unknown
         set_ = mapper.columns[name]
         used = _columns(statement)
         if statement.whereclause is not None:
             used -= _columns(statement.whereclause)
-        # What it sets may be given beside it, by the keys of the columns.
+        # The values may also be parameters, by the keys of the columns.
         return used[set_.name] > 0 or set_.key in (state.parameters or ())
 
     return sets

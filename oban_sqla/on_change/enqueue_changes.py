@@ -1,7 +1,7 @@
-"""Enqueue on change: sessions that change rows of a model enqueue jobs of those who react to it.
+"""Enqueue on change: the listeners of sessions that enqueue the jobs of workers that react.
 
-The jobs are inserted by the flush that changes the rows, behind it, and so rolled back with it, to
-a savepoint too. A row has one job of a worker in a transaction, however often it is flushed.
+The flush that changes the rows inserts the jobs after them, so a rollback, also to a savepoint,
+removes both. Each worker gets one job for a row in a transaction, however often it is flushed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHANGED = "oban_sqla_changed"
 
 
 class _Enqueued(NamedTuple):
-    """What a change has come to: the job, or none of it any more."""
+    """The job of a change; `None` if the change needs no job any more."""
 
     worker: str
     key: object
@@ -36,12 +36,12 @@ class _Enqueued(NamedTuple):
 
 _enqueued = SavepointLog[_Enqueued]("oban_sqla_on_change")
 
-# By the name of the worker: a module that is loaded again declares it anew.
+# Keyed by the worker's name, since a reloaded module declares its workers again.
 _reactions: dict[str, Reaction] = {}
 
 
 def react(reaction: Reaction) -> None:
-    """Have sessions enqueue what a worker has declared."""
+    """Let sessions enqueue the jobs of a reaction."""
     _reactions[reaction.options.name] = reaction
     for name, listener in _MAPPER_LISTENERS:
         if not event.contains(reaction.model, name, listener):
@@ -78,7 +78,7 @@ def _note(change: Change, instance: object) -> None:
     if change == "update" and not session.is_modified(instance, include_collections=False):
         return
     for reaction in _to(type(instance)):
-        # A delete counts in any case: a job that was enqueued before would find no row.
+        # A delete always counts, since an earlier job would not find the row.
         if change == "delete" or reaction.counts(change, is_changed):
             session.info.setdefault(_CHANGED, []).append((reaction, change, instance))
 
@@ -96,7 +96,7 @@ def _enqueue_flushed(session: Session, flush_context: Any) -> None:
 
 
 class _Found:
-    """The jobs that one flush, or one statement, has to enqueue."""
+    """The jobs that a flush or a statement enqueues."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -105,14 +105,14 @@ class _Found:
         self._withdrawn: list[int] = []
 
     def add(self, reaction: Reaction, change: Change, key: object, make: Callable[[], Job]) -> None:
-        """Add the job of a change, unless the transaction has one of the row already."""
+        """Add the job of a change, unless the transaction has a job for the row already."""
         if reaction.is_own(key):
             return
         worker = reaction.options.name
         known = self._known.get((worker, key))
         if change == "delete":
             self._add_delete(reaction, key, known, make)
-        # A row may take the key of a row that was deleted.
+        # After a delete, a new row may have the same key.
         elif known is None or known.job is None or known.change == "delete":
             self._note(_Enqueued(worker, key, change, make()))
 
@@ -123,19 +123,19 @@ class _Found:
         if known is not None and known.job is not None:
             if known.change == "delete":
                 return
-            # The earlier job would find no row.
+            # The earlier job would not find the row.
             self._withdraw(known.job)
             came_and_went = known.change == "insert"
-        # Nobody has to hear of a row that was never there.
+        # A row that was inserted and deleted in one transaction needs no job.
         if reaction.delete and not came_and_went:
             self._note(_Enqueued(reaction.options.name, key, "delete", make()))
         elif known is not None:
             self._note(_Enqueued(reaction.options.name, key, "delete", None))
 
     def enqueue(self) -> None:
-        """Delete the jobs that would find no row, and insert the new ones."""
+        """Delete the jobs that would not find their rows, and insert the new jobs."""
         if self._withdrawn:
-            # At once: a unique job must not conflict with a job that the next flush deletes.
+            # Deleted first, so that a new unique job does not conflict with one of them.
             self._session.execute(
                 delete(Job).where(one_of(self._withdrawn)),
                 execution_options={"synchronize_session": "fetch", "autoflush": False},
@@ -146,7 +146,7 @@ class _Found:
         _enqueued.add(self._session, self._new)
 
     def _withdraw(self, job: Job) -> None:
-        # A duplicate is the job of another transaction.
+        # A duplicate belongs to another transaction, so it must stay.
         if not job.conflict and (id := identity(job)) is not None:
             self._withdrawn.append(id)
 
@@ -156,9 +156,9 @@ class _Found:
 
 
 def _enqueue_executed(state: ORMExecuteState) -> Result[Any] | None:
-    """Enqueue for the rows of an UPDATE or DELETE that passes no flush.
+    """Enqueue jobs for the rows of an UPDATE or DELETE without a flush.
 
-    `ObanError`, before it is sent, for a statement that does not tell the keys of its rows.
+    `ObanError`, before anything is sent, if the statement does not return the keys of its rows.
     """
     change = bulk_statements.change(state)
     if change is None or state.execution_options.get(bulk_statements.OPTION) is False:

@@ -1,4 +1,4 @@
-"""What a worker reacts to: rows of a model that are inserted, updated or deleted."""
+"""`Reaction`: the changes of a model's rows to which a worker reacts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..workers.declaration import Declaration
 Change: TypeAlias = Literal["insert", "update", "delete"]
 
 ROW = "row"
-"""The argument that refers to the row, for a worker that is not the row itself."""
+"""The argument that refers to the row, for a worker that is not a model."""
 
 DELETED = "key"
-"""The argument that is the primary key of a row that was deleted."""
+"""The argument that has the primary key of a deleted row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Reaction:
     """Whether the worker is the model."""
     insert: bool
     update: frozenset[str] | bool
-    """The attributes whose change counts; `True` for all of them."""
+    """The attributes whose changes count; `True` for all attributes."""
     delete: bool
     when: Callable[[Any], object] | None
 
     def counts(self, change: Change, attributes: Callable[[str], bool]) -> bool:
-        """Whether it reacts to a change, of an update to `attributes` that were changed."""
+        """Whether the worker reacts to a change. `attributes` says whether one was updated."""
         if change == "insert":
             return self.insert
         if change == "delete":
@@ -51,15 +51,15 @@ class Reaction:
         return any(map(attributes, self.update))
 
     def job(self, change: Change, instance: object) -> Job:
-        """The job for an instance that was changed."""
+        """The job for a changed instance."""
         return self._job(change, InstanceReference(instance, self._referred_to_as(type(instance))))
 
     def job_of(self, change: Change, cls: type, key: Sequence[Any]) -> Job:
-        """The job for a row that was changed, by its primary key."""
+        """The job for a changed row, by its primary key."""
         return self._job(change, reference_to(self._referred_to_as(cls), key))
 
     def is_own(self, key: object) -> bool:
-        """Whether the change is made by a job of this worker about the very row."""
+        """Whether a job of this worker for the same row makes the change."""
         job = current_job()
         if job is None or job.worker not in (self.options.name, *self.options.aliases):
             return False
@@ -79,10 +79,10 @@ class Reaction:
 
 
 def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | None:
-    """What a worker has declared to react to; `None` if it reacts to nothing.
+    """The reaction that a worker declares; `None` if it does not react to changes.
 
-    `TypeError` or `ValueError` for a class that is no model, for an attribute that the model does
-    not have, and for options that have no effect.
+    `TypeError` or `ValueError` if `on` is not a model, if the model lacks an attribute, and for
+    options that have no effect.
 
     is_model: whether the worker is a model.
     """
@@ -106,34 +106,34 @@ def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | N
 def _refuse_without_change(name: str, options: Declaration) -> None:
     if options.on is not None or options.when is not None:
         raise TypeError(
-            f"{name} says on= or when=, but not to what it reacts: add on_insert=True,"
+            f"{name} has on= or when=, but does not react to any change: add on_insert=True,"
             " on_update=('attribute', ...) or on_delete=True"
         )
 
 
 def _check_model(name: str, options: Declaration, is_model: bool) -> None:
-    """`TypeError` if there is no model to react to, or one that does not fit the worker."""
+    """`TypeError` if there is no model to react to, or if it does not fit the worker."""
     if is_model and options.on is not None:
         raise TypeError(f"{name} is a model, and reacts to its own rows: leave on= out")
     if not is_model and not is_mapped(options.on):
         raise TypeError(
-            f"{name} reacts to the rows of a model: say which, on=Model, not"
+            f"{name} reacts to the rows of a model: name it with on=Model, not"
             f" {validation.show(options.on)}"
         )
     if is_model and options.on_delete:
         raise TypeError(
-            f"{name} can't process a row that is deleted: declare a worker of its own, with"
-            f" on={name} and on_delete=True"
+            f"{name} can't process a deleted row: declare another worker with on={name} and"
+            " on_delete=True"
         )
 
 
 def _check_unique(name: str, options: Declaration) -> None:
-    """`ValueError` for a unique key by which all jobs of deleted rows are duplicates."""
+    """`ValueError` if all jobs of deleted rows would have the same unique key."""
     keys = options.unique.keys if options.unique else ()
     if options.on_delete and ROW in keys and DELETED not in keys:
         raise ValueError(
-            f"unique of {name} has keys={keys!r}, but a job of a deleted row has {DELETED!r}"
-            f" instead of {ROW!r}, so that all of them were duplicates: add it"
+            f"unique of {name} has keys={keys!r}, but jobs of deleted rows have {DELETED!r} instead"
+            f" of {ROW!r}, so all of them would be duplicates: add {DELETED!r} to the keys"
         )
 
 
@@ -146,7 +146,7 @@ def _attributes(name: str, model: type, given: bool | Sequence[str]) -> frozense
             f" {validation.show(given)}"
         )
     mapper: Mapper[Any] = inspect(model)
-    # Without the expressions of column_property(), which no UPDATE sets.
+    # Leaves out the expressions of column_property(), which no UPDATE sets.
     columns = [key for key, column in mapper.columns.items() if isinstance(column, Column)]
     for one in given:
         if one not in columns:

@@ -1,4 +1,4 @@
-"""`LostClaims`: jobs under the uuid of a producer that the producer does not know of."""
+"""`LostClaims`: find jobs that are claimed under a producer's uuid, but unknown to the producer."""
 
 import math
 import time
@@ -7,38 +7,38 @@ from collections.abc import Collection, Sequence
 from ..statements.give_back import give_back
 from .database import Database
 
-# A server that lost its client may still finish the claim it was sent: look again for so long.
+# A server that has lost its client may still finish a claim, so look again for this long.
 DOUBT = 60.0
-# How often to look without a reason: nobody rescues what a living producer does not know of.
+# How often to look anyway, since no rescue finds jobs of a producer that is alive.
 LOOK_INTERVAL = 600.0
 
 
 class LostClaims:
-    """Gives such jobs back: the answer to a claim may be lost, and the claim carried out."""
+    """Gives back jobs of claims that were carried out, but whose answers were lost."""
 
     def __init__(self, database: Database, queue: str) -> None:
         self._database = database
         self._queue = queue
         self.possible = False
         """Whether the database may have jobs that are claimed under the uuid."""
-        # When a claim whose answer was lost can't come to light any more.
+        # Until when a claim whose answer was lost may still take effect.
         self._doubtful_until = -math.inf
         self._looked_at = time.monotonic()
 
     @property
     def in_doubt(self) -> bool:
-        """Whether a lost claim may still come to light."""
+        """Whether a lost claim may still take effect."""
         return time.monotonic() < self._doubtful_until
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look."""
+        """Whether to look for lost jobs now."""
         return self.in_doubt or (
             self.possible and time.monotonic() - self._looked_at > LOOK_INTERVAL
         )
 
     def suspect(self) -> None:
-        """A claim failed. It may have been carried out: its jobs have to be found again."""
+        """Note a failed claim. It may have been carried out, so its jobs must be found."""
         self._doubtful_until = math.inf
 
     async def give_back(
@@ -55,8 +55,8 @@ class LostClaims:
         ids = tuple(row.id for row in rows)
         self._looked_at = time.monotonic()
         if not {*returning} <= {*ids}:
-            # Some may be locked by another transaction: they are given back later.
+            # Jobs that another transaction locks are given back later.
             self._doubtful_until = self._looked_at + DOUBT
-        # Only now, after an outage of whatever length, does the server answer again.
+        # The doubt is counted from now, when the server answers again.
         self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
         return ids

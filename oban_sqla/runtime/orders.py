@@ -111,7 +111,7 @@ class Orders(Service):
             if news is not None:
                 await self._carry_out(news)
             elif self._heard:
-                # What was heard after it comes after it.
+                # Read the stored order before carrying out the orders that were heard after it.
                 await self.catch_up()
         await self.catch_up()
         if running := self._taker.running():
@@ -120,14 +120,14 @@ class Orders(Service):
         return self._poll_interval()
 
     def hear_order(self, news: dict[str, Any]) -> None:
-        """Take the news that there is an order in the database. Its NOTIFY comes next."""
+        """Hear that an order is stored in the database. The order itself is notified next."""
         self._announced = news.get("signal")
         if news.get("name") == self._name:
             self._heard.append(None)
             self.wake()
 
     def hear(self, news: dict[str, Any]) -> None:
-        """Take an order, as any Oban sends it, to be carried out."""
+        """Hear an order in Oban's form, and carry it out."""
         announced, self._announced = self._announced, None
         if news == announced or news.get("ident") not in self._idents:
             return
@@ -139,11 +139,11 @@ class Orders(Service):
                 self.wake()
 
     def lose_track(self) -> None:
-        """The orders that were announced may not come."""
+        """Forget the announced order, whose NOTIFY may not come."""
         self._announced = None
 
     async def catch_up(self) -> None:
-        """Carry out the orders that are in the database and were not carried out yet."""
+        """Carry out the stored orders that were not carried out yet."""
         async with self._turn:
             new = [row for row in await self._kept() if not self._is_done(row)]
             for row in new:
@@ -157,7 +157,7 @@ class Orders(Service):
         return any(row.changed_at <= self._done[key] for key in covering if key in self._done)
 
     async def _carry_out(self, news: Any) -> None:
-        """Do what an order says; ignore an order that makes no sense."""
+        """Carry out an order. Invalid orders are ignored."""
         match news:
             case {"action": "start", "queue": str(queue), "limit": int(limit)} if _fits(limit):
                 await self._taker.start_queue(queue, limit, news.get("paused") is True)

@@ -1,4 +1,4 @@
-"""The outbox: where outcomes wait to be written, those of all queues of a node together."""
+"""`Outbox`: writes the outcomes of all queues of a node."""
 
 import asyncio
 import math
@@ -30,33 +30,33 @@ from .unwritten import Unwritten, first_line
 from .worker_session import Written
 
 BATCH = 1000
-"""How many outcomes one statement writes."""
+"""The most outcomes of one statement."""
 FULL = 5000
-"""How many outcomes may wait before the producers claim no more."""
+"""If this many outcomes wait, the producers claim no more jobs."""
 FIRST_DELAY, LONGEST_DELAY = 0.05, 30.0
-"""Seconds until an outcome that could not be written is tried again, apart from the others."""
+"""The first and the longest delay, in seconds, until an outcome is tried again by itself."""
 NAMED_AFTER = 1.0
 """Seconds after which an outcome that waits for a lock is reported."""
 FAREWELL_TRIES = 3
-"""How often a stop tries: the pool may hold connections that were cut while nobody used them."""
-# By class of SQLSTATE: the connection, the server or its resources, a conflict, a lock, a wrong
-# password, a missing database. No single outcome is the reason, so all wait for better times.
+"""Tries of a stop: the pool may have connections that were cut while they were unused."""
+# Classes of SQLSTATE: the connection, the server or its resources, a conflict, a lock, a wrong
+# password, a missing database. A single outcome is not the reason, so all outcomes wait.
 PASSING = ("08", "53", "55", "57", "58", "40", "25", "28", "3D")
-# A statement took longer than the server allows: half as many outcomes may not.
+# The statement exceeded the server's timeout. Half as many outcomes may be fast enough.
 TOO_SLOW = "57014"
-# Tables and columns that are missing: no fault of the attempt, which so does not fail for it.
+# A table or column is missing. That is not the job's fault, so its attempt does not fail for it.
 STRUCTURE = "42"
 
-# The database's encoding has no such characters.
+# SQLSTATEs: the database's encoding lacks a character.
 NOT_IN_ENCODING = ("22P05", "22021")
 
 
 class Outbox(Service):
-    """Writes outcomes as soon as the last write is back, up to `BATCH` in one statement.
+    """Writes outcomes as soon as the last write has ended, up to `BATCH` in one statement.
 
-    The statement is fenced, so it may be repeated when its answer got lost. An outcome whose job
-    is locked, or that the database refuses, is set apart and tried again by itself: no other
-    outcome waits for it.
+    The statement is fenced, so it may be repeated if its answer is lost. If a job is locked, or the
+    database refuses its outcome, the outcome is set apart and tried again by itself, so that no
+    other outcome has to wait.
     """
 
     name = "outbox"
@@ -70,8 +70,8 @@ class Outbox(Service):
         written: Callable[[Iterable[int]], None],
         freed: Callable[[], None],
     ) -> None:
-        """An outbox that tells when the next retry is due, what it has written, and when it is
-        not `full` any more.
+        """Callbacks report the delays of retries (`due_in`), the ids of jobs whose outcomes were
+        written (`written`), and that the outbox is not `full` any more (`freed`).
         """
         super().__init__(emit)
         self._database = database
@@ -82,7 +82,7 @@ class Outbox(Service):
         self._due_in = due_in
         self._written = written
         self._freed = freed
-        # Written outcomes from which nothing followed yet, since rows were locked.
+        # The ids of written outcomes that must be followed later, since rows were locked.
         self._late: set[int] = set()
         self._late_due = math.inf
         self._waiting: dict[Unwritten, None] = {}
@@ -94,16 +94,16 @@ class Outbox(Service):
 
     @property
     def full(self) -> bool:
-        """Whether so many outcomes wait that the producers must not claim more jobs."""
+        """Whether too many outcomes wait, so that the producers must not claim more jobs."""
         return len(self) >= FULL
 
     def put(self, ack: Ack, queue: str, *, last: bool) -> None:
-        """Take an outcome to be written; `last` if it is that of the last attempt of its job."""
+        """Add an outcome to write. `last`: it belongs to the last attempt of its job."""
         self._waiting[Unwritten(ack, queue, last)] = None
         self.wake()
 
     def note(self, written: Written, queue: str) -> None:
-        """Take note of an outcome that a worker's own transaction wrote."""
+        """Report an outcome that a worker's own transaction has written."""
         ack, applied = written.ack, written.applied
         dropped = () if applied else (ack.id,)
         self._emit("ack_stop", AckStop(queue, int(applied), dropped, written.duration))
@@ -114,15 +114,15 @@ class Outbox(Service):
                 self._due_in(ack.delay)
 
     def ids(self, queue: str) -> list[int]:
-        """The jobs of a queue whose outcomes wait."""
+        """The ids of the jobs of a queue whose outcomes wait."""
         return [one.ack.id for one in (*self._waiting, *self._apart) if one.queue == queue]
 
     def delayed(self, queue: str) -> list[int]:
-        """The jobs of a queue whose outcomes were reported as delayed."""
+        """The ids of the jobs of a queue whose outcomes were reported as delayed."""
         return [one.ack.id for one in self._apart if one.reported and one.queue == queue]
 
     async def run_once(self) -> float:
-        """Write what waits, and try again what was set apart."""
+        """Write the waiting outcomes, and try due outcomes again that were set apart."""
         was_full = self.full
         if batch := list(islice(self._waiting, BATCH)):
             await self._write_parts(batch)
@@ -139,7 +139,7 @@ class Outbox(Service):
         return max(0.0, min(soonest, self._late_due) - now)
 
     async def settle(self, queue: str, seconds: float) -> None:
-        """Wait until no outcome of a queue waits any more, or the time is over."""
+        """Wait until no outcome of a queue waits to be written, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while any(one.queue == queue for one in self._waiting):
@@ -149,7 +149,7 @@ class Outbox(Service):
             pass
 
     async def close(self) -> None:
-        """Try once more; what can't be written now is left to the rescue of its job."""
+        """Write all outcomes. If an outcome can't be written, its job will be rescued."""
         if self._waiting or self._apart:
             for one in self._apart:
                 one.due = 0.0
@@ -164,7 +164,7 @@ class Outbox(Service):
                             raise
 
     async def _write_parts(self, batch: Sequence[Unwritten]) -> None:
-        """Write outcomes: those that jobs follow from apart, in a transaction with these jobs."""
+        """Write outcomes. Followed outcomes are separate, in a transaction with their effects."""
         followed = [one for one in batch if one.ack.followed]
         if plain := [one for one in batch if not one.ack.followed] if followed else batch:
             await self._write(plain)
@@ -182,7 +182,7 @@ class Outbox(Service):
             if len(batch) == 1:
                 self._refused(batch[0], error, state)
                 return
-            # Search by halves for the one that is refused.
+            # Find the refused outcome by halving the batch.
             half = len(batch) // 2
             await self._write(batch[:half])
             await self._write(batch[half:])
@@ -220,8 +220,8 @@ class Outbox(Service):
         except DBAPIError as error:
             if not _concerns_some(sqlstate(error), 2):
                 raise
-            # Whatever is wrong with the jobs that follow, it must not keep an outcome from the
-            # table: the leader repairs the rest, or reports why it can't.
+            # An error of the feature must not prevent the outcome. The leader repairs the rest
+            # later, or reports why it can't.
             rows = await self._statements[discards].fetch(params)
             return frozenset(row[0] for row in rows)
         self._tell(followed)
@@ -250,7 +250,7 @@ class Outbox(Service):
             self._late_due = time.monotonic() + FIRST_DELAY
 
     async def _locked(self, missing: Sequence[Unwritten]) -> frozenset[int]:
-        """The ids of missing outcomes whose job another transaction locks."""
+        """The ids of outcomes that did not apply because another transaction locks their jobs."""
         params = encoded_outcomes(one.text for one in missing)
         return frozenset(id for (id,) in await self._database.fetch(unsettled(), params))
 
@@ -275,7 +275,7 @@ class Outbox(Service):
                 self._set_apart(one, "its row is locked by another transaction", NAMED_AFTER)
                 continue
             elif not one.sent:
-                # An outcome that was sent before may have been applied by that first try.
+                # An outcome that was sent before may have been applied by the first try.
                 dropped.setdefault(one.queue, []).append(id)
             self._remove(one)
         for queue, count in counts.items():
@@ -287,13 +287,13 @@ class Outbox(Service):
 
     def _refused(self, one: Unwritten, error: Exception, state: str) -> None:
         if state in NOT_IN_ENCODING and one.escape():
-            # It stays where it is: the next pass writes it so.
+            # The outcome stays in the queue, and the next pass writes it escaped.
             return
         if one.failed or state.startswith(STRUCTURE):
             self._set_apart(one, f"the database refuses it: {first_line(error)}", 0.0)
             return
         self._emit("outcome_refused", OutcomeRefused(one.queue, one.ack.id, error))
-        # It stays where it is: the next pass writes the failure.
+        # The outcome stays in the queue, and the next pass writes the failure.
         one.fail(error)
 
     def _set_apart(self, one: Unwritten, reason: str, named_after: float) -> None:
@@ -314,7 +314,8 @@ class Outbox(Service):
 
 
 def _concerns_some(state: str, count: int) -> bool:
-    # PostgreSQL refuses some data, and a trigger of the user's may raise any other error.
+    """Whether an error concerns some of the outcomes, not the database as a whole."""
+    # PostgreSQL refuses some data, and a user's trigger may raise any other error.
     if state == TOO_SLOW:
         return count > 1
     return bool(state) and not state.startswith(PASSING)

@@ -1,4 +1,4 @@
-"""The outcome of an attempt: what a worker returned or raised, as an `Ack`."""
+"""Turn the result or the error of a worker into an outcome, an `Ack`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +17,11 @@ from .service import Emit
 from .traceback_text import describe
 
 LONGEST_ERROR = 20_000
-"""Characters of an error that are kept: as many from its beginning as from its end."""
+"""The most characters of an error that are stored, half from its beginning, half from its end."""
 
 
 def success(attempt: Attempt, result: Any) -> Ack:
-    """The outcome of what the worker returned; `TypeError` or `ValueError` for what none can be."""
+    """The outcome for a result of the worker; `TypeError` or `ValueError` if it is invalid."""
     match result:
         case None:
             return attempt.ack(JobState.COMPLETED)
@@ -51,7 +51,7 @@ def rate_limited(attempt: Attempt, error: RateLimited) -> Ack:
 
 
 def failure(attempt: Attempt, error: BaseException, emit: Emit) -> Ack:
-    """The outcome of what the worker raised."""
+    """The outcome for an error of the worker."""
     text = describe(error)
     job = attempt.job
     known = find(job.worker)
@@ -75,7 +75,7 @@ def failure(attempt: Attempt, error: BaseException, emit: Emit) -> Ack:
 
 
 def storable(text: str) -> str:
-    """The text as PostgreSQL can keep it: valid Unicode without NUL, and not too long."""
+    """A text that PostgreSQL can store: valid Unicode without NUL, and not too long."""
     if len(text) > LONGEST_ERROR:
         half = LONGEST_ERROR // 2
         left_out = len(text) - 2 * half
@@ -84,6 +84,6 @@ def storable(text: str) -> str:
 
 
 def _snoozed(job: Job) -> int:
-    # It is the user's meta: anything may be there, and if others wrote it, it may be any JSON.
+    # The user or other programs may have written any JSON into the meta.
     count = job.meta.get("snoozed") if isinstance(job.meta, Mapping) else None
     return count if isinstance(count, int) else 0

@@ -1,4 +1,4 @@
-"""The outcome announcer: names the jobs whose outcome was committed to those who wait for them."""
+"""`OutcomeAnnouncer`: announces the outcomes of jobs for which other processes wait."""
 
 import math
 import time
@@ -9,16 +9,17 @@ from ..statements.announce import DONE, about, announce, ids_in
 from .database import Database
 from .service import Emit, Service
 
-# Waiters name the jobs again before this, so a job that nobody waits for any more is forgotten.
+# Waiters repeat the names of their jobs sooner. A job that is not repeated is no longer awaited.
 FORGOTTEN_AFTER = 120.0
 # Bounds the memory that other processes can fill by naming jobs.
 MOST = 100_000
 
 
 class OutcomeAnnouncer(Service):
-    """Knows for which jobs somebody waits, and announces their outcomes.
+    """Knows the jobs for which processes wait, and announces their outcomes.
 
-    It sends nothing while nobody waits. A waiter finds a lost announcement by its slow look.
+    Without waiters, nothing is sent. If an announcement is lost, the waiter's next slow look finds
+    the outcome.
     """
 
     name = "outcome_announcer"
@@ -26,19 +27,19 @@ class OutcomeAnnouncer(Service):
     def __init__(self, database: Database, emit: Emit) -> None:
         super().__init__(emit)
         self._database = database
-        # By id, until when: the times grow from the first entry to the last.
+        # The ids of awaited jobs, and until when they are awaited, in the order of these times.
         self._until: dict[int, float] = {}
         self._news: set[int] = set()
 
     async def run_once(self) -> float:
-        """Announce the outcomes that somebody waits for."""
+        """Announce the outcomes of awaited jobs."""
         if news := sorted(self._news):
             self._news.clear()
             await self._database.fetch(announce(prefix=self._database.prefix), about(DONE, news))
         return math.inf
 
     def hear(self, news: dict[str, Any]) -> None:
-        """Take the news that somebody waits for jobs."""
+        """Hear that a process waits for jobs."""
         now = time.monotonic()
         self._forget(now)
         for id in ids_in(news):
@@ -48,7 +49,7 @@ class OutcomeAnnouncer(Service):
                 self._until[id] = now + FORGOTTEN_AFTER
 
     def written(self, ids: Iterable[int]) -> None:
-        """Take the ids of jobs whose outcome has been committed."""
+        """Note that the outcomes of these jobs have been committed."""
         if not self._until:
             return
         now = time.monotonic()

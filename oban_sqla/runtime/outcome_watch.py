@@ -1,4 +1,4 @@
-"""The outcome watch: finds the outcomes of all jobs that somebody waits for in one event loop."""
+"""`OutcomeWatch`: finds the outcomes of all awaited jobs of one event loop."""
 
 import asyncio
 import math
@@ -20,22 +20,22 @@ from .notifier import Notifier
 from .outcome_announcer import FORGOTTEN_AFTER
 from .service import Emit, Service
 
-# A node may write an outcome just before it hears that somebody waits: look again so much later.
+# A node may write an outcome just before it hears of the waiter: look again after these delays.
 SOON = (0.05, 0.25, 1.0)
-# Looks that are due in the same tick are one look.
+# Looks that are due in the same tick are merged.
 TICK = 0.05
-# How many jobs one statement looks for. Making that many instances blocks the event loop for 10 ms.
+# The most jobs of one statement. Making as many instances blocks the event loop for 10 ms.
 BATCH = 1000
-# How long the last waiter that leaves waits for a look that is under way.
+# How long the last waiter waits for the current look when it leaves.
 FAREWELL = 1.0
 
 
 class OutcomeWatch(Service):
     """Answers all waiters with shared looks, over one connection at a time.
 
-    It tells the nodes once for which jobs somebody waits. A node that writes the outcome of such a
-    job names it, and the next look is for the named jobs alone. A slow look for all jobs finds ends
-    that no node tells of; it is a poll where LISTEN does not work.
+    The watch tells the nodes which jobs are awaited. A node that writes the outcome of such a job
+    announces it, and the next look is only for announced jobs. A slow look at all jobs finds
+    outcomes that no node announces. If LISTEN does not work, the slow look is a poll.
     """
 
     name = "outcome_watch"
@@ -45,15 +45,15 @@ class OutcomeWatch(Service):
         self._config = config
         self._database = database
         self._waiting: dict[int, set[asyncio.Future[Job]]] = {}
-        # Waiters for whom no look was made yet: an error of their first look is theirs.
+        # Waiters without a look yet. They get the error of their first look.
         self._asking: dict[int, list[asyncio.Future[Job]]] = {}
-        # Ids that the nodes have not been told yet.
+        # Ids of awaited jobs that the nodes have not been told yet.
         self._untold: set[int] = set()
         self._named: set[int] = set()
-        # When to look again, how many looks were made since the nodes were told, and for which ids.
+        # When to look again, how many such looks there were, and the ids to look for.
         self._rounds: list[tuple[float, int, list[int]]] = []
         self._slow_look_at = math.inf
-        # Waiting uses one connection of the pool, however many wait.
+        # All waiters together use one connection of the pool.
         self._turn = asyncio.Lock()
         self._notifier = Notifier(
             database,
@@ -66,18 +66,18 @@ class OutcomeWatch(Service):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits."""
+        """Whether there are no waiters."""
         return not self._waiting
 
     @property
     def longest_retry(self) -> float:
-        """During an outage, a new waiter's first look comes after so many seconds at the latest."""
+        """The most seconds until the first look for a new waiter during an outage."""
         return min(super().longest_retry, self._config.poll_interval)
 
     async def outcomes(self, ids: Sequence[int]) -> list[Job]:
-        """The jobs, once all have ended; `LookupError` for one that does not exist.
+        """Wait until all jobs have ended, and return them; `LookupError` if one does not exist.
 
-        What the first look raises is raised here. Later looks survive an outage of the database.
+        An error of the first look is raised here. Later looks survive an outage of the database.
         """
         waiters = [self._join(id) for id in ids]
         self.wake()
@@ -89,18 +89,18 @@ class OutcomeWatch(Service):
                 self._leave(id, waiter)
 
     async def run_once(self) -> float:
-        """Look for the jobs that are new, named or due, and return the seconds to the next look."""
+        """Look for new, announced and due jobs. Returns the seconds until the next look."""
         asking, self._asking = self._asking, {}
         try:
             await self._look_for_due(asking)
         except Exception as error:
             for waiters in asking.values():
                 _fail(waiters, error)
-            # What this pass was to find is found by the next one.
+            # The next pass looks for all jobs of this one.
             self._untold.update(self._waiting)
             if self._waited_for():
                 raise
-            # The callers have the error.
+            # All waiters have received the error.
             return math.inf
         if self._waiting and self._config.notify == "listen":
             await self._notifier.start()
@@ -190,12 +190,12 @@ class OutcomeWatch(Service):
     def _plan_slow_look(self) -> None:
         pause = self._config.poll_interval
         if self._notifier.listening:
-            # In time to remind the nodes.
+            # Early enough to remind the nodes of the awaited jobs.
             pause = min(self._config.fallback_interval, FORGOTTEN_AFTER / 2)
         self._slow_look_at = asyncio.get_running_loop().time() + pause
 
     def _listening_changed(self) -> None:
-        # The nodes could not be told before, and what they told was not heard.
+        # Before the change, the nodes could not be told, and their news were not heard.
         self._untold.update(self._waiting)
         self._plan_slow_look()
         self.wake()
@@ -207,7 +207,7 @@ class OutcomeWatch(Service):
 
 
 def _concerns_a_row(error: Exception) -> bool:
-    """Whether a value of a row can't be read, and not the database that can't be reached."""
+    """Whether a row can't be read, in contrast to a database that can't be reached."""
     if isinstance(error, SQLAlchemyError):
         return isinstance(error, DataError)
     return not isinstance(error, OSError)
@@ -216,7 +216,7 @@ def _concerns_a_row(error: Exception) -> bool:
 def _answer(waiters: Iterable[asyncio.Future[Job]], values: dict[str, Any]) -> None:
     waiting = [waiter for waiter in waiters if not waiter.done()]
     for number, waiter in enumerate(waiting):
-        # An instance each, with values of its own: a waiter may add it to its session.
+        # Each waiter gets its own instance and values, since it may add them to a session.
         waiter.set_result(detached(deepcopy(values) if number else values))
 
 

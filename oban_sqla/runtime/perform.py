@@ -1,4 +1,4 @@
-"""Perform an attempt: on the loop or in a thread, and for no longer than its timeout."""
+"""Perform an attempt: call the worker on the event loop or in a thread, within its timeout."""
 
 import asyncio
 import contextlib
@@ -24,17 +24,17 @@ from .references import loader
 from .session_threads import session_threads
 from .worker_session import WorkerSessions, transact, transact_plainly
 
-# How long a worker that was cancelled at its timeout may take to unwind before it is left behind.
+# Seconds in which a worker must end after its timeout has cancelled it, or it is left behind.
 UNWINDING = 5.0
 
 
 async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
-    """What the worker returns; an error of the worker is raised.
+    """Call the worker, and return its result, or raise its error.
 
-    If the worker has used a session of ours, the `Written` outcome of what it returns.
+    If the worker has used its session, the `Written` outcome is returned instead.
 
-    `JobTimeoutError` when it takes too long. What the worker returns in spite of its cancellation,
-    at the timeout or because the job was cancelled, counts: the work is done.
+    `JobTimeoutError` if the worker takes too long. If a worker returns although its task was
+    cancelled, at the timeout or because the job was cancelled, its result counts.
     """
     registration = attempt.registration
     if registration.interruptible and attempt.cancelled:
@@ -57,7 +57,7 @@ Process = Callable[[Attempt, WorkerSessions], Work]
 
 
 async def _provided(process: Process, attempt: Attempt, sessions: WorkerSessions) -> Any:
-    """Process a job with the values that are found for it."""
+    """Process a job after loading the values that features provide for it."""
     job = attempt.own
     if attempt.followed:
         give_results(job, partial(results, job, sessions))
@@ -66,7 +66,7 @@ async def _provided(process: Process, attempt: Attempt, sessions: WorkerSessions
         rows = await sessions.fetch(*provided.question(job))
         values[name] = provided.answer(job, rows)
     if values:
-        # Past the rules of what a job may hold, as the rows that it refers to.
+        # Bypasses the checks of `args`: provided values need not be JSON.
         values_of(job)["args"] = {**job.args, **values}
     return await process(attempt, sessions)
 
@@ -84,7 +84,7 @@ async def _process(attempt: Attempt, sessions: WorkerSessions) -> Any:
 
     asynchronous = attempt.registration.asynchronous
     result = process() if asynchronous else await _in_thread(process, attempt)
-    # A plain function that returns a coroutine was async in disguise.
+    # A sync function may return a coroutine, for example a partial of an async function.
     return await result if isawaitable(result) else result
 
 
@@ -108,7 +108,7 @@ async def _transact(attempt: Attempt, sessions: WorkerSessions) -> Any:
     if attempt.registration.asynchronous:
         return await transact(attempt, sessions, process_async)
     if not isinstance(sessions, Database):
-        # The transaction of a test, which no other thread sees.
+        # The transaction of a test, which no other thread may use.
         return await transact_plainly(attempt, sessions, process_sync)
     ended = session_threads(sessions).start(
         sessions, lambda apart: transact_plainly(attempt, apart, process_sync), f"oban-job-{job.id}"
@@ -117,7 +117,7 @@ async def _transact(attempt: Attempt, sessions: WorkerSessions) -> Any:
 
 
 async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
-    # A daemon thread for each job: a pool would keep the process from its exit until all had ended.
+    # A daemon thread for each job. The threads of a pool would delay the exit of the process.
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
@@ -131,7 +131,7 @@ async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
             result, error = context.run(function), None
         except BaseException as raised:
             result, error = None, raised
-        # The loop may be closed: then the job was given back, and nobody waits for its outcome.
+        # If the event loop is closed, the job was given back, and its outcome is not needed.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, error)
 
@@ -142,7 +142,7 @@ async def _in_thread(function: Callable[[], Any], attempt: Attempt) -> Any:
 async def _heard(
     ended: "asyncio.Future[tuple[Any, BaseException | None]]", attempt: Attempt
 ) -> Any:
-    """What comes of a thread; one that is not waited for any more is left behind."""
+    """Wait for the result or the error of a thread. If cancelled, the thread is left behind."""
     try:
         result, error = await asyncio.shield(ended)
     except asyncio.CancelledError:
@@ -174,7 +174,7 @@ def _timeout(attempt: Attempt) -> float | None:
 
 
 async def _limited(attempt: Attempt, work: Work, seconds: float) -> Any:
-    # A task of its own, so that a task that does not end can be left behind.
+    # A separate task, which can be left behind if it does not end.
     task = asyncio.create_task(_caught(work), name=f"oban-limited-job-{attempt.id}")
     if attempt.registration.interruptible:
         attempt.interruptible_by(task)
@@ -185,7 +185,7 @@ async def _limited(attempt: Attempt, work: Work, seconds: float) -> Any:
         task.cancel()
         await asyncio.wait([task], timeout=UNWINDING)
     except asyncio.CancelledError:
-        # The job is abandoned: its task is cancelled in turn, and decides the outcome.
+        # The job is abandoned or cancelled. The inner task is cancelled, and decides the outcome.
         task.cancel()
         return _returned(*await task)
     finally:
@@ -194,7 +194,7 @@ async def _limited(attempt: Attempt, work: Work, seconds: float) -> Any:
 
 
 def _after_timeout(attempt: Attempt, task: "Caught", seconds: float) -> Any:
-    """What a task returned in spite of its cancellation at the timeout; else an error is raised."""
+    """The result of a task that returned after its timeout, or else the error to raise."""
     message = f"{attempt.job.worker} timed out after {seconds:g} s"
     if not task.done():
         attempt.left_behind = task
@@ -207,7 +207,7 @@ def _after_timeout(attempt: Attempt, task: "Caught", seconds: float) -> Any:
         raise UnconnectedError(
             f"no connection within the job's timeout of {seconds:g} s"
         ) from error
-    # Where an async worker was then; the error of a thread would only show that we waited for it.
+    # The error shows where an async worker was. For a thread it would only show our own wait.
     raise JobTimeoutError(message) from (error if attempt.registration.asynchronous else None)
 
 
@@ -215,7 +215,7 @@ Caught = asyncio.Task[tuple[Any, BaseException | None]]
 
 
 async def _caught(work: Work) -> tuple[Any, BaseException | None]:
-    # A task that ends with a SystemExit would end the loop.
+    # A task that raises SystemExit would end the event loop.
     try:
         return await work, None
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""The engine's pool: how many connections it opens, and how many a node may use at once."""
+"""Compare the size of the engine's pool with the connections that a node may need."""
 
 from collections.abc import Mapping
 
@@ -17,21 +17,21 @@ def capacity(engine: AsyncEngine) -> int | None:
     pool = engine.pool
     if not isinstance(pool, QueuePool):
         return None
-    # SQLAlchemy offers the size of a pool, and not its overflow; -1 is no limit.
+    # SQLAlchemy has no public name for the overflow of a pool; -1 means no limit.
     overflow: int = getattr(pool, "_max_overflow", 0)
     return None if pool.size() == 0 or overflow < 0 else pool.size() + overflow
 
 
 def needed(limits: Mapping[str, int]) -> int:
-    """The connections of the pool that a node may use at once: its own, and its workers' sessions.
+    """The connections that a node and the sessions of its workers may use at once.
 
-    limits: by queue. Workers that this process has not imported are not counted.
+    limits: the limit of each queue. Workers that this process has not imported are not counted.
     """
     queues = {known.queue for known in with_session()}
     return NODE_CONNECTIONS + sum(limit for queue, limit in limits.items() if queue in queues)
 
 
 def facts(engine: AsyncEngine, limits: Mapping[str, int]) -> dict[str, int]:
-    """What a node tells the doctor of its pool; nothing if the pool has no limit."""
+    """The facts about the pool that a node stores for the doctor; empty if it has no limit."""
     size = capacity(engine)
     return {} if size is None else {SIZE: size, NEEDED: needed(limits)}

@@ -1,4 +1,4 @@
-"""Presence: the nodes that run queues, and who leads them, as the database tells it."""
+"""`Presence`: the nodes that run queues, and their leaders, as stored in the database."""
 
 import json
 import re
@@ -21,21 +21,21 @@ class RunningQueue:
 
     queue: str
     limit: int | None
-    """How many of its jobs the node runs at once; `None` when its row does not tell."""
+    """The most jobs that the node runs at once; `None` if its row does not say it."""
     paused: bool
     running: int
     alive: bool
-    """Whether its last sign of life has not expired; its jobs are orphans if it has."""
+    """Whether the last heartbeat has not expired. If it has, the jobs are orphans."""
     silent_for: float
-    """Seconds since then."""
+    """Seconds since the last heartbeat."""
     started_at: datetime
     uuid: str
     delayed_outcomes: tuple[int, ...] = ()
-    """Ids of jobs that have ended there, and whose outcome can't be written."""
+    """Ids of ended jobs whose outcomes can't be written."""
     left_behind: tuple[int, ...] = ()
-    """Ids of jobs that have ended there, while their thread or task goes on."""
+    """Ids of ended jobs whose threads or tasks still run."""
     foreign: bool = False
-    """Whether a node of another Oban runs it: its jobs are orphans by their age alone."""
+    """Whether a node of another Oban runs the queue. Only their age makes its jobs orphans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +46,30 @@ class Node:
     node: str
     queues: tuple[RunningQueue, ...]
     pool_size: int | None = None
-    """The most connections that its engine's pool opens; `None`: no limit, or not told."""
+    """The most connections that its engine's pool opens; `None` for no limit, or if unknown."""
     pool_needed: int | None = None
     """The connections that the node and its jobs with a session may use at once."""
 
     @property
     def alive(self) -> bool:
-        """Whether it gives signs of life."""
+        """Whether the node has a heartbeat that has not expired."""
         return any(queue.alive for queue in self.queues)
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the last one."""
+        """Seconds since the last heartbeat."""
         return min(queue.silent_for for queue in self.queues)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who leads the nodes of an instance."""
+    """The lease of the leader of an instance."""
 
     instance: str
     node: str
     elected_at: datetime
     expires_in: float
-    """Seconds; less than 0 when it has expired, and nobody leads."""
+    """Seconds; less than 0 if the lease has expired, so that there is no leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Presence:
 
 
 async def presence(database: Database, *, instance: str | None = None) -> Presence:
-    """Read the presence, of one `instance` alone if it is named.
+    """Read the presence, restricted to `instance` if given.
 
     `SchemaMissingError` without tables, `StandbyError` on a standby.
     """
@@ -121,7 +121,7 @@ def _nodes(rows: Sequence[Any]) -> tuple[Node, ...]:
 
 
 def _pool(rows: Sequence[Any]) -> tuple[int | None, int | None]:
-    """The size of a node's pool and the connections that it needs, as its rows tell."""
+    """The size of a node's pool and the connections that the node needs, from its rows."""
     told = [_meta(row.meta) for row in rows]
     size, needed = (
         max((one[key] for one in told if isinstance(one.get(key), int)), default=None)
@@ -149,7 +149,7 @@ def _running_queue(row: Any) -> RunningQueue:
 
 
 def _meta(text: str) -> dict[str, Any]:
-    """A producer's meta, which others may have written; no object is no facts."""
+    """The meta of a producer. Another Oban may have written any JSON, which counts as empty."""
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError):
@@ -167,5 +167,5 @@ def _expiry(meta: Mapping[str, Any]) -> float:
 
 
 def _node_of(holder: str) -> str:
-    """The name of the node that holds a lease; ours add what tells them from their namesakes."""
+    """The name of the node that holds a lease. Our holders have a random suffix."""
     return re.sub(r"/[0-9a-f]{12}$", "", holder)

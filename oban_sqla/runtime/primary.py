@@ -1,4 +1,4 @@
-"""Trust a connection only while it answers as the primary does (PostgreSQL's error codes)."""
+"""Close connections to a server that is not the primary, recognized by PostgreSQL's error codes."""
 
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
@@ -9,14 +9,14 @@ from ..errors import sqlstate
 _MARK = "oban_sqla_primary"
 
 NOT_THE_PRIMARY = frozenset(("25006", "57P01", "57P02", "57P03", "57P04", "57P05"))
-"""By SQLSTATE: the server is read-only, as a standby is, or ended the connection."""
+"""SQLSTATEs: the server is read-only, like a standby, or has ended the connection."""
 
 
 def trusting_primary(engine: AsyncEngine) -> AsyncEngine:
-    """The engine, whose connections are lost once they answer otherwise, with all of the pool.
+    """An engine that drops all connections of its pool once one of them gets such an error.
 
-    SQLAlchemy itself takes a connection for lost only when it is closed: after a failover, those
-    to the former primary would go on from hand to hand. Other uses of the engine stay as they are.
+    SQLAlchemy itself drops only closed connections, so after a failover the pool would keep those
+    to the former primary. The given engine and its other users are not affected.
     """
     if not event.contains(engine.sync_engine, "handle_error", _lose):
         event.listen(engine.sync_engine, "handle_error", _lose)
@@ -24,7 +24,7 @@ def trusting_primary(engine: AsyncEngine) -> AsyncEngine:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error of a statement, or of its driver, says that this is not the primary."""
+    """Whether an error says that the server is not the primary."""
     return sqlstate(error) in NOT_THE_PRIMARY or (
         "during recovery" in str(getattr(error, "orig", error))
     )

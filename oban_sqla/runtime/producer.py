@@ -1,4 +1,4 @@
-"""The producer: the loop of one queue on one node, which claims jobs and runs them."""
+"""`Producer`: the loop of one queue on one node, which claims jobs and runs them."""
 
 import asyncio
 import math
@@ -24,18 +24,18 @@ from .time_limits import FAREWELL, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
 
-# How many jobs one statement claims.
+# The most jobs of one claim.
 CLAIM_BATCH = 1000
-# How often a stop tries: the pool may hold connections that were cut while nobody used them. The
-# second failure is that of the engine's own statement, so that the engine lets go of all of them.
+# Tries of a stop: the pool may have connections that were cut while they were unused. The second
+# try uses the engine's own statement, which makes the engine drop all of them.
 FAREWELL_TRIES = 3
 
 
 class Producer(Service):
     """Keeps up to `limit` jobs of a queue running.
 
-    A pass claims as many jobs as there is room for. A job that ends puts its outcome into the
-    outbox, and the next held job starts in its place.
+    A pass claims as many jobs as can run or be held. When a job ends, its outcome goes into the
+    outbox, and the next held job starts.
     """
 
     name = "producer"
@@ -65,11 +65,11 @@ class Producer(Service):
         self._outbox = outbox
         self._claims = claims
         self._poll_interval = poll_interval
-        # By their tasks: a job that somebody else gave back may run here a second time at once.
+        # Keyed by task: if a job was given back by another program, it may run here twice at once.
         self._running: dict[asyncio.Task[Ack | Written | None], tuple[Claimed, float]] = {}
         self._ahead = ClaimAhead(claim_ahead)
         self._held = HeldJobs(self._ahead.longest_hold)
-        # Whether the last claim found all there was, and no news has come since.
+        # Whether the last claim found all available jobs, and no news has come since.
         self._exhausted = False
         self._lost = LostClaims(database, queue)
         self._draining = False
@@ -81,7 +81,7 @@ class Producer(Service):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the other nodes are told of it, in its row."""
+        """Data for other nodes, stored in the row of the producer."""
         meta = {"local_limit": self.limit, "paused": self.paused, **self._way.meta}
         if delayed := self._outbox.delayed(self.queue):
             meta[DELAYED] = delayed
@@ -91,34 +91,34 @@ class Producer(Service):
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop began, even one that was cancelled."""
+        """Whether a stop has begun, even if it was cancelled."""
         return self._draining
 
     @property
     def running(self) -> list[int]:
-        """The ids of the jobs that are being processed."""
+        """The ids of the running jobs."""
         return [claimed.id for claimed, _ in self._running.values()]
 
     @property
     def held(self) -> list[int]:
-        """The ids of the jobs that are claimed and have not started."""
+        """The ids of the claimed jobs that have not started."""
         return self._held.ids
 
     @property
     def vitals(self) -> QueueVitals:
-        """How the queue does; from any thread, so that nothing is iterated."""
+        """The state of the queue. Any thread may read it, so nothing is iterated here."""
         running, held = len(self._running), len(self._held)
         return QueueVitals(self.queue, self.limit, running, held, self.paused)
 
     async def start(self) -> None:
-        """Start claiming, under a new uuid if it was stopped before."""
+        """Start claiming. After a stop, the producer has a new uuid."""
         if self._draining:
             self.uuid = uuid4()
         self._draining = self._abandoning = False
         await super().start()
 
     async def stop(self, grace: float | None = None) -> None:
-        """Claim no more, wait for the running jobs for `grace` seconds, and give back the rest."""
+        """Stop claiming, wait `grace` seconds for running jobs, and give back the other jobs."""
         self._draining = True
         self._return_held()
         await self._wait_for_jobs(GRACE if grace is None else grace)
@@ -126,27 +126,27 @@ class Producer(Service):
         await super().stop()
 
     def wake(self) -> None:
-        """Claim now: there may be new jobs."""
+        """Claim now, since there may be new jobs."""
         self._exhausted = False
         self._way.news()
         super().wake()
 
     def pause(self) -> None:
-        """Claim no more, and give back what is held; what runs goes on."""
+        """Stop claiming, and give back the held jobs. Running jobs go on."""
         if not self.paused:
             self.paused = True
             self._return_held()
             self._emit("queue_paused", QueuePaused(self.queue))
 
     def resume(self) -> None:
-        """Claim again."""
+        """Begin to claim again."""
         if self.paused:
             self.paused = False
             self._emit("queue_resumed", QueueResumed(self.queue))
             self.wake()
 
     def freed(self) -> None:
-        """Claim now if a limit kept jobs waiting: outcomes of this node were written."""
+        """Claim now if a limit delays jobs, since outcomes of this node were written."""
         if self._way.frees():
             self.wake()
 
@@ -156,22 +156,22 @@ class Producer(Service):
             self.wake()
 
     def scale(self, limit: int) -> None:
-        """Run so many jobs at once; when more are running, they end first."""
+        """Set the limit. If more jobs are running, they go on until they end."""
         if limit < self.limit:
             self._return_held()
         self.limit = limit
         self.wake()
 
     def cancel(self, id: int) -> None:
-        """Give a job back that is held, since it was cancelled."""
+        """Give back a held job that was cancelled."""
         if self._held.give_up(id):
             super().wake()
 
     async def run_once(self) -> float:
-        """Give back what must not start here, and claim as many jobs as there is room for."""
+        """Give back jobs that must not start here, and claim as many as can run or be held."""
         await self._way.write_holds()
         if self._held.turn_ends_in <= 0:
-            # The jobs that run now take longer than the last ones did.
+            # The running jobs take longer than earlier jobs did.
             self._return_held()
         if self._held.returning or self._lost.is_due:
             await self._give_back_lost()
@@ -180,7 +180,7 @@ class Producer(Service):
         return self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
 
     async def close(self) -> None:
-        """Give back what is still claimed, if the database answers."""
+        """Give back the claimed jobs, if the database answers."""
         self._return_held()
         if not self._lost.possible:
             return
@@ -197,16 +197,16 @@ class Producer(Service):
 
     @property
     def _free(self) -> int:
-        """How many more jobs may run."""
+        """The number of further jobs that may run."""
         return self.limit - len(self._running) - self._executor.left_behind.count(self.queue)
 
     def _demand(self) -> int:
-        """How many jobs to claim now."""
+        """The number of jobs to claim now."""
         if self.paused or self._draining or self._outbox.full:
             return 0
         ahead, held = self._ahead.allowance if self._way.ahead else 0, len(self._held)
         if held > ahead // 2:
-            # A batch is dear: the next one is claimed when half of what is held has started.
+            # A claim is expensive, so the next one waits until half of the held jobs have started.
             return 0
         return min(CLAIM_BATCH, max(0, self._free) + ahead - held)
 
@@ -220,13 +220,13 @@ class Producer(Service):
         self._held.add(wanted)
         self._held.returning.update(claim.unwanted)
         if self.paused or self._draining:
-            # The order came while the claim was under way.
+            # The order to pause or stop came during the claim.
             self._return_held()
             return 0.0
         self._start_held()
         self._exhausted = claim.exhausted and not self._woken.is_set()
         if claim.jobs:
-            # They begin before the next statement is sent.
+            # Lets the jobs begin before the next statement is sent.
             await asyncio.sleep(0)
         if claim.unwanted or (not self._exhausted and self._demand()):
             return 0.0
@@ -242,7 +242,7 @@ class Producer(Service):
                 raise
 
     def _wait_for_turn(self, seconds: float) -> float:
-        """So many seconds, or until the jobs that are held have waited for long enough."""
+        """The delay until the next pass: `seconds`, or until a held job has waited too long."""
         return min(seconds, max(0.0, self._held.turn_ends_in))
 
     def _start_held(self) -> None:
@@ -257,7 +257,7 @@ class Producer(Service):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
-        # A callback, which is also called when the task was cancelled before its first step.
+        # A callback, since it is also called if the task is cancelled before its first step.
         claimed, started = self._running.pop(task)
         match None if task.cancelled() else task.result():
             case Ack() as ack:
@@ -277,12 +277,12 @@ class Producer(Service):
         return self._abandoning
 
     def _return_held(self) -> None:
-        """Start none of the held jobs: the next pass gives them back."""
+        """Let the next pass give back all held jobs."""
         if self._held.give_up():
             super().wake()
 
     async def _give_back_lost(self) -> None:
-        """Give back the jobs under our uuid that neither run, nor are held, nor have ended."""
+        """Give back jobs under this uuid that do not run, are not held, and have not ended."""
         known = [*self._outbox.ids(self.queue), *self.held]
         if not self._abandoning:
             known += self.running
@@ -295,7 +295,7 @@ class Producer(Service):
             await self._way.gave_back(ids)
 
     async def _wait_for_jobs(self, grace: float) -> None:
-        # The outbox goes on meanwhile, so that each outcome is written as soon as it is there.
+        # The outbox still runs, so each outcome is written as soon as its job ends.
         if self._running:
             await asyncio.wait(list(self._running), timeout=grace)
         self._abandoning = True

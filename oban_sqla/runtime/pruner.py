@@ -1,4 +1,4 @@
-"""The pruner: deletes finished jobs that are past their retention."""
+"""`Pruner`: deletes finished jobs that are past their retention."""
 
 import math
 import time
@@ -21,24 +21,24 @@ from .service import Emit, Service
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 INTERVAL = 60.0
-# How many jobs one statement, which is one transaction, deletes.
+# The most jobs of one statement, which is one transaction.
 BATCH = 5000
-# How many finished jobs one statement reads to find so many.
+# The most finished jobs that one statement reads to find a batch.
 SCAN = 50_000
-# How long the deletion of a part of a batch may wait for locks, and for the user's triggers.
+# Timeouts for deleting a part of a batch: for locks, and for the statement with user's triggers.
 LIMITS = {"lock_timeout": LOCK_TIMEOUT, "statement_timeout": "30s"}
-# How many statements of a pass may fail for one rule. The next pass goes on behind them.
+# The most statements of a pass that may fail for one rule. The next pass goes on after them.
 MOST_FAILURES = 100
-# Seconds after which a rule reads all jobs again: for jobs that the server refused to delete, and
-# for old jobs that were written behind the position of the rule.
+# Seconds after which a rule reads all jobs again, to find jobs that the server refused to delete,
+# and old jobs that were written before the position of the rule.
 RETRY_AFTER = 3600.0
-# How many seconds a transaction that finishes a job may take to commit without such a wait.
+# A finished job whose transaction takes longer than this to commit is found after RETRY_AFTER.
 COMMIT_TIME = timedelta(seconds=60)
-# How many locked jobs of a rule are remembered.
+# The most locked jobs that a rule remembers.
 MOST_LOCKED = 1000
-# How many refused jobs are named.
+# The most refused jobs that are reported.
 MOST_NAMED = 1000
-# Classes of SQLSTATE that concern the connection or the server, not the jobs to be deleted.
+# Classes of SQLSTATE that concern the connection or the server instead of the jobs.
 _NOT_OF_JOBS = ("08", "25", "28", "53", "57P", "58", "XX")
 
 
@@ -48,22 +48,22 @@ class Rule:
 
     state: JobState
     workers: list[str]
-    """Jobs of these workers if they are `named`, else jobs of all others."""
+    """If `named`, the rule is for jobs of these workers, else for jobs of all other workers."""
     named: bool
     age: float
     after: tuple[datetime, int] = FIRST
-    """All jobs up to this time and id were deleted, are kept, are locked, or were refused."""
+    """The position: all jobs up to this time and id were handled."""
     locked: list[int] = field(default_factory=list)
-    """The ids of jobs that somebody had locked."""
+    """The ids of jobs that another transaction had locked."""
     full: bool = False
-    """Whether there may be more to delete at once."""
+    """Whether there may be more jobs to delete now."""
     due_at: float = 0.0
     """When the rule runs again, if it is not full, by the clock of `time.monotonic`."""
     retry_at: float = 0.0
-    """When to begin anew with the oldest jobs."""
+    """When to begin again with the oldest jobs."""
 
     def parameters(self, *, older: float = 0.0, batch: int | None = None) -> dict[str, Any]:
-        """What its statements are run with; `older` seconds are added to the age."""
+        """The parameters of the rule's statements; `older` seconds are added to the age."""
         return {
             "workers": self.workers,
             "age": min(self.age + older, LONGEST_INTERVAL),
@@ -71,23 +71,23 @@ class Rule:
         }
 
     def position(self) -> dict[str, Any]:
-        """What its statements go on from."""
+        """The parameters for the position from which the statements go on."""
         return {"after_at": self.after[0], "after_id": self.after[1], "scan": SCAN}
 
     def remember_locked(self, ids: list[int] | None) -> None:
-        """Have jobs tried again by the next pass."""
+        """Remember locked jobs, so that the next pass tries them again."""
         self.locked += ids or ()
         if len(self.locked) > MOST_LOCKED:
-            # Found again at the front.
+            # Too many: begin at the oldest jobs again instead.
             self.locked.clear()
             self.retry_at = 0.0
 
 
 class Pruner(Service):
-    """Deletes in small batches until nothing is left to delete, on the leader.
+    """Deletes expired jobs in small batches, on the leader.
 
-    The server may refuse to delete a job: a foreign key or a trigger of the user's forbids it, or
-    somebody locks a row that refers to it. Then the batch is deleted in halves, without that job.
+    The server may refuse to delete a job: because of a foreign key, a trigger, or a locked row that
+    refers to the job. Then the batch is deleted in halves, without that job.
     """
 
     name = "pruner"
@@ -107,7 +107,7 @@ class Pruner(Service):
         self._named: set[int] = set()
 
     async def run_once(self) -> float:
-        """Delete a batch by each rule; make another pass at once for the rules that are full."""
+        """Delete a batch for each rule. If a rule is full, the next pass comes at once."""
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
@@ -133,7 +133,7 @@ class Pruner(Service):
         return 0.0 if any(rule.full for rule in self._rules) else INTERVAL
 
     async def _prune(self, rule: Rule) -> int:
-        """Delete a batch: how many jobs were deleted."""
+        """Delete a batch. Returns the number of deleted jobs."""
         if rule.after == FIRST:
             rule.retry_at = time.monotonic() + RETRY_AFTER
         count = await self._prune_locked(rule)
@@ -171,7 +171,7 @@ class Pruner(Service):
         return count
 
     async def _delete_in_parts(self, rule: Rule, ids: list[int]) -> tuple[int, list[int]]:
-        """Delete jobs, without those that the server refuses: how many, and which are left."""
+        """Delete jobs except refused ones. Returns the number, and ids that were not tried."""
         refused: dict[int, DBAPIError] = {}
         count = failures = 0
         parts = [ids] if ids else []
@@ -213,7 +213,7 @@ def _reached(after: tuple[datetime, int], until: datetime) -> tuple[datetime, in
 
 
 def rules(retention: Retention) -> Iterator[Rule]:
-    """What has to be deleted so that finished jobs are kept as long as is said, and no longer."""
+    """The rules that delete the jobs past a retention."""
     named = sorted(retention.workers)
     for state, age in retention.states.items():
         if age is not None:
@@ -227,5 +227,5 @@ def rules(retention: Retention) -> Iterator[Rule]:
 def _is_of_jobs(error: DBAPIError) -> bool:
     state = sqlstate(error)
     if state == "42501" and "oban_jobs" in str(error.orig):
-        return False  # the role may delete no job at all
+        return False  # the role must not delete any job
     return bool(state) and not state.startswith(_NOT_OF_JOBS)

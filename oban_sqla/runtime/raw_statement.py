@@ -1,4 +1,4 @@
-"""`RawStatement`: a statement that is compiled once and sent over and over, past SQLAlchemy."""
+"""`RawStatement`: a statement that is compiled once, and sent directly through the driver."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
 
 
 class RawStatement:
-    """A statement for one database, whose tables have been found.
+    """A statement for a database whose tables have been found.
 
-    Through psycopg its text goes to the server directly, which halves what a statement costs this
-    process. The values come back as psycopg reads them: an instant has no time zone, a state is a
-    string. Through another driver it is an ordinary statement. `at_once` is as in `Database.fetch`.
+    With psycopg, the text goes directly to the driver, which halves the CPU time of a statement.
+    The values are those of psycopg: an instant has no time zone, a state is a string. With another
+    driver, SQLAlchemy executes the statement. `at_once` is as in `Database.fetch`.
 
-    `behind` is a statement that runs before it, in the same transaction and with the same
-    parameters: a lock, whose wait must be over when this statement takes its snapshot. Both are
-    one message to the server, so that nothing of this process can make the lock last.
+    `behind` is a statement that runs first, in the same transaction and with the same parameters:
+    it takes a lock, and this statement takes its snapshot after the wait for the lock. Both are
+    sent in one message, so that this process can't delay the release of the lock.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class RawStatement:
         self._behind = behind
         self._texts: list[_Text] = []
         self._direct = database.engine.dialect.driver == "psycopg"
-        # After a failure SQLAlchemy sends it: its engine then drops all lost connections of the
-        # pool at once.
+        # After a failure, SQLAlchemy executes the statement once: if that fails, too, the engine
+        # drops all lost connections of the pool.
         self._failed = False
 
     async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Run it as a transaction of its own, and return its rows, as `Database.fetch` does."""
+        """Run the statement as a transaction of its own, and return its rows."""
         if self._failed or not self._direct or self._database.in_transactions:
             rows = await self._fetch_ordinarily(params)
             self._failed = False
@@ -71,7 +71,7 @@ class RawStatement:
 
     async def _fetch_behind(self, driver: AsyncConnection, params: Mapping[str, Any]) -> list[Any]:
         first, then = (AsyncRawCursor(driver, row_factory=tuple_row) for _ in range(2))
-        # Without a pipeline, an old libpq, it is four messages.
+        # An old libpq has no pipelines, so there are four messages.
         async with driver.pipeline() if Pipeline.is_supported() else nullcontext():
             await first.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED")
             await first.execute(*self._texts[0].filled(params))
@@ -105,7 +105,7 @@ class _Text(NamedTuple):
         return self.text, [values[name] for name in self.names]
 
 
-# The claims of all queues of a node share one text: to compile it takes 5 ms.
+# Cached, since compiling takes 5 ms, and the claims of all queues have the same text.
 @lru_cache(maxsize=64)
 def _compiled(
     statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]

@@ -21,21 +21,22 @@ from .attempt import Attempt
 Load = Callable[[Session], Cancel | Snooze | None]
 
 LOCKED = 1.0
-"""Seconds until a job is tried again whose row somebody else has locked."""
+"""Seconds until a job is tried again whose row another transaction has locked."""
 
 _LOCKED = object()
 
 _Place: TypeAlias = tuple[type, tuple[Any, ...]]
-"""Where a row is: its class and its primary key."""
+"""The class and the primary key of a row."""
 
 
 def loader(attempt: Attempt) -> Load | None:
-    """What has the job's `args` hold the instances, loaded in a session; `None` if it needs none.
+    """A function that loads the instances of a job's `args` in a session; `None` if it has none.
 
-    It sends one SELECT for each class, and one for the row of a worker that is a model. When a row
-    is gone, what the worker's `missing` says: it returns `Cancel`, raises `RowMissingError`, or
-    leaves `None` in place of the instance; when the row is locked, and to be skipped, `Snooze`.
-    `UnknownModelError` or `ValueError` for what refers to nothing.
+    The function sends one SELECT for each class, and one for the row of a model. If a row does not
+    exist any more, the worker's `missing` decides: the function returns `Cancel`, raises
+    `RowMissingError`, or puts `None` in place of the instance. If the row of the job is locked, and
+    the worker has `lock="skip"`, it returns `Snooze`. `UnknownModelError` or `ValueError` for an
+    invalid reference.
     """
     args: Any = attempt.own.args
     wanted = list(references(args))
@@ -66,7 +67,7 @@ def _load(
     gone = [reference for reference in wanted if loaded[id(reference)] is None]
     if gone and attempt.registration.options.missing != "none":
         return _missing(attempt.registration, gone)
-    # Past the rules of what a job may hold: it is what the worker sees, and not to be written.
+    # Bypasses the checks of `args`: the worker gets instances, which are never stored.
     values_of(attempt.own)["args"] = replaced(args, lambda reference: loaded[id(reference)])
     return None
 
@@ -84,7 +85,7 @@ def _locate(reference: Reference) -> _Place:
 
 
 def _row(session: Session, registration: Registration, reference: Reference) -> object:
-    # As the class of the worker, whatever the base is that all rows are referred to as.
+    # Loaded as the class of the worker, although the reference names the root of its inheritance.
     cls: Any = registration.create
     _, key = _locate(reference)
     chosen = having(cls, [key])
@@ -108,7 +109,7 @@ def _rows(session: Session, wanted: Set[_Place]) -> dict[_Place, object]:
     for cls, chosen in keys.items():
         for row in _select(session, cls, chosen):
             found[cls, inspect(row).identity] = row
-    # The database may find a key equal that Python does not: of `char(n)`, or of a user's type.
+    # The database may treat keys as equal that differ in Python: `char(n)`, or a custom type.
     for cls, key in wanted - found.keys():
         for row in _select(session, cls, [key]):
             found[cls, key] = row
@@ -121,13 +122,14 @@ def _select(session: Session, cls: type, keys: Collection[tuple[Any, ...]]) -> S
 
 
 def _loaded(session: Session, cls: type, statement: Select[Any]) -> Sequence[Any]:
-    """The instances that a SELECT finds where the session writes the rows of their class."""
+    """The instances that a SELECT finds, read from the database to which the session writes."""
     mapper: Mapper[Any] = inspect(cls)
     table = mapper.local_table
     reads: dict[str, Any] = {"mapper": mapper, "clause": statement}
     writes = {**reads, "clause": update(table)} if isinstance(table, Table) else reads
     if routes_by_row(session) or session.get_bind(**reads) is session.get_bind(**writes):
         return session.scalars(statement).unique().all()
-    # The session routes its reads elsewhere, to a replica that may be behind, and locks nothing.
+    # The session reads from a replica, which may be behind, and can't lock. So read through a
+    # session on the connection for writes.
     with Session(session.connection(bind_arguments=writes)) as writer:
         return [session.merge(row, load=False) for row in writer.scalars(statement).unique()]

@@ -1,4 +1,4 @@
-"""`Service`: the one loop that everything which runs in the background is."""
+"""`Service`: the loop on which all background services are based."""
 
 import asyncio
 import random
@@ -11,9 +11,9 @@ Emit = Callable[[str, object], None]
 
 FIRST_RETRY = 0.25
 LONGEST_RETRY = 30.0
-# How long the pass that is being made may take to end.
+# Seconds in which the current pass must end at a stop.
 GRACE = 5.0
-# How long a loop that was cancelled may take to unwind before it is left behind.
+# Seconds in which a cancelled loop must end, or it is left behind.
 UNWINDING = 1.0
 
 
@@ -21,7 +21,7 @@ class Service:
     """A loop around `run_once`, which makes one pass and returns the seconds until the next.
 
     A pass that raises is repeated with a growing, jittered delay, and reported once for the whole
-    outage. `wake()` asks for a pass now; one that comes during a pass is not lost.
+    outage. `wake()` requests a pass now. A request during a pass is not lost.
     """
 
     name: ClassVar[str]
@@ -41,9 +41,9 @@ class Service:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Let go of what the loop held; called after its end, perhaps more than once.
+        """Release the resources of the loop. Called after its end, perhaps more than once.
 
-        What it raises is reported, and keeps no other service from its stop.
+        An error is reported, and does not prevent the stop of other services.
         """
 
     @property
@@ -58,12 +58,12 @@ class Service:
 
     @property
     def failures(self) -> int:
-        """How many passes in a row have raised."""
+        """The number of failed passes in a row."""
         return self._failures
 
     @property
     def longest_retry(self) -> float:
-        """The longest delay, in seconds, until a pass that failed is repeated."""
+        """The longest delay, in seconds, until a failed pass is repeated."""
         return LONGEST_RETRY
 
     def wake(self) -> None:
@@ -71,9 +71,9 @@ class Service:
         self._woken.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Make a pass after so many seconds at the latest, if it runs."""
+        """Make a pass after at most `seconds`, if the service runs."""
         if self._task is None:
-            # Before the start there is a first pass to come, and after the end nothing may ring.
+            # Before the start, a first pass will come. After the end, no pass must come.
             return
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
@@ -81,11 +81,11 @@ class Service:
             if self._alarm_at <= when:
                 return
             self._alarm.cancel()
-        # uvloop's handle of an alarm that is due at once does not tell when.
+        # The time is stored, because uvloop's handle of a due alarm does not have it.
         self._alarm, self._alarm_at = loop.call_at(when, self._ring), when
 
     async def start(self) -> None:
-        """Start the loop, unless it runs."""
+        """Start the loop, unless it runs already."""
         async with self._lock:
             if self._task is None:
                 self._stopping.clear()
@@ -94,9 +94,10 @@ class Service:
                 self._task = asyncio.create_task(self._loop(), name=f"oban-{self.label}")
 
     async def stop(self, grace: float | None = None) -> None:
-        """Let the pass that is being made end, for `grace` seconds (`GRACE`), and stop.
+        """Stop the loop. The current pass has `grace` seconds to end, by default `GRACE`.
 
-        It may be called twice, at once too, and before `start`; and again, if it was cancelled.
+        `stop` may be called several times, also at the same time, before `start`, and again after
+        it was cancelled.
         """
         async with self._lock:
             if self._task is not None:
@@ -116,7 +117,7 @@ class Service:
         await asyncio.wait([task], timeout=grace)
         if not task.done():
             self._emit("service_cancelled", ServiceCancelled(self.label, grace))
-            # Twice: psycopg takes the first for a wish to cancel the statement, and waits on.
+            # Twice: psycopg takes the first one as a request to cancel the statement, and waits.
             for _ in range(2):
                 task.cancel()
                 await asyncio.wait([task], timeout=UNWINDING)
@@ -138,7 +139,7 @@ class Service:
                 await self._sleep(delay)
 
     def failed(self, error: Exception) -> None:
-        """Report the first failure of a row."""
+        """Report the first of several failures in a row."""
         self._emit("service_failed", ServiceFailed(self.label, error))
 
     def restored(self) -> None:
@@ -147,7 +148,7 @@ class Service:
 
     async def _sleep(self, seconds: float) -> None:
         if seconds <= 0:
-            # A pass that wants another one at once must not keep the event loop from the others.
+            # Other tasks must get a turn even if the next pass comes at once.
             await asyncio.sleep(0)
             return
         if seconds != float("inf"):
@@ -155,7 +156,7 @@ class Service:
         await self._woken.wait()
 
     async def _back_off(self) -> None:
-        # Not to be cut short by wake(): whoever has work would hammer a server that is down.
+        # `wake()` does not shorten this delay: new work would hammer a server that is down.
         delay = min(self.longest_retry, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
         try:
             async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):

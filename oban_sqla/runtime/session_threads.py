@@ -1,4 +1,4 @@
-"""Session threads: a thread with an event loop and a connection for each plain worker at work."""
+"""`SessionThreads`: run each sync worker with a session in a thread with its own connection."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 from .database import Database
 
-# Seconds after which a thread without work ends, and closes its connection.
+# Seconds after which an idle thread ends, and closes its connection.
 IDLE = 10.0
-# Seconds that a stop waits for the threads without work to close their connections.
+# Seconds that a stop waits for the idle threads to close their connections.
 CLOSING = 5.0
 
 Ended: TypeAlias = asyncio.Future[tuple[Any, BaseException | None]]
@@ -21,10 +21,10 @@ Work: TypeAlias = Callable[[Database], Coroutine[Any, Any, Any]]
 
 
 class SessionThreads:
-    """Runs each work in a thread of its own, with the database as that thread sees it.
+    """Runs each work in a thread, with a copy of the database that belongs to the thread.
 
-    A thread that has finished takes the next work: its connection is kept for that. The threads are
-    daemons, so they don't keep the process from its exit.
+    A thread that has finished takes the next work, and keeps its connection meanwhile. The threads
+    are daemons, so they don't prevent the exit of the process.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class SessionThreads:
         self._closed = False
 
     def start(self, database: Database, work: Work, name: str) -> Ended:
-        """Start the work; what is returned gets its result, or what it raised."""
+        """Start a work. The returned future gets its result and its error."""
         loop = asyncio.get_running_loop()
         ended: Ended = loop.create_future()
 
@@ -42,7 +42,7 @@ class SessionThreads:
                 ended.set_result((result, error))
 
         def end(result: Any, error: BaseException | None) -> None:
-            # The loop may be closed: then the job was given back, and nobody waits for its outcome.
+            # If the event loop is closed, the job was given back, and its outcome is not needed.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(deliver, result, error)
 
@@ -50,7 +50,7 @@ class SessionThreads:
         return ended
 
     async def close(self) -> None:
-        """End the threads that have no work now, and the others when they have finished."""
+        """End the idle threads now, and the other threads when they have finished."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -62,14 +62,14 @@ class SessionThreads:
                     await asyncio.to_thread(thread.join, CLOSING)
 
     def release(self, thread: "_Thread") -> bool:
-        """From a thread: it has finished its work; `False` if it shall end."""
+        """Make a thread idle that has finished its work. Returns `False` if it must end."""
         with self._lock:
             if not self._closed:
                 self._idle.append(thread)
             return not self._closed
 
     def retire(self, thread: "_Thread") -> bool:
-        """From a thread: it has had no work for long; `False` if there is work for it now."""
+        """Remove a thread that was idle for long. Returns `False` if it has work now."""
         with self._lock:
             if thread not in self._idle:
                 return False
@@ -121,7 +121,7 @@ _threads: WeakKeyDictionary[Database, SessionThreads] = WeakKeyDictionary()
 
 
 def session_threads(database: Database) -> SessionThreads:
-    """The threads for the plain workers of a database."""
+    """The threads for the sync workers of a database."""
     threads = _threads.get(database)
     if threads is None:
         threads = _threads[database] = SessionThreads()
@@ -129,7 +129,7 @@ def session_threads(database: Database) -> SessionThreads:
 
 
 async def close_session_threads(database: Database) -> None:
-    """Close the connections of the threads of a database; its next plain worker makes new ones."""
+    """End the threads of a database. The next sync worker starts new ones."""
     threads = _threads.pop(database, None)
     if threads is not None:
         await threads.close()

@@ -1,4 +1,4 @@
-"""The stager: promotes scheduled jobs when they are due, not at the next poll."""
+"""`Stager`: promotes scheduled and retryable jobs as soon as they are due."""
 
 import math
 import time
@@ -11,28 +11,29 @@ from ..statements.stage import FRONT, Position, behind, stage
 from .database import Database
 from .service import Emit, Service
 
-# While more jobs are due than one pass promotes, a pass takes about so many seconds: a job that
-# becomes due meanwhile waits for the end of a pass, and for the next one.
+# While more jobs are due than one pass promotes, the batch is adapted so that a pass takes about
+# this many seconds. A job that becomes due meanwhile waits for the next pass.
 PASS_TIME = 0.1
-# How many jobs a pass promotes at least, and how many in the first pass of many.
+# The smallest batch, and the batch of the first pass.
 SMALLEST_BATCH, FIRST_BATCH = 500, 1000
-# Locked jobs are tried again after the first of these delays, which grows to the second.
+# Locked jobs are tried again after the first delay, which grows up to the second.
 LOCKED_AGAIN, LOCKED_AGAIN_AT_MOST = 0.1, 1.0
-# How long a node takes at most from the instant by which it reschedules a job to its report of it.
+# The most seconds from when a statement reschedules a job until the stager hears of it.
 REPORT_TIME = 5.0
-# What an instant may lose as a float.
+# The precision that an instant may lose as a float.
 CLOCK_TICK = 0.001
 
 
 class Stager(Service):
-    """Sleeps until the next job is due, as far as it knows, or until it is told of an earlier one.
+    """Sleeps until the next known job is due, or until it hears of an earlier job.
 
-    Every node has a stager, for the jobs of all queues. Jobs that one has locked are passed over by
-    the others.
+    Every node has a stager, for the jobs of all queues. Each passes over jobs that another one has
+    locked.
 
-    A pass begins behind the last job that was promoted, or at an earlier job that was told of. A
-    pass from the front walks over the entries of all jobs promoted since the oldest transaction
-    began, so there is one only at each poll, after a loss of news, and for locked jobs.
+    A pass begins behind the last promoted job, or at an earlier job of which the stager has heard.
+    A pass from the front walks over the dead index entries of all jobs that were promoted since the
+    oldest open transaction began. So there is one only at each poll, after news may have been lost,
+    and for locked jobs.
     """
 
     name = "stager"
@@ -47,9 +48,9 @@ class Stager(Service):
         poll_interval: Callable[[], float],
         batch: int,
     ) -> None:
-        """A stager that promotes up to `batch` jobs in a pass.
+        """batch: the most jobs that a pass promotes.
 
-        queues: the queues of this node, which share a pass when more jobs are due than it promotes.
+        queues: the queues of this node. They share a pass if more jobs are due than it promotes.
         """
         super().__init__(emit)
         self._database = database
@@ -60,7 +61,7 @@ class Stager(Service):
         self._batch = min(batch, FIRST_BATCH)
         self._sharing = False
         self._clock_ahead: float | None = None
-        # Where the next pass begins, and the earliest job that was told of since the last one did.
+        # Where the next pass begins, and the earliest job that was heard of since the last pass.
         self._position = FRONT
         self._expected: datetime | None = None
         # When to begin at the front again.
@@ -68,17 +69,17 @@ class Stager(Service):
         self._locked_again = LOCKED_AGAIN
 
     async def run_once(self) -> float:
-        """Promote a batch of due jobs, wake their queues, and wait for the next one."""
+        """Promote a batch of due jobs, wake their queues, and wait for the next due job."""
         started = time.monotonic()
         batch, position = self._batch, self._next_position(started)
         self._expected = None
         try:
             row = await self._stage(batch, position)
         except Exception:
-            # What was expected is not known any more.
+            # The time of the expected job is lost, so look from the front.
             self._front_at = -math.inf
             raise
-        # Both clocks as of the statement's start, which makes us early rather than late.
+        # Both clocks are read at the start of the statement, so passes are early rather than late.
         self._clock_ahead = row.now - started
         queues = tuple(row.queues or ())
         self._wake_queues(queues)
@@ -92,7 +93,7 @@ class Stager(Service):
             self._position = Position(row.last_at, row.last_id)
             self._fit_batch(ended - started)
             return 0.0
-        # No more jobs are due until then, but those that are told of.
+        # Before this time, only jobs that the stager hears of can still become due.
         self._position = Position(_instant(row.now - CLOCK_TICK))
         delay = self._front_at - time.monotonic()
         if row.next_in is not None:
@@ -105,7 +106,7 @@ class Stager(Service):
         super().wake()
 
     def expect(self, due_at: datetime) -> None:
-        """Learn of a job that is due at an instant, by the database's clock."""
+        """Hear of a job that is due at an instant, by the database's clock."""
         if self._clock_ahead is None:
             self.wake()
             return
@@ -113,12 +114,12 @@ class Stager(Service):
         self.wake_in(self._until(due_at.timestamp()))
 
     def expect_in(self, seconds: float) -> None:
-        """Learn of a job that this node has rescheduled, and that is due after so many seconds."""
+        """Hear of a job that this node has rescheduled, and that is due in `seconds`."""
         if self._clock_ahead is None:
             self.wake()
             return
         if seconds < REPORT_TIME:
-            # Its time was taken when the statement began, so a pass may have gone past it.
+            # Its time counts from the start of the statement, so a pass may already be behind it.
             now = time.monotonic() + self._clock_ahead
             self._note(_instant(now + seconds - REPORT_TIME))
         self.wake_in(seconds)

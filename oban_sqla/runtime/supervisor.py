@@ -1,4 +1,4 @@
-"""The supervisor: what runs in an instance, in which order it starts and stops, who wakes whom."""
+"""`Supervisor`: builds the services of an instance, and starts, stops and wakes them."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from .stager import Stager
 from .time_limits import FAREWELL
 from .vitals import Vitals
 
-# How many claims are under way at once: the queues of a node take fair turns at so many.
+# The most claims at once. The queues of a node take fair turns.
 CLAIMS = 3
 
 
@@ -132,7 +132,7 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop began, even one that was cancelled."""
+        """Whether a stop has begun, even if it was cancelled."""
         return self.queues.closing
 
     @property
@@ -141,9 +141,9 @@ class Supervisor:
         return self.queues.producers
 
     async def start(self) -> None:
-        """Start the services: what is heard and known first, what claims last.
+        """Start the services: first those that listen and beat, at last the producers.
 
-        What fails in the middle leaves the others running, for `stop`.
+        If one fails to start, the services before it keep running until `stop`.
         """
         prefix = await self._database.verify(RUNNING)
         await self._database.find_isolation()
@@ -152,7 +152,7 @@ class Supervisor:
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":
             await self.notifier.start()
-        # The other nodes have to know of the producers before those claim.
+        # The rows of the producers must exist before they claim.
         await self.heartbeat.start()
         await self.orders.restore()
         await self.orders.start()
@@ -167,7 +167,7 @@ class Supervisor:
                 await service.start()
 
     async def stop(self) -> None:
-        """Stop the services: what claims first, and the heartbeat when nothing is claimed."""
+        """Stop the services: first the producers, and the heartbeat when no job is claimed."""
         self.queues.closing = True
         keeper, self._keeper = self._keeper, None
         if keeper is not None and keeper is not asyncio.current_task():
@@ -175,7 +175,7 @@ class Supervisor:
             await asyncio.wait([keeper])
         grace = self._config.shutdown_grace_period
         await asyncio.gather(*(service.stop() for service in (self.orders, *self.cluster_services)))
-        # The next leader takes over at once, while the jobs of this node go on.
+        # Resign now, so that another node leads while the jobs of this node still run.
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
         await self.outbox.stop()
@@ -191,9 +191,9 @@ class Supervisor:
         await self._database.release_connections()
 
     async def _stop_with_the_loop(self) -> None:
-        """Stop when the event loop ends without a stop: asyncio.run() cancels all tasks then.
+        """Stop the node if the event loop ends without a stop: asyncio.run() cancels all tasks.
 
-        The heartbeat, which has a thread of its own, would beat on for a node that is gone.
+        Otherwise the thread of the heartbeat would keep beating for a node that has ended.
         """
         try:
             await asyncio.Event().wait()
@@ -201,14 +201,14 @@ class Supervisor:
             if not self.stopping:
                 with suppress(Exception):
                     async with asyncio.timeout(FAREWELL):
-                        # Its task was cancelled, too, but the jobs have outcomes to be written.
+                        # The outbox was cancelled, too, but must still write outcomes.
                         await self.outbox.stop()
                         await self.outbox.start()
                         await self.stop()
                 await self.heartbeat.stop()
 
     def vitals(self) -> Vitals:
-        """How the node does."""
+        """The state of the node."""
         producers = list(self.producers.values())
         services: list[Service | Heartbeat] = [*producers, *self.cluster_services]
         services += [
@@ -259,7 +259,7 @@ class Supervisor:
             service.wake()
 
     def _poll_interval(self) -> float:
-        # Nodes of another Oban make jobs available without telling others.
+        # Nodes of another Oban make jobs available without a NOTIFY.
         if self.notifier.listening and not self.heartbeat.beside_others:
             return self._config.fallback_interval
         return self._config.poll_interval

@@ -1,4 +1,4 @@
-"""The tables: in which schema they are, and whether the role of the connection may use them."""
+"""Find the schema of the tables, and check that the role of the connection may use them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ Fetch: TypeAlias = Callable[[Executable], Awaitable[Sequence[Any]]]
 async def find_schema(fetch: Fetch, database: str | None) -> str | None:
     """The schema in which the search path finds the tables; `None` if there is none.
 
-    `PrivilegeMissingError` if the only ones are in schemas that the role may not use.
+    `PrivilegeMissingError` if there are tables, but only in schemas that the role may not use.
     """
     if rows := await fetch(home()):
         found: str = rows[0][0]
@@ -28,9 +28,9 @@ async def find_schema(fetch: Fetch, database: str | None) -> str | None:
 async def verify(
     fetch: Fetch, database: str | None, schema: str | None, privileges: Sequence[str]
 ) -> None:
-    """See that all tables are in the schema, and that the role has the privileges on each.
+    """Check that the schema has all tables, and that the role has the privileges on each.
 
-    `SchemaMissingError` and `PrivilegeMissingError` say what is to be done.
+    `SchemaMissingError` and `PrivilegeMissingError` name the remedy.
     """
     found = {} if schema is None else dict(map(tuple, await fetch(installed(schema, privileges))))
     if missing := [name for name in TABLES if name not in found]:

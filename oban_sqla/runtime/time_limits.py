@@ -1,25 +1,25 @@
-"""How long an answer of the database may take."""
+"""Time limits for answers of the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# A server that does not answer for so long is taken for lost: what waits for a lock waits anew.
+# Seconds after which a server that does not answer counts as lost.
 ANSWER_TIMEOUT = 60.0
-# What is granted for an answer that is wanted soon, however soon.
+# The shortest limit, for answers that are needed soon.
 SHORTEST_ANSWER = 1.0
-# What a stop spends on a database that does not answer.
+# Seconds that a stop waits for a database that does not answer.
 FAREWELL = 5.0
-# What is left for closing a connection that did not answer.
+# Seconds for closing a connection that did not answer.
 CLOSING = 1.0
 
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
-    """`TimeoutError` for what takes longer, also when the server is silent.
+    """`TimeoutError` if the block takes longer, even if the server does not answer.
 
-    psycopg takes a first cancellation for a wish to cancel the statement, and waits for the
-    server's word on that. It gives up at the second.
+    psycopg takes a first cancellation as a request to cancel the statement, and waits for the
+    server. A second cancellation makes it give up.
     """
     async with asyncio.timeout(seconds + CLOSING), asyncio.timeout(seconds):
         yield

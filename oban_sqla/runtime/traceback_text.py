@@ -1,4 +1,4 @@
-"""The text of an exception: it begins with the user's frames, and ours are folded."""
+"""Format an exception with the user's frames, and fold ours."""
 
 import asyncio
 import threading
@@ -11,21 +11,21 @@ from typing import Any
 import sqlalchemy
 
 _OURS = str(Path(__file__).parents[1])
-# Between our frames and those of a worker: greenlets, tasks and threads.
+# Frames between ours and those of a worker: greenlets, tasks and threads.
 _BETWEEN = (
     str(Path(sqlalchemy.__file__).parent),
     str(Path(asyncio.__file__).parent),
     threading.__file__,
 )
-# In place of a file, in the frame that stands for a run of our frames.
+# The file name of a frame that replaces a run of our frames.
 _FOLDED = "<oban_sqla>"
 
 
 def describe(error: BaseException) -> str:
-    """The traceback of an exception and of those that it came from, as Python prints it.
+    """The traceback of an exception and its causes, as Python prints it.
 
-    The frames before the first one of the user's are folded into one line, and so is each run of
-    our frames further down.
+    The frames before the user's first frame are folded into one line. Each run of our frames after
+    that is folded, too.
     """
     try:
         told = TracebackException.from_exception(error)
@@ -33,8 +33,8 @@ def describe(error: BaseException) -> str:
             one.stack = _Folded(_folded(one.stack))
         return "".join(told.format())
     except BaseException as wrong:
-        # A SyntaxError with fields of the wrong type, for one.
-        return f"{type(error).__name__}, of which no traceback can be made: {type(wrong).__name__}"
+        # For example, a SyntaxError may have fields of the wrong type.
+        return f"{type(error).__name__}, whose traceback can't be printed: {type(wrong).__name__}"
 
 
 class _Folded(StackSummary):
@@ -45,7 +45,7 @@ class _Folded(StackSummary):
 
 
 def _chain(told: TracebackException) -> Iterator[TracebackException]:
-    """An exception, its causes, its contexts, and the exceptions of its groups: each once."""
+    """An exception, its causes and contexts, and the exceptions of its groups, each once."""
     found, left = set[int](), [told]
     while left:
         one = left.pop()

@@ -1,4 +1,4 @@
-"""An outcome that waits to be written, and what becomes of it when the database refuses it."""
+"""`Unwritten`: an outcome that waits to be written, and its changes if the database refuses it."""
 
 import time
 
@@ -33,7 +33,7 @@ class Unwritten:
         self.due = 0.0
         self.tries = 0
         self.sent = False
-        """Whether it was sent once and no answer came, so that it may be written already."""
+        """Whether the outcome was sent without an answer, so it may be written already."""
         self.failed = False
         """Whether the attempt failed because its outcome could not be stored."""
         self.reported = False
@@ -44,7 +44,7 @@ class Unwritten:
             self.fail(error)
 
     def escape(self) -> bool:
-        """Write the error in ASCII, with escapes; whether it was not in ASCII."""
+        """Replace the error by ASCII with escapes. Returns `False` if it is ASCII already."""
         error = self.ack.error
         if error is None or error.isascii():
             return False
@@ -53,7 +53,7 @@ class Unwritten:
         return True
 
     def fail(self, error: Exception) -> None:
-        """Make it the outcome of an attempt that failed with that error."""
+        """Turn this into the outcome of an attempt that failed with `error`."""
         self.failed = True
         self.ack = self.ack._replace(
             state=JobState.DISCARDED if self.last else JobState.RETRYABLE,
@@ -66,6 +66,6 @@ class Unwritten:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of the message of an error."""
     text = str(getattr(error, "orig", error)).strip()
     return (text or type(error).__name__).splitlines()[0][:500]

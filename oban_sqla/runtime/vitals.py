@@ -1,4 +1,4 @@
-"""Vitals: how a node does, as it knows without asking the database."""
+"""`Vitals`: the state of a node, without I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,31 +6,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class QueueVitals:
-    """How a queue of the node does."""
+    """The state of a queue of the node."""
 
     queue: str
     limit: int
-    """How many of its jobs run at once at most."""
+    """The most jobs that run at once."""
     executing: int
-    """How many run."""
+    """The number of running jobs."""
     held: int
-    """How many are claimed and wait for their turn."""
+    """The number of claimed jobs that wait to start."""
     paused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How the node does."""
+    """The state of the node."""
 
     queues: tuple[QueueVitals, ...]
     outcomes: int
-    """How many outcomes wait to be written."""
+    """The number of outcomes that wait to be written."""
     leader: bool
     listening: bool | None
-    """Whether LISTEN works; `None` if the node polls by choice."""
+    """Whether LISTEN works; `None` if the node is configured to poll."""
     heartbeat_age: float | None
-    """Seconds since the last sign of life that was written; `None` before the first one."""
+    """Seconds since the last heartbeat was written; `None` before the first heartbeat."""
     failures: Mapping[str, int]
-    """By service, how many passes in a row have failed; without those that work."""
+    """The number of failed passes in a row, by service. Services that work are left out."""
     stopping: bool
-    """Whether the node claims no more jobs, since it stops."""
+    """Whether the node is stopping, and claims no more jobs."""

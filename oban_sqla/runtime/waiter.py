@@ -1,4 +1,4 @@
-"""The waiter: waits for jobs to end, wherever they run."""
+"""`Waiter`: waits for jobs to end, on any node."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from .service import Emit
 
 
 class Waiter:
-    """Keeps an outcome watch for each event loop in which somebody waits."""
+    """Keeps an outcome watch for each event loop that has waiters."""
 
     def __init__(self, config: Config, database: Database, emit: Emit) -> None:
         self._config = config
@@ -21,7 +21,7 @@ class Waiter:
         self._stops: set[asyncio.Task[None]] = set()
 
     async def wait(self, ids: Sequence[int]) -> list[Job]:
-        """The jobs, once all have ended; `LookupError` for one that does not exist."""
+        """Wait until all jobs have ended, and return them; `LookupError` if one does not exist."""
         loop = asyncio.get_running_loop()
         if (watch := self._watches.get(loop)) is None:
             watch = self._watches[loop] = OutcomeWatch(self._config, self._database, self._emit)
@@ -31,7 +31,7 @@ class Waiter:
         finally:
             if watch.idle and self._watches.get(loop) is watch:
                 del self._watches[loop]
-                # It stops also if this waiter is cancelled meanwhile.
+                # A separate task, so that the watch stops even if this waiter is cancelled.
                 stop = asyncio.create_task(watch.stop(FAREWELL))
                 self._stops.add(stop)
                 stop.add_done_callback(self._stops.discard)

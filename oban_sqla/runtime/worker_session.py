@@ -1,4 +1,4 @@
-"""A worker's session: what it changes and the completion of its job are one transaction."""
+"""Run a worker with a session: its changes and the job's completion are one transaction."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ from .kept_open import kept_open
 from .outcome import success
 from .time_limits import ANSWER_TIMEOUT, deadline
 
-# How often a transaction is tried that others thwart: each time one of them got on.
+# The most tries of a transaction that conflicts with other transactions.
 TRIES = 5
-# By SQLSTATE: a serialization failure, and a deadlock. Nothing of the transaction is left.
+# SQLSTATEs: a serialization failure and a deadlock. Both roll the transaction back.
 CONFLICTS = ("40001", "40P01")
 
 
 class WorkerSessions(Protocol):
-    """Where the sessions of workers come from: a `Database`, or the one connection of a test."""
+    """The source of workers' sessions: a `Database`, or the connection of a test."""
 
     @property
     def schemas(self) -> Mapping[str, Any]: ...
@@ -41,31 +41,31 @@ class WorkerSessions(Protocol):
     ) -> Sequence[Any]: ...
 
     isolation: str | None
-    """The isolation level to ask for; `None` for that of the engine."""
+    """The isolation level to set; `None` for that of the engine."""
 
     def worker_session(self) -> AsyncSession: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An outcome that needs no acknowledgement any more."""
+    """An outcome that a worker's own transaction has written."""
 
     ack: Ack
     applied: bool
-    """Whether it was committed; else the job was somebody else's, and all was rolled back."""
+    """Whether it was committed. If the fence did not hold, everything was rolled back."""
     duration: float
-    """Seconds that it took to write and to commit it."""
+    """Seconds for writing and committing it."""
     followed: Followed = field(default_factory=Followed)
-    """What followed from it in the same transaction."""
+    """The results of following the outcome in the same transaction."""
 
 
 async def transact(
     attempt: Attempt, sessions: WorkerSessions, process: Callable[[AsyncSession], Awaitable[Any]]
 ) -> Any:
-    """What `process` returns, or the `Written` outcome of that if it has used its session.
+    """Call `process` with a session. Returns its result, or `Written` if it used the session.
 
-    It is called anew, with a new session, after a conflict with other transactions. Whatever it
-    raises rolls its changes back.
+    After a conflict with other transactions, `process` is called again with a new session. An error
+    of `process` rolls its changes back.
     """
     tries = 0
     while True:
@@ -80,7 +80,7 @@ async def transact(
 async def transact_plainly(
     attempt: Attempt, sessions: WorkerSessions, process: Callable[[Session], Any]
 ) -> Any:
-    """The same for a plain function."""
+    """`transact` for a sync function."""
     return await transact(attempt, sessions, lambda session: session.run_sync(process))
 
 
@@ -100,7 +100,8 @@ async def _try(
         started = time.monotonic()
         async with deadline(ANSWER_TIMEOUT):
             await session.flush()
-            # Somebody gave it back, or rescued it: another attempt does it all again.
+            # If the outcome does not apply, the job was given back or rescued. Everything is rolled
+            # back, and another attempt does the work again.
             followed = await session.run_sync(_write, ack, sessions)
             await (session.commit() if followed else session.rollback())
         applied, followed = followed is not None, followed or Followed()
@@ -108,8 +109,8 @@ async def _try(
 
 
 def _write(session: Session, ack: Ack, sessions: WorkerSessions) -> Followed | None:
-    """Write an outcome; what follows from it, or `None` if it does not apply."""
-    # A session that routes its statements may read elsewhere.
+    """Write an outcome and follow it. Returns `None` if the outcome does not apply."""
+    # BIND, since a session may route its reads to another database.
     connection = session.connection(bind_arguments=BIND)
     written = connection.execute(
         acknowledge(now=held_at()), outcomes([ack]), execution_options=sessions.schemas

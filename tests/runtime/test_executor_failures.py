@@ -151,7 +151,7 @@ async def test_a_traceback_that_can_t_be_made_is_named() -> None:
     with pytest.raises(TypeError):
         traceback.format_exception(error)
     ack = await perform(Async, raising(error))
-    assert ack.error == "SyntaxError, of which no traceback can be made: TypeError"
+    assert ack.error == "SyntaxError, whose traceback can't be printed: TypeError"
 
 
 async def test_a_worker_that_cancels_its_own_task_fails() -> None:
