@@ -12,7 +12,7 @@ from tests.cli.test_status import beat
 def test_what_is_good_and_what_is_not(on: Say, postgres_dsn: str, prefix: str) -> None:
     enqueue(postgres_dsn, prefix, "Quick")
     said = on("doctor", code=1).stdout.splitlines()
-    at = said.index("problem  queues: no node runs default, where jobs are available: 1")
+    at = said.index("problem  queues: no node runs the queue default, which has available jobs: 1")
     assert said[at + 1].startswith("         -> oban-sqla start --queues default:10")
     assert "ok       listen: a NOTIFY was heard" in said
     found = json.loads(on("doctor", "--json", code=1).stdout)

@@ -219,7 +219,7 @@ async def test_a_role_that_may_see_little(own: AsyncEngine) -> None:
     assert by_check["transactions"].level == "note"
     assert "pg_read_all_stats" in (by_check["transactions"].remedy or "")
     assert by_check["pauses"].level == "problem"
-    assert by_check["pauses"].text.startswith("could not be checked: permission denied")
+    assert by_check["pauses"].text.startswith("the check failed: permission denied")
 
 
 async def test_too_few_connections(database: Database) -> None:
@@ -235,7 +235,7 @@ async def test_clocks_that_differ(
     shift = timedelta(hours=hours)
     monkeypatch.setattr(server_checks, "client_now", lambda: datetime.now(UTC) + shift)
     (found,) = await problems(database, "clock")
-    assert f"this host is 60 minutes {side} the database" in found.text
+    assert f"the clock of this host is 60 minutes {side} that of the database" in found.text
 
 
 async def add(sessions: Sessions, table: Any, **values: Any) -> None:
@@ -253,12 +253,12 @@ async def beats(sessions: Sessions, silent_for: float = 0, uuid: UUID | None = N
 class TestNodes:
     async def test_none(self, database: Database) -> None:
         (found,) = [one for one in await findings(database) if one.check == "nodes"]
-        assert (found.level, found.text) == ("note", "none runs")
+        assert (found.level, found.text) == ("note", "no node runs")
 
     async def test_a_silent_one(self, database: Database, sessions: Sessions) -> None:
         await beats(sessions, silent_for=300)
         (found,) = await problems(database, "nodes")
-        assert found.text == "n1 has given no sign of life for 5 minutes"
+        assert found.text == "n1 has sent no heartbeat for 5 minutes"
 
     @pytest.mark.parametrize("lease", [None, -1])
     async def test_no_leader(
@@ -297,7 +297,7 @@ class TestOrphans:
                 job.attempted_by = attempted_by
                 session.add(job)
         found = await problems(database, "orphans")
-        texts = ["n9 is gone, and jobs still execute on it: 2"] if gone else []
+        texts = ["n9 is gone, but still has executing jobs: 2"] if gone else []
         assert [one.text for one in found] == texts
 
     @pytest.mark.parametrize(("silent_for", "gone"), [(300, True), (0, False)])
@@ -328,7 +328,7 @@ class TestOrphans:
             job.attempted_by = ["n1", str(uuid)]
             session.add(job)
         found = await problems(database, "orphans")
-        texts = ["n1 is gone, and jobs still execute on it: 1"] if gone else []
+        texts = ["n1 is gone, but still has executing jobs: 1"] if gone else []
         assert [one.text for one in found] == texts
 
 
@@ -338,7 +338,7 @@ async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) 
         session.add_all([JobFactory(), JobFactory(queue="lonely"), JobFactory(queue="lonely")])
         session.add(JobFactory(queue="later", scheduled=True))
     (found,) = await problems(database, "queues")
-    assert found.text == "no node runs lonely, where jobs are available: 2"
+    assert found.text == "no node runs the queue lonely, which has available jobs: 2"
 
 
 class TestJobs:
@@ -360,7 +360,7 @@ class TestJobs:
             " ('w', '{}', '{}', 'available'), ('w', '{}', '5', 'completed')",
         )
         (found,) = await problems(Database(own, None), "jobs")
-        assert found.text.endswith("are no JSON object: 2, the first is 1")
+        assert found.text.endswith("are not a JSON object: 2, the first is 1")
 
 
 class TestPauses:
@@ -387,9 +387,9 @@ class TestPauses:
         await ordered(3, "resume", queue="resumed")
         await ordered(4, queue="one", node="n1", name="Other")
         q, one = await problems(database, "pauses")
-        assert q.text == "q was paused 3 days ago, and still is"
+        assert q.text == "q was paused 3 days ago, and is still paused"
         assert q.remedy == "oban-sqla queues resume q"
-        assert one.text == "one was paused on n1 4 days ago, and still is"
+        assert one.text == "one was paused on n1 4 days ago, and is still paused"
         assert one.remedy == "oban-sqla queues resume one --node n1 --name Other"
 
     async def test_one_of_every_queue(self, database: Database, ordered: Any) -> None:
@@ -426,8 +426,7 @@ async def test_jobs_that_are_not_pruned(
     await until(lambda: oban.is_leader)
     (found,) = await problems(database, "retention")
     assert found.text == (
-        "completed jobs are kept for 24 hours, but older ones are still there: 1,"
-        f" the first is {id}"
+        f"completed jobs are kept for 24 hours, but older jobs still exist: 1, the first is {id}"
     )
     assert found.remedy is not None
     assert "log of the leader" in found.remedy
@@ -441,5 +440,5 @@ async def test_jobs_that_are_not_pruned(
     finally:
         await execute(engine.execution_options(isolation_level="AUTOCOMMIT"), f"DROP TABLE {table}")
     assert found.remedy == (
-        "foreign keys forbid it: make them ON DELETE SET NULL or CASCADE: paid of receipts"
+        "foreign keys forbid the deletion: make them ON DELETE SET NULL or CASCADE: paid of receipts"
     )

@@ -174,7 +174,7 @@ class TestWrong:
         ids=lambda statement: str(statement).replace("\n", " ")[:40],
     )
     async def test_a_select_of_something_else(self, oban: Oban, statement: Any) -> None:
-        with pytest.raises(TypeError, match=r"the SELECT must be of jobs alone, select\(Job\)"):
+        with pytest.raises(TypeError, match=r"the SELECT must be of Job only, select\(Job\)"):
             await oban.delete_jobs(statement)
 
     @pytest.mark.parametrize(

@@ -421,7 +421,9 @@ class TestStatements:
     def test_a_key_that_is_not_that_of_the_table_is_refused(
         self, session: Session, statement: Any
     ) -> None:
-        with pytest.raises(ObanError, match="a table whose own primary key is another one"):
+        with pytest.raises(
+            ObanError, match="a table whose primary key differs from that of the model"
+        ):
             session.execute(statement)
 
     def test_a_delete(self, session: Session, lines: list[Line]) -> None:
@@ -483,7 +485,7 @@ class TestStatements:
         [
             (
                 insert(Order).values(note="n"),
-                "an INSERT that does not tell its keys: add instances",
+                "an INSERT that does not return its keys: add instances",
             ),
             (update(Order.__table__).values(status="x"), "a statement on the table: write it on"),
             (update(Order).values(status="x").returning(Order.id), "a statement with RETURNING"),
@@ -506,7 +508,7 @@ class TestStatements:
         class Gone(Worker, name="change.gone", on=Order, on_delete=True, when=lambda order: True):
             async def process(self, job: Job) -> None: ...
 
-        with pytest.raises(ObanError, match="after which the rows can't be asked"):
+        with pytest.raises(ObanError, match="after which the rows can't be read"):
             session.execute(delete(Order))
 
 
@@ -541,12 +543,12 @@ class TestRefusals:
             type(Worker)("Wrong", base, {"process": process, "__qualname__": "Wrong"}, **options)
 
     def test_what_would_do_nothing(self) -> None:
-        self.refused("not to what it reacts: add on_insert=True", on=Line)
+        self.refused("does not react to any change: add on_insert=True", on=Line)
         self.refused("Wrong says on= or when=", when=lambda row: True)
 
     def test_what_is_no_model(self) -> None:
-        self.refused("say which, on=Model, not None", on_insert=True)
-        self.refused("say which, on=Model, not <class 'int'>", on=int, on_insert=True)
+        self.refused("name it with on=Model, not None", on_insert=True)
+        self.refused("name it with on=Model, not <class 'int'>", on=int, on_insert=True)
 
     def test_attributes_that_are_not_there(self) -> None:
         self.refused(
@@ -570,13 +572,11 @@ class TestRefusals:
         self.refused("when of Wrong must be a function of the row", on=Line, on_insert=True, when=1)
 
     def test_deleted_rows_that_would_all_be_duplicates(self) -> None:
-        why = "has 'key' instead of 'row', so that all of them were duplicates"
+        why = "have 'key' instead of 'row', so all of them would be duplicates"
         self.refused(why, on=Line, on_delete=True, unique=Unique(keys=["row"]))
 
     def test_a_model_that_reacts_to_its_end(self) -> None:
-        with pytest.raises(
-            TypeError, match="can't process a row that is deleted: declare a worker"
-        ):
+        with pytest.raises(TypeError, match="can't process a deleted row: declare another worker"):
 
             class Wrong(Worker, Base, on_delete=True):
                 __tablename__ = "change_wrong"
