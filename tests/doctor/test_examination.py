@@ -440,5 +440,6 @@ async def test_jobs_that_are_not_pruned(
     finally:
         await execute(engine.execution_options(isolation_level="AUTOCOMMIT"), f"DROP TABLE {table}")
     assert found.remedy == (
-        "foreign keys forbid the deletion: make them ON DELETE SET NULL or CASCADE: paid of receipts"
+        "foreign keys forbid the deletion: make them ON DELETE SET NULL or CASCADE:"
+        " paid of receipts"
     )
