@@ -7,6 +7,7 @@ from benchmarks.workloads import (
     enqueue,
     growth,
     idle,
+    limits,
     memory,
     notify,
     processes,
@@ -34,6 +35,7 @@ WORKLOADS: dict[str, Workload] = {
             *telemetry.WORKLOADS,
             *waiting.WORKLOADS,
             *due.WORKLOADS,
+            *limits.WORKLOADS,
         ),
         key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
     )

@@ -58,3 +58,43 @@ async def _watch(runs: Runs, seen: set[int]) -> None:
             cursor = await connection.execute(query.format(jobs))
             seen.update(await cursor.fetchone() or ())
             await asyncio.sleep(0.005)
+
+
+MOST_OF_A_KEY = """
+    SELECT max(at_once) FROM (
+        SELECT sum(step) OVER (PARTITION BY key ORDER BY at, step) AS at_once FROM (
+            SELECT meta->>'partition_key' AS key, attempted_at AS at, 1 AS step FROM {oban_jobs}
+            UNION ALL
+            SELECT meta->>'partition_key', completed_at, -1 FROM {oban_jobs}
+        ) AS steps
+    ) AS sums
+"""
+MOST_IN_A_SECOND = """
+    SELECT max(count) FROM (
+        SELECT count(*) OVER (
+            ORDER BY attempted_at RANGE BETWEEN CURRENT ROW AND INTERVAL '0.999999 s' FOLLOWING
+        ) FROM {oban_jobs}
+    ) AS counts
+"""
+
+
+async def test_keys_and_a_rate_are_exact_while_a_node_is_killed(
+    runs: Runs, spawn: Spawn, sessions: Sessions
+) -> None:
+    queues = {"default": {"limit": 10, "rate_limit": {"allowed": 30, "period": 1}}}
+    options = {"queues": queues, "heartbeat_expiry": 5.0}
+    nodes = [await spawn(**options) for _ in range(3)]
+    jobs = notes(200, 0.02)
+    for number, job in enumerate(jobs):
+        key = f"key={number % 7}"
+        limits = {"limit": {"id": key, "allowed": 2}}
+        job.meta = {"partition_key": key, "oban_sqla_limits": limits}
+    await enqueue(sessions, jobs)
+    await runs.until(lambda: runs.completed() >= 40)
+    nodes[0].kill()
+    await ended(nodes[0])
+    await runs.all_completed(200)
+    assert runs._query(MOST_OF_A_KEY) == [(2,)]
+    (most,) = runs._query(MOST_IN_A_SECOND)[0]
+    assert most <= 30
+    assert len(runs.per_job()) == 200

@@ -116,7 +116,7 @@ async def test_through_another_driver(
     postgres_dsn: str, prefix: str, start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     pytest.importorskip("asyncpg")
-    engine = async_engine(postgres_dsn.replace("postgresql://", "postgresql+asyncpg://"), prefix)
+    engine = async_engine(postgres_dsn, prefix, "asyncpg")
     await add(*(Holding.new() for _ in range(4)))
     oban = await start(engine, queues=limited(10, 2), **NEVER)
     await Holding.begin(2)

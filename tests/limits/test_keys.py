@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Limit
 from tests.conftest import Add, StartOban
+from tests.databases import async_engine
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -265,3 +266,30 @@ async def test_what_others_wrote_there_stops_nothing(
         await session.execute(change.values(meta=literal(meta, JSONB)))
     await start(queues={"default": 10}, **NEVER)
     assert {*await Holding.begin(2)} == {strange, good}
+
+
+class TestStatements:
+    """The claim as SQLAlchemy sends it: through another driver, and after a failure."""
+
+    async def test_through_another_driver(
+        self, postgres_dsn: str, prefix: str, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
+        pytest.importorskip("asyncpg")
+        engine = async_engine(postgres_dsn, prefix, "asyncpg")
+        await add(*jobs(Two, *"aaab"), Free.new())
+        oban = await start(engine, queues={"default": 10}, **NEVER)
+        await Holding.begin(4)
+        assert await executing(sessions) == {'"a"': 2, '"b"': 1, None: 1}
+        Holding.release_all()
+        await Holding.begin(5)
+        await oban.stop()
+        await engine.dispose()
+
+    async def test_after_a_failure(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+        oban = await start(queues={"default": 10}, **NEVER)
+        assert oban._supervisor is not None
+        way = oban._supervisor.producers["default"]._way
+        way._by_key._failed = True
+        await add(*jobs(Two, *"aaab"), Free.new())
+        await Holding.begin(4)
+        assert await executing(sessions) == {'"a"': 2, '"b"': 1, None: 1}
