@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CHAR, BigInteger, LargeBinary, String, TypeDecorator
+from sqlalchemy import ARRAY, CHAR, BigInteger, Integer, LargeBinary, String, TypeDecorator
 from sqlalchemy import Enum as EnumType
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import INET, INT4RANGE, Range
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
@@ -141,6 +141,18 @@ class OfPadded(Base):
 class OfAddress(Base):
     __tablename__ = "keys_address"
     id: Mapped[Any] = mapped_column(INET, primary_key=True)
+
+
+class OfPath(Base):
+    __tablename__ = "keys_path"
+    id: Mapped[tuple[int, ...]] = mapped_column(ARRAY(Integer, as_tuple=True), primary_key=True)
+
+
+class OfRange(Base):
+    """A session finds its rows, but JSON has no ranges."""
+
+    __tablename__ = "keys_range"
+    id: Mapped[Range[int]] = mapped_column(INT4RANGE, primary_key=True)
 
 
 class OfBoth(Base):

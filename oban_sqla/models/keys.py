@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, TypeDecorator, inspect, tuple_, type_coerce
+from sqlalchemy import ARRAY, ColumnElement, Dialect, TypeDecorator, inspect, tuple_, type_coerce
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine, UserDefinedType
@@ -29,6 +29,14 @@ def key_to_json(cls: type, identity: Sequence[Any]) -> dict[str, Any]:
     """A primary key, given as the mapper's tuple, as JSON keyed by attribute names."""
     columns = _mapper(cls).primary_key
     values = [_to_json(value, column.type) for value, column in zip(identity, columns, strict=True)]
+    for value, column in zip(values, columns, strict=True):
+        # A session finds a row by a key that it can hash. The worker could not load this one.
+        structured = isinstance(value, list | dict)
+        if structured and not isinstance(_from_json(value, column.type), Hashable):
+            raise TypeError(
+                f"the key {column.name} of {cls.__qualname__} is of the type {column.type!r}, and"
+                " can't be stored in a job: pass the values of the row instead"
+            )
     return validation.json_object("the key", dict(zip(key_names(cls), values, strict=True)))
 
 
@@ -72,6 +80,8 @@ def _from_json(value: Any, type_: TypeEngine[Any]) -> Any:
     if isinstance(type_, UserDefinedType):
         process = type_.result_processor(_DIALECT, None)
         return process(value) if process else value
+    if isinstance(type_, ARRAY) and isinstance(value, list):
+        return tuple(_from_json(one, type_.item_type) for one in value)
     kind = kind_of(type_)
     if kind is None or value is None or isinstance(value, kind):
         return value

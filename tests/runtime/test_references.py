@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import event, func, insert, inspect, select, text
+from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, object_session
 
@@ -181,6 +182,7 @@ class TestKeysOfAUsersTypes:
                 lambda: keys.OfColor(id=keys.Color.RED),
                 lambda: keys.OfPadded(id="a"),
                 lambda: keys.OfAddress(id=ip_address("10.0.0.1")),
+                lambda: keys.OfPath(id=(1, 2)),
                 lambda: keys.OfBoth(number=keys.Number(1), guid=uuid4(), code=uuid4()),
             )
         ],
@@ -197,6 +199,19 @@ class TestKeysOfAUsersTypes:
         (given,) = seen
         assert type(given["row"]) is type(row)
         assert given["rows"] == [given["row"]]
+
+    async def test_a_key_that_a_job_can_not_store_is_refused_when_it_is_enqueued(
+        self, sessions: Sessions
+    ) -> None:
+        async with sessions() as session:
+            session.add(row := keys.OfRange(id=Range(1, 5)))
+            await session.flush()
+            with pytest.raises(TypeError, match=r"key id of OfRange .* INT4RANGE\(\)"):
+                Look.new({"row": row})
+            session.add(row := keys.OfRange(id=Range(6, 7)))
+            session.add(Look.new({"row": row}))
+            with pytest.raises(TypeError, match="can't be stored in a job"):
+                await session.flush()
 
     async def test_each_row_is_told_from_the_others(
         self, sessions: Sessions, start: StartOban
