@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Self, Unpack, overload
 
 import psycopg
@@ -34,6 +35,7 @@ from .waiting import Waiting
 from .workers.unfinished import name_of_class, unfinished
 from .workflows.enqueue import enqueue_workflow
 from .workflows.keeper import WorkflowKeeper
+from .workflows.pruner import WorkflowPruner
 from .workflows.workflow import Workflow
 
 __all__ = ["Oban", "ObanEvents"]
@@ -174,7 +176,11 @@ class Oban(ObanNames, Waiting, LimitQuestions, Reports, Observable):
                     self._database,
                     self._emit,
                     self._listened,
-                    [JobCounter, WorkflowKeeper],
+                    [
+                        JobCounter,
+                        WorkflowKeeper,
+                        partial(WorkflowPruner, retention=self._config.retention),
+                    ],
                     ways_to_claim=LimitedClaim,
                 )
                 try:

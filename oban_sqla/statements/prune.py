@@ -7,18 +7,24 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     BigInteger,
+    Column,
     ColumnElement,
     Executable,
     Float,
     Integer,
+    MetaData,
     Select,
+    Table,
     Text,
     all_,
+    and_,
     any_,
     bindparam,
     delete,
     false,
     func,
+    literal_column,
+    not_,
     or_,
     select,
     tuple_,
@@ -38,6 +44,8 @@ LOCK_TIMEOUT = "500ms"
 """How long a deletion waits for locked rows that refer to the jobs by a foreign key."""
 
 _IDS = ARRAY(BigInteger)
+# The model of the feature is above.
+_STEPS = Table("oban_sqla_workflow_steps", MetaData(), Column("job_id", BigInteger))
 _FINISHED_AT = {
     JobState.COMPLETED: Job.completed_at,
     JobState.CANCELLED: Job.cancelled_at,
@@ -150,7 +158,14 @@ def _cutoff(now: datetime | None) -> ColumnElement[datetime]:
 
 def _is_wanted(named: bool) -> ColumnElement[bool]:
     workers = bindparam("workers", type_=ARRAY(Text))
-    return Job.worker == any_(workers) if named else Job.worker != all_(workers)
+    of_worker = Job.worker == any_(workers) if named else Job.worker != all_(workers)
+    return and_(of_worker, not_(_is_step()))
+
+
+def _is_step() -> ColumnElement[bool]:
+    """Whether a job is a step of a workflow, which is pruned as a whole."""
+    found = select(literal_column("1")).where(_STEPS.c.job_id == Job.id).exists()
+    return and_(Job.meta.has_key(literal_column("'workflow_id'")), found)
 
 
 def _pruned(state: JobState, ids: Any, now: datetime | None) -> CTE:

@@ -1,0 +1,114 @@
+"""The pruner of workflows: deletes those that are past their retention, each as a whole."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Executable, Float, Text, bindparam, delete, func, literal, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import aliased
+
+from ..clock import LONGEST_INTERVAL, database_now, interval
+from ..config.retention import Retention
+from ..events import PruneStop
+from ..models import Job
+from ..models.state import FINISHED
+from ..runtime.database import Database
+from ..runtime.service import Emit, Service
+from .step import Step
+from .workflow import Workflow
+
+INTERVAL = 60.0
+BATCH = 100
+"""How many workflows a pass deletes, each in a transaction of its own."""
+
+
+class WorkflowPruner(Service):
+    """Deletes ended workflows with all their jobs, on the leader.
+
+    The retention is that of the workflow's state. It says nothing while a callback of a batch has
+    not ended. A workflow that the server refuses to delete is left for the next pass.
+    """
+
+    name = "workflow pruner"
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        *,
+        is_leader: Callable[[], bool],
+        listened: Callable[[str], bool],
+        retention: Retention,
+    ) -> None:
+        super().__init__(emit)
+        self._database = database
+        self._is_leader = is_leader
+        self._ages = {state: age for state, age in retention.states.items() if age is not None}
+
+    async def run_once(self) -> float:
+        """Delete a batch for each state; make another pass at once if one was full."""
+        if not self._is_leader():
+            return math.inf
+        started = time.monotonic()
+        count, full, failures = 0, False, []
+        for state, age in self._ages.items():
+            params = {"state": str(state), "age": min(age, LONGEST_INTERVAL)}
+            ids = [id for (id,) in await self._database.fetch(expired(), params)]
+            refused = 0
+            for id in ids:
+                try:
+                    ((deleted,),) = await self._database.fetch(delete_workflow(), {"id": id})
+                except DBAPIError as error:
+                    if error.connection_invalidated:
+                        raise
+                    failures.append(error)
+                    refused += 1
+                else:
+                    count += deleted
+            full = full or (len(ids) == BATCH and refused < BATCH)
+        if count:
+            self._emit("prune_stop", PruneStop(count, time.monotonic() - started))
+        if failures:
+            raise failures[0]
+        return 0.0 if full else INTERVAL
+
+
+@lru_cache(maxsize=1)
+def expired() -> Executable:
+    """The ids of workflows of the `state` that ended more than `age` seconds ago."""
+    cutoff = database_now() - interval(bindparam("age", type_=Float))
+    unfinished = (
+        select(Job.id)
+        .join(Step, Step.job_id == Job.id)
+        .where(Step.workflow_id == Workflow.id, Job.state.not_in(FINISHED))
+        .exists()
+    )
+    return (
+        select(Workflow.id)
+        .where(
+            Workflow.parent_id.is_(None),
+            Workflow.state == bindparam("state", type_=Text),
+            Workflow.completed_at < cutoff,
+            ~unfinished,
+        )
+        .order_by(Workflow.completed_at)
+        .limit(BATCH)
+    )
+
+
+@lru_cache(maxsize=1)
+def delete_workflow() -> Executable:
+    """Delete the workflow `id`, the workflows within it, and their jobs; returns how many jobs."""
+    tree: Any = select(bindparam("id", type_=Text).label("id")).cte("tree", recursive=True)
+    inner = aliased(Workflow, name="inner")
+    tree = tree.union_all(select(inner.id).where(inner.parent_id == tree.c.id))
+    within = select(tree.c.id)
+    steps = delete(Step).where(Step.workflow_id.in_(within)).returning(Step.job_id).cte("steps")
+    jobs = delete(Job).where(Job.id.in_(select(steps.c.job_id))).returning(Job.id).cte("jobs")
+    gone = delete(Workflow).where(Workflow.id.in_(within)).returning(literal(1)).cte("gone")
+    return select(select(func.count()).select_from(jobs).scalar_subquery().label("jobs")).where(
+        select(func.count()).select_from(gone).scalar_subquery() >= 0
+    )

@@ -1,0 +1,51 @@
+"""Workflows are pruned as a whole, and not before they have ended."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, select, update
+
+from oban_sqla import Job, JobState, Oban, Workflow
+from oban_sqla.workflows.step import Step as Row
+from tests.conftest import StartOban
+from tests.listening import hear
+from tests.workflows.conftest import Sessions
+from tests.workflows.workers import Step
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=400)
+
+
+def nested() -> Workflow:
+    inner = Workflow()
+    inner.add("a", Step.new())
+    flow = Workflow()
+    flow.add("first", Step.new())
+    flow.add_workflow("inner", inner, deps="first")
+    return flow
+
+
+async def test_an_ended_workflow_goes_as_a_whole(start: StartOban, sessions: Sessions) -> None:
+    ended, running = nested(), nested()
+    async with sessions.begin() as session:
+        session.add_all([ended, running, Job("w")])
+    done = {"state": JobState.COMPLETED, "completed_at": LONG_AGO}
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Job)
+            .where(Job.id != running.graph.within["inner"].workflow.steps["a"].id)
+            .values(done)
+        )
+        over = Workflow.id.in_([ended.id, ended.graph.within["inner"].workflow.id])
+        await session.execute(
+            update(Workflow).where(over).values(state="completed", completed_at=LONG_AGO)
+        )
+    with hear(Oban, "prune_stop") as prunes:
+        await start(queues={"other": 1}, retention=60)
+        await prunes.counted(3)
+    async with sessions() as session:
+        left = [
+            await session.scalar(select(func.count()).select_from(table))
+            for table in (Workflow, Row, Job)
+        ]
+        assert left == [2, 2, 2]
+        # What belongs to a workflow that runs stays, however long ago it ended.
+        assert await session.get(Job, running.steps["first"].id) is not None
