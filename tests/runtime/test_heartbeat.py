@@ -211,8 +211,8 @@ class TestTrouble:
 
     async def test_an_outage_is_reported_once_and_survived(
         self,
-        start: StartOban,
         proxy: Proxy,
+        start: StartOban,
         prefix: str,
         sessions: Sessions,
         expect_errors: None,

@@ -392,8 +392,8 @@ class TestNodes:
 
     async def test_after_an_outage_nobody_is_taken_for_dead(
         self,
-        start: StartOban,
         proxy: Proxy,
+        start: StartOban,
         postgres_dsn: str,
         prefix: str,
         rows: Rows,

@@ -169,8 +169,8 @@ async def test_a_connection_that_was_closed_is_made_anew(
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+asyncpg", ""])
 async def test_a_listen_dsn_has_any_form(
     driver: str,
-    start: StartOban,
     proxy: Proxy,
+    start: StartOban,
     postgres_dsn: str,
     prefix: str,
     sessions: Sessions,
@@ -209,7 +209,7 @@ async def test_a_driver_that_can_not_listen_is_named_once(
 
 
 async def test_a_connection_of_its_own(
-    start: StartOban, proxy: Proxy, postgres_dsn: str, prefix: str, sessions: Sessions
+    proxy: Proxy, start: StartOban, postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:
     proxy.deaf = True
     oban = await start(
@@ -222,7 +222,7 @@ async def test_a_connection_of_its_own(
 
 
 async def test_without_notifications_it_polls(
-    start: StartOban, proxy: Proxy, prefix: str, sessions: Sessions
+    proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     oban = await start(
         proxy.dsn,
@@ -239,7 +239,7 @@ async def test_without_notifications_it_polls(
 
 
 async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
-    quick: None, quick_proof: None, start: StartOban, proxy: Proxy, prefix: str,
+    quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str,
     sessions: Sessions, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """LISTEN is accepted there, and nothing is ever heard; SELECT 1 works all the time."""
@@ -258,7 +258,7 @@ async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
 
 
 async def test_when_it_hears_again_it_says_so_and_catches_up(
-    quick: None, quick_proof: None, start: StartOban, proxy: Proxy, prefix: str, sessions: Sessions
+    quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     with hear(Oban, "notifier_lost") as lost, hear(Oban, "notifier_restored") as restored:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
@@ -335,7 +335,7 @@ async def test_after_a_reconnect_it_hears_all_channels_again(
 
 
 async def test_a_connection_that_can_not_listen_is_closed(
-    quick: None, start: StartOban, proxy: Proxy, prefix: str, monkeypatch: pytest.MonkeyPatch
+    quick: None, proxy: Proxy, start: StartOban, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a server in recovery, which refuses LISTEN each time it is tried."""
     # No channel has a name without characters.

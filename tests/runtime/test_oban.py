@@ -260,8 +260,8 @@ async def test_a_start_that_is_cancelled_twice_can_be_stopped(
 async def test_it_survives_a_database_that_goes_away_and_comes_back(
     quick: None,
     monkeypatch: pytest.MonkeyPatch,
-    start: StartOban,
     proxy: Proxy,
+    start: StartOban,
     prefix: str,
     sessions: Sessions,
     expect_errors: None,
@@ -288,8 +288,8 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
 
 async def test_the_log_has_one_line_for_an_outage_and_one_when_it_is_over(
     quick: None,
-    start: StartOban,
     proxy: Proxy,
+    start: StartOban,
     prefix: str,
     caplog: pytest.LogCaptureFixture,
     expect_errors: None,

@@ -10,9 +10,9 @@ from tests.runtime.conftest import until
 
 
 async def test_an_order_given_while_its_wire_is_cut(
-    start: StartOban,
-    engine: AsyncEngine,
     proxy: Proxy,
+    engine: AsyncEngine,
+    start: StartOban,
     prefix: str,
     quick: None,
     expect_errors: None,

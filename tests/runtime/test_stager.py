@@ -307,7 +307,7 @@ async def test_a_commit_in_this_process_is_heard_of(
 
 
 async def test_a_commit_elsewhere_is_heard_of(
-    start: StartOban, proxy: Proxy, prefix: str, sessions: Sessions
+    proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     """To the node that runs it, the commit is at another address, as another process's is."""
     oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
