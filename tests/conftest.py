@@ -10,14 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 from weakref import WeakValueDictionary
 
-import psycopg
 import pytest
 from hypothesis import settings
-from psycopg import sql
-from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -27,6 +23,7 @@ from oban_sqla.embedded import embedded_postgres
 from oban_sqla.enqueue.observed import is_observed
 from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.workers import registry
+from tests.database_pool import DatabasePool
 from tests.databases import async_engine, sync_engine
 from tests.forked import Python
 from tests.schemas import Schemas
@@ -84,15 +81,20 @@ def python() -> Iterator[Python]:
     python.close()
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_dsn: str) -> Iterator[DatabasePool]:
+    """The databases that the tests of this process use in turn."""
+    databases = DatabasePool(postgres_dsn)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def database_dsn(postgres_dsn: str) -> Iterator[str]:
-    """A database of the test's own, empty, and dropped in the end."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield make_url(postgres_dsn).set(database=name).render_as_string(hide_password=False)
-        # Not WITH (FORCE): it fails when a connection was left open.
-        connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+def database_dsn(databases: DatabasePool) -> Iterator[str]:
+    """A database for this test alone, which is empty."""
+    dsn = databases.take()
+    yield dsn
+    databases.give_back(dsn)
 
 
 @pytest.fixture(scope="session")
