@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import uvicorn
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from benchmarks.dashboard import FILL
-from oban_sqla import Oban
+from oban_sqla import Job, Oban
 from oban_sqla.web import dashboard
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear
 from tests.web.test_escaping import ATTACK, attacked
+from tests.web.test_workflows import enqueued
 
 __all__ = ["attacked"]
 
@@ -26,7 +27,10 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 10_000  # milliseconds
-PAGES = ("", "jobs", "jobs?state=discarded", "jobs/1", "queues", "errors", "cron", "nowhere")
+PAGES = (
+    *("", "jobs", "jobs?state=discarded", "jobs/1", "queues", "workflows", "errors", "cron"),
+    "nowhere",
+)
 SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
@@ -107,13 +111,20 @@ async def some_jobs(add: Add) -> list[int]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1360, 390])
 async def test_pages(
-    open_page: Open, address: str, start: StartOban, add: Add, scheme: str, width: int
+    open_page: Open,
+    address: str,
+    start: StartOban,
+    add: Add,
+    oban: Oban,
+    scheme: str,
+    width: int,
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
     await start(queues={"mailers": {"limit": 3, "paused": True}})
     await some_jobs(add)
+    flow = await enqueued(oban)
     page = await open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-    for path in PAGES:
+    for path in (*PAGES, f"workflows/{flow.id}", f"jobs/{flow.steps['report'].id}"):
         await page.goto(f"{address}/{path}")
         await page.wait_for_load_state("load")
         found = await axe.run(page)
@@ -209,6 +220,23 @@ async def test_a_queue_is_paused_and_resumed(open_page: Open, start: StartOban) 
         await resumed.wait()
 
 
+async def test_a_graph_follows_its_steps(
+    open_page: Open, oban: Oban, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    flow = await enqueued(oban)
+    page = await open_page(f"workflows/{flow.id}")
+    await page.get_by_role("link", name="fetch: available").wait_for()
+    first = Job.id == flow.steps["fetch"].id
+    async with sessions.begin() as session:
+        await session.execute(update(Job).where(first).values(state="executing", attempt=1))
+    step = page.get_by_role("link", name="fetch: executing")
+    await step.wait_for()
+    await step.focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("heading", name="app.Load").wait_for()
+    assert page.url.endswith(f"/jobs/{flow.steps['fetch'].id}")
+
+
 async def test_the_theme_is_kept(open_page: Open) -> None:
     page = await open_page(color_scheme="light")
     colour = "getComputedStyle(document.body).backgroundColor"
@@ -230,9 +258,7 @@ async def test_nothing_in_a_job_runs(open_page: Open, address: str, attacked: in
 
 async def test_a_large_table(open_page: Open, address: str, engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        raw = await connection.get_raw_connection()
         prefix = engine.get_execution_options()["schema_translate_map"][None]
-        del raw
         await connection.execute(text(f'SET LOCAL search_path TO "{prefix}"'))
         await connection.execute(text(FILL), {"rows": 100_000})
     page = await open_page("jobs")
