@@ -270,7 +270,7 @@ class TestNodes:
             own = {"elected_at": NOW, "expires_at": until}
             await add(sessions, LeaderLease, name="Oban", node="n1/0123456789ab", **own)
         (found,) = await problems(database, "leader")
-        assert found.text.startswith("Oban has none")
+        assert found.text.startswith("Oban has no leader")
 
 
 class TestOrphans:

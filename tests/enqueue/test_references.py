@@ -349,7 +349,7 @@ class TestWhatHasNoRow:
         session.flush()
         session.delete(order)
         session.add(Send.new({"order": order}))
-        self.refused(session, "which is deleted, so that no worker could load it")
+        self.refused(session, "which is deleted, so a worker could not load it")
 
     def test_a_job_that_was_stored_before_can_still_be_changed(self, session: Session) -> None:
         session.add_all([order := Order(), job := Send.new({"order": order})])

@@ -487,7 +487,7 @@ class TestStatements:
                 insert(Order).values(note="n"),
                 "an INSERT that does not return its keys: add instances",
             ),
-            (update(Order.__table__).values(status="x"), "a statement on the table: write it on"),
+            (update(Order.__table__).values(status="x"), "a statement on the table: use the model"),
             (update(Order).values(status="x").returning(Order.id), "a statement with RETURNING"),
             (
                 select(Order).from_statement(update(Order).values(status="x").returning(Order)),
@@ -544,7 +544,7 @@ class TestRefusals:
 
     def test_what_would_do_nothing(self) -> None:
         self.refused("does not react to any change: add on_insert=True", on=Line)
-        self.refused("Wrong says on= or when=", when=lambda row: True)
+        self.refused("Wrong has on= or when=", when=lambda row: True)
 
     def test_what_is_no_model(self) -> None:
         self.refused("name it with on=Model, not None", on_insert=True)

@@ -41,7 +41,9 @@ def test_a_name_is_taken_by_the_first(module: Any) -> None:
         class Other(Worker, name=f"{module.__name__}.Ping"):
             def process(self, job: Job) -> None: ...
 
-    with pytest.raises(ValueError, match=r"is taken by some_.*pong; give .*other another one with"):
+    with pytest.raises(
+        ValueError, match=r"is taken by some_.*pong; give .*other another name with"
+    ):
 
         @job(name=f"{module.__name__}.pong")
         def other() -> None: ...
