@@ -1,5 +1,6 @@
 """Claim jobs of a queue in which jobs wait that have limits of their own."""
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -39,9 +40,12 @@ from .starts import count_starts, forget_starts, save_tokens
 from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
 
+WHOLE = 7
+"""How many columns of a claim by keys are about the whole claim, behind those of a job."""
 
-@lru_cache(maxsize=1)
-def claim_keyed() -> Executable:
+
+@lru_cache(maxsize=8)
+def claim_keyed(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` jobs of `queue_name`, by keys and within all limits.
 
     A better priority goes first. Within one, free slots go round the keys: the key that executes
@@ -54,7 +58,7 @@ def claim_keyed() -> Executable:
     `blocked` by another limit, whether `more` may be claimed at once, and `next_in`, the seconds
     until a rate lets the next job start.
     """
-    time = database_now()
+    time = database_now(now)
     own = queue_room(time)
     keys = walk(time)
     shares = _shares(keys)

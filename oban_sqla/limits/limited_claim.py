@@ -13,15 +13,13 @@ from ..runtime.raw_statement import RawStatement
 from ..statements.claimed import Claimed
 from ..workers.registry import declarations
 from .holds import held_name, hold
-from .keyed_claim import claim_keyed
+from .keyed_claim import WHOLE, claim_keyed
 from .lock import lock_keys, lock_queue
 from .queue_claim import claim_within_global_limit
 from .queue_limits import QueueLimits
 from .search import Search
 from .starts import take_back_starts
 
-WHOLE = 7
-"""How many columns of a claim by keys are about the whole claim, behind those of a job."""
 SOONEST = 0.001
 """Seconds beyond the instant of a permit until it is looked for: the clocks don't tick as one."""
 

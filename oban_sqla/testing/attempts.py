@@ -9,6 +9,8 @@ from sqlalchemy import Executable
 
 from ..clock import held_at
 from ..events import JobException
+from ..limits.keyed_claim import WHOLE, claim_keyed
+from ..limits.search import FRONT, PRIORITIES
 from ..models import JobState
 from ..runtime.executor import Executor
 from ..runtime.following import follow_by
@@ -45,6 +47,8 @@ class Attempts:
         self._with_safety = with_safety
         self._listeners = emit
         self._producer = str(uuid4())
+        # The key of the job that ran last, where limits count.
+        self._cursor = ""
         self._raised: BaseException | None = None
 
     async def run(self, id: int) -> JobState | None:
@@ -53,8 +57,31 @@ class Attempts:
         Without `with_safety`, an error of the worker is recorded, and then raised here.
         """
         claimed = await self._claim(id)
-        if claimed is None:
+        return None if claimed is None else await self._run(claimed)
+
+    async def run_within_limits(self, queue: str) -> tuple[int, JobState | None] | None:
+        """Run the next job of a queue that its limits let start, and return its id and state.
+
+        `None` if none may start.
+        """
+        params = {
+            "queue_name": queue,
+            "limit": 1,
+            "node_name": "testing",
+            "producer": self._producer,
+            "cursor": self._cursor,
+            "since": [FRONT] * PRIORITIES,
+            **dict.fromkeys(("global_limit", "rate_allowed", "rate_burst", "rate_period")),
+        }
+        (row, *_) = await self._database.fetch(claim_keyed(now=held_at()), params)
+        if row[0] is None:
             return None
+        *columns, key = row[:-WHOLE]
+        self._cursor = key or self._cursor
+        claimed = Claimed(columns)
+        return claimed.id, await self._run(claimed)
+
+    async def _run(self, claimed: Claimed) -> JobState | None:
         state: JobState | None = claimed.state
         if state is JobState.EXECUTING:
             state = await self._execute(claimed)

@@ -1,8 +1,9 @@
 """`drain_queue()`: run the enqueued jobs now."""
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, overload
 
 from sqlalchemy import select
@@ -24,6 +25,11 @@ MOST_SNOOZES = 100
 
 STAGE_BATCH = 10_000
 
+Run = Callable[
+    [JobDatabase, Attempts, list[str] | None, datetime | None], Coroutine[Any, Any, None]
+]
+"""How the jobs of some queues are run, those that are due until an instant."""
+
 _AT_ANY_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -35,6 +41,7 @@ def drain_queue(
     with_scheduled: bool | datetime = False,
     with_recursion: bool = True,
     with_safety: bool = False,
+    with_limits: bool = False,
 ) -> Awaitable[dict[str, int]]: ...
 @overload
 def drain_queue(
@@ -44,6 +51,7 @@ def drain_queue(
     with_scheduled: bool | datetime = False,
     with_recursion: bool = True,
     with_safety: bool = False,
+    with_limits: bool = False,
 ) -> dict[str, int]: ...
 def drain_queue(
     conn: Awaited | Plain,
@@ -52,6 +60,7 @@ def drain_queue(
     with_scheduled: bool | datetime = False,
     with_recursion: bool = True,
     with_safety: bool = False,
+    with_limits: bool = False,
 ) -> Any:
     """Run the due jobs one after the other, and return how many ended in each state::
 
@@ -86,24 +95,27 @@ def drain_queue(
     given = unwrapped(conn)
     until = _until(with_scheduled)
     queues = _queues(queue)
-    return answer(given, _drain(given, queues, until, with_recursion, with_safety))
+    if with_limits and not with_recursion:
+        raise ValueError("with_limits runs what becomes available meanwhile: with_recursion=True")
+    run = _run_within_limits if with_limits else partial(_run, recursive=with_recursion)
+    return answer(given, _drain(given, queues, until, run, with_safety))
 
 
 async def _drain(
-    given: Any, queues: list[str] | None, until: datetime | None, recursive: bool, safe: bool
+    given: Any, queues: list[str] | None, until: datetime | None, run: Run, safe: bool
 ) -> dict[str, int]:
     if isinstance(given, Oban):
         await given._database.find_isolation()
         attempts = Attempts(given._database, with_safety=safe, emit=given._emit)
         try:
-            await _run(given._database, attempts, queues, until, recursive)
+            await run(given._database, attempts, queues, until)
         finally:
             await close_session_threads(given._database)
         return attempts.counts
     database = await join(given)
     attempts = Attempts(database, with_safety=safe)
     try:
-        await _run(database, attempts, queues, until, recursive)
+        await run(database, attempts, queues, until)
     finally:
         await on(given, refresh)
     return attempts.counts
@@ -122,15 +134,35 @@ async def _run(
         # One at a time: a job that this one enqueues may come before the remaining jobs.
         ids = await _available(database, queues, 1 if recursive else None)
         for id in ids:
-            if await attempts.run(id) is JobState.SCHEDULED:
-                snoozes[id] += 1
-                if snoozes[id] == MOST_SNOOZES:
-                    raise ObanError(
-                        f"job {id} has snoozed {MOST_SNOOZES} times while it was drained: leave out"
-                        " with_scheduled, or pass the time until which jobs shall run"
-                    )
+            _count_snooze(snoozes, id, await attempts.run(id))
         if not ids or not recursive:
             return
+
+
+async def _run_within_limits(
+    database: JobDatabase, attempts: Attempts, queues: list[str] | None, until: datetime | None
+) -> None:
+    snoozes: Counter[int] = Counter()
+    ran = True
+    while ran:
+        ran = False
+        await _stage(database, queues, until)
+        waiting = select(Job.queue).where(state_in(JobState.AVAILABLE)).distinct()
+        for (queue,) in await database.fetch(waiting.order_by(Job.queue)):
+            if queues is None or queue in queues:
+                found = await attempts.run_within_limits(queue)
+                ran = ran or found is not None
+                if found is not None:
+                    _count_snooze(snoozes, *found)
+
+
+def _count_snooze(snoozes: Counter[int], id: int, state: JobState | None) -> None:
+    snoozes[id] += state is JobState.SCHEDULED
+    if snoozes[id] == MOST_SNOOZES:
+        raise ObanError(
+            f"job {id} has snoozed {MOST_SNOOZES} times while it was drained: leave out"
+            " with_scheduled, or pass the time until which jobs shall run"
+        )
 
 
 async def _stage(database: JobDatabase, queues: list[str] | None, until: datetime | None) -> None:

@@ -1,0 +1,68 @@
+"""Draining obeys limits, or ignores them, as asked."""
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from oban_sqla import Job, JobState, Limit, Oban, Rate, Worker
+from oban_sqla.testing import drain_queue
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Rated(Worker, queue="default", rate=Rate(2, per=3600, by="key", name="drain")):
+    ran: list[str] = []  # noqa: RUF012 - emptied before each test
+
+    async def process(self, job: Job) -> None:
+        self.ran.append(job.args["key"])
+
+
+class Limited(Worker, queue="default", limit=Limit(1)):
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def ran() -> list[str]:
+    Rated.ran.clear()
+    return Rated.ran
+
+
+def add(session: AsyncSession) -> None:
+    session.add_all([*(Rated.new({"key": key}) for key in "aaab"), Limited.new(), Limited.new()])
+
+
+async def test_by_default_they_are_ignored(sessions: Sessions, ran: list[str]) -> None:
+    async with sessions() as session:
+        add(session)
+        assert (await drain_queue(session))["completed"] == 6
+        assert ran == [*"aaab"]
+
+
+async def test_with_limits_the_others_wait(sessions: Sessions, ran: list[str]) -> None:
+    async with sessions() as session:
+        add(session)
+        counts = await drain_queue(session, "default", with_limits=True)
+        assert counts["completed"] == 5
+        assert sorted(ran) == [*"aab"]
+        session.add(Rated.new({"key": "c"}))
+        assert (await drain_queue(session, with_limits=True))["completed"] == 1
+
+
+async def test_what_runs_elsewhere_counts(sessions: Sessions) -> None:
+    async with sessions() as session:
+        running = Limited.new()
+        running.state = JobState.EXECUTING
+        session.add_all([running, Limited.new()])
+        assert (await drain_queue(session, with_limits=True))["completed"] == 0
+
+
+async def test_of_an_instance(sessions: Sessions, engine: object) -> None:
+    oban = Oban(sessions)
+    async with sessions.begin() as session:
+        add(session)
+    assert (await drain_queue(oban, with_limits=True))["completed"] == 5
+
+
+async def test_a_mix_that_makes_no_sense(sessions: Sessions) -> None:
+    async with sessions() as session:
+        with pytest.raises(ValueError, match="with_recursion=True"):
+            drain_queue(session, with_limits=True, with_recursion=False)
