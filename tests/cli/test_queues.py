@@ -70,4 +70,4 @@ def test_a_queue_that_cannot_be(on: Say) -> None:
     assert "queue must not be blank, got ''" in on("queues", "pause", "", code=1).stderr
     said = on("queues", "stop", "*", code=1)
     assert said.stdout == ""
-    assert said.stderr.endswith("only to pause and to resume them; name the one to stop\n")
+    assert said.stderr.endswith("only possible for pause and resume; name the queue to stop\n")

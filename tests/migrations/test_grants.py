@@ -105,7 +105,7 @@ async def test_replacing_needs_the_right_to_update(
     await oban.enqueue(Mail.new({"n": 1}, unique=REPLACING))
     with pytest.raises(ProgrammingError) as caught:
         await oban.enqueue(Mail.new({"n": 1}, unique=REPLACING))
-    assert "or replaces unique ones, those of op.grant_oban(run=...)" in caught.value.__notes__[0]
+    assert "or replaces unique jobs, needs op.grant_oban(run=...)" in caught.value.__notes__[0]
 
 
 async def test_a_role_that_runs_jobs(

@@ -191,7 +191,7 @@ class TestTheJobAfterItsCommit:
         async with AsyncSession(engine) as session:
             job = await Mailer.enqueue(conn=session)
             await session.commit()
-        with fails(ValueError, "make another with new()"):
+        with fails(ValueError, "make another job with new()"):
             await Oban(engine).enqueue(job)
 
 

@@ -63,7 +63,7 @@ class TestWithoutADatabase:
 
     async def test_what_was_stored_can_not_be_loaded(self) -> None:
         stored = {"order": Reference(LOOKALIKE)}
-        with pytest.raises(TypeError, match=r"refers to .*Order id=1, which process_job has no"):
+        with pytest.raises(TypeError, match=r"refers to .*Order id=1, but process_job has no"):
             await process_job(Job(double.new(Order()).worker, stored))
 
     async def test_json_that_looks_like_a_reference_is_no_instance(self) -> None:
