@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
 
-WIDTH, HEIGHT = 170, 46
-GAP_X, GAP_Y = 52, 14
+WIDTH, HEIGHT = 148, 46
+GAP_X, GAP_Y = 40, 14
 # How far apart edges run that pass by a step.
 _LANE = 12
 # Times that the layers are sorted by their neighbours.
