@@ -155,7 +155,7 @@ def forget_inserted(session: Session) -> None:
             make_new(job)
 
 
-def end_transaction(session: Session, transaction: SessionTransaction) -> None:
+def keep_inserted(session: Session, transaction: SessionTransaction) -> None:
     """Move the jobs of a released savepoint to the transaction around it."""
     _inserted.end(session, transaction)
 

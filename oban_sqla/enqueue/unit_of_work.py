@@ -179,7 +179,7 @@ def drop_flush(session: Session, transaction: SessionTransaction) -> None:
 
 def end_transaction(session: Session, transaction: SessionTransaction) -> None:
     """Drop or move notes at the end of a savepoint or of the root transaction."""
-    pending.end_transaction(session, transaction)
+    pending.keep_inserted(session, transaction)
     if transaction.parent is None:
         news.forget_all(session)
         observed.undone(session)

@@ -112,7 +112,7 @@ def model(reference: Reference) -> type:
     return kind
 
 
-def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
+def primary_key(reference: Reference, cls: type) -> tuple[Any, ...]:
     """The primary key of a reference as the mapper's tuple; `ValueError` if it is invalid."""
     given, names = reference[KEY], key_names(cls)
     if not isinstance(given, dict) or given.keys() != set(names):
@@ -123,7 +123,7 @@ def identity(reference: Reference, cls: type) -> tuple[Any, ...]:
     return key_from_json(cls, given)
 
 
-def show(reference: Reference) -> str:
+def show_reference(reference: Reference) -> str:
     """A reference as text for a message: `shop.models.Order id=7`."""
     key = reference[KEY]
     parts = (f"{name}={value}" for name, value in key.items()) if isinstance(key, dict) else ()

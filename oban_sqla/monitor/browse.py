@@ -11,7 +11,7 @@ from sqlalchemy import Select
 from ..models import JobState
 from ..models.job import RECORDED_AS
 from ..runtime.database import Database
-from . import job_queries as statements
+from . import job_queries
 from .job_queries import Filters
 
 # The most jobs that one transaction changes.
@@ -46,7 +46,7 @@ class Listed:
 async def browse(database: Database, filters: Filters, *, limit: int) -> list[Listed]:
     """The newest jobs that match the filters; `SchemaMissingError` without tables."""
     await database.verify()
-    rows = await database.fetch(statements.browse(filters, limit=limit))
+    rows = await database.fetch(job_queries.newest(filters, limit=limit))
     return [Listed(**{**row._mapping, "error": summary(row.error)}) for row in rows]
 
 
@@ -56,7 +56,7 @@ async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
     `SchemaMissingError` without tables.
     """
     await database.verify()
-    rows = await database.fetch(statements.describe(ids))
+    rows = await database.fetch(job_queries.whole(ids))
     return {row.id: {**row._mapping, "recorded": _recorded(row.meta)} for row in rows}
 
 
@@ -111,7 +111,7 @@ class Selection:
         await database.verify()
         if not self._states:
             return Tally({}, 0)
-        rows = await database.fetch(statements.tally(self._filters, limit=self._limit))
+        rows = await database.fetch(job_queries.tally(self._filters, limit=self._limit))
         return Tally(
             {row.state: row.count for row in rows}, max((row.last for row in rows), default=0)
         )
@@ -122,11 +122,11 @@ class Selection:
         """Yield each batch: the number of its jobs, and a SELECT of those that still match."""
         after, left = 0, tally.total
         while left > 0:
-            page = statements.page(
+            page = job_queries.page(
                 self._filters, after=after, last=tally.last, limit=min(size, left)
             )
             ids = [row.id for row in await database.fetch(page)]
             if not ids:
                 return
-            yield len(ids), statements.among(self._filters, ids)
+            yield len(ids), job_queries.among(self._filters, ids)
             after, left = ids[-1], left - len(ids)

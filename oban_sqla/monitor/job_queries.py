@@ -55,7 +55,7 @@ class Filters:
     """Further conditions."""
 
 
-def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
+def newest(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
     """The newest jobs, with columns for a list: `state` is text, `error` the last error's text.
 
     Also their `age` and the time until they are due (`due_in`), in seconds.
@@ -73,7 +73,7 @@ def browse(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
     return _first(shown.where(*conditions(filters, now)), filters, limit, newest=True)
 
 
-def describe(ids: Sequence[int]) -> Executable:
+def whole(ids: Sequence[int]) -> Executable:
     """All columns of jobs, with `state` as text."""
     columns: list[Any] = [
         cast(Job.state, Text).label("state") if name == "state" else getattr(Job, name)

@@ -12,7 +12,7 @@ from ..errors import RowMissingError
 from ..models.instrumentation import routes_by_row, values_of
 from ..models.keys import having
 from ..models.notation import Reference, references
-from ..models.references import identity, model, replaced, show
+from ..models.references import model, primary_key, replaced, show_reference
 from ..workers.model_worker import SELF
 from ..workers.outcomes import Cancel, Snooze
 from ..workers.registry import Registration
@@ -73,7 +73,7 @@ def _load(
 
 
 def _missing(registration: Registration, gone: Sequence[Reference]) -> Cancel:
-    message = f"row not found: {', '.join(dict.fromkeys(map(show, gone)))}"
+    message = f"row not found: {', '.join(dict.fromkeys(map(show_reference, gone)))}"
     if registration.options.missing == "raise":
         raise RowMissingError(message)
     return Cancel(message)
@@ -81,7 +81,7 @@ def _missing(registration: Registration, gone: Sequence[Reference]) -> Cancel:
 
 def _locate(reference: Reference) -> _Place:
     cls = model(reference)
-    return cls, identity(reference, cls)
+    return cls, primary_key(reference, cls)
 
 
 def _row(session: Session, registration: Registration, reference: Reference) -> object:

@@ -12,7 +12,7 @@ from ..config.worker_names import name_of
 from ..models import Job, validation
 from ..models.job import RULES
 from ..models.notation import Reference
-from ..models.references import InstanceReference, show
+from ..models.references import InstanceReference, show_reference
 from ..workers.option import refuse_unknown
 
 TOLERANCE = timedelta(seconds=1)
@@ -142,5 +142,5 @@ def _is_object(value: Any) -> bool:
 
 def _show(value: object) -> str:
     if isinstance(value, Reference):
-        return f"a reference to {show(value)}"
+        return f"a reference to {show_reference(value)}"
     return value.isoformat() if isinstance(value, datetime) else repr(value)

@@ -10,7 +10,7 @@ from ..clock import client_now
 from ..models import Job, JobState, validation
 from ..models.job import COLUMNS, detached
 from ..models.notation import Reference
-from ..models.references import InstanceReference, arguments, replaced, show
+from ..models.references import InstanceReference, arguments, replaced, show_reference
 from ..workers.current_job import executing
 from ..workers.outcomes import refuse_class
 from ..workers.registry import Registration, resolve
@@ -78,8 +78,8 @@ def _attempted(job: Job) -> Job:
 def _instance(reference: Reference) -> object:
     if not isinstance(reference, InstanceReference):
         raise TypeError(
-            f"the job refers to {show(reference)}, but process_job has no database to load it from:"
-            " build the job with the instance"
+            f"the job refers to {show_reference(reference)}, but process_job has no database to"
+            " load it from: build the job with the instance"
         )
     return reference.instance
 

@@ -1,32 +1,10 @@
-"""The options `limit` and `rate` of a worker: what is refused when they are declared."""
-
-from __future__ import annotations
+"""The limits and rates of declared workers: what is refused."""
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..limiting import Limit, Rate
-from ..models import validation
-
-if TYPE_CHECKING:
-    from .declaration import Declaration
-
-
-def limit_option(value: object) -> Limit:
-    """The check of the option `limit`."""
-    if not isinstance(value, Limit):
-        raise TypeError(
-            f"limit must be a Limit, like Limit(2, by='account_id'), not {validation.show(value)}"
-        )
-    return value
-
-
-def rate_option(value: object) -> Rate:
-    """The check of the option `rate`."""
-    if not isinstance(value, Rate):
-        raise TypeError(f"rate must be a Rate, like Rate(14, per=1), not {validation.show(value)}")
-    return value
+from .declaration import Declaration
 
 
 def refuse_other_terms(worker: Declaration, others: Iterable[Declaration]) -> None:

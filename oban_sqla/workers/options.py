@@ -15,7 +15,7 @@ from ..models.deadline import Deadline, deadline_option
 from ..models.unique import unique_option
 from .cron import parse
 from .error_classes import ErrorClasses, error_classes
-from .limits import limit_option, rate_option
+from .limit_options import limit_option, rate_option
 from .on_discard import AnyWorker, on_discard_option
 from .option import Option, flag
 from .timeout import Timeout, timeout_option

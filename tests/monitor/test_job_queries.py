@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from oban_sqla import Job, JobState
 from oban_sqla.monitor import job_queries as browse_module
-from oban_sqla.monitor.job_queries import Filters, among, browse, describe, page, tally
+from oban_sqla.monitor.job_queries import Filters, among, newest, page, tally, whole
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Run
@@ -57,7 +57,7 @@ async def test_all_filters_hold(
     monkeypatch.setattr(browse_module, "MOST_FEW", few)
     ids = await add_some(add, run)
     expected = [ids[n] for n in found]
-    listed = [row.id for row in await run(browse(filters, limit=9, now=NOW))]
+    listed = [row.id for row in await run(newest(filters, limit=9, now=NOW))]
     assert listed == expected[::-1]
     last = max(ids)
     assert [
@@ -89,12 +89,12 @@ async def test_errors_of_any_form(add: Add, run: Run, errors: Any) -> None:
     (id,) = await add(JobFactory())
     value = literal(errors, JSONB(none_as_null=False))
     await run(update(Job).where(Job.id == id).values(errors=value))
-    (row,) = await run(browse(Filters(), limit=1))
+    (row,) = await run(newest(Filters(), limit=1))
     assert row.error is None
 
 
 async def test_all_of_a_job(add: Add, run: Run) -> None:
     (id,) = await add(JobFactory(executing=True))
-    (row,) = await run(describe([id]))
+    (row,) = await run(whole([id]))
     assert (row.id, row.state, row.attempt) == (id, "executing", 1)
-    assert await run(describe([id + 1])) == []
+    assert await run(whole([id + 1])) == []

@@ -17,7 +17,7 @@ from oban_sqla.manage.delete import delete
 from oban_sqla.manage.retry import retry
 from oban_sqla.migrations.args_index import INDEX as ARGS_INDEX
 from oban_sqla.monitor import job_queries as browse_module
-from oban_sqla.monitor.job_queries import Filters, browse, page, tally
+from oban_sqla.monitor.job_queries import Filters, newest, page, tally
 from oban_sqla.statements.acknowledge import acknowledge, unsettled
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.counts import counts
@@ -171,7 +171,7 @@ async def test_jobs_that_do_not_exist_are_missed_by_the_index_of_states(
 ) -> None:
     """A walk along the ids, or the table, would read all jobs."""
     for statement in (
-        browse(filters, limit=20),
+        newest(filters, limit=20),
         tally(filters, limit=20),
         page(filters, after=0, last=2**62, limit=20),
     ):
@@ -182,8 +182,8 @@ async def test_many_jobs_are_listed_along_their_ids(
     full: psycopg.AsyncConnection, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(browse_module, "MOST_FEW", 100)
-    newest = browse(Filters(states=(JobState.AVAILABLE,)), limit=20)
-    assert await pages_read(full, prefix, newest) < 1000
+    statement = newest(Filters(states=(JobState.AVAILABLE,)), limit=20)
+    assert await pages_read(full, prefix, statement) < 1000
 
 
 async def pages_read(connection: psycopg.AsyncConnection, prefix: str, statement: Any) -> int:
