@@ -13,7 +13,6 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Numeric,
-    Select,
     SmallInteger,
     Text,
     and_,
@@ -141,7 +140,7 @@ def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
     )
 
 
-def _of_keys(shares: CTE) -> Select[Any]:
+def _of_keys(shares: CTE) -> Any:
     job = aliased(Job)
     terms = Terms.of(limits_of(job))
     first = (

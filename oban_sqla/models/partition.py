@@ -164,7 +164,7 @@ def _scalar(what: str, value: Any) -> Any:
         return _primary(value[KEY])
     if isinstance(value, Reference):
         return _primary(value[KEY])
-    state = inspect(value, raiseerr=False) if value is not None else None
+    state: Any = inspect(value, raiseerr=False) if value is not None else None
     if isinstance(state, InstanceState):
         if state.identity is None:
             raise _Pending

@@ -34,31 +34,40 @@ class WayToClaim(Protocol):
     @property
     def ahead(self) -> bool:
         """Whether jobs may be claimed before they can start."""
+        ...
 
     @property
     def meta(self) -> Mapping[str, Any]:
         """Data for other nodes, stored in the row of the producer."""
+        ...
 
     def news(self) -> None:
         """Note that there may be new jobs at any position of the queue."""
+        ...
 
     async def claim(self, demand: int, producer: str) -> Claim:
         """Claim up to `demand` jobs for the producer with this uuid."""
+        ...
 
     def frees(self) -> bool:
         """Whether a written outcome may let another job start."""
+        ...
 
     async def gave_back(self, ids: Sequence[int]) -> None:
         """Note that claimed jobs did not start, and are available again."""
+        ...
 
     def hold(self, job: Claimed, seconds: float) -> None:
         """Start no job of the same rate or key for so many seconds, on any node."""
+        ...
 
     async def write_holds(self) -> None:
         """Let the other nodes know of what is held."""
+        ...
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         """Change limits of the running queue. Returns whether any limit has changed."""
+        ...
 
 
 WaysToClaim = Callable[[Database, Queue, str, Callable[[], float]], WayToClaim]

@@ -117,4 +117,4 @@ def _compiled(
     names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
-    return _Text(text.replace("%%", "%").encode(), names, compiled.params)
+    return _Text(text.replace("%%", "%").encode(), names, compiled.params or {})

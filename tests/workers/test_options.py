@@ -56,6 +56,8 @@ WRONG: dict[str, Any] = {
     "oban": "",
     "aliases": "old.Name",
     "cron": "never",
+    "limit": 5,
+    "rate": 5,
     "timeout": 0,
     "retry_on": 5,
     "on_discard": int,
