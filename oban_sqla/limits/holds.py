@@ -1,15 +1,31 @@
 """Holds: a rate, or a key, of which nothing starts for a while, since a service said so."""
 
 import json
+from datetime import datetime
 from functools import lru_cache
 
-from sqlalchemy import Double, Executable, Text, bindparam, cast, func, null, select
+from sqlalchemy import (
+    Double,
+    Executable,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    literal,
+    null,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from ..clock import database_now, interval
 from ..models.unique import COUNTED_BY
 from ..statements.claimed import Claimed
-from .rows import RateRow
+from .rows import RateRow, StartRow
+
+IDLE = 86400.0
+"""Seconds after which a rate has saved all its permits, whatever they are."""
 
 
 def held_name(job: Claimed) -> str | None:
@@ -42,4 +58,20 @@ def hold() -> Executable:
     return statement.on_conflict_do_update(
         index_elements=[RateRow.rate],
         set_={"held_until": func.greatest(statement.excluded.held_until, RateRow.held_until)},
+    )
+
+
+@lru_cache(maxsize=8)
+def forget_rates(*, now: datetime | None = None) -> Executable:
+    """Take away the rows of rates and keys that nothing holds, and that were idle for a day.
+
+    A rate without a row has all its permits. Its starts have rows of their own.
+    """
+    time = database_now(now)
+    counts = select(StartRow.rate).where(StartRow.rate == RateRow.rate).exists()
+    long_ago = time - interval(literal(IDLE, Double))
+    return delete(RateRow).where(
+        func.coalesce(RateRow.held_until <= time, true()),
+        func.coalesce(RateRow.counted_at <= long_ago, true()),
+        ~counts,
     )

@@ -12,7 +12,7 @@ from ..runtime.database import Database
 from ..runtime.raw_statement import RawStatement
 from ..statements.claimed import Claimed
 from ..workers.registry import declarations
-from .holds import held_name, hold
+from .holds import forget_rates, held_name, hold
 from .keyed_claim import WHOLE, claim_keyed
 from .lock import lock_keys, lock_queue
 from .queue_claim import claim_within_global_limit
@@ -20,6 +20,8 @@ from .queue_limits import QueueLimits
 from .search import Search
 from .starts import take_back_starts
 
+CLEAR_INTERVAL = 600.0
+"""Seconds after which the rows of keys that are not in use any more are taken away."""
 SOONEST = 0.001
 """Seconds beyond the instant of a permit until it is looked for: the clocks don't tick as one."""
 
@@ -44,6 +46,7 @@ class LimitedClaim:
         self._position = ClaimPosition()
         self._cursor = ""
         self._search = Search()
+        self._cleared_at = time.monotonic()
         # By the name of a rate or of a key, for how many seconds it is to be held.
         self._holds: dict[str, float] = {}
         self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
@@ -77,6 +80,9 @@ class LimitedClaim:
         for name in list(self._holds):
             await self._database.fetch(hold(), {"rate_id": name, "seconds": self._holds[name]})
             del self._holds[name]
+        if self._keyed and time.monotonic() - self._cleared_at > CLEAR_INTERVAL:
+            self._cleared_at = time.monotonic()
+            await self._database.fetch(forget_rates())
 
     async def claim(self, demand: int, producer: str) -> Claim:
         if self._keyed or self._limits.rate is not None:

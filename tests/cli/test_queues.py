@@ -21,6 +21,11 @@ def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str)
     wait_for(process, "ran 1")
 
     assert on("queues", "scale", "default", "7").stdout.startswith("default of Oban: scaled to 7")
+    scale = ("queues", "scale", "default")
+    said = on(*scale, "8", "--global-limit", "9").stdout
+    assert said == "default of Oban: scaled to 8, global limit 9 on all nodes\n"
+    said = on(*scale, "--no-global-limit").stdout
+    assert said == "default of Oban: global limit removed on all nodes\n"
     assert on("queues", "start", "other", "2").stdout == "other of Oban: started on all nodes\n"
     assert on("queues", "stop", "other").stdout.startswith("other of Oban: stopped on all nodes")
     (node,) = json.loads(on("status", "--json").stdout)["nodes"]
@@ -58,6 +63,9 @@ def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
         ["resume"],
         ["scale", "q"],
         ["scale", "q", "0"],
+        ["scale", "q", "--global-limit", "0"],
+        ["scale", "q", "--global-limit", "1", "--no-global-limit"],
+        ["scale", "q", "--global-limit", "1", "--node", "n"],
         ["start", "q", "x"],
     ],
 )

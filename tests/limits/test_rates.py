@@ -1,7 +1,7 @@
 """Rates: no period has more starts, whenever it begins, and a permit is used when it is there."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import ConfigError, Job, JobState, Limit, Oban, Rate, RateLimited, Snooze, Worker
+from oban_sqla.limits.holds import forget_rates
 from oban_sqla.limits.rows import RateRow, StartRow
 from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
@@ -301,3 +302,25 @@ async def _held(sessions: Sessions, name: str) -> bool:
     async with sessions() as session:
         row = await session.get(RateRow, name)
         return row is not None and row.held_until is not None
+
+
+async def test_rows_that_are_not_in_use_any_more_are_taken_away(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    now = datetime.now(UTC)
+    day, hour = timedelta(days=1), timedelta(hours=1)
+    async with sessions.begin() as session:
+        session.add_all(
+            [
+                RateRow(rate="held", held_until=now + hour),
+                RateRow(rate="was held", held_until=now - hour),
+                RateRow(rate="saves", tokens=1.0, counted_at=now - hour),
+                RateRow(rate="idle", tokens=1.0, counted_at=now - 2 * day),
+                RateRow(rate="slow", tokens=1.0, counted_at=now - 2 * day),
+                StartRow(rate="slow", at=now - 2 * day, starts=1, expires_at=now + day),
+            ]
+        )
+        await session.flush()
+        await session.execute(forget_rates())
+        left = await session.scalars(select(RateRow.rate).order_by(RateRow.rate))
+        assert left.all() == ["held", "saves", "slow"]
