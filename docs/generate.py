@@ -177,7 +177,10 @@ _API: dict[str, tuple[str, str]] = {
     ),
     "workflows.md": (
         "Workflows",
-        "oban_sqla:Workflow oban_sqla:Batch oban_sqla:current_workflow oban_sqla:From",
+        """
+        oban_sqla:Workflow oban_sqla:Batch oban_sqla:Chain oban_sqla:current_workflow
+        oban_sqla:From
+        """,
     ),
     "oban.md": ("Oban", "oban_sqla:Oban oban_sqla:QueueInfo oban_sqla.limits.named_rate:NamedRate"),
     "events.md": (

@@ -23,6 +23,7 @@ from .errors import (
 from .events import ObanEvents
 from .limiting import Limit, Rate
 from .models import Job, JobState, Unique
+from .models.chain import Chain
 from .oban import Oban
 from .queue_orders import QueueInfo
 from .workers.current_job import current_job, running_job
@@ -30,6 +31,7 @@ from .workers.decorators import job, worker
 from .workers.function import JobFunction
 from .workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze
 from .workers.worker import Worker
+from .workflows import chains as _chains
 from .workflows import follower as _follower
 from .workflows import unit_of_work as _workflows
 from .workflows.batch import Batch
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "Cancel",
+    "Chain",
     "ConfigError",
     "From",
     "InstanceNotFoundError",
@@ -82,5 +85,6 @@ __all__ = [
 _unit_of_work.attach()
 _workflows.attach()
 _follower.attach()
+_chains.attach()
 _error_notes.attach()
 _log.attach()

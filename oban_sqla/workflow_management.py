@@ -11,6 +11,7 @@ from .manage.job_selection import UnitOfWork
 from .models import Job, JobState
 from .models.state import FINISHED
 from .runtime.waiter import Waiter
+from .workflows.chains import BlockedChain, blocked
 from .workflows.graph import STEP
 from .workflows.step import Step
 from .workflows.workflow import Workflow
@@ -46,6 +47,13 @@ class WorkflowManagement(JobManagement):
         return await self.retry_jobs(
             select(Job).where(Job.id.in_(steps), Job.state.in_(_FAILED)), conn=conn
         )
+
+    async def blocked_chains(self) -> list[BlockedChain]:
+        """The chains that a discarded job holds, since its worker says `on_discard="hold"`.
+
+        `retry_jobs` runs that job again; when it is completed, or deleted, the chain goes on.
+        """
+        return [BlockedChain(*row) for row in await self._database.fetch(blocked())]
 
     async def _wait_for_workflow(self, workflow: Workflow, longest: float | None) -> Workflow:
         """The workflow and its jobs, when it has ended."""

@@ -26,6 +26,7 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             *("index oban_sqla_jobs_workflow_index", "index oban_sqla_jobs_chain_index"),
             "index oban_sqla_workflows_unique_index",
             "index oban_sqla_workflow_steps_open_index",
+            *("function oban_sqla_join_chain", "trigger oban_sqla_join_chain"),
         ),
         8: (
             *("table oban_sqla_rates", "table oban_sqla_starts"),

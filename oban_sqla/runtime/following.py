@@ -72,7 +72,7 @@ def is_followed(meta: object) -> bool:
     # Most jobs have no meta. Other programs may have written any JSON there.
     if not meta or not isinstance(meta, dict):
         return False
-    return any(follower.concerns(meta) for follower in _followers)
+    return any([follower.concerns(meta) for follower in _followers])
 
 
 def has_key_followed() -> ColumnElement[bool]:
@@ -124,15 +124,20 @@ async def follow_by(
     total = Followed()
     for follower in _followers:
         statements = follower.follow(ids, wait=wait, prefix=prefix)
-        rows: Sequence[Any] | None = None
-        while True:
-            try:
-                statement, params = next(statements) if rows is None else statements.send(rows)
-            except StopIteration as done:
-                total = _sum(total, done.value)
-                break
-            rows = await database.fetch(statement, params)
+        total = _sum(total, await run_by(database, statements))
     return total
+
+
+async def run_by(database: Fetches, statements: Statements) -> Followed:
+    """Run statements one after the other."""
+    rows: Sequence[Any] | None = None
+    while True:
+        try:
+            statement, params = next(statements) if rows is None else statements.send(rows)
+        except StopIteration as done:
+            followed: Followed = done.value
+            return followed
+        rows = await database.fetch(statement, params)
 
 
 async def results(job: Job, database: Fetches) -> dict[str, Any]:

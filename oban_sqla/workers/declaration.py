@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import client_now
 from ..import_path import origin
-from ..models import Job, deadline, on_discard, partition, validation
+from ..models import Job, chain, deadline, on_discard, partition, validation
 from ..models.job import RULES, new
 from ..models.unique import COUNTED_BY
 from .naming import worker_name
@@ -52,13 +52,15 @@ class Declaration:
             if option in values:
                 values[option] = RULES[option](value)
         if "meta" in given:
-            for entry in (deadline.ENTRY, on_discard.ENTRY, *COUNTED_BY):
+            for entry in (deadline.ENTRY, on_discard.ENTRY, chain.ENTRY, *COUNTED_BY):
                 values["meta"].pop(entry, None)  # the meta may be copied from another job
         if self.on_discard is not None:
             values["meta"] |= self.on_discard
         if "deadline" in given:
             values["meta"] |= deadline.entry(JOB_OPTIONS["deadline"].check(given["deadline"]))
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
+        if self.chain is not None:
+            values["meta"] |= self.chain.entry(self.name, values["args"])
         job = new(values, _scheduled_at(options), unique)
         if self.limit is not None or self.rate is not None:
             partition.partition(job, self.name, self.limit, self.rate)

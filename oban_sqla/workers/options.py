@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args
 from ..instances import DEFAULT_NAME
 from ..limiting import Limit, Rate
 from ..models import Unique, validation
+from ..models.chain import Chain, chain_option
 from ..models.deadline import Deadline, deadline_option
 from ..models.unique import unique_option
 from .cron import parse
@@ -108,6 +109,14 @@ class JobOptions(SharedOptions, total=False):
 class WorkerOptions(SharedOptions, total=False):
     """The options of every worker, whether it is a class or a function."""
 
+    chain: Annotated[
+        Chain | str | Iterable[str] | bool | None,
+        Option(
+            "Which jobs run strictly one after the other: those with equal values of an argument,"
+            " given by its name, or of several; `True`: all jobs of the worker. `Chain` says more.",
+            chain_option,
+        ),
+    ]
     name: Annotated[
         str | None,
         Option(

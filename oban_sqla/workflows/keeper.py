@@ -11,9 +11,10 @@ from .. import wakeups
 from ..models import Job
 from ..models.state import FINISHED
 from ..runtime.database import Database
-from ..runtime.following import InTransaction, follow_by
+from ..runtime.following import Followed, InTransaction, follow_by, run_by
 from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
+from .chains import advance, idle_chains
 from .step import Step
 
 INTERVAL = 1.0
@@ -65,6 +66,8 @@ class WorkflowKeeper(Service):
         ids = [id for (id,) in await self._database.fetch(uncounted())]
         if ids and await self._release(ids):
             return 0.0
+        if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
+            await self._advance(chains)
         return max(INTERVAL, (time.monotonic() - started) / SHARE)
 
     async def _release(self, ids: list[int]) -> bool:
@@ -72,7 +75,18 @@ class WorkflowKeeper(Service):
         database = self._database
         async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
             followed = await follow_by(InTransaction(connection), ids, database.prefix)
+        self._tell(followed)
+        return not followed.late
+
+    async def _advance(self, chains: list[str]) -> None:
+        database = self._database
+        async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
+            statements = advance(chains, (), wait=False, prefix=database.prefix)
+            followed = await run_by(InTransaction(connection), statements)
+        self._tell(followed)
+
+    def _tell(self, followed: Followed) -> None:
+        database = self._database
         wakeups.publish(database.address, database.prefix, followed.wakeup)
         for name, event in followed.events:
             self._emit(name, event)
-        return not followed.late

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
-from ..ddl import name, primary_key, set_storage
+from ..ddl import create_function, execute, name, primary_key, set_storage
 from .v1 import STORAGE
 
 TABLES = ("oban_workflows", "oban_sqla_workflow_steps")
@@ -21,7 +21,30 @@ CHAIN_INDEX = "oban_sqla_jobs_chain_index"
 UNIQUE_INDEX = "oban_sqla_workflows_unique_index"
 PARENT_INDEX = "oban_sqla_workflows_parent_index"
 STEP_NAME = "oban_sqla_workflow_steps_name_key"
+JOIN_CHAIN = "oban_sqla_join_chain"
 OPEN_INDEX = "oban_sqla_workflow_steps_open_index"
+
+# Whoever enqueues a job of a chain holds a lock on the chain until the end of the transaction, and
+# gets the id behind the lock: the ids of a chain are in the order of the commits.
+JOIN = """
+DECLARE
+  chain text := NEW.meta ->> 'chain_id';
+  busy boolean;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended(chain, 8));
+  NEW.id := nextval(pg_get_serial_sequence(
+    quote_ident(TG_TABLE_SCHEMA) || '.' || quote_ident(TG_TABLE_NAME), 'id'));
+  IF NEW.state::text IN ('available', 'scheduled') THEN
+    EXECUTE format(
+      'SELECT EXISTS (SELECT FROM %I.%I WHERE meta ? ''chain_id'' AND meta ->> ''chain_id'' = $1'
+      ' AND state NOT IN (''completed'', ''cancelled'')'
+      ' AND (state::text <> ''discarded'' OR meta ->> ''chain'' = ''hold''))',
+      TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO busy USING chain;
+    IF busy THEN NEW.state := 'suspended'; END IF;
+  END IF;
+  RETURN NEW;
+END
+"""
 
 
 def upgrade(op: Operations, prefix: str | None) -> None:
@@ -78,9 +101,23 @@ def upgrade(op: Operations, prefix: str | None) -> None:
     set_storage(op, name("oban_workflows", prefix), STORAGE)
     _create_steps(op, prefix)
     _create_job_indexes(op, prefix)
+    _create_chain_trigger(op, prefix)
+
+
+def _create_chain_trigger(op: Operations, prefix: str | None) -> None:
+    jobs, join_chain = name("oban_jobs", prefix), name(JOIN_CHAIN, prefix)
+    create_function(op, f"{join_chain}() RETURNS trigger", JOIN)
+    # Its condition is asked without a call of the function: other jobs do not pay for it.
+    execute(
+        op,
+        f"CREATE OR REPLACE TRIGGER {JOIN_CHAIN} BEFORE INSERT ON {jobs} FOR EACH ROW"
+        f" WHEN (NEW.meta ? 'chain_id') EXECUTE FUNCTION {join_chain}()",
+    )
 
 
 def downgrade(op: Operations, prefix: str | None) -> None:
+    execute(op, f"DROP TRIGGER IF EXISTS {JOIN_CHAIN} ON {name('oban_jobs', prefix)}")
+    execute(op, f"DROP FUNCTION IF EXISTS {name(JOIN_CHAIN, prefix)}()")
     for index in (CHAIN_INDEX, WORKFLOW_INDEX):
         op.drop_index(index, "oban_jobs", schema=prefix, if_exists=True)
     for table in reversed(TABLES):

@@ -1,0 +1,82 @@
+"""Chains: the jobs of a worker with the same key run strictly one after the other."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from . import validation
+from .notation import KEY, MODEL
+
+OnDiscard = Literal["go_on", "hold", "cancel"]
+
+ENTRY, POLICY = "chain_id", "chain"
+"""What the meta of a job has: the key of its chain, and what happens when it is discarded."""
+
+LONGEST = 200
+"""Characters of a key that is kept as it is; a longer one is kept as its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Which jobs run one after the other, in the order in which they were committed.
+
+    by: the names of arguments; jobs with equal values are in the same chain. None: all jobs of the
+        worker are.
+    on_discard: what happens to the chain when one of its jobs is discarded. The next job runs
+        (`go_on`), waits until the discarded one is retried or deleted (`hold`), or is cancelled
+        with all others that wait (`cancel`).
+    """
+
+    by: tuple[str, ...] = ()
+    on_discard: OnDiscard = "go_on"
+
+    def __post_init__(self) -> None:
+        by = (self.by,) if isinstance(self.by, str) else tuple(self.by)
+        if not all(isinstance(name, str) and name for name in by):
+            raise TypeError(f"chain: by must be names of arguments, not {validation.show(self.by)}")
+        object.__setattr__(self, "by", by)
+        if self.on_discard not in get_args(OnDiscard):
+            choices = ", ".join(map(repr, get_args(OnDiscard)))
+            raise ValueError(
+                f"chain: on_discard must be one of {choices}, not"
+                f" {validation.show(self.on_discard)}"
+            )
+
+    def entry(self, worker: str, args: Mapping[str, Any]) -> dict[str, str]:
+        """What the meta of a job with these arguments has.
+
+        `ValueError` for arguments without one of the names, and for an instance without a key.
+        """
+        values = []
+        for name in self.by:
+            if name not in args:
+                raise ValueError(
+                    f"{worker}: chain={name!r} needs that argument, and the job has none"
+                )
+            values.append(args[name])
+            if isinstance(args[name], Mapping) and MODEL in args[name] and not args[name][KEY]:
+                raise ValueError(f"{worker}: chain={name!r}: flush the instance first")
+        key = f"{worker}:{json.dumps(values, sort_keys=True)}"
+        if len(key) > LONGEST:
+            key = f"{worker}:{hashlib.sha256(key.encode()).hexdigest()}"
+        return {ENTRY: key, POLICY: self.on_discard}
+
+
+def chain_option(value: object) -> Chain | None:
+    """What the option `chain` is: a `Chain`, names of arguments, or `True` for all jobs."""
+    if value is None or value is False:
+        return None
+    if isinstance(value, Chain):
+        return value
+    if value is True:
+        return Chain()
+    if isinstance(value, str):
+        return Chain((value,))
+    if isinstance(value, Iterable):
+        return Chain(tuple(value))
+    raise TypeError(
+        f"chain must be a Chain, the name of an argument, several, or True, not"
+        f" {validation.show(value)}"
+    )

@@ -1,0 +1,292 @@
+"""Chains: the end of a job lets the next one of its chain run.
+
+A trigger suspends a new job whose chain is busy, and has its transaction hold a lock on the chain
+until it ends. The order of the ids in a chain is so that of the commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from ..clock import database_now, held_at
+from ..models import Job, JobState
+from ..models.chain import ENTRY
+from ..runtime.following import Followed, Statements, register
+from ..statements.announce import announce, announcement
+from ..statements.states import constant
+from ..wakeups import Wakeup
+
+LOCKS = 8
+"""The seed of the hashes that are locked, as the trigger has it."""
+
+_IDS = ARRAY(BigInteger)
+_LIVE = [
+    state.value
+    for state in (
+        JobState.AVAILABLE,
+        JobState.SCHEDULED,
+        JobState.EXECUTING,
+        JobState.RETRYABLE,
+    )
+]
+
+
+class ChainFollower:
+    """Lets the next job of a chain run, in the transaction of the outcome of the one before."""
+
+    key = ENTRY
+
+    def __init__(self) -> None:
+        # Until this process has seen a job of a chain, it need not ask for any.
+        self._seen = False
+
+    def concerns(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a job with this meta is in a chain."""
+        is_in_chain = self.key in meta
+        self._seen = self._seen or is_in_chain
+        return is_in_chain
+
+    def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
+        """Release the next jobs of the chains of these jobs; put it off if they are locked."""
+        if not (self._seen or wait):
+            return Followed()
+        chains = yield chains_of(), {"ids": list(ids)}
+        if not chains:
+            return Followed()
+        return (yield from advance([row.chain for row in chains], ids, wait=wait, prefix=prefix))
+
+    def reopen(self, ids: Sequence[int]) -> Statements:
+        """Have retried jobs wait for their turn."""
+        chains = yield chains_of(), {"ids": list(ids)}
+        if chains:
+            names = [row.chain for row in chains]
+            yield lock_chains(wait=True), {"chains": names}
+            yield suspend_again(), {"ids": list(ids)}
+            return (yield from advance(names, ids, wait=True, prefix=None, announced=False))
+        return Followed()
+
+    def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
+        """Nothing flows in a chain."""
+        return select(Job.worker, Job.meta).where(false()), {}
+
+
+def advance(
+    chains: Sequence[str],
+    ids: Sequence[int],
+    *,
+    wait: bool,
+    prefix: str | None,
+    announced: bool = True,
+) -> Statements:
+    """Let the next jobs of chains run that have no running one."""
+    locks = yield lock_chains(wait=wait), {"chains": list(chains)}
+    free = [row.chain for row in locks if row.locked]
+    late = ids if len(free) < len(chains) else ()
+    if not free:
+        return Followed(late=late)
+    moved = yield release_next(now=held_at()), {"chains": free, "ids": list(ids)}
+    released = [row for row in moved if row.state is not JobState.CANCELLED]
+    queues = frozenset(row.queue for row in released if row.state is JobState.AVAILABLE)
+    due = [row.scheduled_at for row in released if row.state is JobState.SCHEDULED]
+    due_at = min(due, default=None)
+    wakeup = Wakeup(queues, due_at.replace(tzinfo=UTC) if due_at is not None else None)
+    if wakeup and announced:
+        yield announce(prefix=prefix), announcement(wakeup)
+    cancelled = [row.id for row in moved if row.state is JobState.CANCELLED]
+    return Followed(wakeup, cancelled, late=late)
+
+
+def chain_of(job: Any) -> ColumnElement[str]:
+    """The chain of a job, as the index has it."""
+    chain: ColumnElement[str] = job.meta.op("->>", return_type=Text())(literal_column(f"'{ENTRY}'"))
+    return chain
+
+
+def _in_chain(job: Any) -> ColumnElement[bool]:
+    # The predicate of the index.
+    unfinished = job.state.not_in([constant(JobState.COMPLETED), constant(JobState.CANCELLED)])
+    return and_(job.meta.has_key(literal_column(f"'{ENTRY}'")), unfinished)
+
+
+def _keeps(job: Any) -> ColumnElement[bool]:
+    """Whether a job keeps others of its chain from running."""
+    state = cast(job.state, Text)
+    held = and_(state == "discarded", job.meta["chain"].astext == "hold")
+    return or_(state.in_(_LIVE), held)
+
+
+@lru_cache(maxsize=1)
+def chains_of() -> Executable:
+    """The chains of the jobs `ids`, in order."""
+    chain = chain_of(Job)
+    return (
+        select(chain.label("chain"))
+        .where(Job.id == any_(bindparam("ids", type_=_IDS)), chain.is_not(None))
+        .distinct()
+        .order_by(chain)
+    )
+
+
+@lru_cache(maxsize=2)
+def lock_chains(*, wait: bool) -> Executable:
+    """Lock the `chains`, as whoever enqueues a job of them does; returns each, and if it is."""
+    chain = select(
+        func.unnest(bindparam("chains", type_=ARRAY(Text)), type_=Text).label("chain")
+    ).subquery("chains")
+    hashed = func.hashtextextended(chain.c.chain, LOCKS)
+    if wait:
+        # Of type void, which is no NULL.
+        locked: Any = cast(func.pg_advisory_xact_lock(hashed), Text).is_not(None)
+    else:
+        locked = func.pg_try_advisory_xact_lock(hashed)
+    return select(chain.c.chain, locked.label("locked"))
+
+
+@lru_cache(maxsize=4)
+def release_next(*, now: datetime | None = None) -> Executable:
+    """Let the first suspended job of each of the `chains` run that nothing keeps from it.
+
+    Where one of the jobs `ids` was discarded, and says so, all suspended jobs are cancelled.
+    Returns id, queue, state and time of the jobs.
+    """
+    time = database_now(now)
+    chain = select(
+        func.unnest(bindparam("chains", type_=ARRAY(Text)), type_=Text).label("chain")
+    ).cte("chains")
+    failed = aliased(Job, name="failed")
+    ends = select(chain_of(failed)).where(
+        failed.id == any_(bindparam("ids", type_=_IDS)),
+        cast(failed.state, Text) == "discarded",
+        failed.meta["chain"].astext == "cancel",
+    )
+    waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
+    suspended = (
+        _in_chain(waiting),
+        chain_of(waiting) == chain.c.chain,
+        cast(waiting.state, Text) == JobState.SUSPENDED.value,
+        not_(waiting.meta.has_key(literal_column("'workflow_id'"))),
+    )
+    first = select(waiting.id).where(*suspended).order_by(waiting.id).limit(1).scalar_subquery()
+    busy = (
+        select(literal(1))
+        .where(_in_chain(other), chain_of(other) == chain.c.chain, _keeps(other))
+        .exists()
+    )
+    next_ones = (
+        select(first.label("id")).select_from(chain).where(not_(busy), chain.c.chain.not_in(ends))
+    )
+    doomed = select(waiting.id).join(chain, chain.c.chain.in_(ends)).where(*suspended)
+    due = func.greatest(Job.scheduled_at, time)
+    is_doomed = chain_of(Job).in_(ends)
+    return (
+        update(Job)
+        .where(or_(Job.id.in_(next_ones), Job.id.in_(doomed)))
+        .values(
+            state=case(
+                (is_doomed, constant(JobState.CANCELLED)),
+                (due > time, constant(JobState.SCHEDULED)),
+                else_=constant(JobState.AVAILABLE),
+            ),
+            scheduled_at=case((is_doomed, Job.scheduled_at), else_=due),
+            cancelled_at=case((is_doomed, time), else_=Job.cancelled_at),
+        )
+        .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
+    )
+
+
+@lru_cache(maxsize=1)
+def suspend_again() -> Executable:
+    """Suspend the jobs `ids` of chains that wait for a producer."""
+    return (
+        update(Job)
+        .where(
+            Job.id == any_(bindparam("ids", type_=_IDS)),
+            chain_of(Job).is_not(None),
+            cast(Job.state, Text) == JobState.AVAILABLE.value,
+        )
+        .values(state=constant(JobState.SUSPENDED))
+        .returning(Job.id)
+    )
+
+
+@lru_cache(maxsize=1)
+def idle_chains() -> Select[str]:
+    """The chains in which jobs wait, though nothing keeps them from running."""
+    waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
+    busy = (
+        select(literal(1))
+        .where(_in_chain(other), chain_of(other) == chain_of(waiting), _keeps(other))
+        .exists()
+    )
+    return (
+        select(chain_of(waiting))
+        .where(
+            _in_chain(waiting),
+            cast(waiting.state, Text) == JobState.SUSPENDED.value,
+            not_(waiting.meta.has_key(literal_column("'workflow_id'"))),
+            not_(busy),
+        )
+        .distinct()
+        .limit(1000)
+    )
+
+
+class BlockedChain(NamedTuple):
+    """A chain that a discarded job holds."""
+
+    chain: str
+    job_id: int
+    """The discarded job."""
+    waiting: int
+    """How many jobs wait behind it."""
+
+
+@lru_cache(maxsize=1)
+def blocked() -> Executable:
+    """The chains that a discarded job holds: chain, job, and how many jobs wait."""
+    held, waiting = aliased(Job, name="held"), aliased(Job, name="waiting")
+    return (
+        select(chain_of(held), func.min(held.id), func.count(waiting.id.distinct()))
+        .join(waiting, chain_of(waiting) == chain_of(held))
+        .where(
+            _in_chain(held),
+            cast(held.state, Text) == JobState.DISCARDED.value,
+            held.meta["chain"].astext == "hold",
+            _in_chain(waiting),
+            cast(waiting.state, Text) == JobState.SUSPENDED.value,
+        )
+        .group_by(chain_of(held))
+        .order_by(chain_of(held))
+    )
+
+
+def attach() -> None:
+    """Have chains follow outcomes; importing `oban_sqla` does so."""
+    register(_follower)
+
+
+_follower = ChainFollower()

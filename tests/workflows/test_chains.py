@@ -1,0 +1,188 @@
+"""Chains: the jobs of a key run one after the other, in the order in which they were committed."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select
+
+from oban_sqla import Chain, Job, JobState, Oban, Snooze, Worker, job
+from tests.conftest import StartOban
+from tests.listening import hear
+from tests.workflows.conftest import Sessions, jobs_of
+
+pytestmark = pytest.mark.usefixtures("expect_errors")  # jobs that are discarded
+
+ran: list[tuple[int, int]] = []
+running: dict[int, int] = {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+    running.clear()
+
+
+class Entry(Worker, name="chains.entry", chain="account", max_attempts=3):
+    """Notes account and number; proves that no other job of the account runs."""
+
+    async def process(self, job: Job) -> object:
+        account, n = job.args["account"], job.args["n"]
+        running[account] = running.get(account, 0) + 1
+        assert running[account] == 1
+        await asyncio.sleep(0)
+        running[account] -= 1
+        if job.args.get("snooze") and not job.meta.get("snoozed"):
+            return Snooze(0.1)
+        if job.args.get("fail", 0) >= job.attempt:
+            raise ValueError("no luck")
+        ran.append((account, n))
+        return None
+
+    def backoff(self, job: Job) -> float:
+        return 0.1
+
+
+class Held(
+    Entry, name="chains.held", chain=Chain("account", on_discard="hold"), max_attempts=1
+): ...
+
+
+class Ending(
+    Entry, name="chains.ending", chain=Chain("account", on_discard="cancel"), max_attempts=1
+): ...
+
+
+async def test_one_after_the_other_across_retries_and_snoozes(
+    start: StartOban, sessions: Sessions
+) -> None:
+    jobs = [
+        Entry.new({"account": account, "n": n, "fail": n % 3 == 1, "snooze": n % 3 == 2})
+        for n in range(6)
+        for account in (1, 2, 3)
+    ]
+    async with sessions.begin() as session:
+        session.add_all(jobs)
+    assert [stored.state for stored in await jobs_of(sessions)] == (
+        [JobState.AVAILABLE] * 3 + [JobState.SUSPENDED] * 15
+    )
+    first = await start(queues={"default": 10}, name="one", node="one")
+    await start(queues={"default": 10}, name="two", node="two")
+    await first.wait_many(jobs, timeout=30)
+    for account in (1, 2, 3):
+        assert [n for one, n in ran if one == account] == [*range(6)]
+
+
+async def test_the_order_is_that_of_the_commits(sessions: Sessions) -> None:
+    """The second transaction waits for the first one, whose later job comes before its own."""
+    async with sessions() as one, sessions() as two:
+        one.add(Entry.new({"account": 1, "n": 1}))
+        await one.flush()
+        two.add(Entry.new({"account": 1, "n": 3}))
+        second = asyncio.create_task(two.commit())
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        one.add(Entry.new({"account": 1, "n": 2}))
+        await one.commit()
+        await second
+    stored = await jobs_of(sessions)
+    assert [one.args["n"] for one in stored] == [1, 2, 3]
+    assert [one.state.value for one in stored] == ["available", "suspended", "suspended"]
+
+
+async def test_a_rolled_back_job_blocks_nobody(start: StartOban, sessions: Sessions) -> None:
+    async with sessions() as session:
+        session.add(Entry.new({"account": 1, "n": 0}))
+        await session.flush()
+        await session.rollback()
+    oban = await start(queues={"default": 10})
+    done = await oban.enqueue(Entry.new({"account": 1, "n": 1}))
+    assert (await oban.wait(done, timeout=20)).state is JobState.COMPLETED
+
+
+async def test_a_chain_is_held(start: StartOban, sessions: Sessions) -> None:
+    oban = await start(queues={"default": 10})
+    bad, good = Held.new({"account": 1, "n": 1, "fail": 1}), Held.new({"account": 1, "n": 2})
+    await oban.enqueue_many(bad, good)
+    assert (await oban.wait(bad, timeout=20)).state is JobState.DISCARDED
+    (blocked,) = await oban.blocked_chains()
+    assert (blocked.job_id, blocked.waiting) == (bad.id, 1)
+    assert blocked.chain == "chains.held:[1]"
+    await oban.delete_jobs(bad)
+    assert (await oban.wait(good, timeout=20)).state is JobState.COMPLETED
+    assert await oban.blocked_chains() == []
+
+
+async def test_a_retried_job_comes_first(start: StartOban, sessions: Sessions) -> None:
+    oban = await start(queues={"default": 10})
+    bad, good = Held.new({"account": 1, "n": 1, "fail": 1}), Held.new({"account": 1, "n": 2})
+    await oban.enqueue_many(bad, good)
+    await oban.wait(bad, timeout=20)
+    await oban.retry_jobs(bad)
+    await oban.wait(good, timeout=20)
+    assert ran == [(1, 1), (1, 2)]
+
+
+async def test_a_chain_is_cancelled(start: StartOban) -> None:
+    oban = await start(queues={"default": 10})
+    jobs = [Ending.new({"account": 1, "n": n, "fail": n == 0}) for n in range(3)]
+    await oban.enqueue_many(jobs)
+    done = await oban.wait_many(jobs, timeout=20)
+    assert [one.state.value for one in done] == ["discarded", "cancelled", "cancelled"]
+    again = await oban.enqueue(Ending.new({"account": 1, "n": 3}))
+    assert (await oban.wait(again, timeout=20)).state is JobState.COMPLETED
+
+
+async def test_the_leader_repairs_a_chain(start: StartOban, sessions: Sessions) -> None:
+    first, second = (Entry.new({"account": 1, "n": n}) for n in range(2))
+    async with sessions.begin() as session:
+        session.add_all([first, second])
+    async with sessions.begin() as session:
+        await session.execute(delete(Job).where(Job.id == first.id))
+    with hear(Oban, "job_stop") as stops:
+        await start(queues={"default": 10})
+        await stops.wait()
+    assert ran == [(1, 1)]
+
+
+async def test_a_function_and_all_jobs_of_a_worker(sessions: Sessions) -> None:
+    @job(name="chains.sync", chain=["tenant", "region"])
+    def sync(tenant: int, region: str) -> None: ...
+
+    @job(name="chains.all", chain=True)
+    def everything() -> None: ...
+
+    async with sessions.begin() as session:
+        session.add_all([sync.new(1, "eu"), sync.new(1, "us"), sync.new(1, "eu")])
+        session.add_all([everything.new(), everything.new()])
+    states = [one.state.value for one in await jobs_of(sessions)]
+    assert states == ["available", "available", "suspended", "available", "suspended"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (3, TypeError, "chain must be a Chain"),
+        ([3], TypeError, "by must be names"),
+    ],
+)
+def test_what_no_chain_can_be(given: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+
+        @job(name="chains.wrong", chain=given)
+        def wrong() -> None: ...
+
+
+def test_a_job_without_the_argument() -> None:
+    with pytest.raises(ValueError, match="chain='account' needs that argument"):
+        Entry.new({"n": 1})
+    with pytest.raises(ValueError, match="on_discard must be one of"):
+        Chain("x", on_discard="explode")  # type: ignore[arg-type]
+
+
+async def test_plain_jobs_are_in_no_chain(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        session.add_all([Job("w"), Job("w")])
+        await session.flush()
+        found = (await session.scalars(select(Job))).all()
+    assert [one.meta for one in found] == [{}, {}]
