@@ -1,0 +1,135 @@
+"""The release of steps: once, never twice, never not at all; and in one statement for thousands."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from oban_sqla import Job, JobState, Workflow
+from oban_sqla.runtime.following import Followed, InTransaction, follow_by
+from oban_sqla.workflows.step import Step as Row
+from tests.conftest import StartOban
+from tests.workflows.conftest import Sessions, loaded, states
+from tests.workflows.workers import Step
+
+
+async def finish(connection: AsyncConnection, *jobs: Job, wait: bool = True) -> Followed:
+    """Have jobs completed, as an outcome does, and release what waits for them."""
+    ids = [job.id for job in jobs]
+    done = {"state": JobState.COMPLETED, "attempt": 1}
+    await connection.execute(update(Job).where(Job.id.in_(ids)).values(done))
+    return await follow_by(InTransaction(connection), ids, None, wait=wait)
+
+
+def fan_in(width: int) -> Workflow:
+    flow = Workflow()
+    parts = [flow.add(f"part-{n}", Step.new()) for n in range(width)]
+    flow.add("end", Step.new(), deps=parts)
+    return flow
+
+
+async def test_two_transactions_finish_the_last_two_deps(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """The second one waits for the first, whatever its own snapshot says, and releases once."""
+    flow = fan_in(2)
+    async with sessions.begin() as session:
+        session.add(flow)
+    async with engine.connect() as one, engine.connect() as two:
+        first = await finish(one, flow.steps["part-0"])
+        second = asyncio.create_task(finish(two, flow.steps["part-1"]))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        await one.commit()
+        released = await second
+        await two.commit()
+    assert (first.wakeup.queues, released.wakeup.queues) == (frozenset(), {"default"})
+    assert states(await loaded(sessions, flow.id))["end"] == "available"
+
+
+async def test_without_waiting_it_is_put_off_whole(engine: AsyncEngine, sessions: Sessions) -> None:
+    flow = fan_in(2)
+    async with sessions.begin() as session:
+        session.add(flow)
+    parts = [flow.steps["part-0"], flow.steps["part-1"]]
+    async with engine.connect() as one, engine.connect() as two:
+        await finish(one, parts[0])
+        late = await finish(two, parts[1], wait=False)
+        assert late.late == [parts[1].id]
+        await two.commit()
+        await one.commit()
+        again = await follow_by(InTransaction(two), late.late, None)
+        await two.commit()
+    assert again.wakeup.queues == {"default"}
+    assert states(await loaded(sessions, flow.id))["end"] == "available"
+
+
+async def test_a_step_that_somebody_has_locked_puts_it_off_whole(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    flow = fan_in(1)
+    async with sessions.begin() as session:
+        session.add(flow)
+    async with engine.connect() as one, engine.connect() as two:
+        await one.execute(select(Job.id).where(Job.id == flow.steps["end"].id).with_for_update())
+        late = await finish(two, flow.steps["part-0"])
+        await two.commit()
+        assert late.late == [flow.steps["part-0"].id]
+        assert (await loaded(sessions, flow.id)).open == 2
+        await one.rollback()
+        await follow_by(InTransaction(two), late.late, None)
+        await two.commit()
+    assert states(await loaded(sessions, flow.id))["end"] == "available"
+
+
+async def test_what_is_repeated_changes_nothing(engine: AsyncEngine, sessions: Sessions) -> None:
+    flow = fan_in(2)
+    async with sessions.begin() as session:
+        session.add(flow)
+    async with engine.connect() as connection:
+        for _ in range(3):
+            await finish(connection, flow.steps["part-0"])
+        await connection.commit()
+    found = await loaded(sessions, flow.id)
+    assert (found.open, states(found)["end"]) == (2, "suspended")
+    async with sessions() as session:
+        waits = await session.scalar(select(Row.waits).where(Row.name == "end"))
+    assert waits == 1
+
+
+@pytest.mark.torture
+async def test_ten_thousand(engine: AsyncEngine, sessions: Sessions) -> None:
+    """A fan-out and a fan-in of 10,000, each released by one statement, within some seconds."""
+    flow = Workflow()
+    first = flow.add("first", Step.new())
+    parts = [flow.add(f"part-{n}", Step.new(), deps=first) for n in range(10_000)]
+    flow.add("end", Step.new(), deps=parts)
+    async with sessions.begin() as session:
+        session.add(flow)
+    async with engine.connect() as connection:
+        took = []
+        for jobs in ([first], parts):
+            began = time.monotonic()
+            await finish(connection, *jobs)
+            await connection.commit()
+            took.append(time.monotonic() - began)
+    print(f"fan-out {took[0]:.2f} s, fan-in {took[1]:.2f} s")
+    assert states(await loaded(sessions, flow.id))["end"] == "available"
+    assert max(took) < 10
+
+
+async def test_foreign_nodes_leave_suspended_steps_alone(
+    start: StartOban, sessions: Sessions
+) -> None:
+    """Producers claim available jobs only: a suspended one never runs before its time."""
+    flow = Workflow(on_failure="hold")
+    flow.add("first", Step.new(schedule_in=3600))
+    flow.add("next", Step.new(), deps="first")
+    async with sessions.begin() as session:
+        session.add(flow)
+    oban = await start(queues={"default": 10})
+    plain = await oban.enqueue(Job("flows.step", meta={"name": "plain"}))
+    await oban.wait(plain, timeout=20)
+    assert states(await loaded(sessions, flow.id)) == {"first": "scheduled", "next": "suspended"}
