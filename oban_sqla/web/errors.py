@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable, String, Text, cast, func, literal, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    String,
+    Text,
+    any_,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +35,7 @@ MOST = 1000
 # Characters of an error that are read, from its end: there is the exception.
 TAIL = 3000
 SHOWN = 100
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _VALUES = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
 
 
@@ -78,25 +91,20 @@ async def groups_of(page: Page) -> list[Group]:
 def failed() -> Executable:
     """The newest jobs that fail or have failed, with the end of their last `error`."""
 
-    def of(state: JobState) -> Any:
+    def of(state: JobState, newest: Any) -> Any:
+        # The ids first: the texts of all failed jobs are not read to sort them.
+        ids = select(Job.id).where(Job.state == constant(state)).order_by(newest.desc()).limit(MOST)
         last = Job.errors[-1]
-        found = (
-            select(
-                Job.id,
-                literal(state.value, String).label("state"),
-                Job.worker,
-                func.coalesce(Job.attempted_at, Job.inserted_at).label("at"),
-                func.right(func.coalesce(last["error"].astext, cast(last, Text)), TAIL).label(
-                    "error"
-                ),
-            )
-            .where(Job.state == constant(state))
-            .order_by(Job.id.desc())
-            .limit(MOST)
-        )
-        return select(found.subquery())
+        text = func.coalesce(last["error"].astext, cast(last, Text))
+        return select(
+            Job.id,
+            literal(state.value, String).label("state"),
+            Job.worker,
+            func.coalesce(Job.attempted_at, Job.inserted_at).label("at"),
+            func.right(text, TAIL).label("error"),
+        ).where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
 
-    return union_all(*map(of, FAILED))
+    return union_all(of(JobState.RETRYABLE, Job.id), of(JobState.DISCARDED, Job.discarded_at))
 
 
 def _grouped(page: Page, rows: Iterable[Any]) -> Iterable[Group]:
@@ -105,7 +113,7 @@ def _grouped(page: Page, rows: Iterable[Any]) -> Iterable[Group]:
         text = _seen(page, row)
         exception, frame = exception_of(text), last_frame(text)
         if not page.may("args"):
-            exception, frame, text = exception.partition(":")[0], None, ""
+            exception, frame = _class_of(exception), None
         key = hashlib.sha256(f"{_VALUES.sub('?', exception)}\0{frame}".encode()).hexdigest()[:16]
         group = groups.setdefault(key, Group(exception, frame, key))
         group.add(row, exception)
@@ -119,6 +127,12 @@ def _seen(page: Page, row: Any) -> str:
     if not page.may("args") or page.board.mask is None:
         return str(row.error)
     return page.shown_error(row.error, row.worker)
+
+
+def _class_of(exception: str) -> str:
+    """The class of an exception alone; other texts may hold any data."""
+    name = exception.partition(":")[0]
+    return name if _CLASS.fullmatch(name) else "(hidden)"
 
 
 def exception_of(text: str) -> str:

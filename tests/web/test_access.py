@@ -81,6 +81,7 @@ async def test_a_reader_sees_no_data_of_users(open_site: Open, add: Add) -> None
             errors=[{"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": "Boom: 5105-1051"}],
         )
     )
+    await add(JobFactory(discarded=True, errors=[{"attempt": 1, "at": "", "error": "5105 fails"}]))
     site = open_site(authorize=lambda request: "read")
     for path in ("jobs", f"jobs/{id}", "errors"):
         assert "5105" not in (await site.get(path)).text
