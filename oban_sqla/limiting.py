@@ -8,8 +8,8 @@ MOST = 2**31 - 1
 LONGEST_PERIOD = 366 * 86400.0
 
 By: TypeAlias = str | Callable[[Any], object] | None
-"""What jobs are counted by: the name of an argument, dotted for one inside of another, or a
-function of the job; `None` for all jobs of the worker together.
+"""The key by which jobs are counted: the name of an argument, with dots for nested ones, or a
+function of the job. `None` counts all jobs of the worker together.
 """
 
 
@@ -18,7 +18,7 @@ class Limit:
 
         class Sync(Worker, limit=Limit(2, by="account_id")): ...
 
-    A job that would exceed the limit waits. Jobs behind it, of other keys, do not wait for it.
+    A job that would exceed the limit waits. Jobs of other keys behind it do not wait.
     """
 
     __module__ = "oban_sqla"
@@ -32,18 +32,17 @@ class Limit:
         name: str | None = None,
         burst: bool = False,
     ) -> None:
-        """A limit.
+        """Declare a limit.
 
-        allowed: how many; or a function of the key that returns it. A job keeps the number, and its
-            key, from when it is made.
-        by: what jobs are counted by: the name of an argument, such as `"account_id"` or
+        allowed: the most jobs, or a function that returns this number for a key. The number and the
+            key of a job are fixed when the job is made.
+        by: the key by which jobs are counted: the name of an argument, such as `"account_id"` or
             `"order.account_id"`, or a function of the job that returns the key. A mapped instance
-            stands for its primary key. A job without the argument has the key `None`, with a limit
-            of its own.
+            stands for its primary key. A job without the argument has the key `None`.
         name: workers with the same name share the limit, also in different queues.
-        burst: whether a key may exceed the limit while slots are free that no other key needs.
+        burst: whether a key may exceed the limit while there are slots that no other key needs.
 
-        `TypeError` or `ValueError`, naming the field and the value, for anything else.
+        Other values raise a `TypeError` or `ValueError` that names the field and the value.
         """
         self.allowed = allowed if callable(allowed) else count("allowed", allowed)
         self.by = _by(by)
@@ -57,7 +56,7 @@ class Limit:
 
     @property
     def terms(self) -> tuple[object, ...]:
-        """What has to be the same in all limits of one name."""
+        """The values that must be the same in all limits of one name."""
         return self.allowed, self.burst
 
 
@@ -67,7 +66,7 @@ class Rate:
         @job(rate=Rate(14, per=1, name="ses"))
         async def send(to: str): ...
 
-    Each attempt counts, also a retry and one that fails. No period of this length, whenever it
+    Each attempt counts, also a retry or a failed attempt. No period of this length, whenever it
     begins, has more than `allowed + burst` starts. A job that would exceed the rate waits.
     """
 
@@ -84,16 +83,16 @@ class Rate:
         burst: int = 0,
         weight: int | Callable[[Any], int] = 1,
     ) -> None:
-        """A rate.
+        """Declare a rate.
 
-        allowed: how many jobs start in a period.
+        allowed: the most jobs that start in a period.
         per: the length of the period: seconds, or a `timedelta`.
-        by: what jobs are counted by, as of a `Limit`.
+        by: the key by which jobs are counted, as for a `Limit`.
         name: workers with the same name share the rate, also in different queues.
-        burst: how many more may start in one period after quieter ones.
-        weight: for how many starts a job counts; or a function of the job.
+        burst: the most further jobs that may start in one period after quieter periods.
+        weight: the number of starts for which a job counts, or a function of the job.
 
-        `TypeError` or `ValueError`, naming the field and the value, for anything else.
+        Other values raise a `TypeError` or `ValueError` that names the field and the value.
         """
         self.allowed = count("allowed", allowed)
         self.per = _seconds(per)
@@ -103,7 +102,7 @@ class Rate:
         self.weight = weight if callable(weight) else self.weighed(weight)
 
     def weighed(self, weight: object) -> int:
-        """A weight, checked: a heavier job could never start."""
+        """Check a weight. A job that is heavier than `allowed + burst` could never start."""
         checked = count("weight", weight)
         if checked > self.allowed + self.burst:
             raise ValueError(
@@ -125,12 +124,12 @@ class Rate:
 
     @property
     def terms(self) -> tuple[object, ...]:
-        """What has to be the same in all rates of one name."""
+        """The values that must be the same in all rates of one name."""
         return self.allowed, self.per, self.burst
 
 
 def count(field: str, value: object, *, least: int = 1) -> int:
-    """A number of jobs, checked."""
+    """Check a number of jobs."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{field} must be an integer, {least} or more, not {value!r}")
     if not least <= value <= MOST:

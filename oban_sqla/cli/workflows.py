@@ -68,7 +68,7 @@ def show_workflow(
     path: Config = None,
     as_document: Json = False,
 ) -> None:
-    """Show one workflow as a tree: its steps, their states, and what they wait for."""
+    """Show one workflow as a tree: its steps, their states, and the steps that they wait for."""
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, lambda database: workflow_details(database, id))
     if found is None:
@@ -82,14 +82,14 @@ def show_workflow(
 
 @app.command("cancel")
 def cancel_workflow(id: Id, dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
-    """Cancel the steps that have not ended. Steps of add_last run nevertheless."""
+    """Cancel the steps that have not ended. Steps of add_last still run."""
     count = _manage(id, dsn, prefix, path, lambda oban: oban.cancel(id))
     typer.echo(f"workflow {plain(id)}: {count} steps cancelled")
 
 
 @app.command("retry")
 def retry_workflow(id: Id, dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
-    """Run discarded and cancelled steps again, and with them what they had cancelled."""
+    """Run discarded and cancelled steps again, and the steps that they had cancelled."""
     count = _manage(id, dsn, prefix, path, lambda oban: oban.retry(id))
     typer.echo(f"workflow {plain(id)}: {count} steps retried")
 

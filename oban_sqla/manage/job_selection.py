@@ -52,7 +52,7 @@ class JobSelection:
         return list(dict.fromkeys(session.scalars(found, bind_arguments=BIND)))
 
     def load(self, session: Session) -> list[Job]:
-        """The jobs, locked, as they are now, in the order given; without those that don't exist."""
+        """Lock and load the existing jobs, in the given order."""
         _flush(session)
         fresh = {"populate_existing": True}
         if self.statement is None:
@@ -68,10 +68,10 @@ class JobSelection:
 
 
 def unit_of_work(conn: object) -> AsyncSession | Session:
-    """The session that `conn` is, or stands for; `TypeError` for anything else."""
+    """The session that `conn` is or refers to; `TypeError` for anything else."""
     session = unscoped(conn)
     if isinstance(session, Session):
-        # The inner one of an AsyncSession can't be used outside of that.
+        # The sync session inside an AsyncSession can't be used without it.
         return async_session(session) or session
     if isinstance(session, AsyncSession):
         return session

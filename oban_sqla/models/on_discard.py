@@ -1,13 +1,13 @@
-"""The entry in a job's meta that says which job is enqueued when the job is discarded."""
+"""The entry in a job's meta for the job that is enqueued when the first job is discarded."""
 
 from collections.abc import Mapping
 from typing import Any
 
 ENTRY = "oban_sqla_on_discard"
-"""The key of the entry: what the new job consists of, beside its arguments."""
+"""The key of the entry, which has the columns of the new job except its arguments."""
 
 ARGUMENT = "job_id"
-"""The one argument of the new job: the id of the discarded job."""
+"""The only argument of the new job: the id of the discarded job."""
 
 FIELDS = ("worker", "queue", "max_attempts", "priority", "tags", "meta")
 

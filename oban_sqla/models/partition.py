@@ -1,7 +1,7 @@
-"""What a job is counted by: the keys of its limit and of its rate, in its meta.
+"""Put the keys by which a job's limit and rate count it into its meta.
 
-They are fixed when the job is made. If a key is the primary key of a row that a flush is about to
-write, the key is there after the flush.
+The keys are fixed when the job is made. If a key is the primary key of a pending row, the job gets
+it after the flush of the row.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from .references import InstanceReference, to_instances
 from .unique import COUNTED_BY
 
 ENTRY, LIMITS = COUNTED_BY
-"""The keys of a job's meta for the text that jobs share which wait for the same, by Oban Pro's
-name, and for the terms of its limit and of its rate."""
+"""The keys of two entries in a job's meta. The first, named as in Oban Pro, is a text that all jobs
+with the same keys share. The second has the terms of the job's limit and rate."""
 
 _ROW = "self"
-"""The argument of a model's job: the row, whose attributes may be the key."""
+"""The argument of a model's job that refers to its row. Attributes of the row may be the key."""
 
 LONGEST_KEY = 200
-"""Characters of a key that are kept; of a longer one, the beginning and a digest."""
+"""The most characters of a key. A longer key is replaced by its beginning and a digest."""
 
 _PENDING = "_limits_pending"
-"""Where a new job keeps what its keys are made of, if a flush is to give one."""
+"""The key in `vars(job)` of a new job's limits, while a key waits for a flush."""
 
 
-class _Pending(Exception):  # noqa: N818 - no error: a key comes with the flush
-    """The key is that of a row that has none yet."""
+class _Pending(Exception):  # noqa: N818 - not an error: a flush will give the key
+    """The key of a job is the primary key of a row that has none yet."""
 
 
 def partition(job: Job, worker: str, limit: Limit | None, rate: Rate | None) -> None:
-    """Put into the meta of a new job what its worker's limit and rate count it by.
+    """Put the keys of a new job, for its worker's limit and rate, into its meta.
 
-    `TypeError` or `ValueError`, naming the field and the value, for a key that is no scalar.
+    If a key is not a scalar, a `TypeError` or `ValueError` names the field and the value.
     """
     limits: dict[str, Any] = {}
     meta = values_of(job)["meta"]
@@ -58,7 +58,7 @@ def partition(job: Job, worker: str, limit: Limit | None, rate: Rate | None) -> 
                 f"by of {worker} returns an instance that has no key yet: flush it first, or pass"
                 " it as an argument of the job"
             ) from None
-        # Kept, since what it is inserted in may be rolled back, and the next key be another one.
+        # Kept even after the insert: after a rollback, the row may get another key.
         values_of(job)[_PENDING] = worker, limit, rate
         return
     meta[ENTRY] = " ".join(entry["id"] for entry in limits.values())
@@ -66,7 +66,10 @@ def partition(job: Job, worker: str, limit: Limit | None, rate: Rate | None) -> 
 
 
 def complete(job: Job) -> bool:
-    """Put the keys into the meta of a job that waited for the key of a row; whether it did."""
+    """Put the keys into the meta of a job that waited for the key of a row, if it did.
+
+    Returns whether the job waited.
+    """
     pending = values_of(job).get(_PENDING)
     if pending is None:
         return False
@@ -75,9 +78,9 @@ def complete(job: Job) -> bool:
 
 
 def rate_id(name: str, rate: Rate, key: object) -> str:
-    """The name under which the starts of a rate are counted, those of one key if it has keys.
+    """The name under which the starts of a rate, or of one of its keys, are counted.
 
-    `TypeError` for a key that is no scalar, and for one of a rate without keys.
+    `TypeError` for a key that is not a scalar, and for a key of a rate without keys.
     """
     if rate.by is None and key is not None:
         raise TypeError(f"{rate!r} counts all jobs together: leave key out")
@@ -140,10 +143,10 @@ def _inside(value: Any, name: str) -> Any:
 
 
 def _attribute(instance: object, name: str) -> Any:
-    """An attribute of a mapped instance, if it is loaded: a key must not send a statement."""
+    """A loaded attribute of a mapped instance. Reading a key must not send a statement."""
     state = inspect(instance)
     if name not in state.mapper.attrs:
-        raise ValueError(f"by names {name!r}, which is no attribute of {type(instance).__name__}")
+        raise ValueError(f"by names {name!r}, but {type(instance).__name__} has no such attribute")
     if name in state.dict and state.dict[name] is not None:
         return state.dict[name]
     if state.key is None and state.mapper.primary_key:

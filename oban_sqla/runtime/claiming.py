@@ -58,11 +58,11 @@ class WayToClaim(Protocol):
         ...
 
     def hold(self, job: Claimed, seconds: float) -> None:
-        """Start no job of the same rate or key for so many seconds, on any node."""
+        """For `seconds`, start no job of the same rate or key on any node."""
         ...
 
     async def write_holds(self) -> None:
-        """Let the other nodes know of what is held."""
+        """Write the new holds, so that other nodes see them."""
         ...
 
     def limit(self, changes: Mapping[str, Any]) -> bool:

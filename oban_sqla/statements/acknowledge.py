@@ -59,9 +59,9 @@ class Ack(NamedTuple):
     """Whether the attempt counts."""
     error: str | None = None
     meta: dict[str, Any] | None = None
-    """What to merge into the job's meta."""
+    """The entries to merge into the job's meta."""
     followed: bool = False
-    """Whether other jobs may follow from the outcome, as in a workflow."""
+    """Whether other jobs may wait for the outcome, as in a workflow."""
     holds: float | None = None
     """For how many seconds no job of the same rate or key starts."""
 
@@ -81,7 +81,7 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
 def acknowledge_discards(
     *, prefix: str | None = None, skip_locked: bool = False, now: datetime | None = None
 ) -> Select[int]:
-    """The same for `acks` among which jobs may be discarded: enqueue their `on_discard` jobs."""
+    """`acknowledge` that also enqueues the `on_discard` jobs of discarded jobs."""
     applied = _applied(skip_locked, now, Job.id, Job.state, Job.meta)
     return select(applied.c.id, announce_rows(enqueued(applied), prefix))
 

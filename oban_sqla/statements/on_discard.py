@@ -23,7 +23,7 @@ from ..models import Job, JobState
 from ..models.on_discard import ARGUMENT, ENTRY
 from .states import constant
 
-# Anybody may write a meta, and no cast of it may fail the statement.
+# Other programs may write any JSON into meta, and no cast of it may fail the statement.
 _COMPLETE = (
     f'strict $.{ENTRY} ? (@.worker.type() == "string" && @.worker != ""'
     ' && @.queue.type() == "string" && @.queue != ""'

@@ -28,7 +28,7 @@ STAGE_BATCH = 10_000
 Run = Callable[
     [JobDatabase, Attempts, list[str] | None, datetime | None], Coroutine[Any, Any, None]
 ]
-"""How the jobs of some queues are run, those that are due until an instant."""
+"""Runs the jobs of some queues that are due until an instant."""
 
 _AT_ANY_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 

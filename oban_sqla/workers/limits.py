@@ -1,4 +1,4 @@
-"""The limits and rates of declared workers: what is refused."""
+"""Check the limits and rates of declared workers."""
 
 import inspect
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from .declaration import Declaration
 
 
 def refuse_other_terms(worker: Declaration, others: Iterable[Declaration]) -> None:
-    """`ValueError` for a limit or a rate whose name another worker gives other terms."""
+    """`ValueError` if another worker declares a limit or rate of this name with other terms."""
     for option in ("limit", "rate"):
         own: Limit | Rate | None = getattr(worker, option)
         if own is None or own.name is None:
             continue
         for other in others:
             known: Limit | Rate | None = getattr(other, option)
-            # The same code again is a reloaded module.
+            # The same origin means that a module was reloaded.
             same = known is None or known.name != own.name or other.origin == worker.origin
             if known is not None and not same and known.terms != own.terms:
                 raise ValueError(
@@ -37,6 +37,6 @@ def check_arguments(worker: Declaration, signature: inspect.Signature) -> None:
         if name not in taken:
             names = ", ".join(taken) or "none"
             raise ValueError(
-                f"{option} of {worker.origin} counts by {own.by!r}, which is no argument of it;"
-                f" there are {names}"
+                f"{option} of {worker.origin} counts by {own.by!r}, which is not one of its"
+                f" arguments; there are {names}"
             )

@@ -1,4 +1,4 @@
-"""Parameters of job functions whose values are not given, but found when the job runs."""
+"""Parameters of job functions whose values a feature provides when the job runs."""
 
 import inspect
 import typing
@@ -14,21 +14,21 @@ Question = tuple[Executable, Mapping[str, Any]]
 
 
 class Provided:
-    """Marks such a parameter: `Annotated[int, Provided()]`. A feature says what it stands for."""
+    """Marks a parameter, as in `Annotated[int, Provided()]`. Features subclass it."""
 
     def question(self, job: Job) -> Question:
-        """What finds the value for a job; an error fails its attempt."""
+        """The statement that finds the value for a job. An error fails the attempt."""
         raise NotImplementedError
 
     def answer(self, job: Job, rows: Sequence[Any]) -> Any:
-        """The value as JSON, of the rows that the question finds."""
+        """The value as JSON, from the rows of the statement."""
         raise NotImplementedError
 
 
 def provided_parameters(
     function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Provided]:
-    """The parameters that are marked."""
+    """The marked parameters of a function."""
     found = {}
     for name, parameter in parameters.items():
         annotation = parameter.annotation
@@ -50,5 +50,5 @@ def _evaluated(function: Callable[..., Any], annotation: str) -> Any:
     try:
         return typing.get_type_hints(Hinted, names, include_extras=True)["it"]
     except Exception:
-        # A name that is defined later, or for type checkers only.
+        # For example, a name is defined later, or only for type checkers.
         return None

@@ -164,7 +164,7 @@ class TestRows:
         class Wrong(Worker, limit=Limit(1, by="user.nope")):
             def process(self, job: Job) -> None: ...
 
-        with pytest.raises(ValueError, match="'nope', which is no attribute of User"):
+        with pytest.raises(ValueError, match="'nope', but User has no such attribute"):
             Wrong.new({"user": User(name="x")})
 
     def test_a_function_may_not_return_a_row_without_a_key(self) -> None:
