@@ -15,7 +15,7 @@ from benchmarks.workload import Figures, Measured, Target, Workload, itself, wit
 from oban_sqla import Job, Limit, Oban, Rate, Worker
 from oban_sqla.dsn import database_url
 
-LIMIT, GLOBAL_LIMIT = 20, 30
+LIMIT, GLOBAL_LIMIT = 20, 50
 KEYS = 10_000
 RATE, SECONDS = 500, 20
 PATIENCE = 60.0
