@@ -1,4 +1,4 @@
-"""`Waiting`: wait for the outcomes of jobs: part of `Oban`."""
+"""`Waiting`, a part of `Oban`: wait for the outcomes of jobs and workflows."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from .workflows.workflow import Workflow
 
 
 class Waiting(WorkflowManagement):
-    """Waits until jobs are finished."""
+    """Wait for jobs and workflows to end."""
 
     _waiter: Waiter
 
@@ -39,8 +39,8 @@ class Waiting(WorkflowManagement):
     ) -> Job | Workflow:
         """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
-        Of a workflow, wait until all steps have ended, and return it with its jobs: its `recorded`
-        is the value of the last step.
+        For a workflow, wait until all its steps have ended, and return the workflow with its jobs.
+        Its `recorded` is the value of the last step.
 
         job: a committed job, its id, or a workflow. The returned job has the worker's value in
             `recorded`, and its errors in `errors`.

@@ -1,4 +1,4 @@
-"""`WorkflowManagement`: cancel, retry and wait for workflows: part of `Oban`."""
+"""`WorkflowManagement`, a part of `Oban`: cancel, retry and wait for workflows."""
 
 import asyncio
 from typing import Any
@@ -17,31 +17,31 @@ from .workflows.step import Step
 from .workflows.workflow import Workflow
 
 LOOK_AGAIN = 0.02
-"""Seconds until a workflow is looked at again whose jobs have all ended."""
+"""Seconds until the next look at a workflow whose jobs have ended, but which has not."""
 _FAILED = (JobState.DISCARDED, JobState.CANCELLED)
 
 
 class WorkflowManagement(JobManagement):
-    """What an `Oban` can do to whole workflows; `conn` is as for jobs."""
+    """Manage whole workflows; `conn` is as for jobs."""
 
     _waiter: Waiter
 
     async def cancel(self, workflow: Workflow | str, *, conn: UnitOfWork | None = None) -> int:
-        """Cancel the steps of a workflow that have not ended, and return how many.
+        """Cancel the steps of a workflow that have not ended, and return their number.
 
-        workflow: the workflow, or its id. Workflows within it are cancelled with it.
+        workflow: the workflow, or its id. Workflows within it are cancelled, too.
 
-        Its steps of `add_last` run nevertheless, when all others have ended.
+        Steps of `add_last` still run when all other steps have ended.
         """
         steps = _steps_of(workflow).where(Step.kind == STEP)
         unfinished = Job.state.not_in(FINISHED)
         return await self.cancel_jobs(select(Job).where(Job.id.in_(steps), unfinished), conn=conn)
 
     async def retry(self, workflow: Workflow | str, *, conn: UnitOfWork | None = None) -> int:
-        """Run the discarded and cancelled steps of a workflow again, and return how many.
+        """Run the discarded and cancelled steps of a workflow again, and return their number.
 
-        workflow: the workflow, or its id. Steps that were cancelled because another one had failed
-            wait for that one again, and are not counted.
+        workflow: the workflow, or its id. If a step was cancelled because another step had failed,
+            it waits for that step again, and is not counted.
         """
         steps = _steps_of(workflow).where(Step.cause.is_(None), Step.ended.is_not(None))
         return await self.retry_jobs(
@@ -56,7 +56,7 @@ class WorkflowManagement(JobManagement):
         return [BlockedChain(*row) for row in await self._database.fetch(blocked())]
 
     async def _wait_for_workflow(self, workflow: Workflow, longest: float | None) -> Workflow:
-        """The workflow and its jobs, when it has ended."""
+        """Wait until a workflow has ended, and return it with its jobs."""
         limit = asyncio.timeout(longest)
         try:
             async with limit:
@@ -77,7 +77,7 @@ class WorkflowManagement(JobManagement):
             ) from None
 
     async def _look_at(self, id: str) -> tuple[Workflow | None, list[int]]:
-        """The workflow, if it has ended, and its jobs that are not finished."""
+        """The workflow if it has ended, and the ids of its unfinished jobs."""
         async with self._database.session() as session:
             query = select(Workflow).where(Workflow.id == id).options(selectinload(Workflow.jobs))
             found = (await session.scalars(query)).one_or_none()
@@ -89,7 +89,7 @@ class WorkflowManagement(JobManagement):
 
 
 def identity(workflow: Workflow | str) -> str:
-    """The id of a workflow, for which `workflow.id` would send a SELECT when it has expired."""
+    """The id of a workflow, without the SELECT that `workflow.id` sends if it has expired."""
     if isinstance(workflow, str):
         return workflow
     if not isinstance(workflow, Workflow):

@@ -1,4 +1,4 @@
-"""`NodeProcess`: a node from its start to the signal that ends it."""
+"""`NodeProcess`: run a node in this process until a signal stops it."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""`Batch`: jobs that wait for no others, and what is enqueued when they have ended."""
+"""`Batch`: independent jobs, and callbacks that run when they have ended."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from .workflow import Workflow
 
 
 class Batch(Workflow):
-    """Any number of jobs, and callbacks: jobs that run once when something is true of the others::
+    """Any number of jobs, and callbacks: jobs that run once, depending on the outcomes::
 
         batch = Batch([send.new(user) for user in users], on_exhausted=report.new())
         session.add(batch)  # or: await oban.enqueue(batch)
 
-    A batch is a workflow without deps. Its callbacks are `suspended` jobs of it. A callback that
-    nothing calls for is cancelled when all jobs have ended.
+    A batch is a workflow without deps. Its callbacks are `suspended` jobs of the workflow. When all
+    jobs have ended, callbacks whose condition is not met are cancelled.
     """
 
     def __init__(
@@ -30,15 +30,15 @@ class Batch(Workflow):
         on_discarded: Job | None = None,
         on_cancelled: Job | None = None,
     ) -> None:
-        """A batch of jobs, each with its number as the name of its step.
+        """Make a batch of jobs. The name of each step is its number.
 
         on_completed: runs if all jobs were completed.
-        on_exhausted: runs when all jobs have ended, however they ended.
-        on_attempted: runs when all jobs have been tried once.
+        on_exhausted: runs when all jobs have ended, with any outcome.
+        on_attempted: runs when each job has had one attempt.
         on_discarded: runs when the first job is discarded.
         on_cancelled: runs when the first job is cancelled or deleted.
 
-        `ValueError` or `TypeError` for a job that can't be in a batch, such as one that was
+        `ValueError` or `TypeError` for a job that can't be in a batch, for example because it was
         enqueued already.
         """
         super().__init__(name, meta=meta)

@@ -1,4 +1,4 @@
-"""The workflow of the job that is being processed."""
+"""`current_workflow()`: the workflow of the running step."""
 
 from sqlalchemy.orm import make_transient_to_detached
 
@@ -9,13 +9,13 @@ from .workflow import Workflow
 
 
 def current_workflow() -> Workflow:
-    """The workflow of the step that is being processed, to add steps while it runs::
+    """The workflow of the running step, to which it may add steps::
 
         flow = current_workflow()
         flow.add("more", more.new(), deps="extract")
         session.add(flow)  # or: await oban.enqueue(flow)
 
-    New steps may wait for each other, and for steps by name. `ObanError` outside of a step.
+    New steps may wait for each other, and for stored steps by name. `ObanError` outside of a step.
     """
     job: Job | None = current_job()
     id = job.meta.get("workflow_id") if job is not None and isinstance(job.meta, dict) else None

@@ -1,4 +1,4 @@
-"""`Draft`: a step that was added to a workflow, and what it is checked for."""
+"""`Draft`: a step that was added to a workflow, and its checks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from .workflow import Workflow
 
 OnFailure: TypeAlias = Literal["cancel", "run", "hold"]
-"""What becomes of a step when a step that it waits for is cancelled, discarded or deleted."""
+"""The rule for a step when a step that it waits for is cancelled, discarded or deleted."""
 
 FAILURES = ("cancelled", "discarded", "deleted")
 
 Dep: TypeAlias = "str | Job | Workflow"
-"""A step that another one waits for: its name, its job, or a workflow within the workflow."""
+"""A step for which another step waits: its name, its job, or a workflow within the workflow."""
 
 
 def rules_of(on_failure: object, ignored: Mapping[str, bool]) -> Mapping[str, OnFailure]:
-    """The rule for each failure of a step that is waited for.
+    """The rule for each kind of failure of a dep.
 
-    `ignored` are the options as Oban names them. `ValueError` for another `on_failure`.
+    `ignored` are the options named as in Oban. `ValueError` for another `on_failure`.
     """
     rules: tuple[OnFailure, ...] = get_args(OnFailure)
     if on_failure not in rules:
@@ -38,7 +38,7 @@ def rules_of(on_failure: object, ignored: Mapping[str, bool]) -> Mapping[str, On
 
 @dataclass(eq=False, slots=True)
 class Draft:
-    """A step of a workflow, as it was added."""
+    """A step that was added to a workflow."""
 
     name: str
     job: Job
@@ -47,18 +47,18 @@ class Draft:
     rules: Mapping[str, OnFailure] = field(default_factory=lambda: rules_of("run", {}))
     delay: float | None = None
     waits_for: "dict[Draft, None]" = field(default_factory=dict)
-    """The steps that it waits for, of those that are inserted with it."""
+    """The deps that are inserted together with this step."""
     waits_for_stored: list[int] = field(default_factory=list)
-    """The jobs of the stored steps that it waits for."""
+    """The jobs of the stored deps."""
 
     @property
     def is_stored(self) -> bool:
-        """Whether its job was inserted; a rollback makes it a new one again."""
+        """Whether the job was inserted. A rollback makes it new again."""
         return inspect(self.job).has_identity
 
 
 def step_name(workflow: str, name: object) -> str:
-    """`TypeError` or `ValueError` for what is no name of a step."""
+    """Check the name of a step; `TypeError` or `ValueError` if it is invalid."""
     if not isinstance(name, str):
         raise TypeError(f"{workflow}: the name of a step is a str, not {validation.show(name)}")
     if not name.strip():
@@ -68,7 +68,7 @@ def step_name(workflow: str, name: object) -> str:
 
 
 def step_job(workflow: str, name: str, job: object) -> Job:
-    """`TypeError` or `ValueError` for what can't be the job of a step."""
+    """Check the job of a step; `TypeError` or `ValueError` if it can't be one."""
     if not isinstance(job, Job):
         raise TypeError(
             f"{workflow}: step {name!r} needs a Job, such as Worker.new({{...}}) makes;"
@@ -93,14 +93,14 @@ def step_job(workflow: str, name: str, job: object) -> Job:
 
 
 def listed(deps: Any) -> list[Dep]:
-    """Deps that were given one by one, or in an iterable."""
+    """A list of deps that are given as one dep, or in an iterable."""
     if isinstance(deps, str) or not isinstance(deps, Iterable):
         return [deps]
     return list(deps)
 
 
 def refuse_circle(workflow: str, drafts: Iterable[Draft]) -> None:
-    """`ValueError` that names the steps of a circle."""
+    """`ValueError` that names the steps of a circle, if there is one."""
     sorter = TopologicalSorter({draft: draft.waits_for for draft in drafts})
     try:
         sorter.prepare()

@@ -1,4 +1,4 @@
-"""Enqueue a workflow in the transaction of whatever the caller holds."""
+"""Enqueue a workflow in the transaction of the caller's session or connection."""
 
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,10 +15,10 @@ from .workflow import Workflow, growing
 
 
 async def enqueue_workflow(workflow: Workflow, conn: Conn | None, database: Database) -> None:
-    """Enqueue a workflow, or what was added to one that runs.
+    """Enqueue a workflow, or the steps that were added to a running workflow.
 
-    A session has it added, and its next flush inserts it. Any other connection inserts it now.
-    `ValueError` for a graph that can't be, before anything is sent.
+    The workflow is added to a session, and its next flush inserts it. Any other connection inserts
+    it now. `ValueError` for an invalid graph, before anything is sent.
     """
     if conn is None:
         try:
@@ -40,7 +40,7 @@ async def enqueue_workflow(workflow: Workflow, conn: Conn | None, database: Data
 
 
 def _forget(workflow: Workflow) -> None:
-    """Make what was rolled back new again."""
+    """Make the workflow and its jobs new again, after a rollback."""
     for draft in workflow.graph.drafts.values():
         if draft.is_stored:
             make_new(draft.job)

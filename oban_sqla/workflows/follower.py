@@ -1,4 +1,4 @@
-"""What follows the outcome of a step: the release of the steps that wait for it."""
+"""`WorkflowFollower`: the outcome of a step releases the steps that wait for it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
@@ -18,7 +18,7 @@ from .values import results_of
 
 
 class WorkflowFollower:
-    """Releases the steps that wait for those that have ended, in the outcome's transaction."""
+    """Releases waiting steps in the transaction that writes the outcomes of their deps."""
 
     key = "workflow_id"
 
@@ -27,7 +27,7 @@ class WorkflowFollower:
         return self.key in meta
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """Release what waits for these jobs; put it off if it is locked."""
+        """Release the steps that wait for these jobs. If they are locked, that is done later."""
         given = list(ids)
         locks = yield lock(skip_locked=not wait), {"ids": given}
         roots = [row.root for row in locks if row.locked]
@@ -43,7 +43,7 @@ class WorkflowFollower:
         return Followed(wakeup, row.cancelled, events, late)
 
     def reopen(self, ids: Sequence[int]) -> Statements:
-        """Have the steps that the failure of these jobs has cancelled wait again."""
+        """Let steps wait again that were cancelled because these jobs had failed."""
         given = list(ids)
         locks = yield lock(skip_locked=False), {"ids": given}
         if locks:
@@ -51,7 +51,7 @@ class WorkflowFollower:
         return Followed()
 
     def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """What finds the values of the steps that a step waits for."""
+        """The statement that finds the values of a step's deps."""
         own = job.meta["workflow_id"]
         deps = [[own, dep] if isinstance(dep, str) else dep for dep in job.meta.get("deps", [])]
         return results_of(deps)
@@ -65,7 +65,7 @@ def _wakeup(row: Row[Any]) -> Wakeup:
 
 
 def attach() -> None:
-    """Have workflows follow outcomes; importing `oban_sqla` does so."""
+    """Register the follower. Importing `oban_sqla` calls this."""
     register(_follower)
 
 

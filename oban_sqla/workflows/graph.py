@@ -1,4 +1,4 @@
-"""`Graph`: the steps that were added to a workflow, and the plan by which they are inserted."""
+"""`Graph` and `Plan`: the steps that were added to a workflow, and how they are inserted."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class Within(NamedTuple):
 
 @dataclass(slots=True)
 class Graph:
-    """What was added to a workflow."""
+    """The steps and workflows that were added to a workflow."""
 
     drafts: dict[str, Draft] = field(default_factory=dict)
     within: dict[str, Within] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
     begins_at: datetime | None = None
-    """When the steps that wait for no other are due."""
+    """When the steps without deps are due."""
 
     @property
     def new(self) -> list[Draft]:
-        """The steps whose jobs are not inserted."""
+        """The steps whose jobs have not been inserted."""
         return [draft for draft in self.drafts.values() if not draft.is_stored]
 
     @property
     def has_new(self) -> bool:
-        """Whether anything was added that is not inserted."""
+        """Whether there are steps or workflows that have not been inserted."""
         return bool(self.new) or any(
             not inspect(inner).has_identity for inner, _ in self.within.values()
         )
@@ -60,13 +60,13 @@ class Graph:
         return self._names
 
     def refuse_twice(self, workflow: str, name: str) -> None:
-        """`ValueError` for the name of another step."""
+        """`ValueError` if another step has the name."""
         if name in self.drafts or name in self.within:
             raise ValueError(f"{workflow}: it has a step {name!r} already; each needs its own name")
 
 
 class Planned(NamedTuple):
-    """A step to be inserted."""
+    """A step that will be inserted."""
 
     draft: Draft
     workflow: Workflow
@@ -74,7 +74,7 @@ class Planned(NamedTuple):
 
 
 class LookUp(NamedTuple):
-    """A dep of a new step on a step that is in the table."""
+    """A dep of a new step on a stored step."""
 
     draft: Draft
     workflow: Workflow
@@ -84,13 +84,13 @@ class LookUp(NamedTuple):
 class Plan:
     """The workflows and steps that one insertion adds.
 
-    `ValueError` for a graph that can't be: an unknown dep, or a circle.
+    `ValueError` for an invalid graph: an unknown dep, or a circle.
     """
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.grows = inspect(workflow).has_identity
-        """Whether the workflow is in the table, so that steps are added while it runs."""
+        """Whether the workflow is stored, so that the steps are added while it runs."""
         self.workflows: list[Workflow] = []
         """The new workflows, the outermost one first."""
         self.steps: list[Planned] = []
@@ -109,7 +109,7 @@ class Plan:
         return [planned.draft.job for planned in self.steps]
 
     def suspend(self) -> None:
-        """Have the steps wait that wait for others, when it is known for which."""
+        """Suspend the steps that have deps, once these are known."""
         for draft, workflow, _ in self.steps:
             values = values_of(draft.job)
             begins_at = workflow.graph.begins_at
@@ -132,9 +132,9 @@ class Plan:
                 self._lay_out(inner, path)
 
     def _resolve(self, workflow: Workflow, outer: Sequence[Draft | str]) -> None:
-        """Find the steps that the new steps of a workflow wait for.
+        """Find the deps of the new steps of a workflow.
 
-        `outer` are those for which the whole workflow waits; a str names one that is stored.
+        `outer` are the steps for which the whole workflow waits; a str names a stored step.
         """
         graph = workflow.graph
         for draft in graph.new:
@@ -202,7 +202,7 @@ class Plan:
         )
 
     def _check_values(self) -> None:
-        """`ValueError` for a step that takes a value from a step that it does not wait for."""
+        """`ValueError` if a step takes a value from a step that is not among its deps."""
         stored: dict[Draft, set[str]] = {}
         for draft, _, name in self.look_ups:
             stored.setdefault(draft, set()).add(name)
@@ -247,7 +247,7 @@ def _all_drafts(workflow: Workflow) -> Iterator[Draft]:
 
 
 def rows_of_workflows(plan: Plan) -> list[dict[str, Any]]:
-    """The new workflows, as the parameter of their statement has them."""
+    """The new workflows, as a parameter for their statement."""
     rows = []
     for workflow in plan.workflows:
         around = [planned for planned in plan.steps if workflow.id in planned.path]
@@ -285,7 +285,7 @@ def _counts(plan: Plan, workflow: Workflow) -> Mapping[str, int]:
 
 
 def rows_of_steps(plan: Plan) -> list[dict[str, Any]]:
-    """The new steps, whose jobs have ids, as the parameter of their statement has them."""
+    """The new steps, whose jobs have ids, as a parameter for their statement."""
     dependents: dict[int, list[int]] = {}
     for draft, _, _ in plan.steps:
         for dep in draft.waits_for:

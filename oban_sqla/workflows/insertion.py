@@ -1,4 +1,4 @@
-"""Insert workflows through any connection: what comes before their jobs, and what comes after."""
+"""Insert workflows through any connection: the statements before and after those of their jobs."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -30,11 +30,11 @@ from .statements import (
 from .workflow import Workflow, growing
 
 Statements: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], None]
-"""Yields statements with their parameters, and is sent their rows."""
+"""A generator that yields statements with parameters, and receives their rows."""
 
 
 async def insert_through(workflow: Workflow, conn: object, prefix: str | None) -> None:
-    """Insert a workflow through any connection that is no session."""
+    """Insert a workflow through any connection except a session."""
     refuse_unknown(conn)
     plan = Plan(workflow)
     references.refuse_without_key(plan.jobs)
@@ -52,9 +52,9 @@ async def _run(statements: Statements, conn: object, prefix: str | None) -> None
 
 
 def before_jobs(plan: Plan) -> Statements:
-    """What comes before the jobs of a plan; the workflow's `conflict` says whether to go on.
+    """The statements before the jobs of a plan. After a `conflict` of the workflow, stop.
 
-    `ValueError` or `ObanError` for steps that can't be added to a workflow that runs.
+    `ValueError` or `ObanError` for steps that can't be added to a running workflow.
     """
     if plan.grows:
         yield from _lock(plan)
@@ -65,7 +65,7 @@ def before_jobs(plan: Plan) -> Statements:
 
 
 def after_jobs(plan: Plan) -> Statements:
-    """What comes after the jobs of a plan."""
+    """The statements after the jobs of a plan."""
     yield insert_steps, rows(rows_of_steps(plan))
     if plan.grows:
         if dependents := _dependents(plan):
@@ -82,7 +82,7 @@ def _insert_workflows(plan: Plan) -> Statements:
     while not inserted:
         inserted = yield insert_workflows, rows(given if plan.grows else given[:1])
         if not inserted:
-            # The other workflow may have ended meanwhile.
+            # The existing workflow may have ended meanwhile.
             found = yield find_unique, {"key": str(workflow.unique_key)}
             if found:
                 workflow.conflict = True
@@ -95,7 +95,7 @@ def _insert_workflows(plan: Plan) -> Statements:
 
 
 def _fill(workflow: Workflow, values: dict[str, Any], inserted_at: Any) -> None:
-    """Have a workflow know its row, and be detached."""
+    """Give a workflow the values of its row, and make it detached."""
     own = values_of(workflow)
     for attribute in inspect(Workflow).column_attrs:
         own.setdefault(attribute.key, 0)
@@ -171,7 +171,7 @@ def _dependents(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _more(plan: Plan) -> list[dict[str, Any]]:
-    """How many steps each workflow that was there has more."""
+    """The numbers of steps that are added to each stored workflow."""
     new = {workflow.id for workflow in plan.workflows}
     more: dict[str, dict[str, Any]] = {}
     for draft, workflow, path in plan.steps:

@@ -1,4 +1,4 @@
-"""The keeper: repairs workflows whose steps were finished by others, and counts their jobs."""
+"""`WorkflowKeeper`: repairs workflows whose steps were finished without following them."""
 
 import math
 import time
@@ -18,16 +18,16 @@ from .chains import advance, idle_chains
 from .step import Step
 
 INTERVAL = 1.0
-"""Seconds between two looks, at least."""
+"""The least seconds between two looks."""
 # A look takes at most this share of the time.
 SHARE = 0.05
-# How many steps one transaction repairs.
+# The most steps that one transaction repairs.
 BATCH = 1000
 
 
 @lru_cache(maxsize=1)
 def uncounted() -> Select[int]:
-    """Jobs of steps that have not `ended`, and are finished or gone nevertheless."""
+    """The jobs of steps that have not `ended`, although the jobs are finished or gone."""
     finished = cast(Job.state, Text).in_([state.value for state in FINISHED])
     return (
         select(Step.job_id)
@@ -38,10 +38,10 @@ def uncounted() -> Select[int]:
 
 
 class WorkflowKeeper(Service):
-    """Releases the steps that nobody has released, on the leader.
+    """Releases steps whose deps have ended without releasing them, on the leader.
 
-    Nodes of another Oban write outcomes from which nothing follows; so do people with an UPDATE or
-    a DELETE. A node may die before it has released what was locked by others.
+    Nodes of another Oban, and users with an UPDATE or a DELETE, finish jobs without releasing other
+    steps. A node may also die before it has released steps that were locked.
     """
 
     name = "workflow keeper"
@@ -59,7 +59,7 @@ class WorkflowKeeper(Service):
         self._is_leader = is_leader
 
     async def run_once(self) -> float:
-        """Make a look, and repair what it finds."""
+        """Find such steps, and release the steps that wait for them."""
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
@@ -71,7 +71,7 @@ class WorkflowKeeper(Service):
         return max(INTERVAL, (time.monotonic() - started) / SHARE)
 
     async def _release(self, ids: list[int]) -> bool:
-        """Release what waits for jobs; whether to look again at once."""
+        """Release the steps that wait for jobs. Returns whether to look again at once."""
         database = self._database
         async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
             followed = await follow_by(InTransaction(connection), ids, database.prefix)

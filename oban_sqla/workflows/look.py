@@ -1,4 +1,4 @@
-"""Looks at workflows: which there are, how their steps are, and for which steps one waits."""
+"""Read workflows, the states of their steps, and the steps for which a step waits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ class WorkflowSummary:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """A step as it is."""
+    """The state of a step."""
 
     name: str
     kind: str
     job_id: int
     worker: str | None
     state: str
-    """That of its job, or `deleted`."""
+    """The state of the step's job, or `deleted`."""
     waits_for: tuple[str, ...]
-    """The steps that it waits for, and that have not ended."""
+    """The deps that have not ended."""
     error: str | None
 
 
@@ -55,7 +55,7 @@ class WorkflowDetails:
 async def workflows(
     database: Database, *, state: str | None = None, name: str | None = None, limit: int = 20
 ) -> list[WorkflowSummary]:
-    """The newest workflows that are within no other one."""
+    """The newest workflows that are not within another workflow."""
     query = select(*_summary()).where(Workflow.parent_id.is_(None))
     if state is not None:
         query = query.where(Workflow.state == state)
@@ -102,12 +102,12 @@ async def workflow_details(database: Database, id: str) -> WorkflowDetails | Non
 
 
 async def steps_waited_for(database: Database, job_id: int) -> list[str]:
-    """The names of the steps for which the step of a job waits; none for a job that is no step."""
+    """The names of the steps for which a job waits; empty if the job is not a step."""
     return [name for _, name in await database.fetch(_open_deps(Job.id == job_id))]
 
 
 def _open_deps(which: ColumnElement[bool]) -> Executable:
-    """Jobs of steps that have not begun, each with the name of a step that it waits for."""
+    """The jobs of steps that have not begun, with the name of each step for which they wait."""
     elements: Any = func.jsonb_array_elements(Job.meta["deps"])
     deps = elements.table_valued(column("dep", JSONB), name="deps").render_derived()
     is_name = func.jsonb_typeof(deps.c.dep) == "string"

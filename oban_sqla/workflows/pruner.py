@@ -1,4 +1,4 @@
-"""The pruner of workflows: deletes those that are past their retention, each as a whole."""
+"""`WorkflowPruner`: deletes workflows past their retention, each with all its jobs."""
 
 import math
 import time
@@ -22,14 +22,14 @@ from .workflow import Workflow
 
 INTERVAL = 60.0
 BATCH = 100
-"""How many workflows a pass deletes, each in a transaction of its own."""
+"""The most workflows that a pass deletes, each in a transaction of its own."""
 
 
 class WorkflowPruner(Service):
     """Deletes ended workflows with all their jobs, on the leader.
 
-    The retention is that of the workflow's state. It says nothing while a callback of a batch has
-    not ended. A workflow that the server refuses to delete is left for the next pass.
+    The state of the workflow decides its retention. While a callback of a batch has not ended, the
+    batch is kept. If the server refuses to delete a workflow, the next pass tries again.
     """
 
     name = "workflow pruner"
@@ -49,7 +49,7 @@ class WorkflowPruner(Service):
         self._ages = {state: age for state, age in retention.states.items() if age is not None}
 
     async def run_once(self) -> float:
-        """Delete a batch for each state; make another pass at once if one was full."""
+        """Delete some workflows for each state. If there are more, the next pass comes at once."""
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
@@ -101,7 +101,7 @@ def expired() -> Executable:
 
 @lru_cache(maxsize=1)
 def delete_workflow() -> Executable:
-    """Delete the workflow `id`, the workflows within it, and their jobs; returns how many jobs."""
+    """Delete the workflow `id`, the workflows within it, and their jobs. Returns their number."""
     tree: Any = select(bindparam("id", type_=Text).label("id")).cte("tree", recursive=True)
     inner = aliased(Workflow, name="inner")
     tree = tree.union_all(select(inner.id).where(inner.parent_id == tree.c.id))

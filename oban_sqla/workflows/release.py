@@ -1,9 +1,9 @@
-"""Release: what the outcomes of steps make of the steps that wait for them, in one statement.
+"""Release: one statement applies the outcomes of steps to the steps that wait for them.
 
-The outermost workflow's row is the lock of its whole graph, so nothing here is done twice, or not
-at all. Whoever holds that lock takes no job that somebody else has locked: the whole release is put
-off then, and nothing is written. What is put off, and what others have finished, shows in the
-tables: a step that has not `ended`, whose job is finished or gone.
+The row of the outermost workflow is the lock of its whole graph, so that each release is done
+exactly once. If another transaction has locked one of the jobs, nothing is written, and the release
+is done later. The tables show releases that are still to do: a step has not `ended`, although its
+job is finished or gone.
 """
 
 from datetime import datetime
@@ -57,7 +57,7 @@ _FAILED = ("cancelled", "discarded", "deleted")
 def lock(*, skip_locked: bool) -> Select[Any]:
     """Lock the outermost workflows of the jobs `ids`; returns each `root`, and if it is `locked`.
 
-    In the order of their ids, so that no two wait in a circle.
+    They are locked in the order of their ids, so that two transactions can't deadlock.
     """
     roots = (
         select(Step.path[1].label("id"))
@@ -79,10 +79,10 @@ def lock(*, skip_locked: bool) -> Select[Any]:
 
 @lru_cache(maxsize=4)
 def release(*, now: datetime | None = None) -> Select[Any]:
-    """Count the jobs `ids` of the workflows `roots`, which are locked, as what they are now.
+    """Apply the current states of the jobs `ids` to the workflows `roots`, which are locked.
 
-    One row: the `queues` with more available jobs, when the next released job is `due_at`, the jobs
-    `cancelled`, the workflows `ended`, and the `blocked` roots, for which nothing was done.
+    Returns one row: the `queues` with new available jobs, when the next released job is `due_at`,
+    the `cancelled` jobs, the `ended` workflows, and the `blocked` roots, which are left for later.
     """
     time = database_now(now)
     ended = _ended()
@@ -126,7 +126,7 @@ def release(*, now: datetime | None = None) -> Select[Any]:
 
 
 def _is_suspended(job: Any) -> ColumnElement[bool]:
-    # As a text, so that the primary key is searched, not the index of states.
+    # Compared as text, so that the planner uses the primary key instead of the index of states.
     return cast(job.state, Text) == literal(JobState.SUSPENDED.value, Text)
 
 
@@ -140,7 +140,7 @@ def _array(values: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _ended() -> CTE:
-    """The jobs that have ended, with their outcomes, and the steps that are cancelled for that."""
+    """The ended jobs with their outcomes, and the steps that are cancelled because of them."""
     step = aliased(Step, name="given")
     outcome = case((Job.id.is_(None), literal("deleted", Text)), else_=cast(Job.state, Text))
     ended = (
@@ -174,7 +174,7 @@ def _ended() -> CTE:
 
 
 def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
-    """What a waiting step makes of an outcome: a completed step lets it `run`."""
+    """The rule of a waiting step for an outcome. After a completed dep, it may `run`."""
     return case(
         *((outcome == failed, getattr(waiter, f"on_{failed}")) for failed in _FAILED),
         else_=literal("run", Text),
@@ -182,7 +182,7 @@ def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
 
 
 def _deps(ended: CTE) -> CTE:
-    """Each step that has ended, with each step that waits for it."""
+    """The pairs of an ended step and a step that waits for it."""
     dep, waiter = aliased(Step, name="dep"), aliased(Step, name="waiter")
     dependent = unnested(dep.dependents, BigInteger(), "dependent")
     return (
@@ -203,7 +203,7 @@ def _deps(ended: CTE) -> CTE:
 
 
 def _counts(ended: CTE) -> CTE:
-    """The workflows with steps that have ended, and what is left of them."""
+    """The workflows of the ended steps, and the numbers of steps that are left."""
     step = aliased(Step, name="counted")
     around = unnested(step.path, Text(), "around")
     own = around.c.id == step.workflow_id
@@ -270,7 +270,7 @@ def _counts(ended: CTE) -> CTE:
 
 
 def _tried() -> Any:
-    """The jobs among `ids` that have ended an attempt."""
+    """The jobs of `ids` that have ended an attempt."""
     step = aliased(Step, name="at_work")
     return (
         select(step.job_id)
@@ -287,7 +287,7 @@ def _tried() -> Any:
 
 
 def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
-    """The suspended jobs that are to run, or to be cancelled, each once."""
+    """The suspended jobs to run or to cancel, each once."""
     waiter = aliased(Step, name="waiter")
     satisfied = func.count().filter(deps.c.rule == "run")
     ready = (
@@ -359,7 +359,7 @@ def _move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) 
         .join(step, step.job_id == targets.c.job_id)
         .where(
             _free_of(blocked, step.path[1]),
-            # No join: the planner expects one row, and would compare each with each.
+            # Without a join: the planner expects one row, and would compare all pairs of rows.
             targets.c.job_id.in_(select(free.c.id)).is_(true()),
         )
         .cte("changes")
@@ -385,7 +385,7 @@ def _move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) 
 
 
 def _note_steps(ended: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
-    """Each row of a step is changed once: a second change in a statement would be lost."""
+    """Update the steps, each once, since a second change in a statement would be lost."""
     nothing = null()
     satisfied = (
         select(

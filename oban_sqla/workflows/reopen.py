@@ -1,4 +1,4 @@
-"""Reopen: steps that are retried have not ended; the steps that they had cancelled wait again."""
+"""Reopen: retried steps count as not ended, and the steps that they had cancelled wait again."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -40,9 +40,9 @@ _IDS = ARRAY(BigInteger)
 
 @lru_cache(maxsize=4)
 def reopen(*, now: datetime | None = None) -> Select[Any]:
-    """Count the retried jobs `ids` of the workflows `roots`, which are locked, as open again.
+    """Reopen the retried jobs `ids` in the workflows `roots`, which are locked.
 
-    The steps that their failure has cancelled are suspended, as before. Returns how many steps.
+    The steps that their failures have cancelled are suspended again. Returns their number.
     """
     reopened = _reopened()
     revived = aliased(Job, name="revived")
@@ -100,7 +100,7 @@ def _reopened() -> CTE:
 
 
 def _still_waiting(again: CTE) -> Select[Any]:
-    """The retried jobs that wait for a step that has not ended, or is to run again, too."""
+    """The retried jobs with a dep that has not ended, or that will run again, too."""
     tree = select(func.unnest(bindparam("roots", type_=ARRAY(Text)), type_=Text).label("id")).cte(
         "tree", recursive=True
     )
@@ -121,7 +121,7 @@ def _still_waiting(again: CTE) -> Select[Any]:
 
 
 def _open_steps(again: CTE) -> CTE:
-    """Those that wait for a step whose outcome had counted wait for it again."""
+    """Let steps wait again for reopened deps whose outcomes had counted."""
     dep, waiter = aliased(Step, name="counted_dep"), aliased(Step, name="counting")
     dependent = unnested(dep.dependents, BigInteger(), "counting_id")
     job = aliased(Job, name="still_waiting")

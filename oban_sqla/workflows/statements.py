@@ -1,4 +1,4 @@
-"""The statements that insert workflows and their steps, and add steps to a workflow that runs."""
+"""The statements that insert workflows and their steps, and add steps to a running workflow."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ _STEP = {
 
 @lru_cache(maxsize=64)
 def insert_workflows(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert `rows` of workflows; returns the id and `inserted_at` of each that is no duplicate.
+    """Insert `rows` of workflows. Returns the id and `inserted_at` of each, without duplicates.
 
-    It waits for another transaction that inserts a unique workflow of the same name.
+    The statement waits for another transaction that inserts a unique workflow of the same name.
     """
     row = _given(_WORKFLOW).c
     values = [func.coalesce(row[name], 0) if name in _COUNTS else row[name] for name in _WORKFLOW]
@@ -79,7 +79,7 @@ def find_unique(*, prefix: str | None = None, announced: bool = True) -> Executa
 
 @lru_cache(maxsize=64)
 def insert_steps(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Insert `rows` of steps, whose jobs are there; returns the job of each."""
+    """Insert `rows` of steps, whose jobs exist. Returns the job of each."""
     row = _given(_STEP).c
     return (
         insert(Step)
@@ -90,7 +90,7 @@ def insert_steps(*, prefix: str | None = None, announced: bool = True) -> Execut
 
 @lru_cache(maxsize=64)
 def lock_path(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Lock the workflow `id` and those around it, from the outermost one; returns id and state."""
+    """Lock the workflows around `id`, the outermost first, and `id`. Returns id and state."""
     outer = aliased(Workflow)
     around = (
         select(Workflow.id, Workflow.parent_id, literal(0).label("depth"))
@@ -120,7 +120,7 @@ def look_up(*, prefix: str | None = None, announced: bool = True) -> Executable:
 
 @lru_cache(maxsize=64)
 def add_dependents(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Have steps know the new steps that wait for them: `rows` of job and dependents."""
+    """Add new dependents to stored steps: `rows` of job and dependents."""
     row = _given({"job_id": BigInteger(), "dependents": ARRAY(BigInteger)}).c
     return (
         update(Step)
@@ -132,7 +132,7 @@ def add_dependents(*, prefix: str | None = None, announced: bool = True) -> Exec
 
 @lru_cache(maxsize=64)
 def count_more(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """Count new steps of workflows: `rows` of id, total, open, lasts and untried."""
+    """Add the numbers of new steps to workflows: `rows` of id, total, open, lasts and untried."""
     names = ("total", "open", "lasts", "untried")
     row = _given({"id": Text(), **dict.fromkeys(names, Integer())}).c
     return (

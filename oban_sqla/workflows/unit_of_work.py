@@ -1,4 +1,4 @@
-"""The session event hook: a flush inserts the workflows of its session, with their steps."""
+"""The session events: a flush inserts the workflows of its session with their steps."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _inserted = SavepointLog[ref[Workflow]]("oban_sqla_workflows")
 
 
 def attach() -> None:
-    """Hook the listeners to every session, behind those of jobs; importing `oban_sqla` does so."""
+    """Attach the listeners to all sessions, after those of jobs. `oban_sqla` calls this."""
     for name, listener, options in _LISTENERS:
         if not event.contains(Session, name, listener):
             event.listen(Session, name, listener, **options)
 
 
 def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
-    """Insert the new workflows of a flush, and add their jobs to it.
+    """Insert the new workflows of a flush, and add their jobs to the session.
 
-    The jobs are inserted as all pending jobs are, after this.
+    The next listener inserts the jobs, like all pending jobs.
     """
     for workflow in _of_flush(session, objects):
         plan = Plan(workflow)
@@ -50,10 +50,10 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
 
 def insert_steps(session: Session, *_: Any) -> None:
-    """Insert the steps of those workflows of a flush whose jobs have ids.
+    """Insert the steps of the flush's workflows whose jobs have ids.
 
-    Jobs whose arguments name a pending row have theirs when the flush has written the row. A flush
-    that has nothing else to write ends before that.
+    A job that refers to a pending row gets its id after the flush has written the row. If a flush
+    has nothing else to write, it ends before that event.
     """
     plans: list[Plan] = session.info.get(_PLANS, [])
     for plan in [*plans]:
@@ -63,14 +63,14 @@ def insert_steps(session: Session, *_: Any) -> None:
 
 
 def forget_inserted(session: Session) -> None:
-    """After a rollback, make the workflows that it took away new ones again."""
+    """Make workflows new again after a rollback of their transaction."""
     for reference in _inserted.undone(session):
         if (workflow := reference()) is not None and inspect(workflow).has_identity:
             make_transient(workflow)
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
-    """At the end of a transaction, forget the plans of a flush that failed."""
+    """Forget the plans of a failed flush, at the end of its transaction."""
     _inserted.end(session, transaction)
     if transaction.parent is None:
         session.info.pop(_PLANS, None)

@@ -1,4 +1,4 @@
-"""Values that flow from step to step: what one records is there for those that wait for it."""
+"""`From`: a step takes a value that one of its deps has recorded."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,25 @@ from .step import Step
 
 
 class From(Provided):
-    """Marks a parameter of a job function that takes what another step has recorded::
+    """Marks a parameter of a job function that takes the recorded value of another step::
 
         @job()
         def load(n: int, rows: Annotated[list[str], From("extract")] = []): ...
 
         flow.add("load", load.new(3), deps="extract")
 
-    The value is converted as the annotation says. The step has to be one that this step
-    waits for; if it recorded nothing, the attempt fails. The default is for type checkers only.
+    The value is converted to the annotated type. The other step must be a dep of this step. If it
+    has not recorded a value, the attempt fails. The default is only for type checkers.
     """
 
     def __init__(self, step: str) -> None:
-        """The value of the step with this name."""
+        """step: the name of the other step."""
         if not isinstance(step, str) or not step:
             raise TypeError(f"From() takes the name of a step, not {validation.show(step)}")
         self.step = step
 
     def question(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """What finds the value of the step."""
+        """The statement that finds the value of the other step."""
         meta = job.meta
         for dep in meta.get("deps", ()):
             workflow_id, name = (meta["workflow_id"], dep) if isinstance(dep, str) else dep
@@ -45,7 +45,7 @@ class From(Provided):
         )
 
     def answer(self, job: Job, rows: Sequence[Any]) -> Any:
-        """The recorded value."""
+        """The recorded value of the other step."""
         for _, meta in rows:
             if meta.get("recorded"):
                 return meta.get("return")
@@ -58,7 +58,7 @@ class From(Provided):
 
 
 def results_of(deps: Sequence[Sequence[str]]) -> tuple[Executable, Mapping[str, Any]]:
-    """What finds the name and the meta of steps, which are given as workflow and name."""
+    """The statement that finds the name and meta of steps, given by workflow and name."""
     return _results(), {"deps": json.dumps([{"w": dep[0], "s": dep[1]} for dep in deps])}
 
 

@@ -24,11 +24,11 @@ from .graph import LAST, Graph, Within
 _NONE = sql("0")
 
 growing: WeakSet[Workflow] = WeakSet()
-"""The stored workflows to which steps were added that are not inserted."""
+"""The stored workflows with added steps that have not been inserted."""
 
 
 class Workflow(Base):
-    """A graph of jobs. Add it to a session: its steps commit or roll back with all else there::
+    """A graph of jobs. Add it to a session: its steps commit or roll back with your objects::
 
         flow = Workflow("import", meta={"file": path})
         rows = flow.add("extract", extract.new(path))
@@ -37,8 +37,8 @@ class Workflow(Base):
         flow.add_last("cleanup", cleanup.new(path))
         session.add(flow)  # or: await oban.enqueue(flow)
 
-    A step that waits for others is `suspended`. The outcome of the last of them makes it available,
-    in the same transaction. Oban Web shows the table.
+    A step that waits for other steps is `suspended`. The outcome of the last dep makes the step
+    available, in the same transaction. Oban Web shows workflows.
     """
 
     __tablename__ = "oban_workflows"
@@ -46,7 +46,7 @@ class Workflow(Base):
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     name: Mapped[str | None] = mapped_column(Text)
     parent_id: Mapped[str | None] = mapped_column(Text)
-    """The workflow around it."""
+    """The id of the workflow around this one."""
     state: Mapped[str] = mapped_column(Text, server_default="executing")
     """`executing` until all steps have ended; then `completed`, or `discarded` if a step was
     discarded, or `cancelled` if a step was cancelled or deleted."""
@@ -61,25 +61,25 @@ class Workflow(Base):
     discarded: Mapped[int] = mapped_column(server_default=_NONE)
     started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When its last step ended."""
+    """When the last step ended."""
     inserted_at: Mapped[datetime] = mapped_column(
         UTCDateTime, server_default=func.timezone("UTC", func.now())
     )
     total: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many steps it has, with those of the workflows within."""
+    """The number of steps, including those of workflows within this one."""
     open: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many steps have not ended, without its own of `add_last`."""
+    """The number of steps that have not ended, without its own steps of `add_last`."""
     lasts: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many steps of `add_last` have not ended."""
+    """The number of steps of `add_last` that have not ended."""
     untried: Mapped[int] = mapped_column(server_default=_NONE)
-    """How many jobs have not ended their first attempt."""
+    """The number of jobs whose first attempt has not ended."""
     unique_key: Mapped[str | None] = mapped_column(Text)
     """The name of a unique workflow, until it has ended."""
 
     jobs: Mapped[list[Job]] = relationship(
         Job, primaryjoin=lambda: _of_workflow(), viewonly=True, order_by=lambda: Job.id
     )
-    """The jobs of its own steps."""
+    """The jobs of this workflow's own steps."""
 
     __table_args__ = (
         Index(
@@ -107,16 +107,17 @@ class Workflow(Base):
         ignore_discarded: bool = False,
         ignore_deleted: bool = False,
     ) -> None:
-        """A workflow without steps.
+        """Make a workflow without steps.
 
-        name: for people, and for `unique`.
+        name: a name for people, and for `unique`.
         meta: any JSON object, for your own notes.
-        unique: whether it is a duplicate while another unique workflow of its name has not ended.
-            A duplicate is not enqueued: its `conflict` is true, and its `id` that of the other.
-        schedule_in: seconds or a `timedelta` until the steps that wait for no other are due.
-        on_failure: what becomes of a step when one that it waits for is cancelled, discarded or
-            deleted: `cancel` it, `run` it, or `hold` it until somebody retries the failed one. The
-            `ignore_...` options, as Oban names them, mean `run`. A step may say otherwise.
+        unique: whether the workflow is a duplicate while another unique workflow of its name has
+            not ended. A duplicate is not enqueued: its `conflict` is true, and its `id` is that of
+            the existing workflow.
+        schedule_in: seconds or a `timedelta` until the steps without deps are due.
+        on_failure: the rule for a step when one of its deps is cancelled, discarded or deleted:
+            `cancel` the step, `run` it, or `hold` it until the failed dep is retried. The
+            `ignore_...` options, named as in Oban, mean `run`. Each step may override the rule.
         """
         if name is not None:
             step_name("Workflow", name)
@@ -139,10 +140,10 @@ class Workflow(Base):
             self.graph.begins_at = validation.moment_after("schedule_in", client_now(), schedule_in)
 
     rules: Mapping[str, OnFailure] = rules_of("cancel", {})
-    """What becomes of its steps, by the failure of a step that they wait for."""
+    """The rules for the steps, by the kind of failure of a dep."""
 
     conflict: bool = False
-    """Whether it was a duplicate of a unique workflow when it was enqueued."""
+    """Whether the workflow was a duplicate when it was enqueued."""
 
     def add(
         self,
@@ -158,12 +159,13 @@ class Workflow(Base):
     ) -> Job:
         """Add a step, and return its job.
 
-        deps: the steps that it waits for: names, jobs, workflows within this one, or an iterable.
-        after: seconds or a `timedelta` from the end of the last of them until it is due.
-        on_failure: what becomes of it when one of them fails, if not what the workflow says.
+        deps: the steps for which this step waits: a name, a job, a workflow within this one, or an
+            iterable of these.
+        after: seconds or a `timedelta` from the end of the last dep until the step is due.
+        on_failure: the rule when a dep fails, instead of that of the workflow.
 
-        `ValueError` or `TypeError` for a name that is taken, and for a job that can't be a step.
-        Unknown deps and circles are refused when the workflow is enqueued, or flushed.
+        `ValueError` or `TypeError` if another step has the name, or if the job can't be a step.
+        Unknown deps and circles are refused when the workflow is enqueued or flushed.
         """
         ignored = {
             "cancelled": ignore_cancelled,
@@ -184,7 +186,7 @@ class Workflow(Base):
         return self._draft(name, job, deps=given, rules=rules, delay=delay)
 
     def add_last(self, name: str, job: Job) -> Job:
-        """Add a step that runs once all others have ended, however they ended."""
+        """Add a step that runs when all other steps have ended, with any outcome."""
         return self._draft(name, job, kind=LAST)
 
     def add_workflow(
@@ -192,7 +194,8 @@ class Workflow(Base):
     ) -> Workflow:
         """Add another workflow as a part of this one, and return it.
 
-        deps: what its first steps wait for. A step that waits for `name` waits for all its steps.
+        deps: the steps for which its first steps wait. A step that waits for `name` waits for all
+            its steps.
         """
         step_name(self.label, name)
         self.graph.refuse_twice(self.label, name)
@@ -215,42 +218,42 @@ class Workflow(Base):
     def _grow(self) -> None:
         if inspect(self).has_identity:
             growing.add(self)
-            # Without it the session would see nothing to flush.
+            # Without a change of the workflow, the session would see nothing to flush.
             flag_dirty(self)
 
     @property
     def graph(self) -> Graph:
-        """What was added to this instance."""
+        """The steps and workflows that were added to this instance."""
         graph: Graph = vars(self).setdefault("_graph", Graph())
         return graph
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """The name of the workflow in messages."""
         known = values_of(self).get("name")
         return "the workflow" if known is None else f"workflow {known!r}"
 
     @property
     def steps(self) -> dict[str, Job]:
-        """The jobs of its own steps, by name."""
+        """The jobs of this workflow's own steps, by name."""
         stored = {job.meta["name"]: job for job in self.jobs} if inspect(self).has_identity else {}
         return {**stored, **{name: draft.job for name, draft in self.graph.drafts.items()}}
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many steps have ended, and how many there are, when the row was read."""
+        """The numbers of ended and of all steps, as of when the row was read."""
         return self.total - self.open - self.lasts, self.total
 
     @property
     def recorded(self) -> Any:
-        """What its last step recorded, of those that recorded a value; `None` if none did."""
+        """The value that the last step with a recorded value has recorded; `None` if none has."""
         ends = [job for job in self.jobs if job.completed_at and job.meta.get("recorded")]
         ends.sort(key=lambda job: (job.completed_at, job.id))
         return ends[-1].recorded if ends else None
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps had ended when the row was read."""
+        """Whether all steps have ended, as of when the row was read."""
         return self.state != "executing"
 
     def __repr__(self) -> str:
@@ -261,7 +264,7 @@ class Workflow(Base):
 
 
 def _of_workflow() -> ColumnElement[bool]:
-    # As the index has it, whose predicate the server has to find in a query.
+    # Written like the predicate of the index, so that the server uses the index.
     key: ColumnElement[str] = literal_column("'workflow_id'", Text)
     meta: Any = remote(foreign(Job.meta))
     return and_(Workflow.id == meta.op("->>", return_type=Text())(key), meta.op("?")(key))
