@@ -69,7 +69,7 @@ class TestGiven:
         assert await states() == [S.CANCELLED]
 
     async def test_very_many(self, oban: Oban, sessions: Sessions, states: States) -> None:
-        jobs = await oban.enqueue_many(JobFactory() for _ in range(3000))
+        jobs = await oban.enqueue_many(Job("app.Worker") for _ in range(3000))
         assert await oban.cancel_jobs(jobs) == 3000
         assert set(await states()) == {S.CANCELLED}
 
