@@ -1,11 +1,12 @@
 """What the tests of limits share: workers that note how many of them run."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Oban
+from tests.conftest import StartOban
 from tests.limits.workers import Holding
 
 
@@ -14,6 +15,13 @@ def holding() -> Iterator[None]:
     """Nothing has run yet, and nothing runs on after the test."""
     Holding.reset()
     yield
+    Holding.release_all()
+
+
+@pytest.fixture
+async def start(start: StartOban) -> AsyncIterator[StartOban]:
+    """`start`, whose instances do not wait in the end for jobs that the test holds."""
+    yield start
     Holding.release_all()
 
 
