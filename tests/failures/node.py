@@ -20,10 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.config import oban_settings
 from oban_sqla.dsn import database_url
-from oban_sqla.runtime import service
+from oban_sqla.runtime import cron, service
 
-# A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked.
+# A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked
+# or that the clock was set.
 service.LONGEST_RETRY = 0.5
+cron.LONGEST_SLEEP = 1.0
 oban_settings.SHORTEST_EXPIRY = 1.0
 
 
@@ -112,9 +114,9 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
     Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
     options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
     options |= json.loads(given)
-    if cron := options.pop("cron", None):
+    if entry := options.pop("cron", None):
 
-        class Ticking(Note, name="failures.tick", cron=cron):
+        class Ticking(Note, name="failures.tick", cron=entry):
             """Notes its ticks."""
 
     engine = create_async_engine(database_url(dsn), connect_args=options.pop("connect_args", {}))
