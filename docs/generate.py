@@ -226,6 +226,12 @@ _API: dict[str, tuple[str, str]] = {
         oban_sqla.runtime.vitals:Vitals oban_sqla.runtime.vitals:QueueVitals
         """,
     ),
+    "dashboard.md": (
+        "Dashboard",
+        """
+        oban_sqla.web:dashboard oban_sqla.web:Access
+        """,
+    ),
     "testing.md": (
         "Testing",
         """
