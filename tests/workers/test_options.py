@@ -58,6 +58,7 @@ WRONG: dict[str, Any] = {
     "cron": "never",
     "limit": 5,
     "rate": 5,
+    "chain": 5,
     "timeout": 0,
     "retry_on": 5,
     "on_discard": int,
