@@ -1,4 +1,4 @@
-"""The facts that explain why a job waits: of the job, of its limits, and of its queue."""
+"""Read the facts that explain why a job waits: about the job, its limits, and its queue."""
 
 from functools import lru_cache
 from typing import Any
@@ -45,7 +45,7 @@ MOST_AHEAD = 1000
 
 @lru_cache(maxsize=1)
 def circumstances() -> Executable:
-    """The job `id`: its columns, what its limit and its rate have counted, and what waits for."""
+    """The columns of the job `id`, the counts of its limit and rate, and the steps it waits for."""
     time = database_now()
     terms = Terms.of(limits_of(Job))
     row = aliased(RateRow)
@@ -86,7 +86,7 @@ def circumstances() -> Executable:
 
 @lru_cache(maxsize=1)
 def producers_of() -> Executable:
-    """The producers of a queue: `node`, `meta` as text, `silent_for` and how many jobs `run`."""
+    """The producers of a queue: `node`, `meta` (as text), `silent_for` and the jobs that `run`."""
     job = aliased(Job)
     run = (
         select(func.count())
@@ -123,7 +123,7 @@ def pauses_of() -> Executable:
 
 @lru_cache(maxsize=1)
 def queue_counts() -> Executable:
-    """How many jobs of a queue execute, and the seconds until its rate, if any, lets one start."""
+    """The number of executing jobs of a queue, and the seconds until its rate lets a job start."""
     time = database_now()
     rate_id = func.concat(literal("queue ", Text), bindparam("queue", type_=Text))
     allowed, burst = (bindparam(name, type_=Integer) for name in ("allowed", "burst"))
@@ -155,7 +155,7 @@ def _of_limit(terms: Terms) -> Any:
 
 
 def _ahead() -> Any:
-    """How many jobs of the queue are before the job, counted up to `MOST_AHEAD`."""
+    """The number of jobs of the queue before the job, counted up to `MOST_AHEAD`."""
     other = aliased(Job)
     before = (
         select(other.id)
@@ -169,7 +169,7 @@ def _ahead() -> Any:
 
 
 def _steps() -> Any:
-    """The names of the steps of its workflow that the job waits for: Oban's names in the meta."""
+    """The names of the steps for which the job waits, from the meta in Oban's form."""
     step = aliased(Job)
     name, workflow = step.meta["name"].astext, step.meta["workflow_id"].astext
     unfinished = step.state.not_in([constant(JobState.COMPLETED)])

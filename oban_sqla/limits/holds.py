@@ -1,4 +1,4 @@
-"""Holds: a rate, or a key, of which nothing starts for a while, since a service said so."""
+"""Holds: no job of a rate or a key starts for a while, after a worker raised `RateLimited`."""
 
 import json
 from datetime import datetime
@@ -25,11 +25,11 @@ from ..statements.claimed import Claimed
 from .rows import RateRow, StartRow
 
 IDLE = 86400.0
-"""Seconds after which a rate has saved all its permits, whatever they are."""
+"""Seconds after which any idle rate has all its permits."""
 
 
 def held_name(job: Claimed) -> str | None:
-    """What is held with a job: its rate, or its limit's key; `None` for a job without limits."""
+    """The name that a job holds: its rate, or its limit's key; `None` for a job without limits."""
     if not job.may_be_limited:
         return None
     meta = json.loads(job.meta_text)
@@ -43,7 +43,7 @@ def held_name(job: Claimed) -> str | None:
 
 @lru_cache(maxsize=1)
 def hold() -> Executable:
-    """Hold `rate_id` for so many `seconds` from now, unless it is held for longer."""
+    """Hold `rate_id` for `seconds` from now, unless it is already held for longer."""
     seconds = cast(bindparam("seconds", type_=Double), Double)
     until = database_now() + interval(seconds)
     statement = insert(RateRow).from_select(
@@ -63,7 +63,7 @@ def hold() -> Executable:
 
 @lru_cache(maxsize=8)
 def forget_rates(*, now: datetime | None = None) -> Executable:
-    """Take away the rows of rates and keys that nothing holds, and that were idle for a day.
+    """Delete the rows of rates and keys that are not held, and that were idle for a day.
 
     A rate without a row has all its permits. Its starts have rows of their own.
     """

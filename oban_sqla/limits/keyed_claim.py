@@ -1,4 +1,4 @@
-"""Claim jobs of a queue in which jobs wait that have limits of their own."""
+"""Claim jobs of a queue in which jobs have limits of their own."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -40,22 +40,22 @@ from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
 
 WHOLE = 7
-"""How many columns of a claim by keys are about the whole claim, behind those of a job."""
+"""The number of columns about the whole claim, after the columns of a job."""
 
 
 @lru_cache(maxsize=8)
 def claim_keyed(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` jobs of `queue_name`, by keys and within all limits.
 
-    A better priority goes first. Within one, free slots go round the keys: the key that executes
-    least is first, and among equals the one behind `cursor`. Jobs without limits take turns with
-    those that have any. It has to run behind `lock_keys`. The limits of the queue itself are
-    `global_limit`, `rate_allowed`, `rate_burst` and `rate_period`, NULL for none.
+    Higher priorities go first. Within a priority, keys share the free slots: first the key with
+    the fewest executing jobs, and among equal keys the next one after `cursor`. Jobs without limits
+    take turns with limited jobs. The statement must run after `lock_keys`. The limits of the queue
+    itself are `global_limit`, `rate_allowed`, `rate_burst` and `rate_period`, NULL for none.
 
-    Returns at least one row. Its columns are those of a job, NULL if there is none; the `key` of
-    the job; and for the whole claim the `room` that the queue's own limits left, whether jobs are
-    `blocked` by another limit, whether `more` may be claimed at once, and `next_in`, the seconds
-    until a rate lets the next job start.
+    Returns at least one row. It has the columns of a job (NULL if there is none) and its `key`. The
+    other columns are about the whole claim: the `room` that the queue's own limits left, whether
+    another limit has `blocked` jobs, whether `more` jobs may be claimed at once, and `next_in`, the
+    seconds until a rate lets the next job start.
     """
     time = database_now(now)
     own = queue_room(time)
@@ -75,7 +75,7 @@ def claim_keyed(*, now: datetime | None = None) -> Executable:
 
 
 def _started(chosen: CTE, jobs: CTE) -> CTE:
-    """What counts as a start: for the rate of the job, and for that of the queue."""
+    """The starts to count, for the rates of the jobs and for the rate of the queue."""
     starting = chosen.join(
         jobs, and_(jobs.c.id == chosen.c.id, jobs.c.state == constant(JobState.EXECUTING))
     )
@@ -90,11 +90,11 @@ def _started(chosen: CTE, jobs: CTE) -> CTE:
 
 
 def _shares(keys: CTE) -> CTE:
-    """How many jobs of each key to look at: the keys of a priority are filled evenly."""
+    """The number of jobs of each key to read, so that the keys of a priority are filled evenly."""
     limit = bindparam("limit", type_=Integer)
     all_executing = func.sum(keys.c.executing).over(partition_by=keys.c.priority)
     count = func.count().over(partition_by=keys.c.priority)
-    # As high as all keys would stand, if the free slots were poured over them.
+    # The number of executing jobs per key if the free slots are spread evenly over the keys.
     level = func.ceil(cast(limit + all_executing, Numeric) / count)
     share = func.least(
         limit, keys.c.room, func.greatest(cast(level, Integer) - keys.c.executing, 0)
@@ -107,7 +107,7 @@ def _shares(keys: CTE) -> CTE:
 
 
 def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
-    """The jobs to claim, each with its place among those of its priority."""
+    """The jobs to claim, each with its place within its priority."""
     found = union_all(_of_keys(shares), select(without_key)).subquery("found")
     place = (
         func.row_number()
@@ -188,9 +188,9 @@ def _of_keys(shares: CTE) -> Any:
 
 
 def _without_key() -> CTE:
-    """The first jobs without limits, of each priority from its instant in `since` on.
+    """The first jobs without limits, for each priority after its instant in `since`.
 
-    No index tells them from jobs with limits, of which a hundred thousand may wait before them.
+    No index separates them from limited jobs, and a hundred thousand of those may wait before them.
     """
     since = (
         func.unnest(bindparam("since", type_=ARRAY(DateTime)))
@@ -238,11 +238,11 @@ def _without_key() -> CTE:
 def _whole(
     keys: CTE, shares: CTE, without_key: CTE, chosen: CTE, own: CTE, time: ColumnElement[Any]
 ) -> FromClause:
-    """What is known after the claim of all that waits."""
+    """The columns about the whole claim."""
     blocked = select(keys.c.key).where(keys.c.limits.is_not(None), keys.c.room <= 0)
-    # The key had room for no more jobs than it was given: others may wait under it.
+    # The key has no room for more jobs than its share, so further jobs of it may wait.
     filled = select(shares.c.key).where(shares.c.share >= shares.c.room)
-    # A rate that has let jobs start is asked once more, for when it lets the next one start.
+    # A rate that let jobs start needs another claim, to find when it lets the next job start.
     may = select(shares.c.key).where(
         or_(shares.c.share < shares.c.room, shares.c.rate_id.is_not(None))
     )

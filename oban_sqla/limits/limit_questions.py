@@ -8,24 +8,24 @@ from .why import why
 
 
 class LimitQuestions:
-    """Ask about jobs that wait, and about rates."""
+    """Explain why jobs wait, and give access to rates."""
 
     _database: Database
 
     def rate(self, name: str, /, *, key: object = None) -> NamedRate:
-        """A rate that a worker declares, by its name, or by that of the worker.
+        """The rate that a worker declares, by its name, or by the worker's name.
 
-        key: the key, of a rate that counts by keys; a mapped instance stands for its primary key.
+        key: the key, for a rate that counts by keys. A mapped instance stands for its primary key.
 
-        `LookupError` if no imported worker declares it; `TypeError` for a wrong key.
+        `LookupError` if no imported worker declares the rate; `TypeError` for an invalid key.
         """
         return NamedRate(self._database, name, key)
 
     async def why(self, job: Job | int, /) -> str:
         """Why a job waits, in one sentence: "2 of 2 executing for account_id 42 (jobs 5, 9)".
 
-        For a job that does not wait, it says what became of it. `JobNotFoundError` if there is no
-        such job; `ValueError` for a job without an id.
+        For a job that does not wait, the sentence says when it ran or ended. `JobNotFoundError` if
+        there is no such job; `ValueError` for a job without an id.
         """
         id = job if isinstance(job, int) else job.id
         if id is None:

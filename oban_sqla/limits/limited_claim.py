@@ -1,4 +1,4 @@
-"""The way to claim of a queue that has limits over all nodes, or may get them."""
+"""`LimitedClaim`: claim the jobs of a queue within limits over all nodes."""
 
 import math
 import time
@@ -21,13 +21,13 @@ from .search import Search
 from .starts import take_back_starts
 
 CLEAR_INTERVAL = 600.0
-"""Seconds after which the rows of keys that are not in use any more are taken away."""
+"""Seconds between two deletions of unused rows of rates and keys."""
 SOONEST = 0.001
-"""Seconds beyond the instant of a permit until it is looked for: the clocks don't tick as one."""
+"""Seconds added to the time of the next permit, since the clocks differ a little."""
 
 
 class LimitedClaim:
-    """Claims plainly while nothing is limited, and otherwise counts under a lock."""
+    """Claims like `PlainClaim` while nothing is limited; otherwise counts jobs under a lock."""
 
     def __init__(
         self, database: Database, queue: Queue, node: str, poll_interval: Callable[[], float]
@@ -37,8 +37,8 @@ class LimitedClaim:
         self._params = {"queue_name": queue.name, "node_name": node}
         self._poll_interval = poll_interval
         self._limits = QueueLimits(queue)
-        # Whether jobs of this queue may have limits of their own: so it is at once for the workers
-        # that are known, and otherwise from the first such job that a claim brings.
+        # Whether jobs of this queue may have limits of their own. Known at once from the imported
+        # workers, otherwise from the first limited job that a claim returns.
         self._keyed = any(
             worker.queue == queue.name and (worker.limit or worker.rate)
             for worker in declarations()
@@ -47,11 +47,11 @@ class LimitedClaim:
         self._cursor = ""
         self._search = Search()
         self._cleared_at = time.monotonic()
-        # By the name of a rate or of a key, for how many seconds it is to be held.
+        # The new holds: the seconds by the name of a rate or a key.
         self._holds: dict[str, float] = {}
         self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
         self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
-        # Whether the last claim left jobs that a limit may have kept waiting.
+        # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
 
     @property
@@ -134,9 +134,9 @@ class LimitedClaim:
         return rows, time.monotonic() - started
 
     def _look_in(self, next_in: float | None) -> float:
-        """Seconds until a limit may let a job start, or what nobody tells of has to be looked for.
+        """Seconds until a limit may let a job start, at most the poll interval.
 
-        An executing job may be deleted by hand, and a node with a free slot may die.
+        There is no notification if an executing job is deleted, or a node with a free slot dies.
         """
         if not self._blocked:
             return math.inf
@@ -144,7 +144,7 @@ class LimitedClaim:
         return poll if next_in is None else min(poll, max(0.0, next_in) + SOONEST)
 
     def _without_keyed(self, claim: Claim) -> Claim:
-        """The claim without jobs that have limits, which it did not heed: they go back."""
+        """The claim without limited jobs. It ignored their limits, so they go back."""
         if not (keyed := [job.id for job in claim.jobs if job.may_be_limited]):
             return claim
         self._keyed = True

@@ -1,11 +1,11 @@
-"""The lock under which a claim counts: what one claim has taken, the next one sees."""
+"""The locks for claims that count jobs, so that each claim sees the jobs of the claim before."""
 
 from functools import lru_cache
 
 from sqlalchemy import ColumnElement, Executable, Text, bindparam, func, literal, select
 
-# Whoever counts sends all of its transaction at once. Where a driver can't, a process that stops
-# in the middle must not keep the other nodes from their claims for longer.
+# A claim that counts sends its whole transaction in one message. If the driver can't do that, this
+# limits how long a process that stops in between can block the claims of other nodes.
 LONGEST_IDLE = "5s"
 
 BY_INDEX = {
@@ -20,10 +20,10 @@ BY_INDEX = {
 
 @lru_cache(maxsize=1)
 def lock_queue() -> Executable:
-    """Wait for the claims of the queue `queue_name` in the schema `home` that count, too.
+    """Lock the queue `queue_name` in the schema `home`, after other claims that count.
 
-    It lasts until the end of the transaction. Only the next statement of the transaction sees what
-    the other claims have taken: a statement does not see what was committed after it began.
+    The lock lasts until the end of the transaction. Only the next statement of the transaction sees
+    the jobs of other claims, since a statement does not see changes committed after its start.
     """
     return select(
         _lock("queue", bindparam("home", type_=Text), bindparam("queue_name", type_=Text)),
@@ -33,23 +33,23 @@ def lock_queue() -> Executable:
 
 @lru_cache(maxsize=1)
 def lock_keys() -> Executable:
-    """Wait for all claims in the schema `home` that count by keys, and for those of the queue.
+    """Lock all keys and the queue in the schema `home`, after other claims that count.
 
-    One lock for all keys: a claim learns only on its way which keys it may take.
+    There is one lock for all keys, since a claim does not know its keys in advance.
     """
     return select(
         _lock("queue", bindparam("home", type_=Text), bindparam("queue_name", type_=Text)),
         _lock("keys", bindparam("home", type_=Text)),
         _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),
-        # The statement is planned once. It is a good plan whatever the tables hold, if it follows
-        # the indexes, and the statistics of a table that was just filled must not say otherwise.
+        # The statement is planned once. A plan that follows the indexes is always good, and wrong
+        # statistics of a table that was just filled must not lead to another plan.
         *(_for_this_transaction(setting, value) for setting, value in BY_INDEX.items()),
     )
 
 
 @lru_cache(maxsize=1)
 def lock_rates() -> Executable:
-    """Wait for all claims in the schema `home` that count by keys."""
+    """Lock all keys in the schema `home`, after other claims that count by keys."""
     return select(
         _lock("keys", bindparam("home", type_=Text)),
         _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),

@@ -1,4 +1,4 @@
-"""`NamedRate`: the permits of a rate, for code that is no job."""
+"""`NamedRate`: use the permits of a rate outside of jobs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -42,11 +42,11 @@ class NamedRate:
         *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not there
     ) -> None:
-        """Take permits, and wait until there are so many. They count at once, for jobs, too.
+        """Take permits, waiting until there are enough. They count for jobs, too.
 
-        timeout: seconds or a `timedelta`; `TimeoutError` if there are not enough by then.
+        timeout: seconds or a `timedelta`; `TimeoutError` if there are not enough permits by then.
 
-        `ValueError` for more permits than the rate ever has.
+        `ValueError` for more permits than the rate can ever have.
         """
         weight = self._rate.weighed(permits)
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
@@ -61,7 +61,7 @@ class NamedRate:
             ) from None
 
     async def available(self) -> int:
-        """How many permits there are now."""
+        """The number of available permits."""
         permits: int = (await self._ask(0))[1]
         return permits
 
@@ -95,7 +95,7 @@ class NamedRate:
 
 
 def _declared(name: str) -> Rate:
-    """The rate of that name; `LookupError` if no imported worker declares it."""
+    """The rate of this name; `LookupError` if no imported worker declares it."""
     for worker in _workers(name):
         rate: Rate = worker.rate
         return rate

@@ -1,4 +1,4 @@
-"""Permits of a rate, from outside of jobs: take some, count them, and begin anew."""
+"""Statements that take, count and reset the permits of a rate, for code outside of jobs."""
 
 from functools import lru_cache
 from typing import Any
@@ -28,9 +28,9 @@ from .terms import enough_in, tokens, used
 
 @lru_cache(maxsize=1)
 def take_permits() -> Executable:
-    """Take `weight` permits of `rate_id`, if there are so many; it has to run behind `lock_rates`.
+    """Take `weight` permits of `rate_id`, if there are enough. Must run after `lock_rates`.
 
-    Returns one row: whether they were `taken`, how many `permits` there were, and `next_in`, the
+    Returns one row: whether they were `taken`, the number of `permits` before, and `next_in`, the
     seconds until there are enough.
     """
     time = database_now()

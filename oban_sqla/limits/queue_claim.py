@@ -1,4 +1,4 @@
-"""Claim jobs of a queue that has limits over all nodes, and no keys."""
+"""Claim jobs of a queue that has limits over all nodes, but no keys."""
 
 from functools import lru_cache
 
@@ -20,13 +20,13 @@ from ..statements.states import state_in
 
 @lru_cache(maxsize=1)
 def claim_within_global_limit() -> Executable:
-    """`claim_of_queue`, but that no more than `global_limit` jobs of the queue execute then.
+    """`claim_of_queue` so that at most `global_limit` jobs of the queue execute.
 
-    It has to run behind `lock_queue`. Returns at least one row: the columns of a job, NULL if
-    there is none, and `room`: how many jobs the limit let it claim.
+    The statement must run after `lock_queue`. Returns at least one row: the columns of a job, NULL
+    if there is none, and `room`, the number of jobs that the limit allowed to claim.
     """
     most = bindparam("global_limit", type_=Integer)
-    # No further than the limit: what is beyond can't change anything.
+    # Count no further than the limit, since more jobs do not change the result.
     counted = select(Job.id).where(state_in(JobState.EXECUTING), of_queue()).limit(most).subquery()
     count = select(func.count()).select_from(counted).scalar_subquery()
     room = select(cast(most - count, Integer).label("room")).cte("free")

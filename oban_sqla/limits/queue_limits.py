@@ -1,4 +1,4 @@
-"""The limits of a queue itself, over all nodes: as configured, and as orders change them."""
+"""`QueueLimits`: the limits of a queue over all nodes, from its settings and from orders."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,13 +12,13 @@ RATE_LIMIT = "rate_limit"
 
 
 class QueueLimits:
-    """How many jobs of a queue run at once, and how many start in a period, on all nodes."""
+    """The most jobs of a queue that run at once, and that start in a period, on all nodes."""
 
     def __init__(self, queue: Queue) -> None:
         self.global_limit = queue.global_limit
         self.rate: Rate | None = queue.rate_limit
         self.started = 0
-        """How many starts counted at the last claim."""
+        """The number of starts that counted at the last claim."""
 
     @property
     def any(self) -> bool:
@@ -38,7 +38,7 @@ class QueueLimits:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What a producer's row tells of them, in Oban's shape."""
+        """The limits for the row of a producer, in Oban's form."""
         meta: dict[str, Any] = {}
         if self.global_limit is not None:
             meta[GLOBAL_LIMIT] = {"allowed": self.global_limit}
@@ -50,7 +50,7 @@ class QueueLimits:
         return meta
 
     def change(self, changes: Mapping[str, Any]) -> bool:
-        """Take an order over; whether it changed anything. What makes no sense is left alone."""
+        """Apply an order. Returns whether it changed a limit. Invalid values are ignored."""
         before = self.global_limit, self.rate
         with suppress(TypeError, ValueError):
             if GLOBAL_LIMIT in changes:

@@ -1,4 +1,4 @@
-"""How many jobs of a queue its own limits let start: its global limit, and its rate."""
+"""The number of jobs that a queue's own limits let start: its global limit and its rate."""
 
 from typing import Any
 
@@ -35,12 +35,12 @@ QUEUE_RATE: ColumnElement[str] = func.concat(
 
 
 def queue_room(time: ColumnElement[Any]) -> CTE:
-    """One row: the `room`, and `next_in`, the seconds until the rate gives some if it is none.
+    """One row: the `room`, and `next_in`, the seconds until the rate lets a job start again.
 
-    And how many starts of the rate count, NULL for no rate.
+    Also the number of starts that count for the rate (NULL without a rate).
     """
     limit = cast(bindparam("global_limit", type_=Integer), Integer)
-    # No further than the limit: what is beyond can't change anything.
+    # Count no further than the limit, since more jobs do not change the result.
     counted = select(Job.id).where(state_in(JobState.EXECUTING), of_queue()).limit(limit).subquery()
     count = select(func.count()).select_from(counted).scalar_subquery()
     free = case((limit.is_(None), MOST), else_=limit - count)

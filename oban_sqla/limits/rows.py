@@ -11,20 +11,20 @@ from ..models.types import UTCDateTime
 
 
 class RateRow(Base):
-    """What is known of a rate, or of a key, beside its starts."""
+    """The saved permits and the hold of a rate or a key. Its starts are other rows."""
 
     __tablename__ = "oban_sqla_rates"
 
     rate: Mapped[str] = mapped_column(Text, primary_key=True)
     tokens: Mapped[float | None] = mapped_column(Double)
-    """How many may start at `counted_at`, of a rate with a burst."""
+    """The number of jobs that may start at `counted_at`, for a rate with a burst."""
     counted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     held_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """Nothing of it starts before."""
+    """No job of the rate or key starts before this time."""
 
 
 class StartRow(Base):
-    """How many jobs of a rate started up to an instant, and after the one before."""
+    """The number of jobs of a rate that started in a slice of time, which ends at `at`."""
 
     __tablename__ = "oban_sqla_starts"
 
@@ -32,7 +32,7 @@ class StartRow(Base):
     at: Mapped[datetime] = mapped_column(UTCDateTime, primary_key=True)
     starts: Mapped[int]
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
-    """When they count no more."""
+    """When the starts no longer count."""
 
     __table_args__ = (Index("oban_sqla_starts_at_index", expires_at),)
 

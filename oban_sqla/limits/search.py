@@ -1,4 +1,4 @@
-"""The search for jobs without limits, in a queue in which others have limits."""
+"""`Search`: where to look for jobs without limits in a queue that also has limited jobs."""
 
 import time
 from collections.abc import Iterable
@@ -8,21 +8,22 @@ from ..statements.claimed import Claimed
 
 PRIORITIES = 10
 SHARE = 10.0
-"""A search from the front takes at most one part in so many of the time."""
+"""Searches from the front take at most one tenth of the time."""
 LONGEST = 1.0
 """Seconds after which a search begins at the front in any case."""
 MARGIN = timedelta(seconds=2)
-"""How long the transaction of a new job may take without the job being found late."""
+"""If the transaction of a new job takes longer than this, the job is found later."""
 
 FRONT = datetime.min
 
 
 class Search:
-    """Where the next search begins, in each priority.
+    """The position at which the next search begins, for each priority.
 
-    A search passes over every job with a limit, which may be many. So it begins behind the last
-    job that it found, or, if it found all, a little before it looked: a new job is due later. What
-    comes to stand before that, by a retry or a rescue, is found from the front.
+    A search passes over all limited jobs, which may be many. So it begins behind the last job that
+    was found. If all jobs were found, it begins a little before the time of that search, since new
+    jobs are due later. Jobs that get an earlier position, by a retry or a rescue, are found by
+    searches from the front.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class Search:
         return self._since
 
     def found(self, jobs: Iterable[Claimed], complete_at: datetime | None, duration: float) -> None:
-        """Note the jobs that a search found, and when it looked, if none was left then."""
+        """Note the jobs that a search found, and its time if it found all jobs."""
         if self._from_front:
             self._cost = duration
         if complete_at is not None:

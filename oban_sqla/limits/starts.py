@@ -1,7 +1,7 @@
-"""Starts: how many jobs of a rate have started, and when, by the database's clock.
+"""Count the starts of jobs of a rate, by the database's clock.
 
-They are counted in slices of a thousandth of the period, each at its end. So a start counts for
-the whole period at least, and a rate has a thousand rows at most.
+Starts are counted in slices of a thousandth of the period, each at the end of its slice. So a start
+counts for at least the whole period, and a rate has at most a thousand rows.
 """
 
 from functools import lru_cache
@@ -36,22 +36,22 @@ from .rows import RateRow, StartRow
 from .terms import Terms, limits_of, tokens
 
 SLICES = 1000
-"""How many slices a period has."""
+"""The number of slices of a period."""
 CLEARED = 100
-"""How many rows that count no more a claim takes away, beside as many as it may add."""
+"""The number of expired rows that a claim deletes, in addition to as many as it may add."""
 
 _EPOCH: ColumnElement[Any] = literal_column("TIMESTAMP '1970-01-01'", DateTime())
 
 
 def slice_end(time: ColumnElement[Any], period: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The end of the slice of a period in which an instant is."""
+    """The end of the slice that contains an instant."""
     width = period / float(SLICES)
     return _EPOCH + interval(func.ceil(seconds(time - _EPOCH) / width) * width)
 
 
 def count_starts(started: CTE, time: ColumnElement[Any]) -> CTE:
-    """Count jobs that start now, rows with `rate_id`, `period` and `weight`."""
-    # One row for each rate, also if its jobs do not agree on the period.
+    """Count jobs that start now; `started` has `rate_id`, `period` and `weight`."""
+    # One row for each rate, even if its jobs have different periods.
     period = func.max(started.c.period)
     at = slice_end(time, period)
     statement = insert(StartRow).from_select(
@@ -70,7 +70,7 @@ def count_starts(started: CTE, time: ColumnElement[Any]) -> CTE:
 
 
 def save_tokens(started: CTE, time: ColumnElement[Any]) -> CTE:
-    """Take the tokens of jobs that start now, of rates with a burst."""
+    """Take tokens for jobs that start now, for rates with a burst."""
     row = aliased(RateRow)
     allowed, burst = func.max(started.c.allowed), func.max(started.c.burst)
     before = tokens(
@@ -100,7 +100,7 @@ class _Grouped:
 
 
 def forget_starts(time: ColumnElement[Any]) -> CTE:
-    """Take away rows that count no more, of any rate."""
+    """Delete rows of any rate that no longer count."""
     old = (
         select(StartRow.rate, StartRow.at)
         .where(StartRow.expires_at < time)
@@ -113,9 +113,9 @@ def forget_starts(time: ColumnElement[Any]) -> CTE:
 
 @lru_cache(maxsize=1)
 def take_back_starts() -> Executable:
-    """Take back the starts of claimed jobs that did not start: `ids`, which are available again.
+    """Subtract the starts of the claimed jobs `ids`, which did not start and are available again.
 
-    Each start counted at the end of the slice in which the job was claimed, so it is found there.
+    Each start was counted at the end of the slice in which its job was claimed.
     """
     terms = Terms.of(limits_of(Job))
     claimed = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))

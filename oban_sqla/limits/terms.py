@@ -1,4 +1,4 @@
-"""The terms of a waiting job's limit and rate, as its meta has them, and what they allow now."""
+"""The terms of a waiting job's limit and rate, from its meta, and the jobs that they allow now."""
 
 from typing import Any, NamedTuple
 
@@ -25,14 +25,14 @@ from ..models import Job, JobState
 from ..statements.states import constant
 from .rows import StartRow
 
-# Written out: behind a bound parameter, an index on the expression would not be seen.
+# A literal, because with a bound parameter the server can't use an index on the expression.
 PARTITION: ColumnElement[str] = literal_column("'partition_key'", Text)
 LIMIT_ID: ColumnElement[Any] = literal_column("'{oban_sqla_limits,limit,id}'")
 LIMITS: ColumnElement[str] = literal_column("'oban_sqla_limits'", Text)
 
 
 def partition_of(job: Any) -> ColumnElement[str]:
-    """What a job is counted by; NULL for a job without limits."""
+    """The key by which a job is counted; NULL for a job without limits."""
     key: ColumnElement[str] = job.meta.op("->>", return_type=Text())(PARTITION)
     return key
 
@@ -50,7 +50,7 @@ def limits_of(job: Any) -> ColumnElement[Any]:
 
 
 def executing_by_limit() -> ColumnElement[Any]:
-    """How many jobs of each limit execute, as an object of JSON: counted once for a statement."""
+    """The numbers of executing jobs by limit, as a JSON object, counted once per statement."""
     job = aliased(Job)
     limit_id = job.meta.op("#>>", return_type=Text())(LIMIT_ID)
     counted = (
@@ -68,13 +68,13 @@ def executing_by_limit() -> ColumnElement[Any]:
 
 
 class Terms(NamedTuple):
-    """The terms of a limit and of a rate as columns. Others may have written any JSON there."""
+    """The terms of a limit and a rate as columns. Other programs may have written any JSON."""
 
     limit_id: ColumnElement[str]
     most: ColumnElement[int]
-    """How many may execute."""
+    """The most executing jobs."""
     shares: ColumnElement[bool]
-    """Whether more may execute while slots are free."""
+    """Whether more jobs may execute while slots are free."""
     rate_id: ColumnElement[str]
     allowed: ColumnElement[int]
     burst: ColumnElement[int]
@@ -97,21 +97,21 @@ class Terms(NamedTuple):
 
 
 def whole(value: SQLColumnExpression[Any], default: int) -> ColumnElement[int]:
-    """A number of jobs in JSON; the default for what is no such number."""
+    """A number of jobs in JSON; `default` if the value is not such a number."""
     number = cast(value, Numeric)
     sane = case((number.between(0, MOST), cast(number, Integer)), else_=default)
     return case((func.jsonb_typeof(value) == literal("number", Text), sane), else_=default)
 
 
 def period_of(value: SQLColumnExpression[Any]) -> ColumnElement[float]:
-    """A period in JSON, in seconds; one second for what is none."""
+    """A period in JSON, in seconds; one second if the value is not a period."""
     number = cast(value, Numeric)
     sane = case((number.between(0.001, LONGEST_PERIOD), cast(number, Double)), else_=1.0)
     return case((func.jsonb_typeof(value) == literal("number", Text), sane), else_=1.0)
 
 
 def used(rate_id: Any, period: Any, time: ColumnElement[Any]) -> ColumnElement[int]:
-    """How many starts of a rate count now."""
+    """The number of starts of a rate that count now."""
     start = aliased(StartRow)
     return (
         select(cast(func.coalesce(func.sum(start.starts), 0), Integer))
@@ -122,9 +122,9 @@ def used(rate_id: Any, period: Any, time: ColumnElement[Any]) -> ColumnElement[i
 
 
 def tokens(row: Any, allowed: Any, burst: Any, period: Any, time: Any) -> ColumnElement[float]:
-    """How many starts a rate with a burst has saved, from its row, which may be missing.
+    """The starts that a rate with a burst has saved, from its row, which may be missing.
 
-    They come evenly, `allowed` in a period, and end at `allowed + burst`.
+    They accumulate evenly, `allowed` in a period, up to `allowed + burst`.
     """
     full = cast(allowed + burst, Double)
     since = seconds(time - row.counted_at)
@@ -134,7 +134,7 @@ def tokens(row: Any, allowed: Any, burst: Any, period: Any, time: Any) -> Column
 def enough_in(
     rate_id: Any, most: Any, period: Any, weight: Any, time: ColumnElement[Any]
 ) -> ColumnElement[float]:
-    """Seconds until so many starts have left the period that `weight` more have room in it."""
+    """Seconds until enough starts have left the period for `weight` more starts."""
     start = aliased(StartRow)
     so_far = func.sum(start.starts).over(order_by=start.at)
     counted = (

@@ -1,4 +1,4 @@
-"""The walk over the keys of a queue: one step for each key, however many jobs wait under it."""
+"""Walk over the keys of a queue: one step for each key, however many of its jobs wait."""
 
 from typing import Any
 
@@ -47,12 +47,12 @@ from .terms import (
 
 
 def walk(time: ColumnElement[Any]) -> CTE:
-    """The keys of the queue `queue_name`, the best priority first, from behind `cursor` around.
+    """The keys of the queue `queue_name` by priority, around each priority from `cursor` on.
 
-    It ends when `limit` jobs are found that may start, each of another key that executes nothing.
-    A row has the terms of the key's first job, how many jobs of its limit are `executing`, its
-    `permits`, the `room` for jobs of the key, and `next_in`, the seconds until it has any, if that
-    is known. Rows without terms only begin a priority.
+    The walk ends when `limit` jobs are found that may start, each of a key without executing jobs.
+    A row has the terms of the key's first job, the number of `executing` jobs of its limit, its
+    `permits`, the `room` for jobs of the key, and `next_in`, the seconds until there is room, if
+    that is known. Rows without terms only begin a priority.
     """
     start = select(
         cast(literal(-1), SmallInteger).label("priority"),
@@ -99,7 +99,7 @@ _STATE: dict[str, Any] = {
 
 
 def _following(before: CTE) -> FromClause:
-    """The first job of the next key: in this priority, then from its first key on, then below."""
+    """The first job of the next key: in this priority, then around to its first key, then below."""
     cursor = bindparam("cursor", type_=Text)
     here = before.c.priority
     branches = [
@@ -124,7 +124,7 @@ def _following(before: CTE) -> FromClause:
     )
     no_limits = cast(null(), JSONB).label("limits")
     branches.append(select(below.c.priority, below.c.key, below.c.wrapped, no_limits))
-    # The server asks the branches in this order, and ends with the first row.
+    # The server runs the branches in this order, and stops at the first row.
     return union_all(*branches).limit(1).lateral("following")
 
 
@@ -149,7 +149,7 @@ def _first(
 
 
 def _limits(job: Any) -> ColumnElement[Any]:
-    # Never NULL: that is a row that only begins a priority.
+    # Never NULL, since NULL marks a row that only begins a priority.
     return func.coalesce(limits_of(job), cast(literal("{}", Text), JSONB)).label("limits")
 
 
@@ -159,7 +159,7 @@ def _waiting(job: Any) -> list[ColumnElement[bool]]:
 
 
 def _terms(following: FromClause) -> FromClause:
-    """The terms of the key, each read once: an offset keeps them from being read where used."""
+    """The terms of the key. OFFSET makes the server compute each of them only once."""
     terms = Terms.of(following.c.limits)
     columns = [column.label(name) for name, column in terms._asdict().items()]
     one = select(literal(1).label("one")).subquery()
@@ -168,7 +168,7 @@ def _terms(following: FromClause) -> FromClause:
 
 
 def _counted(following: FromClause, terms: FromClause, time: ColumnElement[Any]) -> FromClause:
-    """What has been counted of the key's limit and rate, each once."""
+    """The counts of the key's limit and rate, each computed once."""
     of = terms.c
     executing = cast(executing_by_limit()[of.limit_id].astext, Integer)
     row = aliased(RateRow)

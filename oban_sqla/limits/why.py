@@ -1,4 +1,4 @@
-"""Why a job waits, or what became of it: one sentence."""
+"""Say in one sentence why a job waits, or how it ended."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ async def _paused(database: Database, job: Any) -> str:
 
 
 def _limited(job: Any) -> str | None:
-    """What the job's own limit or rate has it wait for."""
+    """The reason why the job's own limit or rate delays it, if one does."""
     terms = _object(job.meta).get("oban_sqla_limits")
     terms = terms if isinstance(terms, Mapping) else {}
     if job.held_in is not None and job.held_in > 0:
@@ -89,7 +89,7 @@ def _limited(job: Any) -> str | None:
 async def _queue_full(
     database: Database, job: Any, living: Sequence[tuple[Any, Mapping[str, Any]]]
 ) -> str | None:
-    """What the limits of the queue have the job wait for."""
+    """The reason why the limits of the queue delay the job, if they do."""
     allowed = [_allowed(meta.get(GLOBAL_LIMIT)) for _, meta in living]
     rates = [_object(meta.get(RATE_LIMIT)) for _, meta in living if meta.get(RATE_LIMIT)]
     rate = rates[0] if rates else {"allowed": 1, "period": 1}
@@ -138,7 +138,7 @@ def _allowed(limit: object) -> int | None:
 
 
 def _object(value: object) -> dict[str, Any]:
-    """An object of JSON, given or as text; an empty one for anything else."""
+    """A JSON object, parsed if it is text; empty for anything else."""
     found = json.loads(value) if isinstance(value, str) else value
     return found if isinstance(found, dict) else {}
 
