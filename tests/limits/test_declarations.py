@@ -33,7 +33,7 @@ class Both(Worker, name="both", limit=Limit(1), rate=Rate(3, per=60, by="to", we
     def process(self, job: Job) -> None: ...
 
 
-@job(name="declarations.send", rate=Rate(14, per=timedelta(seconds=1), name="ses", burst=6))
+@job(name="declarations.send", rate=Rate(14, per=timedelta(seconds=1), name="postmark", burst=6))
 def send(to: str) -> None: ...
 
 
@@ -182,7 +182,7 @@ class TestWaysIn:
 
         tick = job_of_tick(ticking.__oban__, ticking.__oban__.cron, client_now(), "UTC")
         assert key(tick) == "declarations.ticking"
-        assert key(send.options(priority=3).new("x")) == "ses"
+        assert key(send.options(priority=3).new("x")) == "postmark"
 
     async def test_bulk_and_connections(self, engine: AsyncEngine, sessions: Sessions) -> None:
         oban = Oban(engine)
@@ -243,16 +243,16 @@ class TestWhatIsRefused:
             def wrong(to: str) -> None: ...
 
     def test_two_definitions_of_one_name(self) -> None:
-        with pytest.raises(ValueError, match="'ses' can't have two definitions"):
+        with pytest.raises(ValueError, match="'postmark' can't have two definitions"):
 
-            @job(name="declarations.other", rate=Rate(15, per=1, name="ses"))
+            @job(name="declarations.other", rate=Rate(15, per=1, name="postmark"))
             def other(to: str) -> None: ...
 
     def test_the_same_definition_twice_is_fine(self) -> None:
-        @job(name="declarations.same", rate=Rate(14, per=1, name="ses", burst=6, by="to"))
+        @job(name="declarations.same", rate=Rate(14, per=1, name="postmark", burst=6, by="to"))
         def same(to: str) -> None: ...
 
-        assert key(same.new("x")) == 'ses="x"'
+        assert key(same.new("x")) == 'postmark="x"'
 
     def test_a_limit_of_a_key_below_one(self) -> None:
         class Broken(Worker, name="broken", limit=Limit(lambda key: 0, by="k")):
@@ -272,4 +272,4 @@ class TestWhatIsRefused:
 
 def test_what_they_look_like() -> None:
     assert repr(Limit(2, by="account", burst=True)) == "Limit(2, burst=True, by='account')"
-    assert repr(Rate(14, per=1, name="ses")) == "Rate(14, per=1.0, name='ses')"
+    assert repr(Rate(14, per=1, name="postmark")) == "Rate(14, per=1.0, name='postmark')"

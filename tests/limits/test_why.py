@@ -30,7 +30,7 @@ class OneAtATime(Holding, name="why.one", limit=Limit(1)):
     """One at once."""
 
 
-class Hourly(Holding, name="why.hourly", rate=Rate(1, per=3600, name="ses")):
+class Hourly(Holding, name="why.hourly", rate=Rate(1, per=3600, name="mailgun")):
     """One start in an hour."""
 
 
@@ -56,7 +56,7 @@ async def test_the_rate_of_its_worker(start: StartOban, client: Oban, add: Add) 
     _, waiting = await add(Hourly.new(), Hourly.new())
     await start(queues={"default": 10}, **NEVER)
     await Holding.begin(1)
-    says(await client.why(waiting), rf"the next permit of ses is at (\S+ )?{AT}")
+    says(await client.why(waiting), rf"the next permit of mailgun is at (\S+ )?{AT}")
 
 
 async def test_a_key_that_is_held(
@@ -64,10 +64,13 @@ async def test_a_key_that_is_held(
 ) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     async with sessions.begin() as session:
-        session.add(RateRow(rate="ses", held_until=until))
+        session.add(RateRow(rate="mailgun", held_until=until))
     (waiting,) = await add(Hourly.new())
     await start(queues={"default": 10}, **NEVER)
-    says(await client.why(waiting), rf"ses is held until (\S+ )?{AT}, since a job was rate limited")
+    says(
+        await client.why(waiting),
+        rf"mailgun is held until (\S+ )?{AT}, since a job was rate limited",
+    )
 
 
 async def test_the_limit_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
