@@ -5,7 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from ..clock import LONGEST_INTERVAL
+from ..errors import sqlstate
 from ..events import RescueStop
 from ..statements.rescue import bury, rescue
 from .database import Database
@@ -15,6 +18,8 @@ from .service import Emit, Service
 BATCH = 5000
 # Seconds until the next look if another transaction has locked orphans.
 LOCKED_RETRY = 1.0
+# By class of SQLSTATE: what the server says of a row that it refuses.
+REFUSED = ("22", "23", "P0")
 
 
 class Lifeline(Service):
@@ -56,17 +61,19 @@ class Lifeline(Service):
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
-        row = await self._rescue()
+        try:
+            row = await self._rescue()
+        except DBAPIError as error:
+            if not sqlstate(error).startswith(REFUSED):
+                raise
+            # A constraint or a trigger of the user's refuses an `on_discard` job.
+            self._tell(await self._rescue(on_discard=False), started)
+            raise
         if row.settled_in is None:
             return self._two_beats / 2
         if row.settled_in > 0:
             return float(row.settled_in)
-        rescued, discarded, cancelled = (
-            tuple(sorted(ids or ())) for ids in (row.rescued, row.discarded, row.cancelled)
-        )
-        duration = time.monotonic() - started
-        self._emit("rescue_stop", RescueStop(rescued, discarded, cancelled, duration))
-        count = len(rescued) + len(discarded) + len(cancelled)
+        count = self._tell(row, started)
         if row.found > count:
             return 0.0 if count else LOCKED_RETRY
         if row.found == BATCH:
@@ -76,9 +83,18 @@ class Lifeline(Service):
         longest = self._heartbeat_expiry
         return longest if row.next_in is None else min(longest, row.next_in)
 
-    async def _rescue(self) -> Any:
+    def _tell(self, row: Any, started: float) -> int:
+        """Emit what was rescued, and return how many jobs that are."""
+        rescued, discarded, cancelled = (
+            tuple(sorted(ids or ())) for ids in (row.rescued, row.discarded, row.cancelled)
+        )
+        duration = time.monotonic() - started
+        self._emit("rescue_stop", RescueStop(rescued, discarded, cancelled, duration))
+        return len(rescued) + len(discarded) + len(cancelled)
+
+    async def _rescue(self, *, on_discard: bool = True) -> Any:
         (row,) = await self._database.fetch(
-            rescue(prefix=self._database.prefix),
+            rescue(prefix=self._database.prefix, on_discard=on_discard),
             {
                 "batch": BATCH,
                 "expiry": self._heartbeat_expiry,

@@ -28,6 +28,7 @@ from sqlalchemy import (
     delete,
     exists,
     extract,
+    false,
     func,
     literal,
     or_,
@@ -39,6 +40,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from ..clock import database_now, interval, seconds
 from ..config.oban_settings import LONGEST_EXPIRY
 from ..models import Job, JobState, ProducerRow
+from ..models.on_discard import ENTRY
 from .acknowledge import error_entry
 from .announce import announce_rows, notify, queue_news
 from .cancel_mark import marked
@@ -51,10 +53,13 @@ DIED = "the node that ran the job died, and no attempt was left, so it is discar
 
 
 @lru_cache(maxsize=64)
-def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executable:
+def rescue(
+    *, prefix: str | None = None, on_discard: bool = True, now: datetime | None = None
+) -> Executable:
     """Rescue up to `batch` orphans, and announce the jobs that are available again.
 
-    The `on_discard` jobs of discarded orphans are enqueued.
+    The `on_discard` jobs of discarded orphans are enqueued. Without `on_discard`, orphans to be
+    discarded that have one are left as they are.
 
     A producer expires after the seconds that its row says, but not before `expiry`. `rescue_after`
     applies to jobs that producers of another Oban claimed.
@@ -70,7 +75,8 @@ def rescue(*, prefix: str | None = None, now: datetime | None = None) -> Executa
     time = database_now(now)
     producers = _producers(time)
     settled_in = _settled_in(time)
-    found = _orphans(time, producers, settled_in <= 0)
+    spared = false() if on_discard else _has_on_discard()
+    found = _orphans(time, producers, and_(settled_in <= 0, ~spared))
     moved = _moved(time, found)
     queues = (
         select(moved.c.queue)
@@ -157,7 +163,7 @@ def _given(name: str) -> ColumnElement[float]:
     return cast(bindparam(name, type_=Float), Float)
 
 
-def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bool]) -> CTE:
+def _orphans(time: ColumnElement[Any], producers: CTE, wanted: ColumnElement[bool]) -> CTE:
     after = interval(bindparam("rescue_after", type_=Float))
     old = func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after
     ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
@@ -166,7 +172,7 @@ def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bo
     orphans = (
         select(Job.id, Job.attempt, Job.attempted_at)
         .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
-        .where(state_in(JobState.EXECUTING), settled)
+        .where(state_in(JobState.EXECUTING), wanted)
         .where(or_(left.is_(None), left <= 0), or_(ours, producers.c.ours, old))
         .cte("orphans")
         .prefix_with("MATERIALIZED", dialect="postgresql")
@@ -178,6 +184,12 @@ def _orphans(time: ColumnElement[Any], producers: CTE, settled: ColumnElement[bo
         .cte("found")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
+
+
+def _has_on_discard() -> ColumnElement[bool]:
+    """Whether another job is enqueued when this job is discarded for want of attempts."""
+    none_left: ColumnElement[bool] = Job.attempt >= Job.max_attempts
+    return and_(none_left, func.coalesce(Job.meta.has_key(ENTRY), false()))
 
 
 def _moved(time: ColumnElement[Any], found: CTE) -> CTE:

@@ -1,11 +1,14 @@
 """`on_discard`: a job follows each discarded one, whoever discards it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, RetryAfter, Worker
@@ -63,6 +66,18 @@ async def add(sessions: Sessions, *rows: Any) -> None:
         session.add_all(rows)
 
 
+@asynccontextmanager
+async def forbidden(sessions: Sessions, prefix: str) -> AsyncIterator[None]:
+    """Have a constraint of the table refuse the followers."""
+    table = f'ALTER TABLE "{prefix}".oban_jobs'
+    async with sessions.begin() as session:
+        check = "ADD CONSTRAINT no_alert CHECK (queue <> 'alerts')"
+        await session.execute(text(f"{table} {check}"))
+    yield
+    async with sessions.begin() as session:
+        await session.execute(text(f"{table} DROP CONSTRAINT no_alert"))
+
+
 async def followers(sessions: Sessions) -> list[int]:
     """The ids of the discarded jobs that were followed."""
     async with sessions() as session:
@@ -116,6 +131,29 @@ async def test_the_rescue_follows_a_job_whose_worker_the_leader_does_not_know(
     await asyncio.gather(*(lifeline.run_once() for lifeline in lifelines))
     await lifelines[0].run_once()
     assert await followers(sessions) == [orphans[1].id]
+
+
+async def test_a_follower_that_the_database_refuses_keeps_no_other_job_from_its_rescue(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    def orphan(**fields: Any) -> Job:
+        by = ["n", str(uuid4()), "oban_sqla"]
+        return JobFactory(executing=True, attempted_by=by, max_attempts=2, **fields)
+
+    meta = Fails.new().meta
+    refused = orphan(attempt=2, meta=meta)
+    others = [orphan(attempt=1, meta=meta), orphan(attempt=2), orphan(attempt=1)]
+    await add(sessions, producer(1), refused, *others)
+    async with forbidden(sessions, prefix):
+        lifeline = Made(Database(engine, prefix))
+        with pytest.raises(IntegrityError, match="no_alert"):
+            await lifeline.run_once()
+        (stop,) = lifeline.passes
+        assert stop.rescued == (others[0].id, others[2].id)
+        assert stop.discarded == (others[1].id,)
+    await lifeline.run_once()
+    assert lifeline.passes[-1].discarded == (refused.id,)
+    assert await followers(sessions) == [refused.id]
 
 
 async def test_a_claim_of_a_job_without_an_attempt_left_follows_it(
@@ -172,26 +210,12 @@ async def test_a_discard_that_the_database_refuses_is_not_half_written(
     sessions: Sessions, prefix: str, expect_errors: None
 ) -> None:
     """The job stays executing until its follower can be inserted."""
-    async with sessions.begin() as session:
-        await session.execute(
-            text(
-                f'ALTER TABLE "{prefix}".oban_jobs ADD CONSTRAINT no_alert'
-                " CHECK (queue <> 'alerts')"
-            )
-        )
     oban = Oban(sessions, queues={"default": 1}, **NEVER)
     with hear(oban, "outcome_delayed") as delayed:
-        async with oban:
+        async with oban, forbidden(sessions, prefix):
             await add(sessions, Fails.new())
             await delayed.wait()
             async with sessions() as session:
                 assert (await session.scalars(select(Job.state))).all() == [S.EXECUTING]
-            async with sessions.begin() as session:
-                await session.execute(
-                    text(f'ALTER TABLE "{prefix}".oban_jobs DROP CONSTRAINT no_alert')
-                )
-
-            async def is_followed() -> bool:
-                return len(await followers(sessions)) == 1
-
-            await until(is_followed)
+        # The last try of its stop.
+    assert len(await followers(sessions)) == 1
