@@ -18,6 +18,7 @@ from ..oban import Oban
 from .errors import groups_of
 from .job import WAITING
 from .jobs import search_of
+from .outage import OUTAGES
 from .page import Page
 from .search import Search, SearchError
 from .words import VERBS, Verb
@@ -66,6 +67,11 @@ async def change(request: Request) -> Response:
                 changed += await _CHANGES[verb.name](page.board.oban, batch, session)
             if time.monotonic() > until:
                 break
+    except OUTAGES as error:
+        if not changed:
+            raise
+        said = f"{changed:,} jobs were {verb.done}, and then the database failed."
+        raise HTTPException(503, f"{said} Do it again for the others.") from error
     finally:
         # Also when the database failed half way.
         if changed:

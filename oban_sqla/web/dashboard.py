@@ -87,7 +87,12 @@ async def _live(request: Request) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    titles = {400: "That can't be done", 403: "You may not do that", 404: "Not found"}
+    titles = {
+        400: "That can't be done",
+        403: "You may not do that",
+        404: "Not found",
+        503: "Not finished",
+    }
     title = titles.get(error.status_code, "Not possible")
     return Page(request).answer(
         "message.html", error.status_code, active="", title=title, text=error.detail

@@ -1,6 +1,10 @@
 """Actions: chosen, confirmed with their number, and done."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy import Select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban_sqla import JobState, Oban
 from oban_sqla.web import Access, actions
@@ -78,12 +82,33 @@ async def test_it_stops_when_the_time_is_up(
     site: Site, add: Add, oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actions, "LONGEST", -1.0)
-    monkeypatch.setattr("oban_sqla.monitor.browse.BATCH", 1)
     await add(*(JobFactory() for _ in range(1100)))
     asked = await site.send(await site.read("jobs"), ("action", "delete"), 200, scope="search")
     assert "Delete 1,100 jobs?" in Reader(asked.text).text
     answer = await site.send(Reader(asked.text), ("action", "delete"))
     assert answer.headers["Location"].endswith("n=1000")
+
+
+async def test_the_database_fails_half_way(
+    site: Site, add: Add, oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = actions._CHANGES["cancel"]
+    calls: list[object] = []
+
+    async def fail_later(oban: Oban, jobs: Select[Any], session: AsyncSession) -> int:
+        calls.append(jobs)
+        if len(calls) == 2:
+            raise OSError("the server has gone")
+        return await cancel(oban, jobs, session)
+
+    monkeypatch.setitem(actions._CHANGES, "cancel", fail_later)
+    await add(*(JobFactory() for _ in range(1100)))
+    asked = await site.send(await site.read("jobs"), ("action", "cancel"), 200, scope="search")
+    with hear(oban, "dashboard_action") as done:
+        failed = await site.send(Reader(asked.text), ("action", "cancel"), 503)
+    assert "1,000 jobs were cancelled, and then the database failed." in failed.text
+    assert [action.count for action in done.events] == [1000]
+    assert await states(oban, [1, 1000, 1001]) == ["cancelled", "cancelled", "available"]
 
 
 @pytest.mark.parametrize(
