@@ -107,6 +107,18 @@ def scale_queue(
     no_global_limit: Annotated[
         bool, typer.Option("--no-global-limit", help="Run any number on all nodes together.")
     ] = False,
+    rate_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOBS/SECONDS",
+            show_default=False,
+            help="How many jobs start on all nodes together in so many seconds, like 60/60, also"
+            " after a restart.",
+        ),
+    ] = None,
+    no_rate_limit: Annotated[
+        bool, typer.Option("--no-rate-limit", help="Start any number on all nodes together.")
+    ] = False,
     node: Node = None,
     dsn: Dsn = None,
     prefix: Prefix = None,
@@ -114,18 +126,22 @@ def scale_queue(
     path: Config = None,
 ) -> None:
     """Set how many jobs of a queue run at once: on each node, or on all nodes together."""
-    if no_global_limit and global_limit is not None:
-        raise typer.BadParameter("give --global-limit or --no-global-limit, not both")
     changes: dict[str, Any] = {} if limit is None else {"limit": limit}
-    if no_global_limit or global_limit is not None:
-        if node is not None:
-            raise typer.BadParameter("a global limit is for all nodes: leave --node out")
-        changes["global_limit"] = global_limit
-    if not changes:
-        raise typer.BadParameter("name a LIMIT, or give --global-limit or --no-global-limit")
     done = [] if limit is None else [f"scaled to {limit}"]
-    if "global_limit" in changes:
-        done.append(f"global limit {'removed' if global_limit is None else global_limit}")
+    for kind, given, removed in (
+        ("global limit", global_limit, no_global_limit),
+        ("rate limit", rate_limit, no_rate_limit),
+    ):
+        option = kind.replace(" ", "-")
+        if removed and given is not None:
+            raise typer.BadParameter(f"give --{option} or --no-{option}, not both")
+        if removed or given is not None:
+            if node is not None:
+                raise typer.BadParameter(f"a {kind} is for all nodes: leave --node out")
+            changes[kind.replace(" ", "_")] = _rate(given) if isinstance(given, str) else given
+            done.append(f"{kind} {'removed' if removed else given}")
+    if not changes:
+        raise typer.BadParameter("name a LIMIT, or give --global-limit or --rate-limit")
     order = _Order(dsn, prefix, name, path, node)
     order.give(
         ", ".join(done),
@@ -167,6 +183,15 @@ def stop_queue(
     """Stop a queue until its nodes restart. Running jobs get the grace period to end."""
     order = _Order(dsn, prefix, name, path, node)
     order.give("stopped", queue, lambda oban: oban.stop_queue(queue, node=node))
+
+
+def _rate(text: str) -> dict[str, float]:
+    """A rate as Oban writes it, from jobs and seconds: `60/60`."""
+    allowed, _, period = text.partition("/")
+    try:
+        return {"allowed": int(allowed), "period": float(period)}
+    except ValueError:
+        raise typer.BadParameter(f"a rate limit is JOBS/SECONDS, like 60/60, not {text}") from None
 
 
 class _Order:

@@ -24,8 +24,10 @@ def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str)
     scale = ("queues", "scale", "default")
     said = on(*scale, "8", "--global-limit", "9").stdout
     assert said == "default of Oban: scaled to 8, global limit 9 on all nodes\n"
-    said = on(*scale, "--no-global-limit").stdout
-    assert said == "default of Oban: global limit removed on all nodes\n"
+    said = on(*scale, "--no-global-limit", "--rate-limit", "60/1.5").stdout
+    assert said == "default of Oban: global limit removed, rate limit 60/1.5 on all nodes\n"
+    said = on(*scale, "--no-rate-limit").stdout
+    assert said == "default of Oban: rate limit removed on all nodes\n"
     assert on("queues", "start", "other", "2").stdout == "other of Oban: started on all nodes\n"
     assert on("queues", "stop", "other").stdout.startswith("other of Oban: stopped on all nodes")
     (node,) = json.loads(on("status", "--json").stdout)["nodes"]
@@ -66,6 +68,8 @@ def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
         ["scale", "q", "--global-limit", "0"],
         ["scale", "q", "--global-limit", "1", "--no-global-limit"],
         ["scale", "q", "--global-limit", "1", "--node", "n"],
+        ["scale", "q", "--rate-limit", "60"],
+        ["scale", "q", "--rate-limit", "60/60", "--no-rate-limit"],
         ["start", "q", "x"],
     ],
 )
