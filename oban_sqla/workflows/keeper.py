@@ -15,10 +15,13 @@ from ..runtime.following import Followed, InTransaction, follow_by, run_by
 from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
 from .chains import advance, idle_chains
+from .counts import recount
 from .step import Step
 
 INTERVAL = 1.0
 """The least seconds between two looks."""
+RECOUNT_INTERVAL = 5.0
+"""Seconds between two counts of the jobs of workflows, at least."""
 # A look takes at most this share of the time.
 SHARE = 0.05
 # The most steps that one transaction repairs.
@@ -57,6 +60,7 @@ class WorkflowKeeper(Service):
         super().__init__(emit)
         self._database = database
         self._is_leader = is_leader
+        self._recount_at = 0.0
 
     async def run_once(self) -> float:
         """Find such steps, and release the steps that wait for them."""
@@ -68,6 +72,12 @@ class WorkflowKeeper(Service):
             return 0.0
         if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
             await self._advance(chains)
+        if started >= self._recount_at:
+            began = time.monotonic()
+            await self._database.fetch(recount())
+            took = time.monotonic() - began
+            self._recount_at = began + max(RECOUNT_INTERVAL, took / SHARE)
+            started += took
         return max(INTERVAL, (time.monotonic() - started) / SHARE)
 
     async def _release(self, ids: list[int]) -> bool:

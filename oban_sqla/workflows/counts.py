@@ -1,0 +1,67 @@
+"""The counts of jobs by state in the rows of workflows, as Oban Web reads them.
+
+The outcomes of steps are counted when they are written. How many steps wait or run is counted anew
+now and then, on the leader: nothing of ours goes by that.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Executable, Text, cast, func, literal_column, or_, select, update
+from sqlalchemy.orm import aliased
+
+from ..models import Job, JobState
+from .workflow import Workflow
+
+_COUNTED = (
+    JobState.SUSPENDED,
+    JobState.AVAILABLE,
+    JobState.SCHEDULED,
+    JobState.EXECUTING,
+    JobState.RETRYABLE,
+)
+
+
+@lru_cache(maxsize=1)
+def recount() -> Executable:
+    """Count the jobs of workflows that have not ended; returns the workflows that have changed.
+
+    Workflows that somebody has locked are left for the next time.
+    """
+    running = aliased(Workflow, name="running")
+    key: Any = literal_column("'workflow_id'", Text)
+    id = Job.meta.op("->>", return_type=Text())(key)
+    state = cast(Job.state, Text)
+    counts = (
+        select(
+            id.label("id"),
+            *(func.count().filter(state == one.value).label(one.value) for one in _COUNTED),
+            func.min(Job.attempted_at).label("started_at"),
+        )
+        .where(
+            Job.meta.has_key(key),
+            id.in_(select(running.id).where(running.state == "executing")),
+        )
+        .group_by(id)
+        .cte("counts")
+    )
+    names = [*(one.value for one in _COUNTED), "started_at"]
+    old, free = aliased(Workflow, name="old"), aliased(Workflow, name="free")
+    changed = (
+        select(old.id)
+        .join(counts, counts.c.id == old.id)
+        .where(or_(*(getattr(old, name).is_distinct_from(counts.c[name]) for name in names)))
+    )
+    locked = (
+        select(free.id)
+        .where(free.id.in_(changed))
+        .order_by(free.id)
+        .with_for_update(key_share=True, skip_locked=True)
+        .scalar_subquery()
+    )
+    return (
+        update(Workflow)
+        .where(Workflow.id == counts.c.id, Workflow.id.in_(locked))
+        .values({name: counts.c[name] for name in names})
+        .returning(Workflow.id)
+    )
