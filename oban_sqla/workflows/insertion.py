@@ -74,6 +74,37 @@ def after_jobs(plan: Plan) -> Statements:
         growing.discard(plan.workflow)
 
 
+def before_all_jobs(plans: Sequence[Plan]) -> Statements:
+    """The same for several plans: one statement for all that nothing can refuse."""
+    for plan in plans:
+        if not _is_simple(plan):
+            yield from before_jobs(plan)
+    simple = [plan for plan in plans if _is_simple(plan)]
+    given: list[dict[str, Any]] = []
+    for plan in simple:
+        plan.suspend()
+        plan.workflow.conflict = False
+        given += rows_of_workflows(plan)
+    if given:
+        inserted = yield insert_workflows, rows(given)
+        new = [one for plan in simple for one in plan.workflows]
+        for one, values in zip(new, given, strict=True):
+            _fill(one, values, inserted[0][1])
+
+
+def after_all_jobs(plans: Sequence[Plan]) -> Statements:
+    """The same for several plans."""
+    if given := [row for plan in plans if _is_simple(plan) for row in rows_of_steps(plan)]:
+        yield insert_steps, rows(given)
+    for plan in plans:
+        if not _is_simple(plan):
+            yield from after_jobs(plan)
+
+
+def _is_simple(plan: Plan) -> bool:
+    return not plan.grows and plan.workflow.unique_key is None
+
+
 def _insert_workflows(plan: Plan) -> Statements:
     given = rows_of_workflows(plan)
     workflow = plan.workflow

@@ -15,7 +15,7 @@ from ..enqueue.savepoints import SavepointLog
 from ..enqueue.session_of import BIND
 from ..models.instrumentation import values_of
 from .graph import Plan
-from .insertion import Statements, after_jobs, before_jobs
+from .insertion import Statements, after_all_jobs, before_all_jobs
 from .workflow import Workflow, growing
 
 _PLANS = "oban_sqla_workflow_plans"
@@ -35,13 +35,16 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
     The next listener inserts the jobs, like all pending jobs.
     """
-    for workflow in _of_flush(session, objects):
-        plan = Plan(workflow)
+    plans = [Plan(workflow) for workflow in _of_flush(session, objects)]
+    if not plans:
+        return
+    for plan in plans:
         for one in plan.workflows:
             if one in session:
                 session.expunge(one)
-        _run(session, before_jobs(plan))
-        if workflow.conflict:
+    _run(session, before_all_jobs(plans))
+    for plan in plans:
+        if plan.workflow.conflict:
             continue
         session.add_all(plan.workflows)
         _inserted.add(session, map(ref, plan.workflows))
@@ -56,10 +59,14 @@ def insert_steps(session: Session, *_: Any) -> None:
     has nothing else to write, it ends before that event.
     """
     plans: list[Plan] = session.info.get(_PLANS, [])
-    for plan in [*plans]:
-        if all(inspect(job).has_identity for job in plan.jobs):
-            plans.remove(plan)
-            _run(session, after_jobs(plan))
+    ready: list[Plan] = []
+    waiting: list[Plan] = []
+    for plan in plans:
+        has_ids = all(inspect(job).has_identity for job in plan.jobs)
+        (ready if has_ids else waiting).append(plan)
+    if ready:
+        plans[:] = waiting
+        _run(session, after_all_jobs(ready))
 
 
 def forget_inserted(session: Session) -> None:
