@@ -1,4 +1,4 @@
-"""Access: who looks at the dashboard, and what they may do besides reading."""
+"""`Access`: the user of a request to the dashboard, and the user's rights."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,19 +11,19 @@ from starlette.responses import Response
 
 Right = Literal["pause", "cancel", "retry", "delete", "edit", "args"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
-"""All rights. `args` is to see arguments, errors and other data of users."""
+"""All rights. The right `args` is needed to see arguments, errors and other data of users."""
 
-# What a proxy adds: behind one, the address of the client is the proxy's.
+# Headers that a proxy adds. Behind a proxy, the address of the client is that of the proxy.
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What somebody may do."""
+    """The rights of a user."""
 
     rights: frozenset[Right] = frozenset()
-    """Without any, a reader sees states, queues, workers and times."""
+    """Without any right, a user sees states, queues, workers and times."""
     user: str | None = None
     """The name that the event `dashboard_action` reports."""
 
@@ -33,9 +33,9 @@ Authorize: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 async def access_of(request: Request, authorize: Authorize | None) -> Access | Response | None:
-    """What a request may do; `None` for nothing at all; a response to send instead.
+    """The access of a request; `None` if it has none; or a response to send instead.
 
-    `TypeError` or `ValueError` for an answer of `authorize` that is none of these.
+    `TypeError` or `ValueError` for another answer of `authorize`.
     """
     if authorize is None:
         return Access(RIGHTS, "loopback") if is_loopback(request) else None
@@ -58,9 +58,9 @@ async def access_of(request: Request, authorize: Authorize | None) -> Access | R
 
 
 def is_loopback(request: Request) -> bool:
-    """Whether a request comes from this machine, directly, and names it.
+    """Whether a request comes directly from this machine, and uses a local host name.
 
-    The name matters, since a page of a stranger can have its own name lead to 127.0.0.1.
+    The host name matters, since a foreign web page can let its own name point to 127.0.0.1.
     """
     if request.client is None or any(name in request.headers for name in _PROXIED):
         return False

@@ -1,4 +1,4 @@
-"""Actions on jobs: asked for, confirmed with their number, and done in batches."""
+"""Actions on jobs: ask for a confirmation with the number of jobs, and change them in batches."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -24,8 +24,8 @@ from .search import Search, SearchError
 from .words import VERBS, Verb
 
 MOST = 100_000
-"""As many jobs one action changes, the oldest first."""
-# Seconds; what is left then is left alone, and the page says how many were changed.
+"""The most jobs that one action changes, the oldest first."""
+# Seconds after which an action stops. The page says how many jobs were changed.
 LONGEST = 25.0
 MOST_IDS = 5000
 
@@ -37,7 +37,7 @@ _CHANGES: dict[str, Callable[[Oban, Select[Any], AsyncSession], Awaitable[int]]]
 
 
 async def confirm(request: Request) -> Response:
-    """Ask whether to change the jobs that were selected, and say how many there are."""
+    """Ask for a confirmation to change the selected jobs, with their number."""
     page = Page(request)
     verb, search = _verb(page), await _asked(page)
     tally = await _selection(verb, search).tally(page.board.reads)
@@ -54,7 +54,7 @@ async def confirm(request: Request) -> Response:
 
 
 async def change(request: Request) -> Response:
-    """Change the jobs that were confirmed: of those, the ones that still are as they were."""
+    """Change the confirmed jobs that still match the selection."""
     page = Page(request)
     verb, search = _verb(page), await _asked(page)
     last, total = _number(page, "last"), _number(page, "total")
@@ -73,7 +73,7 @@ async def change(request: Request) -> Response:
         said = f"{changed:,} jobs were {verb.done}, and then the database failed."
         raise HTTPException(503, f"{said} Do it again for the others.") from error
     finally:
-        # Also when the database failed half way.
+        # Reported even if the database failed half way.
         if changed:
             page.report(f"{verb.name}_jobs", _target(search), changed)
     back = _back(page)
@@ -81,7 +81,7 @@ async def change(request: Request) -> Response:
 
 
 async def edit(request: Request) -> Response:
-    """Change the priority, the time and the tags of a job that waits."""
+    """Change the priority, the time and the tags of a waiting job."""
     page = Page(request)
     page.require("edit")
     id = request.path_params["id"]
@@ -101,7 +101,7 @@ async def edit(request: Request) -> Response:
 
 
 def _edited(page: Page) -> dict[str, Any]:
-    """The changes of the form: what runs, the worker and the arguments, is none of them."""
+    """The changes in the form. The worker and the arguments can't be changed."""
     form = page.form
     changes: dict[str, Any] = {}
     if priority := form.get("priority"):
@@ -153,7 +153,7 @@ def _selection(verb: Verb, search: Search) -> Selection:
 
 
 def _back(page: Page) -> str:
-    """The page to go back to: that of a job, or the errors; by default the list."""
+    """The page to which to return: that of a job, the errors, or by default the list."""
     back = page.form.get("back")
     kind, _, id = back.partition("/")
     if back == "errors" or (kind == "jobs" and id.isascii() and id.isdigit() and len(id) < 20):
@@ -162,7 +162,7 @@ def _back(page: Page) -> str:
 
 
 def _params(page: Page, back: str) -> dict[str, str]:
-    """The search that the list is to show again."""
+    """The search that the list shows again."""
     return {} if back else {name: page.form.get(name) for name in ("state", "queue", "q")}
 
 

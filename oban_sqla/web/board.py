@@ -1,4 +1,4 @@
-"""`Board`: what all pages of one dashboard share."""
+"""`Board`: the state that all pages of a dashboard share."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,16 +25,16 @@ from .shared import Shared
 Mask = Callable[[str, Any, str], Any]
 """Takes a field (`args`, `meta`, `errors`, `recorded`), its value, and the name of the worker."""
 
-# How many jobs of a queue in one state are counted for a page; beyond, the planner guesses.
+# Up to this many jobs of a queue and state are counted; larger numbers are estimated.
 EXACT = 5_000
-# Seconds for which the answers are shared.
+# Seconds for which results are shared.
 STATUS, HISTORY, FINDINGS = 1.0, 5.0, 60.0
 # A change of many jobs may take longer than a page.
 _CHANGE = 30.0
 
 
 class Board:
-    """An `Oban`, and the ways in which pages read from it and change it."""
+    """An `Oban`, and how pages read from it and change it."""
 
     def __init__(
         self, oban: Oban, *, engine: AsyncEngine | None, timeout: float, mask: Mask | None
@@ -51,15 +51,15 @@ class Board:
         self._recent: dict[float, Shared[Recent]] = {}
 
     async def status(self) -> Status:
-        """Nodes, queues and counts: read once a second at most, for all viewers."""
+        """Nodes, queues and counts, read at most once a second for all viewers."""
         return await self._status.get()
 
     async def findings(self) -> list[Finding]:
-        """What the doctor finds, read once a minute at most."""
+        """The findings of the doctor, read at most once a minute."""
         return await self._findings.get()
 
     async def history(self, window: float, queue: str | None = None) -> History:
-        """What ended in the last `window` seconds, read each 5 seconds at most."""
+        """The jobs that ended in the last `window` seconds, read at most every 5 seconds."""
         if window not in self._recent:
             self._recent[window] = Shared(partial(self._read_recent, window), HISTORY)
         return (await self._recent[window].get()).history(queue)
@@ -85,7 +85,7 @@ class Board:
             yield session
 
     def report(self, action: DashboardAction) -> None:
-        """Tell the listeners who did what."""
+        """Emit the event of an action."""
         emit(self.oban, "dashboard_action", action)
 
     async def _examine(self) -> list[Finding]:

@@ -11,7 +11,7 @@ from .show import span
 WIDTH, HEIGHT = 600, 100
 GAP = 1.5
 STACK = ("completed", "retryable", "discarded", "cancelled")
-"""From the bottom up."""
+"""The states in a bar, from the bottom up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars, and what is written beside them."""
+    """Bars and their labels."""
 
     bars: Sequence[Bar]
     top: str
@@ -46,7 +46,7 @@ class Chart:
 
 
 def throughput(history: History) -> Chart:
-    """How many jobs ended in each bucket, by state."""
+    """The number of jobs that ended in each bucket, by state."""
     top = nice(max((sum(one.counts.values()) for one in history.buckets), default=0))
     bars = []
     for number, bucket in enumerate(history.buckets):
@@ -61,7 +61,7 @@ def throughput(history: History) -> Chart:
 
 
 def queue_times(history: History) -> Chart:
-    """How long jobs waited in each bucket."""
+    """The waits of jobs in each bucket."""
     known = [one.queue_time or 0.0 for one in history.buckets]
     top = nice(max(known, default=0.0))
     bars = []
@@ -74,7 +74,7 @@ def queue_times(history: History) -> Chart:
 
 
 def nice(value: float) -> float:
-    """A round number that is not below the value."""
+    """The next round number above a value, or the value itself."""
     if value <= 0:
         return 1.0
     power = 10.0 ** floor(log10(value))

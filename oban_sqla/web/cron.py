@@ -1,4 +1,4 @@
-"""The cron entries, their ticks, and running one now."""
+"""The page of cron: the entries, their ticks, and a button that runs an entry now."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request

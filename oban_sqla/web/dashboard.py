@@ -1,4 +1,4 @@
-"""`dashboard`: the ASGI application, assembled."""
+"""`dashboard()`: the ASGI application."""
 
 from typing import Any
 
@@ -34,14 +34,14 @@ def dashboard(
 
     The instance need not run queues, nor be started.
 
-    authorize: takes a Starlette `Request` and returns what it may do, or an awaitable of that:
-        `None` for nothing, `"read"`, a set of rights (`pause`, `cancel`, `retry`, `delete`, `edit`,
+    authorize: takes a Starlette `Request` and returns its rights, or an awaitable of them: `None`
+        for no access, `"read"`, a set of rights (`pause`, `cancel`, `retry`, `delete`, `edit`,
         `args`), an `Access` that also names the user, or a `Response` to send instead, such as a
-        redirect to your login. Without it, only this machine may look, and may do everything.
+        redirect to your login. Without `authorize`, only this machine has access, with all rights.
     mask: takes the name of a field (`args`, `meta`, `errors` or `recorded`), its value and the name
-        of the worker, and returns what to show instead. If it raises, nothing is shown.
-    engine: where pages read, such as an engine of a role that may only read. The default is the
-        engine of the instance.
+        of the worker, and returns the value to show. If it raises, no value is shown.
+    engine: the engine with which pages read, for example one of a role that may only read. The
+        default is the engine of the instance.
     timeout: seconds after which the database stops a statement of a page.
     """
     app = Starlette(
@@ -71,7 +71,7 @@ def dashboard(
 
 
 class _Static(StaticFiles):
-    """Files whose addresses change when they do."""
+    """Static files whose addresses change with their contents."""
 
     def file_response(self, *given: Any, **options: Any) -> Response:
         response = super().file_response(*given, **options)

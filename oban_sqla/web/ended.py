@@ -1,4 +1,4 @@
-"""The statement of the history: how many jobs ended when, after how long a wait."""
+"""The statement of the history: the numbers of ended jobs by time and by wait."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,9 +27,9 @@ from ..statements.states import constant
 
 BUCKETS = 60
 SHORTEST = 0.001
-"""Seconds; shorter waits are in the same step."""
+"""Seconds; all shorter waits are in one step."""
 STEPS = 4
-"""How many steps of waits there are from one power of two to the next."""
+"""The number of steps of waits from one power of two to the next."""
 
 ENDED: Mapping[JobState, str] = {
     JobState.COMPLETED: "completed_at",
@@ -37,7 +37,7 @@ ENDED: Mapping[JobState, str] = {
     JobState.CANCELLED: "cancelled_at",
     JobState.RETRYABLE: "attempted_at",
 }
-"""The states in which an attempt leaves a job, and the column that says when."""
+"""The states of a job after an attempt, and the column with the time."""
 
 
 def ended(window: float, *, share: float = 1.0, now: datetime | None = None) -> Executable:

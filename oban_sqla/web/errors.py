@@ -1,4 +1,4 @@
-"""The errors: failing and failed jobs, grouped by their exception and where it was raised."""
+"""The page of errors: failing and failed jobs, grouped by exception and its place."""
 
 import hashlib
 import re
@@ -31,8 +31,8 @@ from .page import Page
 
 FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
 MOST = 1000
-"""As many jobs of each state are looked at, the newest."""
-# Characters of an error that are read, from its end: there is the exception.
+"""The most jobs of each state that are read, the newest first."""
+# The most characters of an error that are read, from its end, which names the exception.
 TAIL = 3000
 SHOWN = 100
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -82,7 +82,7 @@ async def errors(request: Request) -> Response:
 
 
 async def groups_of(page: Page) -> list[Group]:
-    """The groups, the largest first. Without the right `args`, they tell the exception alone."""
+    """The groups, the largest first. Without the right `args`, they only show the exception."""
     await page.board.reads.verify()
     rows = await page.board.reads.fetch(failed())
     return sorted(_grouped(page, rows), key=lambda group: (-len(group.ids), group.key))
@@ -130,7 +130,7 @@ def _seen(page: Page, row: Any) -> str:
 
 
 def _class_of(exception: str) -> str:
-    """The class of an exception alone; other texts may hold any data."""
+    """Only the class of an exception, since the rest of a text may contain any data."""
     name = exception.partition(":")[0]
     return name if _CLASS.fullmatch(name) else "(hidden)"
 

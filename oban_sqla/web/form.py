@@ -1,4 +1,4 @@
-"""Forms: what a page sends, read with the standard library."""
+"""Parse the forms of pages with the standard library."""
 
 from urllib.parse import parse_qsl
 

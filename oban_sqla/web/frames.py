@@ -1,4 +1,4 @@
-"""Frames: an error's text, in which the frames of libraries are folded."""
+"""Fold the frames of libraries in the text of an error."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ class Block:
 
     lines: Sequence[str]
     folded: int = 0
-    """How many frames of libraries they are, if they are that."""
+    """The number of library frames; 0 for other lines."""
 
     @property
     def text(self) -> str:
@@ -36,7 +36,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def last_frame(text: str) -> str | None:
-    """The last frame of the user's in a traceback, or else of a library: `file, in function`."""
+    """The last frame of the user's code in a traceback, or else of a library."""
     frames = [found for line in text.splitlines() if (found := _FRAME.match(line))]
     own = [one for one in frames if not _LIBRARY.search(one["file"])]
     if not (chosen := (own or frames)[-1:]):
@@ -46,7 +46,7 @@ def last_frame(text: str) -> str | None:
 
 
 def _runs(lines: list[str]) -> Iterator[tuple[list[str], bool]]:
-    """Each frame with its lines of code, and each other line; and whether it is a library's."""
+    """Each frame with its code, and each other line, and whether it belongs to a library."""
     run: list[str] = []
     library = False
     for line in lines:

@@ -27,7 +27,7 @@ HEADERS: Mapping[str, str] = {
 }
 COOKIE = "oban_csrf"
 FIELD = "csrf"
-# 256 bits, in the letters of a URL.
+# 256 bits in URL-safe base64.
 _TOKEN_LENGTH = 43
 
 FORBIDDEN = """\
@@ -39,7 +39,7 @@ Pass dashboard(oban, authorize=...) to serve it to others.
 
 
 class Guard:
-    """Lets a request pass that may read, and that no other site has forged."""
+    """Refuses requests without access, and forms that another site has forged."""
 
     def __init__(self, app: ASGIApp, authorize: Authorize | None) -> None:
         self._app = app
@@ -72,13 +72,13 @@ class Guard:
 
 
 def _token(request: Request) -> str:
-    """The token of a browser: its cookie's, or a new one."""
+    """The token of a browser, from its cookie, or a new token."""
     token = request.cookies.get(COOKIE, "")
     return token if len(token) == _TOKEN_LENGTH else secrets.token_urlsafe(32)
 
 
 async def _forged(request: Request, token: str, access: Access) -> Response | None:
-    """Refuse a request that no form of this dashboard has sent."""
+    """Refuse a request that does not come from a form of this dashboard."""
     try:
         form = request.state.form = await read_form(request)
     except FormTooLargeError:
@@ -95,7 +95,7 @@ def _same_origin(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    # Browsers leave it out on http:// with a name; a program may leave out both.
+    # Browsers may omit one header on http:// with a host name; programs may omit both.
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc in (
         request.headers.get("host"),

@@ -1,4 +1,4 @@
-"""History: how many jobs ended when, and how long they had waited, as the table tells it."""
+"""History: the numbers of ended jobs over time, and their waits, read from the table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,14 @@ from ..runtime.database import Database
 from .ended import BUCKETS, are_more, ended, longest_wait
 
 MOST = 20_000
-"""As many jobs of a state are read; when more have ended, a sample of the table is."""
-# Of 100 jobs, as many were claimed within the queue time.
+"""The most jobs of a state that are read. If more have ended, a sample of the table is read."""
+# The queue time is the wait that this percentage of jobs did not exceed.
 PERCENT = 95
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Jobs that ended in some time, or in some queue."""
+    """The jobs that ended in a bucket of time, or in a queue."""
 
     counts: Mapping[str, int]
     """By state."""
@@ -28,7 +28,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What ended in a window, which is now at its end."""
+    """The jobs that ended in a window of time up to now."""
 
     until: datetime
     window: float
@@ -48,7 +48,7 @@ class Recent:
     scale: float
 
     def history(self, queue: str | None = None) -> History:
-        """The history of one queue, or of all."""
+        """The history of one queue, or of all queues."""
         rows = [row for row in self.rows if queue in (None, row.queue)]
         buckets, queues = defaultdict[int, list[Any]](list), defaultdict[str, list[Any]](list)
         for row in rows:
@@ -86,7 +86,7 @@ def queue_time(rows: Iterable[Any]) -> float | None:
 
 
 async def recent(database: Database, *, window: float, jobs: int, most: int = MOST) -> Recent:
-    """Read what ended; beyond `most` jobs of a state, from a sample of about as many rows.
+    """Read the ended jobs. If a state has more than `most`, read a sample of about as many rows.
 
     jobs: about how many are in the table.
     """

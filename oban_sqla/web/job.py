@@ -1,4 +1,4 @@
-"""The page of one job: what it is, what became of it, and why it waits."""
+"""The page of one job: its columns, its attempts, and why it waits."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ class Failure:
     summary: str
     blocks: list[Block]
     left_out: int
-    """Characters at the beginning of its text that are not shown."""
+    """The number of characters at the beginning of the text that are not shown."""
 
 
 async def job(request: Request) -> Response:
@@ -96,7 +96,7 @@ async def job(request: Request) -> Response:
 
 
 async def _why(page: Page, job: Mapping[str, Any]) -> str | None:
-    """Why a job waits; `None` if it does not."""
+    """Why a job waits; `None` if it does not wait."""
     said = await why(page.board.reads, job["id"]) if job["state"] in WAITING else None
     if said is None:
         return None
@@ -107,7 +107,7 @@ async def _why(page: Page, job: Mapping[str, Any]) -> str | None:
 
 
 def _keys(meta: Any) -> Iterator[tuple[str, str]]:
-    """By what the limit and the rate of a job count it, and the value: one of its arguments."""
+    """The arguments by which the limit and rate count a job, and their values."""
     limits = meta.get("oban_sqla_limits") if isinstance(meta, dict) else None
     for terms in limits.values() if isinstance(limits, dict) else ():
         if isinstance(terms, dict) and terms.get("key") is not None:
@@ -115,7 +115,7 @@ def _keys(meta: Any) -> Iterator[tuple[str, str]]:
 
 
 def _failures(errors: Any) -> Iterator[Failure]:
-    """The errors, in a form that any program may have given them."""
+    """The errors of a job. Any program may have written them, in any form."""
     for error in errors if isinstance(errors, list) else []:
         told = error if isinstance(error, dict) else {}
         text = told.get("error")
@@ -150,7 +150,7 @@ def _steps(job: Mapping[str, Any], failures: list[Failure]) -> Iterator[Step]:
 
 
 def _rows(args: Any) -> Iterator[str]:
-    """The rows that the arguments refer to: the model, and the key."""
+    """The rows to which the arguments refer: model and key."""
     for reference in references(args):
         yield f"{reference.get('$model')} {_key(reference)}"
 

@@ -16,7 +16,7 @@ from .words import EMPTY
 
 ROWS = 50
 SCANNED = 50_000
-"""As many ids a search looks through for a page, if no index finds its jobs."""
+"""The most ids that a search without an index reads for a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Listing:
     before: int | None = None
     """Where the next page starts: ids below this; `None` if there is none."""
     looked_until: int | None = None
-    """Down to which id the search has looked, if it has not looked at all jobs."""
+    """The id at which the search has stopped, if it has not read all jobs."""
 
 
 async def jobs(request: Request) -> Response:
@@ -59,7 +59,7 @@ async def jobs(request: Request) -> Response:
 
 
 def search_of(page: Page, text: str, state: str, queue: str) -> Search:
-    """The search that somebody asks for; `SearchError` for one that this viewer may not ask."""
+    """The requested search; `SearchError` if the viewer lacks the right for it."""
     search = parse(text, state=state, queue=queue)
     if search.is_private and not page.may("args"):
         raise SearchError("to search arguments and errors takes the right args")
@@ -73,7 +73,7 @@ def search_of(page: Page, text: str, state: str, queue: str) -> Search:
 
 
 def _refuse_masked(page: Page, search: Search) -> None:
-    """A search would tell, by what it finds, the values that a mask covers."""
+    """Refuse a search that would reveal values which a mask covers."""
     if search.errors and page.shown("errors", probe := [{"error": "?"}], "") != probe:
         raise SearchError("errors are masked, and can't be searched")
     workers = search.workers or ("",)

@@ -1,4 +1,4 @@
-"""Layout: where the steps of a graph are drawn, in layers from the left to the right."""
+"""Layout: arrange the steps of a graph in layers from left to right."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,9 +8,9 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 148, 46
 GAP_X, GAP_Y = 40, 14
-# How far apart edges run that pass by a step.
+# The distance of edges that pass by a step.
 _LANE = 12
-# Times that the layers are sorted by their neighbours.
+# The number of times that the layers are sorted by their neighbours.
 _SWEEPS = 6
 
 Point = tuple[float, float]
@@ -26,13 +26,13 @@ class Layout:
     height: float
     corners: Mapping[int, Point]
     lines: Sequence[tuple[int, int, str]]
-    """From which step to which, and the path in SVG."""
+    """The two steps of each line, and its SVG path."""
 
 
 def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> Layout:
-    """Lay a graph out: each step right of those that it waits for, and few lines crossing.
+    """Lay out a graph: each step is right of its deps, and few lines cross.
 
-    Steps that are not known are left out. `graphlib.CycleError` for a circle.
+    Unknown steps are left out. `graphlib.CycleError` for a circle.
     """
     known = set(steps)
     edges = [(a, b) for a in steps for b in dict.fromkeys(dependents.get(a, ())) if b in known]
@@ -50,7 +50,7 @@ def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> La
 
 
 def _ranks(steps: Sequence[int], edges: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """The layer of each step: behind the last one that it waits for."""
+    """The layer of each step, after the layers of all its deps."""
     waits_for: dict[int, list[int]] = {step: [] for step in steps}
     for a, b in edges:
         waits_for[b].append(a)
@@ -67,7 +67,7 @@ def _chain(a: int, b: int, ranks: Mapping[int, int]) -> list[_Vertex]:
 def _sorted(
     layers: list[list[_Vertex]], chains: Iterable[Sequence[_Vertex]]
 ) -> list[list[_Vertex]]:
-    """Sort each layer by the middle of its neighbours, to and fro."""
+    """Sort each layer by the positions of its neighbours, alternating the direction."""
     left, right = (
         defaultdict[_Vertex, list[_Vertex]](list),
         defaultdict[_Vertex, list[_Vertex]](list),
@@ -116,7 +116,7 @@ def _drawn(
 def _path(
     chain: Sequence[_Vertex], corners: Mapping[_Vertex, Point], middles: Mapping[_Vertex, float]
 ) -> str:
-    """A curve from the right side of a step to the left side of another, past those between."""
+    """A curve from the right side of a step to the left side of another step."""
     x, y = corners[chain[0]][0] + WIDTH, middles[chain[0]]
     drawn = [f"M{x} {y}"]
     for vertex in chain[1:]:

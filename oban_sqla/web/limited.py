@@ -1,4 +1,4 @@
-"""The limits of queues, and the keys of limited jobs that have most waiting."""
+"""The limits of queues, and the keys with the most waiting jobs."""
 
 import json
 from collections import defaultdict
@@ -14,13 +14,13 @@ from ..statements.states import constant
 from .page import MASKED, Page
 from .search import nested
 
-# Limited jobs that are counted by key, of those that wait, and keys that a queue shows.
+# The most waiting jobs that are counted by key, and the most keys that a queue shows.
 COUNTED, SHOWN = 10_000, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What limited jobs of a queue are counted by."""
+    """A key by which limited jobs of a queue are counted."""
 
     name: str
     waiting: int
@@ -45,7 +45,7 @@ async def limits_of_queues(page: Page) -> dict[str, list[str]]:
 
 
 async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
-    """The keys with most waiting jobs, by queue; none for those who may not see arguments."""
+    """The keys with the most waiting jobs, by queue; empty without the right `args`."""
     if not page.may("args"):
         return {}
     rows = await page.board.reads.fetch(counted_keys())
@@ -67,12 +67,12 @@ async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
 
 
 def producers() -> Executable:
-    """The queues that run, and what their producers say, as text."""
+    """The running queues, and the meta of their producers as text."""
     return select(ProducerRow.queue, cast(ProducerRow.meta, Text).label("meta"))
 
 
 def counted_keys() -> Executable:
-    """How many limited jobs of a key wait and execute, by queue and state."""
+    """The numbers of waiting and executing jobs by key, queue and state."""
     limit = limits_of(Job)["limit"]
     first = [
         select(
@@ -101,7 +101,7 @@ def _most_first(rows: Iterable[Any]) -> list[Any]:
 
 
 def _named(page: Page, row: Any) -> str:
-    """A key as the pages call it. It is a value of an argument, which a mask may cover."""
+    """A key as the pages show it. A mask may cover it, since it is the value of an argument."""
     if row.by is None or row.key is None:
         return str(row.id) if page.board.mask is None else MASKED
     return f"{row.by} {row.key}" if may_see(page, row.by, row.key, row.worker) else MASKED
@@ -118,7 +118,7 @@ def may_see(page: Page, by: str, key: str, worker: str) -> bool:
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    """An object of JSON, given or as text; an empty one for anything else."""
+    """A JSON object, parsed if it is text; empty for anything else."""
     try:
         found = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):

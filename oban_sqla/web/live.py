@@ -1,6 +1,6 @@
-"""Live: a stream that says when there is something new to see.
+"""Live: a stream of events that tells a page when to reload.
 
-All streams share one look at the database a second. Without a stream, nobody looks.
+All streams share one query per second. Without a stream, there is no query.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from .board import Board
 from .outage import OUTAGES
 
 INTERVAL = 1.0
-# A server that stops waits for its responses: a stream ends by itself, and the browser reconnects.
+# A stopping server waits for its responses, so a stream ends by itself and the browser reconnects.
 LONGEST = 25.0
 RECONNECT = 1000  # milliseconds
 
 
 async def stream(board: Board, *, longest: float = LONGEST) -> AsyncIterator[str]:
-    """Server-sent events: `pulse` with the mark of the status when that changes, or `outage`."""
+    """Server-sent events: `pulse` with a mark of the status when it changes, or `outage`."""
     ends = time.monotonic() + longest
     last = ""
     yield f"retry: {RECONNECT}\n\n"
@@ -35,7 +35,7 @@ async def stream(board: Board, *, longest: float = LONGEST) -> AsyncIterator[str
 
 
 def mark_of(status: Status) -> str:
-    """A text that changes when a page would: with the jobs, the nodes and their queues."""
+    """A mark that changes whenever the jobs, nodes or queues on a page change."""
     nodes = [
         (node.node, node.alive, [(q.queue, q.limit, q.paused, q.running) for q in node.queues])
         for node in status.nodes

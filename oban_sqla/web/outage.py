@@ -1,4 +1,4 @@
-"""What the pages say of a database that does not answer."""
+"""The message of the pages if the database does not answer."""
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -7,12 +7,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ..errors import ObanError, sqlstate
 
 OUTAGES = (DBAPIError, PoolTimeoutError, psycopg.Error, OSError, ObanError)
-"""What a read raises if it is not for a mistake of ours."""
+"""The errors of a read that are not our mistakes."""
 _STOPPED = "57014"
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """A title and a text for an error. Not its own text, which may name hosts, users and values."""
+    """A title and a text for an error, without its message, which may name hosts and users."""
     if sqlstate(error) == _STOPPED:
         return (
             "This took too long",

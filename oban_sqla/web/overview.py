@@ -1,4 +1,4 @@
-"""The overview: how it goes, what waits, and what the doctor found."""
+"""The overview: charts, queues and nodes, and the findings of the doctor."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,7 +9,7 @@ from .page import Page, counts_of
 
 WINDOWS = {"hour": 3600.0, "day": 86400.0}
 MOST = 100
-"""Queues and nodes that are listed."""
+"""The most queues, and the most nodes, that are listed."""
 LATE = 60.0
 """Seconds; a queue whose oldest available job waits for longer is marked."""
 
@@ -45,7 +45,7 @@ async def overview(request: Request) -> Response:
 
 
 async def findings(request: Request) -> Response:
-    """What the doctor found: a part of the overview, which loads it by itself."""
+    """The findings of the doctor: a part of the overview that is loaded separately."""
     page = Page(request)
     found = [one for one in await page.board.findings() if one.level != "ok"]
     found.sort(key=lambda one: one.level != "problem")

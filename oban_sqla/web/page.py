@@ -1,4 +1,4 @@
-"""`Page`: one request for a page, with who asks, and the ways to answer."""
+"""`Page`: a request for a page, with its access, and the ways to answer it."""
 
 from datetime import UTC
 from typing import Any
@@ -51,13 +51,13 @@ class Page:
         return not self.access.rights.isdisjoint(VERBS)
 
     def require(self, right: Right) -> None:
-        """Refuse what the viewer has no right to: status 403."""
+        """Refuse the request with status 403 if the viewer lacks a right."""
         if not self.may(right):
             raise HTTPException(403, f"This takes the right {right!r}, which you do not have.")
 
     @property
     def form(self) -> Form:
-        """The form that was sent; its token was checked."""
+        """The sent form, whose token was checked."""
         form: Form = self.request.state.form
         return form
 
@@ -66,7 +66,7 @@ class Page:
         return self.request.query_params.get(name, "")
 
     def url(self, path: str = "", **params: Any) -> str:
-        """The address of a page of this dashboard, wherever it is mounted."""
+        """The address of a page of this dashboard, including its mount point."""
         root = self.request.scope.get("root_path", "").rstrip("/")
         return f"{quote(root, safe='/%')}/{path}{query(**params)}"
 
@@ -83,7 +83,7 @@ class Page:
         return self.url(f"static/{name}", v=version_of(name))
 
     async def render(self, template: str, status_code: int = 200, **context: Any) -> Response:
-        """Answer with a page that knows how many jobs there are."""
+        """Answer with a page that has the numbers of jobs."""
         status = await self.board.status()
         return self.answer(template, status_code, status=status, mark=mark_of(status), **context)
 
@@ -111,7 +111,7 @@ class Page:
         return RedirectResponse(self.url(path, **params), 303)
 
     def shown(self, field: str, value: Any, worker: str) -> Any:
-        """What the viewer may see of a field of a job."""
+        """The value of a job's field that the viewer may see."""
         if not self.may("args"):
             return HIDDEN
         if self.board.mask is None:
@@ -119,11 +119,11 @@ class Page:
         try:
             return self.board.mask(field, value, worker)
         except Exception:
-            # Whatever is wrong with the mask, the value stays covered.
+            # If the mask fails, the value stays covered.
             return MASKED
 
     def shown_error(self, text: str, worker: str) -> str:
-        """What the viewer may see of the text of an error."""
+        """The text of an error that the viewer may see."""
         shown = self.shown("errors", [{"error": text}], worker)
         try:
             return str(shown[0]["error"])
@@ -131,7 +131,7 @@ class Page:
             return str(shown)
 
     def report(self, action: str, target: str, count: int) -> None:
-        """Tell the listeners of an action that was done."""
+        """Emit the event of an action that was done."""
         self.board.report(DashboardAction(self.access.user, action, target, count))
 
 

@@ -1,4 +1,4 @@
-"""The queues: where they run, what waits in them, and the orders to them."""
+"""The page of queues: their nodes, their jobs, and orders to them."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from .overview import LATE, WINDOWS
 from .page import Page
 
 MOST = 40
-"""Queues on the page."""
+"""The most queues on the page."""
 
 
 async def queues(request: Request) -> Response:
@@ -39,7 +39,7 @@ async def queues(request: Request) -> Response:
 
 
 async def order(request: Request) -> Response:
-    """Pause, resume or scale a queue, on one node or on all."""
+    """Pause, resume or scale a queue, on one node or on all nodes."""
     page = Page(request)
     page.require("pause")
     action, queue = page.form.get("action"), page.form.get("queue")

@@ -1,4 +1,4 @@
-"""Reads: statements of pages, each in a read-only transaction with a timeout."""
+"""Run the statements of pages, each in a read-only transaction with a timeout."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ..runtime.database import Database
 from ..runtime.time_limits import deadline
 
-# For the answer to arrive after the server has stopped the statement.
+# Seconds for the answer to arrive after the server has stopped the statement.
 _GRACE = 2.0
 
 
 class Reads(Database):
-    """A database from which pages read, and which they can't change."""
+    """A database from which pages only read."""
 
     def __init__(self, engine: AsyncEngine, prefix: str | None, *, timeout: float) -> None:
         super().__init__(engine, prefix)
@@ -35,7 +35,7 @@ class Reads(Database):
 
 
 def limits(seconds: float, *, read_only: bool = False) -> Select[tuple[str, ...]]:
-    """What a transaction begins with: its statements have a timeout, and may only read."""
+    """The start of a transaction: it sets a timeout and makes the transaction read-only."""
     settings = {
         "statement_timeout": f"{1000 * seconds:.0f}",
         "jit": "off",  # compiling takes longer than the statements of pages

@@ -1,4 +1,4 @@
-"""Search: which jobs a page lists, as its address tells, and as conditions of a statement."""
+"""Search: parse the search in the address of a page, and turn it into SQL conditions."""
 
 import json
 import re
@@ -25,7 +25,7 @@ WORDS: Mapping[str, str] = {
 }
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TOKEN = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
-# What a statement about jobs is spared.
+# The most characters and words of a search, so that no statement becomes too long.
 LONGEST_TEXT, MOST_WORDS = 1000, 20
 
 
@@ -35,7 +35,7 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Jobs for which all of this holds."""
+    """The conditions that a job must match, all of them."""
 
     state: JobState | None = None
     queue: str | None = None
@@ -43,16 +43,16 @@ class Search:
     workers: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     args: tuple[tuple[tuple[str, ...], str], ...] = ()
-    """Paths, and the value that is there."""
+    """Paths, and the expected value at each."""
     errors: tuple[str, ...] = ()
     older_than: float | None = None
     newer_than: float | None = None
     text: str = field(default="", compare=False)
-    """What was typed."""
+    """The text that the user typed."""
 
     @property
     def is_private(self) -> bool:
-        """Whether it asks for what only those with the right `args` may see."""
+        """Whether the search needs the right `args`."""
         return bool(self.args or self.errors)
 
     @property
@@ -64,11 +64,11 @@ class Search:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds for all jobs."""
+        """Whether all jobs match."""
         return self == Search()
 
     def filters(self, *states: JobState, before: int | None = None, first: int = 0) -> Filters:
-        """The same for a statement; the ids are below `before` and at least `first`."""
+        """The filters for a statement; the ids are below `before` and at least `first`."""
         where = [*self._conditions()]
         if before is not None:
             where.append(Job.id < before)
@@ -95,7 +95,7 @@ class Search:
 
 
 def parse(text: str, *, state: str = "", queue: str = "") -> Search:
-    """The search that a page's address tells; `SearchError` for a word that it can't have."""
+    """Parse the search in the address of a page; `SearchError` for an invalid word."""
     if len(text) > LONGEST_TEXT or "\0" in text + queue:
         raise SearchError(f"a search has up to {LONGEST_TEXT} characters, and no NUL")
     search = Search(_state(state), queue or None, text=text.strip())
@@ -155,7 +155,7 @@ def _seconds(text: str) -> float:
 
 
 def _readings(value: str) -> list[Any]:
-    """What a value may be in JSON: the text itself, or the number or constant that it spells."""
+    """The JSON values that a text may mean: the text itself, or a number or constant."""
     try:
         read = json.loads(value, parse_constant=str)
     except (ValueError, RecursionError):
@@ -164,6 +164,6 @@ def _readings(value: str) -> list[Any]:
 
 
 def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The arguments that have a value at a path, and nothing else."""
+    """Arguments that only have a value at a path."""
     name, *rest = path
     return {name: nested(tuple(rest), value) if rest else value}

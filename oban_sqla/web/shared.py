@@ -1,4 +1,4 @@
-"""`Shared`: what many viewers look at, and one of them reads."""
+"""`Shared`: a value that one read provides for many viewers."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# A read that takes long rests for long: at most a tenth of the time goes into it.
+# After a long read there is a long pause, so that reads take at most a tenth of the time.
 RESTS = 10.0
 
 
 class Shared(Generic[T]):
-    """A value that is read again when somebody asks and it is older than `seconds`.
+    """A value that is read again at a request if it is older than `seconds`.
 
-    A failure is shared, too, so that a broken database is asked no more often.
+    A failure is shared, too, so that a broken database gets no more requests.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]], seconds: float) -> None:
@@ -27,7 +27,7 @@ class Shared(Generic[T]):
         self.reads = 0
 
     async def get(self) -> T:
-        """The value; raises what its last read raised."""
+        """The value, or the error of the last read."""
         async with self._turn:
             started = time.monotonic()
             if started >= self._fresh_until:

@@ -1,4 +1,4 @@
-"""Showing values: numbers, times and JSON as the pages write them."""
+"""Format numbers, times and JSON for the pages."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from .words import ICONS
 
 STATIC = Path(__file__).parent / "static"
 NONE = "\N{EN DASH}"
-# Characters of JSON on a page; more is cut, and the page says so.
+# The most characters of JSON on a page. Longer JSON is cut, and the page says so.
 LONGEST_JSON = 10_000
 
 
@@ -63,7 +63,7 @@ def when(value: datetime | None, now: datetime) -> Markup:
 
 
 def cut(text: str, longest: int) -> str:
-    """A text, of which the end is left out if it is too long."""
+    """A text, cut at the end if it is too long."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -105,19 +105,19 @@ def _aware(value: datetime) -> datetime:
 
 @cache
 def version_of(name: str) -> str:
-    """What changes in the address of a static file when the file does."""
+    """The part of a static file's address that changes with the file."""
     return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
 
 
 def query(**given: Any) -> str:
-    """The query of an address; what is empty is left out."""
+    """The query of an address, without empty parameters."""
     pairs = {name: value for name, value in given.items() if value not in (None, "", (), [])}
     return f"?{urlencode(pairs, doseq=True)}" if pairs else ""
 
 
 @cache
 def environment() -> Environment:
-    """The templates: what they insert is escaped."""
+    """The templates, which escape all inserted values."""
     made = Environment(
         loader=PackageLoader("oban_sqla.web"),
         autoescape=True,

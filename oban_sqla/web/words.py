@@ -39,7 +39,7 @@ ICONS: Mapping[str, str] = {
     "trash": "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5m4-5v5",
     "workflows": "M3 4h6v5H3Zm12 11h6v5h-6ZM15 4h6v5h-6ZM9 6.5h6M18 9v6",
 }
-"""By name, in a square of 24; a state's icon has the name of the state."""
+"""SVG paths by name, in a square of 24. The icon of a state has the name of the state."""
 
 STATES = (
     JobState.EXECUTING,
@@ -51,7 +51,7 @@ STATES = (
     JobState.DISCARDED,
     JobState.CANCELLED,
 )
-"""In the order of the tabs."""
+"""The states in the order of the tabs."""
 
 EMPTY: Mapping[JobState | None, str] = {
     None: "No job is in the table. Enqueue one: await MyWorker.enqueue({...}).",
@@ -68,7 +68,7 @@ EMPTY: Mapping[JobState | None, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What can be done to jobs."""
+    """An action on jobs."""
 
     name: Right
     done: str

@@ -1,4 +1,4 @@
-"""The workflows: a list with their progress, and the graph of one."""
+"""The pages of workflows: a list with their progress, and the graph of one workflow."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from .layout import HEIGHT, WIDTH, lay_out
 from .page import Page
 
 ROWS = 50
-# Steps that are drawn; a larger workflow is listed.
+# The most steps that are drawn. The steps of a larger workflow are listed.
 MOST_DRAWN = 300
 MOST_LISTED = 500
 STATES = ("executing", "completed", "discarded", "cancelled")
@@ -28,7 +28,7 @@ COUNTS = (
     *("completed", "executing", "available", "scheduled", "retryable", "suspended"),
     *("discarded", "cancelled"),
 )
-"""In the order of the bars of progress."""
+"""The states in the order of the bars of progress."""
 ENDED = ("completed", "discarded", "cancelled")
 
 
@@ -97,7 +97,10 @@ async def workflow(request: Request) -> Response:
 
 
 def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
-    """Who waits for each step. A step of `add_last` waits for all others of its workflow."""
+    """The ids of the steps that wait for each step.
+
+    A step of `add_last` waits for all other steps of its workflow.
+    """
     found = {step.job_id: list(step.dependents) for step in steps}
     lasts = [step for step in steps if step.kind == LAST]
     for step in steps:
@@ -109,7 +112,7 @@ def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
 
 
 def newest(state: str, name: str, before: str) -> Executable:
-    """The newest workflows that are in no other one, behind the one with the id `before`."""
+    """The newest workflows without a parent; a page begins after the workflow `before`."""
     found = select(*Workflow.__table__.columns).where(Workflow.parent_id.is_(None))
     if state:
         found = found.where(Workflow.state == state)
@@ -161,7 +164,7 @@ def waited_for(job: Mapping[str, Any]) -> Executable:
 
 
 def bar(counts: Mapping[str, int], total: int) -> list[Segment]:
-    """The parts of a bar that shows how many of all steps are in each state."""
+    """The parts of a bar that shows the share of steps in each state."""
     segments, x = [], 0.0
     for state in COUNTS:
         if count := counts.get(state):
@@ -172,15 +175,15 @@ def bar(counts: Mapping[str, int], total: int) -> list[Segment]:
 
 
 def ended(row: Any) -> dict[str, int]:
-    """How many steps have ended, by state: the row does not follow the states of the others."""
+    """The numbers of ended steps by state. The row has no current counts of other states."""
     return {state: getattr(row, state) for state in ENDED}
 
 
 def total(row: Any) -> int:
-    """How many steps a workflow has. Another Oban does not say, but counts each state."""
+    """The number of steps of a workflow. Another Oban only stores the number for each state."""
     return int(row.total or sum(getattr(row, state) for state in COUNTS))
 
 
 def _quote(id: str) -> str:
-    """An id as a part of an address: another Oban may have given it any text."""
+    """An id as a part of an address. Another Oban may have used any text as the id."""
     return quote(id, safe="")
