@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from oban_sqla import Job
 from tests.beside_oban.conftest import Table
 
-pytestmark = [pytest.mark.oban, pytest.mark.torture]
+pytestmark = [pytest.mark.oban, pytest.mark.torture, pytest.mark.timeout(300)]
 
 Sessions = async_sessionmaker[AsyncSession]
 Spawn = Callable[[str], Awaitable[Process]]
