@@ -48,7 +48,7 @@ class TestOutcomes:
     ) -> None:
         ack = await perform(kind, lambda job: outcome)
         assert ack.state is JobState.RETRYABLE
-        assert f"returned the class {outcome.__name__}, instead of an instance" in ack.error
+        assert f"returned the class {outcome.__name__} instead of an instance" in ack.error
 
     async def test_cancel_keeps_the_reason(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Cancel("no such\x00 user"))
