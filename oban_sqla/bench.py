@@ -34,7 +34,7 @@ LIMIT = 20
 FEED_PER_SECOND = 10_000
 WARM_UP = 3
 ROUND_TRIPS = 0.1
-"""The seconds of this measurement. It needs less time than the others."""
+"""The seconds of this measurement. It needs less time than the other measurements."""
 
 # Raw SQL, because compiling a Core statement would be measured, too.
 INSERT = """

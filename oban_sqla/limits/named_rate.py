@@ -52,7 +52,7 @@ class NamedRate:
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
         try:
             async with asyncio.timeout(longest):
-                # For as long as the database said: nobody tells of a permit.
+                # Sleep as long as the database says, since no notification tells of a new permit.
                 while (seconds := await self._take_or_wait(weight)) is not None:  # noqa: ASYNC110
                     await asyncio.sleep(seconds)
         except TimeoutError:

@@ -39,7 +39,7 @@ class JobManagement:
     method needs, are skipped. The conditions of a SELECT are checked again after a job is locked.
 
     With a session as `conn`, the changes belong to its transaction. The session's own `Job`
-    instances have the new values afterwards. Other instances, also those that you pass, stay
+    instances have the new values afterwards. Other instances, also instances that you pass, stay
     unchanged. Without `conn`, a method uses its own transaction. Jobs are locked in the order of
     their ids.
 

@@ -12,10 +12,10 @@ from .notation import KEY, MODEL
 OnDiscard = Literal["go_on", "hold", "cancel"]
 
 ENTRY, POLICY = "chain_id", "chain"
-"""What the meta of a job has: the key of its chain, and what happens when it is discarded."""
+"""The keys in the meta of a job: one for its chain, one for `on_discard`."""
 
 LONGEST = 200
-"""Characters of a key that is kept as it is; a longer one is kept as its digest."""
+"""The most characters of a stored key. Of a longer key, only the digest is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Chain:
             )
 
     def entry(self, worker: str, args: Mapping[str, Any]) -> dict[str, str]:
-        """What the meta of a job with these arguments has.
+        """The entries for the meta of a job with these arguments.
 
         `ValueError` for arguments without one of the names, and for an instance without a key.
         """

@@ -141,7 +141,7 @@ class Supervisor:
         return self.queues.producers
 
     async def start(self) -> None:
-        """Start the services: first those that listen and beat, at last the producers.
+        """Start the services: first the listener and the heartbeat, at last the producers.
 
         If one fails to start, the services before it keep running until `stop`.
         """

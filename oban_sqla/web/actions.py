@@ -71,7 +71,7 @@ async def change(request: Request) -> Response:
         if not changed:
             raise
         said = f"{changed:,} jobs were {verb.done}, and then the database failed."
-        raise HTTPException(503, f"{said} Do it again for the others.") from error
+        raise HTTPException(503, f"{said} Repeat it for the other jobs.") from error
     finally:
         # Reported even if the database failed half way.
         if changed:

@@ -56,12 +56,12 @@ _LIVE = [
 
 
 class ChainFollower:
-    """Lets the next job of a chain run, in the transaction of the outcome of the one before."""
+    """Lets the next job of a chain run, in the transaction that ends the job before it."""
 
     key = ENTRY
 
     def __init__(self) -> None:
-        # Until this process has seen a job of a chain, it need not ask for any.
+        # A process that has seen no job of a chain saves the query for chains.
         self._seen = False
 
     def concerns(self, meta: Mapping[str, Any]) -> bool:
@@ -71,7 +71,7 @@ class ChainFollower:
         return is_in_chain
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """Release the next jobs of the chains of these jobs; put it off if they are locked."""
+        """Release the next job of each job's chain. Without `wait`, skip locked chains for now."""
         if not (self._seen or wait):
             return Followed()
         chains = yield chains_of(), {"ids": list(ids)}
@@ -80,7 +80,7 @@ class ChainFollower:
         return (yield from advance([row.chain for row in chains], ids, wait=wait, prefix=prefix))
 
     def reopen(self, ids: Sequence[int]) -> Statements:
-        """Have retried jobs wait for their turn."""
+        """Suspend retried jobs until their chains reach them."""
         chains = yield chains_of(), {"ids": list(ids)}
         if chains:
             names = [row.chain for row in chains]
@@ -90,7 +90,7 @@ class ChainFollower:
         return Followed()
 
     def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """Nothing flows in a chain."""
+        """No rows: the jobs of a chain do not pass results on."""
         return select(Job.worker, Job.meta).where(false()), {}
 
 
@@ -102,7 +102,7 @@ def advance(
     prefix: str | None,
     announced: bool = True,
 ) -> Statements:
-    """Let the next jobs of chains run that have no running one."""
+    """Let the next job run in each chain without a running job."""
     locks = yield lock_chains(wait=wait), {"chains": list(chains)}
     free = [row.chain for row in locks if row.locked]
     late = ids if len(free) < len(chains) else ()
@@ -121,7 +121,7 @@ def advance(
 
 
 def chain_of(job: Any) -> ColumnElement[str]:
-    """The chain of a job, as the index has it."""
+    """The chain of a job, as the expression that the index contains."""
     chain: ColumnElement[str] = job.meta.op("->>", return_type=Text())(literal_column(f"'{ENTRY}'"))
     return chain
 
@@ -133,7 +133,7 @@ def _in_chain(job: Any) -> ColumnElement[bool]:
 
 
 def _keeps(job: Any) -> ColumnElement[bool]:
-    """Whether a job keeps others of its chain from running."""
+    """Whether a job keeps the other jobs of its chain from running."""
     state = cast(job.state, Text)
     held = and_(state == "discarded", job.meta["chain"].astext == "hold")
     return or_(state.in_(_LIVE), held)
@@ -153,13 +153,13 @@ def chains_of() -> Executable:
 
 @lru_cache(maxsize=2)
 def lock_chains(*, wait: bool) -> Executable:
-    """Lock the `chains`, as whoever enqueues a job of them does; returns each, and if it is."""
+    """Lock the `chains` as the trigger does for new jobs; returns each, and if it is locked."""
     chain = select(
         func.unnest(bindparam("chains", type_=ARRAY(Text)), type_=Text).label("chain")
     ).subquery("chains")
     hashed = func.hashtextextended(chain.c.chain, LOCKS)
     if wait:
-        # Of type void, which is no NULL.
+        # The function returns void, which is not NULL.
         locked: Any = cast(func.pg_advisory_xact_lock(hashed), Text).is_not(None)
     else:
         locked = func.pg_try_advisory_xact_lock(hashed)
@@ -168,10 +168,10 @@ def lock_chains(*, wait: bool) -> Executable:
 
 @lru_cache(maxsize=4)
 def release_next(*, now: datetime | None = None) -> Executable:
-    """Let the first suspended job of each of the `chains` run that nothing keeps from it.
+    """Let the first suspended job run in each of the `chains` that no job blocks.
 
-    Where one of the jobs `ids` was discarded, and says so, all suspended jobs are cancelled.
-    Returns id, queue, state and time of the jobs.
+    If one of the jobs `ids` was discarded and its chain has `on_discard="cancel"`, cancel all
+    suspended jobs of the chain. Returns id, queue, state and time of the jobs.
     """
     time = database_now(now)
     chain = select(
@@ -235,7 +235,7 @@ def suspend_again() -> Executable:
 
 @lru_cache(maxsize=1)
 def idle_chains() -> Select[str]:
-    """The chains in which jobs wait, though nothing keeps them from running."""
+    """The chains with suspended jobs that no other job blocks."""
     waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
     busy = (
         select(literal(1))

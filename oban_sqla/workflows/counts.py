@@ -1,7 +1,7 @@
 """The counts of jobs by state in the rows of workflows, as Oban Web reads them.
 
-The outcomes of steps are counted when they are written. How many steps wait or run is counted anew
-now and then, on the leader: nothing of ours goes by that.
+A step's outcome is counted when it is written. The leader counts the waiting and running steps from
+time to time, since nothing in this library reads these counts.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ _COUNTED = (
 def recount() -> Executable:
     """Count the jobs of workflows that have not ended; returns the workflows that have changed.
 
-    Workflows that somebody has locked are left for the next time.
+    Workflows that another transaction has locked are skipped until the next count.
     """
     running = aliased(Workflow, name="running")
     key: Any = literal_column("'workflow_id'", Text)

@@ -24,8 +24,8 @@ STEP_NAME = "oban_sqla_workflow_steps_name_key"
 JOIN_CHAIN = "oban_sqla_join_chain"
 OPEN_INDEX = "oban_sqla_workflow_steps_open_index"
 
-# Whoever enqueues a job of a chain holds a lock on the chain until the end of the transaction, and
-# gets the id behind the lock: the ids of a chain are in the order of the commits.
+# A transaction that enqueues a job of a chain locks the chain until it ends, and draws the job's id
+# after it has the lock. So the ids of a chain have the order of the commits.
 JOIN = """
 DECLARE
   chain text := NEW.meta ->> 'chain_id';
