@@ -270,6 +270,19 @@ def _of_workflow() -> ColumnElement[bool]:
     return and_(Workflow.id == meta.op("->>", return_type=Text())(key), meta.op("?")(key))
 
 
+def _workflow_of() -> ColumnElement[bool]:
+    key: ColumnElement[str] = literal_column("'workflow_id'", Text)
+    meta: Any = foreign(Job.meta)
+    same: ColumnElement[bool] = remote(Workflow.id) == meta.op("->>", return_type=Text())(key)
+    return same
+
+
+# The way back, which this feature adds to the core's model.
+inspect(Job).add_property(
+    "workflow",
+    relationship(Workflow, primaryjoin=_workflow_of, viewonly=True, uselist=False),
+)
+
 Index(
     "oban_sqla_jobs_workflow_index",
     Job.meta["workflow_id"].astext,

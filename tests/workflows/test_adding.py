@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, selectinload, sessionmaker
 
 from oban_sqla import Job, JobState, Oban, ObanError, Workflow
 from oban_sqla.workflows.step import Step as Row
@@ -232,3 +232,14 @@ async def test_an_ended_workflow_takes_no_more_steps(sessions: Sessions) -> None
         stored.add("more", Step.new())
         with pytest.raises(ObanError, match="has ended, completed"):
             await session.flush()
+
+
+async def test_the_workflow_of_a_job(sessions: Sessions) -> None:
+    flow = diamond()
+    async with sessions.begin() as session:
+        session.add_all([flow, Job("plain")])
+    async with sessions() as session:
+        query = select(Job).options(selectinload(Job.workflow)).order_by(Job.id)  # type: ignore[attr-defined]
+        jobs = (await session.scalars(query)).all()
+        found = {getattr(job.workflow, "id", None) for job in jobs}  # type: ignore[attr-defined]
+        assert found == {flow.id, None}
