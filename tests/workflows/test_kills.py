@@ -18,7 +18,7 @@ from tests.failures.conftest import (  # noqa: F401 - the fixtures
     spawn,
 )
 
-pytestmark = pytest.mark.torture
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 
 FLOWS, KILLS, ACCOUNTS = 200, 40, 500
 
