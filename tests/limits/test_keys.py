@@ -169,9 +169,9 @@ class TestFairness:
         keys = dict(zip(ids, (key for key in "abcdefgh" for _ in range(3)), strict=True))
         await start(queues={"default": 1}, **NEVER)
         for count in range(1, 25):
-            begun = await Holding.begin(count)
-            Holding.release(begun[-1])
-            await until(lambda begun=begun: begun[-1] not in Holding.running)
+            last = (await Holding.begin(count))[count - 1]
+            Holding.release(last)
+            await until(lambda last=last: last not in Holding.running)
         order = [keys[id] for id in Holding.begun]
         assert [Counter(order[start : start + 8]) for start in (0, 8, 16)] == [
             Counter("abcdefgh")
