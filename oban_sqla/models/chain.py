@@ -22,14 +22,14 @@ LONGEST = 200
 class Chain:
     """Which jobs run one after the other, in the order in which they were committed.
 
-    by: the names of arguments; jobs with equal values are in the same chain. None: all jobs of the
-        worker are.
+    by: the name of an argument, or several names; jobs with equal values are in the same chain.
+        Without a name, all jobs of the worker are in one chain.
     on_discard: what happens to the chain when one of its jobs is discarded. The next job runs
         (`go_on`), waits until the discarded one is retried or deleted (`hold`), or is cancelled
         with all others that wait (`cancel`).
     """
 
-    by: tuple[str, ...] = ()
+    by: str | Iterable[str] = ()
     on_discard: OnDiscard = "go_on"
 
     def __post_init__(self) -> None:
@@ -72,10 +72,8 @@ def chain_option(value: object) -> Chain | None:
         return value
     if value is True:
         return Chain()
-    if isinstance(value, str):
-        return Chain((value,))
-    if isinstance(value, Iterable):
-        return Chain(tuple(value))
+    if isinstance(value, Iterable):  # a string, too
+        return Chain(value)
     raise TypeError(
         f"chain must be a Chain, the name of an argument, several, or True, not"
         f" {validation.show(value)}"
