@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.orm import Session
 
-from oban_sqla import Job, JobState
+from oban_sqla import Job, JobState, Workflow
 from oban_sqla.migrations import upgrade
 from oban_sqla.workers import registry
 from tests.docs.page import QUICKSTART, ROOT, snippets
@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-async def test_the_snippet_runs_as_written(
+async def test_the_snippets_run_as_written(
     database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
@@ -37,13 +37,20 @@ async def test_the_snippet_runs_as_written(
         upgrade(connection)
         shop.Base.metadata.create_all(connection)
 
-    (snippet,) = blocks("python")
-    await run(snippet, types.ModuleType("readme"))
-
+    module = types.ModuleType("readme")
+    job, workflow = blocks("python")
+    await run(job, module)
     assert capsys.readouterr().out == "completed\n"
     with Session(engine) as session:
         assert session.scalars(select(shop.User.email)).all() == ["ann@shop.test"]
         assert session.scalars(select(Job.state)).all() == [JobState.COMPLETED]
+
+    await run(workflow, module)
+    with Session(engine) as session:
+        flow = session.scalars(select(Workflow)).one()
+        states = {name: step.state for name, step in flow.steps.items()}
+        assert states.pop("report") == JobState.SUSPENDED
+        assert set(states.values()) == {JobState.AVAILABLE}
     await shop.engine.dispose()
     engine.dispose()
 
