@@ -11,4 +11,5 @@ def duration(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.1f} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
+    text = f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
+    return "1 second" if text == "1.0" else f"{text} seconds"

@@ -155,12 +155,19 @@ def _everything(job: Listed, details: dict[int, Any]) -> dict[str, Any]:
 def _row(job: Listed) -> tuple[object, ...]:
     due = ""
     if job.state in STAGEABLE:
-        due = f"in {duration(job.due_in)}" if job.due_in > 0 else "now"
+        due = _due(job)
     args = cut(as_json(job.args), LONGEST_ARGS)
     attempt = f"{job.attempt}/{job.max_attempts}"
-    tags = ", ".join(job.tags or ())
+    tags = ", ".join(map(str, job.tags or ()))
+    age = str(job.inserted_at) if job.age is None else duration(job.age)
     what = (job.id, job.state, job.queue, job.worker, args, tags)
-    return *what, attempt, duration(job.age), due, job.error
+    return *what, attempt, age, due, job.error
+
+
+def _due(job: Listed) -> str:
+    if job.due_in is None:
+        return str(job.scheduled_at)
+    return f"in {duration(job.due_in)}" if job.due_in > 0 else "now"
 
 
 def _tell_errors(errors: Any) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, seconds
 from ..models import Job, JobState, ProducerRow, QueueOrder
 from ..statements.claim import claim_order
+from ..statements.claimed import fetchable, representable
 from ..statements.orders import EVERY
 from ..statements.states import constant
 from .rows import RateRow
@@ -41,6 +42,7 @@ from .terms import (
 
 MOST_NAMED = 10
 MOST_AHEAD = 1000
+ENDED_AT = ("completed_at", "cancelled_at", "discarded_at")
 
 
 @lru_cache(maxsize=1)
@@ -64,10 +66,14 @@ def circumstances() -> Executable:
             Job.max_attempts,
             cast(Job.meta, Text).label("meta"),
             cast(Job.attempted_by, ARRAY(Text)).label("attempted_by"),
-            Job.attempted_at,
-            func.coalesce(Job.completed_at, Job.cancelled_at, Job.discarded_at).label("ended_at"),
+            fetchable("attempted_at", Job.attempted_at),
+            func.coalesce(*(fetchable(name, getattr(Job, name)) for name in ENDED_AT)).label(
+                "ended_at"
+            ),
             time.label("now"),
-            seconds(Job.scheduled_at - time).label("due_in"),
+            case((representable(Job.scheduled_at), seconds(Job.scheduled_at - time))).label(
+                "due_in"
+            ),
             terms.limit_id.label("limit_id"),
             terms.most.label("most"),
             terms.shares.label("shares"),

@@ -34,6 +34,8 @@ async def why(database: Database, id: int) -> str | None:
             return f"it was {job.state} at {_at(job.ended_at, job.now)}"
         case "suspended":
             return _suspended(job)
+    if job.due_in is None:
+        return "its scheduled_at is no time that Python can represent, so it can't run: correct it"
     producers = [one for one in await database.fetch(producers_of(), {"queue": job.queue})]
     living = [(one, meta) for one in producers if _lives(one, meta := _object(one.meta))]
     if job.due_in > 0 and job.state != "available":
@@ -139,7 +141,10 @@ def _allowed(limit: object) -> int | None:
 
 def _object(value: object) -> dict[str, Any]:
     """A JSON object, parsed if it is text; empty for anything else."""
-    found = json.loads(value) if isinstance(value, str) else value
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return {}
     return found if isinstance(found, dict) else {}
 
 

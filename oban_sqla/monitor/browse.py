@@ -13,6 +13,7 @@ from ..models.job import RECORDED_AS
 from ..runtime.database import Database
 from . import job_queries
 from .job_queries import Filters
+from .readable import read
 
 # The most jobs that one transaction changes.
 BATCH = 1000
@@ -33,11 +34,13 @@ class Listed:
     tags: list[str] | None
     attempt: int
     max_attempts: int
-    inserted_at: datetime
-    scheduled_at: datetime
-    age: float
+    inserted_at: datetime | str
+    """As text, if Python can't represent it; then `age` is `None`."""
+    scheduled_at: datetime | str
+    """As text, if Python can't represent it; then `due_in` is `None`."""
+    age: float | None
     """Seconds since the job was enqueued."""
-    due_in: float
+    due_in: float | None
     """Seconds until `scheduled_at`; negative afterwards."""
     error: str | None
     """The most important line of the last error."""
@@ -47,17 +50,18 @@ async def browse(database: Database, filters: Filters, *, limit: int) -> list[Li
     """The newest jobs that match the filters; `SchemaMissingError` without tables."""
     await database.verify()
     rows = await database.fetch(job_queries.newest(filters, limit=limit))
-    return [Listed(**{**row._mapping, "error": summary(row.error)}) for row in rows]
+    return [Listed(**{**read(row, database.loads), "error": summary(row.error)}) for row in rows]
 
 
 async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
     """All columns of jobs and their `recorded` values, by id.
 
-    `SchemaMissingError` without tables.
+    What Python can't read is a text. `SchemaMissingError` without tables.
     """
     await database.verify()
     rows = await database.fetch(job_queries.whole(ids))
-    return {row.id: {**row._mapping, "recorded": _recorded(row.meta)} for row in rows}
+    jobs = [read(row, database.loads) for row in rows]
+    return {job["id"]: {**job, "recorded": _recorded(job["meta"])} for job in jobs}
 
 
 def _recorded(meta: Any) -> Any:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Text,
     any_,
+    case,
     cast,
     column,
     func,
@@ -27,8 +28,10 @@ from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
 from ..models.types import job_state
+from ..statements.claimed import representable
 from ..statements.ids import one_of
 from ..statements.states import constant, state_in
+from .readable import readable_columns
 
 _IDS = ARRAY(BigInteger)
 MOST_FEW = 20_000
@@ -58,16 +61,17 @@ class Filters:
 def newest(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
     """The newest jobs, with columns for a list: `state` is text, `error` the last error's text.
 
-    Also their `age` and the time until they are due (`due_in`), in seconds.
+    Also their `age` and the time until they are due (`due_in`), in seconds; NULL if Python can't
+    represent the instant.
     """
     time = database_now(now)
-    shown = select(
+    shown: Select[Any] = select(
         Job.id,
         cast(Job.state, Text).label("state"),
-        *(Job.queue, Job.worker, Job.args, Job.tags, Job.attempt, Job.max_attempts),
-        *(Job.inserted_at, Job.scheduled_at),
-        seconds(time - Job.inserted_at).label("age"),
-        seconds(Job.scheduled_at - time).label("due_in"),
+        *(Job.queue, Job.worker, Job.tags, Job.attempt, Job.max_attempts),
+        *readable_columns(("args", "inserted_at", "scheduled_at")),
+        case((representable(Job.inserted_at), seconds(time - Job.inserted_at))).label("age"),
+        case((representable(Job.scheduled_at), seconds(Job.scheduled_at - time))).label("due_in"),
         Job.errors[-1]["error"].astext.label("error"),
     )
     return _first(shown.where(*conditions(filters, now)), filters, limit, newest=True)
@@ -75,10 +79,8 @@ def newest(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
 
 def whole(ids: Sequence[int]) -> Executable:
     """All columns of jobs, with `state` as text."""
-    columns: list[Any] = [
-        cast(Job.state, Text).label("state") if name == "state" else getattr(Job, name)
-        for name in COLUMNS
-    ]
+    state = cast(Job.state, Text).label("state")
+    columns = [state if one.key == "state" else one for one in readable_columns(COLUMNS)]
     return select(*columns).where(one_of(ids))
 
 

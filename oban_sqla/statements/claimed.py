@@ -46,9 +46,9 @@ def claimed_columns(job: Any) -> list[ColumnElement[Any]]:
     JSON columns are selected as text. An instant outside Python's years 1 to 9999 is selected as
     NULL, and `unreadable` names its column.
     """
-    columns = [_fetchable(name, job[name]) for name in COLUMNS]
+    columns = [fetchable(name, job[name]) for name in COLUMNS]
     unreadable = case(
-        *((~_representable(job[name]), literal(name, Text)) for name in INSTANTS), else_=null()
+        *((~representable(job[name]), literal(name, Text)) for name in INSTANTS), else_=null()
     )
     return [*columns, unreadable.label("unreadable")]
 
@@ -148,15 +148,18 @@ def _may_hold_references(text: Any) -> bool:
     return not isinstance(text, str) or may_hold_our_keys(text)
 
 
-def _fetchable(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+def fetchable(name: str, column: Any) -> ColumnElement[Any]:
+    """A column in a form that every driver can fetch: JSON as text, a far instant as NULL."""
     if name in JSON_COLUMNS:
         return cast(column, Text).label(name)
     if name in INSTANTS:
-        return case((_representable(column), column), else_=null()).label(name)
-    return column
+        return case((representable(column), column), else_=null()).label(name)
+    other: ColumnElement[Any] = column
+    return other
 
 
-def _representable(instant: ColumnElement[Any]) -> ColumnElement[bool]:
+def representable(instant: Any) -> ColumnElement[bool]:
+    """Whether an instant is in Python's years 1 to 9999."""
     first: ColumnElement[Any] = literal_column("TIMESTAMP '0001-01-01'")
     beyond: ColumnElement[Any] = literal_column("TIMESTAMP '10000-01-01'")
     return and_(instant >= first, instant < beyond)

@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 
 from ..clock import database_now, seconds
 from ..models import Job, JobState
+from .claimed import representable
 from .states import constant
 
 EXACT = 50_000
@@ -37,7 +38,8 @@ def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executabl
     """The `count` of jobs by `state` (as text) and `queue`, and whether it is `estimated`.
 
     Up to `exact` jobs are counted; the planner estimates larger numbers. `waits` is how many
-    seconds the oldest available job has been due, NULL for other states.
+    seconds the oldest available job has been due, NULL for other states. Jobs that are due at
+    no time that Python can represent count for no wait.
     """
     lanes = _lanes()
     head = _heads(lanes)
@@ -107,6 +109,7 @@ def _heads(lanes: CTE) -> Any:
             job.state == lanes.c.state,
             job.queue == lanes.c.queue,
             job.priority == lanes.c.priority,
+            representable(job.scheduled_at),
         )
         .order_by(job.scheduled_at, job.id)
         .limit(1)

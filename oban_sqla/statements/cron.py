@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from ..clock import database_now
 from ..models import CronEntry, Job, ProducerRow
 from ..models.types import UTCDateTime
+from .claimed import fetchable
 
 
 def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
@@ -71,8 +72,9 @@ def ticked(name: str, *, now: datetime | None = None) -> Executable:
 
 def last_job(worker: str, entry: str) -> Executable:
     """The `id`, `state` and `attempted_at` of the newest job of a worker's cron entry."""
+    began = fetchable("attempted_at", Job.attempted_at)
     return (
-        select(Job.id, cast(Job.state, Text).label("state"), Job.attempted_at)
+        select(Job.id, cast(Job.state, Text).label("state"), began)
         .where(Job.worker == worker, Job.meta["cron_name"].astext == entry)
         .order_by(Job.id.desc())
         .limit(1)

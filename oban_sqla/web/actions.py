@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -94,6 +95,8 @@ async def edit(request: Request) -> Response:
             changed = await page.board.oban.update_jobs(waiting, changes, conn=session)
     except (ValueError, TypeError) as error:
         raise HTTPException(400, str(error)) from None
+    except DataError:
+        raise HTTPException(400, "A column of the job can't be read. Correct the row.") from None
     if not changed:
         raise HTTPException(409, f"Job {id} does not wait any more, so it was not changed.")
     page.report("edit_job", f"job {id}", 1)

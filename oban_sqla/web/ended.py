@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    and_,
     case,
     cast,
     func,
@@ -23,6 +24,7 @@ from sqlalchemy.orm import aliased
 
 from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
+from ..statements.claimed import representable
 from ..statements.states import constant
 
 BUCKETS = 60
@@ -94,7 +96,8 @@ def _all(since: ColumnElement[Any]) -> Select[Any]:
     def of(state: JobState, column: str) -> Select[Any]:
         ended_at = getattr(Job, column)
         found = _columns(Job, literal(state.value, String), ended_at)
-        return found.where(Job.state == constant(state), ended_at >= since)
+        is_recent = ended_at >= since, representable(ended_at)
+        return found.where(Job.state == constant(state), *is_recent)
 
     return select(union_all(*(of(state, column) for state, column in ENDED.items())).subquery())
 
@@ -105,9 +108,10 @@ def _sample(since: ColumnElement[Any], share: float) -> Select[Any]:
     states = {state: job.state == constant(state) for state in ENDED}
     ended_at = case(*((states[state], getattr(job, name)) for state, name in ENDED.items()))
     name = case(*((is_state, literal(state.value, String)) for state, is_state in states.items()))
-    return _columns(job, name, ended_at).where(ended_at >= since)
+    return _columns(job, name, ended_at).where(ended_at >= since, representable(ended_at))
 
 
 def _columns(job: Any, state: ColumnElement[Any], ended_at: ColumnElement[Any]) -> Select[Any]:
-    wait = seconds(job.attempted_at - job.scheduled_at)
+    known = and_(representable(job.attempted_at), representable(job.scheduled_at))
+    wait = case((known, seconds(job.attempted_at - job.scheduled_at)))
     return select(job.queue, state.label("state"), ended_at.label("ended_at"), wait.label("wait"))

@@ -25,6 +25,7 @@ from starlette.responses import Response
 
 from ..models import Job, JobState
 from ..monitor.browse import summary
+from ..statements.claimed import fetchable
 from ..statements.states import constant
 from .frames import last_frame
 from .page import Page
@@ -61,10 +62,9 @@ class Group:
         self.workers[row.worker] = self.workers.get(row.worker, 0) + 1
         if row.id > self.last_id:
             self.last_id, self.example = row.id, text
-        if self.first_at is None or row.at < self.first_at:
-            self.first_at = row.at
-        if self.last_at is None or row.at > self.last_at:
-            self.last_at = row.at
+        if row.at is not None:
+            self.first_at = min(self.first_at or row.at, row.at)
+            self.last_at = max(self.last_at or row.at, row.at)
 
 
 async def errors(request: Request) -> Response:
@@ -100,7 +100,9 @@ def failed() -> Executable:
             Job.id,
             literal(state.value, String).label("state"),
             Job.worker,
-            func.coalesce(Job.attempted_at, Job.inserted_at).label("at"),
+            func.coalesce(
+                *(fetchable(name, getattr(Job, name)) for name in ("attempted_at", "inserted_at"))
+            ).label("at"),
             func.right(text, TAIL).label("error"),
         ).where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
 

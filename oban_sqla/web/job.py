@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from ..models.job_id import LARGEST_ID
 from ..models.notation import Reference, references
 from ..models.unique import COUNTED_BY
 from ..monitor.browse import describe, summary
+from ..monitor.readable import UNREADABLE
+from ..statements.claimed import INSTANTS, JSON_COLUMNS
 from .frames import Block, blocks
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
@@ -73,13 +76,17 @@ async def job(request: Request) -> Response:
     }
     flow = found["meta"].get("workflow_id") if isinstance(found["meta"], dict) else None
     steps = await page.board.reads.fetch(waited_for(found)) if flow is not None else []
+    unreadable = [*_unreadable(found)]
     failures = [*_failures(fields["errors"])]
     return await page.render(
         "job.html",
         active="jobs",
         title=f"Job {id}",
         job={**found, **fields},
-        hidden=(HIDDEN, MASKED),
+        hidden=(HIDDEN, MASKED, UNREADABLE),
+        unreadable=unreadable,
+        waited=_between(found["scheduled_at"], found["attempted_at"]),
+        took=_between(found["attempted_at"], found["completed_at"]),
         failures=failures[: -MOST_ERRORS - 1 : -1],
         failures_count=len(failures),
         steps=sorted(_steps(found, failures), key=lambda step: step.at),
@@ -89,15 +96,21 @@ async def job(request: Request) -> Response:
         waited_for=steps,
         rows=[*_rows(fields["args"])],
         can={name: found["state"] in verb.states for name, verb in VERBS.items()},
-        editable=found["state"] in WAITING,
-        scheduled_input=instant(found["scheduled_at"])[:19],
+        editable=found["state"] in WAITING and not unreadable,
+        scheduled_input=_input(found["scheduled_at"]),
         edited=page.asked("done") == "edit",
     )
 
 
 async def _why(page: Page, job: Mapping[str, Any]) -> str | None:
     """Why a job waits; `None` if it does not wait."""
-    said = await why(page.board.reads, job["id"]) if job["state"] in WAITING else None
+    if job["state"] not in WAITING:
+        return None
+    try:
+        said = await why(page.board.reads, job["id"])
+    except DataError:
+        # Another program may have written terms of limits that are none.
+        return "The limits in its meta can't be read."
     if said is None:
         return None
     for by, key in _keys(job["meta"]):
@@ -131,22 +144,45 @@ def _failures(errors: Any) -> Iterator[Failure]:
 
 
 def _steps(job: Mapping[str, Any], failures: list[Failure]) -> Iterator[Step]:
+    """The steps at instants that Python can represent."""
     inserted, scheduled = job["inserted_at"], job["scheduled_at"]
-    yield Step(inserted, "enqueued", "available")
+    if isinstance(inserted, datetime):
+        yield Step(inserted, "enqueued", "available")
     for failure in failures:
         if failure.at is not None:
-            at = failure.at.replace(tzinfo=inserted.tzinfo)
+            at = failure.at.replace(tzinfo=UTC)
             yield Step(at, f"attempt {failure.attempt} failed", "discarded", failure.summary)
-    if scheduled > inserted:
+    if (_between(inserted, scheduled) or 0) > 0:
         yield Step(scheduled, "due", "scheduled")
-    if job["attempted_at"] is not None:
+    if isinstance(job["attempted_at"], datetime):
         by = job["attempted_by"]
         node = str(by[0]) if isinstance(by, list) and by else None
         where = f"on {node}" if node else None
         yield Step(job["attempted_at"], f"attempt {job['attempt']} began", "executing", where)
     for state in ("completed", "cancelled", "discarded"):
-        if job[f"{state}_at"] is not None and job["state"] == state:
+        if isinstance(job[f"{state}_at"], datetime) and job["state"] == state:
             yield Step(job[f"{state}_at"], state, state)
+
+
+def _unreadable(job: Mapping[str, Any]) -> Iterator[str]:
+    """The columns that keep the job from running, and the instants as the table has them."""
+    for name in INSTANTS:
+        if isinstance(job[name], str):
+            yield f"{name} ({job[name]})"
+    for name in JSON_COLUMNS:
+        if job[name] == UNREADABLE:
+            yield name
+
+
+def _between(first: Any, second: Any) -> float | None:
+    """Seconds; `None` if an instant is missing, or Python can't represent it."""
+    if isinstance(first, datetime) and isinstance(second, datetime):
+        return (second - first).total_seconds()
+    return None
+
+
+def _input(value: Any) -> str:
+    return instant(value)[:19] if isinstance(value, datetime) else ""
 
 
 def _rows(args: Any) -> Iterator[str]:

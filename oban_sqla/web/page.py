@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from .. import __version__
 from ..clock import client_now
 from ..events import DashboardAction
+from ..monitor.readable import UNREADABLE
 from ..monitor.status import Count, Status
 from .access import Access, Right
 from .board import Board
@@ -114,7 +115,7 @@ class Page:
         """The value of a job's field that the viewer may see."""
         if not self.may("args"):
             return HIDDEN
-        if self.board.mask is None:
+        if self.board.mask is None or value == UNREADABLE:
             return value
         try:
             return self.board.mask(field, value, worker)

@@ -51,10 +51,10 @@ def instant(value: datetime) -> str:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
-def when(value: datetime | None, now: datetime) -> Markup:
-    """An instant, relative to now, and absolute on hover."""
-    if value is None:
-        return Markup('<span class="none">{}</span>').format(NONE)
+def when(value: datetime | str | None, now: datetime) -> Markup:
+    """An instant, relative to now, and absolute on hover; as it is if Python can't represent it."""
+    if not isinstance(value, datetime):
+        return Markup('<span class="none">{}</span>').format(value or NONE)
     at = instant(value)
     passed = (_aware(now) - _aware(value)).total_seconds()
     text = f"{duration(passed)} ago" if passed >= 0 else f"in {duration(-passed)}"
@@ -62,8 +62,9 @@ def when(value: datetime | None, now: datetime) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at, shown, text)
 
 
-def cut(text: str, longest: int) -> str:
-    """A text, cut at the end if it is too long."""
+def cut(value: Any, longest: int) -> str:
+    """A text, cut at the end if it is too long. Another program may have stored other values."""
+    text = str(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..models import Job
+from ..statements.claimed import fetchable
 from ..workflows.graph import LAST
 from ..workflows.step import Step
 from ..workflows.workflow import Workflow
@@ -138,8 +139,8 @@ def steps_of(id: str, limit: int) -> Executable:
     columns: Sequence[Any] = (
         *(Step.job_id, Step.name, Step.kind, Step.waits, Step.dependents, Step.workflow_id),
         func.coalesce(cast(Job.state, Text), Step.ended, "deleted").label("state"),
-        *(Job.worker, Job.queue, Job.attempt, Job.attempted_at, Job.completed_at),
-        *(Job.id.label("stored"), Job.scheduled_at),
+        *(Job.worker, Job.queue, Job.id.label("stored")),
+        fetchable("attempted_at", Job.attempted_at),
     )
     return (
         select(*columns)

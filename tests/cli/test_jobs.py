@@ -42,6 +42,24 @@ def left(dsn: str, prefix: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.usefixtures("jobs")
+def test_a_job_that_python_can_not_read(on: Say, postgres_dsn: str, prefix: str) -> None:
+    huge = "9" * 5001
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        change = (
+            f"UPDATE {prefix}.oban_jobs SET args = '{{\"n\": {huge}}}', inserted_at = '-infinity',"
+            " scheduled_at = 'infinity' WHERE id = 1"
+        )
+        connection.execute(change.encode())
+    listed = on("jobs", "list").stdout
+    assert "-infinity" in listed
+    assert "(can't be read)" in listed
+    assert len(json.loads(on("jobs", "list", "--json").stdout)) == 4
+    shown = on("jobs", "show", "1").stdout
+    assert "scheduled_at  infinity" in shown
+    assert "no time that Python can represent" in shown
+
+
+@pytest.mark.usefixtures("jobs")
 class TestNamesOfWorkers:
     """A worker is named whole, or by its end."""
 

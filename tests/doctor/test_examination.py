@@ -409,7 +409,13 @@ class TestPauses:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(1.26, "1.3 seconds"), (61, "61 seconds"), (121, "2 minutes"), (7200, "2 hours")],
+    [
+        (1.01, "1 second"),
+        (1.26, "1.3 seconds"),
+        (61, "61 seconds"),
+        (121, "2 minutes"),
+        (7200, "2 hours"),
+    ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -71,7 +71,8 @@ function words(seconds) {
   for (const [unit, length] of [["days", 86400], ["hours", 3600], ["minutes", 60]]) {
     if (seconds >= 2 * length) return `${Math.round(seconds / length)} ${unit}`;
   }
-  return `${Math.round(seconds)} seconds`;
+  const whole = Math.round(seconds);
+  return whole === 1 ? "1 second" : `${whole} seconds`;
 }
 
 function tell() {

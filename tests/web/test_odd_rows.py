@@ -1,0 +1,111 @@
+"""A row that Python can't read breaks no page: the row is named, and the others are shown."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import literal_column, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Job, Oban
+from tests.conftest import Add
+from tests.factories import JobFactory
+from tests.web.conftest import Open
+from tests.web.site import Reader, Site
+
+HUGE = "9" * 5001
+
+UNREADABLE = [
+    ("scheduled_at", "infinity"),
+    ("scheduled_at", "-infinity"),
+    ("inserted_at", "20000-01-01 00:00:00"),
+    ("inserted_at", "-infinity"),
+    ("attempted_at", "0044-03-15 00:00:00 BC"),
+    ("completed_at", "infinity"),
+    ("discarded_at", "infinity"),
+    ("cancelled_at", "-infinity"),
+    ("args", f'{{"n": {HUGE}}}'),
+    ("meta", f'{{"n": {HUGE}}}'),
+    ("errors", f"[{HUGE}]"),
+]
+ODD = [
+    ("args", "[1]"),
+    ("meta", "[1]"),
+    ("meta", '"workflow_id"'),
+    ("meta", '{"workflow_id": {"a": 1}, "name": [1], "cron_name": 7}'),
+    ("meta", '{"oban_sqla_limits": {"limit": {"id": "x", "by": 1, "key": [], "allowed": "few"}}}'),
+    ("errors", '{"error": "x"}'),
+    ("errors", "7"),
+    ("errors", '[7, null, [], {"error": {"a": 1}, "at": 7}]'),
+    ("errors", '[{"at": "infinity", "attempt": [], "error": ""}]'),
+    ("tags", "{NULL,x}"),
+    ("tags", "{{a,b},{c,d}}"),
+    ("attempted_by", "{NULL}"),
+]
+STATES = ["available", "scheduled", "retryable", "completed", "discarded"]
+ERROR = {"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": "Boom"}
+
+
+def job(state: str) -> Job:
+    return JobFactory(**{} if state == "available" else {state: True}, errors=[ERROR])
+
+
+async def spoil(engine: AsyncEngine, id: int, column: str, value: str) -> None:
+    """Store a value as another program may have stored it."""
+    change = update(Job).where(Job.id == id).values({column: literal_column(f"'{value}'")})
+    async with engine.begin() as connection:
+        await connection.execute(change)
+
+
+def rows(page: Reader) -> set[str | None]:
+    return {given["id"] for tag, given in page.elements if tag == "tr" and "id" in given}
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_pages(site: Site, add: Add, engine: AsyncEngine, state: str) -> None:
+    odd = await add(*(job(state) for _ in [*UNREADABLE, *ODD]))
+    [sound] = await add(job(state))
+    for id, (column, value) in zip(odd, [*UNREADABLE, *ODD], strict=True):
+        await spoil(engine, id, column, value)
+    for path in ("", "?window=day", "errors", "queues", "workflows", "cron"):
+        assert "inf " not in (await site.read(path)).text
+    for path in (f"jobs?state={state}", "jobs?q=newer:1d+older:1s"):
+        await site.get(path)
+    assert {f"j{id}" for id in [*odd, sound]} <= rows(await site.read("jobs"))
+    assert "Can't be read" not in (await site.read(f"jobs/{sound}")).text
+    for id, (column, value) in zip(odd, [*UNREADABLE, *ODD], strict=True):
+        page = await site.read(f"jobs/{id}")
+        named = f"{column} ({value})" if column.endswith("_at") else column
+        said = f"Can't be read, so the job can't run: {named}. Correct the row"
+        assert (said in page.text) == ((column, value) in UNREADABLE), (column, value)
+
+
+@pytest.mark.parametrize(("column", "value"), UNREADABLE, ids=lambda given: given[:20])
+async def test_actions(
+    site: Site, add: Add, engine: AsyncEngine, oban: Oban, column: str, value: str
+) -> None:
+    """Such jobs can be cancelled, retried and deleted."""
+    [id] = await add(job("available"))
+    await spoil(engine, id, column, value)
+    token = await site.token()
+    chosen = [("id", str(id)), ("last", str(id)), ("total", "1"), token]
+    await site.post(f"/jobs/{id}/edit", [("priority", "3"), token], 400)
+    for action in ("cancel", "retry", "cancel", "delete"):
+        await site.post("/jobs/confirm", [("action", action), *chosen], 200)
+        await site.post("/jobs/change", [("action", action), *chosen])
+    await site.get(f"jobs/{id}", 404)
+
+
+async def test_a_mask_is_not_asked_about_what_can_not_be_read(
+    open_site: Open, add: Add, engine: AsyncEngine
+) -> None:
+    def mask(field: str, value: Any, worker: str) -> Any:
+        assert isinstance(value, dict | list)
+        return value
+
+    [id] = await add(job("available"))
+    await spoil(engine, id, "args", f'{{"n": {HUGE}, "card": "5105"}}')
+    site = open_site(mask=mask)
+    for path in ("jobs", f"jobs/{id}"):
+        text = (await site.get(path)).text
+        assert "5105" not in text
+        assert "(can&#39;t be read)" in text
