@@ -96,7 +96,7 @@ class TestEnqueueing:
 
     def test_a_job_that_is_there_already(self, on: Say) -> None:
         on("jobs", "enqueue", "cronapp.Once")
-        assert "job 1 is there already" in on("jobs", "enqueue", "cronapp.Once").stdout
+        assert "job 1 is a duplicate" in on("jobs", "enqueue", "cronapp.Once").stdout
 
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),

@@ -282,8 +282,8 @@ class TestRefusals:
                 pass
 
     def test_an_option_that_there_is_not(self) -> None:
-        known = "there are queue, priority, max_attempts, tags, meta, deadline, unique, name, oban"
-        with pytest.raises(TypeError, match=rf"Odd has no option 'zzz'; {known}"):
+        known = "queue, priority, max_attempts, tags, meta, deadline, unique, chain, name, oban"
+        with pytest.raises(TypeError, match=f"Odd has no option 'zzz'; there are {known}"):
 
             class Odd(Worker, zzz=3):
                 def process(self, job): ...
