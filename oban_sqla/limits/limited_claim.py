@@ -10,6 +10,7 @@ from ..runtime.claim_position import ClaimPosition
 from ..runtime.claiming import Claim, PlainClaim
 from ..runtime.database import Database
 from ..runtime.raw_statement import RawStatement
+from ..statements.announce import announce, freed
 from ..statements.claimed import Claimed
 from ..workers.registry import declarations
 from .holds import forget_rates, held_name, hold
@@ -22,6 +23,8 @@ from .starts import take_back_starts
 
 CLEAR_INTERVAL = 600.0
 """Seconds between two deletions of unused rows of rates and keys."""
+TELL_INTERVAL = 0.05
+"""Seconds between two notifications about free slots."""
 SOONEST = 0.001
 """Seconds added to the time of the next permit, since the clocks differ a little."""
 
@@ -53,6 +56,13 @@ class LimitedClaim:
         self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
         # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
+        self._claiming = False
+        # Whether jobs of this producer have ended, and other nodes may use their slots.
+        self._untold = False
+        self._told_at = -math.inf
+        self._producer = ""
+        # The ids of claimed jobs that go back, and whose starts were not counted.
+        self._uncounted: set[int] = set()
 
     @property
     def ahead(self) -> bool:
@@ -66,8 +76,11 @@ class LimitedClaim:
         self._plain.news()
         self._position.news()
 
-    def frees(self) -> bool:
-        return self._blocked
+    def frees(self, *, here: bool) -> bool:
+        if here and not self.ahead:
+            self._untold = True
+        # A claim on its way may not have seen the end of these jobs.
+        return self._blocked or self._claiming or self._untold
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return self._limits.change(changes)
@@ -84,17 +97,46 @@ class LimitedClaim:
             self._cleared_at = time.monotonic()
             await self._database.fetch(forget_rates())
 
+    async def tell(self) -> float:
+        if not self._untold:
+            return math.inf
+        if (wait := self._told_at + TELL_INTERVAL - time.monotonic()) > 0:
+            return wait
+        # Jobs of other queues may wait for the limit of a key.
+        queue = None if self._keyed else str(self._params["queue_name"])
+        statement = announce(prefix=self._database.prefix)
+        self._told_at, self._untold = time.monotonic(), False
+        try:
+            await self._database.fetch(statement, freed(self._producer, queue))
+        except BaseException:
+            self._untold = True
+            raise
+        return math.inf
+
     async def claim(self, demand: int, producer: str) -> Claim:
-        if self._keyed or self._limits.rate is not None:
-            return await self._claim_by_key(demand, producer)
-        if self._limits.any:
-            return self._without_keyed(await self._claim_by_queue(demand, producer))
-        self._blocked = False
-        return self._without_keyed(await self._plain.claim(demand, producer))
+        if self.ahead:
+            self._blocked = False
+            return self._without_keyed(await self._plain.claim(demand, producer))
+        untold, self._untold, self._claiming = self._untold, False, True
+        self._producer = producer
+        # Whether other nodes may still use the slots of jobs that ended before the claim.
+        unused = True
+        try:
+            if self._keyed or self._limits.rate is not None:
+                return await self._claim_by_key(demand, producer)
+            claim = self._without_keyed(await self._claim_by_queue(demand, producer))
+            unused = not claim.exhausted
+            return claim
+        finally:
+            self._claiming = False
+            self._untold |= untold and unused
 
     async def gave_back(self, ids: Sequence[int]) -> None:
-        if self._keyed or self._limits.rate is not None:
-            params = {"ids": list(ids), "queue_name": self._params["queue_name"]}
+        self._untold |= not self.ahead
+        counted = [id for id in ids if id not in self._uncounted]
+        self._uncounted.difference_update(ids)
+        if counted and (self._keyed or self._limits.rate is not None):
+            params = {"ids": counted, "queue_name": self._params["queue_name"]}
             await self._database.fetch(take_back_starts(), {**params, **self._limits.params})
 
     async def _claim_by_queue(self, demand: int, producer: str) -> Claim:
@@ -147,6 +189,7 @@ class LimitedClaim:
         """The claim without limited jobs. It ignored their limits, so they go back."""
         if not (keyed := [job.id for job in claim.jobs if job.may_be_limited]):
             return claim
+        self._uncounted.update(keyed)
         self._keyed = True
         others = [job for job in claim.jobs if not job.may_be_limited]
         return claim._replace(jobs=others, full=False, exhausted=False, unwanted=keyed)

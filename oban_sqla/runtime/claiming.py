@@ -49,8 +49,8 @@ class WayToClaim(Protocol):
         """Claim up to `demand` jobs for the producer with this uuid."""
         ...
 
-    def frees(self) -> bool:
-        """Whether a written outcome may let another job start."""
+    def frees(self, *, here: bool) -> bool:
+        """Whether jobs that ended, of this queue `here` or of others, may let another job start."""
         ...
 
     async def gave_back(self, ids: Sequence[int]) -> None:
@@ -63,6 +63,13 @@ class WayToClaim(Protocol):
 
     async def write_holds(self) -> None:
         """Write the new holds, so that other nodes see them."""
+        ...
+
+    async def tell(self) -> float:
+        """Tell other nodes of slots that this node does not use.
+
+        Returns the seconds after which it must be called again.
+        """
         ...
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
@@ -100,7 +107,7 @@ class PlainClaim:
         # A claim behind the last claim proves nothing about jobs before that position.
         return Claim(jobs, full, not full and self._position.at_front, duration)
 
-    def frees(self) -> bool:
+    def frees(self, *, here: bool) -> bool:
         return False
 
     async def gave_back(self, ids: Sequence[int]) -> None:
@@ -111,6 +118,9 @@ class PlainClaim:
 
     async def write_holds(self) -> None:
         pass
+
+    async def tell(self) -> float:
+        return math.inf
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return False

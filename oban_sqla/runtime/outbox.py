@@ -67,11 +67,11 @@ class Outbox(Service):
         emit: Emit,
         *,
         due_in: Callable[[float], None],
-        written: Callable[[Iterable[int]], None],
+        written: Callable[[Iterable[int], Iterable[str]], None],
         freed: Callable[[], None],
     ) -> None:
         """Callbacks report the delays of retries (`due_in`), the ids of jobs whose outcomes were
-        written (`written`), and that the outbox is not `full` any more (`freed`).
+        written and their queues (`written`), and that the outbox is not `full` any more (`freed`).
         """
         super().__init__(emit)
         self._database = database
@@ -108,7 +108,7 @@ class Outbox(Service):
         dropped = () if applied else (ack.id,)
         self._emit("ack_stop", AckStop(queue, int(applied), dropped, written.duration))
         if applied:
-            self._written([ack.id])
+            self._written([ack.id], [queue])
             self._tell(written.followed)
             if ack.delay is not None:
                 self._due_in(ack.delay)
@@ -242,7 +242,7 @@ class Outbox(Service):
 
     def _tell(self, followed: Followed) -> None:
         wakeups.publish(self._database.address, self._database.prefix, followed.wakeup)
-        self._written(followed.ended)
+        self._written(followed.ended, ())
         for name, event in followed.events:
             self._emit(name, event)
         if followed.late:
@@ -281,7 +281,7 @@ class Outbox(Service):
         for queue, count in counts.items():
             lost = tuple(dropped.get(queue, ()))
             self._emit("ack_stop", AckStop(queue, count, lost, duration))
-        self._written(applied)
+        self._written(applied, [queue for queue, count in counts.items() if count])
         if soonest < math.inf:
             self._due_in(max(0.0, soonest - duration))
 

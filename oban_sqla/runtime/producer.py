@@ -145,9 +145,9 @@ class Producer(Service):
             self._emit("queue_resumed", QueueResumed(self.queue))
             self.wake()
 
-    def freed(self) -> None:
-        """Claim now if a limit delays jobs, since outcomes of this node were written."""
-        if self._way.frees():
+    def freed(self, *, here: bool = False) -> None:
+        """Claim now if a limit delays jobs, since jobs ended. `here`: jobs of this producer."""
+        if self._way.frees(here=here):
             self.wake()
 
     def limit_by(self, changes: Mapping[str, Any]) -> None:
@@ -176,15 +176,22 @@ class Producer(Service):
         if self._held.returning or self._lost.is_due:
             await self._give_back_lost()
         if demand := self._demand():
-            return await self._claim(demand)
-        return self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
+            delay = await self._claim(demand)
+        else:
+            delay = self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
+        # After the claim, which may have used the slots of jobs that ended here.
+        return min(delay, await self._way.tell())
 
     async def close(self) -> None:
         """Give back the claimed jobs, if the database answers."""
         self._return_held()
-        if not self._lost.possible:
-            return
         async with deadline(FAREWELL):
+            await self._give_back_at_the_end()
+            while (seconds := await self._way.tell()) < math.inf:  # noqa: ASYNC110
+                await asyncio.sleep(seconds)
+
+    async def _give_back_at_the_end(self) -> None:
+        if self._lost.possible:
             for tries in range(1, FAREWELL_TRIES + 1):
                 try:
                     await self._give_back_lost()

@@ -10,7 +10,7 @@ from .. import wakeups
 from ..config import Config
 from ..config.queues import Queue
 from ..models import validation
-from ..statements.announce import AWAIT, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
+from ..statements.announce import AWAIT, FREED, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
 from .claiming import PlainClaim, WaysToClaim
@@ -122,6 +122,7 @@ class Supervisor:
                 SIGNAL: self.orders.hear,
                 ORDER: self.orders.hear_order,
                 AWAIT: self.outcome_announcer.hear,
+                FREED: self._hear_freed,
                 LEADER: self.leader.hear,
             },
             on_change=self._listening_changed,
@@ -246,10 +247,10 @@ class Supervisor:
             poll_interval=self._poll_interval,
         )
 
-    def _written(self, ids: Iterable[int]) -> None:
+    def _written(self, ids: Iterable[int], queues: Iterable[str]) -> None:
         self.outcome_announcer.written(ids)
         for producer in self.producers.values():
-            producer.freed()
+            producer.freed(here=producer.queue in queues)
 
     def _is_leader(self) -> bool:
         return self.leader.is_leader
@@ -287,6 +288,14 @@ class Supervisor:
     def _hear_insert(self, news: dict[str, Any]) -> None:
         if isinstance(queue := news.get("queue"), str):
             self._wake_queues([queue])
+
+    def _hear_freed(self, news: dict[str, Any]) -> None:
+        producers = self.producers.values()
+        if news.get("producer") in [str(producer.uuid) for producer in producers]:
+            return
+        for producer in producers:
+            if news.get("queue") in (None, producer.queue):
+                producer.freed()
 
     def _hear_schedule(self, news: dict[str, Any]) -> None:
         try:

@@ -49,6 +49,9 @@ AWAIT = "oban_await"
 """Our channel: `{"ids": [...]}` of jobs that a process waits for."""
 DONE = "oban_done"
 """Our channel: `{"ids": [...]}` of jobs that a process waits for, and that have ended."""
+FREED = "oban_freed"
+"""Our channel: `{"producer": uuid, "queue": name}` for a free slot under the limit of a queue;
+without `queue`, under any limit."""
 IDS = 300
 """The most ids in one payload: NOTIFY takes less than 8,000 bytes, an id and its comma up to 21."""
 SCHEDULE = "oban_schedule"
@@ -82,6 +85,12 @@ def about(channel: str, ids: Sequence[int]) -> dict[str, str]:
     """The parameters of `announce` that say: jobs are awaited (`AWAIT`) or have ended (`DONE`)."""
     parts = (ids[start : start + IDS] for start in range(0, len(ids), IDS))
     return _parameters([(channel, {"ids": list(part)}) for part in parts])
+
+
+def freed(producer: str, queue: str | None) -> dict[str, str]:
+    """The parameters of `announce` that say: a limit has a free slot."""
+    named = {} if queue is None else {"queue": queue}
+    return _parameters([(FREED, {"producer": producer, **named})])
 
 
 def ids_in(news: Mapping[str, Any]) -> list[int]:

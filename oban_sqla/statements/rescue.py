@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     Select,
+    SelectBase,
     SQLColumnExpression,
     Text,
     and_,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -42,7 +44,7 @@ from ..config.oban_settings import LONGEST_EXPIRY
 from ..models import Job, JobState, ProducerRow
 from ..models.on_discard import ENTRY
 from .acknowledge import error_entry
-from .announce import announce_rows, notify, queue_news
+from .announce import FREED, announce_rows, notify, queue_news
 from .cancel_mark import marked
 from .claim import CLAIMER
 from .heartbeat import EXPIRY, FOREIGN_EXPIRY, LONG, UNBROKEN_SINCE
@@ -84,7 +86,7 @@ def rescue(
         .distinct()
         .subquery("queues")
     )
-    sent = notify(queue_news(queues.c.queue), prefix).subquery()
+    sent = notify(union_all(queue_news(queues.c.queue), _freed(moved)), prefix).subquery()
 
     def ids(state: JobState) -> ColumnElement[Any]:
         query = select(func.array_agg(moved.c.id, type_=ARRAY(BigInteger)))
@@ -224,6 +226,16 @@ def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
         .returning(Job.id, Job.queue, Job.state, Job.meta)
         .cte("moved")
     )
+
+
+def _freed(moved: CTE) -> SelectBase:
+    """A notification about free slots, if a limit counted one of the jobs."""
+    of_queue = exists().where(
+        ProducerRow.queue == moved.c.queue, ProducerRow.meta.has_key("global_limit")
+    )
+    keyed = moved.c.meta.op("?", is_comparison=True)(literal("partition_key", Text))
+    counted = select(moved.c.id).where(or_(keyed, of_queue)).exists()
+    return select(literal(FREED, Text), literal("{}", Text)).where(counted)
 
 
 def _counted() -> ColumnElement[Any]:

@@ -1,0 +1,209 @@
+"""Free slots: the nodes that wait for a slot hear at once that another node does not use it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Job, JobState, Limit, Oban
+from oban_sqla.limits.limited_claim import TELL_INTERVAL
+from oban_sqla.statements.rescue import rescue
+from tests.conftest import Add, StartOban
+from tests.limits.workers import Holding
+from tests.listening import hear
+from tests.runtime.conftest import until
+
+# A node that is told of nothing finds a slot after half a minute.
+SELDOM: dict[str, Any] = {"poll_interval": 30.0, "fallback_interval": 30.0}
+AT_ONCE = 0.1
+ONE: dict[str, Any] = {"slots": {"limit": 5, "global_limit": 1}}
+
+
+class Plain(Holding, queue="slots"):
+    """No other test declares a worker with a limit in this queue."""
+
+
+class Shared(Holding, queue="keyed", limit=Limit(1, name="free_slots.shared")):
+    """One at a time, in whatever queue."""
+
+
+@pytest.fixture
+async def freed(postgres_dsn: str, prefix: str) -> AsyncIterator[Any]:
+    """A function that returns the notifications about free slots so far."""
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        for channel in ("oban_freed", "fence"):
+            await connection.execute(
+                sql.SQL("LISTEN {}").format(sql.Identifier(f"{prefix}.{channel}"))
+            )
+
+        async def heard() -> list[dict[str, Any]]:
+            await connection.execute("SELECT pg_notify(%s, '')", [f"{prefix}.fence"])
+            news = []
+            async for one in connection.notifies(timeout=20.0):
+                if one.channel.endswith("fence"):
+                    return news
+                news.append(json.loads(one.payload))
+            raise AssertionError("the fence was not heard")
+
+        yield heard
+
+
+async def _begins_at_once(count: int) -> None:
+    began = time.monotonic()
+    await Holding.begin(count)
+    assert time.monotonic() - began < AT_ONCE
+
+
+async def _finds_no_slot(oban: Oban, add: Add, job: Job) -> None:
+    """Add a job, and wait until the node has looked and started nothing."""
+    with hear(oban, "claim_stop") as claims:
+        await add(job)
+        await claims.wait()
+    assert claims.events[0].count == 0
+
+
+async def _one_runs_and_two_waits(start: StartOban, add: Add) -> tuple[Oban, Oban, int]:
+    one = await start(queues=ONE, node="one", **SELDOM)
+    (first,) = await add(Plain.new())
+    await Holding.begin(1)
+    two = await start(queues=ONE, node="two", **SELDOM)
+    await _finds_no_slot(two, add, Plain.new())
+    return one, two, first
+
+
+class TestAnotherNodeStartsTheNextJob:
+    async def test_when_the_first_node_is_paused(self, start: StartOban, add: Add) -> None:
+        one, two, first = await _one_runs_and_two_waits(start, add)
+        await one.pause_queue(queue="slots", node="one")
+        await until(lambda: one.check_one_queue("slots").paused)
+        Holding.release(first)
+        await _begins_at_once(2)
+        assert two.check_one_queue("slots").running == Holding.begun[1:]
+
+    async def test_when_the_first_node_stops(self, start: StartOban, add: Add) -> None:
+        one, _, first = await _one_runs_and_two_waits(start, add)
+        stop = asyncio.create_task(one.stop())
+        await until(lambda: one.vitals.stopping)
+        Holding.release(first)
+        await _begins_at_once(2)
+        Holding.release_all()
+        await stop
+
+    async def test_when_a_cancelled_job_ends(self, start: StartOban, add: Add) -> None:
+        one, two, first = await _one_runs_and_two_waits(start, add)
+        await one.pause_queue(queue="slots", node="one")
+        await until(lambda: one.check_one_queue("slots").paused)
+        await two.cancel_jobs(first)
+        Holding.release(first)
+        await _begins_at_once(2)
+
+    async def test_when_the_first_node_has_no_place_for_all(
+        self, start: StartOban, add: Add, client: Oban
+    ) -> None:
+        queue = {"limit": 3, "global_limit": 3}
+        one = await start(queues={"slots": queue}, node="one", **SELDOM)
+        await add(*(Plain.new() for _ in range(5)))
+        begun = list(await Holding.begin(3))
+        two = await start(queues={"slots": queue}, node="two", **SELDOM)
+        await _finds_no_slot(two, add, Plain.new())
+        await client.scale_queue(queue="slots", limit=1, node="one")
+        await until(lambda: one.check_one_queue("slots").limit == 1)
+        Holding.release(*begun)
+        await _begins_at_once(6)
+        assert len(two.check_one_queue("slots").running) == 2
+
+    async def test_of_another_queue(self, start: StartOban, add: Add) -> None:
+        await start(queues={"other": 5}, node="one", **SELDOM)
+        (first,) = await add(Shared.new(queue="other"))
+        await Holding.begin(1)
+        two = await start(queues={"keyed": 5}, node="two", **SELDOM)
+        await _finds_no_slot(two, add, Shared.new())
+        Holding.release(first)
+        await _begins_at_once(2)
+
+    @pytest.mark.parametrize("kind", ["queue", "key"])
+    async def test_when_a_dead_node_leaves_a_job_without_attempts(
+        self, start: StartOban, add: Add, engine: AsyncEngine, prefix: str, kind: str
+    ) -> None:
+        """The job is discarded, so no queue hears of new jobs."""
+        worker = Shared if kind == "key" else Plain
+        held = worker.new(max_attempts=1)
+        held.state, held.attempt = JobState.EXECUTING, 1
+        held.attempted_by = ["dead", "7c4f2a7e-0000-4000-8000-000000000000", "oban_sqla"]
+        await add(held)
+        two = await start(queues=ONE if kind == "queue" else {"keyed": 5}, **SELDOM)
+        await _finds_no_slot(two, add, worker.new())
+        params = {"batch": 10, "expiry": 60.0, "settled": 0.0, "rescue_after": 0.0}
+        async with engine.begin() as connection:
+            row = (await connection.execute(rescue(prefix=prefix), params)).one()
+        assert row.discarded == [held.id]
+        await _begins_at_once(1)
+        Holding.release_all()
+
+
+class TestWhatIsSent:
+    async def test_nothing_by_a_queue_without_limits(
+        self, start: StartOban, add: Add, freed: Any
+    ) -> None:
+        Holding.release_all()
+        oban = await start(queues={"slots": 5}, **SELDOM)
+        with hear(oban, "ack_stop") as acks:
+            await add(*(Plain.new() for _ in range(20)))
+            await acks.counted(20)
+        await oban.stop()
+        assert await freed() == []
+
+    async def test_nothing_by_a_node_that_uses_its_slots(
+        self, start: StartOban, add: Add, freed: Any
+    ) -> None:
+        Holding.release_all()
+        oban = await start(queues=ONE, **SELDOM)
+        with hear(oban, "ack_stop") as acks:
+            await add(*(Plain.new() for _ in range(20)))
+            await acks.counted(20)
+        assert await freed() == []
+
+    async def test_few_notifications_for_many_jobs_with_keys(
+        self, start: StartOban, add: Add, freed: Any
+    ) -> None:
+        Holding.release_all()
+        began = time.monotonic()
+        oban = await start(queues={"keyed": 1}, **SELDOM)
+        with hear(oban, "ack_stop") as acks:
+            await add(*(Shared.new() for _ in range(50)))
+            await acks.counted(50)
+        await oban.stop()
+        most = (time.monotonic() - began) / TELL_INTERVAL + 1
+        assert 1 <= len(await freed()) <= most
+
+    async def test_again_if_the_database_fails(
+        self,
+        start: StartOban,
+        add: Add,
+        freed: Any,
+        engine: AsyncEngine,
+        expect_errors: Any,
+    ) -> None:
+        await start(queues={"keyed": 5}, **SELDOM)
+        (first,) = await add(Shared.new())
+        await Holding.begin(1)
+        failures = 0
+
+        def fail(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+            nonlocal failures
+            if "pg_notify" in statement and not failures:
+                failures += 1
+                raise OSError("cut")
+
+        event.listen(engine.sync_engine, "before_cursor_execute", fail)
+        Holding.release(first)
+        await until(lambda: failures)
+        await until(freed)
+        event.remove(engine.sync_engine, "before_cursor_execute", fail)
