@@ -13,6 +13,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Numeric,
+    Select,
     SmallInteger,
     Text,
     and_,
@@ -31,10 +32,11 @@ from sqlalchemy.orm import aliased
 
 from ..clock import database_now
 from ..models import Job, JobState
-from ..statements.claim import executing, of_queue
+from ..statements.claim import claim_order, executing, of_queue
 from ..statements.claimed import claimed_columns
 from ..statements.states import constant
 from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, queue_room
+from .search import PRIORITIES
 from .starts import count_starts, forget_starts, save_tokens
 from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
@@ -191,6 +193,7 @@ def _without_key() -> CTE:
     """The first jobs without limits, for each priority after its instant in `since`.
 
     No index separates them from limited jobs, and a hundred thousand of those may wait before them.
+    Other programs may have inserted jobs with priorities beyond those in `since`.
     """
     since = (
         func.unnest(bindparam("since", type_=ARRAY(DateTime)))
@@ -199,40 +202,55 @@ def _without_key() -> CTE:
     )
     job = aliased(Job)
     first = (
-        select(job.id, job.scheduled_at)
-        .where(
-            job.state == constant(JobState.AVAILABLE),
-            job.queue == of_queue().right,
-            job.priority == cast(since.c.n - 1, SmallInteger),
-            job.scheduled_at >= since.c.since,
-            partition_of(job).is_(None),
-        )
+        _available_without_key(job)
+        .where(job.priority == cast(since.c.n - 1, SmallInteger), job.scheduled_at >= since.c.since)
         .order_by(job.scheduled_at, job.id)
-        .limit(bindparam("limit", type_=Integer))
-        .with_for_update(key_share=True, skip_locked=True)
         .correlate(since)
         .lateral("first_without_key")
     )
-    text, number = cast(null(), Text), cast(null(), Integer)
-    return (
-        select(
-            first.c.id,
-            cast(since.c.n - 1, SmallInteger).label("priority"),
-            literal(1).label("without_key"),
-            literal(0).label("turn"),
-            literal(0).label("step"),
-            first.c.scheduled_at,
-            text.label("key"),
-            text.label("limit_id"),
-            number.label("limit_room"),
-            text.label("rate_id"),
-            number.label("permits"),
-            *(number.label(name) for name in ("weight", "allowed", "burst")),
-            cast(null(), Double).label("period"),
-        )
-        .select_from(since.join(first, true()))
-        .cte("without_key")
+    other = aliased(Job)
+    beyond = (
+        _available_without_key(other)
+        .where(other.priority >= literal(PRIORITIES))
+        .order_by(*claim_order(other))
+        .subquery("beyond")
     )
+    return union_all(
+        select(*_columns_without_key(first)).select_from(since.join(first, true())),
+        select(*_columns_without_key(beyond)),
+    ).cte("without_key")
+
+
+def _available_without_key(job: Any) -> Select[Any]:
+    return (
+        select(job.id, job.priority, job.scheduled_at)
+        .where(
+            job.state == constant(JobState.AVAILABLE),
+            job.queue == of_queue().right,
+            partition_of(job).is_(None),
+        )
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+
+
+def _columns_without_key(jobs: FromClause) -> list[ColumnElement[Any]]:
+    text, number = cast(null(), Text), cast(null(), Integer)
+    return [
+        jobs.c.id,
+        jobs.c.priority,
+        literal(1).label("without_key"),
+        literal(0).label("turn"),
+        literal(0).label("step"),
+        jobs.c.scheduled_at,
+        text.label("key"),
+        text.label("limit_id"),
+        number.label("limit_room"),
+        text.label("rate_id"),
+        number.label("permits"),
+        *(number.label(name) for name in ("weight", "allowed", "burst")),
+        cast(null(), Double).label("period"),
+    ]
 
 
 def _whole(
