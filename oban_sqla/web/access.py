@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,8 +14,8 @@ Right = Literal["pause", "cancel", "retry", "delete", "edit", "args"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
 """All rights. The right `args` is needed to see arguments, errors and other data of users."""
 
-# Headers that a proxy adds. Behind a proxy, the address of the client is that of the proxy.
-_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+# Headers that a proxy adds begin so. Behind a proxy, the client's address is that of the proxy.
+_PROXIED = ("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-original-", "cf-")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -60,13 +61,26 @@ async def access_of(request: Request, authorize: Authorize | None) -> Access | R
 def is_loopback(request: Request) -> bool:
     """Whether a request comes directly from this machine, and uses a local host name.
 
-    The host name matters, since a foreign web page can let its own name point to 127.0.0.1.
+    The host name matters, since a foreign web page can let its own name point to 127.0.0.1. A proxy
+    on this machine may replace it and add no header, but then it often speaks HTTP/1.0, as no
+    browser does, and leaves the name that the browser knows in `Origin` and `Referer`.
     """
-    if request.client is None or any(name in request.headers for name in _PROXIED):
+    headers = request.headers
+    if request.client is None or any(name.startswith(_PROXIED) for name in headers):
         return False
-    host, _, port = request.headers.get("host", "").rpartition(":")
-    name = host if host and port.isdigit() else request.headers.get("host", "")
+    if request.scope.get("http_version") == "1.0" or not _is_local(headers.get("host", "")):
+        return False
+    own = headers.get("sec-fetch-site") == "same-origin"
+    pages = [headers[name] for name in ("origin", "referer") if own and name in headers]
     try:
-        return name.lower() in _LOOPBACK_NAMES and ip_address(request.client.host).is_loopback
+        is_direct = all(_is_local(urlsplit(page).netloc) for page in pages)
+        return is_direct and ip_address(request.client.host).is_loopback
     except ValueError:
         return False
+
+
+def _is_local(place: str) -> bool:
+    """Whether a host, with or without a port, is a name of this machine."""
+    host, _, port = place.rpartition(":")
+    name = host if host and port.isdigit() else place
+    return name.lower() in _LOOPBACK_NAMES

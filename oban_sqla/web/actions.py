@@ -85,9 +85,7 @@ async def edit(request: Request) -> Response:
     """Change the priority, the time and the tags of a waiting job."""
     page = Page(request)
     page.require("edit")
-    id = request.path_params["id"]
-    if not 0 < id <= LARGEST_ID:
-        raise HTTPException(404, "There is no such job.")
+    id = page.id
     waiting = select(Job).where(Job.id == id, Job.state.in_([JobState(one) for one in WAITING]))
     try:
         changes = _edited(page)

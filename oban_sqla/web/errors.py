@@ -140,7 +140,7 @@ def _class_of(exception: str) -> str:
 def exception_of(text: str) -> str:
     """The line that names the exception, or the last one if the text is cut."""
     found = summary(text) or ""
-    if text.startswith("Traceback") or not re.search(r'^\s+File "', text, re.MULTILINE):
+    if text.startswith("Traceback") or not re.search(r'^[ \t]+File "', text, re.MULTILINE):
         return found
     lines = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
     return lines[-1] if lines else found

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -97,10 +97,13 @@ def _same_origin(request: Request) -> bool:
         return site == "same-origin"
     # Browsers may omit one header on http:// with a host name; programs may omit both.
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc in (
-        request.headers.get("host"),
-        request.headers.get("x-forwarded-host"),
-    )
+    if origin is None:
+        return True
+    try:
+        place = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return place in (request.headers.get("host"), request.headers.get("x-forwarded-host"))
 
 
 def _with_headers(send: Send, request: Request, token: str) -> Send:
@@ -110,7 +113,7 @@ def _with_headers(send: Send, request: Request, token: str) -> Send:
             headers.update(HEADERS)
             headers.setdefault("Cache-Control", "no-store")
             if request.method == "GET" and request.cookies.get(COOKIE) != token:
-                path = request.scope.get("root_path") or "/"
+                path = quote(request.scope.get("root_path", ""), safe="/%") or "/"
                 secure = "; Secure" if request.url.scheme == "https" else ""
                 headers.append(
                     "Set-Cookie",

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..limits.why import why
-from ..models.job_id import LARGEST_ID
 from ..models.notation import Reference, references
 from ..models.unique import COUNTED_BY
 from ..monitor.browse import describe, summary
@@ -57,16 +56,16 @@ class Failure:
 
 async def job(request: Request) -> Response:
     page = Page(request)
-    id = request.path_params["id"]
-    if not 0 < id <= LARGEST_ID:
-        raise HTTPException(404, "There is no such job.")
+    id = page.id
     found = (await describe(page.board.reads, id)).get(id)
     if found is None:
         raise HTTPException(404, f"There is no job {id}. It was deleted, or its retention is over.")
     worker = found["worker"]
     if page.board.mask is not None and isinstance(found["meta"], dict):
-        # Keys of limits are values of arguments, which the mask may cover.
-        meta = {name: value for name, value in found["meta"].items() if name not in COUNTED_BY}
+        # Keys of limits are values of arguments, and `return` is the recorded value. The mask may
+        # cover both.
+        others = (*COUNTED_BY, "return")
+        meta = {name: value for name, value in found["meta"].items() if name not in others}
         shown = {**found, "meta": meta}
     else:
         shown = found

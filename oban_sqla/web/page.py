@@ -18,10 +18,13 @@ from .board import Board
 from .form import Form
 from .guard import FIELD
 from .live import mark_of
-from .show import environment, query, version_of
+from .search import id_of
+from .show import cut, environment, query, version_of
 from .words import STATES, VERBS
 
 MASKED = "(masked)"
+# The most characters of a target in the log.
+LONGEST_TARGET = 1500
 HIDDEN = "(hidden: it takes the right args)"
 
 NAVIGATION = (
@@ -61,6 +64,14 @@ class Page:
         """The sent form, whose token was checked."""
         form: Form = self.request.state.form
         return form
+
+    @property
+    def id(self) -> int:
+        """The id of the job in the address; status 404 if no job can have it."""
+        id = id_of(self.request.path_params["id"])
+        if id is None:
+            raise HTTPException(404, "There is no such job.")
+        return id
 
     def asked(self, name: str) -> str:
         """A parameter of the address."""
@@ -132,7 +143,8 @@ class Page:
             return str(shown)
 
     def report(self, action: str, target: str, count: int) -> None:
-        """Emit the event of an action that was done."""
+        """Emit the event of an action that was done. The target has no lines of its own."""
+        target = cut("".join(one if one.isprintable() else " " for one in target), LONGEST_TARGET)
         self.board.report(DashboardAction(self.access.user, action, target, count))
 
 

@@ -109,9 +109,9 @@ def parse(text: str, *, state: str = "", queue: str = "") -> Search:
 
 def _with(search: Search, token: str) -> Search:
     if token.isascii() and token.isdigit():
-        if not 0 < int(token[:20]) <= LARGEST_ID:
+        if (id := id_of(token)) is None:
             raise SearchError(f"no job has the id {token[:20]}")
-        return replace(search, ids=(*search.ids, int(token)))
+        return replace(search, ids=(*search.ids, id))
     key, colon, value = token.partition(":")
     if not colon:
         # The most likely meaning of a word alone.
@@ -137,6 +137,12 @@ def _with(search: Search, token: str) -> Search:
         return replace(search, args=(*search.args, (path[1:], value)))
     raise SearchError(f"there is no word {key!r}; use worker:, queue:, tag:, args.NAME:, error:, "
                       "older: or newer:")  # fmt: skip
+
+
+def id_of(text: str) -> int | None:
+    """The id in a text; `None` if no job can have it. Python refuses to parse very long numbers."""
+    id = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return id if 0 < id <= LARGEST_ID else None
 
 
 def _state(name: str) -> JobState | None:

@@ -70,17 +70,24 @@ def cut(value: Any, longest: int) -> str:
 
 def one_line(value: Any, longest: int = 120) -> str:
     """JSON in a line, cut."""
-    return cut(json.dumps(value, ensure_ascii=False, default=str), longest)
+    return cut(_json(value), longest)
 
 
 def pretty(value: Any) -> Markup:
     """JSON over several lines, with its kinds of values marked; cut if it is very long."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    text = _json(value, indent=2)
     rest = len(text) - LONGEST_JSON
     shown = Markup("").join(_marked(line) for line in text[:LONGEST_JSON].splitlines(True))
     if rest > 0:
         shown += Markup('\n<span class="none">… {} more characters</span>').format(f"{rest:,}")
     return shown
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    except RecursionError:
+        return "(nested too deep to show)"
 
 
 def _marked(line: str) -> Markup:

@@ -37,6 +37,7 @@ ODD = [
     ("errors", "7"),
     ("errors", '[7, null, [], {"error": {"a": 1}, "at": 7}]'),
     ("errors", '[{"at": "infinity", "attempt": [], "error": ""}]'),
+    ("meta", f'{{"deep": {"[" * 900}{"]" * 900}}}'),
     ("tags", "{NULL,x}"),
     ("tags", "{{a,b},{c,d}}"),
     ("attempted_by", "{NULL}"),

@@ -1,0 +1,215 @@
+"""Requests that no page makes: each is refused or answered, and none reaches what it should not."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from sqlalchemy import event
+
+from oban_sqla import Oban
+from oban_sqla.web import dashboard
+from oban_sqla.web.errors import exception_of
+from tests.conftest import Add
+from tests.factories import JobFactory
+from tests.web.conftest import Open
+from tests.web.site import Site
+
+DIGITS = "9" * 5000
+LONG_ID = f"00000000000000000001{'9' * 900}"
+
+NOT_FOUND = {
+    "an id of 5,000 digits": f"jobs/{DIGITS}",
+    "an id of other digits": "jobs/%D9%A3",
+    "a NUL": "jobs/%00",
+    "a NUL in a workflow": "workflows/%00",
+    "a NUL in a file": "static/x%00.css",
+    "a file outside": "static/..%5c..%5creads.py",
+    "an absolute file": "static/%2fetc/passwd",
+    "a long file": f"static/{'a' * 5000}",
+    "another host": "jobs//evil.test",
+}
+REFUSED = {
+    "an id of many digits": f"jobs?q={LONG_ID}",
+    "a state with a NUL": "jobs?state=%00",
+    "a deep path": f"jobs?q=args.{'.'.join('a' * 480)}:1",
+    "an infinite number": "jobs?q=args.x:1e400",
+    "a thousand quotes": f"jobs?q={'%22' * 999}",
+    "a long duration": "jobs?q=newer:999999999d",
+}
+NOTHING_FOUND = {
+    "a page of 5,000 digits": f"jobs?state=cancelled&before={DIGITS}",
+    "a long queue": f"jobs?queue={'x' * 50_000}",
+    "wildcards in an error": "jobs?q=error:%25",
+    "wildcards in a worker": "jobs?q=worker:%25",
+    "wildcards in a name": "workflows?q=%25",
+    "a quoted tag": "jobs?q=tag:%7B%22",
+    "much JSON": f"jobs?q=args.x:{'[' * 900}",
+    "a long number": f"jobs?q=args.x:{'9' * 900}",
+    "half of a character": "jobs?q=%ED%A0%80",
+    "NULs elsewhere": "workflows?q=%00x&before=%00",
+}
+
+
+@pytest.mark.parametrize("path", NOT_FOUND.values(), ids=NOT_FOUND.keys())
+async def test_nothing_is_there(site: Site, path: str) -> None:
+    await site.get(path, 404)
+
+
+@pytest.mark.parametrize("path", REFUSED.values(), ids=REFUSED.keys())
+async def test_searches_that_are_refused(site: Site, add: Add, path: str) -> None:
+    await add(JobFactory(discarded=True))
+    assert 'id="j1"' not in (await site.get(path, 400)).text
+
+
+@pytest.mark.parametrize("path", NOTHING_FOUND.values(), ids=NOTHING_FOUND.keys())
+async def test_searches_that_find_nothing(site: Site, add: Add, path: str) -> None:
+    await add(JobFactory(discarded=True))
+    assert 'id="j1"' not in (await site.get(path)).text
+
+
+FORMS: list[tuple[str, dict[str, str], int]] = [
+    ("queues/order", {"action": "pause", "queue": "a\0b"}, 400),
+    ("queues/order", {"action": "pause", "queue": "x" * 100_000}, 400),
+    ("queues/order", {"action": "pause", "queue": "default", "node": "a\0b"}, 400),
+    ("queues/order", {"action": "scale", "queue": "default", "limit": "\u00b2"}, 400),
+    ("jobs/1/edit", {"tags": "a\0b"}, 400),
+    ("jobs/1/edit", {"priority": DIGITS}, 400),
+    ("jobs/1/edit", {"scheduled_at": "9999-12-31T23:59:59-23:00"}, 400),
+    ("jobs/1/edit", {"scheduled_at": "infinity"}, 400),
+    (f"jobs/{DIGITS}/edit", {"priority": "3"}, 404),
+    ("jobs/confirm", {"action": "cancel", "id": "9" * 19}, 400),
+    ("jobs/confirm", {"action": "cancel", "id": "\u0663"}, 400),
+    ("jobs/confirm", {"action": "cancel", "scope": "search", "q": LONG_ID}, 400),
+    ("jobs/confirm", {"action": "cancel", "scope": "search", "queue": "\0"}, 400),
+    ("jobs/confirm", {"action": "__class__", "id": "1"}, 400),
+    ("cron/run", {"worker": "a\0b"}, 404),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status"), FORMS, ids=[f"{n}-{one[0][:20]}" for n, one in enumerate(FORMS)]
+)
+async def test_forms(
+    site: Site, add: Add, oban: Oban, path: str, fields: dict[str, str], status: int
+) -> None:
+    await add(JobFactory())
+    await site.post(f"/{path}", [*fields.items(), await site.token()], status)
+    job = await oban.get_one_job(1)
+    assert (job.state, job.priority, job.tags) == ("available", 0, [])
+
+
+async def test_what_a_job_runs_can_not_be_edited(site: Site, add: Add, oban: Oban) -> None:
+    await add(JobFactory(worker="app.Mail", args={"n": 1}))
+    evil = {"worker": "os.system", "args": '{"n": 2}', "queue": "evil", "state": "completed"}
+    await site.post("/jobs/1/edit", [*evil.items(), ("priority", "3"), await site.token()])
+    job = await oban.get_one_job(1)
+    assert (job.worker, job.args, job.queue, job.state) == (
+        "app.Mail", {"n": 1}, "default", "available",
+    )  # fmt: skip
+
+
+async def test_a_form_leads_to_no_other_site(site: Site, add: Add) -> None:
+    await add(JobFactory())
+    fields = {"action": "cancel", "id": "1", "last": "1", "total": "1"}
+    for back in ("//evil.test", "https://evil.test", "jobs/1\r\nX: y", "jobs/../../x"):
+        token = await site.token()
+        form = [*fields.items(), ("back", back), token]
+        sent = await site.post("/jobs/change", form)
+        assert sent.headers["Location"].startswith("/jobs?")
+        assert "evil" not in (await site.post("/jobs/confirm", form, 200)).headers.values()
+
+
+async def test_a_target_forges_no_line_of_the_log(site: Site, add: Add, oban: Oban) -> None:
+    await add(JobFactory(queue="a\nINFO b"))
+    done: list[Any] = []
+    event.listen(oban, "dashboard_action", lambda oban, action: done.append(action))
+    fields = {"action": "cancel", "scope": "search", "queue": "a\nINFO b"}
+    fields |= {"q": "newer:1d\r\nolder:0s", "last": "9", "total": "9"}
+    await site.post("/jobs/change", [*fields.items(), await site.token()])
+    assert [action.target for action in done] == ["queue:a INFO b newer:1d  older:0s"]
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://localhost@evil.test"])
+async def test_an_origin_that_is_none(site: Site, add: Add, origin: str) -> None:
+    await add(JobFactory())
+    form = [("action", "cancel"), ("id", "1"), await site.token()]
+    await site.post("/jobs/confirm", form, 403, headers={"Origin": origin})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Referer": "https://ops.example.com/jobs"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://ops.example.com"},
+        {"Sec-Fetch-Site": "same-origin", "Referer": "http://["},
+        {"X-Forwarded-Proto": "https"},
+        {"X-Original-URL": "/"},
+        {"CF-Connecting-IP": "192.0.2.1"},
+    ],
+)
+async def test_without_authorize_traces_of_a_proxy_are_refused(
+    site: Site, headers: dict[str, str]
+) -> None:
+    await site.get("queues", 403, headers=headers)
+    own = {"Sec-Fetch-Site": "same-origin", "Referer": "http://localhost:4000/jobs"}
+    await site.get("queues", headers=own)
+    # A link on another site leads here.
+    await site.get("queues", headers={"Sec-Fetch-Site": "cross-site", "Referer": "https://x.test/"})
+
+
+async def test_without_authorize_http_1_0_is_refused(oban: Oban) -> None:
+    """Browsers speak HTTP/1.1; some proxies speak HTTP/1.0 to the servers behind them."""
+    app = dashboard(oban)
+
+    async def old(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "http_version": "1.0"}, receive, send)
+
+    site = Site(old)
+    async with site.client:
+        await site.get("queues", 403)
+
+
+async def test_the_cookie_of_a_mount_point_beyond_ascii(oban: Oban) -> None:
+    app = dashboard(oban)
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/ü;\r\nX: y"}, receive, send)
+
+    site = Site(mounted, at="/%C3%BC%3B%0D%0AX:%20y")
+    async with site.client:
+        page = await site.get("queues")
+    assert "Path=/%C3%BC%3B%0D%0AX%3A%20y;" in page.headers["Set-Cookie"]
+
+
+async def test_a_mask_of_recorded_values_covers_them_in_meta(open_site: Open, add: Add) -> None:
+    meta = {"recorded": "json", "return": "hunter2"}
+    await add(JobFactory(completed=True, meta=meta))
+    site = open_site(mask=lambda field, value, worker: "*" if field == "recorded" else value)
+    assert "hunter2" not in (await site.get("jobs/1")).text
+
+
+async def test_a_search_does_not_spell_out_a_masked_error(open_site: Open, add: Add) -> None:
+    def mask(field: str, value: Any, worker: str) -> Any:
+        covered = [{**one, "error": one["error"].replace("hunter2", "*")} for one in value]
+        return covered if field == "errors" else value
+
+    await add(JobFactory(discarded=True, errors=[{"attempt": 1, "at": "", "error": "hunter2"}]))
+    site = open_site(mask=mask)
+    for guess in ("hunter2", "hunte", "x"):
+        assert "can't be searched" in (await site.read(f"jobs?q=error:{guess}", 400)).text
+        form = {"action": "cancel", "scope": "search", "q": f"error:{guess}"}
+        await site.post("/jobs/confirm", [*form.items(), await site.token()], 400)
+
+
+def test_a_text_that_takes_no_time_to_search() -> None:
+    assert exception_of("\n" * 100_000) == ""
+
+
+async def test_a_huge_form_of_fields(site: Site, add: Add) -> None:
+    await add(JobFactory())
+    fields = [("id", str(id)) for id in range(1, 5002)]
+    token = await site.token()
+    form = urlencode([("action", "cancel"), *fields, token])
+    refused = await site.client.post("/jobs/confirm", content=form)
+    assert refused.status_code == 400
+    assert "up to 5,000 jobs" in refused.text
