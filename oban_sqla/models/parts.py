@@ -24,8 +24,9 @@ PARTS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         7: (
             *("table oban_workflows", "table oban_sqla_workflow_steps"),
             *("index oban_sqla_jobs_workflow_index", "index oban_sqla_jobs_chain_index"),
-            "index oban_sqla_workflows_unique_index",
+            *("index oban_sqla_workflows_unique_index", "index oban_sqla_workflows_parent_index"),
             "index oban_sqla_workflow_steps_open_index",
+            "constraint oban_sqla_workflow_steps_name_key",
             *("function oban_sqla_join_chain", "trigger oban_sqla_join_chain"),
         ),
         8: (

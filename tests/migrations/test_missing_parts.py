@@ -24,11 +24,11 @@ INSTALL = (
 )
 
 DROP = {
-    "table": "DROP TABLE {} CASCADE",
-    "index": "DROP INDEX {}",
-    "function": "DROP FUNCTION {} CASCADE",
-    "constraint": "ALTER TABLE oban_jobs DROP CONSTRAINT {}",
-    "trigger": "DROP TRIGGER {} ON oban_jobs",
+    "table": "DROP TABLE {name} CASCADE",
+    "index": "DROP INDEX {name}",
+    "function": "DROP FUNCTION {name} CASCADE",
+    "constraint": "ALTER TABLE {table} DROP CONSTRAINT {name}",
+    "trigger": "DROP TRIGGER {name} ON oban_jobs",
 }
 
 
@@ -45,6 +45,15 @@ def installed(connection: Connection) -> Connection:
 
 def test_nothing_is_missing(installed: Connection) -> None:
     assert missing(installed) == []
+
+
+def test_each_index_is_a_part_or_a_key(installed: Connection) -> None:
+    names = set(
+        installed.scalars(text("SELECT indexname FROM pg_indexes WHERE tablename ~ '^oban'"))
+    )
+    keys = set(installed.scalars(text("SELECT conname FROM pg_constraint WHERE contype = 'p'")))
+    listed = {part.split()[1] for parts in PARTS.values() for part in parts}
+    assert names - keys - listed == set()
 
 
 def test_uninstalled_by_oban_py(installed: Connection) -> None:
@@ -76,7 +85,8 @@ def test_each_part_is_mended(
     if prefix is not None:
         connection.execute(text(f"SET search_path TO {prefix}"))
     kind, name = part.split()
-    run(connection, DROP[kind].format(name))
+    table = "oban_sqla_workflow_steps" if "steps" in name else "oban_jobs"
+    run(connection, DROP[kind].format(name=name, table=table))
     assert part in missing(connection, prefix=prefix)
     assert current(connection, prefix=prefix) == version - 1
     assert upgrade(connection, prefix=prefix) == ALL[version - 1 :]

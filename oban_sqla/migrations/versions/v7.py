@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
-from ..ddl import create_function, execute, name, primary_key, set_storage
+from ..ddl import add_constraint, create_function, execute, name, primary_key, set_storage
 from .v1 import STORAGE
 
 TABLES = ("oban_workflows", "oban_sqla_workflow_steps")
@@ -142,10 +142,11 @@ def _create_steps(op: Operations, prefix: str | None) -> None:
         sa.Column("ended", sa.Text),
         sa.Column("cause", sa.BigInteger),
         primary_key(op, "oban_sqla_workflow_steps", "job_id"),
-        sa.UniqueConstraint("workflow_id", "name", name=op.f(STEP_NAME)),
         schema=prefix,
         if_not_exists=True,
     )
+    steps = name("oban_sqla_workflow_steps", prefix)
+    add_constraint(op, steps, STEP_NAME, "UNIQUE (workflow_id, name)")
     op.create_index(
         OPEN_INDEX,
         "oban_sqla_workflow_steps",
@@ -154,7 +155,7 @@ def _create_steps(op: Operations, prefix: str | None) -> None:
         postgresql_where=sa.text("ended IS NULL"),
         if_not_exists=True,
     )
-    set_storage(op, name("oban_sqla_workflow_steps", prefix), STORAGE)
+    set_storage(op, steps, STORAGE)
 
 
 def _create_job_indexes(op: Operations, prefix: str | None) -> None:
