@@ -33,6 +33,7 @@ from .workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze
 from .workers.worker import Worker
 from .workflows import chains as _chains
 from .workflows import follower as _follower
+from .workflows import reasons as _reasons
 from .workflows import unit_of_work as _workflows
 from .workflows.batch import Batch
 from .workflows.current import current_workflow
@@ -86,5 +87,6 @@ _unit_of_work.attach()
 _workflows.attach()
 _follower.attach()
 _chains.attach()
+_reasons.attach()
 _error_notes.attach()
 _log.attach()

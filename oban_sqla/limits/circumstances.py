@@ -15,7 +15,6 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    or_,
     select,
     tuple_,
 )
@@ -47,7 +46,7 @@ ENDED_AT = ("completed_at", "cancelled_at", "discarded_at")
 
 @lru_cache(maxsize=1)
 def circumstances() -> Executable:
-    """The columns of the job `id`, the counts of its limit and rate, and the steps it waits for."""
+    """The columns of the job `id`, and the counts of its limit and its rate."""
     time = database_now()
     terms = Terms.of(limits_of(Job))
     row = aliased(RateRow)
@@ -82,7 +81,6 @@ def circumstances() -> Executable:
             case((too_few, func.greatest(in_log, in_tokens))).label("next_in"),
             seconds(row.held_until - time).label("held_in"),
             _ahead().label("ahead"),
-            _steps().label("steps"),
         )
         .select_from(Job)
         .outerjoin(row, row.rate == held_id)
@@ -172,17 +170,3 @@ def _ahead() -> Any:
         .subquery()
     )
     return select(func.count()).select_from(before).scalar_subquery()
-
-
-def _steps() -> Any:
-    """The names of the steps for which the job waits, from the meta in Oban's form."""
-    step = aliased(Job)
-    name, workflow = step.meta["name"].astext, step.meta["workflow_id"].astext
-    unfinished = step.state.not_in([constant(JobState.COMPLETED)])
-    return (
-        select(func.array_agg(name, type_=ARRAY(Text)))
-        .where(or_(workflow == Job.meta["workflow_id"].astext), unfinished)
-        .where(Job.meta["deps"].op("@>")(func.to_jsonb(name)))
-        .correlate(Job)
-        .scalar_subquery()
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..durations import duration
 from ..runtime.database import Database
+from ..runtime.reasons import reason_of
 from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
 from ..statements.orders import EVERY
 from .circumstances import (
@@ -18,6 +19,8 @@ from .circumstances import (
     queue_counts,
 )
 from .queue_limits import GLOBAL_LIMIT, RATE_LIMIT
+
+SUSPENDED = "it is suspended: nothing starts it before it is made available"
 
 
 async def why(database: Database, id: int) -> str | None:
@@ -33,7 +36,7 @@ async def why(database: Database, id: int) -> str | None:
         case "completed" | "cancelled" | "discarded":
             return f"it was {job.state} at {_at(job.ended_at, job.now)}"
         case "suspended":
-            return _suspended(job)
+            return await reason_of(database, id) or SUSPENDED
     if job.due_in is None:
         return "its scheduled_at is no time that Python can represent, so it can't run: correct it"
     producers = [one for one in await database.fetch(producers_of(), {"queue": job.queue})]
@@ -47,13 +50,6 @@ async def why(database: Database, id: int) -> str | None:
     if job.state != "available":
         return "it is due, and the next look of a stager makes it available"
     return _limited(job) or await _queue_full(database, job, living) or _waiting(job)
-
-
-def _suspended(job: Any) -> str:
-    if job.steps:
-        names = ", ".join(sorted(job.steps))
-        return f"it waits for step{'s' if len(job.steps) > 1 else ''} {names}"
-    return "it is suspended: nothing starts it before it is made available"
 
 
 def _due(job: Any) -> str:

@@ -126,13 +126,14 @@ def chain_of(job: Any) -> ColumnElement[str]:
     return chain
 
 
-def _in_chain(job: Any) -> ColumnElement[bool]:
+def in_chain(job: Any) -> ColumnElement[bool]:
+    """Whether a job is in a chain that it may still delay."""
     # The predicate of the index.
     unfinished = job.state.not_in([constant(JobState.COMPLETED), constant(JobState.CANCELLED)])
     return and_(job.meta.has_key(literal_column(f"'{ENTRY}'")), unfinished)
 
 
-def _keeps(job: Any) -> ColumnElement[bool]:
+def keeps(job: Any) -> ColumnElement[bool]:
     """Whether a job keeps the other jobs of its chain from running."""
     state = cast(job.state, Text)
     held = and_(state == "discarded", job.meta["chain"].astext == "hold")
@@ -185,7 +186,7 @@ def release_next(*, now: datetime | None = None) -> Executable:
     )
     waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
     suspended = (
-        _in_chain(waiting),
+        in_chain(waiting),
         chain_of(waiting) == chain.c.chain,
         cast(waiting.state, Text) == JobState.SUSPENDED.value,
         not_(waiting.meta.has_key(literal_column("'workflow_id'"))),
@@ -193,7 +194,7 @@ def release_next(*, now: datetime | None = None) -> Executable:
     first = select(waiting.id).where(*suspended).order_by(waiting.id).limit(1).scalar_subquery()
     busy = (
         select(literal(1))
-        .where(_in_chain(other), chain_of(other) == chain.c.chain, _keeps(other))
+        .where(in_chain(other), chain_of(other) == chain.c.chain, keeps(other))
         .exists()
     )
     next_ones = (
@@ -239,13 +240,13 @@ def idle_chains() -> Select[str]:
     waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
     busy = (
         select(literal(1))
-        .where(_in_chain(other), chain_of(other) == chain_of(waiting), _keeps(other))
+        .where(in_chain(other), chain_of(other) == chain_of(waiting), keeps(other))
         .exists()
     )
     return (
         select(chain_of(waiting))
         .where(
-            _in_chain(waiting),
+            in_chain(waiting),
             cast(waiting.state, Text) == JobState.SUSPENDED.value,
             not_(waiting.meta.has_key(literal_column("'workflow_id'"))),
             not_(busy),
@@ -273,10 +274,10 @@ def blocked() -> Executable:
         select(chain_of(held), func.min(held.id), func.count(waiting.id.distinct()))
         .join(waiting, chain_of(waiting) == chain_of(held))
         .where(
-            _in_chain(held),
+            in_chain(held),
             cast(held.state, Text) == JobState.DISCARDED.value,
             held.meta["chain"].astext == "hold",
-            _in_chain(waiting),
+            in_chain(waiting),
             cast(waiting.state, Text) == JobState.SUSPENDED.value,
         )
         .group_by(chain_of(held))

@@ -1,4 +1,4 @@
-"""Read workflows, the states of their steps, and the steps for which a step waits."""
+"""Read workflows, the states of their steps, and the steps for which steps wait."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,8 +72,9 @@ async def workflow_details(database: Database, id: str) -> WorkflowDetails | Non
         return None
     waits: dict[int, list[str]] = {}
     own = Job.id.in_(select(Step.job_id).where(Step.workflow_id == id))
-    for job_id, waited in await database.fetch(_open_deps(own)):
-        waits.setdefault(job_id, []).append(waited)
+    for job_id, waited, ended in await database.fetch(deps_of(own)):
+        if ended is None:
+            waits.setdefault(job_id, []).append(waited)
     query = (
         select(Step.name, Step.kind, Step.job_id, Job.worker, Job.state, Job.errors)
         .outerjoin(Job, Job.id == Step.job_id)
@@ -101,14 +102,11 @@ async def workflow_details(database: Database, id: str) -> WorkflowDetails | Non
     )
 
 
-async def steps_waited_for(database: Database, job_id: int) -> list[str]:
-    """The names of the steps for which a job waits; empty if the job is not a step."""
-    return [name for _, name in await database.fetch(_open_deps(Job.id == job_id))]
-
-
-def _open_deps(which: ColumnElement[bool]) -> Executable:
-    """The jobs of steps that have not begun, with the name of each step for which they wait."""
-    elements: Any = func.jsonb_array_elements(Job.meta["deps"])
+def deps_of(which: ColumnElement[bool]) -> Executable:
+    """The suspended jobs, with `name` of each step for which they wait, and how it has `ended`."""
+    # Other programs may have written any JSON there.
+    is_list = func.jsonb_typeof(Job.meta["deps"]) == "array"
+    elements: Any = func.jsonb_array_elements(case((is_list, Job.meta["deps"])))
     deps = elements.table_valued(column("dep", JSONB), name="deps").render_derived()
     is_name = func.jsonb_typeof(deps.c.dep) == "string"
     workflow_id = case((is_name, Job.meta["workflow_id"].astext), else_=deps.c.dep.op("->>")(0))
@@ -116,11 +114,11 @@ def _open_deps(which: ColumnElement[bool]) -> Executable:
         (is_name, deps.c.dep.op("#>>")(cast([], ARRAY(Text)))), else_=deps.c.dep.op("->>")(1)
     )
     return (
-        select(Job.id, Step.name)
+        select(Job.id, Step.name, Step.ended)
         .select_from(Job)
         .join(deps, true())
         .join(Step, and_(Step.workflow_id == workflow_id, Step.name == name))
-        .where(which, Job.state == JobState.SUSPENDED, Step.ended.is_(None))
+        .where(which, Job.state == JobState.SUSPENDED)
         .order_by(Step.job_id)
     )
 

@@ -6,8 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import literal, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import literal_column, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobNotFoundError, JobState, Limit, Oban, Rate
@@ -155,20 +154,24 @@ async def test_a_stager(client: Oban, add: Add, sessions: Sessions) -> None:
     assert await client.why(due) == "it is due, and the next look of a stager makes it available"
 
 
-async def test_steps(client: Oban, add: Add, sessions: Sessions) -> None:
-    load, _other, suspended, alone = await add(*(Holding.new() for _ in range(4)))
-    metas: dict[int, Any] = {
-        load: {"workflow_id": "w", "name": "load"},
-        suspended: {"workflow_id": "w", "name": "report", "deps": ["load"]},
-    }
+async def test_a_suspended_job(client: Oban, add: Add, sessions: Sessions) -> None:
+    (alone,) = await add(Holding.new())
     async with sessions.begin() as session:
-        for id, meta in metas.items():
-            change = update(Job).where(Job.id == id)
-            await session.execute(change.values(meta=literal(meta, JSONB)))
-        change = update(Job).where(Job.id.in_([suspended, alone]))
-        await session.execute(change.values(state=JobState.SUSPENDED))
-    assert await client.why(suspended) == "it waits for step load"
-    assert (await client.why(alone)).startswith("it is suspended")
+        await session.execute(update(Job).values(state=JobState.SUSPENDED))
+    assert await client.why(alone) == (
+        "it is suspended: nothing starts it before it is made available"
+    )
+
+
+async def test_a_time_beyond_python(client: Oban, add: Add, sessions: Sessions) -> None:
+    (beyond,) = await add(Holding.new(schedule_in=60))
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Job).values(scheduled_at=literal_column("CAST('infinity' AS timestamp)"))
+        )
+    assert await client.why(beyond) == (
+        "its scheduled_at is no time that Python can represent, so it can't run: correct it"
+    )
 
 
 async def test_what_does_not_wait(
