@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from sqlalchemy import inspect
 
@@ -11,16 +11,10 @@ from ..models import Job, validation
 from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
 
-if TYPE_CHECKING:
-    from .workflow import Workflow
-
 OnFailure: TypeAlias = Literal["cancel", "run", "hold"]
 """The rule for a step when a step that it waits for is cancelled, discarded or deleted."""
 
 FAILURES = ("cancelled", "discarded", "deleted")
-
-Dep: TypeAlias = "str | Job | Workflow"
-"""A step for which another step waits: its name, its job, or a workflow within the workflow."""
 
 
 def rules_of(on_failure: object, ignored: Mapping[str, bool]) -> Mapping[str, OnFailure]:
@@ -43,7 +37,7 @@ class Draft:
     name: str
     job: Job
     kind: str = "step"
-    deps: Sequence[Dep] = ()
+    deps: Sequence[object] = ()
     rules: Mapping[str, OnFailure] = field(default_factory=lambda: rules_of("run", {}))
     delay: float | None = None
     waits_for: "dict[Draft, None]" = field(default_factory=dict)
@@ -92,7 +86,7 @@ def step_job(workflow: str, name: str, job: object) -> Job:
     return job
 
 
-def listed(deps: Any) -> list[Dep]:
+def listed(deps: object) -> list[object]:
     """A list of deps that are given as one dep, or in an iterable."""
     if isinstance(deps, str) or not isinstance(deps, Iterable):
         return [deps]

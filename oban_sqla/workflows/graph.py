@@ -1,41 +1,34 @@
-"""`Graph` and `Plan`: the steps that were added to a workflow, and how they are inserted."""
+"""`Graph`: the steps and workflows that were added to a workflow."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Generic, TypeVar
 
 from sqlalchemy import inspect
 
-from ..models import Job, JobState, validation
-from ..models.instrumentation import values_of
-from ..workers.registry import find
-from .draft import Dep, Draft, refuse_circle
-from .values import From
-
-if TYPE_CHECKING:
-    from .workflow import Workflow
+from .draft import Draft
 
 LAST = "last"
 STEP = "step"
 
+W = TypeVar("W")
 
-class Within(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class Within(Generic[W]):
     """A workflow within another one."""
 
-    workflow: Workflow
-    deps: Sequence[Dep]
+    workflow: W
+    deps: Sequence[object]
 
 
 @dataclass(slots=True)
-class Graph:
+class Graph(Generic[W]):
     """The steps and workflows that were added to a workflow."""
 
     drafts: dict[str, Draft] = field(default_factory=dict)
-    within: dict[str, Within] = field(default_factory=dict)
+    within: dict[str, Within[W]] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
     begins_at: datetime | None = None
     """When the steps without deps are due."""
@@ -49,7 +42,7 @@ class Graph:
     def has_new(self) -> bool:
         """Whether there are steps or workflows that have not been inserted."""
         return bool(self.new) or any(
-            not inspect(inner).has_identity for inner, _ in self.within.values()
+            not inspect(inner.workflow).has_identity for inner in self.within.values()
         )
 
     @property
@@ -63,247 +56,3 @@ class Graph:
         """`ValueError` if another step has the name."""
         if name in self.drafts or name in self.within:
             raise ValueError(f"{workflow}: it has a step {name!r} already; each needs its own name")
-
-
-class Planned(NamedTuple):
-    """A step that will be inserted."""
-
-    draft: Draft
-    workflow: Workflow
-    path: Sequence[str]
-
-
-class LookUp(NamedTuple):
-    """A dep of a new step on a stored step."""
-
-    draft: Draft
-    workflow: Workflow
-    name: str
-
-
-class Plan:
-    """The workflows and steps that one insertion adds.
-
-    `ValueError` for an invalid graph: an unknown dep, or a circle.
-    """
-
-    def __init__(self, workflow: Workflow) -> None:
-        self.workflow = workflow
-        self.grows = inspect(workflow).has_identity
-        """Whether the workflow is stored, so that the steps are added while it runs."""
-        self.workflows: list[Workflow] = []
-        """The new workflows, the outermost one first."""
-        self.steps: list[Planned] = []
-        self.look_ups: list[LookUp] = []
-        self._lay_out(workflow, ())
-        if not self.steps and not self.grows:
-            raise ValueError(f"{workflow.label}: it has no steps; add() some first")
-        self._resolve(workflow, [])
-        refuse_circle(workflow.label, [planned.draft for planned in self.steps])
-        self._check_values()
-        self._write_meta()
-
-    @property
-    def jobs(self) -> list[Job]:
-        """The jobs of all new steps."""
-        return [planned.draft.job for planned in self.steps]
-
-    def suspend(self) -> None:
-        """Suspend the steps that have deps, once these are known."""
-        for draft, workflow, _ in self.steps:
-            values = values_of(draft.job)
-            begins_at = workflow.graph.begins_at
-            if draft.waits_for or draft.waits_for_stored or draft.kind != STEP:
-                values["state"] = JobState.SUSPENDED
-            elif begins_at is not None and values["state"] is JobState.AVAILABLE:
-                values["state"] = JobState.SCHEDULED
-                values["scheduled_at"] = begins_at
-
-    def _lay_out(self, workflow: Workflow, path: Sequence[str]) -> None:
-        path = (*path, workflow.id)
-        graph = workflow.graph
-        if not inspect(workflow).has_identity:
-            self.workflows.append(workflow)
-            if not any(draft.kind == STEP for draft in graph.drafts.values()) and not graph.within:
-                raise ValueError(f"{workflow.label}: it needs a step beside those of add_last()")
-        self.steps += [Planned(draft, workflow, path) for draft in graph.new]
-        for inner, _ in graph.within.values():
-            if not inspect(inner).has_identity:
-                self._lay_out(inner, path)
-
-    def _resolve(self, workflow: Workflow, outer: Sequence[Draft | str]) -> None:
-        """Find the deps of the new steps of a workflow.
-
-        `outer` are the steps for which the whole workflow waits; a str names a stored step.
-        """
-        graph = workflow.graph
-        for draft in graph.new:
-            draft.waits_for, draft.waits_for_stored = {}, []
-            for dep in draft.deps:
-                for found in self._find(workflow, f"step {draft.name!r}", dep):
-                    self._wait_for(draft, workflow, found)
-            if not draft.deps and draft.kind == STEP:
-                for found in outer:
-                    self._wait_for(draft, self.workflow, found)
-        for name, (inner, deps) in graph.within.items():
-            if inner in self.workflows:
-                around = [
-                    one for dep in deps for one in self._find(workflow, f"workflow {name!r}", dep)
-                ]
-                self._resolve(inner, around or outer)
-
-    def _wait_for(self, draft: Draft, workflow: Workflow, found: Draft | str) -> None:
-        if isinstance(found, str):
-            self.look_ups.append(LookUp(draft, workflow, found))
-        else:
-            draft.waits_for[found] = None
-
-    def _find(self, workflow: Workflow, what: str, dep: Dep) -> Iterator[Draft | str]:
-        graph = workflow.graph
-        name = self._name(workflow, what, dep)
-        if name in graph.within:
-            yield from _all_drafts(graph.within[name].workflow)
-        elif (draft := graph.drafts.get(name)) is not None and not draft.is_stored:
-            if draft.kind != STEP:
-                raise ValueError(
-                    f"{workflow.label}: {what} waits for {name!r}, which runs when all steps have"
-                    " ended"
-                )
-            yield draft
-        elif self.grows and workflow is self.workflow:
-            yield name
-        else:
-            known = [*graph.drafts, *graph.within]
-            close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise ValueError(
-                f"{workflow.label}: {what} waits for {name!r}, which is no step; {hint}"
-            )
-
-    def _name(self, workflow: Workflow, what: str, dep: Any) -> str:
-        if isinstance(dep, str):
-            return dep
-        if isinstance(dep, Job) and (name := workflow.graph.names.get(id(dep))):
-            return name
-        for name, within in workflow.graph.within.items():
-            if within.workflow is dep:
-                return name
-        if isinstance(dep, Job):
-            meta = values_of(dep).get("meta") or {}
-            if meta.get("workflow_id") == workflow.id and isinstance(meta.get("name"), str):
-                return str(meta["name"])
-            raise ValueError(
-                f"{workflow.label}: {what} waits for {dep!r}, which is no step of it: add() it"
-                " first, or add the other workflow as a whole with add_workflow()"
-            )
-        raise TypeError(
-            f"{workflow.label}: {what} may wait for names, jobs and workflows, not"
-            f" {validation.show(dep)}"
-        )
-
-    def _check_values(self) -> None:
-        """`ValueError` if a step takes a value from a step that is not among its deps."""
-        stored: dict[Draft, set[str]] = {}
-        for draft, _, name in self.look_ups:
-            stored.setdefault(draft, set()).add(name)
-        for draft, workflow, _ in self.steps:
-            worker = find(values_of(draft.job)["worker"])
-            for parameter, provided in worker.provided.items() if worker else ():
-                if not isinstance(provided, From):
-                    continue
-                names = {one.name for one in draft.waits_for} | stored.get(draft, set())
-                if provided.step not in names:
-                    raise ValueError(
-                        f"{workflow.label}: step {draft.name!r} takes {parameter!r} from step"
-                        f" {provided.step!r}, for which it does not wait: add it with"
-                        f" deps={provided.step!r}"
-                    )
-
-    def _write_meta(self) -> None:
-        owners = {planned.draft: planned.workflow for planned in self.steps}
-        stored: dict[Draft, list[str]] = {}
-        for draft, _, name in self.look_ups:
-            stored.setdefault(draft, []).append(name)
-        for draft, workflow, _ in self.steps:
-            deps: list[Any] = [
-                one.name if owners[one] is workflow else [owners[one].id, one.name]
-                for one in draft.waits_for
-            ]
-            own: dict[str, Any] = {"workflow_id": workflow.id, "name": draft.name}
-            if workflow.name is not None:
-                own["workflow_name"] = workflow.name
-            if workflow.parent_id is not None:
-                own["sup_workflow_id"] = workflow.parent_id
-            own["deps"] = [*deps, *stored.get(draft, ())]
-            values = values_of(draft.job)
-            values["meta"] = {**values["meta"], **own}
-
-
-def _all_drafts(workflow: Workflow) -> Iterator[Draft]:
-    graph = workflow.graph
-    yield from graph.drafts.values()
-    for inner, _ in graph.within.values():
-        yield from _all_drafts(inner)
-
-
-def rows_of_workflows(plan: Plan) -> list[dict[str, Any]]:
-    """The new workflows, as a parameter for their statement."""
-    rows = []
-    for workflow in plan.workflows:
-        around = [planned for planned in plan.steps if workflow.id in planned.path]
-        own = [planned.draft for planned in around if planned.workflow is workflow]
-        lasts = sum(draft.kind == LAST for draft in own)
-        total = sum(planned.draft.kind in (STEP, LAST) for planned in around)
-        rows.append(
-            {
-                "id": workflow.id,
-                "name": workflow.name,
-                "parent_id": workflow.parent_id,
-                "meta": {
-                    "queues": sorted({values_of(draft.job)["queue"] for draft in own}),
-                    "workers": sorted({values_of(draft.job)["worker"] for draft in own}),
-                    **workflow.meta,
-                },
-                "total": total,
-                "open": total - lasts,
-                "lasts": lasts,
-                "untried": sum(draft.kind == STEP for draft in own),
-                "unique_key": workflow.unique_key,
-                **_counts(plan, workflow),
-            }
-        )
-    return rows
-
-
-def _counts(plan: Plan, workflow: Workflow) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for draft, owner, _ in plan.steps:
-        if owner is workflow:
-            state = str(values_of(draft.job)["state"])
-            counts[state] = counts.get(state, 0) + 1
-    return counts
-
-
-def rows_of_steps(plan: Plan) -> list[dict[str, Any]]:
-    """The new steps, whose jobs have ids, as a parameter for their statement."""
-    dependents: dict[int, list[int]] = {}
-    for draft, _, _ in plan.steps:
-        for dep in draft.waits_for:
-            dependents.setdefault(dep.job.id, []).append(draft.job.id)
-    rows = []
-    for draft, workflow, path in plan.steps:
-        waits = len(draft.waits_for) + len(draft.waits_for_stored)
-        rows.append(
-            {
-                "job_id": draft.job.id,
-                "workflow_id": workflow.id,
-                "path": list(path),
-                "name": draft.name,
-                "kind": draft.kind,
-                "waits": waits if draft.kind == STEP else 1,
-                "dependents": dependents.get(draft.job.id, []),
-                **{f"on_{failure}": rule for failure, rule in draft.rules.items()},
-                "delay": draft.delay,
-            }
-        )
-    return rows

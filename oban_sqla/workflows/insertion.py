@@ -16,7 +16,8 @@ from ..errors import ObanError
 from ..models import validation
 from ..models.instrumentation import values_of
 from .draft import Draft
-from .graph import LAST, STEP, Plan, rows_of_steps, rows_of_workflows
+from .graph import LAST, STEP
+from .plan import Plan, rows_of_steps, rows_of_workflows
 from .statements import (
     add_dependents,
     count_more,

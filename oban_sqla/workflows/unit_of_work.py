@@ -14,8 +14,8 @@ from ..enqueue.connections import execute_core
 from ..enqueue.savepoints import SavepointLog
 from ..enqueue.session_of import BIND
 from ..models.instrumentation import values_of
-from .graph import Plan
 from .insertion import Statements, after_all_jobs, before_all_jobs
+from .plan import Plan
 from .workflow import Workflow, growing
 
 _PLANS = "oban_sqla_workflow_plans"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -18,8 +18,11 @@ from ..clock import client_now
 from ..models import Base, Job, validation
 from ..models.instrumentation import values_of
 from ..models.types import UTCDateTime
-from .draft import Dep, Draft, OnFailure, listed, rules_of, step_job, step_name
+from .draft import Draft, OnFailure, listed, rules_of, step_job, step_name
 from .graph import LAST, Graph, Within
+
+Dep: TypeAlias = "str | Job | Workflow"
+"""A step for which another step waits: its name, its job, or a workflow within the workflow."""
 
 _NONE = sql("0")
 
@@ -222,9 +225,9 @@ class Workflow(Base):
             flag_dirty(self)
 
     @property
-    def graph(self) -> Graph:
+    def graph(self) -> Graph[Workflow]:
         """The steps and workflows that were added to this instance."""
-        graph: Graph = vars(self).setdefault("_graph", Graph())
+        graph: Graph[Workflow] = vars(self).setdefault("_graph", Graph())
         return graph
 
     @property
