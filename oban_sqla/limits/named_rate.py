@@ -1,6 +1,8 @@
 """`NamedRate`: use the permits of a rate outside of jobs."""
 
 import asyncio
+import math
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from ..statements.announce import announce, announcement
 from ..wakeups import Wakeup
 from ..workers.declaration import Declaration
 from ..workers.registry import declarations
+from .joined_permits import Transactional, take_joined
 from .lock import lock_rates
 from .permits import reset_rate, take_permits
 
@@ -41,24 +44,30 @@ class NamedRate:
         /,
         *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not there
+        conn: Transactional | None = None,
     ) -> None:
         """Take permits, waiting until there are enough. They count for jobs, too.
 
         timeout: seconds or a `timedelta`; `TimeoutError` if there are not enough permits by then.
+        conn: a session or connection of SQLAlchemy, whose transaction takes the permits. A rollback
+            gives them back. From then until the transaction ends, queues with limited jobs or a
+            rate start no job on any node, and no other code takes permits: so take them last. The
+            server ends a transaction that is idle for 5 s after it took permits.
 
-        `ValueError` for more permits than the rate can ever have.
+        `ValueError` for more permits than the rate can ever have, and for a transaction that is
+        REPEATABLE READ or SERIALIZABLE. `TypeError` for another `conn`.
         """
         weight = self._rate.weighed(permits)
         longest = None if timeout is None else validation.delay("timeout", timeout).total_seconds()
-        try:
-            async with asyncio.timeout(longest):
-                # Sleep as long as the database says, since no notification tells of a new permit.
-                while (seconds := await self._take_or_wait(weight)) is not None:  # noqa: ASYNC110
-                    await asyncio.sleep(seconds)
-        except TimeoutError:
-            raise TimeoutError(
-                f"there were not {permits} permits of rate {self.name!r} within {longest:g} s"
-            ) from None
+        until = math.inf if longest is None else time.monotonic() + longest
+        # Sleep as long as the database says, since no notification tells of a new permit.
+        while (seconds := await self._take_or_wait(weight, conn)) is not None:
+            if (left := until - time.monotonic()) <= 0:
+                # Nothing is cancelled on the way, since that would break the caller's connection.
+                raise TimeoutError(
+                    f"there were not {permits} permits of rate {self.name!r} within {longest:g} s"
+                )
+            await asyncio.sleep(min(seconds, left))
 
     async def available(self) -> int:
         """The number of available permits."""
@@ -73,16 +82,18 @@ class NamedRate:
         news = announcement(Wakeup(queues))
         await self._database.fetch(announce(prefix=self._database.prefix), news)
 
-    async def _take_or_wait(self, weight: int) -> float | None:
+    async def _take_or_wait(self, weight: int, conn: Transactional | None) -> float | None:
         """Seconds to wait for permits; `None` if they were taken."""
-        taken, _, next_in = await self._ask(weight)
+        taken, _, next_in = await self._ask(weight, conn)
         return None if taken else max(next_in or 0.0, SHORTEST_WAIT)
 
-    async def _ask(self, weight: int) -> Any:
+    async def _ask(self, weight: int, conn: Transactional | None = None) -> Any:
         await self._verify()
         rate = self._rate
         terms = {"allowed": rate.allowed, "burst": rate.burst, "period": rate.per}
         own = {"home": self._database.prefix, "rate_id": self._id, "weight": weight}
+        if conn is not None:
+            return await take_joined(conn, {**terms, **own}, self._database.schemas)
         (row,) = await self._take.fetch({**terms, **own})
         return row
 

@@ -2,14 +2,22 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import RootTransaction, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
 from oban_sqla import Job, Oban, Rate, Worker
 from tests.conftest import Add, StartOban
+from tests.databases import sync_engine
 from tests.limits.workers import Holding
+from tests.runtime.conftest import until
+
+Sessions = async_sessionmaker[AsyncSession]
 
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
@@ -78,3 +86,96 @@ async def test_what_is_refused(client: Oban) -> None:
         client.rate("named_rate.by_key", key=[1])
     with pytest.raises(ValueError, match=r"at most allowed \+ burst, 3"):
         await client.rate("calls").acquire(4)
+
+
+class TestInTheTransactionOfTheCaller:
+    @pytest.mark.parametrize("kind", ["async session", "session", "async connection", "connection"])
+    async def test_a_rollback_gives_them_back(
+        self, client: Oban, engine: AsyncEngine, postgres_dsn: str, prefix: str, kind: str
+    ) -> None:
+        rate = client.rate("calls")
+        async with _transaction(engine, postgres_dsn, prefix, kind) as (conn, transaction):
+            await rate.acquire(2, conn=conn)
+            await transaction.rollback()
+        assert await rate.available() == 3
+        async with _transaction(engine, postgres_dsn, prefix, kind) as (conn, transaction):
+            await rate.acquire(2, conn=conn)
+            await transaction.commit()
+        assert await rate.available() == 1
+
+    async def test_nobody_takes_the_same_permits_before_the_commit(
+        self, client: Oban, sessions: Sessions, start: StartOban, add: Add
+    ) -> None:
+        rate = client.rate("calls")
+        await add(Calls.new(), Calls.new())
+        async with sessions.begin() as session:
+            await rate.acquire(2, conn=session)
+            await start(queues={"default": 5}, **NEVER)
+            other = asyncio.create_task(rate.acquire(2, timeout=0.01))
+            await until(lambda: _waits_for_the_lock(session))
+        with pytest.raises(TimeoutError, match="not 2 permits"):
+            await other
+        await Holding.begin(1)
+        assert await rate.available() == 0
+
+    async def test_it_waits_for_the_next_permit(self, client: Oban, sessions: Sessions) -> None:
+        """By the database's clock, which goes on during the transaction."""
+        rate = client.rate("short")
+        await rate.acquire(3)
+        async with sessions.begin() as session:
+            began = time.monotonic()
+            await rate.acquire(2, conn=session)
+            assert 0.2 <= time.monotonic() - began < 1.0
+
+    async def test_a_timeout_keeps_the_transaction(self, client: Oban, sessions: Sessions) -> None:
+        rate = client.rate("calls")
+        await rate.acquire(3)
+        async with sessions.begin() as session:
+            session.add(Calls.new())
+            with pytest.raises(TimeoutError, match="not 1 permits of rate 'calls'"):
+                await rate.acquire(conn=session, timeout=0.05)
+            # The wait has held no lock.
+            assert await rate.available() == 0
+        async with sessions() as session:
+            assert len((await session.scalars(select(Job))).all()) == 1
+
+    async def test_what_is_refused(
+        self, client: Oban, engine: AsyncEngine, sessions: Sessions
+    ) -> None:
+        rate = client.rate("calls")
+        with pytest.raises(TypeError, match="whose transaction takes the permits"):
+            await rate.acquire(conn="x")  # type: ignore[arg-type]
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            with pytest.raises(ValueError, match="that is repeatable read"):
+                await rate.acquire(conn=connection)
+        assert await rate.available() == 3
+
+
+async def _waits_for_the_lock(session: AsyncSession) -> bool:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    return bool(await session.scalar(waiting))
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine, dsn: str, prefix: str, kind: str) -> AsyncIterator[Any]:
+    """A `conn`, and its transaction, which the test ends."""
+    if kind in ("session", "connection"):
+        sync = sync_engine(dsn, prefix)
+        with sync.connect() as connection, connection.begin() as transaction:
+            yield (Session(connection) if kind == "session" else connection), _Awaited(transaction)
+        sync.dispose()
+        return
+    async with engine.connect() as connection, connection.begin() as transaction:
+        yield (AsyncSession(connection) if kind == "async session" else connection), transaction
+
+
+class _Awaited:
+    def __init__(self, transaction: RootTransaction) -> None:
+        self._transaction = transaction
+
+    async def commit(self) -> None:
+        self._transaction.commit()
+
+    async def rollback(self) -> None:
+        self._transaction.rollback()
