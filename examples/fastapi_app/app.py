@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.templating import Jinja2Templates
 from sqlalchemy import func, select
 
@@ -13,33 +13,29 @@ from examples.fastapi_app import progress
 from examples.fastapi_app.database import RequestSession, Session, engine
 from examples.fastapi_app.mails import Receipt, Reminder
 from examples.fastapi_app.models import Day, Order, Product
+from examples.fastapi_app.operators import operator
 from examples.fastapi_app.schemas import ClosedDay, NewOrder, OrderProgress
 from examples.fastapi_app.settings import settings
 from examples.fastapi_app.workers import PackOrder
 from oban_sqla import Job, JobState, Oban
+from oban_sqla.web import dashboard
 
 QUEUES = {"mailers": 10, "orders": 5}
 
+oban = Oban(Session, queues=QUEUES if settings.run_jobs else None)
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """With queues, the app runs the jobs as well; without, it can still wait for them."""
-    async with Oban(Session, queues=QUEUES if settings.run_jobs else None) as app.state.oban:
+    async with oban:
         yield
     await engine.dispose()
 
 
 app = FastAPI(title="A small shop", lifespan=lifespan)
-
-
-def running_oban(request: Request) -> Oban:
-    oban: Oban = request.app.state.oban
-    return oban
-
-
-RunningOban = Annotated[Oban, Depends(running_oban)]
+app.mount("/oban", dashboard(oban, authorize=operator if settings.operator_password else None))
 
 
 @app.post("/orders", status_code=201)
@@ -62,7 +58,7 @@ async def place(new: NewOrder, session: RequestSession) -> OrderProgress:
 
 
 @app.post("/orders/{id}/payment")
-async def pay(id: int, session: RequestSession, oban: RunningOban) -> OrderProgress:
+async def pay(id: int, session: RequestSession) -> OrderProgress:
     """No reminder is sent for an order that is paid: it is cancelled by the same commit."""
     async with session.begin():
         order = await session.get(Order, id, with_for_update=True)
@@ -71,14 +67,13 @@ async def pay(id: int, session: RequestSession, oban: RunningOban) -> OrderProgr
         order.paid_at = func.now()
         reminders = select(Job).where(Job.for_worker(Reminder), Job.args_contain({"order_id": id}))
         await oban.cancel_jobs(reminders, conn=session)
-    return await show(id, session, oban)
+    return await show(id, session)
 
 
 @app.get("/orders/{id}")
 async def show(
     id: int,
     session: RequestSession,
-    oban: RunningOban,
     wait: Annotated[float, Query(ge=0, le=60)] = 0,
 ) -> OrderProgress:
     """An order and its jobs; `wait` so many seconds until those that are due have ended."""

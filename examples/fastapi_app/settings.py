@@ -12,6 +12,8 @@ class Settings(BaseSettings):
     """How many seconds an order may stay unpaid."""
     run_jobs: bool = True
     """Whether the app runs the jobs itself, or `oban-sqla start` does, in a process of its own."""
+    operator_password: str | None = None
+    """The password of the dashboard; without it, only this machine may use the dashboard."""
 
 
 settings = Settings()

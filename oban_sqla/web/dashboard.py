@@ -37,7 +37,8 @@ def dashboard(
     authorize: takes a Starlette `Request` and returns its rights, or an awaitable of them: `None`
         for no access, `"read"`, a set of rights (`pause`, `cancel`, `retry`, `delete`, `edit`,
         `args`), an `Access` that also names the user, or a `Response` to send instead, such as a
-        redirect to your login. Without `authorize`, only this machine has access, with all rights.
+        redirect to your login. If it raises an `HTTPException`, that is sent. Without
+        `authorize`, only this machine has access, with all rights.
     mask: takes the name of a field (`args`, `meta`, `errors` or `recorded`), its value and the name
         of the worker, and returns the value to show. If it raises, no value is shown.
     engine: the engine with which pages read, for example one of a role that may only read. The

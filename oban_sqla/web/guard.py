@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +60,10 @@ class Guard:
         await (refusal or self._app)(scope, receive, respond)
 
     async def _refusal(self, request: Request, token: str) -> Response | None:
-        access = await access_of(request, self._authorize)
+        try:
+            access = await access_of(request, self._authorize)
+        except HTTPException as error:
+            return PlainTextResponse(str(error.detail), error.status_code, headers=error.headers)
         if isinstance(access, Response):
             return access
         if access is None:

@@ -92,6 +92,23 @@ def test_what_is_refused_leaves_no_order_and_no_job(open_shop: Open, database_ds
         assert connection.execute("SELECT count(*) FROM oban_jobs").fetchone() == (0,)
 
 
+def test_the_dashboard_asks_for_the_password(open_shop: Open) -> None:
+    shop = open_shop(OPERATOR_PASSWORD="open sesame")
+    shop.post("/orders", json={"email": "ann@x.test", "product_id": CUP})
+    for auth in (None, ("ann", "guess"), ("ann", "open sesame\u00e9")):
+        assert shop.get("/oban/jobs", auth=auth).status_code == 401
+    assert shop.get("/oban/jobs", headers={"Authorization": "Basic ?"}).status_code == 401
+    page = shop.get("/oban/jobs", auth=("ann", "open sesame"))
+    assert page.status_code == 200
+    assert "receipt" in page.text
+
+
+def test_the_dashboard_without_a_password_is_for_this_machine(open_shop: Open) -> None:
+    shop = open_shop()
+    assert shop.get("/oban/").status_code == 200
+    assert shop.get("/oban/", headers={"Host": "shop.test"}).status_code == 403
+
+
 def test_an_order_that_is_not_paid_is_reminded_of(open_shop: Open, provider: Provider) -> None:
     shop = open_shop(REMIND_AFTER="0.5")
     shop.post("/orders", json={"email": "ann@x.test", "product_id": SAMOVAR})

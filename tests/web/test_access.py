@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
@@ -53,6 +54,16 @@ async def test_nobody(open_site: Open) -> None:
 async def test_a_response_is_sent(open_site: Open) -> None:
     site = open_site(authorize=lambda request: RedirectResponse("/login"))
     assert (await site.get("", 307)).headers["Location"] == "/login"
+
+
+async def test_an_http_exception_is_sent(open_site: Open) -> None:
+    def authorize(request: Request) -> None:
+        raise HTTPException(401, "who are you?", headers={"WWW-Authenticate": "Basic"})
+
+    refused = await open_site(authorize=authorize).get("jobs", 401)
+    assert refused.text == "who are you?"
+    assert refused.headers["WWW-Authenticate"] == "Basic"
+    assert "Content-Security-Policy" in refused.headers
 
 
 async def test_it_may_be_asynchronous(open_site: Open) -> None:
