@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ..models import Job, JobState
+from ..models.chain import ENTRY
 from ..models.instrumentation import values_of
 from ..statements.announce import announcement
 from ..statements.insert import records
@@ -38,11 +39,21 @@ class Batch(NamedTuple):
 def encoded(jobs: Sequence[Job], most: int | None = None) -> Iterator[Batch]:
     """Encode any number of jobs in batches of at most `most`, by default `MOST_ROWS`.
 
+    Jobs of several chains come in the order of their chains. So all transactions lock chains in the
+    same order, and can't deadlock.
+
     `ValueError` or `TypeError` for args, meta or tags that can't be stored.
     """
     most = most or MOST_ROWS
+    if len({*map(_chain, jobs)} - {""}) > 1:
+        jobs = sorted(jobs, key=_chain)
     for start in range(0, len(jobs), most):
         yield from _halved(jobs[start : start + most])
+
+
+def _chain(job: Job) -> str:
+    meta = values_of(job)["meta"]
+    return str(meta[ENTRY]) if meta and ENTRY in meta else ""
 
 
 def wakeup(jobs: Sequence[Job]) -> Wakeup:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextvars import Context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from sqlalchemy import select
@@ -162,13 +162,10 @@ class GroupCommit:
         return bool(self._waiting)
 
     async def _insert(self, calls: Sequence[_Call], connection: AsyncConnection) -> None:
-        rows = await self._send(calls, connection)
-        if rows is not None:
-            jobs = [call.job for call in calls]
-            fill(jobs, rows)
+        if await self._send(calls, connection):
             for call in calls:
                 call.answer(True)
-            self._publish(jobs)
+            self._publish([call.job for call in calls])
         elif len(calls) == 1:
             # Alone, the job fails with the error that the engine raises.
             self._refer_to_pool(calls)
@@ -177,23 +174,23 @@ class GroupCommit:
             for half in (calls[:middle], calls[middle:]):
                 await self._insert(half, connection)
 
-    async def _send(
-        self, calls: Sequence[_Call], connection: AsyncConnection
-    ) -> Sequence[Sequence[Any]] | None:
-        """The rows of the jobs; `None` if the jobs can't be inserted together."""
+    async def _send(self, calls: Sequence[_Call], connection: AsyncConnection) -> bool:
+        """Insert the jobs; false if they can't be inserted together."""
         try:
             batches = [*encoded([call.job for call in calls])]
         except (TypeError, ValueError):
-            return None
+            return False
         if len(batches) > 1:
-            return None
+            return False
         self._sent = calls
         patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
         try:
             async with deadline(ANSWER_TIMEOUT):
-                return await execute(
+                rows = await execute(
                     self._driver or connection, insert, batches[0].parameters, self._database.prefix
                 )
+                fill(batches[0].jobs, rows)
+                return True
         except psycopg.Error as error:
             # If the connection is lost, this raises SQLAlchemy's error.
             await connection.execute(select(1))
@@ -201,11 +198,11 @@ class GroupCommit:
                 # A standby has inserted nothing, so the calls can try again on the primary.
                 self._sent = ()
                 raise
-            return None
+            return False
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            return None
+            return False
         finally:
             patience.cancel()
             self._slow = False

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Chain, Job, JobState, Oban, Snooze, Worker, job
 from tests.conftest import StartOban
@@ -63,9 +64,8 @@ async def test_one_after_the_other_across_retries_and_snoozes(
     ]
     async with sessions.begin() as session:
         session.add_all(jobs)
-    assert [stored.state for stored in await jobs_of(sessions)] == (
-        [JobState.AVAILABLE] * 3 + [JobState.SUSPENDED] * 15
-    )
+    states = {stored.id: stored.state for stored in await jobs_of(sessions)}
+    assert [states[job.id] for job in jobs] == [JobState.AVAILABLE] * 3 + [JobState.SUSPENDED] * 15
     first = await start(queues={"default": 10}, name="one", node="one")
     await start(queues={"default": 10}, name="two", node="two")
     await first.wait_many(jobs, timeout=30)
@@ -153,9 +153,11 @@ async def test_a_function_and_all_jobs_of_a_worker(sessions: Sessions) -> None:
     def everything() -> None: ...
 
     async with sessions.begin() as session:
-        session.add_all([sync.new(1, "eu"), sync.new(1, "us"), sync.new(1, "eu")])
-        session.add_all([everything.new(), everything.new()])
-    states = [one.state.value for one in await jobs_of(sessions)]
+        jobs = [sync.new(1, "eu"), sync.new(1, "us"), sync.new(1, "eu")]
+        jobs += [everything.new(), everything.new()]
+        session.add_all(jobs)
+    stored = {one.id: one.state.value for one in await jobs_of(sessions)}
+    states = [stored[one.id] for one in jobs]
     assert states == ["available", "available", "suspended", "available", "suspended"]
 
 
@@ -186,3 +188,37 @@ async def test_plain_jobs_are_in_no_chain(sessions: Sessions) -> None:
         await session.flush()
         found = (await session.scalars(select(Job))).all()
     assert [one.meta for one in found] == [{}, {}]
+
+
+async def test_opposite_orders_do_not_deadlock(engine: AsyncEngine, prefix: str) -> None:
+    client = Oban(engine, prefix=prefix)
+    accounts = [*range(40)]
+    given = [accounts, accounts[::-1]] * 4
+
+    async def enqueue(order: list[int], round: int) -> None:
+        await client.enqueue_many(Entry.new({"account": account, "n": round}) for account in order)
+
+    for round in range(10):
+        await asyncio.gather(*(enqueue(order, round) for order in given))
+
+
+async def test_each_job_of_several_chains_knows_its_id(sessions: Sessions) -> None:
+    jobs = [Entry.new({"account": n % 3, "n": n}) for n in range(9)]
+    async with sessions.begin() as session:
+        session.add_all(jobs)
+    stored = {job.id: job.args for job in await jobs_of(sessions)}
+    assert {job.id: job.args for job in jobs} == stored
+    for account in range(3):
+        ids = [job.id for job in jobs if job.args["account"] == account]
+        assert ids == sorted(ids)
+
+
+async def test_jobs_that_share_a_commit_know_their_ids(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    client = Oban(engine, prefix=prefix)
+    jobs = [Entry.new({"account": -n, "n": n}) for n in range(50)]
+    await asyncio.gather(*map(client.enqueue, jobs))
+    assert {job.id: job.args for job in jobs} == {
+        job.id: job.args for job in await jobs_of(sessions)
+    }
