@@ -184,9 +184,16 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def known_workers() -> Iterator[None]:
-    """Forget the workers that a test declared, so that other tests may use their names."""
+def known_workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Forget the workers that a test declared, so that other tests may use their names.
+
+    The limited workers of other modules are unknown, since the claims of their queues differ.
+    """
     before = dict(registry._registrations)
+    for name, known in before.items():
+        limited = known.options.limit is not None or known.options.rate is not None
+        if limited and not known.options.origin.startswith(f"{request.module.__name__}."):
+            del registry._registrations[name]
     yield
     registry._registrations.clear()
     registry._registrations.update(before)

@@ -52,7 +52,7 @@ class LostClaims:
             give_back(prefix=self._database.prefix),
             {"queue_name": self._queue, "producer": uuid, "running": list(known)},
         )
-        ids = tuple(row.id for row in rows)
+        ids = tuple(sorted(row.id for row in rows))
         self._looked_at = time.monotonic()
         if not {*returning} <= {*ids}:
             # Jobs that another transaction locks are given back later.

@@ -30,6 +30,13 @@ def attach() -> None:
             event.listen(Session, name, listener, **options)
 
 
+def detach() -> None:
+    """Detach the listeners. They have to be attached after those of jobs."""
+    for name, listener, _ in _LISTENERS:
+        if event.contains(Session, name, listener):
+            event.remove(Session, name, listener)
+
+
 def insert_pending(session: Session, flush_context: Any, objects: Iterable[object] | None) -> None:
     """Insert the new workflows of a flush, and add their jobs to the session.
 

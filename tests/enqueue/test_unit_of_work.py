@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from oban_sqla.enqueue import unit_of_work
 from oban_sqla.enqueue.enqueue import enqueue
 from oban_sqla.models import ProducerRow
 from oban_sqla.wakeups import Address, Wakeup
+from oban_sqla.workflows import unit_of_work as workflows
 from tests.conftest import StartOban
 from tests.databases import User, async_engine, sync_engine
 from tests.enqueue.conftest import Listener, Observer
@@ -64,6 +66,18 @@ def sent(sync_engine_: Engine, engine: AsyncEngine) -> Iterator[list[str]]:
     yield statements
     for target in (sync_engine_, engine.sync_engine):
         event.remove(target, "before_cursor_execute", listener)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Without our listeners, which are attached again in their order."""
+    workflows.detach()
+    unit_of_work.detach()
+    try:
+        yield
+    finally:
+        unit_of_work.attach()
+        workflows.attach()
 
 
 def notifies(sent: list[str]) -> int:
@@ -191,11 +205,8 @@ class TestFlush:
             return statements
 
         hooked = work()
-        unit_of_work.detach()
-        try:
+        with detached():
             assert work() == hooked
-        finally:
-            unit_of_work.attach()
 
     async def test_a_subclass_of_job(self, session_factory: Sessions, listener: Listener) -> None:
         with session_factory.begin() as session:
@@ -812,15 +823,12 @@ class TestListeners:
     async def test_detached_they_do_nothing(
         self, session_factory: Sessions, sent: list[str], woken: Woken, observer: Observer
     ) -> None:
-        unit_of_work.detach()
-        try:
+        with detached():
             unit_of_work.detach()
             with session_factory.begin() as session:
                 session.add(job())
                 session.flush()
                 session.execute(insert(Job), [_values()])
-        finally:
-            unit_of_work.attach()
         assert len(await observer.jobs()) == 2
         assert notifies(sent) == 0
         assert await woken() == []
