@@ -56,7 +56,8 @@ class LimitedClaim:
         self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
         # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
-        self._claiming = False
+        # Whether jobs have ended since the last claim was sent.
+        self._missed = False
         # Whether jobs of this producer have ended, and other nodes may use their slots.
         self._untold = False
         self._told_at = -math.inf
@@ -79,8 +80,9 @@ class LimitedClaim:
     def frees(self, *, here: bool) -> bool:
         if here and not self.ahead:
             self._untold = True
-        # A claim on its way may not have seen the end of these jobs.
-        return self._blocked or self._claiming or self._untold
+        # A claim on its way may not see that these jobs have ended.
+        self._missed = True
+        return self._blocked
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return self._limits.change(changes)
@@ -97,11 +99,15 @@ class LimitedClaim:
             self._cleared_at = time.monotonic()
             await self._database.fetch(forget_rates())
 
-    async def tell(self) -> float:
+    @property
+    def tell_in(self) -> float:
         if not self._untold:
             return math.inf
-        if (wait := self._told_at + TELL_INTERVAL - time.monotonic()) > 0:
-            return wait
+        return max(0.0, self._told_at + TELL_INTERVAL - time.monotonic())
+
+    async def tell(self) -> None:
+        if self.tell_in > 0:
+            return
         # Jobs of other queues may wait for the limit of a key.
         queue = None if self._keyed else str(self._params["queue_name"])
         statement = announce(prefix=self._database.prefix)
@@ -111,25 +117,24 @@ class LimitedClaim:
         except BaseException:
             self._untold = True
             raise
-        return math.inf
 
     async def claim(self, demand: int, producer: str) -> Claim:
         if self.ahead:
             self._blocked = False
             return self._without_keyed(await self._plain.claim(demand, producer))
-        untold, self._untold, self._claiming = self._untold, False, True
+        untold, self._untold, self._missed = self._untold, False, False
         self._producer = producer
         # Whether other nodes may still use the slots of jobs that ended before the claim.
         unused = True
         try:
             if self._keyed or self._limits.rate is not None:
-                return await self._claim_by_key(demand, producer)
-            claim = self._without_keyed(await self._claim_by_queue(demand, producer))
-            unused = not claim.exhausted
-            return claim
+                claim = await self._claim_by_key(demand, producer)
+            else:
+                claim = self._without_keyed(await self._claim_by_queue(demand, producer))
+                unused = not claim.exhausted
         finally:
-            self._claiming = False
             self._untold |= untold and unused
+        return claim._replace(exhausted=False) if self._blocked and self._missed else claim
 
     async def gave_back(self, ids: Sequence[int]) -> None:
         self._untold |= not self.ahead

@@ -65,11 +65,13 @@ class WayToClaim(Protocol):
         """Write the new holds, so that other nodes see them."""
         ...
 
-    async def tell(self) -> float:
-        """Tell other nodes of slots that this node does not use.
+    @property
+    def tell_in(self) -> float:
+        """Seconds until `tell` has something to tell."""
+        ...
 
-        Returns the seconds after which it must be called again.
-        """
+    async def tell(self) -> None:
+        """Tell other nodes of slots that this node does not use, if it is time."""
         ...
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
@@ -86,6 +88,7 @@ class PlainClaim:
 
     ahead = True
     meta: Mapping[str, Any] = {}
+    tell_in = math.inf
 
     def __init__(
         self, database: Database, queue: Queue, node: str, poll_interval: Callable[[], float]
@@ -119,8 +122,8 @@ class PlainClaim:
     async def write_holds(self) -> None:
         pass
 
-    async def tell(self) -> float:
-        return math.inf
+    async def tell(self) -> None:
+        pass
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return False

@@ -149,6 +149,8 @@ class Producer(Service):
         """Claim now if a limit delays jobs, since jobs ended. `here`: jobs of this producer."""
         if self._way.frees(here=here):
             self.wake()
+        elif (seconds := self._way.tell_in) < math.inf:
+            self.wake_in(seconds)
 
     def limit_by(self, changes: Mapping[str, Any]) -> None:
         """Change the limits of the queue over all nodes."""
@@ -180,15 +182,17 @@ class Producer(Service):
         else:
             delay = self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
         # After the claim, which may have used the slots of jobs that ended here.
-        return min(delay, await self._way.tell())
+        await self._way.tell()
+        return min(delay, self._way.tell_in)
 
     async def close(self) -> None:
         """Give back the claimed jobs, if the database answers."""
         self._return_held()
         async with deadline(FAREWELL):
             await self._give_back_at_the_end()
-            while (seconds := await self._way.tell()) < math.inf:  # noqa: ASYNC110
+            while (seconds := self._way.tell_in) < math.inf:
                 await asyncio.sleep(seconds)
+                await self._way.tell()
 
     async def _give_back_at_the_end(self) -> None:
         if self._lost.possible:
