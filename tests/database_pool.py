@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 # What a test may have changed that dropping all schemas does not undo.
 UNCHANGED = """
 SELECT datacl IS NULL
+   AND pg_encoding_to_char(encoding) = 'UTF8'
    AND NOT EXISTS (SELECT FROM pg_db_role_setting WHERE setdatabase = pg_database.oid)
    AND NOT EXISTS (SELECT FROM pg_default_acl)
    AND NOT EXISTS (SELECT FROM pg_event_trigger)

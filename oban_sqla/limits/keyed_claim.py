@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -40,6 +41,8 @@ from .search import PRIORITIES
 from .starts import count_starts, forget_starts, save_tokens
 from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
+
+EVER: ColumnElement[Any] = literal_column("'-infinity'::timestamp")
 
 WHOLE = 7
 """The number of columns about the whole claim, after the columns of a job."""
@@ -203,7 +206,8 @@ def _without_key() -> CTE:
     job = aliased(Job)
     first = (
         _available_without_key(job)
-        .where(job.priority == cast(since.c.n - 1, SmallInteger), job.scheduled_at >= since.c.since)
+        .where(job.priority == cast(since.c.n - 1, SmallInteger))
+        .where(job.scheduled_at >= func.coalesce(since.c.since, EVER))
         .order_by(job.scheduled_at, job.id)
         .correlate(since)
         .lateral("first_without_key")

@@ -14,7 +14,8 @@ LONGEST = 1.0
 MARGIN = timedelta(seconds=2)
 """If the transaction of a new job takes longer than this, the job is found later."""
 
-FRONT = datetime.min
+FRONT = None
+"""Before all jobs: Python has no word for PostgreSQL's `-infinity`."""
 
 
 class Search:
@@ -27,13 +28,13 @@ class Search:
     """
 
     def __init__(self) -> None:
-        self._since = [FRONT] * PRIORITIES
+        self._since: list[datetime | None] = [FRONT] * PRIORITIES
         self._from_front = True
         self._looked_at = 0.0
         self._cost = 0.0
 
-    def since(self) -> list[datetime]:
-        """The instants from which to search, by priority."""
+    def since(self) -> list[datetime | None]:
+        """The instants from which to search, by priority; `FRONT` is None."""
         now = time.monotonic()
         self._from_front = now - self._looked_at >= max(LONGEST, SHARE * self._cost)
         if self._from_front:

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, func, insert, literal, select, update
+from sqlalchemy import bindparam, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -125,6 +125,24 @@ async def test_jobs_without_a_limit_do_not_wait_for_those_with_one(
     free = await add(*(Free.new() for _ in range(3)))
     await start(queues={"default": 4}, **NEVER)
     assert {*free} < {*await Holding.begin(4)}
+
+
+async def test_jobs_that_are_due_since_ever_start(
+    start: StartOban, sessions: Sessions, add: Add, prefix: str, expect_errors: None
+) -> None:
+    ids = await add(*jobs(One, "a", "b"), *jobs(Free, "c", "d"))
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                f"UPDATE \"{prefix}\".oban_jobs SET scheduled_at = '-infinity' WHERE id IN (:a, :b)"
+            ),
+            {"a": ids[0], "b": ids[2]},
+        )
+    oban = await start(queues={"default": 10}, **NEVER)
+    with hear(oban, "job_exception") as unreadable:
+        await Holding.begin(2)
+        await unreadable.wait(2)
+    assert {*Holding.begun} == {ids[1], ids[3]}
 
 
 async def test_jobs_with_a_limit_do_not_wait_for_those_without(
