@@ -1,0 +1,70 @@
+"""Jobs outside of workflows and chains cost no statement, and no word of one, more."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban_sqla import Job, Oban, Worker
+from oban_sqla.models import LeaderLease
+from oban_sqla.runtime import following
+from tests.listening import hear
+from tests.workflows.conftest import Sessions
+
+JOBS = 30
+NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+
+class Plain(Worker, name="flows.plain"):
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that the driver sends."""
+    sent: list[str] = []
+    execute = psycopg.AsyncCursor.execute
+
+    async def note(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        sent.append(query.decode() if isinstance(query, bytes) else str(query))
+        return await execute(self, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", note)
+    return sent
+
+
+@pytest.fixture
+async def leader(sessions: Sessions) -> None:
+    """Another node leads, so that ours runs jobs and does nothing else."""
+    now = datetime.now(UTC)
+    lease = LeaderLease(
+        name="Oban", node="x", elected_at=now, expires_at=now + timedelta(seconds=30)
+    )
+    async with sessions.begin() as session:
+        session.add(lease)
+
+
+async def drain(engine: AsyncEngine, sent: list[str]) -> set[str]:
+    """The texts of the statements about jobs; each write of outcomes is one statement."""
+    async with Oban(engine, queues={"default": 10}, name="Oban", node="one", **NEVER) as oban:
+        sent.clear()
+        with hear(oban, "ack_stop") as acks:
+            await oban.enqueue_many(Plain.new({"n": n}) for n in range(JOBS))
+            await acks.counted(JOBS)
+        texts = [text for text in sent if "oban_jobs" in text]
+    assert sum("INSERT INTO" in text for text in texts) == 1
+    assert sum("FROM acknowledged" in text for text in texts) == len(acks.events)
+    return set(texts)
+
+
+@pytest.mark.usefixtures("leader")
+async def test_plain_jobs(
+    engine: AsyncEngine, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_workflows = await drain(engine, sent)
+    assert following._followers
+    monkeypatch.setattr(following, "_followers", [])
+    assert await drain(engine, sent) == with_workflows
+    assert not any("workflow" in text or "chain" in text for text in with_workflows)
