@@ -17,6 +17,8 @@ from oban_sqla.dsn import database_url
 
 LIMIT, GLOBAL_LIMIT = 20, 50
 KEYS = 10_000
+# A queue with such a worker claims by keys, so these workers have a queue of their own.
+LIMITED = "limited"
 RATE, SECONDS = 500, 20
 PATIENCE = 60.0
 
@@ -47,16 +49,16 @@ FULL = "behind a full key, ms/claim"
 STARTS, PEAK = "starts", "most in a second"
 
 
-class Keyed(Worker, name="benchmarks.keyed", limit=Limit(2, by="key")):
+class Keyed(Worker, name="benchmarks.keyed", queue=LIMITED, limit=Limit(2, by="key")):
     async def process(self, job: Job) -> None: ...
 
 
-class Single(Worker, name="benchmarks.single", limit=Limit(1, by="key")):
+class Single(Worker, name="benchmarks.single", queue=LIMITED, limit=Limit(1, by="key")):
     async def process(self, job: Job) -> None:
         await asyncio.sleep(PATIENCE)
 
 
-class Rated(Worker, name="benchmarks.rated", rate=Rate(RATE, per=1)):
+class Rated(Worker, name="benchmarks.rated", queue=LIMITED, rate=Rate(RATE, per=1)):
     async def process(self, job: Job) -> None: ...
 
 
@@ -73,8 +75,8 @@ async def global_limit(contestant: Entrant, count: int) -> Measured:
 
 async def keys(contestant: Entrant, count: int) -> Measured:
     """So many jobs of the waiting ones are run; the others are made by SQL."""
-    queues = {"default": LIMIT}
-    _, plain = await _drain(contestant, count, queues, claim_ahead=0)
+    _, plain = await _drain(contestant, count, {"default": LIMIT}, claim_ahead=0)
+    queues = {LIMITED: LIMIT}
     figures: Figures = {PLAIN: plain}
     for name, each in ((FEW, 1), (MANY, 100)):
         await _empty(contestant)
@@ -93,7 +95,7 @@ async def rate(contestant: Entrant, count: int) -> Measured:
     await contestant.client.enqueue_many(Rated.new() for _ in range(RATE * (seconds + 5)))
     async with AsyncExitStack() as stack:
         for node in "ab":
-            await stack.enter_async_context(await _node(stack, contestant, node, {"default": 20}))
+            await stack.enter_async_context(await _node(stack, contestant, node, {LIMITED: 20}))
         await asyncio.sleep(seconds + 1)
     async with await psycopg.AsyncConnection.connect(contestant.dsn) as connection:
         row = await (await connection.execute(STARTED, [seconds])).fetchone()
@@ -158,11 +160,11 @@ async def _fill(contestant: Entrant, count: int, keys: int = KEYS) -> None:
     """So many jobs of `Keyed` whose keys take turns."""
     meta = json.dumps(Keyed.new({"key": "KEY"}).meta)
     fill = """
-        INSERT INTO oban_jobs (worker, meta)
-        SELECT %s, replace(%s, 'KEY', (n %% %s)::text)::jsonb FROM generate_series(1, %s) AS n
+        INSERT INTO oban_jobs (worker, queue, meta)
+        SELECT %s, %s, replace(%s, 'KEY', (n %% %s)::text)::jsonb FROM generate_series(1, %s) AS n
     """
     async with await psycopg.AsyncConnection.connect(contestant.dsn, autocommit=True) as connection:
-        await connection.execute(fill, [Keyed.__oban__.name, meta, keys, count])
+        await connection.execute(fill, [Keyed.__oban__.name, LIMITED, meta, keys, count])
         await connection.execute("ANALYZE oban_jobs")
 
 
