@@ -13,6 +13,11 @@ LONGEST_NAME = 127
 
 QUEUE_OPTIONS = ("limit", "paused", "global_limit", "rate_limit")
 
+BY_KEY = (
+    "partition is not an option of a queue, which counts all its jobs alike; to count by keys, give"
+    " its workers limit=Limit(2, by='account_id') or rate=Rate(60, per=60, by='account_id')"
+)
+
 QueueConfig = int | Mapping[str, Any]
 
 
@@ -40,7 +45,11 @@ def check_queues(key: str, given: Any, complain: Complain) -> tuple[Queue, ...]:
         return ()
     checked = []
     for name, value in given.items():
-        options = _plain(value if isinstance(value, Mapping) else {"limit": value})
+        try:
+            options = _plain(value if isinstance(value, Mapping) else {"limit": value})
+        except ValueError as error:
+            complain(f"the global_limit of queue {name!r}: {error}")
+            continue
         if complaints := list(_wrong(name, options)):
             for complaint in complaints:
                 complain(complaint)
@@ -62,6 +71,7 @@ def queue_rate(given: object) -> Rate | None:
     if given is None:
         return None
     if isinstance(given, Mapping):
+        given = _of_all_jobs(given)
         known = {"allowed", "period", "burst"}
         if not {"allowed", "period"} <= given.keys() <= known:
             raise ValueError(f"it must hold allowed and period, and may hold burst, not {given!r}")
@@ -76,12 +86,31 @@ def queue_rate(given: object) -> Rate | None:
     return given
 
 
+def queue_count(given: object) -> object:
+    """The number in a global limit: an integer, or Oban's `{"allowed": 50}`; not checked.
+
+    `ValueError` for a limit that counts by keys.
+    """
+    if isinstance(given, Mapping) and (limit := _of_all_jobs(given)).keys() == {"allowed"}:
+        return limit["allowed"]
+    return given
+
+
+def _of_all_jobs(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The terms without Oban's empty entries."""
+    if given.get("partition"):
+        raise ValueError(BY_KEY)
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in ("partition", "burst") or (value is not None and value is not False)
+    }
+
+
 def _plain(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options of a queue, with Oban's other notations replaced."""
     plain = dict(options)
-    limit = plain.get("global_limit")
-    if isinstance(limit, Mapping) and limit.keys() == {"allowed"}:
-        plain["global_limit"] = limit = limit["allowed"]
+    limit = plain["global_limit"] = queue_count(plain.get("global_limit"))
     if limit is not None:
         # As in Oban: without a limit per node, one node may run all of them.
         plain.setdefault("limit", limit)
@@ -92,6 +121,9 @@ def _wrong(name: object, options: Mapping[str, Any]) -> Iterator[str]:
     if not is_name(name) or len(str(name)) > LONGEST_NAME:
         yield f"a queue's name must be 1 to {LONGEST_NAME} characters, not blank: {name!r}"
     for unknown in sorted(options.keys() - set(QUEUE_OPTIONS)):
+        if unknown == "partition":
+            yield f"queue {name!r}: {BY_KEY}"
+            continue
         yield f"queue {name!r} has no option {unknown!r}; there are {', '.join(QUEUE_OPTIONS)}"
     if "limit" not in options:
         yield f"queue {name!r} needs a limit, like {{'limit': 10}}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..config.queues import Queue, queue_rate
+from ..config.queues import Queue, queue_count, queue_rate
 from ..limiting import Rate, count
 
 GLOBAL_LIMIT = "global_limit"
@@ -54,8 +54,7 @@ class QueueLimits:
         before = self.global_limit, self.rate
         with suppress(TypeError, ValueError):
             if GLOBAL_LIMIT in changes:
-                given = changes[GLOBAL_LIMIT]
-                allowed = given.get("allowed") if isinstance(given, Mapping) else given
+                allowed = queue_count(changes[GLOBAL_LIMIT])
                 self.global_limit = None if allowed is None else count(GLOBAL_LIMIT, allowed)
         with suppress(TypeError, ValueError):
             if RATE_LIMIT in changes:
