@@ -17,23 +17,29 @@ from tests.databases import User
 Sessions = async_sessionmaker[AsyncSession]
 
 
-class Sync(Worker, name="declarations.sync", limit=Limit(2, by="account")):
+class Sync(Worker, name="declarations.sync", queue="limits", limit=Limit(2, by="account")):
     def process(self, job: Job) -> None: ...
 
 
-class Deep(Worker, limit=Limit(2, by="order.customer.id", name="deep")):
+class Deep(Worker, queue="limits", limit=Limit(2, by="order.customer.id", name="deep")):
     def process(self, job: Job) -> None: ...
 
 
-class ByFunction(Worker, limit=Limit(2, by=lambda job: job.args["n"] % 2)):
+class ByFunction(Worker, queue="limits", limit=Limit(2, by=lambda job: job.args["n"] % 2)):
     def process(self, job: Job) -> None: ...
 
 
-class Both(Worker, name="both", limit=Limit(1), rate=Rate(3, per=60, by="to", weight=2)):
+class Both(
+    Worker, name="both", queue="limits", limit=Limit(1), rate=Rate(3, per=60, by="to", weight=2)
+):
     def process(self, job: Job) -> None: ...
 
 
-@job(name="declarations.send", rate=Rate(14, per=timedelta(seconds=1), name="postmark", burst=6))
+@job(
+    name="declarations.send",
+    queue="limits",
+    rate=Rate(14, per=timedelta(seconds=1), name="postmark", burst=6),
+)
 def send(to: str) -> None: ...
 
 
@@ -156,19 +162,19 @@ class TestRows:
         assert key(made) == f"declarations.sync={user.id}"
 
     async def test_an_attribute_of_a_row(self) -> None:
-        class ByName(Worker, limit=Limit(1, by="user.name", name="by name")):
+        class ByName(Worker, queue="limits", limit=Limit(1, by="user.name", name="by name")):
             def process(self, job: Job) -> None: ...
 
         assert key(ByName.new({"user": User(name="x")})) == 'by name="x"'
 
-        class Wrong(Worker, limit=Limit(1, by="user.nope")):
+        class Wrong(Worker, queue="limits", limit=Limit(1, by="user.nope")):
             def process(self, job: Job) -> None: ...
 
         with pytest.raises(ValueError, match="'nope', but User has no such attribute"):
             Wrong.new({"user": User(name="x")})
 
     def test_a_function_may_not_return_a_row_without_a_key(self) -> None:
-        class Returning(Worker, limit=Limit(1, by=lambda job: User(name="x"))):
+        class Returning(Worker, queue="limits", limit=Limit(1, by=lambda job: User(name="x"))):
             def process(self, job: Job) -> None: ...
 
         with pytest.raises(ValueError, match="no key yet: flush it first"):
@@ -177,7 +183,7 @@ class TestRows:
 
 class TestWaysIn:
     def test_options_and_cron(self) -> None:
-        @job(name="declarations.ticking", cron="@daily", limit=Limit(1))
+        @job(name="declarations.ticking", queue="limits", cron="@daily", limit=Limit(1))
         def ticking() -> None: ...
 
         tick = job_of_tick(ticking.__oban__, ticking.__oban__.cron, client_now(), "UTC")
@@ -239,30 +245,38 @@ class TestWhatIsRefused:
     def test_an_argument_that_the_function_does_not_take(self) -> None:
         with pytest.raises(ValueError, match=r"counts by 'nope', .* there are to"):
 
-            @job(name="declarations.nope", limit=Limit(1, by="nope"))
+            @job(name="declarations.nope", queue="limits", limit=Limit(1, by="nope"))
             def wrong(to: str) -> None: ...
 
     def test_two_definitions_of_one_name(self) -> None:
         with pytest.raises(ValueError, match="'postmark' can't have two definitions"):
 
-            @job(name="declarations.other", rate=Rate(15, per=1, name="postmark"))
+            @job(name="declarations.other", queue="limits", rate=Rate(15, per=1, name="postmark"))
             def other(to: str) -> None: ...
 
     def test_the_same_definition_twice_is_fine(self) -> None:
-        @job(name="declarations.same", rate=Rate(14, per=1, name="postmark", burst=6, by="to"))
+        @job(
+            name="declarations.same",
+            queue="limits",
+            rate=Rate(14, per=1, name="postmark", burst=6, by="to"),
+        )
         def same(to: str) -> None: ...
 
         assert key(same.new("x")) == 'postmark="x"'
 
     def test_a_limit_of_a_key_below_one(self) -> None:
-        class Broken(Worker, name="broken", limit=Limit(lambda key: 0, by="k")):
+        class Broken(Worker, name="broken", queue="limits", limit=Limit(lambda key: 0, by="k")):
             def process(self, job: Job) -> None: ...
 
         with pytest.raises(ValueError, match="the limit of broken for the key 'x' must be"):
             Broken.new({"k": "x"})
 
     def test_a_weight_that_could_never_start(self) -> None:
-        @job(name="declarations.heavy", rate=Rate(2, per=1, weight=lambda job: job.args["n"]))
+        @job(
+            name="declarations.heavy",
+            queue="limits",
+            rate=Rate(2, per=1, weight=lambda job: job.args["n"]),
+        )
         def heavy(n: int) -> None: ...
 
         assert heavy.new(2).meta["oban_sqla_limits"]["rate"]["weight"] == 2

@@ -23,7 +23,7 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 def limited(limit: int, global_limit: int, **options: Any) -> dict[str, Any]:
-    return {"default": {"limit": limit, "global_limit": global_limit, **options}}
+    return {"limits": {"limit": limit, "global_limit": global_limit, **options}}
 
 
 async def states(sessions: Sessions) -> dict[JobState, int]:
@@ -39,9 +39,7 @@ async def test_no_more_than_the_limit_run_over_two_nodes(
     two = await start(queues=limited(4, 5), node="two", **NEVER)
     await add(*(Holding.new() for _ in range(12)))
     await Holding.begin(5)
-    running = Counter(
-        info.node for info in (one.check_queue("default"), two.check_queue("default"))
-    )
+    running = Counter(info.node for info in (one.check_queue("limits"), two.check_queue("limits")))
     assert running == {"one": 1, "two": 1}
     assert await states(sessions) == {JobState.EXECUTING: 5, JobState.AVAILABLE: 7}
     Holding.release_all()
@@ -73,7 +71,7 @@ async def test_better_priorities_go_first(start: StartOban, add: Add) -> None:
 
 
 async def test_jobs_of_other_queues_do_not_count(start: StartOban, add: Add) -> None:
-    await add(*(Holding.new(queue=queue) for queue in ("default", "default", "other", "other")))
+    await add(*(Holding.new(queue=queue) for queue in ("limits", "limits", "other", "other")))
     await start(queues={**limited(10, 1), "other": 2}, **NEVER)
     await Holding.begin(3)
     Holding.release_all()
@@ -91,7 +89,7 @@ async def test_a_slot_that_nobody_tells_of_is_found_at_a_poll(
         "delete": delete(Job),
         "give back": update(Job).values(state=JobState.AVAILABLE, queue="nobody's"),
     }
-    held = Job("gone", state=JobState.EXECUTING)
+    held = Job("gone", queue="limits", state=JobState.EXECUTING)
     await add(held)
     await start(queues=limited(10, 1), poll_interval=0.02, fallback_interval=3600.0)
     await add(Holding.new())
@@ -133,35 +131,35 @@ class TestOrders:
         oban = await start(queues=limited(10, 1), **NEVER)
         ids = await add(*(Holding.new() for _ in range(5)))
         await Holding.begin(1)
-        await oban.scale_queue(queue="default", global_limit=3)
+        await oban.scale_queue(queue="limits", global_limit=3)
         await Holding.begin(3)
-        await oban.scale_queue(queue="default", global_limit=1)
+        await oban.scale_queue(queue="limits", global_limit=1)
         Holding.release(*ids[:2])
         await until(lambda: len(Holding.running) == 1)
         await until(lambda: _is({S.COMPLETED: 2, S.EXECUTING: 1, S.AVAILABLE: 2}, sessions))
         Holding.release(ids[2])
         await Holding.begin(4)
-        await oban.scale_queue(queue="default", global_limit=None)
+        await oban.scale_queue(queue="limits", global_limit=None)
         await Holding.begin(5)
         Holding.release_all()
 
     async def test_an_order_outlasts_a_restart(self, start: StartOban, client: Oban) -> None:
-        await client.scale_queue(queue="default", global_limit=7)
-        await client.scale_queue(queue="default", limit=9)
-        oban = await start(queues={"default": 3})
-        info = oban.check_one_queue("default")
+        await client.scale_queue(queue="limits", global_limit=7)
+        await client.scale_queue(queue="limits", limit=9)
+        oban = await start(queues={"limits": 3})
+        info = oban.check_one_queue("limits")
         assert (info.limit, info.meta["global_limit"]) == (3, {"allowed": 7})
-        await client.scale_queue(queue="default", global_limit=None)
-        await until(lambda: "global_limit" not in oban.check_one_queue("default").meta)
+        await client.scale_queue(queue="limits", global_limit=None)
+        await until(lambda: "global_limit" not in oban.check_one_queue("limits").meta)
         await oban.stop()
         oban = await start(queues=limited(3, 5))
-        assert "global_limit" not in oban.check_one_queue("default").meta
+        assert "global_limit" not in oban.check_one_queue("limits").meta
 
     async def test_what_oban_web_orders(
         self, start: StartOban, engine: AsyncEngine, prefix: str
     ) -> None:
         """And what makes no sense changes nothing."""
-        oban = await start(queues={"default": 3}, name="Oban")
+        oban = await start(queues={"limits": 3}, name="Oban")
         for given, found in (
             ('{"allowed": 4}', {"allowed": 4}),
             ("6", {"allowed": 6}),
@@ -173,7 +171,7 @@ class TestOrders:
             ("null", None),
         ):
             signal = (
-                '{"action": "scale", "queue": "default", "ident": "any", "global_limit": '
+                '{"action": "scale", "queue": "limits", "ident": "any", "global_limit": '
                 + given
                 + "}"
             )
@@ -183,18 +181,16 @@ class TestOrders:
                     notify, {"channel": f"{prefix}.oban_signal", "signal": signal}
                 )
             await until(
-                lambda found=found: (
-                    oban.check_one_queue("default").meta.get("global_limit") == found
-                )
+                lambda found=found: oban.check_one_queue("limits").meta.get("global_limit") == found
             )
 
     async def test_what_is_refused(self, client: Oban, sessions: Sessions) -> None:
-        with pytest.raises(ConfigError, match="global_limit of queue 'default' must be an integer"):
-            await client.scale_queue(queue="default", global_limit=0)
+        with pytest.raises(ConfigError, match="global_limit of queue 'limits' must be an integer"):
+            await client.scale_queue(queue="limits", global_limit=0)
         with pytest.raises(ValueError, match="leave node out"):
-            await client.scale_queue(queue="default", global_limit=1, node="one")
+            await client.scale_queue(queue="limits", global_limit=1, node="one")
         with pytest.raises(TypeError, match="needs a limit, a global_limit or a rate_limit"):
-            await client.scale_queue(queue="default")
+            await client.scale_queue(queue="limits")
         async with sessions() as session:
             assert (await session.scalars(select(QueueOrder))).all() == []
 
@@ -229,8 +225,8 @@ async def test_a_queue_does_not_count_by_keys(
 
 
 async def test_a_node_runs_all_of_them_if_it_has_no_limit_of_its_own(start: StartOban) -> None:
-    oban = await start(queues={"default": {"global_limit": {"allowed": 7}}})
-    info = oban.check_one_queue("default")
+    oban = await start(queues={"limits": {"global_limit": {"allowed": 7}}})
+    info = oban.check_one_queue("limits")
     assert (info.limit, info.meta["global_limit"]) == (7, {"allowed": 7})
 
 
@@ -241,13 +237,14 @@ async def test_a_claim_waits_for_that_of_another_node(
     oban = await start(queues=limited(10, 1), **NEVER)
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     async with engine.begin() as connection:
-        await connection.execute(lock, {"name": f"oban_sqla limits queue {prefix} default"})
+        await connection.execute(lock, {"name": f"oban_sqla limits queue {prefix} limits"})
         with hear(oban, "claim_stop") as claims:
             await add(Holding.new())
             await asyncio.sleep(0)
-            insert = (
-                f"""INSERT INTO "{prefix}".oban_jobs (worker, state) VALUES ('x', 'executing')"""
-            )
+            insert = f"""
+                INSERT INTO "{prefix}".oban_jobs (worker, queue, state)
+                VALUES ('x', 'limits', 'executing')
+            """
             await connection.execute(text(insert))
             await connection.commit()
             await claims.wait()

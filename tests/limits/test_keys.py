@@ -63,8 +63,8 @@ async def test_no_more_of_a_key_than_its_limit(
     start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     await add(*jobs(Two, *"aaaabbc"))
-    await start(queues={"default": 10}, node="one", **NEVER)
-    await start(queues={"default": 10}, node="two", **NEVER)
+    await start(queues={"limits": 10}, node="one", **NEVER)
+    await start(queues={"limits": 10}, node="two", **NEVER)
     await Holding.begin(5)
     assert await executing(sessions) == {'"a"': 2, '"b"': 2, '"c"': 1}
     Holding.release_all()
@@ -73,7 +73,7 @@ async def test_no_more_of_a_key_than_its_limit(
 
 async def test_free_slots_go_round_the_keys(start: StartOban, sessions: Sessions, add: Add) -> None:
     await add(*jobs(Two, *"aaaaaabbbbbbcccccc"))
-    await start(queues={"default": 3}, **NEVER)
+    await start(queues={"limits": 3}, **NEVER)
     await Holding.begin(3)
     assert await executing(sessions) == {'"a"': 1, '"b"': 1, '"c"': 1}
     Holding.release_all()
@@ -85,7 +85,7 @@ async def test_a_better_priority_goes_first_whatever_its_key(
 ) -> None:
     await add(*jobs(Two, *"ab", priority=3))
     (first, second) = await add(*jobs(Two, *"cc", priority=1))
-    await start(queues={"default": 2}, **NEVER)
+    await start(queues={"limits": 2}, **NEVER)
     assert {*await Holding.begin(2)} == {first, second}
     Holding.release_all()
     await Holding.begin(4)
@@ -109,7 +109,7 @@ async def test_a_full_key_does_not_block_those_behind_it(
 ) -> None:
     await many(engine, One.new({"key": "a"}), 100_000)
     (behind,) = await add(One.new({"key": "b"}))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     assert behind in await Holding.begin(2)
     assert await executing(sessions) == {'"a"': 1, '"b"': 1}
     (another,) = await add(One.new({"key": "c"}))
@@ -123,7 +123,7 @@ async def test_jobs_without_a_limit_do_not_wait_for_those_with_one(
 ) -> None:
     await many(engine, One.new({"key": "a"}), 10_000)
     free = await add(*(Free.new() for _ in range(3)))
-    await start(queues={"default": 4}, **NEVER)
+    await start(queues={"limits": 4}, **NEVER)
     assert {*free} < {*await Holding.begin(4)}
 
 
@@ -138,7 +138,7 @@ async def test_jobs_that_are_due_since_ever_start(
             ),
             {"a": ids[0], "b": ids[2]},
         )
-    oban = await start(queues={"default": 10}, **NEVER)
+    oban = await start(queues={"limits": 10}, **NEVER)
     with hear(oban, "job_exception") as unreadable:
         await Holding.begin(2)
         await unreadable.wait(2)
@@ -150,7 +150,7 @@ async def test_jobs_with_a_limit_do_not_wait_for_those_without(
 ) -> None:
     await many(engine, Free.new(), 10_000)
     limited = await add(*jobs(One, *"ab"))
-    await start(queues={"default": 4}, **NEVER)
+    await start(queues={"limits": 4}, **NEVER)
     assert {*limited} < {*await Holding.begin(4)}
 
 
@@ -159,14 +159,14 @@ class TestBurst:
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*jobs(Sharing, *"aaaaaaaaaa"), *jobs(Sharing, *"bbbbbbbbbb"))
-        await start(queues={"default": {"global_limit": 5}}, **NEVER)
+        await start(queues={"limits": {"global_limit": 5}}, **NEVER)
         await Holding.begin(5)
         assert sorted((await executing(sessions)).values()) == [2, 3]
 
     async def test_three_busy_keys_use_all_slots_and_none_holds_four(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
-        await start(queues={"default": {"global_limit": 5}}, **NEVER)
+        await start(queues={"limits": {"global_limit": 5}}, **NEVER)
         await add(*jobs(Sharing, *"aaaaaaaaaaaaaaaa"))
         await Holding.begin(5)
         assert await executing(sessions) == {'"a"': 5}
@@ -185,7 +185,7 @@ class TestFairness:
         """Whoever is served, the next one is another, around and around."""
         ids = await add(*(job for key in "abcdefgh" for job in jobs(Two, key, key, key)))
         keys = dict(zip(ids, (key for key in "abcdefgh" for _ in range(3)), strict=True))
-        await start(queues={"default": 1}, **NEVER)
+        await start(queues={"limits": 1}, **NEVER)
         for count in range(1, 25):
             last = (await Holding.begin(count))[count - 1]
             Holding.release(last)
@@ -201,7 +201,7 @@ class TestFairness:
         first, second = await add(*jobs(One, *"aa"))
         async with sessions.begin() as session:
             await session.execute(select(Job).where(Job.id == first).with_for_update())
-            await start(queues={"default": 10}, **NEVER)
+            await start(queues={"limits": 10}, **NEVER)
             assert await Holding.begin(1) == [second]
 
     async def test_a_slot_is_used_at_once_by_another_node(
@@ -209,9 +209,9 @@ class TestFairness:
     ) -> None:
         """One that waited for the key, when the outcome is written here."""
         first, second = await add(*jobs(One, *"aa"))
-        await start(queues={"default": 1}, node="one", poll_interval=0.05)
+        await start(queues={"limits": 1}, node="one", poll_interval=0.05)
         await Holding.begin(1)
-        await start(queues={"default": 1}, node="two", poll_interval=0.05)
+        await start(queues={"limits": 1}, node="two", poll_interval=0.05)
         Holding.release(first)
         assert await Holding.begin(2) == [first, second]
 
@@ -219,7 +219,7 @@ class TestFairness:
 class TestSharedLimits:
     async def test_over_queues(self, start: StartOban, sessions: Sessions, add: Add) -> None:
         await add(*jobs(Shared, *"aaa"), *(Elsewhere.new({"account": "a"}) for _ in range(3)))
-        await start(queues={"default": 10, "other": 10}, poll_interval=0.05)
+        await start(queues={"limits": 10, "other": 10}, poll_interval=0.05)
         await Holding.begin(2)
         assert await executing(sessions) == {'"a"': 2}
         Holding.release_all()
@@ -228,7 +228,7 @@ class TestSharedLimits:
 
     async def test_the_slots_of_one_queue_wake_the_other(self, start: StartOban, add: Add) -> None:
         await add(*jobs(Shared, *"aa"))
-        oban = await start(queues={"default": 10, "other": 10}, **NEVER)
+        oban = await start(queues={"limits": 10, "other": 10}, **NEVER)
         await Holding.begin(2)
         with hear(oban, "claim_stop") as claims:
             (waiting,) = await add(Elsewhere.new({"account": "a"}))
@@ -241,7 +241,7 @@ async def test_a_limit_may_depend_on_the_key(
     start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     await add(*jobs(Tiered, "vip", "vip", "vip", "vip", "b", "b", None, None))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(5)
     assert await executing(sessions) == {'"vip"': 3, '"b"': 1, "null": 1}
 
@@ -282,7 +282,7 @@ async def test_what_others_wrote_there_stops_nothing(
     async with sessions.begin() as session:
         change = update(Job).where(Job.id == strange)
         await session.execute(change.values(meta=literal(meta, JSONB)))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     assert {*await Holding.begin(2)} == {strange, good}
 
 
@@ -295,7 +295,7 @@ class TestStatements:
         pytest.importorskip("asyncpg")
         engine = async_engine(postgres_dsn, prefix, "asyncpg")
         await add(*jobs(Two, *"aaab"), Free.new())
-        oban = await start(engine, queues={"default": 10}, **NEVER)
+        oban = await start(engine, queues={"limits": 10}, **NEVER)
         await Holding.begin(4)
         assert await executing(sessions) == {'"a"': 2, '"b"': 1, None: 1}
         Holding.release_all()
@@ -304,9 +304,9 @@ class TestStatements:
         await engine.dispose()
 
     async def test_after_a_failure(self, start: StartOban, sessions: Sessions, add: Add) -> None:
-        oban = await start(queues={"default": 10}, **NEVER)
+        oban = await start(queues={"limits": 10}, **NEVER)
         assert oban._supervisor is not None
-        way = oban._supervisor.producers["default"]._way
+        way = oban._supervisor.producers["limits"]._way
         way._by_key._failed = True
         await add(*jobs(Two, *"aaab"), Free.new())
         await Holding.begin(4)

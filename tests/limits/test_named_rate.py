@@ -26,11 +26,11 @@ class Calls(Holding, rate=Rate(3, per=3600, name="calls")):
     """Three starts in an hour."""
 
 
-class Short(Worker, rate=Rate(2, per=0.3, name="short", burst=1)):
+class Short(Worker, queue="limits", rate=Rate(2, per=0.3, name="short", burst=1)):
     async def process(self, job: Job) -> None: ...
 
 
-class ByKey(Worker, name="named_rate.by_key", rate=Rate(2, per=3600, by="key")):
+class ByKey(Worker, name="named_rate.by_key", queue="limits", rate=Rate(2, per=3600, by="key")):
     async def process(self, job: Job) -> None: ...
 
 
@@ -40,7 +40,7 @@ async def test_jobs_and_other_code_share_permits(start: StartOban, client: Oban,
     await rate.acquire(2)
     assert await rate.available() == 1
     await add(Calls.new(), Calls.new())
-    await start(queues={"default": 5}, **NEVER)
+    await start(queues={"limits": 5}, **NEVER)
     await Holding.begin(1)
     assert await rate.available() == 0
     with pytest.raises(TimeoutError, match=r"not 1 permits of rate 'calls' within 0.05 s"):
@@ -110,7 +110,7 @@ class TestInTheTransactionOfTheCaller:
         await add(Calls.new(), Calls.new())
         async with sessions.begin() as session:
             await rate.acquire(2, conn=session)
-            await start(queues={"default": 5}, **NEVER)
+            await start(queues={"limits": 5}, **NEVER)
             other = asyncio.create_task(rate.acquire(2, timeout=0.01))
             await until(lambda: _waits_for_the_lock(session))
         with pytest.raises(TimeoutError, match="not 2 permits"):

@@ -22,11 +22,11 @@ BY_ACCOUNT = {"fields": ["args"], "keys": ["account_id"]}
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
-class Fast(Worker, queue="default", rate=Rate(5, per=0.3)):
+class Fast(Worker, queue="limits", rate=Rate(5, per=0.3)):
     async def process(self, job: Job) -> None: ...
 
 
-class Bursting(Worker, queue="default", rate=Rate(5, per=0.3, burst=5)):
+class Bursting(Worker, queue="limits", rate=Rate(5, per=0.3, burst=5)):
     async def process(self, job: Job) -> None: ...
 
 
@@ -42,12 +42,12 @@ class Slow(Holding, rate=Rate(1, per=3600)):
     """One in an hour."""
 
 
-class Snoozing(Worker, queue="default", rate=Rate(2, per=3600)):
+class Snoozing(Worker, queue="limits", rate=Rate(2, per=3600)):
     async def process(self, job: Job) -> Snooze:
         return Snooze(0.01)
 
 
-class Plain(Worker, queue="default"):
+class Plain(Worker, queue="limits"):
     async def process(self, job: Job) -> None: ...
 
 
@@ -75,7 +75,7 @@ async def test_no_period_has_more_starts_over_two_nodes(
 ) -> None:
     await add(*(Fast.new() for _ in range(23)))
     began = time.monotonic()
-    nodes = [await start(queues={"default": 10}, node=name, **NEVER) for name in "ab"]
+    nodes = [await start(queues={"limits": 10}, node=name, **NEVER) for name in "ab"]
     await until(lambda: _completed(sessions, 23))
     assert time.monotonic() - began >= 4 * 0.3
     assert most_in_a_period(await starts(sessions), 0.3) == 5
@@ -91,7 +91,7 @@ async def test_the_next_start_comes_at_the_instant_of_the_permit(
 ) -> None:
     """Without a poll."""
     await add(*(Fast.new() for _ in range(15)))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     await until(lambda: _completed(sessions, 15))
     instants = await starts(sessions)
     gaps = [
@@ -104,7 +104,7 @@ async def test_the_next_start_comes_at_the_instant_of_the_permit(
 
 async def test_a_burst_is_saved_up(start: StartOban, sessions: Sessions, add: Add) -> None:
     await add(*(Bursting.new() for _ in range(20)))
-    await start(queues={"default": 20}, **NEVER)
+    await start(queues={"limits": 20}, **NEVER)
     await until(lambda: _completed(sessions, 20))
     instants = await starts(sessions)
     assert (instants[9] - instants[0]).total_seconds() < 0.2
@@ -117,7 +117,7 @@ async def test_a_key_that_has_had_its_starts_does_not_block_the_others(
     start: StartOban, add: Add
 ) -> None:
     ids = await add(*(PerKey.new({"key": key}) for key in "aaaab"))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     assert {*await Holding.begin(3)} == {*ids[:2], ids[4]}
     Holding.release_all()
     (later,) = await add(PerKey.new({"key": "c"}))
@@ -126,7 +126,7 @@ async def test_a_key_that_has_had_its_starts_does_not_block_the_others(
 
 async def test_a_heavy_job_takes_more_permits(start: StartOban, add: Add) -> None:
     two, four, one = await add(*(Heavy.new({"weight": weight}) for weight in (2, 4, 1)))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     assert await Holding.begin(1) == [two]
     # The light one does not overtake: the heavy one would never start.
     assert {four, one}.isdisjoint(Holding.begun)
@@ -134,7 +134,7 @@ async def test_a_heavy_job_takes_more_permits(start: StartOban, add: Add) -> Non
 
 async def test_snoozes_and_retries_count(start: StartOban, sessions: Sessions, add: Add) -> None:
     await add(Snoozing.new())
-    oban = await start(queues={"default": 10}, **NEVER)
+    oban = await start(queues={"limits": 10}, **NEVER)
     with hear(oban, "claim_stop") as claims:
         await claims.until(lambda stops: sum(stop.count for stop in stops) >= 1)
     await until(lambda: _counted(sessions, 2))
@@ -152,9 +152,9 @@ async def test_a_job_that_did_not_start_gives_its_permit_back(
     start: StartOban, sessions: Sessions, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queue was paused while the claim was under way."""
-    oban = await start(queues={"default": {"limit": 5, "rate_limit": Rate(2, per=3600)}}, **NEVER)
+    oban = await start(queues={"limits": {"limit": 5, "rate_limit": Rate(2, per=3600)}}, **NEVER)
     assert oban._supervisor is not None
-    producer = oban._supervisor.producers["default"]
+    producer = oban._supervisor.producers["limits"]
     claim = producer._way.claim
 
     async def paused_meanwhile(*given: Any) -> Any:
@@ -180,18 +180,18 @@ class TestOfAQueue:
     ) -> None:
         await add(*(Plain.new() for _ in range(12)))
         rate = {"allowed": 5, "period": 0.3}
-        await start(queues={"default": {"limit": 10, "rate_limit": rate}}, node="a", **NEVER)
-        await start(queues={"default": {"limit": 10, "rate_limit": rate}}, node="b", **NEVER)
+        await start(queues={"limits": {"limit": 10, "rate_limit": rate}}, node="a", **NEVER)
+        await start(queues={"limits": {"limit": 10, "rate_limit": rate}}, node="b", **NEVER)
         await until(lambda: _completed(sessions, 12))
         assert most_in_a_period(await starts(sessions), 0.3) == 5
 
     async def test_what_the_row_of_the_producer_tells(self, start: StartOban, add: Add) -> None:
         limits = {"global_limit": 4, "rate_limit": Rate(3, per=60, burst=1)}
-        oban = await start(queues={"default": {"limit": 10, **limits}}, **NEVER)
+        oban = await start(queues={"limits": {"limit": 10, **limits}}, **NEVER)
         with hear(oban, "job_stop") as stops:
             await add(Plain.new())
             await stops.wait()
-        meta = oban.check_one_queue("default").meta
+        meta = oban.check_one_queue("limits").meta
         assert meta["global_limit"] == {"allowed": 4}
         assert meta["rate_limit"] == {
             "allowed": 3,
@@ -204,16 +204,16 @@ class TestOfAQueue:
         self, start: StartOban, client: Oban, add: Add, sessions: Sessions
     ) -> None:
         oban = await start(
-            queues={"default": {"limit": 9, "rate_limit": Rate(1, per=3600)}}, **NEVER
+            queues={"limits": {"limit": 9, "rate_limit": Rate(1, per=3600)}}, **NEVER
         )
         await add(*(Plain.new() for _ in range(3)))
         await until(lambda: _completed(sessions, 1))
-        await client.scale_queue(queue="default", rate_limit=Rate(2, per=3600))
+        await client.scale_queue(queue="limits", rate_limit=Rate(2, per=3600))
         await until(lambda: _completed(sessions, 2))
         await oban.stop()
-        oban = await start(queues={"default": 3}, **NEVER)
-        assert oban.check_one_queue("default").meta["rate_limit"]["allowed"] == 2
-        await client.scale_queue(queue="default", rate_limit=None)
+        oban = await start(queues={"limits": 3}, **NEVER)
+        assert oban.check_one_queue("limits").meta["rate_limit"]["allowed"] == 2
+        await client.scale_queue(queue="limits", rate_limit=None)
         await until(lambda: _completed(sessions, 3))
 
     @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ class TestRateLimited:
     async def test_nothing_of_the_rate_starts_on_any_node_until_then(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
-        nodes = [await start(queues={"default": 1}, node=name, **NEVER) for name in "ab"]
+        nodes = [await start(queues={"limits": 1}, node=name, **NEVER) for name in "ab"]
         (first,) = await add(Api.new({"seconds": 0.5}))
         await Holding.begin(1)
         with hear(nodes[0], "job_stop") as one, hear(nodes[1], "job_stop") as two:
@@ -274,7 +274,7 @@ class TestRateLimited:
     async def test_only_the_key_is_held(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
-        await start(queues={"default": 5}, **NEVER)
+        await start(queues={"limits": 5}, **NEVER)
         (first,) = await add(OfAccount.new({"account": 1, "seconds": 3600}))
         await Holding.begin(1)
         Holding.release_all()
@@ -286,13 +286,13 @@ class TestRateLimited:
     async def test_a_job_without_limits_waits_alone(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
-        class Unlimited(Worker, name="rates.unlimited", queue="default"):
+        class Unlimited(Worker, name="rates.unlimited", queue="limits"):
             async def process(self, job: Job) -> None:
                 if not job.meta.get("snoozed"):
                     raise RateLimited(0.05)
 
         await add(Unlimited.new())
-        await start(queues={"default": 5}, **NEVER)
+        await start(queues={"limits": 5}, **NEVER)
         await until(lambda: _completed(sessions, 1))
 
     @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])

@@ -39,21 +39,21 @@ def says(sentence: str, pattern: str) -> None:
 
 async def test_the_limit_of_its_key(start: StartOban, client: Oban, add: Add) -> None:
     ids = await add(*(ForAccount.new({"account": 42}) for _ in range(3)))
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(2)
     assert await client.why(ids[2]) == "2 of 2 executing for account 42 (jobs 1, 2)"
 
 
 async def test_the_limit_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(OneAtATime.new(), OneAtATime.new())
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(1)
     assert await client.why(waiting) == "1 of 1 executing for why.one (job 1)"
 
 
 async def test_the_rate_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Hourly.new(), Hourly.new())
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(1)
     says(await client.why(waiting), rf"the next permit of mailgun is at (\S+ )?{AT}")
 
@@ -65,7 +65,7 @@ async def test_a_key_that_is_held(
     async with sessions.begin() as session:
         session.add(RateRow(rate="mailgun", held_until=until))
     (waiting,) = await add(Hourly.new())
-    await start(queues={"default": 10}, **NEVER)
+    await start(queues={"limits": 10}, **NEVER)
     says(
         await client.why(waiting),
         rf"mailgun is held until (\S+ )?{AT}, since a job was rate limited",
@@ -74,62 +74,62 @@ async def test_a_key_that_is_held(
 
 async def test_the_limit_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
-    oban = await start(queues={"default": {"limit": 5, "global_limit": 1}}, **NEVER)
+    oban = await start(queues={"limits": {"limit": 5, "global_limit": 1}}, **NEVER)
     await Holding.begin(1)
-    assert oban.check_queue("default") is not None
-    assert await client.why(waiting) == "1 of 1 executing in queue default, on all nodes"
+    assert oban.check_queue("limits") is not None
+    assert await client.why(waiting) == "1 of 1 executing in queue limits, on all nodes"
 
 
 async def test_the_rate_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
-    await start(queues={"default": {"limit": 5, "rate_limit": Rate(1, per=3600)}}, **NEVER)
+    await start(queues={"limits": {"limit": 5, "rate_limit": Rate(1, per=3600)}}, **NEVER)
     await Holding.begin(1)
-    says(await client.why(waiting), rf"the next permit of queue default is at (\S+ )?{AT}")
+    says(await client.why(waiting), rf"the next permit of queue limits is at (\S+ )?{AT}")
 
 
 async def test_the_slots_of_the_nodes(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
-    await start(queues={"default": 1}, claim_ahead=0, **NEVER)
+    await start(queues={"limits": 1}, claim_ahead=0, **NEVER)
     await Holding.begin(1)
     assert await client.why(waiting) == (
-        "all slots of queue default are in use: 1 executing on 1 node"
+        "all slots of queue limits are in use: 1 executing on 1 node"
     )
 
 
 async def test_a_pause(start: StartOban, client: Oban, add: Add) -> None:
     (waiting,) = await add(Holding.new())
-    oban = await start(queues={"default": {"limit": 1, "paused": True}}, **NEVER)
-    assert await client.why(waiting) == "queue default is paused, as its nodes are configured"
+    oban = await start(queues={"limits": {"limit": 1, "paused": True}}, **NEVER)
+    assert await client.why(waiting) == "queue limits is paused, as its nodes are configured"
     with hear(oban, "queue_resumed") as resumed:
-        await client.resume_queue("default")
+        await client.resume_queue("limits")
         await resumed.wait()
     await Holding.begin(1)
     (another,) = await add(Holding.new())
-    await client.pause_queue("default", node=oban.node)
+    await client.pause_queue("limits", node=oban.node)
     await oban._supervisor.orders.catch_up()
-    says(await client.why(another), rf"queue default is paused on node \S+ since {AT}")
+    says(await client.why(another), rf"queue limits is paused on node \S+ since {AT}")
     await client.pause_all_queues()
-    says(await client.why(another), rf"queue default is paused since {AT}")
+    says(await client.why(another), rf"queue limits is paused since {AT}")
 
 
 async def test_no_node(client: Oban, add: Add) -> None:
     (waiting,) = await add(Holding.new())
-    assert await client.why(waiting) == "no node runs the queue default"
+    assert await client.why(waiting) == "no node runs the queue limits"
 
 
 async def idle_node(sessions: Sessions) -> None:
     """A node that is alive, and has not looked yet."""
     meta = {"local_limit": 5, "paused": False}
     async with sessions.begin() as session:
-        session.add(ProducerRow(uuid=uuid4(), name="Oban", node="n", queue="default", meta=meta))
+        session.add(ProducerRow(uuid=uuid4(), name="Oban", node="n", queue="limits", meta=meta))
 
 
 async def test_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> None:
     await idle_node(sessions)
     first, second, third = await add(*(Holding.new() for _ in range(3)))
     assert await client.why(first) == "it is next: a node claims it as soon as it looks"
-    assert await client.why(second) == "1 job is before it in queue default"
-    assert await client.why(third) == "2 jobs are before it in queue default"
+    assert await client.why(second) == "1 job is before it in queue limits"
+    assert await client.why(third) == "2 jobs are before it in queue limits"
 
 
 async def test_its_time(client: Oban, add: Add) -> None:
@@ -178,7 +178,7 @@ async def test_what_does_not_wait(
     start: StartOban, client: Oban, add: Add, sessions: Sessions
 ) -> None:
     (running,) = await add(Holding.new())
-    oban = await start(queues={"default": 1}, **NEVER)
+    oban = await start(queues={"limits": 1}, **NEVER)
     await Holding.begin(1)
     says(await client.why(running), rf"it is executing since {AT} on {re.escape(oban.node)}")
     with hear(oban, "ack_stop") as acks:

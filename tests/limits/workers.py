@@ -7,7 +7,7 @@ from oban_sqla import Job, Worker
 from tests.listening import PATIENCE
 
 
-class Holding(Worker, queue="default"):
+class Holding(Worker, queue="limits"):
     """Runs until it is released; the class knows what runs, and how many ran at once at most."""
 
     running: ClassVar[dict[int, asyncio.Event]]

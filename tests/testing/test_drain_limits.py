@@ -9,14 +9,14 @@ from oban_sqla.testing import drain_queue
 Sessions = async_sessionmaker[AsyncSession]
 
 
-class Rated(Worker, queue="default", rate=Rate(2, per=3600, by="key", name="drain")):
+class Rated(Worker, queue="limits", rate=Rate(2, per=3600, by="key", name="drain")):
     ran: list[str] = []  # noqa: RUF012 - emptied before each test
 
     async def process(self, job: Job) -> None:
         self.ran.append(job.args["key"])
 
 
-class Limited(Worker, queue="default", limit=Limit(1)):
+class Limited(Worker, queue="limits", limit=Limit(1)):
     async def process(self, job: Job) -> None: ...
 
 
@@ -40,7 +40,7 @@ async def test_by_default_they_are_ignored(sessions: Sessions, ran: list[str]) -
 async def test_with_limits_the_others_wait(sessions: Sessions, ran: list[str]) -> None:
     async with sessions() as session:
         add(session)
-        counts = await drain_queue(session, "default", with_limits=True)
+        counts = await drain_queue(session, "limits", with_limits=True)
         assert counts["completed"] == 5
         assert sorted(ran) == [*"aab"]
         session.add(Rated.new({"key": "c"}))
