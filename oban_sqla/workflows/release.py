@@ -138,6 +138,14 @@ def _waits(job_id: Any) -> ColumnElement[bool]:
     return state == literal(JobState.SUSPENDED.value, Text)
 
 
+def _open_step(job_id: Any) -> Any:
+    """The step of a job, if the step has not ended."""
+    # Its LIMIT forbids a join: a planner that knows little of the table would begin with all steps
+    # that have not ended.
+    found = select(Step).where(Step.job_id == job_id, Step.ended.is_(None)).limit(1)
+    return aliased(Step, found.correlate_except(Step).lateral("waiter"))
+
+
 def unnested(array: Any, kind: TypeEngine[Any], name: str) -> Any:
     rows = func.unnest(array).table_valued(column("id", kind), name=name)
     return rows.render_derived()
@@ -162,17 +170,17 @@ def _ended() -> CTE:
         )
         .cte("ended", recursive=True)
     )
-    dep, waiter = aliased(Step, name="dep"), aliased(Step, name="waiter")
+    dep = aliased(Step, name="dep")
     dependent = unnested(dep.dependents, BigInteger(), "dependent")
+    waiter = _open_step(dependent.c.id)
     cancelled = (
         select(waiter.job_id, literal("cancelled", Text), false())
         .select_from(ended)
         .join(dep, dep.job_id == ended.c.job_id)
         .join(dependent, true())
-        .join(waiter, waiter.job_id == dependent.c.id)
+        .join(waiter, true())
         .where(
             ended.c.outcome.in_(_FAILED),
-            waiter.ended.is_(None),
             rule_for(waiter, ended.c.outcome) == "cancel",
             _waits(waiter.job_id),
         )
@@ -190,8 +198,9 @@ def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
 
 def _deps(ended: CTE) -> CTE:
     """The pairs of an ended step and a step that waits for it."""
-    dep, waiter = aliased(Step, name="dep"), aliased(Step, name="waiter")
+    dep = aliased(Step, name="dep")
     dependent = unnested(dep.dependents, BigInteger(), "dependent")
+    waiter = _open_step(dependent.c.id)
     return (
         select(
             waiter.job_id.label("job_id"),
@@ -199,12 +208,14 @@ def _deps(ended: CTE) -> CTE:
             dep.name.label("name"),
             ended.c.outcome,
             rule_for(waiter, ended.c.outcome).label("rule"),
+            waiter.waits.label("waits"),
+            waiter.delay.label("delay"),
+            waiter.kind.label("kind"),
         )
         .select_from(ended)
         .join(dep, dep.job_id == ended.c.job_id)
         .join(dependent, true())
-        .join(waiter, waiter.job_id == dependent.c.id)
-        .where(waiter.ended.is_(None))
+        .join(waiter, true())
         .cte("deps")
     )
 
@@ -236,7 +247,7 @@ def _counts(ended: CTE) -> CTE:
         .join(around, true())
         .where(step.kind.in_((STEP, LAST)))
         .group_by(around.c.id)
-        .subquery("more")
+        .cte("more")
     )
     untried = aliased(Step, name="untried")
     attempted = union(select(ended.c.job_id), select(tried.c.job_id)).subquery("attempted")
@@ -249,9 +260,10 @@ def _counts(ended: CTE) -> CTE:
         .join(attempted, attempted.c.job_id == untried.job_id)
         .where(not_(untried.tried), untried.kind == STEP)
         .group_by(untried.workflow_id)
-        .subquery("attempts")
+        .cte("attempts")
     )
     zero = literal(0, Integer)
+    changed = union(select(more.c.id), select(attempts.c.id))
     left = {
         name: getattr(Workflow, name) - func.coalesce(more.c[name], zero)
         for name in ("open", "lasts")
@@ -271,7 +283,8 @@ def _counts(ended: CTE) -> CTE:
         )
         .outerjoin_from(Workflow, more, more.c.id == Workflow.id)
         .outerjoin(attempts, attempts.c.id == Workflow.id)
-        .where(or_(more.c.id.is_not(None), attempts.c.id.is_not(None)))
+        # As an array, so that the planner looks these up instead of reading all workflows.
+        .where(Workflow.id == any_(func.array(changed.scalar_subquery(), type_=ARRAY(Text))))
         .cte("counts")
     )
 
@@ -295,20 +308,18 @@ def _tried() -> Any:
 
 def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
     """The suspended jobs to run or to cancel, each once."""
-    waiter = aliased(Step, name="waiter")
     satisfied = func.count().filter(deps.c.rule == "run")
     ready = (
         select(
-            waiter.job_id,
+            deps.c.job_id,
             true().label("runs"),
-            waiter.delay,
+            deps.c.delay,
             cast(null(), BigInteger).label("cause"),
             cast(null(), Text).label("reason"),
         )
-        .join(deps, deps.c.job_id == waiter.job_id)
-        .where(waiter.job_id.not_in(select(ended.c.job_id)), waiter.kind == STEP)
-        .group_by(waiter.job_id)
-        .having(waiter.waits - satisfied <= 0)
+        .where(deps.c.job_id.not_in(select(ended.c.job_id)), deps.c.kind == STEP)
+        .group_by(deps.c.job_id, deps.c.waits, deps.c.delay)
+        .having(deps.c.waits - satisfied <= 0)
     )
     reason = func.concat("the step '", deps.c.name, "' that it waits for was ", deps.c.outcome)
     doomed = (
@@ -317,7 +328,11 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
         .where(not_(ended.c.given))
         .group_by(ended.c.job_id)
     )
-    called = aliased(Step, name="called")
+    # Its OFFSET forbids a join that begins with all steps that have not ended.
+    callbacks = select(Step).where(
+        Step.workflow_id == counts.c.id, Step.kind != STEP, Step.ended.is_(None)
+    )
+    called = aliased(Step, callbacks.offset(0).correlate_except(Step).lateral("called"))
     over = counts.c.open <= 0
     due = or_(
         and_(called.kind.in_((LAST, "on_exhausted")), over),
@@ -328,11 +343,10 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
     )
     fired = (
         select(called.job_id, due, null(), null(), literal("nothing called for it", Text))
-        .join(counts, counts.c.id == called.workflow_id)
+        .select_from(counts)
+        .join(called, true())
         .join(Job, Job.id == called.job_id)
         .where(
-            called.kind != STEP,
-            called.ended.is_(None),
             called.job_id.not_in(select(ended.c.job_id)),
             _is_suspended(Job),
             or_(due, over),
