@@ -12,6 +12,7 @@ from ..runtime.database import Database
 from ..runtime.presence import presence
 from ..statements.counts import EXACT, counts
 from .finding import Finding
+from .limit_check import LimitCheck
 from .node_checks import NodeChecks
 from .retention_check import RetentionCheck
 from .server_checks import ServerChecks
@@ -44,6 +45,7 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
             **server.of_server,
             **nodes.all,
             "retention": retention.check,
+            "limits": LimitCheck(database, found).check,
         }
     for name, check in checks.items():
         try:

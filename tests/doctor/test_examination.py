@@ -24,6 +24,7 @@ from oban_sqla.migrations import LATEST, upgrade
 from oban_sqla.models import LeaderLease, ProducerRow, QueueOrder
 from oban_sqla.runtime import notifier
 from oban_sqla.runtime.database import Database
+from oban_sqla.statements.heartbeat import EXPIRY
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.proxy import Proxy
@@ -72,11 +73,11 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
-    assert [finding.level for finding in found] == ["ok"] * 17
+    assert [finding.level for finding in found] == ["ok"] * 18
     assert {finding.check for finding in found} == {
         *("schema", "vacuum", "listen", "notifications", "transactions", "connections"),
         *("clock", "nodes", "leader", "orphans", "queues", "jobs", "pauses", "pools", "threads"),
-        *("outcomes", "retention"),
+        *("outcomes", "retention", "limits"),
     }
 
 
@@ -339,6 +340,43 @@ async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) 
         session.add(JobFactory(queue="later", scheduled=True))
     (found,) = await problems(database, "queues")
     assert found.text == "no node runs the queue lonely, which has available jobs: 2"
+
+
+class TestLimits:
+    @pytest.mark.parametrize("state", ["available", "executing"])
+    async def test_of_jobs_that_a_node_of_another_oban_ignores(
+        self, database: Database, sessions: Sessions, state: str
+    ) -> None:
+        await beats(sessions)
+        meta = {"partition_key": "x", "oban_sqla_limits": {}}
+        async with sessions.begin() as session:
+            session.add(JobFactory(meta=meta, executing=state == "executing"))
+        (found,) = await problems(database, "limits")
+        assert found.text.startswith(
+            "n1 is a node of another Oban, and runs the queue default: it ignores the limits"
+        )
+
+    async def test_of_a_queue(self, database: Database, sessions: Sessions) -> None:
+        await beats(sessions)
+        await beats(sessions, uuid=(own := uuid4()))
+        of_own = update(ProducerRow).where(ProducerRow.uuid == own)
+        async with sessions.begin() as session:
+            # Oban Pro publishes its limits in the same form.
+            await session.execute(update(ProducerRow).values(meta={"global_limit": {}}))
+        assert await problems(database, "limits") == []
+        async with sessions.begin() as session:
+            await session.execute(of_own.values(meta={"global_limit": {}, EXPIRY: 60}))
+        assert len(await problems(database, "limits")) == 1
+
+    async def test_without_limits(self, database: Database, sessions: Sessions) -> None:
+        await beats(sessions)
+        async with sessions.begin() as session:
+            session.add(JobFactory())
+        assert await problems(database, "limits") == []
+
+    async def test_on_nodes_of_our_own(self, database: Database, start: StartOban) -> None:
+        await start(queues={"default": {"limit": 1, "global_limit": 1}})
+        assert await problems(database, "limits") == []
 
 
 class TestJobs:
