@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,7 +14,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState, Limit, Oban
-from oban_sqla.limits.limited_claim import TELL_INTERVAL
+from oban_sqla.config.queues import Queue
+from oban_sqla.limits.limited_claim import TELL_INTERVAL, LimitedClaim
+from oban_sqla.runtime.database import Database
 from oban_sqla.statements.rescue import rescue
 from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
@@ -146,6 +149,22 @@ class TestAnotherNodeStartsTheNextJob:
         assert row.discarded == [held.id]
         await _begins_at_once(1)
         Holding.release_all()
+
+
+async def test_a_slot_that_is_freed_during_a_claim_is_looked_for_again(
+    engine: AsyncEngine, prefix: str, add: Add
+) -> None:
+    """The claim may have counted before, so it does not prove that no slot is free."""
+    await add(Job("other", queue="slots", state=JobState.EXECUTING), Plain.new())
+    database = Database(engine, prefix)
+    await database.verify()
+    way = LimitedClaim(database, Queue("slots", 5, global_limit=1), "one", lambda: 30.0)
+    claim = await way.claim(5, str(uuid4()))
+    assert (list(claim.jobs), claim.exhausted) == ([], True)
+    claiming = asyncio.create_task(way.claim(5, str(uuid4())))
+    await asyncio.sleep(0)
+    way.frees(here=False)
+    assert not (await claiming).exhausted
 
 
 class TestWhatIsSent:
