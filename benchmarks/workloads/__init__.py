@@ -16,6 +16,7 @@ from benchmarks.workloads import (
     telemetry,
     waiting,
     wal,
+    workflows,
 )
 
 WORKLOADS: dict[str, Workload] = {
@@ -36,6 +37,7 @@ WORKLOADS: dict[str, Workload] = {
             *waiting.WORKLOADS,
             *due.WORKLOADS,
             *limits.WORKLOADS,
+            *workflows.WORKLOADS,
         ),
         key=lambda one: (int("".join(filter(str.isdigit, one.name))), one.name),
     )
