@@ -263,28 +263,30 @@ def _counts(ended: CTE) -> CTE:
         .cte("attempts")
     )
     zero = literal(0, Integer)
-    changed = union(select(more.c.id), select(attempts.c.id))
+    changed = union(select(more.c.id), select(attempts.c.id)).subquery("changed")
+    # Its LIMIT forbids a join: the planner would read all workflows.
+    found = select(Workflow).where(Workflow.id == changed.c.id).limit(1)
+    flow = aliased(Workflow, found.correlate_except(Workflow).lateral("flow"))
     left = {
-        name: getattr(Workflow, name) - func.coalesce(more.c[name], zero)
-        for name in ("open", "lasts")
+        name: getattr(flow, name) - func.coalesce(more.c[name], zero) for name in ("open", "lasts")
     }
     return (
         select(
-            Workflow.id,
+            flow.id,
             *(value.label(name) for name, value in left.items()),
-            (Workflow.untried - func.coalesce(attempts.c.tried, zero)).label("untried"),
+            (flow.untried - func.coalesce(attempts.c.tried, zero)).label("untried"),
             *(
-                (getattr(Workflow, name) + func.coalesce(more.c[name], zero)).label(name)
+                (getattr(flow, name) + func.coalesce(more.c[name], zero)).label(name)
                 for name in ("completed", "cancelled", "discarded")
             ),
-            Workflow.total,
-            Workflow.state.label("was"),
+            flow.total,
+            flow.state.label("was"),
             func.coalesce(more.c.root, attempts.c.root).label("root"),
         )
-        .outerjoin_from(Workflow, more, more.c.id == Workflow.id)
-        .outerjoin(attempts, attempts.c.id == Workflow.id)
-        # As an array, so that the planner looks these up instead of reading all workflows.
-        .where(Workflow.id == any_(func.array(changed.scalar_subquery(), type_=ARRAY(Text))))
+        .select_from(changed)
+        .join(flow, true())
+        .outerjoin(more, more.c.id == flow.id)
+        .outerjoin(attempts, attempts.c.id == flow.id)
         .cte("counts")
     )
 
