@@ -149,7 +149,12 @@ async def test_it_connects_as_the_engine_does(
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 async def test_a_connection_that_was_closed_is_made_anew(
-    quick: None, driver: str, postgres_dsn: str, prefix: str, sessions: Sessions
+    quick: None,
+    driver: str,
+    postgres_dsn: str,
+    prefix: str,
+    sessions: Sessions,
+    expect_errors: None,
 ) -> None:
     engine = async_engine(postgres_dsn, prefix, driver)
     async with Oban(engine, queues={"default": 5}, **NEVER) as oban:
