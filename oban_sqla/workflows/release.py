@@ -330,11 +330,9 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
         .where(not_(ended.c.given))
         .group_by(ended.c.job_id)
     )
-    # Its OFFSET forbids a join that begins with all steps that have not ended.
-    callbacks = select(Step).where(
-        Step.workflow_id == counts.c.id, Step.kind != STEP, Step.ended.is_(None)
-    )
-    called = aliased(Step, callbacks.offset(0).correlate_except(Step).lateral("called"))
+    # Its OFFSET forbids a join, and the use of the index of all steps that have not ended.
+    callbacks = select(Step).where(Step.workflow_id == counts.c.id, Step.kind != STEP).offset(0)
+    called = aliased(Step, callbacks.correlate_except(Step).lateral("called"))
     over = counts.c.open <= 0
     due = or_(
         and_(called.kind.in_((LAST, "on_exhausted")), over),
@@ -349,6 +347,7 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
         .join(called, true())
         .join(Job, Job.id == called.job_id)
         .where(
+            called.ended.is_(None),
             called.job_id.not_in(select(ended.c.job_id)),
             _is_suspended(Job),
             or_(due, over),

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from oban_sqla import Job, JobState, Workflow
@@ -97,6 +98,37 @@ async def test_what_is_repeated_changes_nothing(engine: AsyncEngine, sessions: S
     async with sessions() as session:
         waits = await session.scalar(select(Row.waits).where(Row.name == "end"))
     assert waits == 1
+
+
+def most_rows(node: dict[str, Any]) -> float:
+    """The most rows that a node of a plan has read or passed on."""
+    own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return max([own * node["Actual Loops"], *map(most_rows, node.get("Plans", ()))])
+
+
+async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessions) -> None:
+    """A release reads what it releases, although the server has no statistics of the tables."""
+    flows = [fan_in(2) for _ in range(600)]
+    async with sessions.begin() as session:
+        session.add_all(flows)
+    plans: list[Any] = []
+
+    def explain(connection: Any, cursor: Any, sql: str, params: Any, *_: Any) -> None:
+        if "noted AS" in sql:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+            plans.extend(cursor.fetchone()[0])
+
+    first, second, _ = flows[300].steps.values()
+    async with engine.connect() as connection:
+        # As with more rows, which would take longer to insert.
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        event.listen(connection.sync_connection, "before_cursor_execute", explain)
+        await finish(connection, first)
+        await finish(connection, second)
+        await connection.commit()
+    assert len(plans) == 2
+    assert max(most_rows(plan["Plan"]) for plan in plans) < 100
+    assert states(await loaded(sessions, flows[300].id))["end"] == "available"
 
 
 @pytest.mark.torture
