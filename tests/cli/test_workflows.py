@@ -55,6 +55,15 @@ def test_the_tree(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert "there is no workflow x" in on("workflows", "show", "x", code=1).stderr
 
 
+def test_why_a_step_waits(on: Say, postgres_dsn: str, prefix: str) -> None:
+    stored(postgres_dsn, prefix)
+    with psycopg.connect(postgres_dsn) as connection:
+        query = f'SELECT id FROM "{prefix}".oban_jobs WHERE meta @> \'{{"name": "load"}}\''
+        ((id,),) = connection.execute(query).fetchall()  # type: ignore[call-overload]
+    assert on("jobs", "why", str(id)).stdout == "it waits for step extract\n"
+    assert on("jobs", "show", str(id)).stdout.splitlines()[-1].endswith("it waits for step extract")
+
+
 def test_cancel_and_retry(on: Say, postgres_dsn: str, prefix: str) -> None:
     flow = stored(postgres_dsn, prefix)
     said = on("workflows", "cancel", flow.id)

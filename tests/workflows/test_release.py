@@ -102,8 +102,9 @@ async def test_what_is_repeated_changes_nothing(engine: AsyncEngine, sessions: S
 
 def most_rows(node: dict[str, Any]) -> float:
     """The most rows that a node of a plan has read or passed on."""
-    own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-    return max([own * node["Actual Loops"], *map(most_rows, node.get("Plans", ()))])
+    rows: float = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    own = rows * float(node["Actual Loops"])
+    return max([own, *map(most_rows, node.get("Plans", ()))])
 
 
 async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessions) -> None:
