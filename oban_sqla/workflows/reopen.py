@@ -30,8 +30,8 @@ from sqlalchemy.orm import aliased
 from ..models import Job, JobState
 from ..models.state import FINISHED
 from ..statements.states import constant
+from .ended_steps import rule_for, unnested
 from .graph import LAST, STEP
-from .release import rule_for, unnested
 from .step import Step
 from .workflow import Workflow
 

@@ -1,0 +1,149 @@
+"""The writes of a release: to the jobs, to the steps, and to the workflows."""
+
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from ..clock import interval
+from ..models import Job, JobState
+from ..statements.acknowledge import error_entry
+from ..statements.states import constant
+from .ended_steps import tried_jobs
+from .step import Step
+from .workflow import Workflow
+
+
+def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
+    """Make the jobs of the targets available, scheduled or cancelled."""
+    step = aliased(Step, name="moving")
+    changes = (
+        select(targets)
+        .join(step, step.job_id == targets.c.job_id)
+        .where(
+            _free_of(blocked, step.path[1]),
+            # Without a join: the planner expects one row, and would compare all pairs of rows.
+            targets.c.job_id.in_(select(free.c.id)).is_(true()),
+        )
+        .cte("changes")
+    )
+    change = changes.c
+    due = func.greatest(Job.scheduled_at, time + interval(func.coalesce(change.delay, 0.0)))
+    runs = case((due > time, constant(JobState.SCHEDULED)), else_=constant(JobState.AVAILABLE))
+    return (
+        update(Job)
+        .where(Job.id == change.job_id)
+        .values(
+            state=case((change.runs, runs), else_=constant(JobState.CANCELLED)),
+            scheduled_at=case((change.runs, due), else_=Job.scheduled_at),
+            cancelled_at=case((change.runs, Job.cancelled_at), else_=time),
+            errors=case(
+                (change.runs, Job.errors),
+                else_=Job.errors.op("||")(error_entry(Job.attempt, time, change.reason)),
+            ),
+        )
+        .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
+        .cte("moved")
+    )
+
+
+def note_steps(ended: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
+    """Update the steps, each once, since a second change in a statement would be lost."""
+    nothing = null()
+    satisfied = (
+        select(
+            deps.c.job_id,
+            cast(nothing, Text).label("outcome"),
+            func.count().label("satisfied"),
+            cast(nothing, BigInteger).label("cause"),
+            false().label("fired"),
+            false().label("tried"),
+        )
+        .where(deps.c.rule == "run")
+        .group_by(deps.c.job_id)
+    )
+    none: ColumnElement[int] = literal(0, Integer)
+    outcomes = select(ended.c.job_id, ended.c.outcome, none, nothing, false(), true())
+    cancelled = case((targets.c.runs, nothing), else_=literal("cancelled", Text))
+    moves = select(targets.c.job_id, cancelled, none, targets.c.cause, targets.c.runs, false())
+    tried = tried_jobs()
+    attempts = select(tried.c.job_id, nothing, none, nothing, false(), true())
+    every = union_all(satisfied, outcomes, moves, attempts).subquery("every_change")
+    change = (
+        select(
+            every.c.job_id,
+            func.max(every.c.outcome).label("outcome"),
+            func.sum(every.c.satisfied).label("satisfied"),
+            func.max(every.c.cause).label("cause"),
+            func.bool_or(every.c.fired).label("fired"),
+            func.bool_or(every.c.tried).label("tried"),
+        )
+        .group_by(every.c.job_id)
+        .subquery("change")
+    ).c
+    return (
+        update(Step)
+        .where(Step.job_id == change.job_id, _free_of(blocked, Step.path[1]))
+        .values(
+            ended=func.coalesce(change.outcome, Step.ended),
+            waits=case((change.fired, 0), else_=Step.waits - change.satisfied),
+            cause=func.coalesce(change.cause, Step.cause),
+            tried=or_(Step.tried, change.tried),
+        )
+        .returning(Step.job_id)
+        .cte("noted")
+    )
+
+
+def update_counts(counts: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
+    """Write the counts of the workflows, and the state of each workflow that ends."""
+    left = counts.c
+    over = and_(left.open <= 0, left.lasts <= 0)
+    state = case(
+        (left.discarded > 0, literal("discarded", Text)),
+        (left.cancelled > 0, literal("cancelled", Text)),
+        else_=literal("completed", Text),
+    )
+    names = ("open", "lasts", "untried", "completed", "cancelled", "discarded")
+    return (
+        update(Workflow)
+        .where(Workflow.id == left.id, _free_of(blocked, left.root))
+        .values(
+            **{name: left[name] for name in names},
+            state=case((over, state), else_=Workflow.state),
+            completed_at=case((over, time), else_=Workflow.completed_at),
+            unique_key=case((over, null()), else_=Workflow.unique_key),
+            **{
+                name: case((over, 0), else_=getattr(Workflow, name))
+                for name in ("suspended", "available", "scheduled", "executing", "retryable")
+            },
+        )
+        .returning(Workflow.id, Workflow.name, Workflow.state, left.was)
+        .cte("counted")
+    )
+
+
+def _free_of(blocked: CTE, root: ColumnElement[str]) -> ColumnElement[bool]:
+    roots = func.array(select(blocked.c.root).scalar_subquery(), type_=ARRAY(Text))
+    return not_(root == any_(roots))
