@@ -48,8 +48,11 @@ def may_hold_our_keys(text: str) -> bool:
     return '$model"' in text or '$key"' in text
 
 
-def references(args: Any) -> Iterator[Reference]:
+def references(args: Any, depth: int = 0) -> Iterator[Reference]:
     """The references among arguments."""
+    if depth >= DEEPEST:
+        # `from_table` reads no reference there.
+        return
     if isinstance(args, dict):
         args = args.values()
     elif not isinstance(args, list):
@@ -58,7 +61,7 @@ def references(args: Any) -> Iterator[Reference]:
         if isinstance(item, Reference):
             yield item
         elif isinstance(item, dict | list):
-            yield from references(item)
+            yield from references(item, depth + 1)
 
 
 def _written(value: Any) -> Any:
