@@ -66,6 +66,9 @@ class Service:
         """The longest delay, in seconds, until a failed pass is repeated."""
         return LONGEST_RETRY
 
+    def news(self) -> None:
+        """There may be new jobs. Most services do not look for them."""
+
     def wake(self) -> None:
         """Make a pass now."""
         self._woken.set()

@@ -275,6 +275,8 @@ class Supervisor:
 
     def _wake_queues(self, queues: Collection[str]) -> None:
         self.queues.wake(queues)
+        for service in self.cluster_services:
+            service.news()
 
     def _listening_changed(self) -> None:
         self.orders.lose_track()

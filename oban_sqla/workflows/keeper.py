@@ -5,27 +5,43 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from sqlalchemy import Select, Text, cast, or_, select
+from sqlalchemy import Select, Text, cast, exists, or_, select
+from sqlalchemy.orm import aliased
 
 from .. import wakeups
-from ..models import Job
+from ..models import Job, JobState
 from ..models.state import FINISHED
 from ..runtime.database import Database
 from ..runtime.following import Followed, InTransaction, follow_by, run_by
 from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
-from .chains import advance, idle_chains
+from .chains import advance, idle_chains, in_chain
 from .counts import recount
 from .step import Step
 
 INTERVAL = 1.0
 """The least seconds between two looks."""
+LONGEST_INTERVAL = 15.0
+"""The most seconds between two looks, which are rarer while they find nothing to repair."""
+IDLE_INTERVAL = 60.0
+"""Seconds between two looks while no step and no job of a chain waits."""
+NEWS_DELAY = 5.0
+"""Seconds from news of jobs to a look, if nothing waited before."""
 RECOUNT_INTERVAL = 5.0
 """Seconds between two counts of the jobs of workflows, at least."""
 # A look takes at most this share of the time.
 SHARE = 0.05
 # The most steps that one transaction repairs.
 BATCH = 1000
+
+
+@lru_cache(maxsize=1)
+def is_any_open() -> Select[bool]:
+    """Whether a step has not ended, or a job of a chain waits."""
+    job = aliased(Job, name="waiting")
+    step = select(Step.job_id).where(Step.ended.is_(None)).limit(1)
+    waiting = cast(job.state, Text) == JobState.SUSPENDED.value
+    return select(or_(exists(step), exists().where(in_chain(job), waiting)))
 
 
 @lru_cache(maxsize=1)
@@ -61,24 +77,39 @@ class WorkflowKeeper(Service):
         self._database = database
         self._is_leader = is_leader
         self._recount_at = 0.0
+        self._interval = INTERVAL
+        self._idle = False
+
+    def news(self) -> None:
+        """Look soon, since new jobs may be steps."""
+        if self._idle:
+            self._idle = False
+            self.wake_in(NEWS_DELAY)
 
     async def run_once(self) -> float:
         """Find such steps, and release the steps that wait for them."""
         if not self._is_leader():
             return math.inf
         started = time.monotonic()
+        ((is_open,),) = await self._database.fetch(is_any_open())
+        self._idle = not is_open
+        if self._idle:
+            self._interval = INTERVAL
+            return IDLE_INTERVAL
         ids = [id for (id,) in await self._database.fetch(uncounted())]
         if ids and await self._release(ids):
             return 0.0
         if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
             await self._advance(chains)
+        repaired = bool(ids or chains)
+        self._interval = INTERVAL if repaired else min(2 * self._interval, LONGEST_INTERVAL)
         if started >= self._recount_at:
             began = time.monotonic()
             await self._database.fetch(recount())
             took = time.monotonic() - began
             self._recount_at = began + max(RECOUNT_INTERVAL, took / SHARE)
             started += took
-        return max(INTERVAL, (time.monotonic() - started) / SHARE)
+        return max(self._interval, (time.monotonic() - started) / SHARE)
 
     async def _release(self, ids: list[int]) -> bool:
         """Release the steps that wait for jobs. Returns whether to look again at once."""
