@@ -1,6 +1,6 @@
 """Schemas with our tables, empty, which one test after the other uses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 from uuid import uuid4
 
@@ -37,7 +37,12 @@ RESTART = """
 SELECT count(setval(oid::regclass, 1, false)) FROM pg_class
 WHERE relnamespace = %s::regnamespace AND relkind = 'S'
 """
+IS_LARGE = """
+SELECT pg_relation_size(%(table)s) > %(bytes)s
+    OR pg_stat_get_dead_tuples(%(table)s::regclass) > %(dead)s
+"""
 LARGE = 1_000_000  # bytes
+MANY = 2_000  # dead rows, which DELETE adds to
 
 
 class Schemas:
@@ -58,7 +63,7 @@ class Schemas:
             self._drop(name)
             return
         tables = [sql.Identifier(name, table) for table in (*TABLES, "users")]
-        if self._query("SELECT pg_relation_size(%s)", [f"{name}.oban_jobs"]) > LARGE:
+        if self._query(IS_LARGE, {"table": f"{name}.oban_jobs", "bytes": LARGE, "dead": MANY}):
             self._execute("TRUNCATE {} RESTART IDENTITY", sql.SQL(", ").join(tables))
         else:
             # On few rows, a twentieth of the time of TRUNCATE, which makes new files.
@@ -90,6 +95,8 @@ class Schemas:
     def _execute(self, statement: LiteralString, *names: sql.Composable) -> None:
         self._connection.execute(sql.SQL(statement).format(*names))
 
-    def _query(self, statement: LiteralString, parameters: Sequence[Any]) -> Any:
+    def _query(
+        self, statement: LiteralString, parameters: Sequence[Any] | Mapping[str, Any]
+    ) -> Any:
         ((found,),) = self._connection.execute(statement, parameters).fetchall()
         return found
