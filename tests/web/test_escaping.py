@@ -8,7 +8,7 @@ from tests.factories import JobFactory
 from tests.web.conftest import Open
 from tests.web.site import Reader, Site
 
-ATTACK = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}"
+ATTACK = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{12345679*8}}"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_markup_in_every_field_of_a_job(site: Site, attacked: int) -> None
         assert "img" not in tags
         assert sum(tag == "script" for tag, _ in page.elements) == 3
         assert not any(name.startswith("on") for _, given in page.elements for name in given)
-        assert "{{7*7}}" in text or "49" not in text
+        assert str(12345679 * 8) not in text
     assert ATTACK in Reader(pages[2]).text
 
 
