@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal
+from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal, literal_column
 
 # Global: a test, its fixtures and the threads of its jobs share the held clock.
 _held_at: datetime | None = None
+
+
+EVER: ColumnElement[Any] = literal_column("'-infinity'::timestamp")
+"""Before all instants. Python can't represent it."""
+NEVER: ColumnElement[Any] = literal_column("'infinity'::timestamp")
+"""After all instants. Python can't represent it."""
 
 
 def client_now() -> datetime:

@@ -21,7 +21,6 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    literal_column,
     null,
     or_,
     select,
@@ -31,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now
+from ..clock import EVER, database_now
 from ..models import Job, JobState
 from ..statements.claim import claim_order, executing, of_queue
 from ..statements.claimed import claimed_columns
@@ -41,8 +40,6 @@ from .search import PRIORITIES
 from .starts import count_starts, forget_starts, save_tokens
 from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
-
-EVER: ColumnElement[Any] = literal_column("'-infinity'::timestamp")
 
 WHOLE = 7
 """The number of columns about the whole claim, after the columns of a job."""

@@ -20,7 +20,6 @@ from sqlalchemy import (
     column,
     func,
     literal,
-    literal_column,
     or_,
     select,
     true,
@@ -30,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, array
 
-from ..clock import database_now, seconds
+from ..clock import EVER, NEVER, database_now, seconds
 from ..models import Job, JobState
 from ..models.state import STAGEABLE
 from ..models.types import UTCDateTime, job_state
@@ -41,8 +40,6 @@ from .states import constant, state_in
 LOWEST_PRIORITY = 9
 
 _ORDER: tuple[Any, ...] = (Job.scheduled_at, Job.id)
-_EVER: ColumnElement[Any] = literal_column("'-infinity'::timestamp")
-_NEVER: ColumnElement[Any] = literal_column("'infinity'::timestamp")
 
 
 class Position(NamedTuple):
@@ -109,7 +106,7 @@ def stage(
     met = select(func.count()).select_from(seen).where(on_the_way).scalar_subquery()
     next_at = (
         select(Job.scheduled_at)
-        .where(state_in(*STAGEABLE), Job.scheduled_at > time, Job.scheduled_at < _NEVER)
+        .where(state_in(*STAGEABLE), Job.scheduled_at > time, Job.scheduled_at < NEVER)
         .order_by(Job.scheduled_at)
         .limit(1)
         .scalar_subquery()
@@ -129,7 +126,7 @@ def stage(
 
 
 def _after(jobs: Select[Any], time: ColumnElement[Any]) -> Select[Any]:
-    after_at = func.coalesce(bindparam("after_at", None, type_=UTCDateTime), _EVER)
+    after_at = func.coalesce(bindparam("after_at", None, type_=UTCDateTime), EVER)
     after_id = bindparam("after_id", FRONT.id, type_=BIGINT)
     return jobs.where(Job.scheduled_at <= time, tuple_(*_ORDER) > tuple_(after_at, after_id))
 
