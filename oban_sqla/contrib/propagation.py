@@ -23,7 +23,6 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..models import Job
-from ..models.instrumentation import values_of
 from .carrier import inject
 
 Relationship: TypeAlias = Literal["auto", "parent", "link", "none"]
@@ -69,14 +68,13 @@ class Propagation:
         for job in jobs:
             inject(job, carrier, _KEYS, "traceparent")
 
-    def extract(self, job: Job) -> tuple[Context, Sequence[Link]]:
-        """The context for the span of a job, and its links.
+    def extract(self, values: Mapping[str, Any]) -> tuple[Context, Sequence[Link]]:
+        """The context for the span of a job with these values, and its links.
 
         The context in which the instance was started is never used.
         """
-        values = values_of(job)
         meta = values["meta"]
-        if self._relationship == "none" or not isinstance(meta, Mapping):
+        if self._relationship == "none" or not isinstance(meta, dict):
             return Context(), ()
         sent_by = _parsed(meta)
         if sent_by is None:
