@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,6 +32,7 @@ from tests.schemas import Schemas
 
 StartOban = Callable[..., Awaitable[Oban]]
 Add = Callable[..., Awaitable[list[int]]]
+Tune = Callable[..., None]
 
 
 # With --hypothesis-profile default there are a hundred.
@@ -145,6 +148,20 @@ def session_factory(postgres_dsn: str, prefix: str) -> Iterator[sessionmaker[Ses
     engine = sync_engine(postgres_dsn, prefix)
     yield sessionmaker(engine, expire_on_commit=False)
     engine.dispose()
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> Tune:
+    """Give constants of a module other values for one test: `tune(outbox, FULL=1)`."""
+
+    def tune(module: ModuleType | str, **constants: Any) -> None:
+        if isinstance(module, str):
+            module = import_module(module)
+        for name, value in constants.items():
+            assert name.isupper(), f"{name} is no constant"
+            monkeypatch.setattr(module, name, value)
+
+    return tune
 
 
 @pytest.fixture
