@@ -21,7 +21,6 @@ from oban_sqla import Cancel, Job, Oban, Snooze, Worker
 from oban_sqla.runtime import notifier
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
-from oban_sqla.workers import registry
 from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.enqueue.conn_kinds import CONN_KINDS, opened
@@ -251,10 +250,8 @@ class TestLeading:
         pooled: AsyncEngine,
         prefix: str,
         runs: Runs,
-        monkeypatch: pytest.MonkeyPatch,
+        no_workers: None,
     ) -> None:
-        monkeypatch.setattr(registry, "_registrations", {})
-
         class Tick(Worker, name="pooled.tick", cron="* * * * *"):
             async def process(self, job: Job) -> None: ...
 

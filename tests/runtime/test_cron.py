@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,11 +21,7 @@ from tests.listening import hear
 Sessions = async_sessionmaker[AsyncSession]
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registrations", {})
-    return
+pytestmark = pytest.mark.usefixtures("no_workers")
 
 
 def declare(expr: str = "* * * * *", catch_up: str | None = "last") -> type[Worker]:
