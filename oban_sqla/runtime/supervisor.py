@@ -1,7 +1,7 @@
 """`Supervisor`: builds the services of an instance, and starts, stops and wakes them."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,8 @@ from ..models import validation
 from ..statements.announce import AWAIT, FREED, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
-from .claiming import PlainClaim, WaysToClaim
-from .cluster_services import ClusterService, build_cluster_services
+from .claiming import way_to_claim
+from .cluster_services import ClusterNode, build_cluster_services
 from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
@@ -43,14 +43,10 @@ class Supervisor:
         database: Database,
         emit: Emit,
         listened: Callable[[str], bool],
-        cluster_services: Sequence[ClusterService] = (),
-        *,
-        ways_to_claim: WaysToClaim = PlainClaim,
     ) -> None:
         self._config = config
         self._database = database
         self._emit = emit
-        self._ways_to_claim = ways_to_claim
         self.stager = Stager(
             database,
             emit,
@@ -105,13 +101,14 @@ class Supervisor:
             poll_interval=self._poll_interval,
         )
         self.cluster_services = build_cluster_services(
-            config,
-            database,
-            emit,
-            is_leader=self._is_leader,
-            listened=listened,
-            wake_queues=self._wake_queues,
-            of_features=cluster_services,
+            ClusterNode(
+                config,
+                database,
+                emit,
+                is_leader=self._is_leader,
+                listened=listened,
+                wake_queues=self._wake_queues,
+            )
         )
         self.notifier = Notifier(
             database,
@@ -240,7 +237,7 @@ class Supervisor:
             limit=queue.limit,
             paused=queue.paused,
             claim_ahead=self._config.claim_ahead,
-            way=self._ways_to_claim(
+            way=way_to_claim(
                 self._database, queue, self._config.node, lambda: self._config.poll_interval
             ),
             claims=self._claims,

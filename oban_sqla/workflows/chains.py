@@ -35,7 +35,7 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, held_at
 from ..models import Job, JobState
 from ..models.chain import ENTRY
-from ..runtime.following import Followed, Statements, register
+from ..runtime.following import Followed, Statements
 from ..statements.announce import announce, announcement
 from ..statements.states import constant
 from ..wakeups import Wakeup
@@ -283,11 +283,3 @@ def blocked() -> Executable:
         .group_by(chain_of(held))
         .order_by(chain_of(held))
     )
-
-
-def attach() -> None:
-    """Have chains follow outcomes; importing `oban_sqla` does so."""
-    register(_follower)
-
-
-_follower = ChainFollower()

@@ -24,7 +24,7 @@ _inserted = SavepointLog[ref[Workflow]]("oban_sqla_workflows")
 
 
 def attach() -> None:
-    """Attach the listeners to all sessions, after those of jobs. `oban_sqla` calls this."""
+    """Attach the listeners to all sessions, after those of jobs."""
     for name, listener, options in _LISTENERS:
         if not event.contains(Session, name, listener):
             event.listen(Session, name, listener, **options)

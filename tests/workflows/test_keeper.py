@@ -21,7 +21,6 @@ async def keeper(engine: AsyncEngine, prefix: str) -> AsyncIterator[WorkflowKeep
         Database(engine, prefix),
         lambda name, data: None,
         is_leader=lambda: True,
-        listened=lambda name: False,
     )
     yield keeper
     await keeper.stop()
