@@ -49,7 +49,7 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
         }
     for name, check in checks.items():
         try:
-            async for finding in check():
+            async for finding in check.findings(name):
                 yield finding
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
