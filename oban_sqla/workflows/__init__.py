@@ -5,6 +5,7 @@ from ..runtime.cluster_services import ClusterNode
 from ..runtime.cluster_services import register as add_service
 from ..runtime.following import register as add_follower
 from ..runtime.reasons import register as add_reason
+from . import job_parts as _job_parts  # noqa: F401 - adds to the model of jobs
 from . import unit_of_work
 from .chains import ChainFollower
 from .follower import WorkflowFollower

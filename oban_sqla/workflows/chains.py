@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now, held_at
+from ..clock import database_now, held_at, nearest
 from ..models import Job, JobState
 from ..models.chain import ENTRY
 from ..runtime.following import Followed, Statements
@@ -215,7 +215,7 @@ def release_next(*, now: datetime | None = None) -> Executable:
             scheduled_at=case((is_doomed, Job.scheduled_at), else_=due),
             cancelled_at=case((is_doomed, time), else_=Job.cancelled_at),
         )
-        .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
+        .returning(Job.id, Job.queue, Job.state, nearest(Job.scheduled_at).label("scheduled_at"))
     )
 
 

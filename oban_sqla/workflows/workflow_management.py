@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any, Protocol, overload
 
-from sqlalchemy import Select, Text, inspect, literal, select
+from sqlalchemy import Select, Text, literal, select
 from sqlalchemy.orm import aliased, selectinload
 
 from ..enqueue.enqueue import Conn
@@ -17,7 +17,7 @@ from .chains import BlockedChain, blocked
 from .enqueue import enqueue_workflow
 from .graph import STEP
 from .step import Step
-from .workflow import Workflow
+from .workflow import Workflow, known_id
 
 LOOK_AGAIN = 0.02
 """Seconds until the next look at a workflow whose jobs have ended, but which has not."""
@@ -147,13 +147,12 @@ class WorkflowManagement(Enqueueing, Waiting):
 
 
 def identity(workflow: Workflow | str) -> str:
-    """The id of a workflow, without the SELECT that `workflow.id` sends if it has expired."""
+    """The id of a workflow."""
     if isinstance(workflow, str):
         return workflow
     if not isinstance(workflow, Workflow):
         raise TypeError(f"a workflow, or its id, is expected, not {workflow!r}")
-    state = inspect(workflow)
-    return str(state.identity[0] if state.identity else state.dict["id"])
+    return known_id(workflow)
 
 
 def _steps_of(workflow: Workflow | str) -> Select[Any]:
