@@ -8,10 +8,8 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 
 from .. import __version__
 from . import instruments
-from .gauges import Reading
 from .instruments import Instrument, Kind
-from .labels import Labels
-from .measurements import Record
+from .measurements import Labels, Reading, Record
 
 
 class Collector:

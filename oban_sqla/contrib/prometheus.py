@@ -20,11 +20,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from . import listeners
-from .gauges import Reading
 from .instruments import Instrument
-from .labels import Labels
 from .listeners import Listener
-from .measurements import Measurements, Record
+from .measurements import Labels, Measurements, Reading, Record
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 

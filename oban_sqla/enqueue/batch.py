@@ -10,6 +10,7 @@ from ..models.instrumentation import values_of
 from ..statements.announce import announcement
 from ..statements.insert import records
 from ..wakeups import Wakeup
+from .collector import paused
 
 # Encoding a batch blocks the event loop for some microseconds per job.
 MOST_ROWS = 1_000
@@ -72,7 +73,8 @@ def wakeup(jobs: Sequence[Job]) -> Wakeup:
 
 
 def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
-    text = records(jobs)
+    with paused():
+        text = records(jobs)
     if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
         yield Batch(jobs, text, wakeup(jobs))
         return

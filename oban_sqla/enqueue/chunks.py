@@ -1,10 +1,7 @@
 """Insert any number of jobs in one transaction, chunk by chunk."""
 
 import asyncio
-import gc
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -14,17 +11,14 @@ from sqlalchemy.orm import Session
 from ..models import Job
 from ..statements.insert import insert
 from ..wakeups import Wakeup
-from . import encoding, references
+from . import collector, encoding, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute, insert_unique_through
 from .enqueue import Conn, begin, enqueue
-from .from_rows import fill
+from .from_rows import fill_from
 from .session_of import unscoped
 from .unique import apart
 from .unit_of_work import insert_outside
-
-# Other tasks of the event loop get a turn after this many jobs.
-SLICE = 100
 
 Source: TypeAlias = Iterable[Job] | AsyncIterable[Job]
 
@@ -55,11 +49,10 @@ class Insertion:
 
         `TypeError` or `ValueError` for jobs that can't be enqueued.
         """
-        with _gc_paused():
-            begin(jobs)
-            references.refuse_without_key(jobs)
-            plain, unique = apart(jobs)
-            batches = [*encoded(plain)]
+        begin(jobs)
+        references.refuse_without_key(jobs)
+        plain, unique = apart(jobs)
+        batches = [*encoded(plain)]
         self._unique += unique
         for batch in batches:
             encoding.refuse_unstorable(self._connection, [batch])
@@ -95,8 +88,7 @@ class Insertion:
         self.wakeup |= batch.wakeup
 
     def _fill(self, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
-        with _gc_paused():
-            fill(jobs, rows)
+        fill_from(rows, jobs)
         self.count += len(jobs)
 
     async def _insert_unique(self) -> None:
@@ -142,36 +134,13 @@ async def chunks(jobs: Source) -> AsyncIterator[list[Job]]:
 
 async def _slices(jobs: Source) -> AsyncIterator[list[Job]]:
     if not isinstance(jobs, AsyncIterable):
-        iterator = iter(jobs)
-        while some := _taken(iterator):
+        for some in collector.slices(jobs):
             yield some
         return
     some = []
     async for job in jobs:
         some.append(job)
-        if len(some) == SLICE:
+        if len(some) == collector.SLICE:
             yield some
             some = []
     yield some
-
-
-def _taken(jobs: Iterator[Job]) -> list[Job]:
-    with _gc_paused():
-        return [*islice(jobs, SLICE)]
-
-
-@contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Pause the garbage collector during a block that awaits nothing.
-
-    A job consists of eleven objects that the collector tracks, and none of them is garbage. The
-    collector would take a quarter of the time of an insertion.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
@@ -13,11 +14,10 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
-from ..series import run_series, run_series_async
 from ..statements.insert import insert
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
-from .from_rows import fill
+from .from_rows import fill_from
 from .observed import observed
 from .unique import Make, Parameters, apart, steps
 
@@ -60,19 +60,27 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
     unique_batches = list(encoded(unique, MOST_UNIQUE))
     encoding.refuse_unstorable(conn, (*batches, *unique_batches))
     for batch in batches:
-        fill(batch.jobs, await execute(conn, insert, batch.parameters, prefix))
+        fill_from(await execute(conn, insert, batch.parameters, prefix), batch.jobs)
     for batch in unique_batches:
         await insert_unique_through(conn, batch.jobs, prefix)
 
 
 async def insert_unique_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
     """Insert jobs that hold a unique key through any connection, step by step."""
-    await run_series_async(steps(jobs), lambda step: execute(conn, *step, prefix))
+    remaining = steps(jobs)
+    with suppress(StopIteration):
+        step = next(remaining)
+        while True:
+            step = remaining.send(await execute(conn, *step, prefix))
 
 
 def insert_unique_core(connection: Connection, jobs: Sequence[Job]) -> None:
     """Insert jobs that hold a unique key through a connection of SQLAlchemy."""
-    run_series(steps(jobs), lambda step: execute_core(connection, *step, None))
+    remaining = steps(jobs)
+    with suppress(StopIteration):
+        step = next(remaining)
+        while True:
+            step = remaining.send(execute_core(connection, *step, None))
 
 
 def refuse_unknown(conn: object) -> None:

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import psycopg
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm.attributes import instance_state
 
 from .. import instances
 from ..models import Job
 from ..models.instrumentation import values_of
+from ..models.job import GIVEN
 from ..models.state import NEW
 from ..models.unique_job import restore
 from ..statements.insert import FIELDS
@@ -58,7 +60,7 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
         await insert_through(conn, jobs, prefix)
         return
     for job in jobs:
-        if inspect(job).detached:
+        if instance_state(job).detached:
             make_new(job)
     session.add_all(jobs)
 
@@ -101,12 +103,12 @@ def refuse_twice(jobs: Sequence[Job]) -> None:
 def _begin(job: object, session: Session | None) -> None:
     if not isinstance(job, Job):
         raise TypeError(f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}")
-    state = inspect(job)
+    state = instance_state(job)
     if state.session is not None and not (state.pending and state.session is session):
         raise ValueError(f"{job!r} is in a session already; its flush inserts the job")
-    if job.conflict:
-        restore(job)
     values = values_of(job)
+    if GIVEN in values:
+        restore(job)
     if not values.keys() >= _NEEDED:
         expired = ", ".join(field for field in FIELDS if field not in values)
         raise ValueError(

@@ -1,39 +1,52 @@
 """Give inserted jobs the values of their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import inspect
-from sqlalchemy.orm import make_transient, make_transient_to_detached
+from sqlalchemy.orm import make_transient
+from sqlalchemy.orm.attributes import instance_state
 
 from ..models import Job, validation
-from ..models.instrumentation import values_of
+from ..models.instrumentation import become_detached, values_of
 from ..models.job import BY_ROW, UNSET
+from .collector import paused
+
+_NOTHING: Mapping[str, Any] = dict.fromkeys(UNSET)
 
 
-def fill(jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
-    """Give jobs the id and `inserted_at` of their rows, and make them detached.
+def fill_from(rows: Sequence[Sequence[Any]], jobs: Sequence[Job]) -> None:
+    """`fill` jobs from the row that `statements.insert.insert` returns."""
+    if len(rows) != 1:
+        raise ValueError(f"execute() returned {len(rows)} rows instead of one")
+    ids, inserted_at, *_ = rows[0]
+    fill(jobs, ids, inserted_at)
+
+
+def fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
+    """Give jobs the ids and the `inserted_at` of their rows, and make them detached.
 
     A detached job that is added to a session is not inserted again.
     """
-    if len(rows) != len(jobs):
-        raise ValueError(f"execute() returned {len(rows)} rows for {len(jobs)} jobs")
-    if not jobs:
-        return
-    # All rows of a statement have the same `inserted_at`.
-    inserted_at = validation.instant("inserted_at", rows[0][1])
-    for job, row in zip(jobs, rows, strict=True):
+    if len(ids) != len(jobs):
+        raise ValueError(f"execute() returned {len(ids)} ids for {len(jobs)} jobs")
+    now = validation.instant("inserted_at", inserted_at)
+    with paused():
+        _fill(jobs, ids, now)
+        become_detached(Job, jobs, ids)
+
+
+def _fill(jobs: Sequence[Job], ids: Sequence[int], now: datetime) -> None:
+    for job, id in zip(jobs, ids, strict=True):
         values = values_of(job)
-        if "id" in values and inspect(job).key is not None:
+        if "id" in values and instance_state(job).key is not None:
             # The job was inserted before, perhaps in a transaction that was rolled back. It is a
             # new row now.
             make_transient(job)
-        values["id"] = row[0]
-        values["inserted_at"] = inserted_at
-        values.setdefault("scheduled_at", inserted_at)
-        for column in UNSET:
-            values.setdefault(column, None)
-        make_transient_to_detached(job)
+        values["id"] = id
+        values["inserted_at"] = now
+        values.setdefault("scheduled_at", now)
+        values.update(_NOTHING)
 
 
 def make_new(job: Job) -> None:

@@ -28,7 +28,7 @@ from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
 from ..models.unique_job import may_hold_key, restore
 from ..statements.insert import FIELDS
-from .from_rows import fill, make_new
+from .from_rows import fill_from, make_new
 from .savepoints import SavepointLog
 
 _inserted = SavepointLog[ref[Job]]("oban_sqla_inserted")
@@ -75,7 +75,7 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
 def make_persistent(session: Session, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
     """Make inserted jobs persistent in a session, as after a flush."""
     take_out(session, jobs)
-    fill(jobs, rows)
+    fill_from(rows, jobs)
     session.add_all(jobs)
     _inserted.add(session, map(ref, jobs))
 

@@ -5,7 +5,7 @@ Each unique job is inserted, or becomes the existing job of which it is a duplic
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -16,7 +16,6 @@ from ..models import Job, JobState
 from ..models.notation import from_table
 from ..models.unique_job import become, hold_key, may_hold_key, replaces, unique_key
 from ..models.validation import instant
-from ..series import Series
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
 from .from_rows import fill
@@ -34,8 +33,8 @@ Make: TypeAlias = Callable[..., Executable]
 
 Parameters: TypeAlias = Mapping[str, str]
 
-Steps: TypeAlias = Series[tuple[Make, Parameters], None]
-"""A series of statements with their parameters."""
+Steps: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], None]
+"""A generator that yields statements with parameters, and receives their rows."""
 
 
 def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:
@@ -64,7 +63,8 @@ def steps(jobs: Sequence[Job]) -> Steps:
         first = {keys[n]: n for n in reversed(left)}
         rows = yield insert_unique, {"jobs": records([jobs[n] for n in first.values()])}
         inserted = [first[key] for key, *_ in rows]
-        fill([jobs[n] for n in inserted], [row[1:] for row in rows])
+        if rows:
+            fill([jobs[n] for n in inserted], [row[1] for row in rows], rows[0][2])
         for n in inserted:
             del left[n]
         for turn in _turns(left, keys, jobs):

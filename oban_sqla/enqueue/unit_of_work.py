@@ -21,7 +21,7 @@ from ..statements.insert import insert as insert_jobs
 from . import encoding, news, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute_core, insert_unique_core
-from .from_rows import fill
+from .from_rows import fill_from
 from .session_of import BIND
 from .unique import apart
 
@@ -125,7 +125,8 @@ def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
         connection = session.connection(bind_arguments=BIND)
         encoding.refuse_unstorable(connection, batches)
         for batch in batches:
-            fill(batch.jobs, execute_core(connection, insert_jobs, batch.parameters, None))
+            rows = execute_core(connection, insert_jobs, batch.parameters, None)
+            fill_from(rows, batch.jobs)
         if unique:
             insert_unique_core(connection, unique)
     news.add(session, connection, wakeup(jobs))

@@ -5,10 +5,17 @@ sending and completing an inserted job costs a process 12 microseconds. Claiming
 acknowledging a job costs about 70.
 """
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState, Mapper, Session, configure_mappers
+from sqlalchemy.orm import (
+    Mapper,
+    Session,
+    configure_mappers,
+    make_transient_to_detached,
+)
+from sqlalchemy.orm.attributes import instance_state
 
 T = TypeVar("T")
 
@@ -20,8 +27,8 @@ def values_of(instance: object) -> dict[str, Any]:
     With `set_committed_value()` for each column, a new job took 17 instead of 2, a claimed job 25
     instead of 6, and the result of an insert 12 instead of 4.
     """
-    state: InstanceState[Any] = inspect(instance)
-    return state.dict
+    # The same dict as `inspect(instance).dict`, in a twentieth of its 0.8 microseconds.
+    return vars(instance)
 
 
 def new_instance(cls: type[T]) -> T:
@@ -29,11 +36,28 @@ def new_instance(cls: type[T]) -> T:
 
     SQLAlchemy creates instances in the same way when it loads rows.
     """
-    mapper: Mapper[T] = inspect(cls)
+    mapper: Mapper[T] = vars(cls)["__mapper__"]
     if not mapper.configured:
         configure_mappers()
     instance: T = mapper.class_manager.new_instance()
     return instance
+
+
+def become_detached(cls: type, instances: Iterable[Any], ids: Iterable[int]) -> None:
+    """Make instances detached, whose rows have these ids, as `make_transient_to_detached()` does.
+
+    That function takes 3.6 for each, to expire what is not loaded and forget what was changed. An
+    instance with all its columns and without a change takes 0.5.
+    """
+    mapper: Mapper[Any] = inspect(cls)
+    columns = frozenset(mapper.column_attrs.keys())
+    identity_key = mapper.identity_key_from_primary_key
+    for instance, id in zip(instances, ids, strict=True):
+        state = instance_state(instance)
+        if type(instance) is cls and not state.modified and columns <= vars(instance).keys():
+            state.key = identity_key((id,))
+        else:
+            make_transient_to_detached(instance)
 
 
 def inserts_are_heard(cls: type, own: int) -> bool:

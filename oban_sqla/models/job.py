@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -31,9 +32,6 @@ from .metadata import Base
 from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
-
-if TYPE_CHECKING:
-    from ..workflows.workflow import Workflow
 
 RECORDED_AS = "json"
 """`meta["recorded"]` of a value that we recorded as JSON. Oban Pro stores `true` there."""
@@ -85,10 +83,6 @@ class Job(JobProperties, Base):
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-
-    if TYPE_CHECKING:
-        workflow: Mapped[Workflow | None]
-        """The workflow of a step: a view-only relationship, which workflows add to the model."""
 
     __table_args__ = (
         CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
@@ -271,11 +265,12 @@ def _begun(
         "attempt": 0,
         "errors": [],
         "attempted_by": [],
+        **checked,
     }
     if scheduled_at is not None:
-        values["state"] = JobState.SCHEDULED
         values["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
-    values.update(checked)
+        if "state" not in checked:
+            values["state"] = JobState.SCHEDULED
     if unique is not None:
         values[UNIQUE] = unique
         values["meta"] = UniqueMeta(values["meta"], unique)
@@ -304,8 +299,8 @@ RULES: Mapping[str, Callable[[object], object]] = {
     "state": validation.state,
     "worker": validation.worker_name,
     "queue": validation.queue_name,
-    "args": lambda value: references.arguments("args", value),
-    "meta": lambda value: validation.json_object("meta", value),
+    "args": partial(references.arguments, "args"),
+    "meta": partial(validation.json_object, "meta"),
     "tags": validation.tag_list,
     "priority": validation.priority,
     "max_attempts": validation.max_attempts,

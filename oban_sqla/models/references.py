@@ -62,6 +62,8 @@ def arguments(field: str, value: object) -> dict[str, Any]:
     Existing references, such as those of a stored job, stay. `ValueError` for an instance whose
     class no other process could import. Other errors are those of `validation.json_object`.
     """
+    if (flat := validation.flat_object(value)) is not None:
+        return flat
     found: list[InstanceReference] = []
     plain = validation.json_object(field, value, partial(_refer, found))
     return Arguments(plain, found) if found else plain

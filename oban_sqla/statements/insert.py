@@ -20,7 +20,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import insert as insert_into
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from ..models import Job, JobState, validation
 from ..models.instrumentation import values_of
@@ -49,8 +49,9 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     """Insert the parameter `jobs`, which `records()` makes, and send `news` if `announced`.
 
-    Returns the id and `inserted_at` of each job, in the order of the jobs: PostgreSQL draws
-    identity values after the ORDER BY of an INSERT ... SELECT, and the outer SELECT sorts by id.
+    Returns one row: the ids, in the order of the jobs, and `inserted_at`, which all jobs share. The
+    ids have that order because PostgreSQL draws identity values after the ORDER BY of an
+    INSERT ... SELECT. A row for each job would cost the process two microseconds per job.
     """
     record = given().c
     now = func.timezone("UTC", func.now())
@@ -68,10 +69,11 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
         .returning(Job.id, Job.inserted_at)
         .cte("inserted")
     )
-    columns: list[Any] = [inserted.c.id, inserted.c.inserted_at]
+    ids = aggregate_order_by(inserted.c.id, inserted.c.id)
+    columns: list[Any] = [func.array_agg(ids), func.min(inserted.c.inserted_at)]
     if announced:
         columns.append(sent_with(announce(prefix=prefix)))
-    return select(*columns).order_by(inserted.c.id)
+    return select(*columns)
 
 
 def given() -> FromClause:

@@ -61,7 +61,7 @@ class Declaration:
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
         if self.chain is not None:
             values["meta"] |= self.chain.entry(self.name, values["args"])
-        job = new(values, _scheduled_at(options), unique)
+        job = new(values, _scheduled_at(options) if given else None, unique)
         if self.limit is not None or self.rate is not None:
             partition.partition(job, self.name, self.limit, self.rate)
         return job

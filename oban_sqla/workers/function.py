@@ -138,7 +138,7 @@ class JobFunction(Generic[P, R]):
         `TypeError` if the arguments do not fit the function. Other invalid input raises a
         `ValueError` or `TypeError` that names the field and the value.
         """
-        options = {key: kwargs.pop(key) for key in JOB_OPTIONS if key in kwargs}
+        options = {key: kwargs.pop(key) for key in JOB_OPTIONS if key in kwargs} if kwargs else {}
         return self.__oban__.new_job(self._bind(args, kwargs), cast(JobOptions, options))
 
     @overload

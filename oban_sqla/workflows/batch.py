@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..models import Job
+from .draft import Draft, step_job
 from .workflow import Workflow
 
 
@@ -52,4 +53,5 @@ class Batch(Workflow):
         }
         for event, callback in callbacks.items():
             if callback is not None:
-                self._draft(event, callback, kind=event)
+                checked = step_job(self.label, event, callback)
+                self.graph.drafts[event] = Draft(event, checked, kind=event)

@@ -40,6 +40,7 @@ class WorkflowPruner(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
+        listened: Callable[[str], bool],
         retention: Retention,
     ) -> None:
         super().__init__(emit)

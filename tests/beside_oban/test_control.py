@@ -9,7 +9,6 @@ from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
-from tests.services import services
 
 pytestmark = pytest.mark.oban
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.oban
 async def ours(start: StartOban) -> Oban:
     """A node of ours that hears of things, or never learns of them."""
     ours = await start(queues={"shared": 5}, node=OURS, fallback_interval=NEVER)
-    await until(lambda: services(ours).notifier.listening)
+    await until(lambda: ours._supervisor.notifier.listening)
     return ours
 
 
@@ -81,7 +80,7 @@ class TestTheyOrderOurQueues:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
             await theirs.pause_queue("shared")
             await paused.wait()
-            await services(ours).orders.run_once()
+            await ours._supervisor.orders.run_once()
             assert resumed.events == []
         assert ours.check_queue("shared").paused
 
@@ -162,10 +161,10 @@ class TestCancelling:
         job = await client.enqueue(Theirs.new({"do": "fail", "times": 1}, scheduled_in=60))
         await client.cancel_job(job)
         await client.retry_job(job)
-        services(ours).producers["shared"].wake()  # they notify nobody of it
+        ours._supervisor.producers["shared"].wake()  # they notify nobody of it
         await table.until({"retryable": 1})
         await table.an_hour_later()
-        services(ours).stager.wake()
+        ours._supervisor.stager.wake()
         await table.until({"completed": 1})
         assert len(Script.ran) == 2
 
@@ -177,7 +176,7 @@ class TestRetrying:
         job = await ours.enqueue(Ours.new({"do": "cancel"}))
         await table.until({"cancelled": 1})
         await client.retry_job(job.id)
-        services(ours).producers["shared"].wake()
+        ours._supervisor.producers["shared"].wake()
         await until(lambda: len(Script.ran) == 2)
         await table.until({"cancelled": 1})
         assert await ours.retry_jobs(job.id) == 1

@@ -1,5 +1,6 @@
 """A tick of ours is described as theirs are, so that what looks at one understands the other."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,16 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Worker
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
+from oban_sqla.workers import registry
 from tests.beside_oban.conftest import StartTheirs, Table
 
-pytestmark = [pytest.mark.oban, pytest.mark.usefixtures("no_workers")]
+pytestmark = pytest.mark.oban
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_registrations", {})
     monkeypatch.setattr(their_scheduler, "_scheduled_entries", [])
+    return
 
 
 def declare(entry: Any) -> None:

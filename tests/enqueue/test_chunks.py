@@ -11,8 +11,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Unique, Worker
-from oban_sqla.enqueue import batch, chunks
-from tests.conftest import Tune
+from oban_sqla.enqueue import batch, chunks, collector
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind, opened
@@ -40,10 +39,11 @@ async def kind(
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(tune: Tune) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three jobs in each."""
-    tune(batch, MOST_ROWS=3)
-    tune(chunks, MOST_ROWS=3, SLICE=3)
+    monkeypatch.setattr(batch, "MOST_ROWS", 3)
+    monkeypatch.setattr(chunks, "MOST_ROWS", 3)
+    monkeypatch.setattr(collector, "SLICE", 3)
 
 
 def made(count: int, worker: type[Worker] = Send) -> Iterator[Job]:

@@ -21,7 +21,8 @@ from oban_sqla import Cancel, Job, Oban, Snooze, Worker
 from oban_sqla.runtime import notifier
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
-from tests.conftest import StartOban, Tune
+from oban_sqla.workers import registry
+from tests.conftest import StartOban
 from tests.databases import async_engine
 from tests.enqueue.conn_kinds import CONN_KINDS, opened
 from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes
@@ -250,8 +251,10 @@ class TestLeading:
         pooled: AsyncEngine,
         prefix: str,
         runs: Runs,
-        no_workers: None,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(registry, "_registrations", {})
+
         class Tick(Worker, name="pooled.tick", cron="* * * * *"):
             async def process(self, job: Job) -> None: ...
 
@@ -285,9 +288,9 @@ class TestLeading:
 
 class TestListen:
     async def test_it_is_found_not_to_work_and_the_queues_poll(
-        self, pooled: AsyncEngine, start: StartOban, tune: Tune
+        self, pooled: AsyncEngine, start: StartOban, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        tune(notifier, ECHO_TIMEOUT=0.5)
+        monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.5)
         with hear(Oban, "notifier_lost") as lost:
             ours = await start(pooled, queues={"default": 5}, poll_interval=0.05)
             with hear(ours, "ack_stop") as acks:
