@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: oban_sqla beside the bare SQL, and beside the peers that are installed.
+"""`python -m benchmarks`: measure oban_sqla, the bare SQL, and the installed peers.
 
-One server for all, with the durability of PostgreSQL's defaults; a fresh database and a process for
-each run; the contestants in turn, over and over. What counts is the ratio of medians in one call.
+All contestants use one server, with PostgreSQL's default durability. Each run has a process and a
+fresh database of its own. The contestants take turns. Compare the medians of one call only.
 """
 
 import argparse
@@ -31,24 +31,28 @@ from .workload import TELLING, Results, Workload, as_document
 from .workloads import WORKLOADS
 
 PACKAGES = {"oban_py": "oban", "procrastinate": "procrastinate", "pgqueuer": "pgqueuer"}
-"""What a contestant needs, if it is not here anyway."""
+"""The packages that contestants need."""
 TOGETHER = 5
-"""So many are measured at the same time where the figures tell nothing."""
+"""How many contestants run at the same time at a scale whose figures mean nothing."""
 SHOWN = ("oban-sqla", "sqlalchemy", "psycopg", "oban", "procrastinate", "pgqueuer", "asyncpg")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
-    parser.add_argument("--runs", type=int, default=3, help="of each contestant (3)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of jobs (1)")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    parser.add_argument(
+        "workloads", nargs="*", help=f"names of workloads (default: all): {', '.join(WORKLOADS)}"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="runs of each contestant (default: 3)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor for the number of jobs (default: 1)"
+    )
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
     given = parser.parse_args()
     if unknown := set(given.workloads) - WORKLOADS.keys():
         parser.error(f"there is no workload {unknown.pop()!r}; there are {', '.join(WORKLOADS)}")
     wanted = [WORKLOADS[name] for name in given.workloads or WORKLOADS]
     installed = [name for name in NAMES if find_spec(PACKAGES.get(name, "oban_sqla"))]
-    # The name of the database is what the log is read by.
+    # `idle` finds the statements of a database in the log by its name.
     with embedded_postgres(settings={"log_line_prefix": "%d "}) as dsn:
         meeting = Meeting(Server(dsn, given.scale), installed, given.runs, given.scale)
         about = machine(dsn)
@@ -56,7 +60,7 @@ def main() -> None:
             meeting.hold(workload)
             if workload.name in meeting.results.figures:
                 show(workload, given.scale, meeting.results)
-            if given.json:  # each time: what is measured is not lost
+            if given.json:  # after each workload, so that an interrupt loses no figures
                 document = {
                     "scale": given.scale,
                     "runs": given.runs,
@@ -73,7 +77,7 @@ def main() -> None:
 
 
 class Meeting:
-    """All contestants on one server, workload by workload; a failure does not end it."""
+    """Runs all contestants on one server, one workload after the other. Failures are collected."""
 
     def __init__(self, server: Server, installed: Sequence[str], runs: int, scale: float) -> None:
         self.results = Results()
@@ -89,7 +93,7 @@ class Meeting:
         return time.monotonic() - self._started
 
     def hold(self, workload: Workload) -> None:
-        """Measure all that can do it, in turn."""
+        """Measure all contestants that have the ability, in turn."""
         able = [name for name in self._installed if issubclass(entrant(name), workload.ability)]
         together = TOGETHER if self._scale < TELLING else 1
         with ThreadPoolExecutor(together) as threads:
@@ -138,7 +142,7 @@ def say(line: str) -> None:
 
 
 def machine(dsn: str) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The versions and the machine on which the figures depend."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute("SELECT current_setting('server_version')").fetchone()
     assert row is not None
@@ -151,7 +155,7 @@ def machine(dsn: str) -> dict[str, Any]:
 
 
 def show(workload: Workload, scale: float, results: Results) -> None:
-    """Print all figures of a workload, and what the rates are beside the bare SQL."""
+    """Print all figures of a workload, and the ratio of each rate to that of the bare SQL."""
     table = Table(title=_title(workload, scale), title_justify="left")
     for column in ("", "figure", "median", "least", "most", "of the bare SQL"):
         table.add_column(column, justify="left" if column in ("", "figure") else "right")
@@ -170,7 +174,9 @@ def show(workload: Workload, scale: float, results: Results) -> None:
 
 def judge(workloads: Mapping[str, Mapping[str, Any]], scale: float) -> None:
     """Print all targets, and whether they are met."""
-    title = "Targets" if scale >= TELLING else "Targets, of which so small a scale tells nothing"
+    title = (
+        "Targets" if scale >= TELLING else "Targets (at this small scale, the figures mean nothing)"
+    )
     table = Table(title=title, title_justify="left")
     for column in ("", "target", "it is", "met"):
         table.add_column(column, justify="right" if column == "it is" else "left")

@@ -1,11 +1,11 @@
-"""Another process, which is told what to do by lines, and says when it is ready and what it did."""
+"""`Child`: another process. It takes orders as lines, and prints when it is ready and a result."""
 
 import asyncio
 import sys
 
 
 class Child:
-    """A module of `benchmarks/children`."""
+    """A process that runs a module of `benchmarks/children`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -35,7 +35,7 @@ class Child:
         await self._commands.drain()
 
     async def end(self) -> str:
-        """Tell it that this is all, and return what it says at the end."""
+        """Close the input of the process, and return its last line."""
         self._commands.close()
         said = (await self._answers.read()).decode()
         status = await self._process.wait()
@@ -44,10 +44,10 @@ class Child:
 
 
 async def told() -> str:
-    """In the child: the next line, or nothing at the end."""
+    """In the child: read the next line; it is empty at the end."""
     return (await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
 def ready() -> None:
-    """In the child: say so."""
+    """In the child: report that it is ready."""
     print(flush=True)

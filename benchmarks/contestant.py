@@ -1,6 +1,6 @@
-"""What a contestant can be able to do; each does it as its own documentation recommends.
+"""The abilities of contestants. Each contestant follows the recommendations of its documentation.
 
-A workload asks for one of these classes, and all contestants that inherit from it take part.
+A workload names one of these classes. All contestants that inherit from it take part.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ PEERS = ("oban_py", "procrastinate", "pgqueuer")
 NAMES = (OURS, "oban_sqla_psycopg", "sqlalchemy", BARE, *PEERS)
 
 PATIENCE = 60.0
-"""Seconds; longer than anything here takes."""
+"""Seconds after which a wait fails."""
 
 Started = Callable[[float], None]
-"""What the first line of a job calls, with the instant that it was given."""
+"""The function that the first line of a job calls, with the instant in its arguments."""
 
 
 class Contestant(ABC):
-    """A queue on a database of its own."""
+    """A job queue with a database of its own."""
 
     waiting: str
-    """The SELECT of how many jobs wait."""
+    """The SELECT that counts waiting jobs."""
     finished: str
-    """The SELECT of how many are finished, each of them once."""
+    """The SELECT that counts finished jobs, each once."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -54,30 +54,30 @@ class Contestant(ABC):
         """Disconnect."""
 
     async def number(self, query: str) -> int:
-        """The one number that a query returns, through a connection of its own."""
+        """The number that a query returns, through a new connection."""
         async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
             row = await (await connection.execute(query.encode())).fetchone()
         assert row is not None
         return int(row[0])
 
     async def until(self, query: str, count: int, interval: float = 0.05) -> None:
-        """Wait until a query returns that number; `TimeoutError` if it takes too long."""
+        """Wait until a query returns this number; `TimeoutError` after `PATIENCE` seconds."""
         async with asyncio.timeout(PATIENCE):
             while await self.number(query) != count:  # noqa: ASYNC110 - not all have an event
                 await asyncio.sleep(interval)
 
     async def expect(self, query: str, count: int) -> None:
-        """`AssertionError` if there are not so many rows."""
+        """`AssertionError` if a query returns another number."""
         found = await self.number(query)
         assert found == count, f"{found} rows instead of {count}: {query}"
 
 
 class EnqueuesMany(Contestant):
-    """Jobs that do nothing."""
+    """Enqueues jobs that do nothing."""
 
     @abstractmethod
     async def enqueue_many(self, count: int) -> None:
-        """Enqueue so many jobs, all or none."""
+        """Enqueue this number of jobs, all or none."""
 
 
 class Enqueues(EnqueuesMany):
@@ -89,22 +89,22 @@ class Enqueues(EnqueuesMany):
     def clients(
         self, count: int
     ) -> AbstractAsyncContextManager[Sequence[Callable[[], Awaitable[object]]]]:
-        """As many times `enqueue`, each of which may be awaited while the others are."""
+        """This number of functions like `enqueue`, which may be awaited at the same time."""
 
 
 class TakesSession(Contestant):
-    """Jobs in a transaction of SQLAlchemy's `AsyncSession`."""
+    """Enqueues jobs in a transaction of SQLAlchemy's `AsyncSession`."""
 
     jobs_each = 2
-    """How many jobs `ride_along` enqueues in each transaction."""
+    """The number of jobs that `ride_along` enqueues in each transaction."""
 
     @abstractmethod
     async def unit_of_work(self, count: int) -> None:
-        """Add so many jobs to one session one by one, flush it, know their ids, commit."""
+        """Add this number of jobs to one session, one by one; flush, read their ids, commit."""
 
     @abstractmethod
     async def ride_along(self, count: int) -> None:
-        """So many transactions, each with a row of `users` and `jobs_each` jobs."""
+        """Commit this number of transactions, each with a row of `users` and `jobs_each` jobs."""
 
 
 class Drains(EnqueuesMany):
@@ -114,32 +114,32 @@ class Drains(EnqueuesMany):
 
     @abstractmethod
     async def fill(self, finished: int, future: int) -> None:
-        """Put jobs into the table that are finished, and such as are due tomorrow, by SQL."""
+        """Insert finished jobs, and jobs that are due tomorrow, by SQL."""
 
 
 class Starts(Contestant):
-    """A node, and jobs that tell it when they start."""
+    """Runs a node whose jobs report their start."""
 
     @abstractmethod
     def node(self, started: Started) -> AbstractAsyncContextManager[None]:
-        """A node that runs, and listens, when the block begins."""
+        """A running node, which listens before the block begins."""
 
     @abstractmethod
     async def start_now(self) -> None:
-        """Enqueue a job, and give it what the monotonic clock says just before."""
+        """Enqueue a job whose arguments have the monotonic time just before the call."""
 
     @abstractmethod
     async def start_at(self, due: float) -> None:
-        """Enqueue a job that is due then, in seconds since the epoch, and give it that."""
+        """Enqueue a job that is due at a time (seconds since the epoch), and pass it the time."""
 
 
 class Idles(Contestant):
     @abstractmethod
     def idle(self) -> AbstractAsyncContextManager[None]:
-        """A node with three queues, and nothing else that is connected."""
+        """A node with three queues. No other client is connected."""
 
 
 def entrant(name: str) -> type[Contestant]:
-    """The class of that name; `ModuleNotFoundError` if its package is not installed."""
+    """The class of a contestant; `ModuleNotFoundError` if its package is not installed."""
     own: type[Contestant] = import_module(f"{__package__}.contestants.{name}").Entrant
     return own

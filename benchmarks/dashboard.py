@@ -1,7 +1,7 @@
-"""`python -m benchmarks.dashboard`: how long pages take on the server with a million jobs.
+"""`python -m benchmarks.dashboard`: the time of each page of the dashboard, with a million jobs.
 
-Each page is asked for over ASGI, without a network, ten times; the shortest, the median and the
-longest time are printed, and the bytes of the page. Shared reads are made anew for each.
+Each page is requested ten times over ASGI, without a network. Printed are the shortest, the median
+and the longest time, and the size of the page. No request uses the cached reads of another one.
 """
 
 import argparse
@@ -63,7 +63,7 @@ PAGES = {
 
 
 async def measure(dsn: str, rows: int) -> bool:
-    """Print a line for each page; whether all were within the targets."""
+    """Print a line for each page. Returns whether all pages met their targets."""
     engine = create_async_engine(dsn)
     good = True
     async with AsyncClient(
@@ -75,7 +75,7 @@ async def measure(dsn: str, rows: int) -> bool:
     for name, path in PAGES.items():
         times, size = [], 0
         for _ in range(TIMES):
-            # A new dashboard has read nothing yet.
+            # A new dashboard has no cached reads.
             transport = ASGITransport(dashboard(Oban(engine)), client=("127.0.0.1", 1))
             async with AsyncClient(transport=transport, base_url="http://localhost") as client:
                 started = time.perf_counter()

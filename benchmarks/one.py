@@ -1,4 +1,4 @@
-"""One step in a process of its own: `python -m benchmarks.one STEP CONTESTANT DSN ...`."""
+"""Run one step in a process of its own: `python -m benchmarks.one STEP CONTESTANT DSN ...`."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ async def fill(contestant: str, dsn: str, finished: str, future: str) -> None:
 
 
 async def measure(contestant: str, dsn: str, workload: str, count: str) -> None:
-    """Print what a workload came to."""
+    """Print the result of a workload."""
     async with entrant(contestant)(dsn) as own:
         measured = await WORKLOADS[workload].measure(own, int(count))
     print(json.dumps(asdict(measured)))

@@ -1,4 +1,4 @@
-"""The picture of the figures: each workload's bars beside the bare SQL, drawn as SVG."""
+"""Draw the figures as SVG: a panel for each figure, a bar for each contestant."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ PANELS = (
     ("B6", "p50 ms", "pickup, p50"),
     ("B6", "from another process, p50 ms", "pickup from elsewhere, p50"),
 )
-"""Workload, figure, title. Rates: longer is better; times: shorter is."""
+"""Workload, figure, title. Long bars are better for rates, short ones for times."""
 COLUMNS = 2
 
 
 def draw(document: Mapping[str, Any], path: Path) -> None:
-    """Write the picture of what was measured of `PANELS`; the same figures draw the same file."""
+    """Draw the measured figures of `PANELS`. Equal figures give equal files."""
     workloads = document["workloads"]
     panels = [
         (title, figure, found)
@@ -44,7 +44,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     rows = -(-len(panels) // COLUMNS)
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 9})
     canvas = Canvas(figsize=(9, 1.7 * rows), layout="constrained")
-    canvas.patch.set_facecolor("white")  # also where the page is dark
+    canvas.patch.set_facecolor("white")  # so that the picture can be read on a dark page
     axes = canvas.subplots(rows, COLUMNS, squeeze=False).flat
     for (title, figure, found), own in zip(panels, axes, strict=False):
         _panel(own, title, figure, found)

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.report FIGURES.json`: the tables of docs/benchmarks.md, and its picture.
+"""`python -m benchmarks.report FIGURES.json`: write the figures into docs/benchmarks.md.
 
-What stands between the two marks of the document is written anew, from the figures alone.
+The text between the two marks of the page is replaced.
 """
 
 import argparse
@@ -23,8 +23,10 @@ Document = Mapping[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("figures", type=Path, help="what `python -m benchmarks --json` wrote")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="where benchmarks.md is")
+    parser.add_argument(
+        "figures", type=Path, help="the file that `python -m benchmarks --json` wrote"
+    )
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of benchmarks.md")
     given = parser.parse_args()
     document = json.loads(given.figures.read_text())
     page = given.docs / "benchmarks.md"
@@ -33,7 +35,7 @@ def main() -> None:
 
 
 def rewritten(page: str, figures: str) -> str:
-    """The page with other figures between its marks; `ValueError` if it has none."""
+    """The page with these figures between its marks; `ValueError` if a mark is missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -42,21 +44,24 @@ def rewritten(page: str, figures: str) -> str:
 
 
 def report(document: Document) -> Iterator[str]:
-    """The lines of the document: the machine, targets, ratios, figures, plans."""
+    """The lines of the page: the machine, targets, figures and plans."""
     if document["scale"] < TELLING:
-        yield from ("**So small a scale tells nothing, but that all of it works.**", "")
+        yield from (
+            "**At this small scale the figures mean nothing. The run only shows that all works.**",
+            "",
+        )
     yield from _machine(document)
     yield from ("", "![Rates and times beside the peers and the bare SQL](benchmarks.svg)")
     workloads = document["workloads"]
     yield from ("", "### Targets", "")
-    yield from _rows(["", "what is done", "target", "it is", "met"], _targets(workloads))
+    yield from _rows(["", "workload", "target", "measured", "met"], _targets(workloads))
     for name, own in workloads.items():
         yield from ("", f"### {name}: {own['title']}", "")
         names = list(own["figures"])
         header = ["figure", *(HEADINGS.get(one, one.replace("_", "-")) for one in names)]
         yield from _rows(header, _figures(own["figures"]))
         for what, plan in own.get("notes", {}).items():
-            yield from ("", f"The plan when {what}:", "", "```none", plan, "```")
+            yield from ("", f"The plan of {what}:", "", "```none", plan, "```")
 
 
 def _machine(document: Document) -> Iterator[str]:
@@ -65,10 +70,10 @@ def _machine(document: Document) -> Iterator[str]:
     yield (
         f"Measured on {machine.pop('cores')} cores, with PostgreSQL {machine.pop('postgresql')} and"
         f" Python {machine.pop('python')}, at scale {document['scale']:g}, up to {runs}"
-        f" {'run' if runs == 1 else 'runs'} of each, in {document['seconds']:,} seconds:"
+        f" {'run' if runs == 1 else 'runs'} of each workload, in {document['seconds']:,} seconds:"
     )
     yield ", ".join(f"{package} {version}" for package, version in machine.items()) + "."
-    yield "A figure is the median, with the least and the most of the runs in brackets."
+    yield "A figure is the median of the runs, with the smallest and the largest value in brackets."
 
 
 def _targets(workloads: Mapping[str, Any]) -> Iterator[Sequence[str]]:

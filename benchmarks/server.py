@@ -1,4 +1,4 @@
-"""The server of all contestants, and the databases: one from a template for each run."""
+"""The server of all contestants. Each run has a new database, copied from a template."""
 
 import os
 import signal
@@ -19,11 +19,11 @@ LONGEST = 180
 
 
 class StepError(Exception):
-    """A step that failed, or took too long."""
+    """A step failed, or took too long."""
 
 
 class Server:
-    """Databases on a server, and steps in processes of their own."""
+    """Creates databases for contestants, and runs the steps that prepare them."""
 
     def __init__(self, dsn: str, scale: float) -> None:
         self._dsn = dsn
@@ -48,10 +48,12 @@ class Server:
             self._execute("DROP DATABASE {} WITH (FORCE)", name)
 
     def prepare(self, contestant: str, full: bool) -> str:
-        """Make the template of such databases, if it is not there yet, and return its name."""
+        """Make the template for a contestant, if it does not exist yet, and return its name."""
         name = f"{'full' if full else 'empty'}_{contestant}"
         if name not in self._templates:
-            self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)  # half prepared
+            self._execute(
+                "DROP DATABASE IF EXISTS {} WITH (FORCE)", name
+            )  # the template is incomplete
             if full:
                 empty = self.prepare(contestant, False)
                 self._execute("CREATE DATABASE {} TEMPLATE {}", name, empty)
@@ -71,21 +73,21 @@ class Server:
             connection.execute(sql.SQL(statement).format(*identifiers))  # type: ignore[arg-type]
 
     def _url(self, name: str) -> str:
-        """A URL, which asyncpg and SQLAlchemy read, too."""
+        """The URL of a database, in a form that asyncpg and SQLAlchemy also read."""
         parts = psycopg.conninfo.conninfo_to_dict(self._dsn)
         return f"postgresql://{parts['user']}@/{name}?host={parts['host']}&port={parts['port']}"
 
 
 def _environment() -> dict[str, str]:
-    # Where bytecode may not be written, each step would compile everything anew.
+    # Without writable bytecode, each step would compile all modules again.
     kept = {key: os.environ[key] for key in os.environ if key != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 def step(*arguments: str) -> str:
-    """Do a step of `one.py`, and return the last line that it prints; `StepError` if it fails."""
+    """Run a step of `one.py`, and return the last line that it prints; `StepError` if it fails."""
     command = [sys.executable, "-m", "benchmarks.one", *arguments]
-    # A group of its own, so that what it has started ends with it.
+    # A process group of its own, so that the children of the step end with it.
     with subprocess.Popen(
         command,
         cwd=ROOT,

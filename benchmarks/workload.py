@@ -1,4 +1,4 @@
-"""A workload: what is measured of those that can do it, and what it should come to."""
+"""`Workload`: a measurement of contestants, with its targets; `Results`: the measured figures."""
 
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,23 +8,23 @@ from typing import Any
 from .contestant import OURS, PEERS, Contestant
 
 TELLING = 0.2
-"""Below that scale the figures tell nothing, but that it works."""
+"""Below this scale, the figures mean nothing: the run only shows that all workloads work."""
 
 Figures = dict[str, float]
-"""What was measured, by name; the name ends with the unit."""
+"""The measured figures, by name. The name ends with the unit."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """What one run came to."""
+    """The result of one run."""
 
     figures: Figures
     notes: dict[str, str] = field(default_factory=dict)
-    """What is no number, such as a plan."""
+    """Texts, such as the plan of a statement."""
 
 
 class Results:
-    """What all runs came to: the figures of each by workload and contestant."""
+    """The figures of all runs, by workload and contestant."""
 
     def __init__(self) -> None:
         self.figures: dict[str, dict[str, dict[str, list[float]]]] = {}
@@ -39,7 +39,7 @@ class Results:
             own.setdefault(name, []).append(figure)
 
     def median(self, workload: str, figure: str, contestant: str = OURS) -> float:
-        """Of all runs; `LookupError` if it was not measured."""
+        """The median of all runs; `LookupError` if the figure was not measured."""
         return statistics.median(self.figures[workload][contestant][figure])
 
     def peers(self, workload: str, figure: str) -> list[float]:
@@ -56,7 +56,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a workload should come to, as a number that has to be large, or small, enough."""
+    """A number computed from the results, and its least or largest value."""
 
     says: str
     value: Callable[[Results], float]
@@ -71,59 +71,60 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One row of the table."""
+    """A measurement, which contestants with an ability take part in."""
 
     name: str
     title: str
-    """What is done; `{count}` stands for how often."""
+    """The description. `{count}` is replaced by the number of jobs or repetitions."""
     ability: type[Contestant]
-    """What a contestant has to be able to do."""
+    """The class from which contestants must inherit to take part."""
     measure: Callable[[Any, int], Awaitable[Measured]]
-    """Measures a contestant, and raises `AssertionError` if its rows are not as they should be."""
+    """Measures a contestant; `AssertionError` if it left wrong rows."""
     count: int
-    """Of jobs or repetitions, at the full scale."""
+    """The number of jobs or repetitions at scale 1."""
     targets: Sequence[Target] = ()
     full: bool = False
     """Whether the table is full of finished and future jobs."""
     most_runs: int = 1_000_000
-    """For what takes long, or measures a distribution within one run."""
+    """The most runs: few for a long workload, and for one that measures a distribution."""
     at_once: bool = False
-    """Whether all contestants may be measured at the same time, since they do nothing."""
+    """Whether all contestants run at the same time, since they are idle."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """What to set for the database."""
+    """Settings of the database."""
 
     def scaled(self, scale: float) -> int:
         return max(20, int(self.count * scale))
 
 
 def best_peer(workload: str, figure: str) -> Callable[[Results], float]:
-    """How many times the rate of the best peer ours is."""
+    """The ratio of our rate to the highest rate of a peer."""
     return lambda results: results.median(workload, figure) / max(results.peers(workload, figure))
 
 
 def quickest_peer(workload: str, figure: str) -> Callable[[Results], float]:
-    """Which part of the time of the quickest peer ours is."""
+    """The ratio of our time to the shortest time of a peer."""
     return lambda results: results.median(workload, figure) / min(results.peers(workload, figure))
 
 
 def beside(workload: str, figure: str, contestant: str) -> Callable[[Results], float]:
-    """How many times the figure of another contestant ours is."""
+    """The ratio of our figure to that of another contestant."""
     return lambda results: (
         results.median(workload, figure) / results.median(workload, figure, contestant)
     )
 
 
 def within(workload: str, figure: str, other: str) -> Callable[[Results], float]:
-    """How many times another figure of ours this one is."""
+    """The ratio of two figures of ours."""
     return lambda results: results.median(workload, figure) / results.median(workload, other)
 
 
 def itself(workload: str, figure: str) -> Callable[[Results], float]:
+    """Our figure itself."""
     return lambda results: results.median(workload, figure)
 
 
 def percentiles(seconds: Sequence[float], prefix: str = "") -> Figures:
-    """The 50th and the 99th of some times, in milliseconds."""
+    """The 50th and the 99th percentile of times, in milliseconds."""
     ordered = sorted(seconds)
 
     def at(share: float) -> float:
@@ -135,7 +136,7 @@ def percentiles(seconds: Sequence[float], prefix: str = "") -> Figures:
 def as_document(
     results: Results, workloads: Sequence[Workload], scale: float
 ) -> Mapping[str, Mapping[str, Any]]:
-    """The results of each workload beside its targets, to be written as JSON."""
+    """The results and targets of each workload, for a JSON file."""
     return {
         one.name: {
             "title": one.title.format(count=f"{one.scaled(scale):,}"),

@@ -1,1 +1,1 @@
-"""What runs in processes of their own, started by `child.Child`."""
+"""Modules that run in processes of their own, started by `child.Child`."""

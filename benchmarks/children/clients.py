@@ -1,4 +1,4 @@
-"""Clients of oban_sqla that enqueue flat out from the first line on; says how many jobs."""
+"""Clients of oban_sqla: enqueue without pause from the first line on, and print how many jobs."""
 
 import asyncio
 import sys

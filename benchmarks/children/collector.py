@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry that takes whatever it is sent; says at which port."""
+"""An OpenTelemetry collector that accepts all data and drops it. Prints its port."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 

@@ -1,4 +1,4 @@
-"""Enqueues with a contestant, for each line: for the time that it says, or at once for 0."""
+"""Enqueue a job of a contestant for each line, which has the time of the job; 0 is now."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A node of oban_sqla from the first line to the end of the lines; says how many jobs it ran."""
+"""A node of oban_sqla: run from the first line to the last, and print the number of jobs."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from benchmarks.contestants.oban_sqla import Nothing
 from oban_sqla import Oban
 from oban_sqla.dsn import database_url
 
-assert Nothing  # the worker of the jobs
+assert Nothing  # declares the worker of the jobs
 
 
 async def main(dsn: str) -> None:

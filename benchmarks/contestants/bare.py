@@ -1,4 +1,4 @@
-"""The floor: the bare SQL that does the same work on the rows, by psycopg, with no machinery."""
+"""Bare SQL, sent by psycopg: the statements of a queue, without a queue around them."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ DUE = """
 SELECT extract(epoch FROM min(scheduled_at) - timezone('UTC', clock_timestamp()))::float
 FROM oban_jobs WHERE state = 'scheduled'
 """
-ARGS = 7  # the place of that column
+ARGS = 7  # the position of the column
 
 
 class Entrant(ObanTable, Enqueues, Drains, Starts):

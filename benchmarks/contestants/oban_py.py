@@ -45,7 +45,7 @@ class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
             await connection.execute(install_sql())
 
     async def __aenter__(self) -> Self:
-        # As many as its own default.
+        # The default of oban-py.
         self.pool = await self._open(1, 10)
         self.client = Oban(pool=self.pool, name="client")
         self.engine = create_async_engine(self.dsn.replace("://", "+psycopg://"))
@@ -92,7 +92,7 @@ class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
         Nothing.left, Nothing.done = count, asyncio.Event()
         async with Oban(pool=self.pool, queues={"default": limit}):
             await Nothing.done.wait()
-            # It has no event for outcomes that are written: look, when the last job has run.
+            # oban-py has no event for written outcomes, so look in the table after the last job.
             await self.until(UNFINISHED, 0, interval=0.01)
 
     @asynccontextmanager

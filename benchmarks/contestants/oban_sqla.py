@@ -1,4 +1,4 @@
-"""oban_sqla, by its own engine."""
+"""oban_sqla, through its engine."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
     @asynccontextmanager
     async def node(self, started: Started) -> AsyncIterator[None]:
         Start.told = started
-        # The node enqueues its own jobs, as a web application with queues would.
+        # The node enqueues its own jobs, like a web application that also runs queues.
         async with Oban(self.engine, name="client", queues={"default": 20}) as self.client:
             yield
 

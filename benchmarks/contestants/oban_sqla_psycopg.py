@@ -1,4 +1,4 @@
-"""oban_sqla, enqueueing on a connection of psycopg."""
+"""oban_sqla, enqueueing through a psycopg connection."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""Oban's table, as oban_sqla installs it: what its contestants and the bare SQL share."""
+"""Oban's table, as oban_sqla installs it, for its contestants and for the bare SQL."""
 
 import psycopg
 from sqlalchemy import create_engine

@@ -1,4 +1,4 @@
-"""pgqueuer, by asyncpg, its fastest driver."""
+"""pgqueuer, through asyncpg, its fastest driver."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pgqueuer import AsyncpgDriver, PgQueuer, Queries
 
 from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts
 
-# What is finished it keeps in a table of its own.
+# pgqueuer moves finished jobs to another table.
 FILL = """
 INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority)
 SELECT n, 'successful', 'nothing', 0 FROM generate_series(1, {finished}) n;
@@ -52,7 +52,7 @@ class Entrant(Enqueues, Drains, Starts, Idles):
     @asynccontextmanager
     async def clients(self, count: int) -> AsyncIterator[Sequence[Callable[[], Awaitable[object]]]]:
         async with AsyncExitStack() as stack:
-            # Connections, not its driver for a pool, which would reset one after each enqueue.
+            # A connection per client: pgqueuer's pool driver resets them after each enqueue.
             enqueues = []
             for _ in range(count):
                 connection = await asyncpg.connect(self.dsn)
@@ -69,7 +69,7 @@ class Entrant(Enqueues, Drains, Starts, Idles):
         async def nothing(job: Any) -> None:
             nonlocal left
             left -= 1
-            # Not its mode for draining, which waits for jobs that are due tomorrow, too.
+            # Not the drain mode: it also waits for jobs that are due tomorrow.
             if not left:
                 queue.shutdown.set()
 

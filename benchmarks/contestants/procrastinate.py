@@ -12,7 +12,7 @@ from procrastinate import App, PsycopgConnector
 
 from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts
 
-# Without the triggers, which would note an event for each.
+# Without the triggers, which insert an event for each job.
 FILL = """
 SET session_replication_role = replica;
 INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, scheduled_at, attempts)

@@ -1,4 +1,4 @@
-"""SQLAlchemy alone: a plain model on the same table, and a transaction that has no job."""
+"""SQLAlchemy alone: a plain model of the same table, and a transaction without jobs."""
 
 from datetime import datetime
 from typing import Any, Self
@@ -19,7 +19,7 @@ EMPTY = text("ARRAY[]::text[]")
 
 
 class Plain(Base):
-    """The columns of a job, with the defaults of the table, and nothing of ours."""
+    """The columns of a job, with the defaults of the table, without code of oban_sqla."""
 
     __tablename__ = "oban_jobs"
 

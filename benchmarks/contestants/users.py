@@ -1,4 +1,4 @@
-"""A model of an application's own, which its jobs ride along with."""
+"""A model of an application, whose rows are committed together with jobs."""
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 

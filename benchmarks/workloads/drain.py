@@ -1,4 +1,4 @@
-"""B4, B8: running jobs that do nothing, in a table of their own and in one that is full."""
+"""B4, B8: run jobs that do nothing, in an otherwise empty table and in a full one."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from benchmarks.workload import Measured, Target, Workload, beside, itself
 
 CPU = "CPU of the process, µs/job"
 PATIENCE = 5.0
-"""Seconds; who has not finished by then is measured by what is."""
+"""Seconds after which a run is stopped. Its rate is that of the jobs finished until then."""
 
 
 def drain(limit: int) -> Callable[[Drains, int], Awaitable[Measured]]:
@@ -47,7 +47,7 @@ WORKLOADS = (
             Target("at least 4 times oban-py", beside("B4", "jobs/s", "oban_py"), 4),
             Target("at least 2 times pgqueuer", beside("B4", "jobs/s", "pgqueuer"), 2),
             Target("at least 0.6 times the bare SQL", beside("B4", "jobs/s", BARE), 0.6),
-            Target("at most 50 µs of CPU in the process for each", itself("B4", CPU), at_most=50),
+            Target("at most 50 µs of CPU in the process per job", itself("B4", CPU), at_most=50),
         ),
     ),
     Workload(
@@ -64,13 +64,13 @@ WORKLOADS = (
     ),
     Workload(
         "B8",
-        "run {count} jobs, 20 at once, beside 50 times as many finished and 20 times future ones",
+        "run {count} jobs, 20 at once, in a table with 70 times as many finished and future jobs",
         Drains,
         drain(20),
         10_000,
         (
             Target(
-                "at least 0.9 times the same in an empty table",
+                "at least 0.9 times the rate in an empty table",
                 lambda results: results.median("B8", "jobs/s") / results.median("B4", "jobs/s"),
                 0.9,
             ),

@@ -1,4 +1,4 @@
-"""B1, B2, B3, B3s: jobs on their way into the database."""
+"""B1, B2, B3, B3s: enqueue jobs, in one transaction and in many."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ AT_ONCE = f"{CLIENTS} clients, "
 
 
 async def enqueue_many(contestant: EnqueuesMany, count: int) -> Measured:
-    await contestant.enqueue_many(10)  # statements are prepared, and modules imported
+    await contestant.enqueue_many(10)  # warm up: prepare statements, import modules
     started = time.perf_counter()
     await contestant.enqueue_many(count)
     rate = count / (time.perf_counter() - started)
@@ -90,7 +90,7 @@ WORKLOADS = (
         (
             Target("at least 1.3 times pgqueuer", beside("B1", "jobs/s", "pgqueuer"), 1.3),
             Target(
-                "on a connection of psycopg at least 0.5 times the bare SQL",
+                "on a psycopg connection: at least 0.5 times the bare SQL",
                 lambda results: (
                     results.median("B1", "jobs/s", "oban_sqla_psycopg")
                     / results.median("B1", "jobs/s", BARE)
@@ -107,7 +107,7 @@ WORKLOADS = (
         10_000,
         (
             Target(
-                "at least 5 times SQLAlchemy's own flush of the same rows",
+                "at least 5 times the flush of SQLAlchemy alone",
                 beside("B2", "jobs/s", "sqlalchemy"),
                 5,
             ),
@@ -115,7 +115,7 @@ WORKLOADS = (
     ),
     Workload(
         "B3",
-        "enqueue {count} jobs, a transaction each, by one client and by 16",
+        "enqueue {count} jobs, one per transaction, with 1 client and with 16",
         Enqueues,
         enqueue_singly,
         1_000,
@@ -126,9 +126,9 @@ WORKLOADS = (
                 best_peer("B3", f"{AT_ONCE}jobs/s"),
                 1.2,
             ),
-            Target("p99 at most the best peer's", quickest_peer("B3", "p99 ms"), at_most=1),
+            Target("p99: at most that of the best peer", quickest_peer("B3", "p99 ms"), at_most=1),
             Target(
-                "16 clients: p99 at most the best peer's",
+                "16 clients, p99: at most that of the best peer",
                 quickest_peer("B3", f"{AT_ONCE}p99 ms"),
                 at_most=1,
             ),
@@ -136,14 +136,14 @@ WORKLOADS = (
     ),
     Workload(
         "B3s",
-        "{count} transactions of an AsyncSession, each with a row of the user's and 2 jobs",
+        "{count} transactions of an AsyncSession, each with one row of an application and 2 jobs",
         TakesSession,
         ride_along,
         500,
         (
-            Target("at least oban-py", beside("B3s", "transactions/s", "oban_py"), 1),
+            Target("at least 1 times oban-py", beside("B3s", "transactions/s", "oban_py"), 1),
             Target(
-                "at least 0.65 times the same transaction with no job",
+                "at least 0.65 times the transaction without jobs",
                 beside("B3s", "transactions/s", "sqlalchemy"),
                 0.65,
             ),

@@ -1,4 +1,4 @@
-"""B12: what a job costs the server with more and more dead rows, which can't be removed."""
+"""B12: the time of the server for a job while dead rows accumulate, since none can be removed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def growth(contestant: Entrant, count: int) -> Measured:
 
 @asynccontextmanager
 async def _horizon(dsn: str) -> AsyncIterator[None]:
-    """A transaction that still sees the table as it was."""
+    """An open transaction, for which the server keeps all dead rows."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.execute("SELECT FROM oban_jobs LIMIT 1")
@@ -49,7 +49,7 @@ async def _horizon(dsn: str) -> AsyncIterator[None]:
 
 
 async def _run(contestant: Entrant, count: int) -> tuple[float, float]:
-    """The microseconds of claims, and of writes, for each job of the last tenth."""
+    """Microseconds per job of the last tenth, in claims and in writes of outcomes."""
     took = {"claim_stop": 0.0, "ack_stop": 0.0}
     jobs = dict.fromkeys(took, 0)
     seen = dict.fromkeys(took, 0)
@@ -74,7 +74,7 @@ async def _run(contestant: Entrant, count: int) -> tuple[float, float]:
 
 
 async def _plan(connection: psycopg.AsyncConnection) -> str:
-    """How the server carries out a claim from the front, and what that reads."""
+    """The plan of a claim that starts at the front of the queue."""
     compiled = claim_of_queue().compile(dialect=dialect.dialect())
     parameters = {
         **compiled.params,
@@ -94,18 +94,18 @@ async def _plan(connection: psycopg.AsyncConnection) -> str:
 WORKLOADS = (
     Workload(
         "B12",
-        "the last tenth of {count} jobs, while a transaction elsewhere keeps all dead rows",
+        "the last tenth of {count} jobs, while an open transaction keeps all dead rows",
         Entrant,
         growth,
         300_000,
         (
             Target(
-                "claims take at most 1.5 times what they take with none open",
+                "claims: at most 1.5 times the time without that transaction",
                 within("B12", OPEN, CLOSED),
                 at_most=1.5,
             ),
             Target(
-                "writes take at most 1.5 times what they take with none open",
+                "writes of outcomes: at most 1.5 times the time without it",
                 within("B12", WRITES_OPEN, WRITES_CLOSED),
                 at_most=1.5,
             ),

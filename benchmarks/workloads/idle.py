@@ -1,4 +1,4 @@
-"""B9: what a node costs the server while there is nothing to do."""
+"""B9: the statements and connections of an idle node."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 
 async def idle(contestant: Idles, milliseconds: int) -> Measured:
     parts = conninfo_to_dict(contestant.dsn)
-    # All statements on this database are logged.
+    # The server logs all statements on this database.
     log = Path(str(parts["host"]), "server.log")
     statement = re.compile(rf"^{parts['dbname']} LOG:  (?:statement|execute)", re.MULTILINE)
     async with contestant.idle():
@@ -46,7 +46,7 @@ def _part(log: Path, begin: int, end: int) -> str:
 WORKLOADS = (
     Workload(
         "B9",
-        "a node with 3 queues and no jobs, for {count} ms",
+        "an idle node with 3 queues, for {count} ms",
         Idles,
         idle,
         30_000,

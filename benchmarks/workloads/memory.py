@@ -1,4 +1,4 @@
-"""B10: the memory of a process that has run many jobs."""
+"""B10: the memory of a process after a tenth of its jobs, and after all of them."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from benchmarks.contestants.oban_sqla import Entrant, Nothing
 from benchmarks.workload import Measured, Target, Workload, within
 from oban_sqla import Oban
 
-# By the server, so that this process does not make the jobs that it runs.
+# The server inserts the jobs, so that this process needs no memory for that.
 ENQUEUE = """
 INSERT INTO oban_jobs (worker, args)
 SELECT %s, jsonb_build_object('number', n) FROM generate_series(1, %s) n
@@ -51,7 +51,7 @@ WORKLOADS = (
         200_000,
         (
             Target(
-                "after all at most 1.05 times that after a tenth of them",
+                "after all jobs: at most 1.05 times the memory after a tenth of them",
                 within("B10", LATE, EARLY),
                 at_most=1.05,
             ),

@@ -1,4 +1,4 @@
-"""B15: how soon each of many queues of one node begins."""
+"""B15: the time until each of many queues of one node runs its first job."""
 
 import asyncio
 import time
@@ -45,11 +45,11 @@ async def queues(contestant: Entrant, count: int) -> Measured:
 WORKLOADS = (
     Workload(
         "B15",
-        f"a node with {{count}} queues of {EACH} jobs: when each begins",
+        f"a node with {{count}} queues of {EACH} jobs: the time until the first job of each",
         Entrant,
         queues,
         200,
-        (Target("the last one within a second", itself("B15", LAST), at_most=1),),
+        (Target("last queue: at most 1 s", itself("B15", LAST), at_most=1),),
         most_runs=1,
     ),
 )

@@ -1,4 +1,4 @@
-"""B6, B7: how soon a job starts, when it is enqueued now, and when it is due later."""
+"""B6, B7: the delay of a job that is enqueued now, and of a scheduled job."""
 
 import asyncio
 import time
@@ -17,13 +17,13 @@ from benchmarks.workload import (
     quickest_peer,
 )
 
-PAUSE = 0.01  # in which the last outcome is written, so that the node is idle
+PAUSE = 0.01  # seconds, in which the node writes the last outcome and becomes idle
 SPAN = 5.0
-LEAD_EACH = 0.004  # before the first is due, to enqueue them all
+LEAD_EACH = 0.004  # seconds per job, to enqueue all before the first is due
 FROM_ANOTHER = "from another process, "
 
 Enqueue = Callable[[float], Awaitable[None]]
-"""Enqueues a job that is due then; at once for 0."""
+"""Enqueues a job that is due at the given time; 0 is now."""
 
 
 async def pickup(contestant: Starts, count: int) -> Measured:
@@ -55,7 +55,9 @@ async def _pick_up(contestant: Starts, count: int, enqueue: Enqueue) -> list[flo
 
 async def punctuality(contestant: Starts, count: int) -> Measured:
     figures: Figures = percentiles(await _await_due(contestant, count, _from_here(contestant)))
-    if _name(contestant) == OURS:  # peers don't tell their nodes, they look now and then
+    if (
+        _name(contestant) == OURS
+    ):  # the nodes of peers find scheduled jobs by polling, so another process makes no difference
         async with _from_another(contestant) as from_another:
             late = await _await_due(contestant, count, from_another)
         figures |= percentiles(late, FROM_ANOTHER)
@@ -103,17 +105,19 @@ def _name(contestant: Starts) -> str:
 WORKLOADS = (
     Workload(
         "B6",
-        "{count} times: from just before the enqueue call to the first line of the job, idle node",
+        "enqueue a job, {count} times, on an idle node: the time until the job's first line",
         Starts,
         pickup,
         100,
         (
             Target(
-                "p50 at most 0.9 times the best peer's", quickest_peer("B6", "p50 ms"), at_most=0.9
+                "p50: at most 0.9 times that of the best peer",
+                quickest_peer("B6", "p50 ms"),
+                at_most=0.9,
             ),
-            Target("p99 at most the best peer's", quickest_peer("B6", "p99 ms"), at_most=1),
+            Target("p99: at most that of the best peer", quickest_peer("B6", "p99 ms"), at_most=1),
             Target(
-                "from another process: p50 at most 1.1 times the best peer's",
+                "from another process, p50: at most 1.1 times that of the best peer",
                 quickest_peer("B6", f"{FROM_ANOTHER}p50 ms"),
                 at_most=1.1,
             ),
@@ -122,14 +126,14 @@ WORKLOADS = (
     ),
     Workload(
         "B7",
-        "{count} jobs that are due 10 ms apart: how late they start",
+        "{count} jobs, due 10 ms apart: the delay of their start",
         Starts,
         punctuality,
         500,
         (
-            Target("p99 at most 6 ms", itself("B7", "p99 ms"), at_most=6),
+            Target("p99: at most 6 ms", itself("B7", "p99 ms"), at_most=6),
             Target(
-                "from another process: p99 at most 6 ms",
+                "from another process, p99: at most 6 ms",
                 itself("B7", f"{FROM_ANOTHER}p99 ms"),
                 at_most=6,
             ),

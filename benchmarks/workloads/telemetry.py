@@ -1,4 +1,4 @@
-"""B14: what telemetry costs a node whose jobs do nothing."""
+"""B14: the cost of metrics and traces for a node whose jobs do nothing."""
 
 import asyncio
 import statistics
@@ -15,7 +15,7 @@ ROUNDS = 5
 LIMIT = 20
 OFF, METRICS, TRACES, SAMPLED = "off", "metrics", "traces", "1 % of traces"
 
-# A package before what is in it.
+# A parent package comes before its modules.
 _NEEDED = ("prometheus_client", "opentelemetry", "opentelemetry.exporter", "opentelemetry.sdk")
 
 Switch = Callable[[], AbstractContextManager[None]]
@@ -34,7 +34,7 @@ def metrics() -> Iterator[None]:
 
 @contextmanager
 def traces(port: int, ratio: float) -> Iterator[None]:
-    """Sent by the SDK's own batches."""
+    """Send a share of the traces, in the batches of the SDK."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -66,7 +66,7 @@ async def telemetry(contestant: Entrant, count: int) -> Measured:
     rates: dict[str, list[float]] = {name: [] for name in switches}
     try:
         for _ in range(ROUNDS):
-            # In turn, so that what the machine does besides is shared.
+            # The switches take turns, so that other load on the machine affects all of them.
             for name, switch in switches.items():
                 await contestant.enqueue_many(count)
                 with switch():
@@ -89,18 +89,20 @@ def _share(name: str) -> Callable[[Results], float]:
 WORKLOADS: tuple[Workload, ...] = (
     Workload(
         "B14",
-        "run {count} jobs that do nothing, 20 at once, measured and traced",
+        "run {count} jobs that do nothing, 20 at once, with metrics and with traces",
         Entrant,
         telemetry,
         10_000,
         (
-            Target("metrics at least 0.93 times without", _share(METRICS), 0.93),
-            Target("all traces at least 0.7 times without", _share(TRACES), 0.7),
-            Target("1 % of traces at least 0.9 times without", _share(SAMPLED), 0.9),
+            Target("with metrics: at least 0.93 times the rate without", _share(METRICS), 0.93),
+            Target("with all traces: at least 0.7 times the rate without", _share(TRACES), 0.7),
+            Target(
+                "with 1 % of the traces: at least 0.9 times the rate without", _share(SAMPLED), 0.9
+            ),
         ),
         most_runs=1,
     ),
 )
-"""None where the extras are not installed."""
+"""Empty if the extras are not installed."""
 if not all(map(find_spec, _NEEDED)):
     WORKLOADS = ()

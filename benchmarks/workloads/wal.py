@@ -1,4 +1,4 @@
-"""B13: how many bytes of WAL a job takes, from its insert to its outcome."""
+"""B13: the bytes of WAL for a job, from its insert to its outcome."""
 
 from benchmarks.contestant import Drains
 from benchmarks.workload import Measured, Target, Workload, itself
@@ -9,7 +9,7 @@ ENQUEUE, RUN = "enqueue, bytes/job", "run, bytes/job"
 
 
 async def wal(contestant: Drains, count: int) -> Measured:
-    # The tables are as good as empty at the last checkpoint: few pages are written in full.
+    # The tables were nearly empty at the last checkpoint, so few pages are written in full.
     began = await contestant.number(WRITTEN)
     await contestant.enqueue_many(count)
     enqueued = await contestant.number(WRITTEN)
@@ -23,13 +23,13 @@ async def wal(contestant: Drains, count: int) -> Measured:
 WORKLOADS = (
     Workload(
         "B13",
-        f"the WAL of {{count}} jobs: enqueued in one transaction, and run {LIMIT} at once",
+        f"the WAL of {{count}} jobs: enqueue them in one transaction, and run them {LIMIT} at once",
         Drains,
         wal,
         5_000,
         (
-            Target("enqueue: at most 400 bytes for each", itself("B13", ENQUEUE), at_most=400),
-            Target("run: at most 1,400 bytes for each", itself("B13", RUN), at_most=1400),
+            Target("enqueue: at most 400 bytes per job", itself("B13", ENQUEUE), at_most=400),
+            Target("run: at most 1,400 bytes per job", itself("B13", RUN), at_most=1400),
         ),
         most_runs=1,
     ),
