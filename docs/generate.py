@@ -345,6 +345,8 @@ def _settings_of_oban() -> Iterator[str]:
 
 def _arguments(arguments: ast.arguments) -> str:
     text = ast.unparse(arguments).replace(_SETTINGS_OF_OBAN, ", ".join(["*", *_settings_of_oban()]))
+    # `events/targets.py` imports the module of the events' data.
+    text = re.sub(r"\bdata\.(?=[A-Z])", "", text)
     if len(text) < 70:
         return re.sub(r"(\w+: [^=,]+)=", r"\1 = ", text)
     # Each argument on a line of its own: commas within brackets separate none.

@@ -1,6 +1,7 @@
 """Background jobs that live in your SQLAlchemy unit of work."""
 
-from . import on_change as _on_change  # noqa: F401 - registers a listener of workers
+from . import monitor as _monitor  # noqa: F401 - plugs into the runtime
+from . import on_change as _on_change  # noqa: F401 - plugs into the declaration of workers
 from .contrib import log as _log
 from .enqueue import error_notes as _error_notes
 from .enqueue import unit_of_work as _unit_of_work
@@ -31,10 +32,6 @@ from .workers.decorators import job, worker
 from .workers.function import JobFunction
 from .workers.outcomes import Cancel, RateLimited, Record, RetryAfter, Snooze
 from .workers.worker import Worker
-from .workflows import chains as _chains
-from .workflows import follower as _follower
-from .workflows import reasons as _reasons
-from .workflows import unit_of_work as _workflows
 from .workflows.batch import Batch
 from .workflows.current import current_workflow
 from .workflows.values import From
@@ -84,9 +81,5 @@ __all__ = [
 ]
 
 _unit_of_work.attach()
-_workflows.attach()
-_follower.attach()
-_chains.attach()
-_reasons.attach()
 _error_notes.attach()
 _log.attach()

@@ -8,7 +8,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Float, cast, extract, func, literal, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Float,
+    case,
+    cast,
+    extract,
+    func,
+    literal,
+    literal_column,
+)
 
 # Global: a test, its fixtures and the threads of its jobs share the held clock.
 _held_at: datetime | None = None
@@ -60,6 +70,15 @@ def interval(seconds: Any) -> ColumnElement[Any]:
 def seconds(span: ColumnElement[Any]) -> ColumnElement[float]:
     """An interval in seconds; an instant in seconds of the epoch."""
     return cast(extract("epoch", span), Float)
+
+
+_FIRST: ColumnElement[Any] = literal_column("'0001-01-02'::timestamp")
+_LAST: ColumnElement[Any] = literal_column("'9999-12-30'::timestamp")
+
+
+def nearest(at: Any) -> ColumnElement[Any]:
+    """An instant, or the nearest one that Python represents in every time zone."""
+    return case((at < _FIRST, _FIRST), (at > _LAST, _LAST), else_=at)
 
 
 LONGEST_INTERVAL = 3.2e9

@@ -2,47 +2,51 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, Iterable
+import time
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self, Unpack
 
 import psycopg
-from sqlalchemy import URL
+from sqlalchemy import URL, literal, select
 
 from . import instances, settings
 from .config import Config
 from .config.oban_settings import ObanSettings
 from .config.rule import shows
-from .enqueue.chunks import enqueue_stream
-from .enqueue.collector import slices
-from .enqueue.enqueue import Conn, each, enqueue
+from .doctor.examination import Examination
+from .enqueueing import Enqueueing
 from .errors import ConfigError
 from .events import ObanEvents, Observable, PoolTooSmall, WorkersUnfinished, emit, listened
 from .limits.limit_questions import LimitQuestions
-from .limits.limited_claim import LimitedClaim
-from .models import Job
-from .monitor.job_counter import JobCounter
+from .manage.job_management import JobManagement
 from .oban_names import ObanNames
-from .reports import Reports
+from .queue_orders import QueueOrders
 from .runtime import pool
 from .runtime.database import Database
 from .runtime.engine import EngineLike
 from .runtime.enqueuer import Enqueuer
 from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
+from .runtime.vitals import Vitals
 from .runtime.waiter import Waiter
 from .waiting import Waiting
 from .workers.unfinished import name_of_class, unfinished
-from .workflows.enqueue import enqueue_workflow
-from .workflows.keeper import WorkflowKeeper
-from .workflows.pruner import WorkflowPruner
-from .workflows.workflow import Workflow
+from .workflows.workflow_management import WorkflowManagement
 
 __all__ = ["Oban", "ObanEvents"]
 
 
-class Oban(ObanNames, Waiting, LimitQuestions, Reports, Observable):
+class Oban(
+    WorkflowManagement,
+    Enqueueing,
+    Waiting,
+    ObanNames,
+    JobManagement,
+    QueueOrders,
+    LimitQuestions,
+    Examination,
+    Observable,
+):
     """Background jobs in the database of an engine::
 
         async with Oban(engine, queues={"default": 10, "mailers": {"limit": 20}}) as oban:
@@ -172,18 +176,7 @@ class Oban(ObanNames, Waiting, LimitQuestions, Reports, Observable):
                 # The last stop was cancelled: finish it, since its producers claim no more jobs.
                 await self._end()
             if self._config.queues and self._supervisor is None:
-                supervisor = Supervisor(
-                    self._config,
-                    self._database,
-                    self._emit,
-                    self._listened,
-                    [
-                        JobCounter,
-                        WorkflowKeeper,
-                        partial(WorkflowPruner, retention=self._config.retention),
-                    ],
-                    ways_to_claim=LimitedClaim,
-                )
+                supervisor = Supervisor(self._config, self._database, self._emit, self._listened)
                 try:
                     await supervisor.start()
                 except BaseException:
@@ -227,57 +220,22 @@ class Oban(ObanNames, Waiting, LimitQuestions, Reports, Observable):
     async def __aexit__(self, *exception: object) -> None:
         await self.stop()
 
-    @overload
-    async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job: ...
-    @overload
-    async def enqueue(self, job: Workflow, /, *, conn: Conn | None = None) -> Workflow: ...
-    async def enqueue(self, job: Job | Workflow, /, *, conn: Conn | None = None) -> Job | Workflow:
-        """Enqueue a job, or a workflow, in the transaction of `conn`, or in one of its own.
+    @property
+    def vitals(self) -> Vitals | None:
+        """The state of the node, without I/O; `None` if the node runs no queues.
 
-        It has its id afterwards; if `conn` is a session, after the flush.
+        Any thread may read it.
         """
-        if isinstance(job, Workflow):
-            await enqueue_workflow(job, conn, self._database)
-        elif conn is None:
-            await self._enqueuer.enqueue(job)
-        else:
-            await enqueue([job], conn, prefix=self.prefix)
-        return job
+        return None if self._supervisor is None else self._supervisor.vitals()
 
-    async def enqueue_many(
-        self, /, *jobs: Job | Iterable[Job], conn: Conn | None = None
-    ) -> list[Job]:
-        """Enqueue any number of jobs, given one by one or in iterables: all of them, or none.
+    async def ping(self) -> float:
+        """Send a statement to the database, and return the seconds until the answer.
 
-        The flush of a session inserts the jobs. Otherwise one statement inserts up to 1,000 jobs.
-        Without `conn`, the database inserts jobs while an iterable still makes others.
-        `enqueue_stream` keeps no jobs, and takes async iterables.
-
-        `TypeError` or `ValueError` for an object that is not a job, a job given twice, and a `conn`
-        of another kind; nothing is sent through `conn` then.
+        Raises the driver's error if there is no answer.
         """
-        if conn is None:
-            return await self._enqueuer.enqueue_many(each(jobs))
-        gathered = [job for some in slices(each(jobs)) for job in some]
-        await enqueue(gathered, conn, prefix=self.prefix)
-        return gathered
-
-    async def enqueue_stream(
-        self, jobs: Iterable[Job] | AsyncIterable[Job], /, *, conn: Conn | None = None
-    ) -> int:
-        """Enqueue jobs from an iterable, async or not, without keeping them; return their number.
-
-        Memory does not grow with the number of jobs: each statement sends 1,000 jobs, which are
-        then forgotten. All jobs are in one transaction, that of `conn` or an own one. A session
-        also sends them at once, and does not hold them. Duplicates of unique jobs are not counted.
-
-        Errors of the iterable are raised here. Without `conn`, no job is enqueued then. With
-        `conn`, earlier jobs were sent already, so roll back its transaction, or a savepoint.
-        The other errors are those of `enqueue_many`.
-        """
-        if conn is None:
-            return await self._enqueuer.enqueue_stream(jobs)
-        return await enqueue_stream(jobs, conn, self.prefix)
+        started = time.monotonic()
+        await self._database.fetch(select(literal(1)), at_once=True)
+        return time.monotonic() - started
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """A psycopg connection from the engine's pool, for a block.

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager
 
 import psycopg
 
+from .enqueue.session_of import UnitOfWork
 from .manage.job_management import JobManagement
-from .manage.job_selection import UnitOfWork
 from .manage.job_update import Changes
 from .models import Job
 from .queue_orders import QueueOrders

@@ -170,7 +170,7 @@ class QueueOrders:
         if (
             self._supervisor is not None
             and node in (None, self._config.node)
-            and self._database.is_at_home()
+            and self._database.home.is_running()
         ):
             # Followed at once: the node's own notification may come late, or not at all.
             await self._supervisor.orders.catch_up()

@@ -1,61 +1,29 @@
-"""`Waiting`, a part of `Oban`: wait for the outcomes of jobs and workflows."""
+"""`Waiting`, a part of `Oban`: wait for the outcomes of jobs."""
 
 import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import overload
 
 from .models import Job, validation
 from .models.job_id import ids_of, job_or_id
 from .runtime.waiter import Waiter
-from .workflow_management import WorkflowManagement
-from .workflows.workflow import Workflow
 
 
-class Waiting(WorkflowManagement):
-    """Wait for jobs and workflows to end."""
+class Waiting:
+    """Wait for jobs to end."""
 
     _waiter: Waiter
 
-    @overload
     async def wait(
         self,
         job: Job | int,
         *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> Job: ...
-    @overload
-    async def wait(
-        self,
-        job: Workflow,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> Workflow: ...
-    async def wait(
-        self,
-        job: Job | int | Workflow,
-        *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
-    ) -> Job | Workflow:
+    ) -> Job:
         """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
-        For a workflow, wait until all its steps have ended, and return the workflow with its jobs.
-        Its `recorded` is the value of the last step.
-
-        job: a committed job, its id, or a workflow. The returned job has the worker's value in
-            `recorded`, and its errors in `errors`.
-        timeout: seconds or a `timedelta`; `TimeoutError` if the job takes longer.
-
-        The node that runs the job announces its outcome as soon as it is committed. Nodes do not
-        announce a cancellation: it is found within `fallback_interval`, or within `poll_interval`
-        while LISTEN does not work. All waiters of an instance share one listening connection,
-        their statements, and one connection of the pool.
-
-        `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
-        of the database is raised if the first look fails; a wait survives later outages.
+        job: a committed job, or its id. `wait_many` describes the rest.
         """
-        if isinstance(job, Workflow):
-            return await self._wait_for_workflow(job, _longest(timeout))
         (done,) = await self.wait_many([job], timeout=timeout)
         return done
 
@@ -65,9 +33,22 @@ class Waiting(WorkflowManagement):
         *,
         timeout: float | timedelta | None = None,  # noqa: ASYNC109
     ) -> list[Job]:
-        """Wait for several jobs, and return them in the order given, each once."""
+        """Wait until jobs are completed, discarded or cancelled, and return the finished jobs.
+
+        jobs: committed jobs, or their ids. They are returned in the order given, each once. A
+            returned job has the worker's value in `recorded`, and its errors in `errors`.
+        timeout: seconds or a `timedelta`; `TimeoutError` if the jobs take longer.
+
+        The node that runs a job announces its outcome as soon as it is committed. Nodes do not
+        announce a cancellation: it is found within `fallback_interval`, or within `poll_interval`
+        while LISTEN does not work. All waiters of an instance share one listening connection,
+        their statements, and one connection of the pool.
+
+        `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
+        of the database is raised if the first look fails; a wait survives later outages.
+        """
         ids = ids_of([job_or_id(one) for one in jobs])
-        longest = _longest(timeout)
+        longest = seconds_of(timeout)
         limit = asyncio.timeout(longest)
         try:
             async with limit:
@@ -82,5 +63,6 @@ class Waiting(WorkflowManagement):
             ) from None
 
 
-def _longest(timeout: float | timedelta | None) -> float | None:
+def seconds_of(timeout: float | timedelta | None) -> float | None:
+    """The seconds of a timeout; `None` for no timeout."""
     return None if timeout is None else validation.delay("timeout", timeout).total_seconds()

@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,6 +23,7 @@ from oban_sqla import Job, Oban, instances
 from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.embedded import embedded_postgres
 from oban_sqla.enqueue.observed import is_observed
+from oban_sqla.on_change import enqueue_changes
 from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.workers import registry
 from tests.database_pool import DatabasePool
@@ -30,6 +33,7 @@ from tests.schemas import Schemas
 
 StartOban = Callable[..., Awaitable[Oban]]
 Add = Callable[..., Awaitable[list[int]]]
+Tune = Callable[..., None]
 
 
 # With --hypothesis-profile default there are a hundred.
@@ -148,6 +152,20 @@ def session_factory(postgres_dsn: str, prefix: str) -> Iterator[sessionmaker[Ses
 
 
 @pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> Tune:
+    """Give constants of a module other values for one test: `tune(outbox, FULL=1)`."""
+
+    def tune(module: ModuleType | str, **constants: Any) -> None:
+        if isinstance(module, str):
+            module = import_module(module)
+        for name, value in constants.items():
+            assert name.isupper(), f"{name} is no constant"
+            monkeypatch.setattr(module, name, value)
+
+    return tune
+
+
+@pytest.fixture
 async def start(engine: AsyncEngine) -> AsyncIterator[StartOban]:
     """Start instances that are stopped at the end: `oban = await start(queues={"default": 10})`."""
     async with AsyncExitStack() as stack:
@@ -185,18 +203,29 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def known_workers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Forget the workers that a test declared, so that other tests may use their names.
+    """Forget the workers and reactions that a test declared, so that others may use their names.
 
     The limited workers of other modules are unknown, since the claims of their queues differ.
     """
-    before = dict(registry._registrations)
+    before, reactions = dict(registry._registrations), dict(enqueue_changes._reactions)
     for name, known in before.items():
         limited = known.options.limit is not None or known.options.rate is not None
         if limited and not known.options.origin.startswith(f"{request.module.__name__}."):
             del registry._registrations[name]
     yield
+    for known_now, known_before in (
+        (registry._registrations, before),
+        (enqueue_changes._reactions, reactions),
+    ):
+        known_now.clear()
+        known_now.update(known_before)
+
+
+@pytest.fixture
+def no_workers(known_workers: None) -> None:
+    """Only the workers that the test declares are known: others have cron entries and reactions."""
     registry._registrations.clear()
-    registry._registrations.update(before)
+    enqueue_changes._reactions.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Listeners that record measurements, for any collector."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from .. import instances
@@ -30,27 +29,14 @@ from ..events import (
 from ..models import JobState
 from ..models.instrumentation import values_of
 from ..oban import Oban
-from ..runtime.vitals import QueueVitals, Vitals
 from . import instruments
+from .gauges import Reading, of_node, of_table
 from .instruments import Instrument
+from .labels import OTHER, UNKNOWN, Labels, Names
 from .listeners import Listener
-
-Labels: TypeAlias = tuple[str, ...]
-"""The values of an instrument's labels, in their order."""
 
 Record: TypeAlias = Callable[[Labels, float], None]
 """Adds a value to a counter, or to a histogram."""
-
-Reading: TypeAlias = tuple[Instrument, Labels, float]
-"""The value of a gauge."""
-
-MOST_NAMES = 500
-"""The most queues, and the most workers, that have labels of their own."""
-OTHER = "(other)"
-"""The label of all further queues and workers."""
-UNKNOWN = "(unknown)"
-"""The label of workers that this process does not know."""
-
 
 OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
 """The states of a job after an attempt."""
@@ -72,21 +58,6 @@ class Collector(Protocol):
 
     def tick(self) -> None:
         """Write gauges if necessary. Called at some events, at least every few seconds."""
-
-
-class Names:
-    """The names that are labels. Their number is limited, since a user may enqueue any name."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-
-    def __call__(self, name: str) -> str:
-        known = self._known.get(name)
-        if known is None:
-            if len(self._known) >= MOST_NAMES:
-                return OTHER
-            known = self._known[name] = name
-        return known
 
 
 class Measurements:
@@ -152,10 +123,10 @@ class Measurements:
         queues: dict[str, list[str]] = {}
         for instance in instances.every():
             if isinstance(instance, Oban) and (vitals := instance.vitals) is not None:
-                yield from _of_node(instance.name, vitals, self._queue)
+                yield from of_node(instance.name, vitals, self._queue)
                 queues[instance.name] = [one.queue for one in vitals.queues]
         for oban, counted in list(self._counted.items()):
-            yield from _of_table(oban, counted, queues.get(oban, ()), self._queue)
+            yield from of_table(oban, counted, queues.get(oban, ()), self._queue)
         for oban, stop in list(self._problems.items()):
             for check, count in stop.problems.items():
                 yield instruments.PROBLEMS, (oban, check), count
@@ -263,40 +234,3 @@ class Measurements:
             self._counted.pop(oban.name, None)
             self._problems.pop(oban.name, None)
         self._collector.tick()
-
-
-def _of_node(oban: str, vitals: Vitals, name: Names) -> Iterator[Reading]:
-    queues: dict[str, list[QueueVitals]] = defaultdict(list)
-    for one in vitals.queues:
-        queues[name(one.queue)].append(one)
-    for queue, some in queues.items():
-        labels = (oban, queue)
-        yield instruments.LIMIT, labels, sum(one.limit for one in some)
-        yield instruments.EXECUTING, labels, sum(one.executing for one in some)
-        yield instruments.HELD, labels, sum(one.held for one in some)
-        yield instruments.PAUSED, labels, any(one.paused for one in some)
-    yield instruments.WAITING, (oban,), vitals.outcomes
-    yield instruments.LEADER, (oban,), vitals.leader
-    if vitals.listening is not None:
-        yield instruments.LISTENING, (oban,), vitals.listening
-    if vitals.heartbeat_age is not None:
-        yield instruments.HEARTBEAT_AGE, (oban,), vitals.heartbeat_age
-    yield instruments.RETRIES, (oban,), max(vitals.failures.values(), default=0)
-
-
-def _of_table(
-    oban: str, counted: JobsCounted, queues: Iterable[str], name: Names
-) -> Iterator[Reading]:
-    jobs: Counter[tuple[str, str]] = Counter()
-    for (queue, state), count in counted.counts.items():
-        jobs[name(queue), state] += count
-    # Running queues without jobs have the value 0.
-    oldest = dict.fromkeys((*map(name, queues), *(queue for queue, _ in jobs)), 0.0)
-    for queue, seconds in counted.oldest_available.items():
-        oldest[name(queue)] = max(oldest.get(name(queue), 0.0), seconds)
-    for queue, seconds in oldest.items():
-        jobs[queue, JobState.AVAILABLE.value] += 0
-        yield instruments.OLDEST_AVAILABLE, (oban, queue), seconds
-    for (queue, state), count in jobs.items():
-        yield instruments.JOBS, (oban, queue, state), count
-    yield instruments.ESTIMATED, (oban,), counted.estimated

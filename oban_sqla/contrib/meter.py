@@ -8,8 +8,10 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 
 from .. import __version__
 from . import instruments
+from .gauges import Reading
 from .instruments import Instrument, Kind
-from .measurements import Labels, Reading, Record
+from .labels import Labels
+from .measurements import Record
 
 
 class Collector:

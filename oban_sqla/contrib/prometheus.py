@@ -20,9 +20,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from . import listeners
+from .gauges import Reading
 from .instruments import Instrument
+from .labels import Labels
 from .listeners import Listener
-from .measurements import Labels, Measurements, Reading, Record
+from .measurements import Measurements, Record
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -1,4 +1,4 @@
-"""The examination: run all checks of the doctor."""
+"""`Examination`, a part of `Oban`: run all checks of the doctor."""
 
 from collections.abc import AsyncIterator
 
@@ -49,8 +49,19 @@ async def examine(database: Database, config: Config, *, latest: int) -> AsyncIt
         }
     for name, check in checks.items():
         try:
-            async for finding in check():
+            async for finding in check.findings(name):
                 yield finding
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
             yield Finding(name, "problem", f"the check failed: {hide_passwords(cause)}")
+
+
+class Examination:
+    """Examine the database and the nodes."""
+
+    _config: Config
+    _database: Database
+
+    async def examine(self, *, latest: int) -> list[Finding]:
+        """The findings of `oban-sqla doctor`; `latest` is the version that the schema needs."""
+        return [one async for one in examine(self._database, self._config, latest=latest)]

@@ -12,7 +12,7 @@ from ..runtime.database import Database
 from ..runtime.presence import Presence
 from ..statements.heartbeat import EXPIRY
 from ..statements.states import state_in
-from .finding import Finding
+from .finding import Check, Result, problem
 
 OF_QUEUES = ("global_limit", "rate_limit")
 
@@ -23,8 +23,9 @@ class LimitCheck:
     def __init__(self, database: Database, presence: Presence) -> None:
         self._database = database
         self._presence = presence
+        self.check = Check(self._look, otherwise="no node of another Oban runs a queue with limits")
 
-    async def check(self) -> AsyncIterator[Finding]:
+    async def _look(self) -> AsyncIterator[Result]:
         """One problem for each node of another Oban that runs a queue with limits."""
         ignoring = [
             (node.node, queue.queue)
@@ -37,16 +38,12 @@ class LimitCheck:
         limited = {row.queue for row in rows}
         for node, queue in ignoring:
             if queue in limited:
-                yield Finding(
-                    "limits",
-                    "problem",
+                yield problem(
                     f"{node} is a node of another Oban, and runs the queue {queue}: it ignores the"
                     " limits and rates of that queue and of its jobs",
                     f"stop the queue {queue} on that node, or move the limited jobs to a queue that"
                     " only nodes of oban_sqla run",
                 )
-        if not limited:
-            yield Finding("limits", "ok", "no node of another Oban runs a queue with limits")
 
 
 def _limited() -> Executable:

@@ -8,7 +8,7 @@ from ..runtime.database import Database
 from ..runtime.presence import Presence
 from ..runtime.pruner import INTERVAL, rules
 from ..statements.prune import expired
-from .finding import Finding
+from .finding import Check, Result, ok, problem
 from .queries import obstacles
 
 # Seconds after its retention by which a job should be deleted.
@@ -24,30 +24,25 @@ class RetentionCheck:
         self._database = database
         self._presence = presence
         self._retention = retention
+        self.check = Check(self._look, otherwise="no job is past its retention")
 
-    async def check(self) -> AsyncIterator[Finding]:
+    async def _look(self) -> AsyncIterator[Result]:
         """One problem for each rule of retention whose jobs are not deleted."""
         if not any(lease.expires_in > 0 for lease in self._presence.leaders):
-            yield Finding("retention", "ok", "not checked: there is no leader that prunes")
+            yield ok("not checked: there is no leader that prunes")
             return
-        found = False
         for rule in rules(self._retention):
             statement = expired(rule.state, named=rule.named)
             parameters = rule.parameters(older=LATE, batch=MOST_LATE)
             rows = await self._database.fetch(statement, parameters)
             if rows:
-                found = True
                 more = " at least" if len(rows) == MOST_LATE else ""
                 whose = f" of {rule.workers[0]}" if rule.named else ""
-                yield Finding(
-                    "retention",
-                    "problem",
+                yield problem(
                     f"{rule.state.value} jobs{whose} are kept for {duration(rule.age)}, but older"
                     f" jobs still exist:{more} {len(rows)}, the first is {rows[0].id}",
                     await self._remedy(),
                 )
-        if not found:
-            yield Finding("retention", "ok", "no job is past its retention")
 
     async def _remedy(self) -> str:
         keys = await self._database.fetch(obstacles(self._database.prefix or ""))

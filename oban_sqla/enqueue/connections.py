@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +13,7 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
+from ..series import run_series, run_series_async
 from ..statements.insert import insert
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
@@ -67,20 +67,12 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
 
 async def insert_unique_through(conn: object, jobs: Sequence[Job], prefix: str | None) -> None:
     """Insert jobs that hold a unique key through any connection, step by step."""
-    remaining = steps(jobs)
-    with suppress(StopIteration):
-        step = next(remaining)
-        while True:
-            step = remaining.send(await execute(conn, *step, prefix))
+    await run_series_async(steps(jobs), lambda step: execute(conn, *step, prefix))
 
 
 def insert_unique_core(connection: Connection, jobs: Sequence[Job]) -> None:
     """Insert jobs that hold a unique key through a connection of SQLAlchemy."""
-    remaining = steps(jobs)
-    with suppress(StopIteration):
-        step = next(remaining)
-        while True:
-            step = remaining.send(execute_core(connection, *step, None))
+    run_series(steps(jobs), lambda step: execute_core(connection, *step, None))
 
 
 def refuse_unknown(conn: object) -> None:

@@ -1,10 +1,17 @@
 """Find the session of a `conn`, and the bind by which a session finds the jobs."""
 
+from typing import TypeAlias
+
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from ..models import Job
+
+UnitOfWork: TypeAlias = (
+    AsyncSession | async_scoped_session[AsyncSession] | Session | scoped_session[Session]
+)
+"""The sessions whose transaction a change of jobs may join."""
 
 BIND = {"mapper": Job.__mapper__, "clause": update(Job)}
 """The bind arguments by which a session with several databases finds the jobs, for writing."""

@@ -5,7 +5,7 @@ Each unique job is inserted, or becomes the existing job of which it is a duplic
 
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ from ..models import Job, JobState
 from ..models.notation import from_table
 from ..models.unique_job import become, hold_key, may_hold_key, replaces, unique_key
 from ..models.validation import instant
+from ..series import Series
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
 from .from_rows import fill
@@ -33,8 +34,8 @@ Make: TypeAlias = Callable[..., Executable]
 
 Parameters: TypeAlias = Mapping[str, str]
 
-Steps: TypeAlias = Generator[tuple[Make, Parameters], Sequence[Sequence[Any]], None]
-"""A generator that yields statements with parameters, and receives their rows."""
+Steps: TypeAlias = Series[tuple[Make, Parameters], None]
+"""A series of statements with their parameters."""
 
 
 def apart(jobs: Sequence[Job]) -> tuple[Sequence[Job], Sequence[Job]]:

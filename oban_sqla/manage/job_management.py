@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..enqueue.news import announce_moved
-from ..enqueue.session_of import BIND
+from ..enqueue.session_of import BIND, UnitOfWork
 from ..errors import JobNotFoundError
 from ..models import Job, JobState
 from ..models.job_id import identity
@@ -20,7 +20,7 @@ from ..statements.update import parameters, update
 from ..wakeups import Wakeup
 from .cancel import CANCELLABLE, cancel
 from .delete import DELETABLE, delete
-from .job_selection import JobSelection, UnitOfWork, Which, unit_of_work
+from .job_selection import JobSelection, Which, unit_of_work
 from .job_update import Changes, check
 from .lock import load
 from .retry import RETRYABLE, retry

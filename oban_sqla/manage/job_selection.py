@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sqlalchemy import Select, inspect, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.ext.asyncio import AsyncSession, async_session
+from sqlalchemy.orm import Session
 
 from ..enqueue.session_of import BIND, unscoped
 from ..models import Job, JobState
@@ -15,11 +15,6 @@ from .lock import again, load, lock
 
 Which: TypeAlias = Job | int | Iterable[Job | int] | Select[Any]
 """A job, an id, an iterable of jobs and ids, or `select(Job).where(...)`."""
-
-UnitOfWork: TypeAlias = (
-    AsyncSession | async_scoped_session[AsyncSession] | Session | scoped_session[Session]
-)
-"""The sessions whose transaction a change of jobs may join."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -32,6 +32,9 @@ from .metadata import Base
 from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
+
+if TYPE_CHECKING:
+    from ..workflows.workflow import Workflow
 
 RECORDED_AS = "json"
 """`meta["recorded"]` of a value that we recorded as JSON. Oban Pro stores `true` there."""
@@ -83,6 +86,10 @@ class Job(JobProperties, Base):
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    if TYPE_CHECKING:
+        workflow: Mapped[Workflow | None]
+        """The workflow of a step: a view-only relationship, which workflows add to the model."""
 
     __table_args__ = (
         CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),

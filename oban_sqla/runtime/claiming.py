@@ -1,4 +1,4 @@
-"""`WayToClaim`: the seam at which limits replace the plain claim of a producer."""
+"""`WayToClaim`: how a producer claims jobs, and the seam at which limits replace the plain way."""
 
 import math
 import time
@@ -127,3 +127,19 @@ class PlainClaim:
 
     def limit(self, changes: Mapping[str, Any]) -> bool:
         return False
+
+
+_ways: list[WaysToClaim] = [PlainClaim]
+
+
+def register(way: WaysToClaim) -> None:
+    """Have the queues that start from now on claim in this way."""
+    if way not in _ways:
+        _ways.append(way)
+
+
+def way_to_claim(
+    database: Database, queue: Queue, node: str, poll_interval: Callable[[], float]
+) -> WayToClaim:
+    """The way in which a queue claims jobs: the one that was registered last."""
+    return _ways[-1](database, queue, node, poll_interval)

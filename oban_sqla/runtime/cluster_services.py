@@ -1,7 +1,8 @@
-"""Build the services that the leader runs for all nodes, including those of features."""
+"""The services that the leader runs for all nodes, and the seam at which features add theirs."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..config import Config
 from .cron import Cron
@@ -11,46 +12,51 @@ from .pruner import Pruner
 from .service import Emit, Service
 
 
-class ClusterService(Protocol):
-    """The factory of a service that the leader runs for all nodes. Features add theirs."""
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """The parts of a node that its cluster-wide services use."""
 
-    def __call__(
-        self,
-        database: Database,
-        emit: Emit,
-        *,
-        is_leader: Callable[[], bool],
-        listened: Callable[[str], bool],
-    ) -> Service: ...
+    config: Config
+    database: Database
+    emit: Emit
+    is_leader: Callable[[], bool]
+    """Whether the node leads. Each pass of a service first checks that."""
+    listened: Callable[[str], bool]
+    """Whether an event has listeners."""
+    wake_queues: Callable[[Collection[str]], None]
 
 
-def build_cluster_services(
-    config: Config,
-    database: Database,
-    emit: Emit,
-    *,
-    is_leader: Callable[[], bool],
-    listened: Callable[[str], bool],
-    wake_queues: Callable[[Collection[str]], None],
-    of_features: Sequence[ClusterService],
-) -> tuple[Service, ...]:
-    """Build the services. Each pass of them first checks that this node is the leader."""
+ClusterService: TypeAlias = Callable[[ClusterNode], Service]
+"""Builds a cluster-wide service for a node."""
+
+_of_features: list[ClusterService] = []
+
+
+def register(build: ClusterService) -> None:
+    """Add a service of a feature to all nodes that start from now on."""
+    if build not in _of_features:
+        _of_features.append(build)
+
+
+def build_cluster_services(node: ClusterNode) -> tuple[Service, ...]:
+    """Build the services of the core and of the features."""
+    config, database, emit = node.config, node.database, node.emit
     return (
         Lifeline(
             database,
             emit,
-            is_leader=is_leader,
+            is_leader=node.is_leader,
             heartbeat_expiry=config.heartbeat_expiry,
             rescue_after=config.rescue_after,
         ),
-        Pruner(database, emit, is_leader=is_leader, retention=config.retention),
+        Pruner(database, emit, is_leader=node.is_leader, retention=config.retention),
         Cron(
             database,
             emit,
-            is_leader=is_leader,
+            is_leader=node.is_leader,
             instance=config.name,
             timezone=config.timezone,
-            wake_queues=wake_queues,
+            wake_queues=node.wake_queues,
         ),
-        *(build(database, emit, is_leader=is_leader, listened=listened) for build in of_features),
+        *(build(node) for build in _of_features),
     )

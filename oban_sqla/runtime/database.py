@@ -4,26 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
-from weakref import ref
 
 import psycopg
 from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
-    AsyncEngine,
     AsyncSession,
     async_sessionmaker,
 )
 
 from ..errors import ObanError, StandbyError, sqlstate
 from ..statements.claimed import Loads, loads_of
-from ..statements.inspect import encoding, in_recovery
+from ..statements.inspect import in_recovery
 from ..wakeups import Address
 from .engine import EngineLike, engine_of, with_own_pool
+from .home_loop import HomeLoop
 from .kept_connections import KeptConnections
 from .primary import trusting_primary
-from .tables import find_schema, verify
+from .tables import find_schema, verify, verify_encoding
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
@@ -54,7 +53,7 @@ class Database:
         self._prefix: str | None = prefix or schemas.get(None)
         # While a node runs in this event loop, all statements share its kept connections.
         self._kept: tuple[asyncio.AbstractEventLoop, KeptConnections] | None = None
-        self._home: ref[asyncio.AbstractEventLoop] | None = None
+        self.home = HomeLoop()
         self.in_transactions = False
         """Whether each statement gets a transaction, since AUTOCOMMIT has failed."""
         self._bind()
@@ -88,13 +87,7 @@ class Database:
         the schema, or lacks one of the privileges on a table. `ObanError` if the client encoding is
         not UTF-8.
         """
-        (row,) = await self.fetch(encoding())
-        if row[0] != "UTF8":
-            raise ObanError(
-                f"the engine's connections have the client encoding {row[0]}, in which psycopg"
-                " can't read JSON: make the engine with"
-                ' connect_args={"client_encoding": "utf8"}'
-            )
+        await verify_encoding(self.fetch)
         name = self.engine.url.database
         if self._prefix is None:
             self._prefix = await find_schema(self.fetch, name)
@@ -170,7 +163,7 @@ class Database:
 
     def keep_connections(self) -> None:
         """From now on, keep connections in this event loop from one statement to the next."""
-        self._home = ref(asyncio.get_running_loop())
+        self.home.settle()
         self._kept = asyncio.get_running_loop(), KeptConnections(self._autocommit)
 
     async def release_connections(self) -> None:
@@ -235,7 +228,7 @@ class Database:
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session that finds the tables, in a transaction that commits at the end."""
         async with (
-            self._of_this_loop(self._engine) as engine,
+            self.home.engine(self._engine) as engine,
             AsyncSession(engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -244,33 +237,8 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        async with self._of_this_loop(self._engine) as engine, engine.connect() as connection:
+        async with self.home.engine(self._engine) as engine, engine.connect() as connection:
             yield connection
-
-    @asynccontextmanager
-    async def _of_this_loop(self, engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
-        """The engine, or in another event loop a temporary engine with its own pool.
-
-        A connection belongs to the event loop that made it. If another event loop uses it, the
-        connection breaks, also for the next user of the pool.
-        """
-        if self.is_at_home():
-            yield engine
-            return
-        apart = with_own_pool(engine)
-        try:
-            yield apart
-        finally:
-            await apart.dispose()
-
-    def is_at_home(self) -> bool:
-        """Whether the pool belongs to the running event loop: the first open one that used it."""
-        loop = asyncio.get_running_loop()
-        home = self._home() if self._home is not None else None
-        if home is None or home.is_closed():
-            self._home = ref(loop)
-            return True
-        return home is loop
 
     def worker_session(self) -> AsyncSession:
         """A session for a worker, made by the given `async_sessionmaker` or a default one."""
@@ -300,7 +268,7 @@ class Database:
 
         An open transaction is committed at the end, or rolled back after an exception.
         """
-        async with self._of_this_loop(self.engine) as engine, engine.connect() as connection:
+        async with self.home.engine(self.engine) as engine, engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             if not isinstance(driver, psycopg.AsyncConnection):
                 raise ObanError(

@@ -1,6 +1,6 @@
 """The seam for features that act on outcomes in their transaction, such as workflows."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, false, literal_col
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
+from ..series import Series, run_series, run_series_async
 from ..wakeups import Wakeup
 
 
@@ -32,8 +33,8 @@ class Followed:
     """The ids of jobs whose outcomes must be followed later, since rows were locked."""
 
 
-Statements: TypeAlias = Generator[tuple[Executable, Mapping[str, Any]], Sequence[Any], Followed]
-"""A generator that yields statements with parameters, receives their rows, and returns a result."""
+Statements: TypeAlias = Series[tuple[Executable, Mapping[str, Any]], Followed]
+"""A series of statements with their parameters."""
 
 
 class Follower(Protocol):
@@ -87,21 +88,18 @@ def follow(
 
     reopened: the jobs were finished, and are to run again.
     """
+    options = {"schema_translate_map": {None: prefix}} if prefix else {}
+
+    def execute(step: tuple[Executable, Mapping[str, Any]]) -> Sequence[Any]:
+        return connection.execute(*step, execution_options=options).all()
+
     total = Followed()
     for follower in _followers:
         if reopened:
             statements = follower.reopen(ids)
         else:
             statements = follower.follow(ids, wait=True, prefix=prefix)
-        rows: Sequence[Any] | None = None
-        while True:
-            try:
-                statement, params = next(statements) if rows is None else statements.send(rows)
-            except StopIteration as done:
-                total = _sum(total, done.value)
-                break
-            options = {"schema_translate_map": {None: prefix}} if prefix else {}
-            rows = connection.execute(statement, params, execution_options=options).all()
+        total = _sum(total, run_series(statements, execute))
     return total
 
 
@@ -129,15 +127,8 @@ async def follow_by(
 
 
 async def run_by(database: Fetches, statements: Statements) -> Followed:
-    """Run statements one after the other."""
-    rows: Sequence[Any] | None = None
-    while True:
-        try:
-            statement, params = next(statements) if rows is None else statements.send(rows)
-        except StopIteration as done:
-            followed: Followed = done.value
-            return followed
-        rows = await database.fetch(statement, params)
+    """Run statements through any object that runs our statements."""
+    return await run_series_async(statements, lambda step: database.fetch(*step))
 
 
 async def results(job: Job, database: Fetches) -> dict[str, Any]:

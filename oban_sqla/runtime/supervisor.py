@@ -1,7 +1,7 @@
 """`Supervisor`: builds the services of an instance, and starts, stops and wakes them."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -13,12 +13,13 @@ from ..models import validation
 from ..statements.announce import AWAIT, FREED, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
-from .claiming import PlainClaim, WaysToClaim
-from .cluster_services import ClusterService, build_cluster_services
+from .claiming import way_to_claim
+from .cluster_services import ClusterNode, build_cluster_services
 from .database import Database
 from .executor import Executor
 from .heartbeat import Heartbeat
 from .leader import Leader
+from .loop_end import LoopEnd
 from .node_queues import NodeQueues
 from .notifier import Notifier
 from .orders import Orders
@@ -43,14 +44,10 @@ class Supervisor:
         database: Database,
         emit: Emit,
         listened: Callable[[str], bool],
-        cluster_services: Sequence[ClusterService] = (),
-        *,
-        ways_to_claim: WaysToClaim = PlainClaim,
     ) -> None:
         self._config = config
         self._database = database
         self._emit = emit
-        self._ways_to_claim = ways_to_claim
         self.stager = Stager(
             database,
             emit,
@@ -105,13 +102,14 @@ class Supervisor:
             poll_interval=self._poll_interval,
         )
         self.cluster_services = build_cluster_services(
-            config,
-            database,
-            emit,
-            is_leader=self._is_leader,
-            listened=listened,
-            wake_queues=self._wake_queues,
-            of_features=cluster_services,
+            ClusterNode(
+                config,
+                database,
+                emit,
+                is_leader=self._is_leader,
+                listened=listened,
+                wake_queues=self._wake_queues,
+            )
         )
         self.notifier = Notifier(
             database,
@@ -129,7 +127,7 @@ class Supervisor:
             listen_dsn=config.listen_dsn,
         )
         self._unsubscribe: Callable[[], None] | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._loop_end = LoopEnd(self._stop_with_the_loop)
 
     @property
     def stopping(self) -> bool:
@@ -149,7 +147,7 @@ class Supervisor:
         prefix = await self._database.verify(RUNNING)
         await self._database.find_isolation()
         self._database.keep_connections()
-        self._keeper = asyncio.create_task(self._stop_with_the_loop(), name="oban-keeper")
+        self._loop_end.watch()
         self._unsubscribe = wakeups.subscribe(self._database.address, prefix, self._woken)
         if self._config.notify == "listen":
             await self.notifier.start()
@@ -170,43 +168,33 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop the services: first the producers, and the heartbeat when no job is claimed."""
         self.queues.closing = True
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None and keeper is not asyncio.current_task():
-            keeper.cancel()
-            await asyncio.wait([keeper])
+        await self._loop_end.forget()
         grace = self._config.shutdown_grace_period
         await asyncio.gather(*(service.stop() for service in (self.orders, *self.cluster_services)))
         # Resign now, so that another node leads while the jobs of this node still run.
         await self.leader.stop()
         await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
         await self.outbox.stop()
-        await asyncio.gather(
-            *(
-                s.stop()
-                for s in (self.stager, self.outcome_announcer, self.heartbeat, self.notifier)
-            )
-        )
+        last = (self.stager, self.outcome_announcer, self.heartbeat, self.notifier)
+        await asyncio.gather(*(service.stop() for service in last))
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
         await self._database.release_connections()
 
     async def _stop_with_the_loop(self) -> None:
-        """Stop the node if the event loop ends without a stop: asyncio.run() cancels all tasks.
+        """Stop the node while its event loop ends.
 
         Otherwise the thread of the heartbeat would keep beating for a node that has ended.
         """
-        try:
-            await asyncio.Event().wait()
-        finally:
-            if not self.stopping:
-                with suppress(Exception):
-                    async with asyncio.timeout(FAREWELL):
-                        # The outbox was cancelled, too, but must still write outcomes.
-                        await self.outbox.stop()
-                        await self.outbox.start()
-                        await self.stop()
-                await self.heartbeat.stop()
+        if not self.stopping:
+            with suppress(Exception):
+                async with asyncio.timeout(FAREWELL):
+                    # The outbox was cancelled, too, but must still write outcomes.
+                    await self.outbox.stop()
+                    await self.outbox.start()
+                    await self.stop()
+            await self.heartbeat.stop()
 
     def vitals(self) -> Vitals:
         """The state of the node."""
@@ -240,7 +228,7 @@ class Supervisor:
             limit=queue.limit,
             paused=queue.paused,
             claim_ahead=self._config.claim_ahead,
-            way=self._ways_to_claim(
+            way=way_to_claim(
                 self._database, queue, self._config.node, lambda: self._config.poll_interval
             ),
             claims=self._claims,

@@ -1,14 +1,24 @@
-"""Find the schema of the tables, and check that the role of the connection may use them."""
+"""Find the schema of the tables, and check that the connections may use them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import Executable
 
-from ..errors import PrivilegeMissingError, SchemaMissingError
-from ..statements.inspect import TABLES, current_role, hidden_homes, home, installed
+from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError
+from ..statements.inspect import TABLES, current_role, encoding, hidden_homes, home, installed
 
 Fetch: TypeAlias = Callable[[Executable], Awaitable[Sequence[Any]]]
+
+
+async def verify_encoding(fetch: Fetch) -> None:
+    """`ObanError` if the client encoding of the connections is not UTF-8."""
+    ((name,),) = await fetch(encoding())
+    if name != "UTF8":
+        raise ObanError(
+            f"the engine's connections have the client encoding {name}, in which psycopg can't read"
+            ' JSON: make the engine with connect_args={"client_encoding": "utf8"}'
+        )
 
 
 async def find_schema(fetch: Fetch, database: str | None) -> str | None:

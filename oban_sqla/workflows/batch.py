@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..models import Job
-from .draft import Draft, step_job
 from .workflow import Workflow
 
 
@@ -53,5 +52,4 @@ class Batch(Workflow):
         }
         for event, callback in callbacks.items():
             if callback is not None:
-                checked = step_job(self.label, event, callback)
-                self.graph.drafts[event] = Draft(event, checked, kind=event)
+                self._draft(event, callback, kind=event)

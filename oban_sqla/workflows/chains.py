@@ -32,10 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now, held_at
+from ..clock import database_now, held_at, nearest
 from ..models import Job, JobState
 from ..models.chain import ENTRY
-from ..runtime.following import Followed, Statements, register
+from ..runtime.following import Followed, Statements
 from ..statements.announce import announce, announcement
 from ..statements.states import constant
 from ..wakeups import Wakeup
@@ -215,7 +215,7 @@ def release_next(*, now: datetime | None = None) -> Executable:
             scheduled_at=case((is_doomed, Job.scheduled_at), else_=due),
             cancelled_at=case((is_doomed, time), else_=Job.cancelled_at),
         )
-        .returning(Job.id, Job.queue, Job.state, Job.scheduled_at)
+        .returning(Job.id, Job.queue, Job.state, nearest(Job.scheduled_at).label("scheduled_at"))
     )
 
 
@@ -283,11 +283,3 @@ def blocked() -> Executable:
         .group_by(chain_of(held))
         .order_by(chain_of(held))
     )
-
-
-def attach() -> None:
-    """Have chains follow outcomes; importing `oban_sqla` does so."""
-    register(_follower)
-
-
-_follower = ChainFollower()

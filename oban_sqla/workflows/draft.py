@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from sqlalchemy import inspect
 
-from ..models import Job, validation
+from ..models import Job, chain, validation
 from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
 
@@ -68,22 +68,34 @@ def step_job(workflow: str, name: str, job: object) -> Job:
             f"{workflow}: step {name!r} needs a Job, such as Worker.new({{...}}) makes;"
             f" got {validation.show(job)}"
         )
-    if inspect(job).has_identity:
-        raise ValueError(
-            f"{workflow}: the job of step {name!r} was enqueued already: {job!r}. Make another with"
-            " new(); the workflow enqueues it"
-        )
+    refuse_stored(workflow, name, job)
     if may_hold_key(job):
         raise ValueError(
             f"{workflow}: the job of step {name!r} is unique, so it might become a job outside of"
             " the workflow: make it with unique=False, and the workflow with unique=True"
         )
-    if (other := values_of(job)["meta"].get("workflow_id")) is not None:
+    meta = values_of(job)["meta"]
+    if chain.ENTRY in meta:
         raise ValueError(
-            f"{workflow}: the job of step {name!r} is a step of workflow {other!r}: make another"
-            " with new()"
+            f"{workflow}: the job of step {name!r} is in a chain, which might suspend it when its"
+            " deps have ended: order the steps with deps=, or give the worker limit=Limit(1, ...)"
+            " in place of chain="
+        )
+    if (other := meta.get("workflow_id")) is not None:
+        raise ValueError(
+            f"{workflow}: the job of step {name!r} is step {meta.get('name')!r} of workflow"
+            f" {other!r}: make another with new()"
         )
     return job
+
+
+def refuse_stored(workflow: str, name: str, job: Job) -> None:
+    """`ValueError` if the job of a step was enqueued already."""
+    if inspect(job).has_identity:
+        raise ValueError(
+            f"{workflow}: the job of step {name!r} was enqueued already: {job!r}. Make another with"
+            " new(); the workflow enqueues it"
+        )
 
 
 def listed(deps: object) -> list[object]:

@@ -9,7 +9,7 @@ from sqlalchemy import Executable, Row
 from ..clock import held_at
 from ..events import WorkflowStop
 from ..models import Job
-from ..runtime.following import Followed, Statements, register
+from ..runtime.following import Followed, Statements
 from ..statements.announce import announce, announcement
 from ..wakeups import Wakeup
 from .release import lock, release
@@ -62,11 +62,3 @@ def _wakeup(row: Row[Any]) -> Wakeup:
     if due_at is not None and due_at.tzinfo is None:
         due_at = due_at.replace(tzinfo=UTC)
     return Wakeup(frozenset(row.queues), due_at)
-
-
-def attach() -> None:
-    """Register the follower. Importing `oban_sqla` calls this."""
-    register(_follower)
-
-
-_follower = WorkflowFollower()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import inspect
 
@@ -12,7 +12,14 @@ from .draft import Draft
 LAST = "last"
 STEP = "step"
 
-W = TypeVar("W")
+W = TypeVar("W", bound="HasGraph")
+
+
+class HasGraph(Protocol):
+    """A workflow."""
+
+    @property
+    def graph(self) -> "Graph[Any]": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +53,32 @@ class Graph(Generic[W]):
         )
 
     @property
+    def size(self) -> int:
+        """The number of steps, including those of workflows within. Callbacks are not counted."""
+        own = sum(draft.kind in (STEP, LAST) for draft in self.drafts.values())
+        return own + sum(inner.workflow.graph.size for inner in self.within.values())
+
+    def forget_new(self) -> None:
+        """Forget the steps and workflows that have not been inserted."""
+        self.drafts = {name: one for name, one in self.drafts.items() if one.is_stored}
+        self.within = {
+            name: inner
+            for name, inner in self.within.items()
+            if inspect(inner.workflow).has_identity
+        }
+        self._names.clear()
+
+    @property
     def names(self) -> dict[int, str]:
         """The names of the steps by the `id()` of their jobs."""
-        if len(self._names) < len(self.drafts):
+        if len(self._names) != len(self.drafts):
             self._names = {id(draft.job): name for name, draft in self.drafts.items()}
         return self._names
+
+    def has_within(self, workflow: object) -> bool:
+        """Whether a workflow is a part of this one, also as a part of a part."""
+        inner = [within.workflow for within in self.within.values()]
+        return any(one is workflow or one.graph.has_within(workflow) for one in inner)
 
     def refuse_twice(self, workflow: str, name: str) -> None:
         """`ValueError` if another step has the name."""

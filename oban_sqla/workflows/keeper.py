@@ -71,7 +71,6 @@ class WorkflowKeeper(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
-        listened: Callable[[str], bool],
     ) -> None:
         super().__init__(emit)
         self._database = database

@@ -5,10 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Text, and_, case, cast, column, func, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Text,
+    and_,
+    case,
+    cast,
+    column,
+    func,
+    select,
+    true,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from ..clock import nearest
 from ..models import Job, JobState
+from ..models.types import UTCDateTime
 from ..runtime.database import Database
 from .step import Step
 from .workflow import Workflow
@@ -75,8 +89,10 @@ async def workflow_details(database: Database, id: str) -> WorkflowDetails | Non
     for job_id, waited, ended in await database.fetch(deps_of(own)):
         if ended is None:
             waits.setdefault(job_id, []).append(waited)
+    # Other programs may have written any JSON there.
+    error = Job.errors.op("#>>")(cast(["-1", "error"], ARRAY(Text)))
     query = (
-        select(Step.name, Step.kind, Step.job_id, Job.worker, Job.state, Job.errors)
+        select(Step.name, Step.kind, Step.job_id, Job.worker, Job.state, error)
         .outerjoin(Job, Job.id == Step.job_id)
         .where(Step.workflow_id == id)
         .order_by(Step.job_id)
@@ -89,9 +105,9 @@ async def workflow_details(database: Database, id: str) -> WorkflowDetails | Non
             worker,
             "deleted" if state is None else str(state.value),
             tuple(waits.get(job_id, ())),
-            errors[-1].get("error") if errors else None,
+            error,
         )
-        for name, kind, job_id, worker, state, errors in await database.fetch(query)
+        for name, kind, job_id, worker, state, error in await database.fetch(query)
     ]
     inner = await database.fetch(
         select(Workflow.id).where(Workflow.parent_id == id).order_by(Workflow.inserted_at)
@@ -130,7 +146,7 @@ def _summary() -> Sequence[Any]:
         Workflow.state,
         (Workflow.total - Workflow.open - Workflow.lasts).label("done"),
         Workflow.total,
-        Workflow.inserted_at,
-        Workflow.completed_at,
+        type_coerce(nearest(Workflow.inserted_at), UTCDateTime).label("inserted_at"),
+        type_coerce(nearest(Workflow.completed_at), UTCDateTime).label("completed_at"),
         Workflow.parent_id,
     )

@@ -1,6 +1,6 @@
 """`Plan`: how the steps that were added to a workflow are inserted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -9,10 +9,10 @@ from sqlalchemy import inspect
 from ..models import Job, JobState, validation
 from ..models.instrumentation import values_of
 from ..workers.registry import find
-from .draft import Draft, refuse_circle
-from .graph import LAST, STEP
+from .draft import Draft, refuse_circle, refuse_stored
+from .graph import STEP
 from .values import From
-from .workflow import Workflow
+from .workflow import Workflow, known_id
 
 
 class Planned(NamedTuple):
@@ -41,6 +41,11 @@ class Plan:
         self.workflow = workflow
         self.grows = inspect(workflow).has_identity
         """Whether the workflow is stored, so that the steps are added while it runs."""
+        if not self.grows and workflow.parent_id is not None:
+            raise ValueError(
+                f"{workflow.label} is a part of another workflow: enqueue that one, or add it to"
+                " the session"
+            )
         self.workflows: list[Workflow] = []
         """The new workflows, the outermost one first."""
         self.steps: list[Planned] = []
@@ -70,10 +75,12 @@ class Plan:
                 values["scheduled_at"] = begins_at
 
     def _lay_out(self, workflow: Workflow, path: Sequence[str]) -> None:
-        path = (*path, workflow.id)
+        path = (*path, known_id(workflow))
         graph = workflow.graph
         if not inspect(workflow).has_identity:
             self.workflows.append(workflow)
+            for draft in graph.drafts.values():
+                refuse_stored(workflow.label, draft.name, draft.job)
             if not any(draft.kind == STEP for draft in graph.drafts.values()) and not graph.within:
                 raise ValueError(f"{workflow.label}: it needs a step beside those of add_last()")
         self.steps += [Planned(draft, workflow, path) for draft in graph.new]
@@ -139,11 +146,13 @@ class Plan:
                 return name
         if isinstance(dep, Job):
             meta = values_of(dep).get("meta") or {}
-            if meta.get("workflow_id") == workflow.id and isinstance(meta.get("name"), str):
+            if meta.get("workflow_id") == known_id(workflow) and isinstance(meta.get("name"), str):
                 return str(meta["name"])
+        if isinstance(dep, Job | Workflow):
             raise ValueError(
-                f"{workflow.label}: {what} waits for {dep!r}, which is no step of it: add() it"
-                " first, or add the other workflow as a whole with add_workflow()"
+                f"{workflow.label}: {what} waits for {dep!r}, which is no part of it. Steps wait"
+                " for steps of their own workflow: add() a new job to it, or a new workflow with"
+                " add_workflow()"
             )
         raise TypeError(
             f"{workflow.label}: {what} may wait for names, jobs and workflows, not"
@@ -178,7 +187,7 @@ class Plan:
                 one.name if owners[one] is workflow else [owners[one].id, one.name]
                 for one in draft.waits_for
             ]
-            own: dict[str, Any] = {"workflow_id": workflow.id, "name": draft.name}
+            own: dict[str, Any] = {"workflow_id": known_id(workflow), "name": draft.name}
             if workflow.name is not None:
                 own["workflow_name"] = workflow.name
             if workflow.parent_id is not None:
@@ -193,66 +202,3 @@ def _all_drafts(workflow: Workflow) -> Iterator[Draft]:
     yield from graph.drafts.values()
     for within in graph.within.values():
         yield from _all_drafts(within.workflow)
-
-
-def rows_of_workflows(plan: Plan) -> list[dict[str, Any]]:
-    """The new workflows, as a parameter for their statement."""
-    rows = []
-    for workflow in plan.workflows:
-        around = [planned for planned in plan.steps if workflow.id in planned.path]
-        own = [planned.draft for planned in around if planned.workflow is workflow]
-        lasts = sum(draft.kind == LAST for draft in own)
-        total = sum(planned.draft.kind in (STEP, LAST) for planned in around)
-        rows.append(
-            {
-                "id": workflow.id,
-                "name": workflow.name,
-                "parent_id": workflow.parent_id,
-                "meta": {
-                    "queues": sorted({values_of(draft.job)["queue"] for draft in own}),
-                    "workers": sorted({values_of(draft.job)["worker"] for draft in own}),
-                    **workflow.meta,
-                },
-                "total": total,
-                "open": total - lasts,
-                "lasts": lasts,
-                "untried": sum(draft.kind == STEP for draft in own),
-                "unique_key": workflow.unique_key,
-                **_counts(plan, workflow),
-            }
-        )
-    return rows
-
-
-def _counts(plan: Plan, workflow: Workflow) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for draft, owner, _ in plan.steps:
-        if owner is workflow:
-            state = str(values_of(draft.job)["state"])
-            counts[state] = counts.get(state, 0) + 1
-    return counts
-
-
-def rows_of_steps(plan: Plan) -> list[dict[str, Any]]:
-    """The new steps, whose jobs have ids, as a parameter for their statement."""
-    dependents: dict[int, list[int]] = {}
-    for draft, _, _ in plan.steps:
-        for dep in draft.waits_for:
-            dependents.setdefault(dep.job.id, []).append(draft.job.id)
-    rows = []
-    for draft, workflow, path in plan.steps:
-        waits = len(draft.waits_for) + len(draft.waits_for_stored)
-        rows.append(
-            {
-                "job_id": draft.job.id,
-                "workflow_id": workflow.id,
-                "path": list(path),
-                "name": draft.name,
-                "kind": draft.kind,
-                "waits": waits if draft.kind == STEP else 1,
-                "dependents": dependents.get(draft.job.id, []),
-                **{f"on_{failure}": rule for failure, rule in draft.rules.items()},
-                "delay": draft.delay,
-            }
-        )
-    return rows

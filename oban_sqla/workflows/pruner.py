@@ -40,7 +40,6 @@ class WorkflowPruner(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
-        listened: Callable[[str], bool],
         retention: Retention,
     ) -> None:
         super().__init__(emit)

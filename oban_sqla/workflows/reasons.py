@@ -7,7 +7,6 @@ from sqlalchemy.orm import aliased
 
 from ..models import Job, JobState
 from ..runtime.following import Fetches
-from ..runtime.reasons import register
 from .chains import chain_of, in_chain, keeps
 from .look import deps_of
 from .step import Step
@@ -77,9 +76,3 @@ def _steps(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMED
     named = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
     return f"step{'s' if len(names) > 1 else ''} {named}"
-
-
-def attach() -> None:
-    """Have workflows and chains say why jobs wait. Importing `oban_sqla` calls this."""
-    register(step_reason)
-    register(chain_reason)

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now
+from ..clock import database_now, nearest
 from ..models import Job, JobState
 from ..statements.states import constant
 from .ended_steps import IDS, counts_left, deps_of_ended, ended_steps, waits
@@ -99,7 +99,7 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     noted = note_steps(ended, deps, targets, blocked)
     counted = update_counts(counts, blocked, time)
     available = select(moved.c.queue).where(moved.c.state == constant(JobState.AVAILABLE))
-    later = select(func.min(moved.c.scheduled_at)).where(
+    later = select(func.min(nearest(moved.c.scheduled_at))).where(
         moved.c.state == constant(JobState.SCHEDULED)
     )
     cancelled = select(moved.c.id).where(moved.c.state == constant(JobState.CANCELLED))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ref
 
@@ -14,17 +13,19 @@ from ..enqueue.connections import execute_core
 from ..enqueue.savepoints import SavepointLog
 from ..enqueue.session_of import BIND
 from ..models.instrumentation import values_of
-from .insertion import Statements, after_all_jobs, before_all_jobs
+from ..series import run_series
+from .insertion import Statements, after_jobs, before_jobs, prepare
 from .plan import Plan
 from .workflow import Workflow, growing
 
 _PLANS = "oban_sqla_workflow_plans"
 
 _inserted = SavepointLog[ref[Workflow]]("oban_sqla_workflows")
+_grown = SavepointLog[ref[Workflow]]("oban_sqla_grown_workflows")
 
 
 def attach() -> None:
-    """Attach the listeners to all sessions, after those of jobs. `oban_sqla` calls this."""
+    """Attach the listeners to all sessions, after those of jobs."""
     for name, listener, options in _LISTENERS:
         if not event.contains(Session, name, listener):
             event.listen(Session, name, listener, **options)
@@ -42,19 +43,22 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
 
     The next listener inserts the jobs, like all pending jobs.
     """
-    plans = [Plan(workflow) for workflow in _of_flush(session, objects)]
+    plans = _plans(session, objects)
     if not plans:
         return
+    _run(session, prepare(plans))
     for plan in plans:
         for one in plan.workflows:
             if one in session:
                 session.expunge(one)
-    _run(session, before_all_jobs(plans))
+    _run(session, before_jobs(plans))
     for plan in plans:
         if plan.workflow.conflict:
             continue
         session.add_all(plan.workflows)
         _inserted.add(session, map(ref, plan.workflows))
+        if plan.grows:
+            _grown.add(session, [ref(plan.workflow)])
         session.add_all(plan.jobs)
         session.info.setdefault(_PLANS, []).append(plan)
 
@@ -73,43 +77,56 @@ def insert_steps(session: Session, *_: Any) -> None:
         (ready if has_ids else waiting).append(plan)
     if ready:
         plans[:] = waiting
-        _run(session, after_all_jobs(ready))
+        _run(session, after_jobs(ready))
 
 
 def forget_inserted(session: Session) -> None:
-    """Make workflows new again after a rollback of their transaction."""
-    for reference in _inserted.undone(session):
-        if (workflow := reference()) is not None and inspect(workflow).has_identity:
+    """Make workflows new again after a rollback of their transaction.
+
+    A stored workflow loses the steps that were added to it.
+    """
+    new = set(_living(_inserted.undone(session)))
+    grown = {*_living(_grown.undone(session)), *_growing_in(session)}
+    for workflow in new:
+        if inspect(workflow).has_identity:
             make_transient(workflow)
+    for workflow in grown - new:
+        workflow.graph.forget_new()
+    growing.difference_update(grown)
 
 
 def forget(session: Session, transaction: SessionTransaction) -> None:
     """Forget the plans of a failed flush, at the end of its transaction."""
     _inserted.end(session, transaction)
+    _grown.end(session, transaction)
     if transaction.parent is None:
         session.info.pop(_PLANS, None)
 
 
-def _of_flush(session: Session, objects: Iterable[object] | None) -> list[Workflow]:
-    found = [
-        one
-        for one in session.new
-        if isinstance(one, Workflow) and values_of(one).get("parent_id") is None
-    ]
-    if growing:
-        found += [one for one in [*growing] if object_session(one) is session and one.graph.has_new]
-    if not objects:
-        return found
-    chosen = {id(one) for one in objects}
-    return [one for one in found if id(one) in chosen]
+def _plans(session: Session, objects: Iterable[object] | None) -> list[Plan]:
+    new = [one for one in session.new if isinstance(one, Workflow)]
+    stored = [one for one in _growing_in(session) if one.graph.has_new]
+    if objects:
+        chosen = set(map(id, objects))
+        new, stored = ([one for one in found if id(one) in chosen] for found in (new, stored))
+    whole = [one for one in new if values_of(one).get("parent_id") is None]
+    plans = [Plan(one) for one in (*whole, *stored)]
+    planned = {id(workflow) for plan in plans for workflow in plan.workflows}
+    # A part whose whole is not in the session is refused here.
+    return plans + [Plan(one) for one in new if id(one) not in planned]
+
+
+def _growing_in(session: Session) -> list[Workflow]:
+    return [one for one in [*growing] if object_session(one) is session]
+
+
+def _living(references: Iterable[ref[Workflow]]) -> Iterator[Workflow]:
+    return (workflow for one in references if (workflow := one()) is not None)
 
 
 def _run(session: Session, statements: Statements) -> None:
     connection = session.connection(bind_arguments=BIND)
-    with suppress(StopIteration):
-        step = next(statements)
-        while True:
-            step = statements.send(execute_core(connection, *step, None))
+    run_series(statements, lambda step: execute_core(connection, *step, None))
 
 
 _LISTENERS: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (

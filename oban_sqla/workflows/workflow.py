@@ -204,9 +204,18 @@ class Workflow(Base):
         self.graph.refuse_twice(self.label, name)
         if not isinstance(workflow, Workflow):
             raise TypeError(f"{self.label}: {name!r} must be a Workflow, not {workflow!r}")
-        if inspect(workflow).has_identity or workflow.parent_id is not None or workflow is self:
-            raise ValueError(f"{self.label}: {workflow.label} is enqueued already, or has a place")
-        workflow.parent_id = self.id
+        if inspect(workflow).has_identity or workflow.parent_id is not None:
+            raise ValueError(
+                f"{self.label}: {workflow.label} is enqueued already, or a part of another workflow"
+            )
+        if workflow.unique_key is not None:
+            raise ValueError(
+                f"{self.label}: {workflow.label} is unique, which no part of a workflow can be:"
+                " make the whole unique"
+            )
+        if workflow is self or workflow.graph.has_within(self):
+            raise ValueError(f"{self.label}: {workflow.label} can't be a part of itself")
+        workflow.parent_id = known_id(self)
         self.graph.within[name] = Within(workflow, listed(deps))
         self._grow()
         return workflow
@@ -214,7 +223,11 @@ class Workflow(Base):
     def _draft(self, name: str, job: Job, **options: Any) -> Job:
         step_name(self.label, name)
         self.graph.refuse_twice(self.label, name)
-        self.graph.drafts[name] = Draft(name, step_job(self.label, name, job), **options)
+        step_job(self.label, name, job)
+        self.graph.drafts[name] = Draft(name, job, **options)
+        # From now on, no other workflow takes the job.
+        values = values_of(job)
+        values["meta"] = {**values["meta"], "workflow_id": known_id(self), "name": name}
         self._grow()
         return job
 
@@ -245,6 +258,8 @@ class Workflow(Base):
     @property
     def progress(self) -> tuple[int, int]:
         """The numbers of ended and of all steps, as of when the row was read."""
+        if not inspect(self).has_identity:
+            return 0, self.graph.size
         return self.total - self.open - self.lasts, self.total
 
     @property
@@ -260,10 +275,15 @@ class Workflow(Base):
         return self.state != "executing"
 
     def __repr__(self) -> str:
-        state = inspect(self)
-        loaded = {**state.dict, "id": state.identity[0]} if state.identity else state.dict
+        loaded = {**values_of(self), "id": known_id(self)}
         shown = (f" {key}={loaded[key]!r}" for key in ("id", "name", "state") if key in loaded)
         return f"<Workflow{''.join(shown)}>"
+
+
+def known_id(workflow: Workflow) -> str:
+    """The id of a workflow, without the SELECT that `workflow.id` sends if it has expired."""
+    state = inspect(workflow)
+    return str(state.identity[0] if state.identity else state.dict["id"])
 
 
 def _of_workflow() -> ColumnElement[bool]:
@@ -271,29 +291,3 @@ def _of_workflow() -> ColumnElement[bool]:
     key: ColumnElement[str] = literal_column("'workflow_id'", Text)
     meta: Any = remote(foreign(Job.meta))
     return and_(Workflow.id == meta.op("->>", return_type=Text())(key), meta.op("?")(key))
-
-
-def _workflow_of() -> ColumnElement[bool]:
-    key: ColumnElement[str] = literal_column("'workflow_id'", Text)
-    meta: Any = foreign(Job.meta)
-    same: ColumnElement[bool] = remote(Workflow.id) == meta.op("->>", return_type=Text())(key)
-    return same
-
-
-# The way back, which this feature adds to the core's model.
-inspect(Job).add_property(
-    "workflow",
-    relationship(Workflow, primaryjoin=_workflow_of, viewonly=True, uselist=False),
-)
-
-Index(
-    "oban_sqla_jobs_workflow_index",
-    Job.meta["workflow_id"].astext,
-    postgresql_where=sql("meta ? 'workflow_id'"),
-)
-Index(
-    "oban_sqla_jobs_chain_index",
-    Job.meta["chain_id"].astext,
-    Job.id,
-    postgresql_where=sql("meta ? 'chain_id' AND state NOT IN ('completed', 'cancelled')"),
-)

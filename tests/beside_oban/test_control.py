@@ -9,6 +9,7 @@ from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 pytestmark = pytest.mark.oban
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.oban
 async def ours(start: StartOban) -> Oban:
     """A node of ours that hears of things, or never learns of them."""
     ours = await start(queues={"shared": 5}, node=OURS, fallback_interval=NEVER)
-    await until(lambda: ours._supervisor.notifier.listening)
+    await until(lambda: services(ours).notifier.listening)
     return ours
 
 
@@ -80,7 +81,7 @@ class TestTheyOrderOurQueues:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
             await theirs.pause_queue("shared")
             await paused.wait()
-            await ours._supervisor.orders.run_once()
+            await services(ours).orders.run_once()
             assert resumed.events == []
         assert ours.check_queue("shared").paused
 
@@ -161,10 +162,10 @@ class TestCancelling:
         job = await client.enqueue(Theirs.new({"do": "fail", "times": 1}, scheduled_in=60))
         await client.cancel_job(job)
         await client.retry_job(job)
-        ours._supervisor.producers["shared"].wake()  # they notify nobody of it
+        services(ours).producers["shared"].wake()  # they notify nobody of it
         await table.until({"retryable": 1})
         await table.an_hour_later()
-        ours._supervisor.stager.wake()
+        services(ours).stager.wake()
         await table.until({"completed": 1})
         assert len(Script.ran) == 2
 
@@ -176,7 +177,7 @@ class TestRetrying:
         job = await ours.enqueue(Ours.new({"do": "cancel"}))
         await table.until({"cancelled": 1})
         await client.retry_job(job.id)
-        ours._supervisor.producers["shared"].wake()
+        services(ours).producers["shared"].wake()
         await until(lambda: len(Script.ran) == 2)
         await table.until({"cancelled": 1})
         assert await ours.retry_jobs(job.id) == 1

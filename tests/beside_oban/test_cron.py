@@ -1,6 +1,5 @@
 """A tick of ours is described as theirs are, so that what looks at one understands the other."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,19 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Worker
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
-from oban_sqla.workers import registry
 from tests.beside_oban.conftest import StartTheirs, Table
 
-pytestmark = pytest.mark.oban
+pytestmark = [pytest.mark.oban, pytest.mark.usefixtures("no_workers")]
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def own_entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registrations", {})
+def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(their_scheduler, "_scheduled_entries", [])
-    return
 
 
 def declare(entry: Any) -> None:

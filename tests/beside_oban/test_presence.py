@@ -8,9 +8,10 @@ from oban_sqla import Oban
 from oban_sqla.config import oban_settings
 from tests.beside_oban.conftest import StartTheirs, Table
 from tests.beside_oban.workers import OURS, THEIRS, Ours, Script, Theirs
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 pytestmark = pytest.mark.oban
 
@@ -18,9 +19,9 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 @pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def brisk(tune: Tune) -> dict[str, float]:
     """Settings of ours under which what takes a minute takes less than a second."""
-    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.1)
+    tune(oban_settings, SHORTEST_EXPIRY=0.1)
     return {"heartbeat_expiry": 0.6}
 
 
@@ -84,7 +85,7 @@ class TestOneLease:
         )
         ours = await start(queues={"shared": 1}, **brisk)
         with hear(ours, "elect_stop") as elections:
-            ours._supervisor.leader.wake()
+            services(ours).leader.wake()
             await elections.wait()
         assert not ours.is_leader
         assert await table.leader() == THEIRS

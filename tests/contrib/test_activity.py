@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import JobState, Oban
 from oban_sqla.contrib import activity
 from oban_sqla.events import JobException, JobStart, JobStop, emit
+from tests.conftest import Tune
 from tests.factories import JobFactory
 from tests.runtime.conftest import until
 
@@ -26,9 +27,9 @@ Told = Callable[[], list[str]]
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Told:
+def told(caplog: pytest.LogCaptureFixture, tune: Tune) -> Told:
     """The lines so far, with an interval that a test can wait for."""
-    monkeypatch.setattr(activity, "INTERVAL", 0.02)
+    tune(activity, INTERVAL=0.02)
     caplog.set_level(logging.INFO, logger="oban_sqla.queues")
     return lambda: [r.message for r in caplog.records if r.name == "oban_sqla.queues"]
 

@@ -15,7 +15,7 @@ from oban_sqla import Job, Oban, Worker
 from oban_sqla.contrib import check_ups, endpoint, prometheus
 from oban_sqla.contrib.check_ups import CheckUps
 from oban_sqla.contrib.endpoint import serving
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
@@ -95,10 +95,10 @@ async def test_without_its_database_a_node_is_healthy_but_not_ready(
     postgres_dsn: str,
     prefix: str,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
     # On a busy machine the event loop itself may take long.
-    monkeypatch.setattr(endpoint, "PATIENCE", 20.0)
+    tune(endpoint, PATIENCE=20.0)
     async with Proxy(postgres_dsn) as proxy:
         oban = await ready(start, proxy.dsn, prefix=prefix)
         async with serving(oban, "127.0.0.1", 0) as port:
@@ -120,10 +120,8 @@ async def test_a_node_that_stopped_is_not_ready(start: StartOban) -> None:
     assert response.json() == {"ok": False, "reasons": ["the node runs no queues"]}
 
 
-async def test_an_event_loop_that_is_blocked_is_not_healthy(
-    start: StartOban, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(endpoint, "PATIENCE", 0.01)
+async def test_an_event_loop_that_is_blocked_is_not_healthy(start: StartOban, tune: Tune) -> None:
+    tune(endpoint, PATIENCE=0.01)
     oban = await start(queues={"default": 5})
     async with serving(oban, "127.0.0.1", 0) as port:
 

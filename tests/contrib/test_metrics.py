@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import Job, Oban, Snooze, Unique, Worker
-from oban_sqla.contrib import instruments, measurements, opentelemetry, prometheus
+from oban_sqla.contrib import instruments, labels, opentelemetry, prometheus
 from oban_sqla.contrib.instruments import Instrument, Kind
 from oban_sqla.events import (
     AckStop,
@@ -35,7 +35,7 @@ from oban_sqla.events import (
     StageStop,
     emit,
 )
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.forked import Python
 from tests.listening import hear
 
@@ -244,10 +244,8 @@ async def test_the_leader_shows_the_table_as_long_as_it_leads(
     assert read(instruments.JOBS, oban="Oban", queue="default", state="available") is None
 
 
-async def test_names_are_labels_up_to_a_bound(
-    read: Read, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measurements, "MOST_NAMES", 2)
+async def test_names_are_labels_up_to_a_bound(read: Read, engine: AsyncEngine, tune: Tune) -> None:
+    tune(labels, MOST_NAMES=2)
     oban = Oban(engine)
     for queue in ("a", "b", "c", "d", "a"):
         emit(oban, "give_back_stop", GiveBackStop(queue, (1,)))

@@ -20,6 +20,7 @@ from oban_sqla.events import (
     ServiceRestored,
     emit,
 )
+from tests.conftest import Tune
 
 CUT = OperationalError("SELECT secret_statement", {}, psycopg.OperationalError("the wire is cut"))
 REFUSED = ConnectionRefusedError(111, "connection refused")
@@ -122,8 +123,8 @@ class TestAnOutage:
 
 class TestNotifications:
     @pytest.fixture
-    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outage_log, "PATIENCE", 0.0)
+    def patience(self, tune: Tune) -> None:
+        tune(outage_log, PATIENCE=0.0)
 
     async def test_that_are_lost_and_soon_back_are_no_line(
         self, oban: Oban, lines: list[str]

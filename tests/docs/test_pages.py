@@ -13,7 +13,6 @@ from typer.main import get_command
 from oban_sqla.cli.app import app
 from oban_sqla.contrib import opentelemetry, prometheus, sentry
 from oban_sqla.migrations import upgrade
-from oban_sqla.workers import registry
 from tests.docs.page import DOCS, Page, snippets
 from tests.forked import Python
 
@@ -39,6 +38,7 @@ async def test_the_snippets_run_as_written(
     name: str,
     database_dsn: str,
     tmp_path: Path,
+    no_workers: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -50,8 +50,6 @@ async def test_the_snippets_run_as_written(
         # So that it is taken away if the page exports it.
         monkeypatch.setenv(variable, "")
     monkeypatch.setenv("NO_COLOR", "1")
-    # The workers of other pages and tests, of which some have cron entries, are not there.
-    monkeypatch.setattr(registry, "_registrations", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     if name not in EMPTY:

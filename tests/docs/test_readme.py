@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from oban_sqla import Job, JobState, Workflow
 from oban_sqla.migrations import upgrade
-from oban_sqla.workers import registry
 from tests.docs.page import QUICKSTART, ROOT, snippets
 
 README = (ROOT / "README.md").read_text()
@@ -22,7 +21,10 @@ def blocks(language: str) -> list[str]:
 
 
 async def test_the_snippets_run_as_written(
-    database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_dsn: str,
+    no_workers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
     shop = types.ModuleType("shop")
@@ -30,8 +32,6 @@ async def test_the_snippets_run_as_written(
     address = url.render_as_string(hide_password=False)
     await run(own.replace("postgresql+psycopg://localhost/shop", address), shop)
     monkeypatch.setitem(sys.modules, "shop", shop)
-    # The workers of other tests, of which some have cron entries, are not there.
-    monkeypatch.setattr(registry, "_registrations", {})
     engine = create_engine(url)
     with engine.begin() as connection:
         upgrade(connection)

@@ -25,7 +25,7 @@ from oban_sqla.models import LeaderLease, ProducerRow, QueueOrder
 from oban_sqla.runtime import notifier
 from oban_sqla.runtime.database import Database
 from oban_sqla.statements.heartbeat import EXPIRY
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.factories import JobFactory
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
@@ -115,8 +115,8 @@ class TestSchema:
 
 
 class TestVacuum:
-    async def test_many_dead_rows(self, own: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server_checks, "MANY_DEAD", 10)
+    async def test_many_dead_rows(self, own: AsyncEngine, tune: Tune) -> None:
+        tune(server_checks, MANY_DEAD=10)
         await execute(
             own,
             "ALTER TABLE oban_jobs SET (autovacuum_vacuum_threshold = 1000000)",
@@ -143,10 +143,10 @@ class TestListen:
         await database.dispose()
 
     async def test_behind_a_transaction_pooler(
-        self, behind: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+        self, behind: Database, proxy: Proxy, tune: Tune
     ) -> None:
         assert await problems(behind, "listen") == []
-        monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.1)
+        tune(notifier, ECHO_TIMEOUT=0.1)
         proxy.deaf = True
         (found,) = await problems(behind, "listen")
         assert "PgBouncer" in found.text
@@ -166,18 +166,16 @@ class TestListen:
         assert "secret" not in found.text
 
 
-async def test_the_queue_of_notifications(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_checks, "FULL_QUEUE", 0.0)
+async def test_the_queue_of_notifications(database: Database, tune: Tune) -> None:
+    tune(server_checks, FULL_QUEUE=0.0)
     (found,) = await problems(database, "notifications")
     assert "0% full" in found.text
 
 
 class TestTransactions:
     @pytest.fixture(autouse=True)
-    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server_checks, "LONG_TRANSACTION", 0.0)
+    def impatient(self, tune: Tune) -> None:
+        tune(server_checks, LONG_TRANSACTION=0.0)
 
     async def test_a_session_that_stays_in_one(self, own: AsyncEngine) -> None:
         async with own.execution_options(isolation_level="REPEATABLE READ").begin() as other:

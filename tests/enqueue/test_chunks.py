@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Unique, Worker
 from oban_sqla.enqueue import batch, chunks, collector
+from tests.conftest import Tune
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind, opened
@@ -39,11 +40,11 @@ async def kind(
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(tune: Tune) -> None:
     """Three jobs in each."""
-    monkeypatch.setattr(batch, "MOST_ROWS", 3)
-    monkeypatch.setattr(chunks, "MOST_ROWS", 3)
-    monkeypatch.setattr(collector, "SLICE", 3)
+    tune(batch, MOST_ROWS=3)
+    tune(chunks, MOST_ROWS=3)
+    tune(collector, SLICE=3)
 
 
 def made(count: int, worker: type[Worker] = Send) -> Iterator[Job]:

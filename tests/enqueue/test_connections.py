@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from oban_sqla import Job, JobState, Oban, Worker
 from oban_sqla.enqueue import batch
 from oban_sqla.enqueue.enqueue import enqueue
+from tests.conftest import Tune
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.conn_kinds import (
@@ -373,9 +374,9 @@ async def test_the_jobs_of_several_batches_get_ids_in_their_order(
 
 
 async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
-    oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    oban: Oban, observer: Observer, engine: AsyncEngine, tune: Tune
 ) -> None:
-    monkeypatch.setattr(batch, "MOST_ROWS", 2)
+    tune(batch, MOST_ROWS=2)
     jobs = [Send.new({"n": n}) for n in range(5)]
     jobs[4].args["bad"] = float("inf")
     async with engine.begin() as connection:
@@ -385,10 +386,9 @@ async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
 
 
 async def test_batches_are_bounded_in_rows_and_in_length(
-    oban: Oban, observer: Observer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    oban: Oban, observer: Observer, engine: AsyncEngine, tune: Tune
 ) -> None:
-    monkeypatch.setattr(batch, "MOST_ROWS", 3)
-    monkeypatch.setattr(batch, "MOST_CHARACTERS", 1000)
+    tune(batch, MOST_ROWS=3, MOST_CHARACTERS=1000)
     jobs = [Send.new({"n": n, "text": "x" * (2000 if n == 5 else 1)}) for n in range(9)]
     sent: list[str] = []
     event.listen(
@@ -516,10 +516,8 @@ class TestOwnTransaction:
         assert job.id < first.id < second.id
         assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
 
-    async def test_all_of_them_or_none(
-        self, oban: Oban, observer: Observer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(batch, "MOST_ROWS", 1)
+    async def test_all_of_them_or_none(self, oban: Oban, observer: Observer, tune: Tune) -> None:
+        tune(batch, MOST_ROWS=1)
         jobs = [Send.new({"n": n}) for n in range(3)]
         # The validators have let it pass, so that only the database refuses it.
         vars(jobs[2])["max_attempts"] = 0

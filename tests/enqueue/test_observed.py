@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from oban_sqla import Job, Unique, Worker, worker
 from oban_sqla.enqueue.enqueue import enqueue
 from oban_sqla.events import Enqueueing, EnqueueStart, EnqueueStop
-from oban_sqla.on_change import enqueue_changes
 from tests.databases import User
 from tests.enqueue.conftest import Observer
 from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind
@@ -122,10 +121,8 @@ async def test_a_flush_of_plain_and_unique_and_waiting_jobs_is_one_event(
 
 
 async def test_what_a_change_of_rows_enqueues(
-    sessions: Sessions, told: Told, observer: Observer, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, told: Told, observer: Observer, no_workers: None
 ) -> None:
-    monkeypatch.setattr(enqueue_changes, "_reactions", {})
-
     @worker(name="tests.observed.React", on=User, on_insert=True)
     class React:
         async def process(self, job: Job) -> None: ...

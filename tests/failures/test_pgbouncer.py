@@ -21,8 +21,7 @@ from oban_sqla import Cancel, Job, Oban, Snooze, Worker
 from oban_sqla.runtime import notifier
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
-from oban_sqla.workers import registry
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.enqueue.conn_kinds import CONN_KINDS, opened
 from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes
@@ -251,10 +250,8 @@ class TestLeading:
         pooled: AsyncEngine,
         prefix: str,
         runs: Runs,
-        monkeypatch: pytest.MonkeyPatch,
+        no_workers: None,
     ) -> None:
-        monkeypatch.setattr(registry, "_registrations", {})
-
         class Tick(Worker, name="pooled.tick", cron="* * * * *"):
             async def process(self, job: Job) -> None: ...
 
@@ -288,9 +285,9 @@ class TestLeading:
 
 class TestListen:
     async def test_it_is_found_not_to_work_and_the_queues_poll(
-        self, pooled: AsyncEngine, start: StartOban, monkeypatch: pytest.MonkeyPatch
+        self, pooled: AsyncEngine, start: StartOban, tune: Tune
     ) -> None:
-        monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.5)
+        tune(notifier, ECHO_TIMEOUT=0.5)
         with hear(Oban, "notifier_lost") as lost:
             ours = await start(pooled, queues={"default": 5}, poll_interval=0.05)
             with hear(ours, "ack_stop") as acks:

@@ -15,6 +15,7 @@ from tests.databases import async_engine
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
@@ -305,8 +306,7 @@ class TestStatements:
 
     async def test_after_a_failure(self, start: StartOban, sessions: Sessions, add: Add) -> None:
         oban = await start(queues={"limits": 10}, **NEVER)
-        assert oban._supervisor is not None
-        way = oban._supervisor.producers["limits"]._way
+        way = services(oban).producers["limits"]._way
         way._by_key._failed = True
         await add(*jobs(Two, *"aaab"), Free.new())
         await Holding.begin(4)

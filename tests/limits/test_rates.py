@@ -16,6 +16,7 @@ from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 BY_ACCOUNT = {"fields": ["args"], "keys": ["account_id"]}
@@ -153,8 +154,7 @@ async def test_a_job_that_did_not_start_gives_its_permit_back(
 ) -> None:
     """The queue was paused while the claim was under way."""
     oban = await start(queues={"limits": {"limit": 5, "rate_limit": Rate(2, per=3600)}}, **NEVER)
-    assert oban._supervisor is not None
-    producer = oban._supervisor.producers["limits"]
+    producer = services(oban).producers["limits"]
     claim = producer._way.claim
 
     async def paused_meanwhile(*given: Any) -> Any:

@@ -15,6 +15,7 @@ from oban_sqla.models import ProducerRow
 from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
 from tests.listening import hear
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
@@ -106,7 +107,7 @@ async def test_a_pause(start: StartOban, client: Oban, add: Add) -> None:
     await Holding.begin(1)
     (another,) = await add(Holding.new())
     await client.pause_queue("limits", node=oban.node)
-    await oban._supervisor.orders.catch_up()
+    await services(oban).orders.catch_up()
     says(await client.why(another), rf"queue limits is paused on node \S+ since {AT}")
     await client.pause_all_queues()
     says(await client.why(another), rf"queue limits is paused since {AT}")

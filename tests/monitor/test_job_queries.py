@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from oban_sqla import Job, JobState
 from oban_sqla.monitor import job_queries as browse_module
 from oban_sqla.monitor.job_queries import Filters, among, newest, page, tally, whole
-from tests.conftest import Add
+from tests.conftest import Add, Tune
 from tests.factories import JobFactory
 from tests.statements.conftest import Run
 
@@ -51,10 +51,10 @@ async def test_all_filters_hold(
     filters: Filters,
     found: list[int],
     few: int,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
     """Whether the jobs of the states and the queue are few or many."""
-    monkeypatch.setattr(browse_module, "MOST_FEW", few)
+    tune(browse_module, MOST_FEW=few)
     ids = await add_some(add, run)
     expected = [ids[n] for n in found]
     listed = [row.id for row in await run(newest(filters, limit=9, now=NOW))]

@@ -135,12 +135,6 @@ class Redeem(Worker, name="change.redeem", on=Coupon, on_update=True, on_delete=
     async def process(self, job: Job) -> None: ...
 
 
-@pytest.fixture(autouse=True)
-def declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test declares is forgotten."""
-    monkeypatch.setattr(enqueue_changes, "_reactions", dict(enqueue_changes._reactions))
-
-
 @pytest.fixture
 def session(session_factory: Sessions) -> Iterator[Session]:
     """A session in a transaction that has the tables, and is rolled back at the end."""

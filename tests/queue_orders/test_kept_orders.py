@@ -12,6 +12,7 @@ from oban_sqla.models import ProducerRow, QueueOrder
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 Row = tuple[str, str, str]
@@ -92,7 +93,7 @@ class TestARestart:
         await client.scale_queue(queue="alpha", limit=9)
         await client.start_queue(queue="beta", limit=1)
         oban = await start(queues={"alpha": 1})
-        await oban._supervisor.orders.run_once()
+        await services(oban).orders.run_once()
         assert [(info.queue, info.limit) for info in oban.check_all_queues()] == [("alpha", 1)]
 
 
@@ -119,8 +120,8 @@ class TestANodeThatDoesNotHear:
         with hear(oban, "queue_paused") as paused:
             await client.pause_queue("alpha")
             await paused.wait()
-        oban._supervisor.queues.resume_queue("alpha")
-        await oban._supervisor.orders.run_once()
+        services(oban).queues.resume_queue("alpha")
+        await services(oban).orders.run_once()
         assert not oban.check_queue("alpha").paused
 
 
@@ -159,7 +160,7 @@ class TestWhatIsKept:
 
         await until(settled)
         for node in (listens, polls):
-            await node._supervisor.orders.run_once()
+            await services(node).orders.run_once()
         newest: dict[str, bool] = {}
         for node_name, queue, action in await kept(sessions):
             if node_name in ("*", listens.node):

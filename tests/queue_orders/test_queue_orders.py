@@ -14,6 +14,7 @@ from oban_sqla import Job, JobState, Oban, QueueNotFoundError, Worker
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -139,16 +140,15 @@ async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
 async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: StartOban) -> None:
     """Its stop comes to an end first: the job goes back, and begins anew."""
     oban = await start(queues={"alpha": 1}, shutdown_grace_period=0.2)
-    assert oban._supervisor is not None
-    producer = oban._supervisor.producers["alpha"]
+    producer = services(oban).producers["alpha"]
     with hear(oban, "job_start") as starts:
         await oban.enqueue(Held.new(queue="alpha"))
         await starts.wait()
-        stop = asyncio.create_task(oban._supervisor.queues.stop_queue("alpha"))
+        stop = asyncio.create_task(services(oban).queues.stop_queue("alpha"))
         await until(lambda: producer.stopping)
         stop.cancel()
         await asyncio.wait([stop])
-        await oban._supervisor.queues.start_queue("alpha", 3)
+        await services(oban).queues.start_queue("alpha", 3)
         await starts.wait(2)
     info = oban.check_queue("alpha")
     assert info is not None

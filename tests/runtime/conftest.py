@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState
 from oban_sqla.runtime import producer as producer_module
 from oban_sqla.runtime import service as service_module
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE
 from tests.proxy import Proxy
 from tests.runtime.workers import Blocking, Held, Quick
@@ -28,13 +28,10 @@ async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(tune: Tune) -> None:
     """Retry and unwind in no time."""
-    monkeypatch.setattr(service_module, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(service_module, "LONGEST_RETRY", 0.05)
-    monkeypatch.setattr(service_module, "GRACE", 0.5)
-    monkeypatch.setattr(service_module, "UNWINDING", 0.05)
-    monkeypatch.setattr(producer_module, "UNWINDING", 0.05)
+    tune(service_module, FIRST_RETRY=0.01, LONGEST_RETRY=0.05, GRACE=0.5, UNWINDING=0.05)
+    tune(producer_module, UNWINDING=0.05)
 
 
 @pytest.fixture(autouse=True)

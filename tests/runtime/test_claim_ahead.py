@@ -16,6 +16,7 @@ from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.conftest import Rows
 from tests.runtime.workers import Held, Quick
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -30,8 +31,7 @@ async def add(sessions: Sessions, *jobs: Job) -> list[int]:
 
 
 def of(oban: Oban, queue: str = "default") -> Producer:
-    assert oban._supervisor is not None
-    return oban._supervisor.producers[queue]
+    return services(oban).producers[queue]
 
 
 class TestAllowance:
@@ -171,8 +171,7 @@ class TestHeldJobs:
         async with sessions.begin() as session:
             await session.execute(update(Job).where(Job.id == ids[3]).values(meta=mark))
         with hear(oban, "give_back_stop") as returns:
-            assert oban._supervisor is not None
-            await oban._supervisor.orders.run_once()
+            await services(oban).orders.run_once()
             await returns.wait()
         assert (await rows())[3] == (S.CANCELLED, 1)
 

@@ -12,7 +12,7 @@ from oban_sqla.runtime import claim_position as module
 from oban_sqla.runtime.claim_position import ClaimPosition
 from oban_sqla.statements.claim import FRONT
 from oban_sqla.statements.claimed import Claimed
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 from tests.runtime.conftest import Rows
 from tests.runtime.workers import Held, Quick
@@ -91,10 +91,10 @@ class TestNext:
 
 
 async def test_a_job_of_better_priority_overtakes_those_that_wait(
-    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     """It comes before the position of the last claim."""
-    monkeypatch.setattr(module, "SHARE", 0.0)
+    tune(module, SHARE=0.0)
     async with sessions.begin() as session:
         session.add_all([Held.new(priority=5) for _ in range(6)])
     oban = await start(queues={"default": 1}, claim_ahead=0, poll_interval=3600.0)

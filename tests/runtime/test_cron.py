@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,17 +15,13 @@ from oban_sqla.runtime import cron as cron_module
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
 from oban_sqla.workers import registry
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 
 Sessions = async_sessionmaker[AsyncSession]
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registrations", {})
-    return
+pytestmark = pytest.mark.usefixtures("no_workers")
 
 
 def declare(expr: str = "* * * * *", catch_up: str | None = "last") -> type[Worker]:
@@ -223,9 +219,9 @@ async def test_a_node_that_joins_others_is_no_reboot(
 
 
 async def test_more_missed_ticks_than_one_transaction_enqueues(
-    engine: AsyncEngine, prefix: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
-    monkeypatch.setattr(cron_module, "MOST_TICKS", 2)
+    tune(cron_module, MOST_TICKS=2)
     declare(catch_up="all")
     cron = service(engine, prefix)
     await at(cron, NOON)

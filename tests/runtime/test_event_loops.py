@@ -88,7 +88,7 @@ def test_one_event_loop_after_the_other(postgres_dsn: str, prefix: str) -> None:
 
     async def enqueue() -> bool:
         await oban.enqueue(Quiet.new())
-        home = oban._database.is_at_home()
+        home = oban._database.home.is_running()
         await engine.dispose()
         return home
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.events import Enqueueing
 from oban_sqla.runtime import group_commit
+from tests.conftest import Tune
 from tests.databases import async_engine
 
 BLOCKING = """
@@ -40,9 +41,9 @@ class Once(Worker, name="tests.group_commit.Once", unique=True):
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(tune: Tune) -> None:
     """Calls are a rush on a slow machine, too."""
-    monkeypatch.setattr(group_commit, "LINGER", 1.0)
+    tune(group_commit, LINGER=1.0)
 
 
 @pytest.fixture(params=["psycopg", "asyncpg"])
@@ -201,9 +202,9 @@ async def test_a_call_cancelled_before_its_job_is_sent_inserts_nothing(
     oban: Oban,
     outside: psycopg.AsyncConnection,
     blocked: asyncio.Event,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(group_commit, "PATIENCE", 60.0)
+    tune(group_commit, PATIENCE=60.0)
     await rush(oban)
     first = asyncio.create_task(oban.enqueue(Send.new({"n": 1, "blocked": True})))
     await is_blocked(outside)
@@ -251,9 +252,9 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
     oban: Oban,
     outside: psycopg.AsyncConnection,
     blocked: asyncio.Event,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(group_commit, "PATIENCE", 60.0)
+    tune(group_commit, PATIENCE=60.0)
     await rush(oban)
     sent = [
         asyncio.create_task(oban.enqueue(Send.new({"n": n, "blocked": True}))) for n in range(3)

@@ -18,12 +18,13 @@ from oban_sqla.config import oban_settings
 from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import loop_thread
 from oban_sqla.runtime.heartbeat import Heartbeat
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import locked, until
 from tests.runtime.workers import Held
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -32,8 +33,8 @@ QUICKLY = {"heartbeat_expiry": 0.4}
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
+def short(tune: Tune) -> None:
+    tune(oban_settings, SHORTEST_EXPIRY=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +48,7 @@ def threads() -> list[threading.Thread]:
 
 
 def heartbeat(oban: Oban) -> Heartbeat:
-    assert oban._supervisor is not None
-    return oban._supervisor.heartbeat
+    return services(oban).heartbeat
 
 
 async def producers(sessions: Sessions) -> list[ProducerRow]:
@@ -67,9 +67,8 @@ class TestRows:
     async def test_one_for_each_queue_while_it_runs(self, sessions: Sessions) -> None:
         queues: dict[str, Any] = {"alpha": 2, "beta": {"limit": 3, "paused": True}}
         async with Oban(sessions, queues=queues, name="main", node="n1") as oban:
-            assert oban._supervisor is not None
             alpha, beta = await producers(sessions)
-            assert [alpha.uuid, beta.uuid] == [p.uuid for p in oban._supervisor.producers.values()]
+            assert [alpha.uuid, beta.uuid] == [p.uuid for p in services(oban).producers.values()]
         assert (alpha.name, alpha.node, alpha.queue) == ("main", "n1", "alpha")
         told = ("local_limit", "paused", "expiry")
         assert [alpha.meta[key] for key in told] == [2, False, 60.0]
@@ -93,9 +92,8 @@ class TestRows:
     ) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         (first,) = await producers(sessions)
-        assert oban._supervisor is not None
-        oban._supervisor.queues.pause_queue("alpha")
-        oban._supervisor.queues.scale_queue("alpha", 7)
+        services(oban).queues.pause_queue("alpha")
+        services(oban).queues.scale_queue("alpha", 7)
 
         async def told() -> bool:
             (now,) = await producers(sessions)
@@ -119,12 +117,11 @@ class TestRows:
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
-        assert oban._supervisor is not None
-        await oban._supervisor.queues.start_queue("beta", 2)
+        await services(oban).queues.start_queue("beta", 2)
         alpha, beta = await producers(sessions)
         assert heartbeat(oban).started_at(beta.uuid) == beta.started_at
         assert heartbeat(oban).started_at(alpha.uuid) == alpha.started_at
-        await oban._supervisor.queues.stop_queue("beta")
+        await services(oban).queues.stop_queue("beta")
         (left,) = await producers(sessions)
         assert heartbeat(oban).started_at(beta.uuid) is None
         await until(beaten(sessions, left.updated_at))
@@ -135,12 +132,11 @@ class TestRows:
     ) -> None:
         """Its jobs still run, and another queue that is started meanwhile changes nothing."""
         oban = await start(queues={"alpha": 1}, **QUICKLY)
-        assert oban._supervisor is not None
-        alpha = oban._supervisor.producers.pop("alpha")
-        await oban._supervisor.queues.start_queue("beta", 2)
+        alpha = services(oban).producers.pop("alpha")
+        await services(oban).queues.start_queue("beta", 2)
         rows = {producer.queue: producer for producer in await producers(sessions)}
         assert rows["alpha"].updated_at == rows["beta"].updated_at
-        oban._supervisor.producers["alpha"] = alpha
+        services(oban).producers["alpha"] = alpha
 
     async def test_a_node_that_stops_is_alive_as_long_as_its_jobs_run(
         self, start: StartOban, sessions: Sessions
@@ -162,24 +158,22 @@ class TestRows:
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, notify="poll")
-        assert oban._supervisor is not None
         with pytest.raises(DataError):
-            await oban._supervisor.queues.start_queue("no\0text", 2)
-        await oban._supervisor.queues.report()
+            await services(oban).queues.start_queue("no\0text", 2)
+        await services(oban).queues.report()
         assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
     async def test_a_queue_whose_start_was_cancelled_is_not_told_of(
         self, start: StartOban, engine: AsyncEngine, prefix: str, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, notify="poll")
-        assert oban._supervisor is not None
         async with locked(engine, prefix, "oban_producers") as kept_off:
-            starting = asyncio.create_task(oban._supervisor.queues.start_queue("beta", 2))
+            starting = asyncio.create_task(services(oban).queues.start_queue("beta", 2))
             await kept_off()
             starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        await oban._supervisor.queues.report()
+        await services(oban).queues.report()
         assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
 
@@ -250,8 +244,7 @@ class TestThread:
     async def test_a_blocked_event_loop_does_not_keep_it_from_beating(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        oban = await start(queues={"alpha": 1}, **QUICKLY)
-        assert oban._supervisor is not None
+        await start(queues={"alpha": 1}, **QUICKLY)
         time.sleep(1.0)  # noqa: ASYNC251 - as bad user code does
         async with sessions() as session:
             silent_for = await session.scalar(
@@ -336,14 +329,13 @@ class TestThread:
         engine: AsyncEngine,
         prefix: str,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         """It is not cancelled with all that runs in the thread, nor sent to one that is no more."""
         oban = await start(queues={"alpha": 1}, notify="poll")
-        assert oban._supervisor is not None
-        (alpha,) = oban._supervisor.producers.values()
-        monkeypatch.setattr("oban_sqla.runtime.heartbeat.FAREWELL", 0.3)
-        monkeypatch.setattr(loop_thread, "ENDING", 0.1)
+        (alpha,) = services(oban).producers.values()
+        tune("oban_sqla.runtime.heartbeat", FAREWELL=0.3)
+        tune(loop_thread, ENDING=0.1)
         own = heartbeat(oban)
         async with locked(engine, prefix, "oban_producers") as kept_off:
             stop = asyncio.create_task(own.stop())
@@ -357,11 +349,11 @@ class TestThread:
         proxy: Proxy,
         prefix: str,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
-            monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.5)
-        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
+            tune(f"oban_sqla.runtime.{module}", FAREWELL=0.5)
+        tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         options = {"leadership": False, "notify": "poll"}
         oban = Oban(proxy.dsn, prefix=prefix, queues={"alpha": 1}, **options)  # type: ignore[arg-type]
         await oban.start()
@@ -374,10 +366,10 @@ class TestThread:
         await oban.stop()
 
     async def test_a_thread_that_hangs_is_left_behind(
-        self, start: StartOban, monkeypatch: pytest.MonkeyPatch
+        self, start: StartOban, monkeypatch: pytest.MonkeyPatch, tune: Tune
     ) -> None:
-        monkeypatch.setattr("oban_sqla.runtime.heartbeat.FAREWELL", 0.05)
-        monkeypatch.setattr(loop_thread, "ENDING", 0.05)
+        tune("oban_sqla.runtime.heartbeat", FAREWELL=0.05)
+        tune(loop_thread, ENDING=0.05)
         oban = await start(queues={"alpha": 1})
         own = heartbeat(oban)
         released = threading.Event()

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban
 from oban_sqla.runtime import kept_connections as module
 from oban_sqla.runtime.database import Database
+from tests.conftest import Tune
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import locked, until
 
@@ -33,9 +34,9 @@ async def pids(*fetching: Any) -> set[int]:
 
 
 async def test_statements_share_one_while_none_waits_for_long(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, tune: Tune
 ) -> None:
-    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    tune(module, GROW_AFTER=PATIENCE)
     assert len(await pids(*(database.fetch(PID) for _ in range(50)))) == 1
 
 
@@ -51,9 +52,9 @@ async def test_a_statement_that_waits_for_long_gets_one_more(
 
 
 async def test_at_once_it_takes_one_more(
-    database: Database, engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
-    monkeypatch.setattr(module, "GROW_AFTER", 3600.0)
+    tune(module, GROW_AFTER=3600.0)
     async with locked(engine, prefix) as blocks:
         waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
         await blocks()
@@ -63,10 +64,8 @@ async def test_at_once_it_takes_one_more(
     await waiting
 
 
-async def test_those_who_wait_are_served_in_turn(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+async def test_those_who_wait_are_served_in_turn(database: Database, tune: Tune) -> None:
+    tune(module, GROW_AFTER=PATIENCE)
     served: list[int] = []
 
     async def fetch(number: int) -> None:
@@ -86,9 +85,9 @@ async def test_one_that_failed_is_not_used_again(database: Database) -> None:
 
 
 async def test_a_statement_that_is_cancelled_while_it_waits_takes_none_away(
-    database: Database, engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
-    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    tune(module, GROW_AFTER=PATIENCE)
     async with locked(engine, prefix) as blocks:
         waiting = asyncio.create_task(database.fetch(select(Job.id).with_for_update()))
         await blocks()
@@ -103,9 +102,9 @@ async def test_a_statement_that_is_cancelled_while_it_waits_takes_none_away(
 
 
 async def test_unused_ones_are_closed_and_the_last_goes_back_to_the_pool(
-    engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
-    monkeypatch.setattr(module, "KEEP", 0.05)
+    tune(module, KEEP=0.05)
     database = Database(engine, prefix)
     database.keep_connections()
     sleep = [database.fetch(text("SELECT pg_sleep(0.2)"), at_once=True) for _ in range(3)]
@@ -127,10 +126,10 @@ async def test_without_a_server_those_who_wait_are_told(prefix: str) -> None:
 
 
 async def test_a_node_has_three_connections_however_many_queues(
-    postgres_dsn: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+    postgres_dsn: str, prefix: str, tune: Tune
 ) -> None:
     """One to listen, one for the heartbeat, which beats from its own thread, one for the rest."""
-    monkeypatch.setattr(module, "GROW_AFTER", PATIENCE)
+    tune(module, GROW_AFTER=PATIENCE)
     url = make_url(postgres_dsn).update_query_dict({"application_name": prefix})
     queues = {f"queue {number}": 5 for number in range(8)}
     # Without what a leader does in transactions, which may take one more.

@@ -19,12 +19,13 @@ from oban_sqla.runtime import leader as leader_module
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.leader import JITTER, LONGEST_WAIT, Leader
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
 from tests.runtime.workers import Held
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 Make = Callable[..., "Stood"]
@@ -65,8 +66,8 @@ async def make(engine: AsyncEngine, prefix: str) -> AsyncIterator[Make]:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
+def short(tune: Tune) -> None:
+    tune(oban_settings, SHORTEST_EXPIRY=0.0)
 
 
 async def leases(sessions: Sessions) -> list[LeaderLease]:
@@ -199,10 +200,10 @@ class TestLosingIt:
         make: Make,
         proxy: Proxy,
         prefix: str,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
         expect_errors: None,
     ) -> None:
-        monkeypatch.setattr(service_module, "FIRST_RETRY", 0.01)
+        tune(service_module, FIRST_RETRY=0.01)
         engine = async_engine(proxy.dsn, prefix)
         cut_off, other = make("n1", lease=0.5, engine=engine), make("n2", lease=0.5)
         await cut_off.start()
@@ -226,11 +227,11 @@ class TestLosingIt:
         proxy: Proxy,
         prefix: str,
         quick: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
         expect_errors: None,
     ) -> None:
-        monkeypatch.setattr("oban_sqla.runtime.leader.SHORTEST_ANSWER", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
+        tune("oban_sqla.runtime.leader", SHORTEST_ANSWER=0.1)
+        tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         engine = async_engine(proxy.dsn, prefix)
         leader = make(lease=0.4, engine=engine)
         await leader.start()
@@ -283,7 +284,7 @@ class TestResigning:
                 session.add(Held.new())
             await Held.begun()
             second = await start(queues={"other": 1}, name=first.name, node="n2", **options)
-            await until(lambda: second._supervisor.notifier.listening)
+            await until(lambda: services(second).notifier.listening)
             stop = asyncio.create_task(first.stop())
             await elections.until(lambda events: second.is_leader)
             assert not stop.done()
@@ -301,8 +302,7 @@ class TestResigning:
                 await elections.until(lambda events: first.is_leader)
                 second = await start(node="n2", **options)
                 await elections.until(lambda events: not events[-1].leader)
-                assert second._supervisor is not None
-                await until(lambda: second._supervisor.notifier.listening)
+                await until(lambda: services(second).notifier.listening)
             await elections.until(lambda events: second.is_leader)
         assert not first.is_leader
 

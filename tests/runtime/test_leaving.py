@@ -14,6 +14,7 @@ from oban_sqla import Job, Oban, Worker
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 
 class Slow(Worker, name="leaving.slow"):
@@ -36,7 +37,7 @@ def test_no_error_is_logged(
                 await oban.enqueue(Slow.new())
                 await starts.wait()
             elif moment == "listening":
-                await until(lambda: oban._supervisor.notifier.listening)
+                await until(lambda: services(oban).notifier.listening)
 
     threads = set(threading.enumerate())
     asyncio.run(main())

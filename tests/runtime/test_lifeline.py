@@ -21,12 +21,13 @@ from oban_sqla.runtime import lifeline as lifeline_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.heartbeat import Heartbeat
 from oban_sqla.runtime.lifeline import Lifeline
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.factories import JobFactory
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, until
 from tests.runtime.workers import Held
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -46,8 +47,8 @@ class Blocker(Worker, queue="default"):
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
+def short(tune: Tune) -> None:
+    tune(oban_settings, SHORTEST_EXPIRY=0.0)
 
 
 class Made(Lifeline):
@@ -146,9 +147,9 @@ class TestPass:
         assert await rows() == [(S.EXECUTING, 1)]
 
     async def test_many_orphans_are_rescued_in_batches(
-        self, made: Made, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+        self, made: Made, sessions: Sessions, rows: Rows, tune: Tune
     ) -> None:
-        monkeypatch.setattr(lifeline_module, "BATCH", 2)
+        tune(lifeline_module, BATCH=2)
         living, dead = producer(0), producer(61)
         await add(sessions, living, dead)
         await add(sessions, *(claimed_by(dead.uuid) for _ in range(5)))
@@ -186,20 +187,17 @@ class TestPass:
 
 
 def lifeline(oban: Oban) -> Lifeline:
-    assert oban._supervisor is not None
-    (found,) = (s for s in oban._supervisor.cluster_services if isinstance(s, Lifeline))
+    (found,) = (s for s in services(oban).cluster_services if isinstance(s, Lifeline))
     return found
 
 
 def heartbeat(oban: Oban) -> Heartbeat:
-    assert oban._supervisor is not None
-    return oban._supervisor.heartbeat
+    return services(oban).heartbeat
 
 
 async def die(oban: Oban) -> None:
     """Leave a node's jobs and rows as a SIGKILL does: nothing is written any more."""
-    supervisor = oban._supervisor
-    assert supervisor is not None
+    supervisor = services(oban)
     thread, pulse = supervisor.heartbeat._thread, supervisor.heartbeat._pulse
     assert thread is not None
     assert pulse is not None
@@ -224,8 +222,7 @@ async def mortal(engine: AsyncEngine) -> AsyncIterator[Callable[..., Any]]:
 
     yield start
     for oban in obans:
-        supervisor = oban._supervisor
-        assert supervisor is not None
+        supervisor = services(oban)
         supervisor.heartbeat._thread = supervisor.heartbeat._pulse = None
         for producer in supervisor.producers.values():
             producer._lost.possible = False
@@ -285,15 +282,14 @@ class TestNodes:
         stalled = await start(queues={"default": 1}, node="stalled", leadership=False, **SHORT)
         await add(sessions, Held.new())
         id = await Held.begun()
-        assert stalled._supervisor is not None
-        pulse = stalled._supervisor.heartbeat._pulse
-        thread = stalled._supervisor.heartbeat._thread
+        pulse = services(stalled).heartbeat._pulse
+        thread = services(stalled).heartbeat._thread
         assert pulse is not None
         assert thread is not None
         await thread.run(pulse.stop())
         async with sessions.begin() as session:
             # What stop() took away; a node that stands still takes nothing away.
-            (uuid,) = (p.uuid for p in stalled._supervisor.producers.values())
+            (uuid,) = (p.uuid for p in services(stalled).producers.values())
             dead = producer(61)
             dead.uuid = uuid
             session.add(dead)
@@ -301,8 +297,7 @@ class TestNodes:
         with hear(other, "rescue_stop") as rescues:
             await rescues.until(lambda events: any(stop.rescued == (id,) for stop in events))
         assert await rows() == [(S.AVAILABLE, 1)]
-        assert other._supervisor is not None
-        other._supervisor.queues.resume_queue("default")
+        services(other).queues.resume_queue("default")
         assert await Held.begun() == id
         with hear(stalled, "ack_stop") as late, hear(other, "ack_stop") as acks:
             Held.release()

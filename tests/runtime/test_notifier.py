@@ -27,12 +27,13 @@ from oban_sqla.runtime import listening as listening_module
 from oban_sqla.runtime import notifier as notifier_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.notifier import Notifier, decode
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
 from tests.runtime.workers import Quick
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -42,15 +43,13 @@ NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 @pytest.fixture
-def quick_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_proof(tune: Tune) -> None:
     """Prove LISTEN over and over, and have little patience with its echo."""
-    monkeypatch.setattr(notifier_module, "PROOF_INTERVAL", 0.05)
-    monkeypatch.setattr(notifier_module, "ECHO_TIMEOUT", 0.2)
+    tune(notifier_module, PROOF_INTERVAL=0.05, ECHO_TIMEOUT=0.2)
 
 
 def of(oban: Oban) -> Notifier:
-    assert oban._supervisor is not None
-    return oban._supervisor.notifier
+    return services(oban).notifier
 
 
 async def listening(oban: Oban) -> None:

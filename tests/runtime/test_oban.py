@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Oban, Record, Worker, job
 from oban_sqla.config import oban_settings
 from oban_sqla.errors import SchemaMissingError
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import User
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, until
 from tests.runtime.workers import Held, Quick
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -189,8 +190,7 @@ async def test_it_restarts_after_a_stop_that_was_cancelled(engine: AsyncEngine, 
     await oban.start()
     await oban.enqueue(Held.new())
     await Held.begun()
-    assert oban._supervisor is not None
-    (producer,) = oban._supervisor.producers.values()
+    (producer,) = services(oban).producers.values()
     stop = asyncio.create_task(oban.stop())
     await until(lambda: producer._draining)
     stop.cancel()
@@ -259,7 +259,7 @@ async def test_a_start_that_is_cancelled_twice_can_be_stopped(
 
 async def test_it_survives_a_database_that_goes_away_and_comes_back(
     quick: None,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
     proxy: Proxy,
     start: StartOban,
     prefix: str,
@@ -267,7 +267,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
     expect_errors: None,
 ) -> None:
     """Each loop says once that it fails, and once that it works again."""
-    monkeypatch.setattr(oban_settings, "SHORTEST_EXPIRY", 0.0)
+    tune(oban_settings, SHORTEST_EXPIRY=0.0)
     options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_expiry": 1.0}
     with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **options)
@@ -275,7 +275,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
         proxy.cut()
         names = {"heartbeat", "leader", "producer default", "stager"}
         await failed.until(lambda events: {e.service for e in events} >= names)
-        await until(lambda: oban._supervisor.stager._failures > 3)  # type: ignore[union-attr]
+        await until(lambda: services(oban).stager._failures > 3)
         said = [e.service for e in failed.events]
         assert len(said) == len(set(said))
         async with sessions.begin() as session:
@@ -299,7 +299,7 @@ async def test_the_log_has_one_line_for_an_outage_and_one_when_it_is_over(
     options["leadership"] = False
     queues = {"a": 1, "b": 1, "c": 1}
     oban = await start(proxy.dsn, prefix=prefix, queues=queues, node="n1", **options)
-    await until(lambda: oban._supervisor.notifier.listening)  # type: ignore[union-attr]
+    await until(lambda: services(oban).notifier.listening)
     caplog.clear()
     producers = {f"producer {queue}" for queue in queues}
     with (

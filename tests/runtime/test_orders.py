@@ -7,6 +7,7 @@ from tests.conftest import StartOban
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import until
+from tests.services import services
 
 
 async def test_an_order_given_while_its_wire_is_cut(
@@ -19,7 +20,7 @@ async def test_an_order_given_while_its_wire_is_cut(
 ) -> None:
     """Nobody tells it again: it looks when it listens again."""
     node = await start(proxy.dsn, prefix=prefix, queues={"alpha": 1})
-    await until(lambda: node._supervisor.notifier.listening)
+    await until(lambda: services(node).notifier.listening)
     with hear(node, "notifier_lost") as lost, hear(node, "queue_paused") as paused:
         await proxy.refuse()
         proxy.cut()

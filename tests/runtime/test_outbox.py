@@ -15,10 +15,11 @@ from oban_sqla.doctor.examination import examine
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime.database import Database
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import Rows, until
 from tests.runtime.workers import Held, Quick
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -97,10 +98,9 @@ class TestLockedRow:
         sessions: Sessions,
         rows: Rows,
         caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
-        monkeypatch.setattr(outbox_module, "NAMED_AFTER", 0.0)
-        monkeypatch.setattr(outbox_module, "LONGEST_DELAY", 0.05)
+        tune(outbox_module, NAMED_AFTER=0.0, LONGEST_DELAY=0.05)
         oban = await start(queues={"default": 3}, **NEVER)
         with hear(oban, "ack_stop") as acks, hear(oban, "outcome_delayed") as delays:
             locked, *_ = await add(sessions, *(Held.new() for _ in range(3)))
@@ -132,7 +132,7 @@ class TestLockedRow:
                     text(f"UPDATE \"{prefix}\".oban_jobs SET state = 'completed', attempt = 7")
                 )
                 Held.release()
-                await until(lambda: oban._supervisor.outbox._apart)  # type: ignore[union-attr]
+                await until(lambda: services(oban).outbox._apart)
                 await other.commit()
             await acks.until(lambda events: any(event.dropped for event in events))
         assert [ack.dropped for ack in acks.events if ack.dropped] == [(id,)]
@@ -210,9 +210,9 @@ class TestRefusal:
         sessions: Sessions,
         rows: Rows,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
-        monkeypatch.setattr(outbox_module, "LONGEST_DELAY", 0.05)
+        tune(outbox_module, LONGEST_DELAY=0.05)
         await refuse(of_rows("old.state = 'executing' AND new.args ? 'odd'"))
         oban = await start(queues={"default": 5}, **NEVER)
         with hear(oban, "ack_stop") as acks, hear(oban, "outcome_delayed") as delays:
@@ -242,7 +242,7 @@ class TestRefusal:
         with hear(oban, "outcome_delayed") as delays:
             (odd,) = await add(sessions, Quick.new())
             await delays.wait()
-        await oban._supervisor.queues.report()  # type: ignore[union-attr]
+        await services(oban).queues.report()
         findings = examine(Database(engine, prefix), Config.check(), latest=LATEST)
         found = [finding async for finding in findings if finding.check == "outcomes"]
         assert [finding.level for finding in found] == ["problem"]
@@ -256,10 +256,10 @@ class TestRefusal:
         sessions: Sessions,
         rows: Rows,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         """As in the moment of a migration that renames it."""
-        monkeypatch.setattr(outbox_module, "LONGEST_DELAY", 0.05)
+        tune(outbox_module, LONGEST_DELAY=0.05)
         oban = await start(queues={"default": 5}, **NEVER)
         with hear(oban, "ack_stop") as acks, hear(oban, "outcome_delayed") as delays:
             await add(sessions, Held.new())
@@ -320,20 +320,19 @@ async def test_while_it_is_full_nothing_is_claimed(
     engine: AsyncEngine,
     sessions: Sessions,
     rows: Rows,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
     """Or the outcomes would fill the memory while the database does not take them."""
-    monkeypatch.setattr(outbox_module, "FULL", 1)
-    monkeypatch.setattr(outbox_module, "LONGEST_DELAY", 0.05)
+    tune(outbox_module, FULL=1, LONGEST_DELAY=0.05)
     oban = await start(queues={"default": 5}, **NEVER)
     with hear(oban, "ack_stop") as acks, hear(oban, "job_start") as starts:
         (locked,) = await add(sessions, Held.new())
         await Held.begun()
         async with row_locked(engine, locked):
             Held.release()
-            await until(lambda: len(oban._supervisor.outbox) == 1)  # type: ignore[union-attr]
+            await until(lambda: len(services(oban).outbox) == 1)
             await add(sessions, Quick.new())
-            oban._supervisor.producers["default"].wake()  # type: ignore[union-attr]
+            services(oban).producers["default"].wake()
             await asyncio.sleep(0.1)
             assert len(starts.events) == 1
         await acks.counted(2)

@@ -12,6 +12,7 @@ from oban_sqla.runtime import outcome_announcer
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.outcome_announcer import OutcomeAnnouncer
 from oban_sqla.statements.announce import AWAIT, about
+from tests.conftest import Tune
 
 
 @pytest.fixture
@@ -85,9 +86,9 @@ async def test_nobody_is_remembered_for_ever(
 async def test_other_processes_can_not_fill_the_memory(
     announcer: OutcomeAnnouncer,
     listener: psycopg.AsyncConnection,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(outcome_announcer, "MOST", 3)
+    tune(outcome_announcer, MOST=3)
     announcer.hear({"ids": [1, 2]})
     announcer.hear({"ids": [3, 4, 1]})
     announcer.written([1, 2, 3, 4])

@@ -17,7 +17,7 @@ from oban_sqla import Job, Oban
 from oban_sqla.errors import SchemaMissingError
 from oban_sqla.runtime import notifier, outcome_watch
 from oban_sqla.statements.announce import DONE, about
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.databases import async_engine
 from tests.factories import JobFactory
 from tests.listening import PATIENCE, hear
@@ -41,8 +41,8 @@ class Sent:
 
 
 @pytest.fixture
-def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcome_watch, "SOON", ())
+def no_looks(tune: Tune) -> None:
+    tune(outcome_watch, SOON=())
 
 
 @pytest.fixture
@@ -279,9 +279,9 @@ async def test_a_slow_look_reminds_the_nodes_and_finds_what_none_told(
 
 
 async def test_a_long_fallback_interval_still_reminds_the_nodes_before_they_forget(
-    client: Oban, sent: Sent, add: Add, monkeypatch: pytest.MonkeyPatch, no_looks: None
+    client: Oban, sent: Sent, add: Add, tune: Tune, no_looks: None
 ) -> None:
-    monkeypatch.setattr(outcome_watch, "FORGOTTEN_AFTER", 0.1)
+    tune(outcome_watch, FORGOTTEN_AFTER=0.1)
     (id,) = await add(JobFactory(executing=True))
     waiting = asyncio.create_task(client.wait(id))
     await until(lambda: sent.told.count([id]) >= 3)
@@ -314,10 +314,10 @@ async def test_while_notifications_are_lost_it_polls(
     prefix: str,
     add: Add,
     outside: psycopg.AsyncConnection,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
     no_looks: None,
 ) -> None:
-    monkeypatch.setattr(notifier, "ECHO_TIMEOUT", 0.1)
+    tune(notifier, ECHO_TIMEOUT=0.1)
     proxy.deaf = True
     oban = Oban(proxy.dsn, prefix=prefix, poll_interval=0.05, fallback_interval=3600)
     (id,) = await add(JobFactory(executing=True))

@@ -18,7 +18,7 @@ from oban_sqla.runtime.executor import Executor
 from oban_sqla.statements.acknowledge import Ack
 from tests.attempts import Emitted
 from tests.claimed import claimed
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.databases import async_engine
 from tests.runtime.conftest import Rows, until
 
@@ -187,9 +187,9 @@ async def test_a_queue_with_more_jobs_than_connections_ends_them_all_at_their_fi
     add: Add,
     rows: Rows,
     expect_errors: None,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(executor, "RECONNECT", (0.05, 0.1))
+    tune(executor, RECONNECT=(0.05, 0.1))
     # The node itself uses up to five.
     options: dict[str, Any] = {"pool_size": 7, "max_overflow": 0, "pool_timeout": 0.1}
     engine = async_engine(postgres_dsn, prefix, **options)

@@ -16,13 +16,14 @@ from oban_sqla.runtime import lost_claims
 from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime.producer import Producer
 from oban_sqla.runtime.raw_statement import RawStatement
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.factories import JobFactory
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, locked, until
 from tests.runtime.workers import Blocking, Held, Quick, Unstorable
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -39,8 +40,7 @@ async def add(sessions: Sessions, *jobs: Job) -> list[int]:
 
 
 def of(oban: Oban, queue: str = "default") -> Producer:
-    assert oban._supervisor is not None
-    return oban._supervisor.producers[queue]
+    return services(oban).producers[queue]
 
 
 def resume(oban: Oban) -> None:
@@ -51,8 +51,7 @@ def resume(oban: Oban) -> None:
 
 def claim_of(oban: Oban) -> bytes:
     """What its first claim contains, and nothing before: its producer as a parameter."""
-    assert oban._supervisor is not None
-    (uuid,) = (str(producer.uuid) for producer in oban._supervisor.producers.values())
+    (uuid,) = (str(producer.uuid) for producer in services(oban).producers.values())
     return len(uuid).to_bytes(4) + uuid.encode()
 
 
@@ -136,9 +135,9 @@ async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
 
 
 async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
-    start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, rows: Rows, tune: Tune
 ) -> None:
-    monkeypatch.setattr(outbox_module, "BATCH", 2)
+    tune(outbox_module, BATCH=2)
     await add(sessions, *(Held.new() for _ in range(7)))
     oban = await start(queues={"default": 7}, **NEVER)
     with hear(oban, "ack_stop") as acks:
@@ -407,11 +406,11 @@ class TestStop:
         rows: Rows,
         quick: None,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
-            monkeypatch.setattr(f"oban_sqla.runtime.{module}.FAREWELL", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
+            tune(f"oban_sqla.runtime.{module}", FAREWELL=0.1)
+        tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         await add(sessions, Held.new())
         async with Oban(
             proxy.dsn, prefix=prefix, queues={"default": 5}, shutdown_grace_period=0.01
@@ -452,10 +451,10 @@ class TestLostAnswers:
         sessions: Sessions,
         rows: Rows,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         """How long the server was away says nothing about what it had claimed for us before."""
-        monkeypatch.setattr(lost_claims, "DOUBT", 0.0)
+        tune(lost_claims, DOUBT=0.0)
         await add(sessions, Quick.new())
         oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
         lost = proxy.lose_answer(claim_of(oban))
@@ -474,7 +473,7 @@ class TestLostAnswers:
         start: StartOban,
         sessions: Sessions,
         rows: Rows,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         """Its producer lives, so that nobody else would rescue what it does not know of."""
         oban = await start(queues={"default": 5}, poll_interval=0.02, notify="poll")
@@ -485,7 +484,7 @@ class TestLostAnswers:
             quick = Quick.new()
             quick.state, quick.attempt, quick.attempted_by = S.EXECUTING, 1, ["n", uuid]
             (lost,) = await add(sessions, quick)
-            monkeypatch.setattr(lost_claims, "LOOK_INTERVAL", 0.0)
+            tune(lost_claims, LOOK_INTERVAL=0.0)
             await acks.counted(1)
         assert [event.ids for event in returns.events] == [(lost,)]
         assert held != lost
@@ -575,18 +574,18 @@ class TestLostAnswers:
         sessions: Sessions,
         rows: Rows,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        tune: Tune,
     ) -> None:
         oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
-        monkeypatch.setattr("oban_sqla.runtime.database.ANSWER_TIMEOUT", 0.1)
-        monkeypatch.setattr("oban_sqla.runtime.time_limits.CLOSING", 0.1)
+        tune("oban_sqla.runtime.database", ANSWER_TIMEOUT=0.1)
+        tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         with hear(oban, "ack_stop") as acks, hear(oban, "service_failed") as failures:
             proxy.silent = True
             of(oban).wake()
             await add(sessions, Quick.new())
             await failures.until(lambda events: any("producer" in e.service for e in events))
             # A busy machine may take longer than that to connect again.
-            monkeypatch.setattr("oban_sqla.runtime.database.ANSWER_TIMEOUT", PATIENCE)
+            tune("oban_sqla.runtime.database", ANSWER_TIMEOUT=PATIENCE)
             proxy.silent = False
             await acks.counted(1)
         assert await rows() == [(S.COMPLETED, 1)]

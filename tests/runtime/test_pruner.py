@@ -18,7 +18,7 @@ from oban_sqla.runtime import pruner as pruner_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.pruner import INTERVAL, Pruner
 from oban_sqla.runtime.service import Emit
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -108,9 +108,9 @@ async def test_each_state_and_worker_has_its_own_time(
 
 
 async def test_it_goes_on_while_batches_are_full(
-    engine: AsyncEngine, prefix: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
-    monkeypatch.setattr(pruner_module, "BATCH", 4)
+    tune(pruner_module, BATCH=4)
     await add(sessions, *(job("completed", 100) for _ in range(10)))
     service = pruner(engine, prefix)
     counts = []
@@ -146,9 +146,9 @@ async def test_a_job_that_was_held_is_deleted_by_the_next_pass(
 
 
 async def test_many_held_jobs_are_not_remembered_but_found_again(
-    engine: AsyncEngine, prefix: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
-    monkeypatch.setattr(pruner_module, "MOST_LOCKED", 2)
+    tune(pruner_module, MOST_LOCKED=2)
     await add(sessions, *(job("completed", 100) for _ in range(3)))
     service = pruner(engine, prefix)
     async with sessions.begin() as session:
@@ -177,10 +177,10 @@ async def test_a_rule_reads_the_jobs_that_it_keeps_once(
     prefix: str,
     sessions: Sessions,
     read: list[tuple[str, int]],
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
     """They may be millions, and the rule that of a worker without any job."""
-    monkeypatch.setattr(pruner_module, "SCAN", 4)
+    tune(pruner_module, SCAN=4)
     await add(sessions, *(job("completed", 200 - n) for n in range(10)))
     retention = {"completed": 3600, "cancelled": None, "discarded": None}
     service = pruner(engine, prefix, {**retention, "workers": {"absent": {"completed": 5}}})
@@ -202,9 +202,9 @@ async def test_only_full_rules_make_another_pass_at_once(
     prefix: str,
     sessions: Sessions,
     read: list[tuple[str, int]],
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(pruner_module, "BATCH", 2)
+    tune(pruner_module, BATCH=2)
     await add(sessions, *(job("completed", 100) for _ in range(9)))
     service = pruner(engine, prefix, {"completed": 60, "workers": {"a": 60, "b": 60}})
     assert await service.run_once() == 0.0
@@ -274,9 +274,9 @@ async def test_jobs_that_can_not_be_deleted_hold_up_no_others(
     prefix: str,
     sessions: Sessions,
     execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(pruner_module, "BATCH", 8)
+    tune(pruner_module, BATCH=8)
     for n in range(20):
         await add(sessions, job("completed", 200 - n, "kept" if n % 6 == 0 else "w"))
     await add(sessions, job("discarded", 100), job("cancelled", 100))
@@ -300,9 +300,9 @@ async def test_a_refused_job_is_deleted_when_nothing_refers_to_it_any_more(
     prefix: str,
     sessions: Sessions,
     execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(pruner_module, "RETRY_AFTER", 0.0)
+    tune(pruner_module, RETRY_AFTER=0.0)
     await add(sessions, job("completed", 100, "kept"), job("completed", 100))
     await execute(*REFER)
     service = pruner(engine, prefix)
@@ -318,9 +318,9 @@ async def test_many_refused_jobs_are_passed_over_in_parts(
     prefix: str,
     sessions: Sessions,
     execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(pruner_module, "MOST_FAILURES", 10)
+    tune(pruner_module, MOST_FAILURES=10)
     await add(sessions, *(job("completed", 200 - n, "kept") for n in range(30)))
     await add(sessions, job("completed", 100))
     await execute(*REFER)
@@ -337,9 +337,9 @@ async def test_a_row_that_refers_to_a_job_and_is_locked_holds_up_no_others(
     prefix: str,
     sessions: Sessions,
     execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(pruner_module, "LIMITS", {"lock_timeout": "20ms"})
+    tune(pruner_module, LIMITS={"lock_timeout": "20ms"})
     await add(sessions, *(job("completed", 100, worker) for worker in ("w", "kept", "w")))
     await execute(*REFER)
     async with sessions.begin() as session:
@@ -353,10 +353,10 @@ async def test_a_job_whose_deletion_takes_too_long_holds_up_no_others(
     prefix: str,
     sessions: Sessions,
     execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(database_module, "ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr(pruner_module, "LIMITS", {"statement_timeout": "200ms"})
+    tune(database_module, ANSWER_TIMEOUT=0.3)
+    tune(pruner_module, LIMITS={"statement_timeout": "200ms"})
     await add(sessions, *(job("completed", 100, worker) for worker in ("w", "kept", "w")))
     await execute(RAISE[0].replace("RAISE 'never'", "PERFORM pg_sleep(5)"), RAISE[1])
     await pruner(engine, prefix).run_once()

@@ -11,6 +11,7 @@ import pytest
 from oban_sqla.events import ServiceCancelled, ServiceFailed, ServiceRestored
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.service import Service
+from tests.conftest import Tune
 from tests.listening import PATIENCE
 
 Pass = Callable[[], Awaitable[float]]
@@ -45,11 +46,9 @@ class Counter(Service):
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(tune: Tune) -> None:
     """Retry and unwind in no time."""
-    monkeypatch.setattr(service_module, "FIRST_RETRY", 0.001)
-    monkeypatch.setattr(service_module, "LONGEST_RETRY", 0.002)
-    monkeypatch.setattr(service_module, "UNWINDING", 0.01)
+    tune(service_module, FIRST_RETRY=0.001, LONGEST_RETRY=0.002, UNWINDING=0.01)
 
 
 async def stress(service: Service) -> None:
@@ -282,9 +281,8 @@ async def test_wake_ups_do_not_hammer_a_server_that_is_down() -> None:
     await service.stop()
 
 
-async def test_a_stop_does_not_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "FIRST_RETRY", 3600.0)
-    monkeypatch.setattr(service_module, "LONGEST_RETRY", 3600.0)
+async def test_a_stop_does_not_wait_for_the_next_try(tune: Tune) -> None:
+    tune(service_module, FIRST_RETRY=3600.0, LONGEST_RETRY=3600.0)
 
     async def fail() -> float:
         raise ConnectionError

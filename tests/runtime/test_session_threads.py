@@ -14,7 +14,7 @@ from oban_sqla.runtime import session_threads as module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.session_threads import close_session_threads, session_threads
 from oban_sqla.testing import drain_queue
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.listening import hear
 from tests.runtime.conftest import until
 
@@ -82,10 +82,8 @@ async def test_jobs_at_once_have_a_connection_each(engine: AsyncEngine) -> None:
     assert not threads()
 
 
-async def test_a_thread_without_work_ends(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "IDLE", 0.01)
+async def test_a_thread_without_work_ends(engine: AsyncEngine, tune: Tune) -> None:
+    tune(module, IDLE=0.01)
     database = Database(engine, None)
 
     async def run(apart: Database) -> Any:

@@ -16,12 +16,13 @@ from oban_sqla import Job, JobState, Snooze, Worker
 from oban_sqla.runtime import stager as stager_module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.stager import Stager
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.factories import JobFactory
 from tests.listening import hear
 from tests.proxy import Proxy
 from tests.runtime.conftest import Rows, until
 from tests.runtime.workers import Quick
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -145,15 +146,15 @@ class TestShares:
         assert [(await find(id)).state for id in others] == [S.AVAILABLE] * 2
 
     async def test_a_pass_promotes_fewer_jobs_where_that_takes_long(
-        self, make: Callable[..., Stager], add: Add, monkeypatch: pytest.MonkeyPatch
+        self, make: Callable[..., Stager], add: Add, tune: Tune
     ) -> None:
         past = datetime.now(UTC) - timedelta(minutes=1)
         await add(*(JobFactory(scheduled=True, scheduled_at=past) for _ in range(40)))
-        monkeypatch.setattr(stager_module, "SMALLEST_BATCH", 2)
+        tune(stager_module, SMALLEST_BATCH=2)
         stager = make(batch=10)
         sizes = []
         for pass_time in (0.0, 0.0, 0.0, 3600.0, 3600.0, 3600.0):
-            monkeypatch.setattr(stager_module, "PASS_TIME", pass_time)
+            tune(stager_module, PASS_TIME=pass_time)
             with counted(stager) as staged:
                 await stager.run_once()
             sizes += staged
@@ -311,8 +312,7 @@ async def test_a_commit_elsewhere_is_heard_of(
 ) -> None:
     """To the node that runs it, the commit is at another address, as another process's is."""
     oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
-    assert oban._supervisor is not None
-    await until(lambda: oban._supervisor.notifier.listening)
+    await until(lambda: services(oban).notifier.listening)
     with hear(oban, "job_start") as starts:
         async with sessions.begin() as session:
             await Quick.enqueue({}, conn=session, schedule_in=SOON)

@@ -13,9 +13,10 @@ from oban_sqla.doctor.examination import examine
 from oban_sqla.migrations import LATEST
 from oban_sqla.runtime import left_behind as left_behind_module
 from oban_sqla.runtime import perform
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -104,9 +105,9 @@ class Stuck(Worker, name="timeouts.stuck", max_attempts=1):
 
 
 async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
-    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
-    monkeypatch.setattr(perform, "UNWINDING", 0.01)
+    tune(perform, UNWINDING=0.01)
     oban = await start(queues={"default": 1})
     with hear(oban, "job_exception") as failures, hear(oban, "ack_stop") as acks:
         await oban.enqueue(Deaf.new({"seconds": 0.5}))
@@ -115,8 +116,7 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
     assert "has not stopped 0.01 s later" in str(failure.error)
     assert await states(sessions) == [JobState.RETRYABLE]
     # It ends by itself, and takes a place of its queue until then.
-    assert oban._supervisor is not None
-    left_behind = oban._supervisor._executor.left_behind
+    left_behind = services(oban)._executor.left_behind
     assert left_behind.count("default") == 1
     await until(lambda: left_behind.count("default") == 0)
 
@@ -125,10 +125,10 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
     start: StartOban,
     engine: AsyncEngine,
     sessions: Sessions,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(left_behind_module, "REPORTED_AFTER", 0.05)
+    tune(left_behind_module, REPORTED_AFTER=0.05)
     oban = await start(queues={"default": 2, "other": 1}, heartbeat_expiry=5.0)
     with (
         hear(oban, "job_exception") as failures,
@@ -141,7 +141,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
         # The other queue goes on.
         await oban.enqueue(Stuck.new(queue="other"))
         await stops.wait(1)
-        await oban._supervisor.queues.report()
+        await services(oban).queues.report()
         found = [f async for f in examine(oban._database, oban._config, latest=LATEST)]
         (problem,) = [f for f in found if f.check == "threads"]
         assert "they take 2 of 2 places: 1, 2" in problem.text
@@ -250,8 +250,7 @@ async def test_cancelling_again_and_again_interrupts_once(
         assert await oban.cancel_jobs(stored) == 1
         await told.wait()
         await oban.cancel_jobs(stored)
-        assert oban._supervisor is not None
-        oban._supervisor.queues.cancel_job(stored.id)
+        services(oban).queues.cancel_job(stored.id)
         goes_on.set()
         await acks.counted(1)
     assert cleaned.is_set()

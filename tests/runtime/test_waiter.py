@@ -10,10 +10,11 @@ from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Cancel, Job, JobState, Oban, Record, Worker
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
@@ -46,8 +47,8 @@ def client(engine: AsyncEngine, prefix: str) -> Oban:
 
 
 @pytest.fixture
-def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oban_sqla.runtime.outcome_watch.SOON", ())
+def no_looks(tune: Tune) -> None:
+    tune("oban_sqla.runtime.outcome_watch", SOON=())
 
 
 def listening(oban: Oban) -> bool:
@@ -58,13 +59,13 @@ async def test_the_outcome_of_a_job_that_runs_elsewhere(
     client: Oban, start: StartOban, no_looks: None
 ) -> None:
     node = await start(queues={"default": 5}, **NEVER)
-    await until(lambda: node._supervisor.notifier.listening)
+    await until(lambda: services(node).notifier.listening)
     with hear(node, "job_start") as starts:
         job = await client.enqueue(Answer.new({"do": "wait", "value": 42}))
         await starts.wait()
     waiting = asyncio.create_task(client.wait(job))
     # Both have to know of each other; nobody looks.
-    await until(lambda: job.id in node._supervisor.outcome_announcer._until)
+    await until(lambda: job.id in services(node).outcome_announcer._until)
     await until(lambda: listening(client))
     assert not waiting.done()
     released.set()

@@ -27,6 +27,7 @@ from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.unique import find, settle
 from oban_sqla.statements.update import FIELDS, update
+from tests.conftest import Tune
 from tests.schemas import Schemas
 from tests.worker_models import Invoice
 
@@ -179,9 +180,9 @@ async def test_jobs_that_do_not_exist_are_missed_by_the_index_of_states(
 
 
 async def test_many_jobs_are_listed_along_their_ids(
-    full: psycopg.AsyncConnection, prefix: str, monkeypatch: pytest.MonkeyPatch
+    full: psycopg.AsyncConnection, prefix: str, tune: Tune
 ) -> None:
-    monkeypatch.setattr(browse_module, "MOST_FEW", 100)
+    tune(browse_module, MOST_FEW=100)
     statement = newest(Filters(states=(JobState.AVAILABLE,)), limit=20)
     assert await pages_read(full, prefix, statement) < 1000
 

@@ -115,10 +115,8 @@ class TestInASession:
             tables.flush()
         assert job.recorded == 8
 
-    def test_so_does_what_a_change_enqueues(
-        self, tables: Session, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(enqueue_changes._reactions, "testing.react", reaction)
+    def test_so_does_what_a_change_enqueues(self, tables: Session) -> None:
+        enqueue_changes._reactions["testing.react"] = reaction
         with inline():
             tables.add(Order(total=4))
             tables.flush()

@@ -1,19 +1,12 @@
 """The cron entries that this process knows."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from oban_sqla import Job, Oban, Worker
-from oban_sqla.workers import registry
 from tests.listening import hear
 from tests.web.site import Reader, Site
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registrations", {})
-    return
+pytestmark = pytest.mark.usefixtures("no_workers")
 
 
 async def test_none(site: Site) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from oban_sqla.web import jobs
 from oban_sqla.web.search import SearchError, parse
-from tests.conftest import Add
+from tests.conftest import Add, Tune
 from tests.factories import JobFactory
 from tests.web.site import Reader, Site
 
@@ -97,10 +97,9 @@ async def test_ids(site: Site, add: Add) -> None:
 
 
 async def test_a_search_that_no_index_serves_looks_at_a_part(
-    site: Site, add: Add, monkeypatch: pytest.MonkeyPatch
+    site: Site, add: Add, tune: Tune
 ) -> None:
-    monkeypatch.setattr(jobs, "SCANNED", 10)
-    monkeypatch.setattr(jobs, "EXACT", 0)
+    tune(jobs, SCANNED=10, EXACT=0)
     await add(*(JobFactory(worker="app.Rare" if n == 3 else "app.Other") for n in range(25)))
     path: str | None = "jobs?q=worker:Rare"
     looked = 0

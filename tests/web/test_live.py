@@ -11,14 +11,14 @@ from oban_sqla.web import dashboard, live
 from oban_sqla.web.board import Board
 from oban_sqla.web.live import stream
 from oban_sqla.web.shared import Shared
-from tests.conftest import Add
+from tests.conftest import Add, Tune
 from tests.factories import JobFactory
 
 
 @pytest.fixture
-def board(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> Board:
-    monkeypatch.setattr(live, "INTERVAL", 0.01)
-    monkeypatch.setattr("oban_sqla.web.board.STATUS", 0.05)
+def board(oban: Oban, tune: Tune) -> Board:
+    tune(live, INTERVAL=0.01)
+    tune("oban_sqla.web.board", STATUS=0.05)
     found = dashboard(oban).state.board
     assert isinstance(found, Board)
     return found
@@ -59,8 +59,8 @@ async def test_a_stream_ends_so_that_a_server_can_stop(board: Board) -> None:
     assert len([event async for event in stream(board, longest=0.05)]) == 2
 
 
-async def test_an_outage_is_told(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "INTERVAL", 0.01)
+async def test_an_outage_is_told(oban: Oban, tune: Tune) -> None:
+    tune(live, INTERVAL=0.01)
     nowhere = create_async_engine("postgresql+psycopg://localhost:1/app")
     board = dashboard(oban, engine=nowhere).state.board
     told = [event async for event in stream(board, longest=0.05)]

@@ -1,6 +1,5 @@
 """Cron entries: what may be declared, and when their ticks come."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -10,13 +9,6 @@ import pytest
 from oban_sqla import Job, Worker, job, worker
 from oban_sqla.workers import registry
 from oban_sqla.workers.cron import Cron, parse
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave no entry behind for the instances of other tests."""
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    return
 
 
 @pytest.mark.parametrize(

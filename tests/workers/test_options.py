@@ -38,12 +38,6 @@ def by_function(**options: Any) -> Any:
 every_way = pytest.mark.parametrize("declare", [by_inheriting, by_decorating, by_function])
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave no worker behind for other tests."""
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-
-
 WRONG: dict[str, Any] = {
     "queue": " ",
     "priority": 10,

@@ -9,6 +9,7 @@ from oban_sqla import Workflow
 from oban_sqla.runtime.database import Database
 from oban_sqla.workflows import keeper as module
 from oban_sqla.workflows.keeper import WorkflowKeeper
+from tests.conftest import Tune
 from tests.workflows.workers import Step
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -20,7 +21,6 @@ async def keeper(engine: AsyncEngine, prefix: str) -> AsyncIterator[WorkflowKeep
         Database(engine, prefix),
         lambda name, data: None,
         is_leader=lambda: True,
-        listened=lambda name: False,
     )
     yield keeper
     await keeper.stop()
@@ -47,9 +47,9 @@ async def test_more_and_more_seldom_while_it_finds_nothing_to_repair(
 
 
 async def test_news_make_an_idle_keeper_look_soon(
-    keeper: WorkflowKeeper, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    keeper: WorkflowKeeper, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, tune: Tune
 ) -> None:
-    monkeypatch.setattr(module, "NEWS_DELAY", 7.0)
+    tune(module, NEWS_DELAY=7.0)
     asked: list[float] = []
     monkeypatch.setattr(keeper, "wake_in", asked.append)
     keeper.news()

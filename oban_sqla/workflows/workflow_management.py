@@ -1,32 +1,88 @@
-"""`WorkflowManagement`, a part of `Oban`: cancel, retry and wait for workflows."""
+"""`WorkflowManagement`, a part of `Oban`: enqueue, cancel, retry and wait for workflows."""
 
 import asyncio
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol, overload
 
-from sqlalchemy import Select, Text, inspect, literal, select
+from sqlalchemy import Select, Text, literal, select
 from sqlalchemy.orm import aliased, selectinload
 
-from .manage.job_management import JobManagement
-from .manage.job_selection import UnitOfWork
-from .models import Job, JobState
-from .models.state import FINISHED
-from .runtime.waiter import Waiter
-from .workflows.chains import BlockedChain, blocked
-from .workflows.graph import STEP
-from .workflows.step import Step
-from .workflows.workflow import Workflow
+from ..enqueue.enqueue import Conn
+from ..enqueue.session_of import UnitOfWork
+from ..enqueueing import Enqueueing
+from ..models import Job, JobState
+from ..models.state import FINISHED
+from ..waiting import Waiting, seconds_of
+from .chains import BlockedChain, blocked
+from .enqueue import enqueue_workflow
+from .graph import STEP
+from .step import Step
+from .workflow import Workflow, known_id
 
 LOOK_AGAIN = 0.02
 """Seconds until the next look at a workflow whose jobs have ended, but which has not."""
 _FAILED = (JobState.DISCARDED, JobState.CANCELLED)
 
 
-class WorkflowManagement(JobManagement):
+class ManagesJobs(Protocol):
+    """The methods for jobs by which workflows are cancelled and retried."""
+
+    async def cancel_jobs(self, which: Select[Any], *, conn: UnitOfWork | None = None) -> int: ...
+
+    async def retry_jobs(self, which: Select[Any], *, conn: UnitOfWork | None = None) -> int: ...
+
+
+class WorkflowManagement(Enqueueing, Waiting):
     """Manage whole workflows; `conn` is as for jobs."""
 
-    _waiter: Waiter
+    @overload
+    async def enqueue(self, job: Job, /, *, conn: Conn | None = None) -> Job: ...
+    @overload
+    async def enqueue(self, job: Workflow, /, *, conn: Conn | None = None) -> Workflow: ...
+    async def enqueue(self, job: Job | Workflow, /, *, conn: Conn | None = None) -> Job | Workflow:
+        """Enqueue a job, or a workflow, in the transaction of `conn`, or in one of its own.
 
-    async def cancel(self, workflow: Workflow | str, *, conn: UnitOfWork | None = None) -> int:
+        It is returned, and has its id afterwards; if `conn` is a session, after the flush.
+        """
+        if not isinstance(job, Workflow):
+            return await super().enqueue(job, conn=conn)
+        await enqueue_workflow(job, conn, self._database)
+        return job
+
+    @overload
+    async def wait(
+        self,
+        job: Job | int,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Job: ...
+    @overload
+    async def wait(
+        self,
+        job: Workflow,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> Workflow: ...
+    async def wait(
+        self,
+        job: Job | int | Workflow,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - it says what was not finished
+    ) -> Job | Workflow:
+        """Wait until a job is completed, discarded or cancelled, and return the finished job.
+
+        For a workflow, wait until all its steps have ended, and return the workflow with its jobs.
+        Its `recorded` is the value of the last step.
+
+        job: a committed job, its id, or a workflow. `wait_many` describes the rest.
+        """
+        if not isinstance(job, Workflow):
+            return await super().wait(job, timeout=timeout)
+        return await self._wait_for_workflow(job, seconds_of(timeout))
+
+    async def cancel(
+        self: ManagesJobs, workflow: Workflow | str, *, conn: UnitOfWork | None = None
+    ) -> int:
         """Cancel the steps of a workflow that have not ended, and return their number.
 
         workflow: the workflow, or its id. Workflows within it are cancelled, too.
@@ -37,7 +93,9 @@ class WorkflowManagement(JobManagement):
         unfinished = Job.state.not_in(FINISHED)
         return await self.cancel_jobs(select(Job).where(Job.id.in_(steps), unfinished), conn=conn)
 
-    async def retry(self, workflow: Workflow | str, *, conn: UnitOfWork | None = None) -> int:
+    async def retry(
+        self: ManagesJobs, workflow: Workflow | str, *, conn: UnitOfWork | None = None
+    ) -> int:
         """Run the discarded and cancelled steps of a workflow again, and return their number.
 
         workflow: the workflow, or its id. If a step was cancelled because another step had failed,
@@ -89,13 +147,12 @@ class WorkflowManagement(JobManagement):
 
 
 def identity(workflow: Workflow | str) -> str:
-    """The id of a workflow, without the SELECT that `workflow.id` sends if it has expired."""
+    """The id of a workflow."""
     if isinstance(workflow, str):
         return workflow
     if not isinstance(workflow, Workflow):
         raise TypeError(f"a workflow, or its id, is expected, not {workflow!r}")
-    state = inspect(workflow)
-    return str(state.identity[0] if state.identity else state.dict["id"])
+    return known_id(workflow)
 
 
 def _steps_of(workflow: Workflow | str) -> Select[Any]:

@@ -1,0 +1,101 @@
+"""Growth: steps that are added to a stored workflow while it runs."""
+
+import json
+from typing import Any
+
+from ..enqueue.unique import Make, Parameters
+from ..errors import ObanError
+from ..series import Series
+from .draft import Draft
+from .graph import LAST, STEP
+from .plan import Plan
+from .statements import lock_path, look_up
+from .workflow import Workflow, known_id
+
+
+def lock_running(plan: Plan) -> Series[tuple[Make, Parameters], None]:
+    """Lock the stored workflow of a plan, and the workflows around it.
+
+    `ObanError` if the workflow does not run.
+    """
+    workflow, id = plan.workflow, known_id(plan.workflow)
+    found = yield lock_path, {"id": id}
+    states = {row[0]: row[1] for row in found}
+    state = states.get(id)
+    if state != "executing":
+        ended = f"has ended, {state}" if state else "is not there: it has ended, and was pruned"
+        raise ObanError(
+            f"{workflow.label} ({id}) {ended}. Steps can be added while it runs: put"
+            f" {_named(plan)} into another workflow"
+        )
+    around = [*states][:-1]
+    plan.steps[:] = [one._replace(path=[*around, *one.path]) for one in plan.steps]
+
+
+def find_stored_deps(plan: Plan) -> Series[tuple[Make, Parameters], None]:
+    """Find the stored steps for which new steps wait.
+
+    `ValueError` for an unknown dep, and for a name that a stored step has. `ObanError` for a dep
+    that has failed.
+    """
+    workflow = plan.workflow
+    own = [draft.name for draft, owner, _ in plan.steps if owner is workflow]
+    names = {*own, *(one.name for one in plan.look_ups)}
+    found = yield look_up, {"id": known_id(workflow), "names": json.dumps(sorted(names))}
+    known = {row[0]: row[1:] for row in found}
+    for name in own:
+        if name in known:
+            raise ValueError(f"{workflow.label} has a step {name!r} already")
+    for draft, _, name in plan.look_ups:
+        if name not in known:
+            raise ValueError(
+                f"{workflow.label}: step {draft.name!r} waits for {name!r}, which is no step"
+            )
+        job_id, kind, ended = known[name]
+        if kind != STEP:
+            raise ValueError(f"{workflow.label}: step {draft.name!r} can't wait for {name!r}")
+        _wait_for_stored(workflow, draft, name, job_id, ended)
+
+
+def _wait_for_stored(
+    workflow: Workflow, draft: Draft, name: str, job_id: int, ended: str | None
+) -> None:
+    rule = "run" if ended == "completed" else draft.rules.get(f"{ended}", "run")
+    if ended is not None and rule != "run":
+        raise ObanError(
+            f"{workflow.label}: step {draft.name!r} waits for {name!r}, which was {ended}: retry"
+            " that one first, or add the step with on_failure='run'"
+        )
+    if ended is None and job_id not in draft.waits_for_stored:
+        draft.waits_for_stored.append(job_id)
+
+
+def dependents_of_stored(plan: Plan) -> list[dict[str, Any]]:
+    """The new steps that wait for each stored step, as a parameter for their statement."""
+    found: dict[int, list[int]] = {}
+    for draft, _, _ in plan.steps:
+        for job_id in draft.waits_for_stored:
+            found.setdefault(job_id, []).append(draft.job.id)
+    return [{"job_id": job_id, "dependents": ids} for job_id, ids in found.items()]
+
+
+def more_steps(plan: Plan) -> list[dict[str, Any]]:
+    """The numbers of steps that are added to each stored workflow, for their statement."""
+    new = {known_id(workflow) for workflow in plan.workflows}
+    more: dict[str, dict[str, Any]] = {}
+    for draft, workflow, path in plan.steps:
+        for id in path:
+            if id in new:
+                continue
+            own = id == known_id(workflow)
+            count = more.setdefault(id, {"id": id, "total": 0, "open": 0, "lasts": 0, "untried": 0})
+            count["total"] += 1
+            count["lasts" if own and draft.kind == LAST else "open"] += 1
+            count["untried"] += own and draft.kind == STEP
+    return list(more.values())
+
+
+def _named(plan: Plan) -> str:
+    names = [repr(planned.draft.name) for planned in plan.steps]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"step{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
