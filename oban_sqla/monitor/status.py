@@ -1,13 +1,20 @@
 """`Status`: the nodes, leaders and queues, and the numbers of jobs, read from the database."""
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
+from sqlalchemy import Executable, Select, Text, cast, func, select
+from sqlalchemy.exc import DBAPIError
+
 from ..runtime.database import Database
-from ..runtime.presence import Lease, Node, RunningQueue, presence
+from ..runtime.presence import Lease, Node, Presence, RunningQueue
 from ..statements.counts import EXACT, counts
+from ..statements.presence import leaders, producers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +56,50 @@ class Status:
 
 
 async def status(database: Database, *, instance: str | None = None, exact: int = EXACT) -> Status:
-    """Read the status, restricted to `instance` if given.
+    """Read the status in one statement, restricted to `instance` if given.
 
     Jobs belong to no instance, so all jobs are counted. `SchemaMissingError` without tables,
     `StandbyError` on a standby.
     """
-    found = await presence(database, instance=instance)
-    jobs = await database.fetch(counts(prefix=found.schema, exact=exact))
-    return Status(found.schema, found.nodes, found.leaders, _queues(found.run, jobs))
+    prefix = await database.verify()
+    try:
+        (row,) = await database.fetch(look(prefix=prefix, exact=exact))
+    except DBAPIError:
+        # A standby refuses the statement, since it has no rows of unlogged tables.
+        await database.require_primary()
+        raise
+    found = Presence.of(prefix, _rows(row.producers), _rows(row.leaders), instance=instance)
+    return Status(prefix, found.nodes, found.leaders, _queues(found.run, _rows(row.counts)))
+
+
+def look(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:
+    """One row with the `producers`, the `leaders` and the `counts`, each as JSON."""
+    parts = {
+        "producers": producers(now=now),
+        "leaders": leaders(now=now),
+        "counts": counts(prefix=prefix, exact=exact, now=now),
+    }
+    return select(*(_as_json(rows, name) for name, rows in parts.items()))
+
+
+def _as_json(rows: Select[Any], name: str) -> Any:
+    found = rows.subquery(f"{name}_rows")
+    objects = select(func.json_agg(func.row_to_json(found.table_valued()))).select_from(found)
+    return func.coalesce(cast(objects.scalar_subquery(), Text), "[]").label(name)
+
+
+def _rows(text: str) -> list[Any]:
+    """The rows in a JSON text. Instants are texts there."""
+    return [
+        SimpleNamespace(**{name: _value(name, value) for name, value in row.items()})
+        for row in json.loads(text)
+    ]
+
+
+def _value(name: str, value: Any) -> Any:
+    if name.endswith("_at") and value is not None:
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return value
 
 
 async def totals(database: Database, *, exact: int = EXACT) -> dict[str, Count]:
@@ -70,7 +113,7 @@ async def totals(database: Database, *, exact: int = EXACT) -> dict[str, Count]:
 
 
 def _queues(
-    run: Mapping[str, Sequence[RunningQueue]], jobs: Sequence[Any]
+    run: Mapping[str, Sequence[RunningQueue]], jobs: Iterable[Any]
 ) -> tuple[QueueStatus, ...]:
     counted: dict[str, dict[str, Count]] = defaultdict(dict)
     waits: dict[str, float] = {}

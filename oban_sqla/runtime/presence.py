@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,10 @@ class RunningQueue:
     """Ids of ended jobs whose threads or tasks still run."""
     foreign: bool = False
     """Whether a node of another Oban runs the queue. Only their age makes its jobs orphans."""
+    global_limit: Mapping[str, Any] | None = None
+    """The limit of the queue over all nodes, as the row has it: `{"allowed": 10}`."""
+    rate_limit: Mapping[str, Any] | None = None
+    """The rate of the queue, as the row has it: `{"allowed": 60, "period": 60}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,22 @@ class Presence:
     nodes: tuple[Node, ...]
     leaders: tuple[Lease, ...]
 
+    @classmethod
+    def of(
+        cls,
+        schema: str,
+        producers: Iterable[Any],
+        leaders: Iterable[Any],
+        *,
+        instance: str | None = None,
+    ) -> "Presence":
+        """The presence in the rows of producers and leaders, restricted to `instance` if given."""
+        leases = [
+            Lease(row.name, _node_of(row.node), row.elected_at, row.expires_in)
+            for row in _of(instance, leaders)
+        ]
+        return cls(schema, _nodes(_of(instance, producers)), tuple(leases))
+
     @property
     def run(self) -> dict[str, list[RunningQueue]]:
         """The queues that living nodes run, by name."""
@@ -98,15 +118,11 @@ async def presence(database: Database, *, instance: str | None = None) -> Presen
     """
     prefix = await database.verify()
     await database.require_primary()
-    nodes = _nodes(_of(instance, await database.fetch(producers())))
-    leases = [
-        Lease(row.name, _node_of(row.node), *row[2:])
-        for row in _of(instance, await database.fetch(leaders()))
-    ]
-    return Presence(prefix, nodes, tuple(leases))
+    rows = await database.fetch(producers()), await database.fetch(leaders())
+    return Presence.of(prefix, *rows, instance=instance)
 
 
-def _of(instance: str | None, rows: Sequence[Any]) -> list[Any]:
+def _of(instance: str | None, rows: Iterable[Any]) -> list[Any]:
     return [row for row in rows if instance in (None, row.name)]
 
 
@@ -145,6 +161,8 @@ def _running_queue(row: Any) -> RunningQueue:
         delayed_outcomes=_ids(meta.get(DELAYED)),
         left_behind=_ids(meta.get(LEFT_BEHIND)),
         foreign=EXPIRY not in meta,
+        global_limit=_object(meta.get("global_limit")),
+        rate_limit=_object(meta.get("rate_limit")),
     )
 
 
@@ -155,6 +173,10 @@ def _meta(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+def _object(value: object) -> Mapping[str, Any] | None:
+    return value if isinstance(value, Mapping) else None
 
 
 def _ids(value: object) -> tuple[int, ...]:

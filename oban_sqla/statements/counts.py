@@ -10,9 +10,9 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
-    Executable,
     Function,
     Integer,
+    Select,
     Text,
     case,
     cast,
@@ -34,7 +34,7 @@ EXACT = 50_000
 """Up to this many jobs of a queue and state are counted; the planner estimates larger numbers."""
 
 
-def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:
+def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Select[Any]:
     """The `count` of jobs by `state` (as text) and `queue`, and whether it is `estimated`.
 
     Up to `exact` jobs are counted; the planner estimates larger numbers. `waits` is how many

@@ -4,14 +4,9 @@ The meta of a producer is read as text, since another Oban may store any JSON th
 """
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import (
-    Executable,
-    Text,
-    cast,
-    func,
-    select,
-)
+from sqlalchemy import Select, Text, cast, func, select
 
 from ..clock import database_now, seconds
 from ..models import Job, JobState, LeaderLease, ProducerRow
@@ -19,7 +14,7 @@ from .elect import free_at
 from .states import state_in
 
 
-def producers(*, now: datetime | None = None) -> Executable:
+def producers(*, now: datetime | None = None) -> Select[Any]:
     """The producers: `name`, `node`, `queue`, `uuid`, `meta` (as text), `started_at`.
 
     Also `silent_for`, the seconds since the last beat, and the number of `running` jobs.
@@ -47,7 +42,7 @@ def producers(*, now: datetime | None = None) -> Executable:
     )
 
 
-def leaders(*, now: datetime | None = None) -> Executable:
+def leaders(*, now: datetime | None = None) -> Select[Any]:
     """The leases: `name`, `node`, `elected_at`, and `expires_in` seconds (negative if expired).
 
     A lease of another Oban has a grace period, as in elections.

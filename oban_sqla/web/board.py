@@ -20,7 +20,7 @@ from ..runtime.cron import job_of_tick
 from ..workers.registry import with_cron
 from .history import History, Recent, recent
 from .reads import Reads, limits
-from .shared import Shared
+from .shared import Refreshes, Shared
 
 Mask = Callable[[str, Any, str], Any]
 """Takes a field (`args`, `meta`, `errors`, `recorded`), its value, and the name of the worker."""
@@ -49,6 +49,7 @@ class Board:
         self._status = Shared(partial(status, self.reads, exact=EXACT), STATUS)
         self._findings = Shared(self._examine, FINDINGS)
         self._recent: dict[float, Shared[Recent]] = {}
+        self.refreshes = Refreshes(STATUS)
 
     async def status(self) -> Status:
         """Nodes, queues and counts, read at most once a second for all viewers."""

@@ -13,7 +13,7 @@ async def cron(request: Request) -> Response:
         "cron.html",
         active="cron",
         title="Cron",
-        entries=await page.board.entries(),
+        entries=await page.shared("entries", page.board.entries),
         zone=page.board.config.timezone,
     )
 

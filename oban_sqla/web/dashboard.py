@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..oban import Oban
-from . import actions, cron, errors, job, jobs, overview, queues, workflows
+from . import actions, cron, errors, job, jobs, overview, queues, workflow_actions, workflows
 from .access import Authorize
 from .board import Board, Mask
 from .guard import Guard
@@ -61,6 +61,8 @@ def dashboard(
             Route("/cron/run", cron.run_entry, methods=["POST"]),
             Route("/errors", errors.errors),
             Route("/workflows", workflows.workflows),
+            Route("/workflows/confirm", workflow_actions.confirm, methods=["POST"]),
+            Route("/workflows/change", workflow_actions.change, methods=["POST"]),
             Route("/workflows/{id:path}", workflows.workflow),
             Mount("/static", _Static(directory=STATIC)),
         ],

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from ..statements.claimed import fetchable
 from ..statements.states import constant
 from .frames import last_frame
 from .page import Page
+from .reads import Reads
 
 FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
 MOST = 1000
@@ -83,9 +85,13 @@ async def errors(request: Request) -> Response:
 
 async def groups_of(page: Page) -> list[Group]:
     """The groups, the largest first. Without the right `args`, they only show the exception."""
-    await page.board.reads.verify()
-    rows = await page.board.reads.fetch(failed())
+    rows = await page.shared("failed", partial(_read, page.board.reads))
     return sorted(_grouped(page, rows), key=lambda group: (-len(group.ids), group.key))
+
+
+async def _read(reads: Reads) -> Sequence[Any]:
+    await reads.verify()
+    return await reads.fetch(failed())
 
 
 def failed() -> Executable:

@@ -1,11 +1,11 @@
 """The page of one job: its columns, its attempts, and why it waits."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from ..statements.claimed import INSTANTS, JSON_COLUMNS
 from .frames import Block, blocks
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
+from .reads import Reads
 from .show import instant
 from .words import VERBS
 from .workflows import waited_for
@@ -30,6 +31,17 @@ WAITING = ("available", "scheduled", "retryable", "suspended")
 # Errors on a page, the last ones, and characters of the text of each.
 MOST_ERRORS = 10
 LONGEST_ERROR = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the page reads of a job."""
+
+    job: dict[str, Any]
+    waited_for: Sequence[Any]
+    """The steps of its workflow for which it waits."""
+    why: str | None
+    """Why it waits, with all keys of its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +69,10 @@ class Failure:
 async def job(request: Request) -> Response:
     page = Page(request)
     id = page.id
-    found = (await describe(page.board.reads, id)).get(id)
-    if found is None:
+    read = await page.shared("job", partial(_read, page.board.reads, id))
+    if read is None:
         raise HTTPException(404, f"There is no job {id}. It was deleted, or its retention is over.")
-    worker = found["worker"]
+    found, worker = read.job, read.job["worker"]
     if page.board.mask is not None and isinstance(found["meta"], dict):
         # Keys of limits are values of arguments, and `return` is the recorded value. The mask may
         # cover both.
@@ -74,7 +86,6 @@ async def job(request: Request) -> Response:
         for name in ("args", "meta", "errors", "recorded")
     }
     flow = found["meta"].get("workflow_id") if isinstance(found["meta"], dict) else None
-    steps = await page.board.reads.fetch(waited_for(found)) if flow is not None else []
     unreadable = [*_unreadable(found)]
     failures = [*_failures(fields["errors"])]
     return await page.render(
@@ -89,10 +100,10 @@ async def job(request: Request) -> Response:
         failures=failures[: -MOST_ERRORS - 1 : -1],
         failures_count=len(failures),
         steps=sorted(_steps(found, failures), key=lambda step: step.at),
-        reason=await _why(page, found),
-        flow=quote(str(flow), safe="") if flow is not None else None,
+        reason=_reason(page, read),
+        flow=page.quoted(str(flow)) if flow is not None else None,
         step=found["meta"].get("name") if flow is not None else None,
-        waited_for=steps,
+        waited_for=read.waited_for,
         rows=[*_rows(fields["args"])],
         can={name: found["state"] in verb.states for name, verb in VERBS.items()},
         editable=found["state"] in WAITING and not unreadable,
@@ -101,19 +112,27 @@ async def job(request: Request) -> Response:
     )
 
 
-async def _why(page: Page, job: Mapping[str, Any]) -> str | None:
-    """Why a job waits; `None` if it does not wait."""
-    if job["state"] not in WAITING:
+async def _read(reads: Reads, id: int) -> Read | None:
+    job = (await describe(reads, id)).get(id)
+    if job is None:
         return None
+    in_flow = isinstance(job["meta"], dict) and job["meta"].get("workflow_id") is not None
+    steps = await reads.fetch(waited_for(job)) if in_flow else []
     try:
-        said = await why(page.board.reads, job["id"])
+        said = await why(reads, id) if job["state"] in WAITING else None
     except DataError:
         # Another program may have written terms of limits that are none.
-        return "The limits in its meta can't be read."
+        said = "the limits in its meta can't be read"
+    return Read(job, steps, said)
+
+
+def _reason(page: Page, read: Read) -> str | None:
+    """Why a job waits, without the keys that the viewer may not see; `None` if it does not."""
+    said = read.why
     if said is None:
         return None
-    for by, key in _keys(job["meta"]):
-        if not may_see(page, by, key, job["worker"]):
+    for by, key in _keys(read.job["meta"]):
+        if not may_see(page, by, key, read.job["worker"]):
             said = said.replace(key, "…")
     return f"{said[:1].upper()}{said[1:]}."
 

@@ -1,6 +1,7 @@
 """The list of jobs: by state and search, in pages from the newest to the oldest."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import func, select
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from ..monitor.browse import Listed, browse
 from ..monitor.status import Count
 from .board import EXACT
 from .page import Page, counts_of
+from .reads import Reads
 from .search import WORDS, Search, SearchError, nested, parse
 from .words import EMPTY
 
@@ -37,7 +39,10 @@ async def jobs(request: Request) -> Response:
     try:
         search = search_of(page, page.asked("q"), page.asked("state"), page.asked("queue"))
         counts = counts_of(status, search.queue)
-        listing = await _list(page, search, counts, _before(page.asked("before")))
+        before = _before(page.asked("before"))
+        few = search.state is not None and _count(counts, search) <= EXACT
+        reads = page.board.reads
+        listing = await page.shared("jobs", partial(_list, reads, search, few, before))
     except SearchError as error:
         search, complaint = Search(text=page.asked("q")[:1000]), str(error)
         counts = counts_of(status)
@@ -84,11 +89,8 @@ def _refuse_masked(page: Page, search: Search) -> None:
             raise SearchError(f"args.{'.'.join(path)} is masked, and can't be searched")
 
 
-async def _list(
-    page: Page, search: Search, counts: dict[str, Count], before: int | None
-) -> Listing:
-    reads = page.board.reads
-    few = search.state is not None and _count(counts, search) <= EXACT
+async def _list(reads: Reads, search: Search, few: bool, before: int | None) -> Listing:
+    """A page of jobs, with ids below `before`. few: whether its state has few jobs."""
     if not search.scans or few:
         found = await browse(reads, search.filters(before=before), limit=ROWS + 1)
         return _page(found)

@@ -1,15 +1,16 @@
-"""The limits of queues, and the keys with the most waiting jobs."""
+"""The keys with the most waiting jobs."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Executable, Text, cast, func, select
 
 from ..limits.terms import is_partitioned, limits_of
-from ..models import Job, JobState, ProducerRow
+from ..models import Job, JobState
 from ..statements.states import constant
 from .page import MASKED, Page
 from .search import nested
@@ -28,27 +29,11 @@ class Key:
     allowed: int | None
 
 
-async def limits_of_queues(page: Page) -> dict[str, list[str]]:
-    """The limits of each queue over all nodes, in words."""
-    found: dict[str, list[str]] = {}
-    for row in await page.board.reads.fetch(producers()):
-        meta = _object(row.meta)
-        said = []
-        if isinstance(allowed := _object(meta.get("global_limit")).get("allowed"), int):
-            said.append(f"{allowed} at once on all nodes")
-        rate = _object(meta.get("rate_limit"))
-        if isinstance(rate.get("allowed"), int) and isinstance(rate.get("period"), int | float):
-            said.append(f"{rate['allowed']} starts in {rate['period']:g} s")
-        if said:
-            found[row.queue] = said
-    return found
-
-
 async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
     """The keys with the most waiting jobs, by queue; empty without the right `args`."""
     if not page.may("args"):
         return {}
-    rows = await page.board.reads.fetch(counted_keys())
+    rows = await page.shared("keys", partial(page.board.reads.fetch, counted_keys()))
     executing: dict[Any, int] = {
         (row.queue, row.id): row.count for row in rows if row.state == JobState.EXECUTING
     }
@@ -64,11 +49,6 @@ async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
             )
             keys[row.queue].append(key)
     return keys
-
-
-def producers() -> Executable:
-    """The running queues, and the meta of their producers as text."""
-    return select(ProducerRow.queue, cast(ProducerRow.meta, Text).label("meta"))
 
 
 def counted_keys() -> Executable:
@@ -115,12 +95,3 @@ def may_see(page: Page, by: str, key: str, worker: str) -> bool:
         value = key  # a long key is cut
     asked = nested(tuple(by.split(".")), value)
     return bool(page.shown("args", asked, worker) == asked)
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    """A JSON object, parsed if it is text; empty for anything else."""
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, Mapping) else {}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from ..monitor.status import Status
 from .board import Board
 from .outage import OUTAGES
+from .terms import terms_of
 
 INTERVAL = 1.0
 # A stopping server waits for its responses, so a stream ends by itself and the browser reconnects.
@@ -37,7 +38,11 @@ async def stream(board: Board, *, longest: float = LONGEST) -> AsyncIterator[str
 def mark_of(status: Status) -> str:
     """A mark that changes whenever the jobs, nodes or queues on a page change."""
     nodes = [
-        (node.node, node.alive, [(q.queue, q.limit, q.paused, q.running) for q in node.queues])
+        (
+            node.node,
+            node.alive,
+            [(q.queue, q.limit, q.paused, q.running, terms_of(q)) for q in node.queues],
+        )
         for node in status.nodes
     ]
     leaders = [(lease.node, lease.expires_in > 0) for lease in status.leaders]

@@ -1,7 +1,8 @@
 """`Page`: a request for a page, with its access, and the ways to answer it."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -21,6 +22,8 @@ from .live import mark_of
 from .search import id_of
 from .show import cut, environment, query, version_of
 from .words import STATES, VERBS
+
+T = TypeVar("T")
 
 MASKED = "(masked)"
 # The most characters of a target in the log.
@@ -77,6 +80,11 @@ class Page:
         """A parameter of the address."""
         return self.request.query_params.get(name, "")
 
+    @staticmethod
+    def quoted(id: str) -> str:
+        """An id as a part of an address. Another Oban may have used any text as an id."""
+        return quote(id, safe="")
+
     def url(self, path: str = "", **params: Any) -> str:
         """The address of a page of this dashboard, including its mount point."""
         root = self.request.scope.get("root_path", "").rstrip("/")
@@ -93,6 +101,16 @@ class Page:
     def static(self, name: str) -> str:
         """The address of a static file."""
         return self.url(f"static/{name}", v=version_of(name))
+
+    async def shared(self, name: str, read: Callable[[], Awaitable[T]]) -> T:
+        """The result of `read`. If the page refreshes itself, its viewers share one read.
+
+        The read is never older than the numbers of jobs that made the page refresh itself.
+        """
+        if "hx-request" not in self.request.headers:
+            return await read()
+        mark = mark_of(await self.board.status())
+        return await self.board.refreshes.get((name, self.here, mark), read)
 
     async def render(self, template: str, status_code: int = 200, **context: Any) -> Response:
         """Answer with a page that has the numbers of jobs."""

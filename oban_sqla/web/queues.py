@@ -1,16 +1,23 @@
 """The page of queues: their nodes, their jobs, and orders to them."""
 
+import re
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..config import Config
-from .limited import keys_of_queues, limits_of_queues
+from ..limiting import Rate
+from .form import Form
+from .limited import keys_of_queues
 from .overview import LATE, WINDOWS
 from .page import Page
+from .terms import terms_of_queues
 
 MOST = 40
 """The most queues on the page."""
+ORDERS = {"pause": "pause", "resume": "go on", "scale": "take the new limit"}
+"""The orders, and what they tell the nodes to do."""
 
 
 async def queues(request: Request) -> Response:
@@ -32,9 +39,10 @@ async def queues(request: Request) -> Response:
         listed=listed[:MOST],
         more=max(0, len(listed) - MOST),
         by_queue=history.queues,
-        limits=await limits_of_queues(page),
+        terms=terms_of_queues(status),
         keys=await keys_of_queues(page),
         late=LATE,
+        ordered=ORDERS.get(page.asked("ordered")),
     )
 
 
@@ -51,19 +59,41 @@ async def order(request: Request) -> Response:
         elif action == "resume":
             await oban.resume_queue(queue, node=node)
         elif action == "scale":
-            limit = _limit(page.form.get("limit"))
-            await oban.scale_queue(queue=queue, limit=limit, node=node)
+            if changes := _changes(page.form):
+                await oban.scale_queue(queue=queue, **changes, node=node)
         else:
             raise ValueError(f"there is no order {action!r}")
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
     where = f"{queue} on {node}" if node else queue
     page.report(f"{action}_queue", where, 1)
-    return page.redirect("queues")
+    return page.redirect("queues", ordered=action, queue=queue)
 
 
-def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 6:
-        raise ValueError(f"a limit is a number, not {text!r}")
-    Config.check(queues={"limit": int(text)})
+def _changes(form: Form) -> dict[str, Any]:
+    """The limits in a form that the user has changed; `None` for a limit that was removed."""
+    changes: dict[str, Any] = {}
+    if limit := form.get("limit"):
+        changes["limit"] = _count("limit", limit)
+    if (limit := form.get("global_limit")) != form.get("global_was"):
+        changes["global_limit"] = _count("limit", limit) if limit else None
+    rate = {name: form.get(name) for name in ("starts", "period", "burst")}
+    if "/".join(rate.values()) != form.get("rate_was", "//"):
+        changes["rate_limit"] = _rate(**rate) if any(rate.values()) else None
+    return changes
+
+
+def _rate(starts: str, period: str, burst: str) -> Rate:
+    if not (starts and period):
+        raise ValueError("a rate has a number of jobs, and of seconds; leave both empty for none")
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", period, re.ASCII):
+        raise ValueError(f"a period is a number of seconds, not {period!r}")
+    return Rate(
+        _count("rate", starts), per=float(period), burst=_count("burst", burst) if burst else 0
+    )
+
+
+def _count(what: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ValueError(f"a {what} is a number, not {text!r}")
     return int(text)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -44,3 +44,22 @@ class Shared(Generic[T]):
             self._error = error
         took = time.monotonic() - started
         self._fresh_until = started + max(self._seconds, RESTS * took)
+
+
+class Refreshes:
+    """What live pages read, shared by all viewers of the same page."""
+
+    MOST = 20
+    """The most reads that are kept, the latest ones."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._kept: dict[Hashable, Shared[Any]] = {}
+
+    async def get(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """The result of `read`, or of another read with the same key in the last `seconds`."""
+        shared: Shared[T] = self._kept.setdefault(key, Shared(read, self._seconds))
+        self._kept[key] = self._kept.pop(key)  # the latest one
+        if len(self._kept) > self.MOST:
+            del self._kept[next(iter(self._kept))]
+        return await shared.get()

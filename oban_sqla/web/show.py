@@ -39,6 +39,11 @@ def short(value: int | Count) -> str:
     return f"~{text}" if estimated else text
 
 
+def plain(value: float | None) -> str:
+    """A number for an input; empty for `None`."""
+    return "" if value is None else f"{value:.15g}"
+
+
 def span(value: float | None) -> str:
     """Seconds in words."""
     if value is None:
@@ -139,6 +144,7 @@ def environment() -> Environment:
         "span": span,
         "cut": cut,
         "one_line": one_line,
+        "plain": plain,
         "pretty": pretty,
         "instant": instant,
     }

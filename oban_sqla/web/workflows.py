@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import Executable, Text, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Executable, Text, cast, func, select, tuple_
 from sqlalchemy.orm import aliased
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from ..workflows.step import Step
 from ..workflows.workflow import Workflow
 from .layout import HEIGHT, WIDTH, lay_out
 from .page import Page
+from .reads import Reads
+from .workflow_verbs import FLOW_VERBS
 
 ROWS = 50
 # The most steps that are drawn. The steps of a larger workflow are listed.
@@ -44,10 +46,10 @@ class Segment:
 
 async def workflows(request: Request) -> Response:
     page = Page(request)
-    await page.board.reads.verify()
     state = page.asked("state") if page.asked("state") in STATES else ""
-    name, before = (page.asked(one)[:200].replace("\0", "") for one in ("q", "before"))
-    rows = await page.board.reads.fetch(newest(state, name, before))
+    name, before = _clean(page.asked("q")), _clean(page.asked("before"))
+    newest_first = newest(state, name, before)
+    rows = await page.shared("workflows", partial(_read, page.board.reads, newest_first))
     shown = rows[:ROWS]
     return await page.render(
         "workflows.html",
@@ -61,19 +63,20 @@ async def workflows(request: Request) -> Response:
         name=name,
         before=shown[-1].id if len(rows) > ROWS else None,
         is_first=not page.asked("before"),
-        quote=_quote,
+        verbs=FLOW_VERBS,
     )
 
 
 async def workflow(request: Request) -> Response:
     page = Page(request)
     id = request.path_params["id"]
-    reads = page.board.reads
-    await reads.verify()
-    found = await reads.fetch(one(id)) if "\0" not in id else []
+    if "\0" in id:
+        raise HTTPException(404, "There is no such workflow.")
+    read = partial(_read, page.board.reads)
+    found = await page.shared("workflow", partial(read, one(id)))
     if not found:
         raise HTTPException(404, "There is no such workflow. It was deleted with its jobs.")
-    steps = await reads.fetch(steps_of(id, MOST_LISTED + 1))
+    steps = await page.shared("steps", partial(read, steps_of(id, MOST_LISTED + 1)))
     counts = Counter(step.state for step in steps)
     if len(steps) > MOST_LISTED:
         counts = Counter(ended(found[0]))
@@ -93,8 +96,13 @@ async def workflow(request: Request) -> Response:
         by_id={step.job_id: step for step in steps},
         size=(WIDTH, HEIGHT),
         meta=page.shown("meta", found[0].meta, "") if found[0].meta else None,
-        quote=_quote,
+        verbs=FLOW_VERBS,
     )
+
+
+async def _read(reads: Reads, statement: Executable) -> Sequence[Any]:
+    await reads.verify()
+    return await reads.fetch(statement)
 
 
 def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
@@ -114,16 +122,27 @@ def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
 
 def newest(state: str, name: str, before: str) -> Executable:
     """The newest workflows without a parent; a page begins after the workflow `before`."""
-    found = select(*Workflow.__table__.columns).where(Workflow.parent_id.is_(None))
-    if state:
-        found = found.where(Workflow.state == state)
-    if name:
-        found = found.where(Workflow.name.icontains(name, autoescape=True))
+    found = select(*Workflow.__table__.columns).where(*matching(state, name))
     if before:
         last = aliased(Workflow)
         place = select(last.inserted_at).where(last.id == before).scalar_subquery()
         found = found.where(tuple_(Workflow.inserted_at, Workflow.id) < tuple_(place, before))
     return found.order_by(Workflow.inserted_at.desc(), Workflow.id.desc()).limit(ROWS + 1)
+
+
+def matching(state: str, name: str) -> list[ColumnElement[bool]]:
+    """The conditions for workflows without a parent, in a state and with a part of a name."""
+    conditions: list[ColumnElement[bool]] = [Workflow.parent_id.is_(None)]
+    if state:
+        conditions.append(Workflow.state == _clean(state))
+    if name:
+        conditions.append(Workflow.name.icontains(_clean(name), autoescape=True))
+    return conditions
+
+
+def _clean(text: str) -> str:
+    """The part of a text that a search uses: PostgreSQL has no NUL in a text."""
+    return text[:200].replace("\0", "")
 
 
 def one(id: str) -> Executable:
@@ -183,8 +202,3 @@ def ended(row: Any) -> dict[str, int]:
 def total(row: Any) -> int:
     """The number of steps of a workflow. Another Oban only stores the number for each state."""
     return int(row.total or sum(getattr(row, state) for state in COUNTS))
-
-
-def _quote(id: str) -> str:
-    """An id as a part of an address. Another Oban may have used any text as the id."""
-    return quote(id, safe="")

@@ -69,9 +69,14 @@ class Site:
         self, app: ASGIApp, *, at: str = "", host: str = "localhost", peer: str = "127.0.0.1"
     ) -> None:
         self.at = at
+        self.app = app
         self.client = AsyncClient(
             transport=ASGITransport(app, client=(peer, 50000)), base_url=f"http://{host}"
         )
+
+    def look_again(self) -> None:
+        """Have the next page read the numbers of jobs and the nodes anew."""
+        self.app.state.board._status._fresh_until = 0.0  # type: ignore[attr-defined]
 
     async def get(self, path: str = "", status: int = 200, **options: Any) -> Response:
         response = await self.client.get(f"{self.at}/{path}", **options)

@@ -1,10 +1,12 @@
 """Live: all viewers share one look at the database."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from starlette.applications import Starlette
 
 from oban_sqla import Oban
 from oban_sqla.web import dashboard, live
@@ -13,13 +15,19 @@ from oban_sqla.web.live import stream
 from oban_sqla.web.shared import Shared
 from tests.conftest import Add, Tune
 from tests.factories import JobFactory
+from tests.web.site import Site
 
 
 @pytest.fixture
-def board(oban: Oban, tune: Tune) -> Board:
+def app(oban: Oban, tune: Tune) -> Starlette:
     tune(live, INTERVAL=0.01)
     tune("oban_sqla.web.board", STATUS=0.05)
-    found = dashboard(oban).state.board
+    return dashboard(oban)
+
+
+@pytest.fixture
+def board(app: Starlette) -> Board:
+    found = app.state.board
     assert isinstance(found, Board)
     return found
 
@@ -41,11 +49,60 @@ async def test_a_change_is_told_to_all_and_read_once(board: Board, add: Add) -> 
         await one.aclose()
 
 
-async def test_nobody_looks_when_nobody_views(board: Board, engine: AsyncEngine) -> None:
-    statements: list[str] = []
-    event.listen(
-        engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2])
-    )
+@pytest.fixture
+def statements(engine: AsyncEngine) -> list[str]:
+    """The statements that are sent, without the settings of a transaction."""
+    found: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "set_config" not in statement:
+            found.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    return found
+
+
+async def test_fifty_viewers_send_one_statement_a_look(
+    board: Board, statements: list[str], add: Add
+) -> None:
+    await board.status()
+    viewers = [stream(board) for _ in range(50)]
+    for _ in range(2):  # how long to wait before a new stream, and the first mark
+        await asyncio.gather(*(anext(one) for one in viewers))
+    statements.clear()
+    looks = board._status.reads
+    waiting = [asyncio.ensure_future(anext(one)) for one in viewers]
+    await add(JobFactory())
+    told = await asyncio.gather(*waiting)
+    assert len(set(told)) == 1
+    sent = [one for one in statements if "INSERT" not in one]
+    assert 0 < len(sent) == board._status.reads - looks < 50
+    for one in viewers:
+        await one.aclose()
+
+
+@pytest.mark.parametrize(
+    "path", ["", "jobs", "jobs?q=tag:vip", "jobs/1", "queues", "errors", "workflows", "cron"]
+)
+async def test_fifty_viewers_of_a_page_read_it_once(
+    oban: Oban, statements: list[str], add: Add, path: str, tune: Tune
+) -> None:
+    tune("oban_sqla.web.board", STATUS=60.0)
+    await add(JobFactory())
+
+    async def sent_by(viewers: int) -> int:
+        app = dashboard(oban)
+        await app.state.board.status()
+        statements.clear()
+        site, refresh = Site(app), {"HX-Request": "true"}
+        await asyncio.gather(*(site.get(path, headers=refresh) for _ in range(viewers)))
+        await site.client.aclose()
+        return len(statements)
+
+    assert await sent_by(50) == await sent_by(1)
+
+
+async def test_nobody_looks_when_nobody_views(board: Board, statements: list[str]) -> None:
     viewer = stream(board)
     await anext(viewer)
     await anext(viewer)

@@ -3,13 +3,19 @@
 import asyncio
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, Limit, Oban, Worker
+from oban_sqla import Job, Limit, Oban, Rate, Worker
+from oban_sqla.models import QueueOrder
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear
+from tests.runtime.conftest import until
 from tests.web.conftest import Open
 from tests.web.site import Site
+
+SCALE = ("action", "scale")
 
 
 async def test_of_nothing(site: Site) -> None:
@@ -41,9 +47,69 @@ async def test_pause_resume_and_scale(site: Site, start: StartOban) -> None:
     assert [one.action for one in scaled.events] == ["scale_queue"]
 
 
+async def test_limits_over_all_nodes_are_set_and_removed(open_site: Open, start: StartOban) -> None:
+    node = await start(queues={"mail": {"limit": 3, "global_limit": 5}})
+    site = open_site(oban=node)
+
+    async def send(**fields: str) -> None:
+        """Change the limits in the form of the queue."""
+        shown = await site.read("queues")
+        given = {
+            str(one["name"]): one.get("value") or ""
+            for tag, one in shown.elements
+            if tag == "input" and one.get("name") in ("global_limit", "starts", "period", "burst")
+        }
+        form = next(one for one in shown.forms if "rate_was" in dict(one.fields))
+        await site.post(form.action, [*form.fields, *(given | fields).items(), SCALE])
+
+    async def shows(words: str) -> None:
+        async def found() -> bool:
+            site.look_again()
+            return words in (await site.read("queues")).text
+
+        await until(found)
+
+    await shows("5 at once on all nodes")
+    await send(starts="14", period="1.5", burst="6")
+    await shows("5 at once on all nodes 14 starts in 1.5 s, and a burst of 6")
+    await send(global_limit="8")
+    await shows("8 at once on all nodes 14 starts in 1.5 s, and a burst of 6")
+    await send(starts="", period="", burst="", global_limit="")
+    await shows("Over all nodes: no limit")
+    assert node.check_one_queue("mail").meta.keys().isdisjoint({"global_limit", "rate_limit"})
+
+
+async def test_only_a_limit_that_was_changed_is_ordered(
+    open_site: Open, start: StartOban, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    node = await start(queues={"mail": {"limit": 3, "rate_limit": Rate(5, per=60)}})
+    site = open_site(oban=node)
+    fields = [("queue", "mail"), ("rate_was", "5/60/"), SCALE, await site.token()]
+    fields += [("starts", "5"), ("period", "60"), ("limit", "4")]
+    await site.post("/queues/order", fields)
+    assert node.check_one_queue("mail").limit == 4
+    async with sessions() as session:
+        assert (await session.scalars(select(QueueOrder.setting))).all() == ["limit"]
+
+
+async def test_who_may_not_pause_sees_the_limits_only(open_site: Open, start: StartOban) -> None:
+    await start(queues={"mail": {"limit": 3, "global_limit": 5}})
+    page = await open_site(authorize=lambda request: "read").read("queues")
+    assert "5 at once on all nodes" in page.text
+    assert page.forms == []
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        [SCALE, ("queue", "a"), ("starts", "5")],
+        [SCALE, ("queue", "a"), ("period", "5")],
+        [SCALE, ("queue", "a"), ("starts", "0"), ("period", "60")],
+        [SCALE, ("queue", "a"), ("starts", "5"), ("period", "1e9")],
+        [SCALE, ("queue", "a"), ("starts", "5"), ("period", "999999999")],
+        [SCALE, ("queue", "a"), ("starts", "5"), ("period", "60"), ("burst", "-1")],
+        [SCALE, ("queue", "a"), ("global_limit", "0")],
+        [SCALE, ("queue", "a"), ("global_limit", "5"), ("node", "n1")],
         [("action", "stop"), ("queue", "a")],
         [("action", "pause"), ("queue", "")],
         [("action", "scale"), ("queue", "a"), ("limit", "0")],

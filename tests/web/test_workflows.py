@@ -1,14 +1,17 @@
 """The workflows, and their graphs."""
 
+from typing import Any
 from urllib.parse import unquote
 
+import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Workflow
 from oban_sqla.web.layout import HEIGHT, WIDTH, lay_out
+from tests.listening import hear
 from tests.web.conftest import Open
-from tests.web.site import Site
+from tests.web.site import Reader, Site
 from tests.web.test_escaping import ATTACK
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -105,7 +108,7 @@ async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
     site = open_site()
     page = await site.read("workflows")
     assert "img" not in {tag for tag, _ in page.elements}
-    [path] = {one for one in page.addresses if "/workflows/" in one}
+    [path] = {one for one in page.addresses if "/workflows/a" in one}
     page = await site.read(path.lstrip("/"))
     assert "img" not in {tag for tag, _ in page.elements}
     assert ATTACK in page.text
@@ -134,3 +137,93 @@ def test_no_lines_cross_where_none_need_to() -> None:
     graph = lay_out([1, 2, 3, 4], {1: [4], 2: [3]})
     y = {step: corner[1] for step, corner in graph.corners.items()}
     assert (y[1] < y[2]) == (y[4] < y[3])
+
+
+async def states_of(oban: Oban, flow: Workflow) -> set[str]:
+    jobs = [await oban.get_one_job(job.id) for job in flow.steps.values()]
+    return {str(job.state) for job in jobs}
+
+
+async def test_a_selection_is_cancelled_and_retried(site: Site, oban: Oban) -> None:
+    flows = [await enqueued(oban, f"import {n}") for n in range(3)]
+    page = await site.read("workflows")
+    chosen = [flow.id for flow in flows[:2]]
+    asked = Reader((await site.send(page, ("action", "cancel"), 200, id=chosen)).text)
+    assert "Cancel 2 workflows?" in asked.text
+    assert "12 steps that have not ended" in asked.text
+    assert "cancelled" not in await states_of(oban, flows[0])
+    with hear(oban, "dashboard_action") as done:
+        answer = await site.send(asked, ("action", "cancel"), id=chosen)
+    assert "cancelled" in await states_of(oban, flows[0])
+    assert "cancelled" not in await states_of(oban, flows[2])
+    [action] = done.events
+    assert (action.action, action.count) == ("cancel_workflows", 2)
+    assert action.target == f"workflows {chosen[0]}, {chosen[1]}"
+    shown = await site.read(answer.headers["Location"].lstrip("/"))
+    assert "2 workflows cancelled." in shown.text
+    again = await site.send(page, ("action", "retry"), 200, id=chosen)
+    answer = await site.send(Reader(again.text), ("action", "retry"), id=chosen)
+    assert "available" in await states_of(oban, flows[0])
+    assert answer.headers["Location"] == "/workflows?done=retry&n=2"
+
+
+async def test_all_that_a_search_finds_are_cancelled(site: Site, oban: Oban) -> None:
+    flows = [await enqueued(oban, name) for name in ("import a", "import b", "export")]
+    page = await site.read("workflows?q=import")
+    asked = Reader((await site.send(page, ("action", "cancel"), 200, scope="search")).text)
+    assert "Cancel 2 workflows?" in asked.text
+    # A workflow that is enqueued after the question was not confirmed.
+    later = await enqueued(oban, "import c")
+    ids = [value for name, value in asked.forms[0].fields if name == "id"]
+    assert ids == [flow.id for flow in flows[:2]]
+    answer = await site.send(asked, ("action", "cancel"))
+    assert answer.headers["Location"] == "/workflows?q=import&done=cancel&n=2"
+    assert "cancelled" not in await states_of(oban, flows[2]) | await states_of(oban, later)
+
+
+async def test_one_workflow_is_cancelled_on_its_page(site: Site, oban: Oban) -> None:
+    flow = await enqueued(oban)
+    page = await site.read(f"workflows/{flow.id}")
+    asked = Reader((await site.send(page, ("action", "cancel"), 200)).text)
+    answer = await site.send(asked, ("action", "cancel"))
+    shown = await site.read(answer.headers["Location"].lstrip("/"))
+    assert "The workflow was cancelled." in shown.text
+
+
+async def test_a_workflow_action_that_can_not_be(open_site: Open, oban: Oban) -> None:
+    flow = await enqueued(oban)
+    site = open_site()
+    token = await site.token()
+    for path in ("/workflows/confirm", "/workflows/change"):
+        for fields in (
+            [("action", "delete"), ("id", flow.id)],
+            [("action", "cancel")],
+            [("action", "cancel"), ("id", "\0")],
+            [("action", "cancel"), *(("id", str(n)) for n in range(501))],
+        ):
+            await site.post(path, [*fields, token], 400)
+        reader = open_site(authorize=lambda request: {"retry"})
+        fields = [("action", "cancel"), ("id", flow.id), await reader.token()]
+        await reader.post(path, fields, 403)
+    assert "cancelled" not in await states_of(oban, flow)
+    odd = [("action", "cancel"), ("scope", "search"), ("q", "\0"), ("state", "\0"), token]
+    await site.post("/workflows/confirm", odd, 200)
+
+
+async def test_half_of_the_workflows_are_reported_if_the_database_fails(
+    site: Site, oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = [await enqueued(oban, f"import {n}") for n in range(2)]
+    cancel = oban.cancel
+
+    async def failing(id: str, *, conn: Any) -> int:
+        if id == flows[1].id:
+            raise OSError("gone")
+        return await cancel(id, conn=conn)
+
+    monkeypatch.setattr(oban, "cancel", failing)
+    fields = [("action", "cancel"), *(("id", flow.id) for flow in flows), await site.token()]
+    with hear(oban, "dashboard_action") as done:
+        page = await site.post("/workflows/change", fields, 503)
+    assert "1 workflow cancelled, and then the database failed." in Reader(page.text).text
+    assert [one.count for one in done.events] == [1]

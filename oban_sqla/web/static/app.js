@@ -25,6 +25,8 @@ let timer = null;
 function isEditing() {
   const focus = document.activeElement;
   if (focus && main().contains(focus) && focus.matches("input:not([type=checkbox]), select")) return true;
+  const typed = [...main().querySelectorAll("form[method=post] input:not([type=checkbox], [type=hidden])")];
+  if (typed.some((input) => input.value !== input.defaultValue)) return true;
   return main().querySelector("input[name=id]:checked, input[name=scope]:checked, .words[open]") !== null;
 }
 

@@ -1,0 +1,46 @@
+"""`Terms`: the limits of a queue over all nodes."""
+
+from dataclasses import dataclass
+
+from ..monitor.status import Status
+from ..runtime.presence import RunningQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The limits of a queue over all nodes; `None` for none."""
+
+    limit: float | None = None
+    """The most jobs that run at once."""
+    starts: float | None = None
+    """The most jobs that start in `period` seconds."""
+    period: float | None = None
+    burst: float | None = None
+    """The jobs that may start beyond that, after a quiet time."""
+
+    @property
+    def words(self) -> list[str]:
+        """The limits in words."""
+        said = [] if self.limit is None else [f"{self.limit:,g} at once on all nodes"]
+        if self.starts is not None:
+            burst = "" if self.burst is None else f", and a burst of {self.burst:,g}"
+            said.append(f"{self.starts:,g} starts in {self.period:g} s{burst}")
+        return said
+
+
+def terms_of_queues(status: Status) -> dict[str, Terms]:
+    """The limits of the running queues over all nodes."""
+    running = (queue for node in status.nodes for queue in node.queues if queue.alive)
+    return {queue.queue: terms_of(queue) for queue in running}
+
+
+def terms_of(queue: RunningQueue) -> Terms:
+    """The limits that a node applies to a queue. Another Oban may have stored other values."""
+    limit, rate = queue.global_limit or {}, queue.rate_limit or {}
+    allowed, starts, period, burst = (
+        value if isinstance(value, int | float) and value > 0 else None
+        for value in (limit.get("allowed"), *map(rate.get, ("allowed", "period", "burst")))
+    )
+    if starts is None or period is None:
+        return Terms(allowed)
+    return Terms(allowed, starts, period, burst)
