@@ -26,17 +26,16 @@ def producers(*, now: datetime | None = None) -> Select[Any]:
         .subquery("claimed")
     )
     uuid = cast(ProducerRow.uuid, Text)
+    columns: tuple[Any, ...] = (
+        *(ProducerRow.name, ProducerRow.node, ProducerRow.queue),
+        uuid.label("uuid"),
+        cast(ProducerRow.meta, Text).label("meta"),
+        ProducerRow.started_at,
+        seconds(database_now(now) - ProducerRow.updated_at).label("silent_for"),
+        func.coalesce(claimed.c.count, 0).label("running"),
+    )
     return (
-        select(
-            ProducerRow.name,
-            ProducerRow.node,
-            ProducerRow.queue,
-            uuid.label("uuid"),
-            cast(ProducerRow.meta, Text).label("meta"),
-            ProducerRow.started_at,
-            seconds(database_now(now) - ProducerRow.updated_at).label("silent_for"),
-            func.coalesce(claimed.c.count, 0).label("running"),
-        )
+        select(*columns)
         .outerjoin(claimed, claimed.c.claimer == uuid)
         .order_by(ProducerRow.name, ProducerRow.node, ProducerRow.queue)
     )
@@ -47,9 +46,8 @@ def leaders(*, now: datetime | None = None) -> Select[Any]:
 
     A lease of another Oban has a grace period, as in elections.
     """
-    return select(
-        LeaderLease.name,
-        LeaderLease.node,
-        LeaderLease.elected_at,
+    columns: tuple[Any, ...] = (
+        *(LeaderLease.name, LeaderLease.node, LeaderLease.elected_at),
         seconds(free_at() - database_now(now)).label("expires_in"),
-    ).order_by(LeaderLease.name)
+    )
+    return select(*columns).order_by(LeaderLease.name)
