@@ -15,6 +15,7 @@ from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
 from .database import Database
+from .eager import begin
 from .executor import Executor
 from .held_jobs import HeldJobs
 from .lost_claims import LostClaims
@@ -29,6 +30,8 @@ CLAIM_BATCH = 1000
 # Tries of a stop: the pool may have connections that were cut while they were unused. The second
 # try uses the engine's own statement, which makes the engine drop all of them.
 FAREWELL_TRIES = 3
+# Seconds for which held jobs begin before the event loop gets a turn.
+TURN = 0.002
 
 
 class Producer(Service):
@@ -65,8 +68,13 @@ class Producer(Service):
         self._outbox = outbox
         self._claims = claims
         self._poll_interval = poll_interval
-        # Keyed by task: if a job was given back by another program, it may run here twice at once.
-        self._running: dict[asyncio.Task[Ack | Written | None], tuple[Claimed, float]] = {}
+        # The running jobs and their starts. Not keyed by id: if another program has given a job
+        # back, it may run here twice at once.
+        self._running: dict[Claimed, float] = {}
+        # The tasks of the running jobs that did not end in their first step.
+        self._tasks: dict[asyncio.Task[Ack | Written | None], Claimed] = {}
+        # Whether the next turn of the event loop starts held jobs.
+        self._continuing = False
         self._ahead = ClaimAhead(claim_ahead)
         self._held = HeldJobs(self._ahead.longest_hold)
         # Whether the last claim found all available jobs, and no news has come since.
@@ -97,7 +105,7 @@ class Producer(Service):
     @property
     def running(self) -> list[int]:
         """The ids of the running jobs."""
-        return [claimed.id for claimed, _ in self._running.values()]
+        return [claimed.id for claimed in self._running]
 
     @property
     def held(self) -> list[int]:
@@ -257,19 +265,41 @@ class Producer(Service):
         return min(seconds, max(0.0, self._held.turn_ends_in))
 
     def _start_held(self) -> None:
-        idle = self.paused or self._draining
-        while self._held and not idle and self._free > 0:
-            self._start(*self._held.next())
+        """Start held jobs while places are free, also those of jobs that end in their first step.
 
-    def _start(self, claimed: Claimed, held: float) -> None:
+        After `TURN` seconds, the event loop gets a turn before the next job.
+        """
+        if self._continuing:
+            return
+        until = time.monotonic() + TURN
+        while self._held and self._free > 0 and not (self.paused or self._draining):
+            if self._start(*self._held.next()) > until:
+                self._continuing = True
+                asyncio.get_running_loop().call_soon(self._continue)
+                return
+
+    def _continue(self) -> None:
+        self._continuing = False
+        self._start_held()
+
+    def _start(self, claimed: Claimed, held: float) -> float:
+        """Start a job, and return the time after its first step."""
+        self._running[claimed] = time.monotonic()
         execution = self._executor.execute_claimed(claimed, held, self._is_abandoning)
-        task = asyncio.create_task(execution, name=f"oban-job-{claimed.id}")
-        self._running[task] = claimed, time.monotonic()
-        task.add_done_callback(self._ended)
+        task = begin(execution, f"oban-job-{claimed.id}")
+        if task.done():
+            return self._ended(claimed, task)
+        self._tasks[task] = claimed
+        task.add_done_callback(self._task_ended)
+        return time.monotonic()
 
-    def _ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
+    def _task_ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
         # A callback, since it is also called if the task is cancelled before its first step.
-        claimed, started = self._running.pop(task)
+        self._ended(self._tasks.pop(task), task)
+        self._start_held()
+
+    def _ended(self, claimed: Claimed, task: asyncio.Task[Ack | Written | None]) -> float:
+        started = self._running.pop(claimed)
         match None if task.cancelled() else task.result():
             case Ack() as ack:
                 last = claimed.attempt >= claimed.max_attempts
@@ -279,10 +309,11 @@ class Producer(Service):
                     super().wake()
             case Written() as written:
                 self._outbox.note(written, self.queue)
-        self._ahead.job_ended(started, time.monotonic())
-        self._start_held()
+        now = time.monotonic()
+        self._ahead.job_ended(started, now)
         if not self._exhausted and self._demand():
             super().wake()
+        return now
 
     def _is_abandoning(self) -> bool:
         return self._abandoning
@@ -307,10 +338,10 @@ class Producer(Service):
 
     async def _wait_for_jobs(self, grace: float) -> None:
         # The outbox still runs, so each outcome is written as soon as its job ends.
-        if self._running:
-            await asyncio.wait(list(self._running), timeout=grace)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=grace)
         self._abandoning = True
-        if left := list(self._running):
+        if left := list(self._tasks):
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=UNWINDING)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from contextlib import AsyncExitStack
 from typing import Any
@@ -291,6 +292,7 @@ class TestStop:
         Held.release()
         await asyncio.sleep(0)  # for its task to end
 
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the first step runs at once")
     async def test_a_job_that_was_not_yet_begun_goes_back(
         self, sessions: Sessions, rows: Rows
     ) -> None:
@@ -310,7 +312,7 @@ class TestStop:
         def cancel_soon(oban: Oban, stop: Any) -> None:
             # Ahead of the steps of the tasks, which are made after this event.
             asyncio.get_running_loop().call_soon(
-                lambda: cancelled.extend(task.cancel() for task in producer._running)
+                lambda: cancelled.extend(task.cancel() for task in producer._tasks)
             )
 
         await producer.run_once()
