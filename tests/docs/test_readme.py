@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.orm import Session
 
-from oban_sqla import Job, JobState, Workflow
+from oban_sqla import Job, JobState
 from oban_sqla.migrations import upgrade
 from tests.docs.page import QUICKSTART, ROOT, snippets
 
@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-async def test_the_snippets_run_as_written(
+async def test_the_snippet_runs_as_written(
     database_dsn: str,
     no_workers: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -38,19 +38,13 @@ async def test_the_snippets_run_as_written(
         shop.Base.metadata.create_all(connection)
 
     module = types.ModuleType("readme")
-    job, workflow = blocks("python")
-    await run(job, module)
+    (block,) = blocks("python")
+    await run(block, module)
     assert capsys.readouterr().out == "completed\n"
     with Session(engine) as session:
         assert session.scalars(select(shop.User.email)).all() == ["ann@shop.test"]
         assert session.scalars(select(Job.state)).all() == [JobState.COMPLETED]
 
-    await run(workflow, module)
-    with Session(engine) as session:
-        flow = session.scalars(select(Workflow)).one()
-        states = {name: step.state for name, step in flow.steps.items()}
-        assert states.pop("report") == JobState.SUSPENDED
-        assert set(states.values()) == {JobState.AVAILABLE}
     await shop.engine.dispose()
     engine.dispose()
 
