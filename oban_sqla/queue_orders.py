@@ -75,7 +75,7 @@ class QueueOrders:
         *,
         queue: str,
         limit: int | None = None,
-        global_limit: int | Unchanged | None = UNCHANGED,
+        global_limit: int | Mapping[str, Any] | Unchanged | None = UNCHANGED,
         rate_limit: Rate | Mapping[str, Any] | Unchanged | None = UNCHANGED,
         node: str | None = None,
     ) -> None:
@@ -83,7 +83,8 @@ class QueueOrders:
 
         limit: on each node, until it restarts.
         global_limit: on all nodes together, in place of the configured one, also after a restart;
-            `None` for any number.
+            `None` for any number. With `{"allowed": 2, "partition": {"fields": ["args"], "keys":
+            ["account_id"]}}`, for each key.
         rate_limit: how many start in a period on all nodes together; likewise.
         """
         scale = {"action": "scale", "queue": queue}
@@ -96,9 +97,10 @@ class QueueOrders:
         if not changes:
             raise TypeError("scale_queue() needs a limit, a global_limit or a rate_limit")
         (checked,) = Config.check(queues={queue: {"limit": 1, **changes}}).queues
-        if (rate := checked.rate_limit) is not None:
-            changes["rate_limit"] = {"allowed": rate.allowed, "period": rate.per}
-            changes["rate_limit"] |= {"burst": rate.burst} if rate.burst else {}
+        if isinstance(changes.get("global_limit"), Mapping):
+            changes["global_limit"] = checked.global_limit and checked.global_limit.words
+        if checked.rate_limit is not None:
+            changes["rate_limit"] = checked.rate_limit.words
         for name, value in changes.items():
             await self._order({**scale, name: value}, node, kind=name)
 

@@ -172,6 +172,9 @@ class TestFiles:
             [queues]
             default = 10
             mailers = {limit = 20, paused = true}
+            [queues.sync]
+            limit = 20
+            global_limit = {allowed = 2, partition = {fields = ["args"], keys = ["account_id"]}}
 
             [retention]
             completed = 60
@@ -184,7 +187,17 @@ class TestFiles:
         assert settings.imports == ("app.workers",)
         assert settings.arguments == {
             "poll_interval": 2,
-            "queues": {"default": 10, "mailers": {"limit": 20, "paused": True}},
+            "queues": {
+                "default": 10,
+                "mailers": {"limit": 20, "paused": True},
+                "sync": {
+                    "limit": 20,
+                    "global_limit": {
+                        "allowed": 2,
+                        "partition": {"fields": ["args"], "keys": ["account_id"]},
+                    },
+                },
+            },
             "retention": {
                 "completed": 60,
                 "discarded": None,

@@ -119,6 +119,14 @@ def scale_queue(
     no_rate_limit: Annotated[
         bool, typer.Option("--no-rate-limit", help="Start any number on all nodes together.")
     ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENT",
+            show_default=False,
+            help="The limits are for each value of this argument, like account_id.",
+        ),
+    ] = None,
     node: Node = None,
     dsn: Dsn = None,
     prefix: Prefix = None,
@@ -138,8 +146,12 @@ def scale_queue(
         if removed or given is not None:
             if node is not None:
                 raise typer.BadParameter(f"a {kind} is for all nodes: leave --node out")
-            changes[kind.replace(" ", "_")] = _rate(given) if isinstance(given, str) else given
+            changes[kind.replace(" ", "_")] = None if removed else _limit(given, by)
             done.append(f"{kind} {'removed' if removed else given}")
+    if by is not None:
+        if not any(changes.get(kind) for kind in ("global_limit", "rate_limit")):
+            raise typer.BadParameter("--by divides a --global-limit or a --rate-limit: give one")
+        done.append(f"for each {by}")
     if not changes:
         raise typer.BadParameter("name a LIMIT, or give --global-limit or --rate-limit")
     order = _Order(dsn, prefix, name, path, node)
@@ -185,13 +197,16 @@ def stop_queue(
     order.give("stopped", queue, lambda oban: oban.stop_queue(queue, node=node))
 
 
-def _rate(text: str) -> dict[str, float]:
-    """A rate as Oban writes it, from jobs and seconds: `60/60`."""
-    allowed, _, period = text.partition("/")
+def _limit(given: int | str | None, by: str | None) -> dict[str, Any] | int | None:
+    """A limit as Oban writes it: of a number, or of jobs and seconds, `60/60`."""
+    partition = {} if by is None else {"partition": {"fields": ["args"], "keys": [by]}}
+    if not isinstance(given, str):
+        return {"allowed": given, **partition} if partition else given
+    allowed, _, period = given.partition("/")
     try:
-        return {"allowed": int(allowed), "period": float(period)}
+        return {"allowed": int(allowed), "period": float(period), **partition}
     except ValueError:
-        raise typer.BadParameter(f"a rate limit is JOBS/SECONDS, like 60/60, not {text}") from None
+        raise typer.BadParameter(f"a rate limit is JOBS/SECONDS, like 60/60, not {given}") from None
 
 
 class _Order:

@@ -22,11 +22,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from ..clock import database_now, seconds
+from ..config.partition import Partition
 from ..models import Job, JobState, ProducerRow, QueueOrder
-from ..statements.claim import claim_order
+from ..statements.claim import claim_order, of_queue
 from ..statements.claimed import fetchable, representable
 from ..statements.orders import EVERY
 from ..statements.states import constant
+from .queue_keys import executing_with
 from .rows import RateRow
 from .terms import (
     LIMIT_ID,
@@ -79,6 +81,7 @@ def circumstances() -> Executable:
             _of_limit(terms).label("executing"),
             terms.rate_id.label("rate_id"),
             case((too_few, func.greatest(in_log, in_tokens))).label("next_in"),
+            held_id.label("held_id"),
             seconds(row.held_until - time).label("held_in"),
             _ahead().label("ahead"),
         )
@@ -126,23 +129,38 @@ def pauses_of() -> Executable:
 
 
 @lru_cache(maxsize=1)
-def queue_counts() -> Executable:
-    """The number of executing jobs of a queue, and the seconds until its rate lets a job start."""
+def executing_in_queue() -> Executable:
+    """The number of executing jobs of the queue `queue_name`."""
+    return select(func.count().label("count")).where(
+        Job.state == constant(JobState.EXECUTING), of_queue()
+    )
+
+
+@lru_cache(maxsize=64)
+def executing_of_key(partition: Partition) -> Executable:
+    """The ids of the executing jobs of the queue `queue_name` with the key `key_id`."""
+    job = executing_with(aliased(Job), partition).subquery("job")
+    return select(job.c.id).where(job.c.key == bindparam("key_id", type_=Text)).order_by(job.c.id)
+
+
+@lru_cache(maxsize=1)
+def next_start() -> Executable:
+    """The seconds until the rate `rate_id` of a queue lets a job start; NULL if one may start."""
     time = database_now()
-    rate_id = func.concat(literal("queue ", Text), bindparam("queue", type_=Text))
-    allowed, burst = (bindparam(name, type_=Integer) for name in ("allowed", "burst"))
-    most = cast(allowed, Integer) + cast(burst, Integer)
+    rate_id = cast(bindparam("rate_id", type_=Text), Text)
+    allowed, burst = (
+        cast(bindparam(name, type_=Integer), Integer) for name in ("allowed", "burst")
+    )
     period = cast(bindparam("period", type_=Double), Double)
-    next_in = case(
-        (used(rate_id, period, time) >= most, enough_in(rate_id, most, period, literal(1), time))
-    )
-    executing = (
-        select(func.count())
-        .where(Job.state == constant(JobState.EXECUTING))
-        .where(Job.queue == bindparam("queue", type_=Text))
-        .scalar_subquery()
-    )
-    return select(executing.label("executing"), next_in.label("next_in"))
+    row = aliased(RateRow)
+    saved = tokens(row, allowed, burst, period, time)
+    log = allowed + burst - used(rate_id, period, time)
+    permits = func.least(log, case((burst > 0, cast(func.floor(saved), Integer))))
+    in_log = enough_in(rate_id, allowed + burst, period, literal(1), time)
+    in_tokens = case((burst > 0, (1 - saved) * period / allowed))
+    next_in = case((permits < 1, func.greatest(in_log, in_tokens)))
+    one = select(literal(1).label("one")).subquery()
+    return select(next_in.label("next_in")).select_from(one.outerjoin(row, row.rate == rate_id))
 
 
 def _of_limit(terms: Terms) -> Any:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    false,
     func,
     literal,
     null,
@@ -35,6 +36,16 @@ from ..models import Job, JobState
 from ..statements.claim import claim_order, executing, of_queue
 from ..statements.claimed import claimed_columns
 from ..statements.states import constant
+from .queue_keys import (
+    KEY_ALLOWED,
+    KEY_BURST,
+    KEY_PERIOD,
+    OF_KEY,
+    QueueKeys,
+    has_place,
+    is_current,
+    places_of_key,
+)
 from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, queue_room
 from .search import PRIORITIES
 from .starts import count_starts, forget_starts, save_tokens
@@ -45,14 +56,16 @@ WHOLE = 7
 """The number of columns about the whole claim, after the columns of a job."""
 
 
-@lru_cache(maxsize=8)
-def claim_keyed(*, now: datetime | None = None) -> Executable:
+@lru_cache(maxsize=64)
+def claim_keyed(keys: QueueKeys | None = None, *, now: datetime | None = None) -> Executable:
     """Claim up to `limit` jobs of `queue_name`, by keys and within all limits.
 
     Higher priorities go first. Within a priority, keys share the free slots: first the key with
     the fewest executing jobs, and among equal keys the next one after `cursor`. Jobs without limits
     take turns with limited jobs. The statement must run after `lock_keys`. The limits of the queue
-    itself are `global_limit`, `rate_allowed`, `rate_burst` and `rate_period`, NULL for none.
+    itself are `global_limit`, `rate_allowed`, `rate_burst` and `rate_period`, NULL for none. With
+    `keys`, the queue counts by them: its limits for each key are `key_global_limit` and so on, and
+    jobs without stored keys are not claimed.
 
     Returns at least one row. It has the columns of a job (NULL if there is none) and its `key`. The
     other columns are about the whole claim: the `room` that the queue's own limits left, whether
@@ -61,13 +74,13 @@ def claim_keyed(*, now: datetime | None = None) -> Executable:
     """
     time = database_now(now)
     own = queue_room(time)
-    keys = walk(time)
-    shares = _shares(keys)
-    without_key = _without_key()
-    chosen = _chosen(shares, without_key, own)
+    walked = walk(time, keys)
+    shares = _shares(walked)
+    without_key = _without_key() if keys is None else _none_without_key()
+    chosen = _chosen(shares, without_key, own, keys)
     jobs = executing(time, select(chosen.c.id))
-    started = _started(chosen, jobs)
-    whole = _whole(keys, shares, without_key, chosen, own, time)
+    started = _started(chosen, jobs, keys)
+    whole = _whole(walked, shares, without_key, chosen, own, time, keys)
     return (
         select(*claimed_columns(jobs.c), chosen.c.key, *whole.c)
         .select_from(whole.outerjoin(jobs.join(chosen, chosen.c.id == jobs.c.id), true()))
@@ -76,7 +89,7 @@ def claim_keyed(*, now: datetime | None = None) -> Executable:
     )
 
 
-def _started(chosen: CTE, jobs: CTE) -> CTE:
+def _started(chosen: CTE, jobs: CTE, keys: QueueKeys | None) -> CTE:
     """The starts to count, for the rates of the jobs and for the rate of the queue."""
     starting = chosen.join(
         jobs, and_(jobs.c.id == chosen.c.id, jobs.c.state == constant(JobState.EXECUTING))
@@ -86,9 +99,14 @@ def _started(chosen: CTE, jobs: CTE) -> CTE:
     of_queue = select(QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, literal(1)).select_from(
         starting
     )
-    return union_all(
-        of_job.where(chosen.c.rate_id.is_not(None)), of_queue.where(RATE_ALLOWED.is_not(None))
-    ).cte("started")
+    parts = [
+        of_job.where(chosen.c.rate_id.is_not(None)),
+        of_queue.where(RATE_ALLOWED.is_not(None)),
+    ]
+    if keys is not None and keys.rate is not None:
+        of_key = (KEY_ALLOWED, KEY_BURST, KEY_PERIOD, literal(1))
+        parts.append(select(chosen.c.key_rate_id, *of_key).select_from(starting))
+    return union_all(*parts).cte("started")
 
 
 def _shares(keys: CTE) -> CTE:
@@ -108,9 +126,9 @@ def _shares(keys: CTE) -> CTE:
     )
 
 
-def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
+def _chosen(shares: CTE, without_key: CTE, own: CTE, keys: QueueKeys | None) -> CTE:
     """The jobs to claim, each with its place within its priority."""
-    found = union_all(_of_keys(shares), select(without_key)).subquery("found")
+    found = union_all(_of_keys(shares, keys), select(without_key)).subquery("found")
     place = (
         func.row_number()
         .over(
@@ -126,7 +144,10 @@ def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
     of_rate = func.sum(placed.c.weight).over(
         partition_by=placed.c.rate_id, order_by=(*order, placed.c.id)
     )
-    counted = select(placed, of_limit.label("of_limit"), of_rate.label("of_rate")).subquery(
+    places: dict[str, ColumnElement[Any]] = {"of_limit": of_limit, "of_rate": of_rate}
+    if keys is not None:
+        places |= places_of_key(placed, order)
+    counted = select(placed, *(place.label(name) for name, place in places.items())).subquery(
         "counted"
     )
     limit = func.least(bindparam("limit", type_=Integer), select(own.c.room).scalar_subquery())
@@ -135,6 +156,7 @@ def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
         .where(
             or_(counted.c.limit_room.is_(None), counted.c.of_limit <= counted.c.limit_room),
             or_(counted.c.permits.is_(None), counted.c.of_rate <= counted.c.permits),
+            *(() if keys is None else has_place(counted)),
         )
         .order_by(counted.c.priority, counted.c.place, counted.c.without_key)
         .limit(limit)
@@ -142,7 +164,7 @@ def _chosen(shares: CTE, without_key: CTE, own: CTE) -> CTE:
     )
 
 
-def _of_keys(shares: CTE) -> Any:
+def _of_keys(shares: CTE, keys: QueueKeys | None) -> Any:
     job = aliased(Job)
     terms = Terms.of(limits_of(job))
     first = (
@@ -160,6 +182,7 @@ def _of_keys(shares: CTE) -> Any:
             is_partitioned(job),
             job.priority == shares.c.priority,
             partition_of(job) == shares.c.key,
+            *(() if keys is None else (is_current(job, keys),)),
         )
         .order_by(job.scheduled_at, job.id)
         .limit(shares.c.share)
@@ -186,6 +209,7 @@ def _of_keys(shares: CTE) -> Any:
         first.c.allowed,
         first.c.burst,
         first.c.period,
+        *(() if keys is None else (shares.c[name] for name in OF_KEY)),
     ).select_from(shares.join(first, true()))
 
 
@@ -235,6 +259,14 @@ def _available_without_key(job: Any) -> Select[Any]:
     )
 
 
+def _none_without_key() -> CTE:
+    """Every job of a queue with keys has one."""
+    job = aliased(Job)
+    none = select(job.id, job.priority, job.scheduled_at).where(false()).subquery("none")
+    of_key = (cast(null(), kind).label(name) for name, kind in OF_KEY.items())
+    return select(*_columns_without_key(none), *of_key).cte("without_key")
+
+
 def _columns_without_key(jobs: FromClause) -> list[ColumnElement[Any]]:
     text, number = cast(null(), Text), cast(null(), Integer)
     return [
@@ -255,24 +287,32 @@ def _columns_without_key(jobs: FromClause) -> list[ColumnElement[Any]]:
 
 
 def _whole(
-    keys: CTE, shares: CTE, without_key: CTE, chosen: CTE, own: CTE, time: ColumnElement[Any]
+    walked: CTE,
+    shares: CTE,
+    without_key: CTE,
+    chosen: CTE,
+    own: CTE,
+    time: ColumnElement[Any],
+    keys: QueueKeys | None,
 ) -> FromClause:
     """The columns about the whole claim."""
-    blocked = select(keys.c.key).where(keys.c.limits.is_not(None), keys.c.room <= 0)
+    blocked = select(walked.c.key).where(walked.c.limits.is_not(None), walked.c.room <= 0)
     # The key has no room for more jobs than its share, so further jobs of it may wait.
     filled = select(shares.c.key).where(shares.c.share >= shares.c.room)
     # A rate that let jobs start needs another claim, to find when it lets the next job start.
     may = select(shares.c.key).where(
         or_(shares.c.share < shares.c.room, shares.c.rate_id.is_not(None))
     )
+    # Jobs that found no place under one limit may have taken a place under another one.
+    may_be = or_(may.exists(), RATE_ALLOWED.is_not(None)) if keys is None else true()
     some = select(chosen.c.id).exists()
     found = select(func.count()).select_from(without_key).scalar_subquery()
     taken = select(func.count()).where(chosen.c.without_key == literal(1)).scalar_subquery()
-    next_in = select(func.min(keys.c.next_in)).scalar_subquery()
+    next_in = select(func.min(walked.c.next_in)).scalar_subquery()
     return select(
         own.c.room,
         or_(blocked.exists(), filled.exists()).label("blocked"),
-        and_(some, or_(may.exists(), RATE_ALLOWED.is_not(None))).label("more"),
+        and_(some, may_be).label("more"),
         func.least(next_in, own.c.next_in).label("next_in"),
         and_(found == taken, found < bindparam("limit", type_=Integer)).label("complete"),
         time.label("looked_at"),

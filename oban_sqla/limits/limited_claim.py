@@ -17,6 +17,8 @@ from .holds import forget_rates, held_name, hold
 from .keyed_claim import WHOLE, claim_keyed
 from .lock import lock_keys, lock_queue
 from .queue_claim import claim_within_global_limit
+from .queue_keying import QueueKeying
+from .queue_keys import QueueKeys
 from .queue_limits import QueueLimits
 from .search import Search
 from .starts import take_back_starts
@@ -54,6 +56,8 @@ class LimitedClaim:
         self._holds: dict[str, float] = {}
         self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
         self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
+        # For a queue that counts by keys: it writes them, and claims by them.
+        self._keying: tuple[QueueKeys, QueueKeying, RawStatement] | None = None
         # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
         # Whether jobs have ended since the last claim was sent.
@@ -127,7 +131,7 @@ class LimitedClaim:
         # Whether other nodes may still use the slots of jobs that ended before the claim.
         unused = True
         try:
-            if self._keyed or self._limits.rate is not None:
+            if self._by_keys:
                 claim = await self._claim_by_key(demand, producer)
             else:
                 claim = self._without_keyed(await self._claim_by_queue(demand, producer))
@@ -140,9 +144,14 @@ class LimitedClaim:
         self._untold |= not self.ahead
         counted = [id for id in ids if id not in self._uncounted]
         self._uncounted.difference_update(ids)
-        if counted and (self._keyed or self._limits.rate is not None):
+        if counted and self._by_keys:
             params = {"ids": counted, "queue_name": self._params["queue_name"]}
             await self._database.fetch(take_back_starts(), {**params, **self._limits.params})
+
+    @property
+    def _by_keys(self) -> bool:
+        limits = self._limits
+        return self._keyed or limits.rate is not None or limits.keys is not None
 
     async def _claim_by_queue(self, demand: int, producer: str) -> Claim:
         rows, duration = await self._fetch(
@@ -157,8 +166,11 @@ class LimitedClaim:
         return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=self._look_in(None))
 
     async def _claim_by_key(self, demand: int, producer: str) -> Claim:
+        statement, unkeyed = self._by_key, False
+        if (queue_keys := self._limits.keys) is not None:
+            statement, unkeyed = await self._write_keys(queue_keys)
         own = {"cursor": self._cursor, "since": self._search.since()}
-        rows, duration = await self._fetch(self._by_key, demand, producer, **own)
+        rows, duration = await self._fetch(statement, demand, producer, **own)
         room, blocked, more, next_in, complete, looked_at, started = rows[0][-WHOLE:]
         found = [row[: -WHOLE - 1] for row in rows if row[0] is not None]
         keys = [row[-WHOLE - 1] for row in rows if row[0] is not None]
@@ -169,8 +181,18 @@ class LimitedClaim:
         full = len(jobs) == demand
         self._blocked = blocked or room <= demand
         self._limits.started = (started or 0) + (len(jobs) if self._limits.rate else 0)
-        exhausted = not full and not (more and len(jobs) < room)
+        exhausted = not full and not unkeyed and not (more and len(jobs) < room)
         return Claim(jobs, full, exhausted, duration, look_in=self._look_in(next_in))
+
+    async def _write_keys(self, keys: QueueKeys) -> tuple[RawStatement, bool]:
+        """The claim by the queue's own keys, and whether jobs may be left without keys."""
+        if self._keying is None or self._keying[0] != keys:
+            claim = RawStatement(self._database, claim_keyed(keys), behind=lock_keys())
+            self._keying = keys, QueueKeying(self._database, keys), claim
+        _, keying, claim = self._keying
+        # Jobs that get their keys now may be limited elsewhere, too: other nodes hear of all slots.
+        self._keyed = True
+        return claim, await keying.write(self._params)
 
     async def _fetch(
         self, statement: RawStatement, demand: int, producer: str, **more: Any

@@ -44,11 +44,21 @@ class Search:
 
     def found(self, jobs: Iterable[Claimed], complete_at: datetime | None, duration: float) -> None:
         """Note the jobs that a search found, and its time if it found all jobs."""
+        places = ((job.priority, job.scheduled_at) for job in jobs if job.scheduled_at is not None)
+        self.passed(places, complete_at, duration)
+
+    def passed(
+        self,
+        places: Iterable[tuple[int, datetime]],
+        complete_at: datetime | None,
+        duration: float,
+    ) -> None:
+        """`found`, for the priorities and instants of jobs, in this order."""
         if self._from_front:
             self._cost = duration
         if complete_at is not None:
             self._since = [complete_at.replace(tzinfo=None) - MARGIN] * PRIORITIES
             return
-        for job in jobs:
-            if job.scheduled_at is not None and 0 <= job.priority < PRIORITIES:
-                self._since[job.priority] = job.scheduled_at
+        for priority, scheduled_at in places:
+            if 0 <= priority < PRIORITIES:
+                self._since[priority] = scheduled_at

@@ -31,6 +31,7 @@ from sqlalchemy.orm import aliased
 
 from ..clock import interval, seconds
 from ..models import Job
+from .queue_keys import KEY_ALLOWED, KEY_PERIOD, RATE_ID, stored_id
 from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_PERIOD
 from .rows import RateRow, StartRow
 from .terms import Terms, limits_of, tokens
@@ -121,9 +122,11 @@ def take_back_starts() -> Executable:
     claimed = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
     of_job = select(terms.rate_id, Job.attempted_at, terms.period, terms.weight)
     of_queue = select(QUEUE_RATE, Job.attempted_at, RATE_PERIOD, literal(1))
+    of_key = select(stored_id(Job, RATE_ID), Job.attempted_at, KEY_PERIOD, literal(1))
     started = union_all(
         of_job.where(claimed, terms.rate_id.is_not(None)),
         of_queue.where(claimed, RATE_ALLOWED.is_not(None)),
+        of_key.where(claimed, KEY_ALLOWED.is_not(None), stored_id(Job, RATE_ID).is_not(None)),
     ).subquery("started")
     rate, attempted_at, period, weight = started.c
     at = slice_end(attempted_at, period).label("at")

@@ -33,6 +33,7 @@ from ..limiting import MOST
 from ..models import Job, JobState
 from ..statements.claim import of_queue
 from ..statements.states import constant
+from .queue_keys import OF_KEY, QueueKeys, key_state
 from .rows import RateRow
 from .terms import (
     Terms,
@@ -46,14 +47,16 @@ from .terms import (
 )
 
 
-def walk(time: ColumnElement[Any]) -> CTE:
+def walk(time: ColumnElement[Any], queue_keys: QueueKeys | None = None) -> CTE:
     """The keys of the queue `queue_name` by priority, around each priority from `cursor` on.
 
     The walk ends when `limit` jobs are found that may start, each of a key without executing jobs.
     A row has the terms of the key's first job, the number of `executing` jobs of its limit, its
     `permits`, the `room` for jobs of the key, and `next_in`, the seconds until there is room, if
-    that is known. Rows without terms only begin a priority.
+    that is known. Rows without terms only begin a priority. For a queue with keys, there
+    are the columns `OF_KEY`, too, and `executing` counts the jobs of its key.
     """
+    columns = _STATE if queue_keys is None else {**_STATE, **OF_KEY}
     start = select(
         cast(literal(-1), SmallInteger).label("priority"),
         cast(literal("", Text), Text).label("key"),
@@ -61,15 +64,20 @@ def walk(time: ColumnElement[Any]) -> CTE:
         cast(null(), JSONB).label("limits"),
         literal(0).label("step"),
         literal(0).label("found"),
-        *(cast(null(), kind).label(name) for name, kind in _STATE.items()),
+        *(cast(null(), kind).label(name) for name, kind in columns.items()),
     )
     before = start.cte("walk", recursive=True)
     following = _following(before)
     terms = _terms(following)
     counted = _counted(following, terms, time)
     state = _state(terms, counted, time)
+    sources = before.join(following, true()).join(terms, true()).join(counted, true())
+    if queue_keys is not None:
+        of_key = key_state(following, queue_keys, time)
+        sources = sources.join(of_key, true())
+        state = _with_key(state, of_key.c)
     is_new = and_(
-        following.c.limits.is_not(None), state["room"] > 0, counted.c.executing == literal(0)
+        following.c.limits.is_not(None), state["room"] > 0, state["executing"] == literal(0)
     )
     rest = (
         select(
@@ -79,9 +87,9 @@ def walk(time: ColumnElement[Any]) -> CTE:
             following.c.limits,
             before.c.step + 1,
             before.c.found + case((is_new, 1), else_=0),
-            *(cast(state[name], kind) for name, kind in _STATE.items()),
+            *(cast(state[name], kind) for name, kind in columns.items()),
         )
-        .select_from(before.join(following, true()).join(terms, true()).join(counted, true()))
+        .select_from(sources)
         .where(before.c.found < bindparam("limit", type_=Integer))
     )
     return before.union_all(rest)
@@ -217,4 +225,16 @@ def _state(
         "permits": permits,
         "room": room,
         "next_in": next_in,
+    }
+
+
+def _with_key(state: dict[str, ColumnElement[Any]], of: Any) -> dict[str, ColumnElement[Any]]:
+    """The state of a job that its queue counts by a key, too."""
+    room = func.least(state["room"], of.key_limit_room, of.key_permits)
+    return {
+        **state,
+        **{name: of[name] for name in OF_KEY},
+        "executing": func.greatest(state["executing"], of.key_executing),
+        "room": func.greatest(room, 0),
+        "next_in": func.greatest(state["next_in"], of.next_in),
     }

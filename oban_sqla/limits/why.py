@@ -1,8 +1,7 @@
 """Say in one sentence why a job waits, or how it ended."""
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from ..durations import duration
@@ -10,15 +9,9 @@ from ..runtime.database import Database
 from ..runtime.reasons import reason_of
 from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
 from ..statements.orders import EVERY
-from .circumstances import (
-    MOST_AHEAD,
-    MOST_NAMED,
-    circumstances,
-    pauses_of,
-    producers_of,
-    queue_counts,
-)
-from .queue_limits import GLOBAL_LIMIT, RATE_LIMIT
+from .circumstances import MOST_AHEAD, circumstances, pauses_of, producers_of
+from .queue_reason import queue_reason
+from .wording import after, at, json_object, named
 
 SUSPENDED = "it is suspended: nothing starts it before it is made available"
 
@@ -32,15 +25,15 @@ async def why(database: Database, id: int) -> str | None:
     match job.state:
         case "executing":
             node = (job.attempted_by or ["an unknown node"])[0]
-            return f"it is executing since {_at(job.attempted_at, job.now)} on {node}"
+            return f"it is executing since {at(job.attempted_at, job.now)} on {node}"
         case "completed" | "cancelled" | "discarded":
-            return f"it was {job.state} at {_at(job.ended_at, job.now)}"
+            return f"it was {job.state} at {at(job.ended_at, job.now)}"
         case "suspended":
             return await reason_of(database, id) or SUSPENDED
     if job.due_in is None:
         return "its scheduled_at is no time that Python can represent, so it can't run: correct it"
     producers = [one for one in await database.fetch(producers_of(), {"queue": job.queue})]
-    living = [(one, meta) for one in producers if _lives(one, meta := _object(one.meta))]
+    living = [(one, meta) for one in producers if _lives(one, meta := json_object(one.meta))]
     if job.due_in > 0 and job.state != "available":
         return _due(job)
     if not living:
@@ -49,7 +42,7 @@ async def why(database: Database, id: int) -> str | None:
         return await _paused(database, job)
     if job.state != "available":
         return "it is due, and the next look of a stager makes it available"
-    return _limited(job) or await _queue_full(database, job, living) or _waiting(job)
+    return _limited(job) or await queue_reason(database, job, living) or _waiting(job)
 
 
 def _due(job: Any) -> str:
@@ -63,46 +56,24 @@ async def _paused(database: Database, job: Any) -> str:
     for row in await database.fetch(pauses_of(), {"queue": job.queue}):
         if row.value.get("action") == "pause":
             where = "" if row.node == EVERY else f" on node {row.node}"
-            return f"queue {job.queue} is paused{where} since {_at(row.changed_at, job.now)}"
+            return f"queue {job.queue} is paused{where} since {at(row.changed_at, job.now)}"
     return f"queue {job.queue} is paused, as its nodes are configured"
 
 
 def _limited(job: Any) -> str | None:
     """The reason why the job's own limit or rate delays it, if one does."""
-    terms = _object(job.meta).get("oban_sqla_limits")
+    terms = json_object(job.meta).get("oban_sqla_limits")
     terms = terms if isinstance(terms, Mapping) else {}
     if job.held_in is not None and job.held_in > 0:
-        until = _at(job.now + timedelta(seconds=job.held_in), job.now)
-        return f"{job.rate_id or job.limit_id} is held until {until}, since a job was rate limited"
+        until = at(job.now + timedelta(seconds=job.held_in), job.now)
+        return f"{job.held_id} is held until {until}, since a job was rate limited"
     executing = sorted(job.executing or ())
     if job.limit_id is not None and not job.shares and len(executing) >= job.most:
         return (
-            f"{len(executing)} of {job.most} executing for {_of(job, terms)} ({_jobs(executing)})"
+            f"{len(executing)} of {job.most} executing for {_of(job, terms)} ({named(executing)})"
         )
     if job.next_in is not None:
-        return f"the next permit of {job.rate_id} is at {_in(job, job.next_in)}"
-    return None
-
-
-async def _queue_full(
-    database: Database, job: Any, living: Sequence[tuple[Any, Mapping[str, Any]]]
-) -> str | None:
-    """The reason why the limits of the queue delay the job, if they do."""
-    allowed = [_allowed(meta.get(GLOBAL_LIMIT)) for _, meta in living]
-    rates = [_object(meta.get(RATE_LIMIT)) for _, meta in living if meta.get(RATE_LIMIT)]
-    rate = rates[0] if rates else {"allowed": 1, "period": 1}
-    params = {"queue": job.queue, "allowed": rate["allowed"], "period": rate["period"]}
-    counts = (await database.fetch(queue_counts(), {**params, "burst": rate.get("burst", 0)}))[0]
-    if None not in allowed and counts.executing >= min(filter(None, allowed)):
-        most = min(filter(None, allowed))
-        return f"{counts.executing} of {most} executing in queue {job.queue}, on all nodes"
-    if rates and counts.next_in is not None:
-        return f"the next permit of queue {job.queue} is at {_in(job, counts.next_in)}"
-    free = [one.run < meta["local_limit"] for one, meta in living if meta.get("paused") is not True]
-    if not any(free):
-        total = sum(one.run for one, _ in living)
-        nodes = f"{len(living)} node{'s' if len(living) > 1 else ''}"
-        return f"all slots of queue {job.queue} are in use: {total} executing on {nodes}"
+        return f"the next permit of {job.rate_id} is at {after(job, job.next_in)}"
     return None
 
 
@@ -115,42 +86,10 @@ def _waiting(job: Any) -> str:
 
 
 def _of(job: Any, terms: Mapping[str, Any]) -> str:
-    limit = _object(terms.get("limit"))
+    limit = json_object(terms.get("limit"))
     return f"{limit['by']} {limit['key']}" if {"by", "key"} <= limit.keys() else str(job.limit_id)
-
-
-def _jobs(ids: Sequence[int]) -> str:
-    named = ", ".join(map(str, ids[:MOST_NAMED]))
-    more = len(ids) - MOST_NAMED
-    return f"job{'s' if len(ids) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
 
 
 def _lives(producer: Any, meta: Mapping[str, Any]) -> bool:
     expiry = meta.get(EXPIRY, FOREIGN_EXPIRY)
     return bool(producer.silent_for <= (expiry if isinstance(expiry, int | float) else 0))
-
-
-def _allowed(limit: object) -> int | None:
-    found = limit.get("allowed") if isinstance(limit, Mapping) else limit
-    return found if isinstance(found, int) else None
-
-
-def _object(value: object) -> dict[str, Any]:
-    """A JSON object, parsed if it is text; empty for anything else."""
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _in(job: Any, seconds: float) -> str:
-    return _at(job.now + timedelta(seconds=max(seconds, 0.0)), job.now)
-
-
-def _at(instant: datetime | None, now: datetime) -> str:
-    if instant is None:
-        return "an unknown time"
-    instant, now = instant.replace(tzinfo=None), now.replace(tzinfo=None)
-    form = "%H:%M:%S UTC" if instant.date() == now.date() else "%Y-%m-%d %H:%M:%S UTC"
-    return instant.strftime(form)

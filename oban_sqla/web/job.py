@@ -140,7 +140,9 @@ def _reason(page: Page, read: Read) -> str | None:
 def _keys(meta: Any) -> Iterator[tuple[str, str]]:
     """The arguments by which the limit and rate count a job, and their values."""
     limits = meta.get("oban_sqla_limits") if isinstance(meta, dict) else None
-    for terms in limits.values() if isinstance(limits, dict) else ():
+    limits = limits if isinstance(limits, dict) else {}
+    queue = limits.get("queue")
+    for terms in (*limits.values(), *(queue.values() if isinstance(queue, dict) else ())):
         if isinstance(terms, dict) and terms.get("key") is not None:
             yield str(terms.get("by") or "key"), str(terms["key"])
 

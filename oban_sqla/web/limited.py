@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Executable, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ..limits.terms import is_partitioned, limits_of
 from ..models import Job, JobState
@@ -53,7 +54,9 @@ async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
 
 def counted_keys() -> Executable:
     """The numbers of waiting and executing jobs by key, queue and state."""
-    limit = limits_of(Job)["limit"]
+    limits = limits_of(Job)
+    # The limit of its worker, or that of its queue for each key.
+    limit = func.coalesce(limits["limit"], limits["queue"]["limit"], type_=JSONB)
     first = [
         select(
             Job.queue,
@@ -89,6 +92,9 @@ def _named(page: Page, row: Any) -> str:
 
 def may_see(page: Page, by: str, key: str, worker: str) -> bool:
     """Whether the viewer may see the key of a limit, which is the JSON of an argument."""
+    if page.board.mask is not None and "," in by:
+        # It is made of several values, and the mask may cover any of them.
+        return False
     try:
         value = json.loads(key)
     except (ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """The page of queues: their nodes, their jobs, and orders to them."""
 
+import json
 import re
 from typing import Any
 
@@ -7,7 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..limiting import Rate
 from .form import Form
 from .limited import keys_of_queues
 from .overview import LATE, WINDOWS
@@ -76,21 +76,37 @@ def _changes(form: Form) -> dict[str, Any]:
     if limit := form.get("limit"):
         changes["limit"] = _count("limit", limit)
     if (limit := form.get("global_limit")) != form.get("global_was"):
-        changes["global_limit"] = _count("limit", limit) if limit else None
+        keys = _keys(form.get("global_keys"))
+        allowed = _count("limit", limit) if limit else None
+        changes["global_limit"] = {**keys, "allowed": allowed} if keys and allowed else allowed
     rate = {name: form.get(name) for name in ("starts", "period", "burst")}
     if "/".join(rate.values()) != form.get("rate_was", "//"):
-        changes["rate_limit"] = _rate(**rate) if any(rate.values()) else None
+        keys = _keys(form.get("rate_keys"))
+        changes["rate_limit"] = {**_rate(**rate), **keys} if any(rate.values()) else None
     return changes
 
 
-def _rate(starts: str, period: str, burst: str) -> Rate:
+def _keys(text: str) -> dict[str, Any]:
+    """The keys by which the limit counts, which a change of its number leaves as they are."""
+    try:
+        keys = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        keys = None
+    if not isinstance(keys, dict) or not keys.keys() <= {"partition", "burst"}:
+        raise ValueError(f"the keys of a limit are its partition and burst, not {text!r}")
+    return keys
+
+
+def _rate(starts: str, period: str, burst: str) -> dict[str, Any]:
     if not (starts and period):
         raise ValueError("a rate has a number of jobs, and of seconds; leave both empty for none")
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", period, re.ASCII):
         raise ValueError(f"a period is a number of seconds, not {period!r}")
-    return Rate(
-        _count("rate", starts), per=float(period), burst=_count("burst", burst) if burst else 0
-    )
+    return {
+        "allowed": _count("rate", starts),
+        "period": float(period),
+        "burst": _count("burst", burst) if burst else 0,
+    }
 
 
 def _count(what: str, text: str) -> int:

@@ -1,7 +1,11 @@
 """`Terms`: the limits of a queue over all nodes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
+from ..config.partition import Partition
 from ..monitor.status import Status
 from ..runtime.presence import RunningQueue
 
@@ -17,14 +21,21 @@ class Terms:
     period: float | None = None
     burst: float | None = None
     """The jobs that may start beyond that, after a quiet time."""
+    limit_keys: Mapping[str, Any] = field(default_factory=dict)
+    """Oban's `partition` and `burst` of the limit, if it is for each key."""
+    rate_keys: Mapping[str, Any] = field(default_factory=dict)
+    """Oban's `partition` of the rate."""
 
     @property
     def words(self) -> list[str]:
         """The limits in words."""
-        said = [] if self.limit is None else [f"{self.limit:,g} at once on all nodes"]
+        said = []
+        if self.limit is not None:
+            said.append(f"{self.limit:,g} at once on all nodes{_for_each(self.limit_keys)}")
         if self.starts is not None:
             burst = "" if self.burst is None else f", and a burst of {self.burst:,g}"
-            said.append(f"{self.starts:,g} starts in {self.period:g} s{burst}")
+            each = _for_each(self.rate_keys)
+            said.append(f"{self.starts:,g} starts in {self.period:g} s{burst}{each}")
         return said
 
 
@@ -41,6 +52,18 @@ def terms_of(queue: RunningQueue) -> Terms:
         value if isinstance(value, int | float) and value > 0 else None
         for value in (limit.get("allowed"), *map(rate.get, ("allowed", "period", "burst")))
     )
+    limit_keys = _keys(limit, "partition", "burst")
     if starts is None or period is None:
-        return Terms(allowed)
-    return Terms(allowed, starts, period, burst)
+        return Terms(allowed, limit_keys=limit_keys)
+    return Terms(allowed, starts, period, burst, limit_keys, _keys(rate, "partition"))
+
+
+def _keys(terms: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return {name: terms[name] for name in names if terms.get(name)}
+
+
+def _for_each(keys: Mapping[str, Any]) -> str:
+    with suppress(TypeError, ValueError):
+        if (partition := Partition.of(keys.get("partition"))) is not None:
+            return f" for each {partition.label}"
+    return ""

@@ -26,6 +26,12 @@ def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str)
     assert said == "default of Oban: scaled to 8, global limit 9 on all nodes\n"
     said = on(*scale, "--no-global-limit", "--rate-limit", "60/1.5").stdout
     assert said == "default of Oban: global limit removed, rate limit 60/1.5 on all nodes\n"
+    said = on(*scale, "--global-limit", "2", "--by", "account_id").stdout
+    assert said == "default of Oban: global limit 2, for each account_id on all nodes\n"
+    said = on(*scale, "--rate-limit", "60/1", "--by", "account_id").stdout
+    assert said == "default of Oban: rate limit 60/1, for each account_id on all nodes\n"
+    said = on(*scale, "--no-global-limit").stdout
+    assert said == "default of Oban: global limit removed on all nodes\n"
     said = on(*scale, "--no-rate-limit").stdout
     assert said == "default of Oban: rate limit removed on all nodes\n"
     assert on("queues", "start", "other", "2").stdout == "other of Oban: started on all nodes\n"
@@ -70,6 +76,8 @@ def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
         ["scale", "q", "--global-limit", "1", "--node", "n"],
         ["scale", "q", "--rate-limit", "60"],
         ["scale", "q", "--rate-limit", "60/60", "--no-rate-limit"],
+        ["scale", "q", "5", "--by", "account_id"],
+        ["scale", "q", "--no-global-limit", "--by", "account_id"],
         ["start", "q", "x"],
     ],
 )

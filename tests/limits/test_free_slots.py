@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, JobState, Limit, Oban
+from oban_sqla.config.queue_limits import GlobalLimit
 from oban_sqla.config.queues import Queue
 from oban_sqla.limits.limited_claim import TELL_INTERVAL, LimitedClaim
 from oban_sqla.runtime.database import Database
@@ -160,7 +161,9 @@ async def test_a_slot_that_is_freed_during_a_claim_is_looked_for_again(
     await add(Job("other", queue="slots", state=JobState.EXECUTING), Plain.new())
     database = Database(engine, prefix)
     await database.verify()
-    way = LimitedClaim(database, Queue("slots", 5, global_limit=1), "one", lambda: 30.0)
+    way = LimitedClaim(
+        database, Queue("slots", 5, global_limit=GlobalLimit(1)), "one", lambda: 30.0
+    )
     claim = await way.claim(5, str(uuid4()))
     assert (list(claim.jobs), claim.exhausted) == ([], True)
     claiming = asyncio.create_task(way.claim(5, str(uuid4())))

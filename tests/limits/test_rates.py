@@ -19,7 +19,6 @@ from tests.runtime.conftest import until
 from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
-BY_ACCOUNT = {"fields": ["args"], "keys": ["account_id"]}
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
@@ -223,7 +222,6 @@ class TestOfAQueue:
             ({"allowed": 5}, "must hold allowed and period"),
             ({"allowed": 0, "period": 1}, "allowed must be an integer from 1"),
             ({"allowed": 1, "period": 1, "other": 1}, "must hold allowed and period"),
-            ({"allowed": 1, "period": 1, "partition": BY_ACCOUNT}, "rate=Rate.60, per=60, by="),
             ({"allowed": 1, "period": 1, "burst": ""}, "burst must be an integer"),
             (Rate(1, per=1, by="key"), "leave by, name and weight out"),
             (Rate(1, per=1, name="x"), "leave by, name and weight out"),

@@ -164,3 +164,54 @@ async def test_the_key_of_a_full_limit_is_hidden(open_site: Open, start: StartOb
             assert "5105" not in text
         released.set()
         await stopped.wait(2)
+
+
+async def test_the_keys_of_a_queue(open_site: Open, start: StartOban) -> None:
+    released = asyncio.Event()
+
+    class Pay(Worker, name="web.pay", queue="payments"):
+        async def process(self, job: Job) -> None:
+            await released.wait()
+
+    partition = {"fields": ["args"], "keys": ["card", "shop"]}
+    limit = {"allowed": 1, "partition": partition}
+    node = await start(queues={"payments": {"limit": 5, "global_limit": limit}})
+    with hear(node, "job_start") as started, hear(node, "job_stop") as stopped:
+        args = {"card": "visa-5105", "shop": 3}
+        jobs = await node.enqueue_many(Pay.new(args) for _ in range(2))
+        [first] = await started.wait()
+        [waits] = {job.id for job in jobs} - {first.job.id}
+        text = (await open_site().read("queues")).text
+        assert "1 at once on all nodes for each card, shop" in text
+        assert 'card, shop "visa-5105", 3 1 , 1 executing' in text
+        text = (await open_site().read(f"jobs/{waits}")).text
+        assert '1 of 1 executing for card, shop "visa-5105", 3 in queue payments' in text
+        covered = open_site(mask=lambda field, value, worker: {**value, "card": "***"})
+        for path in ("queues", f"jobs/{waits}"):
+            assert "5105" not in (await covered.read(path)).text
+        released.set()
+        await stopped.wait(2)
+
+
+async def test_a_change_of_a_limit_keeps_its_keys(open_site: Open, start: StartOban) -> None:
+    partition = {"fields": ["args"], "keys": ["card's"]}
+    one = {"allowed": 1, "burst": True}
+    rate = {"allowed": 5, "period": 60}
+    limits = {"global_limit": one, "rate_limit": rate, "partition": partition}
+    node = await start(queues={"payments": {"limit": 5, **limits}})
+    site = open_site(oban=node)
+    form = next(f for f in (await site.read("queues")).forms if "rate_was" in dict(f.fields))
+    fields = {**dict(form.fields), "global_limit": "3", "starts": "7", "period": "60"}
+    await site.post(form.action, [*fields.items(), SCALE])
+
+    def changed() -> bool:
+        meta = node.check_one_queue("payments").meta
+        return meta["global_limit"]["allowed"] == 3 and meta["rate_limit"]["allowed"] == 7
+
+    await until(changed)
+    meta = node.check_one_queue("payments").meta
+    assert meta["global_limit"] == {"allowed": 3, "burst": True, "partition": partition}
+    assert meta["rate_limit"]["partition"] == partition
+    for keys in ("[]", '{"allowed": 9}', "x"):
+        wrong = {**fields, "global_was": "2", "global_keys": keys}
+        await site.post(form.action, [*wrong.items(), SCALE], 400)
