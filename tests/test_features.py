@@ -11,7 +11,7 @@ import oban_sqla
 FEATURES = ["doctor", "limits", "manage", "monitor", "on_change", "workflows"]
 # The names of methods in Oban for Python, most of them of `manage`.
 BESIDE = ["oban_names"]
-ABOVE = ["bench.py", "cli", "testing", "web"]
+ABOVE = ["bench", "cli", "testing", "web"]
 CORE = "from oban_sqla import Oban, job; import oban_sqla.contrib.log, oban_sqla.migrations"
 
 

@@ -29,6 +29,7 @@ from . import references, validation
 from .instrumentation import new_instance, values_of
 from .job_properties import JobProperties
 from .metadata import Base
+from .new_values import UNIQUE, new_values
 from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
@@ -41,8 +42,6 @@ RECORDED_AS = "json"
 
 _TOLD_TO_STOP = "_told_to_stop"
 _RESULTS = "_results"
-UNIQUE = "_unique"
-"""The key in `values_of(job)` of a new job's `Unique`."""
 GIVEN = "_given"
 """The key in `values_of(job)` of a duplicate's own values, before it became the existing job."""
 
@@ -169,7 +168,7 @@ class Job(JobProperties, Base):
         kept = {field: RULES[field](value) for field, value in given.items()}
         if state is not None:
             kept["state"] = validation.state(state)
-        values_of(self).update(_begun(kept, scheduled_at, unique_option(unique)))
+        values_of(self).update(new_values(kept, scheduled_at, unique_option(unique)))
 
     @validates("state", "worker", "queue", "args", "tags", "priority", "max_attempts")
     def _check(self, field: str, value: object) -> object:
@@ -260,28 +259,8 @@ def new(
 ) -> Job:
     """Create a new job from checked values: `Job(...)` without its checks."""
     job = new_instance(Job)
-    values_of(job).update(_begun(checked, scheduled_at, unique))
+    values_of(job).update(new_values(checked, scheduled_at, unique))
     return job
-
-
-def _begun(
-    checked: Mapping[str, Any], scheduled_at: datetime | None, unique: Unique | None
-) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "state": JobState.AVAILABLE,
-        "attempt": 0,
-        "errors": [],
-        "attempted_by": [],
-        **checked,
-    }
-    if scheduled_at is not None:
-        values["scheduled_at"] = validation.instant("scheduled_at", scheduled_at)
-        if "state" not in checked:
-            values["state"] = JobState.SCHEDULED
-    if unique is not None:
-        values[UNIQUE] = unique
-        values["meta"] = UniqueMeta(values["meta"], unique)
-    return values
 
 
 def detached(values: Mapping[str, Any]) -> Job:

@@ -7,7 +7,8 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 
 from .instrumentation import values_of
-from .job import BY_ROW, COLUMNS, GIVEN, UNIQUE, Job
+from .job import BY_ROW, COLUMNS, GIVEN, Job
+from .new_values import UNIQUE
 from .state import JobState
 from .unique import ENTRY, Unique, UniqueMeta
 

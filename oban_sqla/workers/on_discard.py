@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..models import Job, validation
 from ..models.instrumentation import values_of
-from ..models.job import UNIQUE
+from ..models.new_values import UNIQUE
 from ..models.on_discard import ARGUMENT, entry
 
 

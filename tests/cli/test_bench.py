@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from oban_sqla import ObanError, bench
+from oban_sqla.bench import schema as module
 from tests.cli.conftest import Cli, Say, Spawn
 
 
@@ -74,7 +75,7 @@ def test_it_says_how_to_drop_a_schema_that_it_can_not_drop(
 ) -> None:
     def fail() -> None:
         with bench.temporary_schema(postgres_dsn):
-            monkeypatch.setattr(bench, "DropSchema", lambda name, **options: 1 / 0)
+            monkeypatch.setattr(module, "DropSchema", lambda name, **options: 1 / 0)
 
     with pytest.raises(ObanError, match=r"could not be dropped") as failed:
         fail()

@@ -1,32 +1,26 @@
-"""Measure a server: jobs enqueued and run per second, the pickup time, and bare SQL beside them.
-
-All measurements use a schema of their own, which is dropped at the end, also after an error.
-"""
+"""Measure jobs enqueued and run per second, the pickup time, and bare SQL."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import event
-from sqlalchemy.schema import DropSchema
 
-from .dsn import database_url
-from .errors import ObanError
-from .events import AckStop
-from .migrations import upgrade
-from .migrations.database import engine_for
-from .models import Job
-from .oban import Oban
-from .runtime.database import Database
-from .runtime.engine import driver_of
-from .workers.worker import Worker
+from ..dsn import database_url
+from ..errors import ObanError
+from ..events import AckStop
+from ..models import Job
+from ..oban import Oban
+from ..runtime.database import Database
+from ..runtime.engine import driver_of
+from ..workers.worker import Worker
+from .bare_sql import FEED, INSERT, NEXT
 
 BATCH = 1_000
 LIMIT = 20
@@ -35,31 +29,6 @@ FEED_PER_SECOND = 10_000
 WARM_UP = 3
 ROUND_TRIPS = 0.1
 """The seconds of this measurement. It needs less time than the other measurements."""
-
-# Raw SQL, because compiling a Core statement would be measured, too.
-INSERT = """
-INSERT INTO {} (worker, args)
-SELECT worker, args FROM jsonb_to_recordset(%s::jsonb) AS job (worker text, args jsonb)
-RETURNING id
-"""
-NEXT = """
-WITH done AS (
-    UPDATE {0} SET state = 'completed', completed_at = timezone('UTC', now())
-    WHERE id = ANY(%(done)s) AND state = 'executing'
-), next AS (
-    SELECT id FROM {0} WHERE state = 'available' AND queue = 'default'
-    ORDER BY priority, scheduled_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)
-UPDATE {0}
-SET state = 'executing', attempt = attempt + 1, attempted_at = timezone('UTC', now()),
-    attempted_by = ARRAY['bare']
-WHERE id = ANY(ARRAY(SELECT id FROM next))
-RETURNING {0}.*
-"""
-FEED = """
-INSERT INTO {} (worker, args)
-SELECT %s, jsonb_build_object('number', n) FROM generate_series(1, %s) n
-"""
 
 
 class Nothing(Worker, name="oban_sqla.bench.nothing"):
@@ -84,31 +53,6 @@ class Figure:
     measured: str
     value: float
     unit: str
-
-
-@contextmanager
-def temporary_schema(dsn: str) -> Iterator[str]:
-    """Give the name of a new schema with the tables, and drop the schema at the end.
-
-    If the schema can't be dropped, the `ObanError` has the statement that drops it.
-    """
-    name = f"oban_bench_{uuid4().hex[:8]}"
-    engine = engine_for(dsn)
-    with engine.connect():
-        pass  # the server can be reached, so from here on a schema may have to be dropped
-    try:
-        with engine.begin() as connection:
-            upgrade(connection, prefix=name)
-        yield name
-    finally:
-        try:
-            with engine.begin() as connection:
-                connection.execute(DropSchema(name, cascade=True, if_exists=True))
-        except Exception as error:
-            raise ObanError(
-                f"the schema {name!r} could not be dropped ({error}):"
-                f" DROP SCHEMA {name} CASCADE does it"
-            ) from error
 
 
 async def measure(dsn: str, prefix: str, seconds: float) -> AsyncIterator[Figure]:
