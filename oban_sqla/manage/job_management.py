@@ -149,7 +149,9 @@ def _delete(session: Session, chosen: JobSelection) -> int:
         execution_options={"synchronize_session": "fetch"},
         bind_arguments=BIND,
     )
-    return len(result.all())
+    rows = result.all()
+    _follow(session, rows)
+    return len(rows)
 
 
 def _update(

@@ -30,15 +30,13 @@ from .instrumentation import new_instance, values_of
 from .job_properties import JobProperties
 from .metadata import Base
 from .new_values import UNIQUE, new_values
+from .recorded import recorded_value
 from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
 
 if TYPE_CHECKING:
     from ..workflows.workflow import Workflow
-
-RECORDED_AS = "json"
-"""`meta["recorded"]` of a value that we recorded as JSON. Oban Pro stores `true` there."""
 
 _TOLD_TO_STOP = "_told_to_stop"
 _RESULTS = "_results"
@@ -222,16 +220,7 @@ class Job(JobProperties, Base):
 
         `ValueError` for a value that Oban Pro or oban-py recorded, as an Erlang term.
         """
-        # Other programs may have written any JSON into meta.
-        how = self.meta.get("recorded") if isinstance(self.meta, dict) else None
-        if not how:
-            return None
-        if how != RECORDED_AS:
-            raise ValueError(
-                f"job {self.id} was recorded by another Oban, as an Erlang term;"
-                " decode job.meta['return'] yourself"
-            )
-        return self.meta.get("return")
+        return recorded_value(self.meta, self)
 
     def __repr__(self) -> str:
         # A repr must not send a SELECT, so it shows only loaded columns. The identity has the id

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select
 
 from ..models import JobState
-from ..models.job import RECORDED_AS
+from ..models.recorded import RECORDED_AS
 from ..runtime.database import Database
 from . import job_queries
 from .job_queries import Filters

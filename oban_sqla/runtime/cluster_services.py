@@ -21,9 +21,13 @@ class ClusterNode:
     emit: Emit
     is_leader: Callable[[], bool]
     """Whether the node leads. Each pass of a service first checks that."""
+    beside_others: Callable[[], bool]
+    """Whether nodes of another Oban run jobs. They and their leader do not know our features."""
     listened: Callable[[str], bool]
     """Whether an event has listeners."""
     wake_queues: Callable[[Collection[str]], None]
+    announce: Callable[[Collection[int]], None]
+    """Tells the waiters on all nodes that jobs have ended."""
 
 
 ClusterService: TypeAlias = Callable[[ClusterNode], Service]

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, false, literal_col
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
+from ..models.recorded import recorded_value
 from ..series import Series, run_series, run_series_async
 from ..wakeups import Wakeup
 
@@ -137,7 +138,11 @@ async def results(job: Job, database: Fetches) -> dict[str, Any]:
     for follower in _followers:
         if follower.concerns(job.meta):
             rows = await database.fetch(*follower.results(job))
-            found |= {name: meta.get("return") for name, meta in rows if meta.get("recorded")}
+            found |= {
+                name: recorded_value(meta, f"step {name!r}")
+                for name, meta in rows
+                if meta.get("recorded")
+            }
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from ..clock import LONGEST_INTERVAL
 from ..events import BackoffFailed
 from ..models import Job, JobState, validation
-from ..models.job import RECORDED_AS
+from ..models.recorded import RECORDED_AS
 from ..statements.acknowledge import Ack
 from ..workers import on_error
 from ..workers.backoff import jittery_clamped

@@ -83,7 +83,7 @@ class Supervisor:
             producers=self.producers.values(),
             interval=config.heartbeat_interval,
             expiry=config.heartbeat_expiry,
-            on_others=self._wake_everything,
+            on_others=self._meet_others,
         )
         self.leader = Leader(
             database,
@@ -107,8 +107,10 @@ class Supervisor:
                 database,
                 emit,
                 is_leader=self._is_leader,
+                beside_others=self._is_beside_others,
                 listened=listened,
                 wake_queues=self._wake_queues,
+                announce=self.outcome_announcer.written,
             )
         )
         self.notifier = Notifier(
@@ -243,13 +245,20 @@ class Supervisor:
     def _is_leader(self) -> bool:
         return self.leader.is_leader
 
+    def _is_beside_others(self) -> bool:
+        return self.heartbeat.beside_others
+
+    def _meet_others(self) -> None:
+        self._wake_everything()
+        self._wake_cluster_services()
+
     def _wake_cluster_services(self) -> None:
         for service in self.cluster_services:
             service.wake()
 
     def _poll_interval(self) -> float:
         # Nodes of another Oban make jobs available without a NOTIFY.
-        if self.notifier.listening and not self.heartbeat.beside_others:
+        if self.notifier.listening and not self._is_beside_others():
             return self._config.fallback_interval
         return self._config.poll_interval
 

@@ -15,7 +15,13 @@ from .reasons import chain_reason, step_reason
 
 
 def _keeper(node: ClusterNode) -> WorkflowKeeper:
-    return WorkflowKeeper(node.database, node.emit, is_leader=node.is_leader)
+    return WorkflowKeeper(
+        node.database,
+        node.emit,
+        is_leader=node.is_leader,
+        beside_others=node.beside_others,
+        announce=node.announce,
+    )
 
 
 def _pruner(node: ClusterNode) -> WorkflowPruner:

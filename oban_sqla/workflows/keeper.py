@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 from sqlalchemy import Select, Text, cast, exists, or_, select
@@ -60,7 +60,8 @@ class WorkflowKeeper(Service):
     """Releases steps whose deps have ended without releasing them, on the leader.
 
     Nodes of another Oban, and users with an UPDATE or a DELETE, finish jobs without releasing other
-    steps. A node may also die before it has released steps that were locked.
+    steps. A node may also die before it has released steps that were locked. While there are nodes
+    of another Oban, one of them may lead, so all nodes look, and each second.
     """
 
     name = "workflow keeper"
@@ -71,10 +72,14 @@ class WorkflowKeeper(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
+        beside_others: Callable[[], bool],
+        announce: Callable[[Collection[int]], None],
     ) -> None:
         super().__init__(emit)
         self._database = database
         self._is_leader = is_leader
+        self._beside_others = beside_others
+        self._announce = announce
         self._recount_at = 0.0
         self._interval = INTERVAL
         self._idle = False
@@ -83,11 +88,12 @@ class WorkflowKeeper(Service):
         """Look soon, since new jobs may be steps."""
         if self._idle:
             self._idle = False
-            self.wake_in(NEWS_DELAY)
+            self.wake_in(INTERVAL if self._beside_others() else NEWS_DELAY)
 
     async def run_once(self) -> float:
         """Find such steps, and release the steps that wait for them."""
-        if not self._is_leader():
+        beside_others = self._beside_others()
+        if not (beside_others or self._is_leader()):
             return math.inf
         started = time.monotonic()
         ((is_open,),) = await self._database.fetch(is_any_open())
@@ -101,7 +107,8 @@ class WorkflowKeeper(Service):
         if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
             await self._advance(chains)
         repaired = bool(ids or chains)
-        self._interval = INTERVAL if repaired else min(2 * self._interval, LONGEST_INTERVAL)
+        longest = INTERVAL if beside_others else LONGEST_INTERVAL
+        self._interval = INTERVAL if repaired else min(2 * self._interval, longest)
         if started >= self._recount_at:
             began = time.monotonic()
             await self._database.fetch(recount())
@@ -116,6 +123,7 @@ class WorkflowKeeper(Service):
         async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
             followed = await follow_by(InTransaction(connection), ids, database.prefix)
         self._tell(followed)
+        self._announce(ids)
         return not followed.late
 
     async def _advance(self, chains: list[str]) -> None:
@@ -128,5 +136,6 @@ class WorkflowKeeper(Service):
     def _tell(self, followed: Followed) -> None:
         database = self._database
         wakeups.publish(database.address, database.prefix, followed.wakeup)
+        self._announce(followed.ended)
         for name, event in followed.events:
             self._emit(name, event)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ..errors import ObanError
 from ..models import Job, validation
+from ..models.recorded import recorded_value
 from ..workers.provided import Provided
 from .step import Step
 
@@ -48,7 +49,7 @@ class From(Provided):
         """The recorded value of the other step."""
         for _, meta in rows:
             if meta.get("recorded"):
-                return meta.get("return")
+                return recorded_value(meta, f"step {self.step!r}")
         raise ObanError(
             f"step {self.step!r} recorded no value for {job!r}: return Record(value) there"
         )

@@ -1,6 +1,7 @@
 """`WorkflowManagement`, a part of `Oban`: enqueue, cancel, retry and wait for workflows."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol, overload
 
@@ -15,12 +16,14 @@ from ..models.state import FINISHED
 from ..waiting import Waiting, seconds_of
 from .chains import BlockedChain, blocked
 from .enqueue import enqueue_workflow
-from .graph import STEP
+from .graph import LAST, STEP
 from .step import Step
 from .workflow import Workflow, known_id
 
 LOOK_AGAIN = 0.02
-"""Seconds until the next look at a workflow whose jobs have ended, but which has not."""
+"""Seconds until the first look at a workflow whose jobs have ended, but which has not."""
+LONGEST_PAUSE = 1.0
+"""The most seconds between two such looks."""
 _FAILED = (JobState.DISCARDED, JobState.CANCELLED)
 
 
@@ -71,7 +74,8 @@ class WorkflowManagement(Enqueueing, Waiting):
     ) -> Job | Workflow:
         """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
-        For a workflow, wait until all its steps have ended, and return the workflow with its jobs.
+        For a workflow, wait until all its steps have ended, also those of workflows within it, and
+        return the workflow with its jobs. Callbacks of a batch are not waited for.
         Its `recorded` is the value of the last step.
 
         job: a committed job, its id, or a workflow. `wait_many` describes the rest.
@@ -118,14 +122,18 @@ class WorkflowManagement(Enqueueing, Waiting):
         limit = asyncio.timeout(longest)
         try:
             async with limit:
+                pause = LOOK_AGAIN
                 while True:
-                    ended, ids = await self._look_at(identity(workflow))
+                    ended, ids = await self._look_at(workflow)
                     if ended is not None:
                         return ended
+                    pause = LOOK_AGAIN if ids else min(2 * pause, LONGEST_PAUSE)
                     if ids:
-                        await self._waiter.wait(ids)
+                        # A job may be deleted meanwhile: its step has ended then.
+                        with suppress(LookupError):
+                            await self._waiter.wait(ids)
                     # The last outcome is there, and what follows from it may have been put off.
-                    await asyncio.sleep(LOOK_AGAIN)
+                    await asyncio.sleep(pause)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -134,16 +142,23 @@ class WorkflowManagement(Enqueueing, Waiting):
                 f" `oban-sqla workflows show {identity(workflow)}` says how it is"
             ) from None
 
-    async def _look_at(self, id: str) -> tuple[Workflow | None, list[int]]:
-        """The workflow if it has ended, and the ids of its unfinished jobs."""
+    async def _look_at(self, workflow: Workflow) -> tuple[Workflow | None, list[int]]:
+        """The workflow with its jobs if it has ended, otherwise the ids of the unfinished jobs."""
+        id = identity(workflow)
         async with self._database.session() as session:
+            state = await session.scalar(select(Workflow.state).where(Workflow.id == id))
+            if state is None:
+                raise LookupError(f"there is no workflow {id!r}")
+            if state == "executing":
+                steps = _steps_of(workflow).where(Step.kind.in_((STEP, LAST)))
+                unfinished = steps.join(Job, Job.id == Step.job_id).where(
+                    Step.ended.is_(None), Job.state.not_in(FINISHED)
+                )
+                return None, [*await session.scalars(unfinished)]
             query = select(Workflow).where(Workflow.id == id).options(selectinload(Workflow.jobs))
             found = (await session.scalars(query)).one_or_none()
-            if found is None:
-                raise LookupError(f"there is no workflow {id!r}")
-            if found.is_finished:
-                return found, []
-            return None, [job.id for job in found.jobs if not job.is_finished]
+            # It may have been retried meanwhile.
+            return (found if found is not None and found.is_finished else None), []
 
 
 def identity(workflow: Workflow | str) -> str:

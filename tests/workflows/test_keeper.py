@@ -21,6 +21,8 @@ async def keeper(engine: AsyncEngine, prefix: str) -> AsyncIterator[WorkflowKeep
         Database(engine, prefix),
         lambda name, data: None,
         is_leader=lambda: True,
+        beside_others=lambda: False,
+        announce=lambda ids: None,
     )
     yield keeper
     await keeper.stop()

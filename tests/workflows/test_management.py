@@ -1,10 +1,15 @@
 """Cancel, retry and wait for workflows, and add steps from within."""
 
+import asyncio
+
 import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import (
     Job,
     JobState,
+    Oban,
     ObanError,
     Record,
     Worker,
@@ -121,6 +126,64 @@ async def test_a_wait_is_limited(start: StartOban) -> None:
         await oban.wait(flow, timeout=0.1)
     with pytest.raises(LookupError):
         await oban.wait(Workflow(), timeout=1)
+
+
+async def test_a_wait_includes_workflows_within(start: StartOban, engine: AsyncEngine) -> None:
+    """It sleeps until a step of the inner workflow has ended, and does not look again and again."""
+    begun, gate, looks = asyncio.Event(), asyncio.Event(), 0
+
+    class Gate(Worker, name="flows.gate"):
+        async def process(self, job: Job) -> None:
+            begun.set()
+            await gate.wait()
+
+    def count(connection: object, cursor: object, sql: str, *_: object) -> None:
+        nonlocal looks
+        looks += "oban_sqla_workflow_steps.ended IS NULL AND" in sql and "RECURSIVE" in sql
+
+    oban = await start(queues={"default": 10})
+    flow, inner = Workflow(), Workflow()
+    flow.add("first", Step.new())
+    inner.add("gate", Gate.new())
+    flow.add_workflow("inner", inner, deps="first")
+    await oban.enqueue(flow)
+    event.listen(engine.sync_engine, "before_cursor_execute", count)
+    waiting = asyncio.create_task(oban.wait(flow, timeout=20))
+    await begun.wait()
+    with pytest.raises(TimeoutError):
+        await oban.wait(flow, timeout=0.3)
+    gate.set()
+    assert (await waiting).progress == (2, 2)
+    assert 0 < looks < 8
+
+
+async def test_a_wait_survives_the_deletion_of_a_step(start: StartOban) -> None:
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("later", Step.new(schedule_in=60))
+    flow.add("next", Step.new(), deps="later")
+    await oban.enqueue(flow)
+    waiting = asyncio.create_task(oban.wait(flow, timeout=20))
+    await asyncio.sleep(0)
+    assert await oban.delete_jobs(flow.steps["later"]) == 1
+    done = await waiting
+    assert (done.state, states(done)) == ("cancelled", {"next": "cancelled"})
+    (error,) = done.steps["next"].errors
+    assert error["error"] == "the step 'later' that it waits for was deleted"
+
+
+async def test_a_deleted_step_cancels_in_the_same_transaction(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    oban, flow = Oban(engine), Workflow()
+    flow.add("first", Step.new())
+    flow.add("next", Step.new(), deps="first")
+    async with sessions.begin() as session:
+        session.add(flow)
+        await session.flush()
+        assert await oban.delete_jobs(flow.steps["first"], conn=session) == 1
+    found = await loaded(sessions, flow.id)
+    assert (found.state, states(found)) == ("cancelled", {"next": "cancelled"})
 
 
 async def test_a_step_adds_steps(run: Run) -> None:
