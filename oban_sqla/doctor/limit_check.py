@@ -1,31 +1,36 @@
-"""`LimitCheck`: find nodes of another Oban that run queues with limits, which they ignore."""
+"""`LimitCheck`: find limits that nodes ignore, and limits that delay jobs for long."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from sqlalchemy import Executable, Text, bindparam, exists, func, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY
-
-from ..models import Job, JobState, ProducerRow
-from ..models.unique import COUNTED_BY
+from ..durations import duration
 from ..runtime.database import Database
 from ..runtime.presence import Presence
-from ..statements.heartbeat import EXPIRY
-from ..statements.states import state_in
-from .finding import Check, Result, problem
+from .finding import Check, Result, note, problem
+from .limit_queries import holders, holds, limited
 
-OF_QUEUES = ("global_limit", "rate_limit")
+HELD_LONG = 600.0
+"""Seconds after which a hold is told."""
+EXECUTES_LONG = 3600.0
+"""Seconds after which an executing job is told, if others wait for its place."""
+MOST_NAMED = 10
 
 
 class LimitCheck:
-    """Finds queues whose limits may be exceeded."""
+    """Finds limits that may be exceeded, and jobs, rates and keys that make others wait."""
 
     def __init__(self, database: Database, presence: Presence) -> None:
         self._database = database
         self._presence = presence
-        self.check = Check(self._look, otherwise="no node of another Oban runs a queue with limits")
+        self.check = Check(self._look, otherwise="every node obeys the limits, and none is stuck")
 
     async def _look(self) -> AsyncIterator[Result]:
+        for look in (self._ignoring, self._different, self._holders, self._holds):
+            async for result in look():
+                yield result
+
+    async def _ignoring(self) -> AsyncIterator[Result]:
         """One problem for each node of another Oban that runs a queue with limits."""
         ignoring = [
             (node.node, queue.queue)
@@ -34,10 +39,10 @@ class LimitCheck:
             if queue.alive and queue.foreign
         ]
         queues = sorted({queue for _, queue in ignoring})
-        rows = await self._database.fetch(_limited(), {"queues": queues}) if queues else []
-        limited = {row.queue for row in rows}
+        rows = await self._database.fetch(limited(), {"queues": queues}) if queues else []
+        found = {row.queue for row in rows}
         for node, queue in ignoring:
-            if queue in limited:
+            if queue in found:
                 yield problem(
                     f"{node} is a node of another Oban, and runs the queue {queue}: it ignores the"
                     " limits and rates of that queue and of its jobs",
@@ -45,25 +50,44 @@ class LimitCheck:
                     " only nodes of oban_sqla run",
                 )
 
+    async def _different(self) -> AsyncIterator[Result]:
+        """One problem for each queue whose nodes do not agree on a limit over all nodes."""
+        for name, queues in sorted(self._presence.run.items()):
+            for kind in ("global_limit", "rate_limit"):
+                given = {_terms(getattr(queue, kind)) for queue in queues if not queue.foreign}
+                if len(given) > 1:
+                    yield problem(
+                        f"the nodes that run the queue {name} have different values of {kind}:"
+                        f" {', '.join(sorted(given))}; each obeys its own",
+                        f"configure all nodes alike, or set it with oban-sqla queues scale {name}",
+                    )
 
-def _limited() -> Executable:
-    """The names in `queues` of the queues that have limits, or jobs with limits."""
-    given = (
-        func.unnest(bindparam("queues", type_=ARRAY(Text)))
-        .table_valued("queue")
-        .render_derived(name="given")
-    )
+    async def _holders(self) -> AsyncIterator[Result]:
+        """One note for each job that has long held a place for which others wait."""
+        run = self._presence.run
+        queues = [name for name, nodes in run.items() if any(one.global_limit for one in nodes)]
+        alive = {one.uuid for nodes in run.values() for one in nodes}
+        statement = holders(EXECUTES_LONG, MOST_NAMED)
+        for row in await self._database.fetch(statement, {"queues": queues}):
+            gone = "" if row.producer in alive else ", and its node is gone"
+            yield note(
+                f"job {row.id} of queue {row.queue} executes for {duration(row.executes)}{gone};"
+                " under a limit, other jobs wait for its place",
+                f"if it hangs, oban-sqla jobs cancel {row.id}, and give its worker a timeout; a"
+                " leader rescues the jobs of a node that is gone",
+            )
 
-    def has_jobs(state: JobState) -> Any:
-        counted = (Job.meta.has_key(entry) for entry in COUNTED_BY)
-        return exists().where(state_in(state), Job.queue == given.c.queue, *counted)
+    async def _holds(self) -> AsyncIterator[Result]:
+        """One note for the rates and keys of a name that stay held for long."""
+        for row in await self._database.fetch(holds(HELD_LONG)):
+            counted = f"{row.count} keys of {row.name} are" if row.count > 1 else f"{row.name} is"
+            yield note(
+                f"{counted} held for {duration(row.left)} more, since a job raised RateLimited",
+                f"wait, or release a rate: await oban.rate({row.name!r}).reset()",
+            )
 
-    # Each state by itself, so that the index of waiting limited jobs serves one of them.
-    of_jobs = or_(has_jobs(JobState.AVAILABLE), has_jobs(JobState.EXECUTING))
-    of_queue = exists().where(
-        ProducerRow.queue == given.c.queue,
-        # Oban Pro publishes limits in the same form, and obeys its own.
-        ProducerRow.meta.has_key(EXPIRY),
-        or_(*(ProducerRow.meta.has_key(name) for name in OF_QUEUES)),
-    )
-    return select(given.c.queue).where(or_(of_queue, of_jobs))
+
+def _terms(limit: Mapping[str, Any] | None) -> str:
+    """A limit as text, without the counts of its windows."""
+    terms = {name: value for name, value in (limit or {}).items() if name != "windows"}
+    return json.dumps(terms, sort_keys=True) if terms else "none"

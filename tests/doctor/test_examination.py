@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from oban_sqla import Job
+from oban_sqla import Job, Rate
 from oban_sqla.config import Config
 from oban_sqla.doctor import server_checks
 from oban_sqla.doctor.examination import examine
 from oban_sqla.doctor.finding import Finding
 from oban_sqla.durations import duration
+from oban_sqla.limits.rows import RateRow
 from oban_sqla.migrations import LATEST, upgrade
 from oban_sqla.models import LeaderLease, ProducerRow, QueueOrder
 from oban_sqla.runtime import notifier
@@ -45,6 +46,11 @@ async def problems(database: Database, check: str, **options: Any) -> list[Findi
     found = [found for found in await findings(database, **options) if found.level == "problem"]
     assert all(finding.remedy for finding in found)
     return [finding for finding in found if finding.check == check]
+
+
+async def notes(database: Database, check: str) -> list[Finding]:
+    """What is worth a look by one of the checks."""
+    return [one for one in await findings(database) if (one.check, one.level) == (check, "note")]
 
 
 @pytest.fixture
@@ -371,6 +377,60 @@ class TestLimits:
         async with sessions.begin() as session:
             session.add(JobFactory())
         assert await problems(database, "limits") == []
+
+    async def test_nodes_that_do_not_agree(self, database: Database, start: StartOban) -> None:
+        one = {"default": {"limit": 1, "global_limit": 2, "rate_limit": Rate(5, per=1)}}
+        two = {"default": {"limit": 1, "rate_limit": Rate(5, per=1)}}
+        await start(queues=one, node="n1")
+        await start(queues=two, node="n2")
+        (found,) = await problems(database, "limits")
+        assert found.text == (
+            "the nodes that run the queue default have different values of global_limit: none,"
+            ' {"allowed": 2}; each obeys its own'
+        )
+
+    @pytest.mark.parametrize("kind", ["key", "queue"])
+    async def test_a_job_that_holds_a_place(
+        self, database: Database, sessions: Sessions, start: StartOban, kind: str
+    ) -> None:
+        meta = {"partition_key": "x"} if kind == "key" else {}
+        limits = {"global_limit": 1} if kind == "queue" else {}
+        oban = await start(queues={"default": {"limit": 1, "paused": True, **limits}})
+        producer = str(oban.check_one_queue("default").uuid)
+        async with sessions.begin() as session:
+            for age, lost in ((30, False), (7300, False), (10900, True)):
+                job: Job = JobFactory(
+                    executing=True, meta=meta, attempted_at=datetime.now(UTC) - timedelta(0, age)
+                )
+                job.attempted_by = ["n1", str(uuid4()) if lost else producer, "oban_sqla"]
+                session.add(job)
+        assert await notes(database, "limits") == []
+        async with sessions.begin() as session:
+            session.add(JobFactory(meta=meta))
+            session.add(JobFactory(meta={"partition_key": "y"}, queue="other"))
+        assert [one.text for one in await notes(database, "limits")] == [
+            "job 3 of queue default executes for 3 hours, and its node is gone; under a limit,"
+            " other jobs wait for its place",
+            "job 2 of queue default executes for 2 hours; under a limit, other jobs wait for its"
+            " place",
+        ]
+
+    async def test_a_rate_that_is_held(self, database: Database, sessions: Sessions) -> None:
+        hour = datetime.now(UTC) + timedelta(hours=5)
+        soon = datetime.now(UTC) + timedelta(minutes=5)
+        async with sessions.begin() as session:
+            session.add_all(
+                [
+                    *(RateRow(rate=f'sync="{card}"', held_until=hour) for card in ("v1", "v2")),
+                    RateRow(rate="ses", held_until=hour),
+                    RateRow(rate="soon", held_until=soon),
+                    RateRow(rate="counts", tokens=1.0, counted_at=soon),
+                ]
+            )
+        assert [one.text for one in await notes(database, "limits")] == [
+            "ses is held for 5 hours more, since a job raised RateLimited",
+            "2 keys of sync are held for 5 hours more, since a job raised RateLimited",
+        ]
 
     async def test_on_nodes_of_our_own(self, database: Database, start: StartOban) -> None:
         await start(queues={"default": {"limit": 1, "global_limit": 1}})
