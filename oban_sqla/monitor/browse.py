@@ -11,7 +11,9 @@ from sqlalchemy import Select
 from ..models import JobState
 from ..models.recorded import RECORDED_AS
 from ..runtime.database import Database
+from ..statements.claimed import Loads
 from . import job_queries
+from .excerpts import cut_args
 from .job_queries import Filters
 from .readable import read
 
@@ -19,6 +21,8 @@ from .readable import read
 BATCH = 1000
 
 _TRACEBACK = "Traceback (most recent call last):\n"
+_FRAME = re.compile(r'[ \t]+File "')
+_NAMED = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,23 @@ class Listed:
     """The most important line of the last error."""
 
 
-async def browse(database: Database, filters: Filters, *, limit: int) -> list[Listed]:
-    """The newest jobs that match the filters; `SchemaMissingError` without tables."""
+async def browse(
+    database: Database, filters: Filters, *, limit: int, cut: bool = False
+) -> list[Listed]:
+    """The newest jobs that match the filters; `SchemaMissingError` without tables.
+
+    cut: whether long arguments are an `Excerpt`, and only the end of an error is read.
+    """
     await database.verify()
-    rows = await database.fetch(job_queries.newest(filters, limit=limit))
-    return [Listed(**{**read(row, database.loads), "error": summary(row.error)}) for row in rows]
+    rows = await database.fetch(job_queries.newest(filters, limit=limit, cut=cut))
+    return [_listed(row, database.loads, cut) for row in rows]
+
+
+def _listed(row: Any, loads: Loads, cut: bool) -> Listed:
+    values = {**read(row, loads), "error": summary(row.error)}
+    if cut and isinstance(row.args, str) and (excerpt := cut_args(row.args)) is not None:
+        values["args"] = excerpt
+    return Listed(**values)
 
 
 async def describe(database: Database, *ids: int) -> dict[int, dict[str, Any]]:
@@ -71,13 +87,19 @@ def _recorded(meta: Any) -> Any:
 
 
 def summary(error: str | None) -> str | None:
-    """The first line of an error. For a traceback, the line that names the exception."""
+    """The first line of an error. For a traceback, the line that names the exception.
+
+    The error may be only the end of a text.
+    """
     if error is None:
         return None
     _, traceback, last = error.rpartition(_TRACEBACK)
     lines = last.strip("\n").splitlines()
     if traceback:
         lines = [line for line in lines if re.match(r"\S", line)] or lines
+    elif any(map(_FRAME.match, lines)):
+        # The beginning of the traceback is cut off: its last unindented line is the exception.
+        lines = [line for line in lines if _NAMED.match(line)][-1:] or lines
     return lines[0] if lines else ""
 
 

@@ -28,9 +28,10 @@ from ..clock import database_now, interval, seconds
 from ..models import Job, JobState
 from ..models.job import COLUMNS
 from ..models.types import job_state
-from ..statements.claimed import representable
+from ..statements.claimed import fetchable, representable
 from ..statements.ids import one_of
 from ..statements.states import constant, state_in
+from .excerpts import args_excerpt, error_excerpt
 from .readable import readable_columns
 
 _IDS = ARRAY(BigInteger)
@@ -58,8 +59,12 @@ class Filters:
     """Further conditions."""
 
 
-def newest(filters: Filters, *, limit: int, now: datetime | None = None) -> Executable:
+def newest(
+    filters: Filters, *, limit: int, cut: bool = False, now: datetime | None = None
+) -> Executable:
     """The newest jobs, with columns for a list: `state` is text, `error` the last error's text.
+
+    cut: whether long arguments and errors are cut.
 
     Also their `age` and the time until they are due (`due_in`), in seconds; NULL if Python can't
     represent the instant.
@@ -69,10 +74,11 @@ def newest(filters: Filters, *, limit: int, now: datetime | None = None) -> Exec
         Job.id,
         cast(Job.state, Text).label("state"),
         *(Job.queue, Job.worker, Job.tags, Job.attempt, Job.max_attempts),
-        *readable_columns(("args", "inserted_at", "scheduled_at")),
+        *readable_columns(("inserted_at", "scheduled_at")),
+        args_excerpt() if cut else fetchable("args", Job.args),
         case((representable(Job.inserted_at), seconds(time - Job.inserted_at))).label("age"),
         case((representable(Job.scheduled_at), seconds(Job.scheduled_at - time))).label("due_in"),
-        Job.errors[-1]["error"].astext.label("error"),
+        error_excerpt() if cut else Job.errors[-1]["error"].astext.label("error"),
     )
     return _first(shown.where(*conditions(filters, now)), filters, limit, newest=True)
 

@@ -26,6 +26,7 @@ from starlette.responses import Response
 
 from ..models import Job, JobState
 from ..monitor.browse import summary
+from ..monitor.excerpts import ERROR_END
 from ..statements.claimed import fetchable
 from ..statements.states import constant
 from .frames import last_frame
@@ -35,8 +36,6 @@ from .reads import Reads
 FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
 MOST = 1000
 """The most jobs of each state that are read, the newest first."""
-# The most characters of an error that are read, from its end, which names the exception.
-TAIL = 3000
 SHOWN = 100
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _VALUES = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
@@ -109,7 +108,7 @@ def failed() -> Executable:
             func.coalesce(
                 *(fetchable(name, getattr(Job, name)) for name in ("attempted_at", "inserted_at"))
             ).label("at"),
-            func.right(text, TAIL).label("error"),
+            func.right(text, ERROR_END).label("error"),
         ).where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
 
     return union_all(of(JobState.RETRYABLE, Job.id), of(JobState.DISCARDED, Job.discarded_at))
@@ -119,7 +118,7 @@ def _grouped(page: Page, rows: Iterable[Any]) -> Iterable[Group]:
     groups: dict[str, Group] = {}
     for row in rows:
         text = _seen(page, row)
-        exception, frame = exception_of(text), last_frame(text)
+        exception, frame = summary(text) or "", last_frame(text)
         if not page.may("args"):
             exception, frame = _class_of(exception), None
         key = hashlib.sha256(f"{_VALUES.sub('?', exception)}\0{frame}".encode()).hexdigest()[:16]
@@ -141,15 +140,6 @@ def _class_of(exception: str) -> str:
     """Only the class of an exception, since the rest of a text may contain any data."""
     name = exception.partition(":")[0]
     return name if _CLASS.fullmatch(name) else "(hidden)"
-
-
-def exception_of(text: str) -> str:
-    """The line that names the exception, or the last one if the text is cut."""
-    found = summary(text) or ""
-    if text.startswith("Traceback") or not re.search(r'^[ \t]+File "', text, re.MULTILINE):
-        return found
-    lines = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
-    return lines[-1] if lines else found
 
 
 def _is_cut(groups: Iterable[Group], state: JobState) -> bool:

@@ -22,15 +22,15 @@ from .frames import Block, blocks
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
 from .reads import Reads
-from .show import instant
+from .show import end, instant
 from .words import VERBS
 from .workflows import waited_for
 
 WAITING = ("available", "scheduled", "retryable", "suspended")
 """The states in which a job may be edited."""
-# Errors on a page, the last ones, and characters of the text of each.
+# Errors on a page, the last ones, and characters of the text of the last one and of the others.
 MOST_ERRORS = 10
-LONGEST_ERROR = 4000
+LONGEST_ERROR, LONGEST_OTHER = 4000, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +149,19 @@ def _keys(meta: Any) -> Iterator[tuple[str, str]]:
 
 def _failures(errors: Any) -> Iterator[Failure]:
     """The errors of a job. Any program may have written them, in any form."""
-    for error in errors if isinstance(errors, list) else []:
+    found = errors if isinstance(errors, list) else []
+    for number, error in enumerate(found, 1):
         told = error if isinstance(error, dict) else {}
         text = told.get("error")
         if not isinstance(text, str):
             text = json.dumps(error, ensure_ascii=False, default=str)
+        shown = end(text, LONGEST_ERROR if number == len(found) else LONGEST_OTHER)
         yield Failure(
             str(told.get("attempt", "?")),
             _instant(told.get("at")),
             summary(text) or "",
-            blocks(text[-LONGEST_ERROR:]),
-            max(0, len(text) - LONGEST_ERROR),
+            blocks(shown),
+            len(text) - len(shown),
         )
 
 

@@ -92,7 +92,7 @@ def _refuse_masked(page: Page, search: Search) -> None:
 async def _list(reads: Reads, search: Search, few: bool, before: int | None) -> Listing:
     """A page of jobs, with ids below `before`. few: whether its state has few jobs."""
     if not search.scans or few:
-        found = await browse(reads, search.filters(before=before), limit=ROWS + 1)
+        found = await browse(reads, search.filters(before=before), limit=ROWS + 1, cut=True)
         return _page(found)
     await reads.verify()
     ((lowest, highest),) = await reads.fetch(select(func.min(Job.id), func.max(Job.id)))
@@ -100,7 +100,7 @@ async def _list(reads: Reads, search: Search, few: bool, before: int | None) -> 
         return Listing([])
     top = min(before, highest + 1) if before else highest + 1
     first = max(1, top - SCANNED)
-    found = await browse(reads, search.filters(before=top, first=first), limit=ROWS + 1)
+    found = await browse(reads, search.filters(before=top, first=first), limit=ROWS + 1, cut=True)
     if len(found) > ROWS or first <= lowest:
         return _page(found)
     return Listing(found, before=first, looked_until=first)

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from .. import __version__
 from ..clock import client_now
 from ..events import DashboardAction
+from ..monitor.excerpts import Excerpt
 from ..monitor.readable import UNREADABLE
 from ..monitor.status import Count, Status
 from .access import Access, Right
@@ -146,6 +147,9 @@ class Page:
             return HIDDEN
         if self.board.mask is None or value == UNREADABLE:
             return value
+        if isinstance(value, Excerpt):
+            # The mask needs the whole value.
+            return MASKED
         try:
             return self.board.mask(field, value, worker)
         except Exception:

@@ -9,16 +9,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..durations import duration
+from ..monitor.excerpts import Excerpt
 from ..monitor.status import Count
 from .words import ICONS
 
 STATIC = Path(__file__).parent / "static"
 NONE = "\N{EN DASH}"
-# The most characters of JSON on a page. Longer JSON is cut, and the page says so.
-LONGEST_JSON = 10_000
+# The most characters of JSON on a page, and of its HTML. Longer JSON is cut, and the page says so.
+LONGEST_JSON, LARGEST_JSON = 10_000, 14_000
+# Bytes of some characters in HTML; others have one, or about three if they are not ASCII.
+_BYTES = {"<": 4, ">": 4, "&": 5, "'": 5, '"': 5}
 
 
 def number(value: float | Count) -> str:
@@ -70,19 +73,43 @@ def when(value: datetime | str | None, now: datetime) -> Markup:
 def cut(value: Any, longest: int) -> str:
     """A text, cut at the end if it is too long. Another program may have stored other values."""
     text = str(value)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    kept = beginning(text, longest)
+    return text if len(kept) == len(text) else f"{kept[:-1]}…"
+
+
+def beginning(text: str, longest: int) -> str:
+    """Up to `longest` characters, and fewer if they make more than half as many bytes of HTML."""
+    text = text[:longest]
+    if len(escape(text).encode("utf-8", "replace")) <= 1.5 * longest:
+        return text
+    left = 1.5 * longest
+    for place, character in enumerate(text):
+        left -= _BYTES.get(character, 1 if character.isascii() else 3)
+        if left < 0:
+            return text[:place]
+    return text
+
+
+def end(text: str, longest: int) -> str:
+    """The end of a text, with a size as in `beginning`."""
+    return beginning(text[: -longest - 1 : -1], longest)[::-1]
 
 
 def one_line(value: Any, longest: int = 120) -> str:
     """JSON in a line, cut."""
-    return cut(_json(value), longest)
+    return cut(value if isinstance(value, Excerpt) else _json(value), longest)
 
 
 def pretty(value: Any) -> Markup:
     """JSON over several lines, with its kinds of values marked; cut if it is very long."""
     text = _json(value, indent=2)
-    rest = len(text) - LONGEST_JSON
-    shown = Markup("").join(_marked(line) for line in text[:LONGEST_JSON].splitlines(True))
+    shown, size, rest = Markup(""), 0, len(text)
+    for line in beginning(text, LONGEST_JSON).splitlines(True):
+        marked = _marked(line)
+        size += len(marked)
+        if size > LARGEST_JSON + len(line):
+            break
+        shown, rest = shown + marked, rest - len(line)
     if rest > 0:
         shown += Markup('\n<span class="none">… {} more characters</span>').format(f"{rest:,}")
     return shown

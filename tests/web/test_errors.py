@@ -1,7 +1,7 @@
 """Errors, grouped."""
 
 from oban_sqla import Oban
-from oban_sqla.web.errors import exception_of
+from oban_sqla.monitor.browse import summary
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.web.site import Reader, Site
@@ -49,6 +49,6 @@ async def test_by_exception_and_frame(site: Site, add: Add, oban: Oban) -> None:
 
 
 def test_the_exception_of_a_text_that_is_cut() -> None:
-    assert exception_of(TRACE[40:].format(file="a", user=1)).startswith("TimeoutError: gave up")
-    assert exception_of("boom\nmore") == "boom"
-    assert exception_of("") == ""
+    assert summary(TRACE[40:].format(file="a", user=1)).startswith("TimeoutError: gave up")
+    assert summary("boom\nmore") == "boom"
+    assert summary("") == ""
