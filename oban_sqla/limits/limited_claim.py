@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from ..config.queues import Queue
@@ -54,8 +55,6 @@ class LimitedClaim:
         self._cleared_at = time.monotonic()
         # The new holds: the seconds by the name of a rate or a key.
         self._holds: dict[str, float] = {}
-        self._by_queue = RawStatement(database, claim_within_global_limit(), behind=lock_queue())
-        self._by_key = RawStatement(database, claim_keyed(), behind=lock_keys())
         # For a queue that counts by keys: it writes them, and claims by them.
         self._keying: tuple[QueueKeys, QueueKeying, RawStatement] | None = None
         # Whether a limit may have delayed jobs at the last claim.
@@ -68,6 +67,17 @@ class LimitedClaim:
         self._producer = ""
         # The ids of claimed jobs that go back, and whose starts were not counted.
         self._uncounted: set[int] = set()
+
+    # Made when they are used: a queue without limits does not need them, and making the second one
+    # takes 40 ms.
+    @cached_property
+    def _by_queue(self) -> RawStatement:
+        statement = claim_within_global_limit()
+        return RawStatement(self._database, statement, behind=lock_queue())
+
+    @cached_property
+    def _by_key(self) -> RawStatement:
+        return RawStatement(self._database, claim_keyed(), behind=lock_keys())
 
     @property
     def ahead(self) -> bool:

@@ -25,6 +25,8 @@ class Service:
     """
 
     name: ClassVar[str]
+    begins_in: ClassVar[float] = 0.0
+    """Seconds from the start to the first pass, for a service that lets the jobs begin first."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
@@ -32,6 +34,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
+        self._begins_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._failures = 0
@@ -94,6 +97,7 @@ class Service:
                 self._stopping.clear()
                 self._woken.clear()
                 self._failures = 0
+                self._begins_at = asyncio.get_running_loop().time() + self.begins_in
                 self._task = asyncio.create_task(self._loop(), name=f"oban-{self.label}")
 
     async def stop(self, grace: float | None = None) -> None:
@@ -126,8 +130,12 @@ class Service:
                 await asyncio.wait([task], timeout=UNWINDING)
 
     async def _loop(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             self._woken.clear()
+            if (early := self._begins_at - loop.time()) > 0:
+                await self._sleep(early)
+                continue
             try:
                 delay = await self.run_once()
             except Exception as error:

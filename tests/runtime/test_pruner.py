@@ -379,8 +379,13 @@ async def test_a_rule_that_fails_stops_no_other(
 
 
 async def test_the_log_names_a_job_that_can_not_be_deleted_once(
-    sessions: Sessions, execute: Execute, start: StartOban, caplog: pytest.LogCaptureFixture
+    sessions: Sessions,
+    execute: Execute,
+    start: StartOban,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Pruner, "begins_in", 0.0)
     await add(sessions, job("completed", 100, "kept"))
     await execute(*REFER)
     with hear(Oban, "prune_stop") as stops:

@@ -68,6 +68,25 @@ async def stress(service: Service) -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_a_service_may_let_others_begin_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wake-up does not bring its first pass forward, and a stop does not wait for it."""
+    monkeypatch.setattr(Counter, "begins_in", 0.05)
+    service = Counter()
+    started = asyncio.get_running_loop().time()
+    await service.start()
+    service.wake()
+    await service.passed(1)
+    assert asyncio.get_running_loop().time() - started >= 0.05
+    await service.stop()
+    monkeypatch.setattr(Counter, "begins_in", 3600.0)
+    await service.start()
+    await asyncio.sleep(0)
+    service.wake()
+    async with asyncio.timeout(PATIENCE):
+        await service.stop()
+    assert service.passes == 1
+
+
 async def test_any_order_of_starts_and_stops() -> None:
     service = Counter()
     await stress(service)

@@ -2,9 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import func, select, update
 
 from oban_sqla import Job, JobState, Oban, Workflow
+from oban_sqla.runtime.pruner import Pruner
+from oban_sqla.workflows.pruner import WorkflowPruner
 from oban_sqla.workflows.step import Step as Row
 from tests.conftest import StartOban
 from tests.listening import hear
@@ -23,7 +26,11 @@ def nested() -> Workflow:
     return flow
 
 
-async def test_an_ended_workflow_goes_as_a_whole(start: StartOban, sessions: Sessions) -> None:
+async def test_an_ended_workflow_goes_as_a_whole(
+    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in (Pruner, WorkflowPruner):
+        monkeypatch.setattr(kind, "begins_in", 0.0)
     ended, running = nested(), nested()
     async with sessions.begin() as session:
         session.add_all([ended, running, Job("w")])
