@@ -24,13 +24,13 @@ prefix = arguments.get("prefix")
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Leave out the tables of an application, and the index that not every database has."""
+    """Ignore the tables of an application, and the index that only some databases have."""
     return name in metadata.tables if kind == "table" else name != INDEX
 
 
 settings: dict[str, Any] = {
     "target_metadata": metadata,
-    # Here the tables are looked at one by one; elsewhere the plugin keeps them out.
+    # This history compares our tables. In other histories, the plugin leaves them out.
     "autogenerate_plugins": ["alembic.autogenerate.*", f"~{PLUGIN}"],
     "compare_type": True,
     "compare_server_default": True,
@@ -63,7 +63,7 @@ def run_online(connection: Connection) -> None:
 
 
 def use_prefix() -> list[Any]:
-    """What makes the prefix the schema of the tables, and of Alembic's own record of them."""
+    """Use the prefix as the schema of the tables and of Alembic's version table."""
     if prefix is None:
         return []
     return [
@@ -89,12 +89,12 @@ def engine() -> Engine:
         raise CommandError(str(error)) from error
 
 
-if context.config.cmd_opts is not None:  # from the command line: say what is done
+if context.config.cmd_opts is not None:  # run from the command line: log the migrations
     logging.basicConfig(format="%(message)s")
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
 if context.is_offline_mode():
     run_offline()
-elif given := context.config.attributes.get("connection"):  # from a test, or another program
+elif given := context.config.attributes.get("connection"):  # run by a test or by another program
     with given.connect() if isinstance(given, Engine) else given as connection:
         run_online(connection)
 else:

@@ -1,6 +1,6 @@
-"""Sphinx: the pages are Markdown; `generate.py` makes those of the reference from the code.
+"""Sphinx: the pages are Markdown. `generate.py` writes the reference from the code.
 
-`tox -e docs` builds them into build/docs, with warnings as errors, and needs no network for it.
+`tox -e docs` builds them into build/docs, with warnings as errors, without a network.
 """
 
 from oban_sqla import __version__

@@ -1,4 +1,4 @@
-"""Writes the pages of the reference that are made from the code: `python docs/generate.py`.
+"""Write the pages of the reference from the code: `python docs/generate.py`.
 
 The pages are committed, so that they can be read without building them.
 """
@@ -107,7 +107,7 @@ def cli() -> str:
     done = subprocess.run(
         [*command, "--name", "oban-sqla"], capture_output=True, text=True, check=True
     )
-    # The page has a title of its own.
+    # The page already has a title.
     return _CLI + re.sub(r"\A# .*\n+", "", done.stdout).rstrip() + "\n"
 
 
@@ -150,7 +150,7 @@ def settings() -> str:
     return _SETTINGS + "".join(rows)
 
 
-# By page: its title, and what it is about: import paths, and headings.
+# The title and the contents of each page: import paths, and headings.
 _API: dict[str, tuple[str, str]] = {
     "jobs.md": (
         "Jobs",
@@ -250,7 +250,7 @@ _LEADS = {
 
 
 def api(page: str) -> str:
-    """A page about objects, from their source: it is the same on every version of Python."""
+    """A page about objects, from their source, so that every version of Python writes the same."""
     title, plan = _API[page]
     lead = _LEADS.get(page, [])
     return "\n".join([f"# {title}\n", *lead, *(p for item in plan.split() for p in _item(item))])
@@ -296,7 +296,7 @@ def _class(cls: type) -> Iterator[str]:
         try:
             body = _tree(base).body
         except OSError:
-            continue  # it was made by a call
+            continue  # the object was made by a call
         for node, following in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__" and base is cls:
                 yield from _function(cls.__name__, node, "###")
@@ -370,7 +370,7 @@ def _tree(subject: Any) -> Any:
 
 
 def _text(node: Any) -> str | None:
-    """The string below an attribute, which says what it is."""
+    """The docstring below an attribute."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return inspect.cleandoc(str(node.value.value))
     return None

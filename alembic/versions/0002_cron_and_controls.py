@@ -1,4 +1,4 @@
-"""The tables of version 2: the ticks of cron, what was ordered of the queues."""
+"""The tables of version 2: the ticks of cron, and the orders to queues."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The index of version 3: the jobs of a row are found by it."""
+"""The index of version 3, which finds the jobs of a row."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The constraint of version 4: no two unique jobs claim the same key."""
+"""The constraint of version 4: no two unique jobs hold the same unique key."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The index of version 5: jobs are found by what their arguments contain."""
+"""The index of version 5, which finds jobs by their arguments."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Version 6: the index on the arguments is made only where it is wanted."""
+"""Version 6: the index on the arguments becomes optional."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Workflows, their steps, and chains."""
+"""Version 7: workflows, their steps, and chains."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Limits by key, and rates."""
+"""Version 8: limits by key, and rates."""
 
 from alembic import op
 

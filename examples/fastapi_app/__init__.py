@@ -1,1 +1,1 @@
-"""A small shop on FastAPI, whose mails, packing and nightly closing are background jobs."""
+"""A small shop on FastAPI. Background jobs send mails, pack orders and close each day."""

@@ -1,4 +1,4 @@
-"""`python -m examples.fastapi_app`: bring a PostgreSQL along, install the tables, and open."""
+"""`python -m examples.fastapi_app`: start a PostgreSQL, install the tables, and serve the shop."""
 
 import argparse
 import logging
@@ -37,6 +37,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    # Otherwise it would end the process before the server that it brought along.
+    # Otherwise uvicorn would end the process before the PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     main(given.dsn, given.port)

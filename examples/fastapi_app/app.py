@@ -1,4 +1,4 @@
-"""The shop over HTTP: orders are placed and paid, and their pages show what becomes of the jobs."""
+"""The shop over HTTP: place and pay orders, and see the progress of their jobs."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +28,7 @@ templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """With queues, the app runs the jobs as well; without, it can still wait for them."""
+    """Start the `Oban`. Without queues it runs no jobs, but can still wait for jobs."""
     async with oban:
         yield
     await engine.dispose()
@@ -40,14 +40,14 @@ app.mount("/oban", dashboard(oban, authorize=operator if settings.operator_passw
 
 @app.post("/orders", status_code=201)
 async def place(new: NewOrder, session: RequestSession) -> OrderProgress:
-    """The order and its jobs are committed together, before the answer is sent: all, or nothing."""
+    """Place an order. The order and its jobs are committed together, before the response."""
     async with session.begin():
         product = await session.get(Product, new.product_id)
         if product is None:
             raise HTTPException(404, f"there is no product {new.product_id}")
         order = Order(**new.model_dump(), total=product.price * new.quantity)
         session.add(order)
-        await session.flush()  # now it has its id
+        await session.flush()  # now the order has its id
         mail = {"order_id": order.id, "to": order.email, "total": f"{order.total:.2f}"}
         jobs = [
             await PackOrder.enqueue({"order_id": order.id}, conn=session),
@@ -59,7 +59,7 @@ async def place(new: NewOrder, session: RequestSession) -> OrderProgress:
 
 @app.post("/orders/{id}/payment")
 async def pay(id: int, session: RequestSession) -> OrderProgress:
-    """No reminder is sent for an order that is paid: it is cancelled by the same commit."""
+    """Pay an order, and cancel its reminder in the same transaction."""
     async with session.begin():
         order = await session.get(Order, id, with_for_update=True)
         if order is None:
@@ -76,13 +76,13 @@ async def show(
     session: RequestSession,
     wait: Annotated[float, Query(ge=0, le=60)] = 0,
 ) -> OrderProgress:
-    """An order and its jobs; `wait` so many seconds until those that are due have ended."""
+    """Show an order and its jobs. With `wait`, first wait this many seconds for its due jobs."""
     found = await progress.load(session, Order.id == id)
     if not found:
         raise HTTPException(404, f"there is no order {id}")
     if wait:
         due = [job.id for _, jobs in found for job in jobs if job.state is not JobState.SCHEDULED]
-        await session.rollback()  # no transaction is to be open meanwhile
+        await session.rollback()  # end the transaction before the wait
         with suppress(TimeoutError):
             await oban.wait_many(due, timeout=wait)
         found = await progress.load(session, Order.id == id)
@@ -97,7 +97,7 @@ async def days(session: RequestSession) -> Sequence[ClosedDay]:
 
 @app.get("/", include_in_schema=False)
 async def overview(request: Request, session: RequestSession) -> Response:
-    """What there is to buy, and the orders with their progress."""
+    """Show the products, and the orders with their progress."""
     products = (await session.scalars(select(Product).order_by(Product.id))).all()
     last = select(Order.id).order_by(Order.id.desc()).limit(50)
     orders = await progress.load(session, Order.id.in_(last))

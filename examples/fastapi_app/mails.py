@@ -1,4 +1,4 @@
-"""The mails of the shop: each kind is a worker, which hands one mail to the provider."""
+"""The mails of the shop: for each kind there is a worker, which sends one mail."""
 
 import logging
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("shop")
 
 
 class Mail(Worker, queue="mailers", max_attempts=8):
-    """What leaves the database is no part of its transactions: a mail is a job of its own.
+    """Sends one mail. A mail can't be rolled back, so each mail is a job of its own.
 
     It may be sent again after a crash, so it has a key by which the provider can tell.
     """

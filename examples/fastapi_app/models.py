@@ -1,4 +1,4 @@
-"""The shop's own tables. They know nothing of jobs."""
+"""The tables of the shop."""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -38,7 +38,7 @@ class Order(Base):
     quantity: Mapped[int]
     total: Mapped[Decimal] = mapped_column(Numeric(10, 2))
     status: Mapped[str] = mapped_column(default="placed")
-    """`placed`, then `packed`, or `refused` when there is not enough in stock."""
+    """`placed`, then `packed`, or `refused` if the stock is too small."""
     placed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
@@ -46,7 +46,7 @@ class Order(Base):
 
 
 class Day(Base):
-    """What was ordered on a day, once it is closed."""
+    """The orders of a closed day."""
 
     __tablename__ = "days"
 

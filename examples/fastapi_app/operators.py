@@ -1,4 +1,4 @@
-"""Who may use the dashboard of the shop's jobs."""
+"""Check who may use the dashboard."""
 
 from secrets import compare_digest
 
@@ -12,7 +12,7 @@ basic = HTTPBasic(auto_error=False)
 
 
 async def operator(request: Request) -> Access | Response:
-    """Whoever knows the password may do everything; the log names them."""
+    """Give all rights to a user who knows the password. The log names the user."""
     given = await basic(request)
     password = settings.operator_password
     if given and password and compare_digest(given.password.encode(), password.encode()):

@@ -1,4 +1,4 @@
-"""Orders with their jobs, as pages show them: `receipt: executing, attempt 2`."""
+"""Load orders with their jobs, and describe the jobs: `receipt: executing, attempt 2`."""
 
 from itertools import groupby
 
@@ -9,14 +9,14 @@ from sqlalchemy.orm import joinedload
 from examples.fastapi_app.models import Order
 from oban_sqla import Job, JobState
 
-# The migration makes an index for it.
+# The migration creates an index for this condition.
 ITS_JOB = Job.args.contains(func.jsonb_build_object("order_id", Order.id))
 
 
 async def load(
     session: AsyncSession, *conditions: ColumnElement[bool]
 ) -> list[tuple[Order, list[Job]]]:
-    """The orders that meet the conditions, the newest first, and the jobs of each."""
+    """The orders that meet the conditions, the newest first, each with its jobs."""
     query = (
         select(Order, Job)
         .outerjoin(Job, ITS_JOB)
@@ -32,7 +32,7 @@ async def load(
 
 
 def describe(job: Job) -> str:
-    """What becomes of a job, in a few words."""
+    """The state of a job in a few words."""
     if job.state is JobState.SCHEDULED:
         return f"{job.worker}: scheduled for {job.scheduled_at:%Y-%m-%d %H:%M} UTC"
     attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""

@@ -1,4 +1,4 @@
-"""What is sent and received as JSON."""
+"""The JSON of requests and responses."""
 
 from datetime import date
 from decimal import Decimal

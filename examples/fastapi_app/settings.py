@@ -1,4 +1,4 @@
-"""The shop's settings, from the environment: the same for the app, its workers and Alembic."""
+"""The settings of the shop, from environment variables."""
 
 from pydantic_settings import BaseSettings
 
@@ -6,14 +6,14 @@ from pydantic_settings import BaseSettings
 class Settings(BaseSettings):
     database_url: str = "postgresql+psycopg://localhost/shop"
     mail_url: str | None = None
-    """Where mails are posted to; without it they are logged."""
+    """The URL of the mail provider. If it is not set, mails are logged."""
     owner: str = "owner@shop.test"
     remind_after: float = 86400.0
-    """How many seconds an order may stay unpaid."""
+    """Seconds after which an unpaid order gets a reminder."""
     run_jobs: bool = True
-    """Whether the app runs the jobs itself, or `oban-sqla start` does, in a process of its own."""
+    """Whether the app runs the jobs. If not, run them with `oban-sqla start`."""
     operator_password: str | None = None
-    """The password of the dashboard; without it, only this machine may use the dashboard."""
+    """The password of the dashboard. If it is not set, only this machine may use it."""
 
 
 settings = Settings()

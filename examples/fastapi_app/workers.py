@@ -1,4 +1,4 @@
-"""What the shop does with its own rows: each job is completed in the transaction of its changes."""
+"""The workers that change rows of the shop, and complete their jobs in the same transaction."""
 
 from datetime import datetime, timedelta
 
@@ -13,11 +13,11 @@ from oban_sqla import Cancel, Job, Worker
 
 
 class PackOrder(Worker, name="packing", queue="orders"):
-    """Takes an order from the stock: once, however often the job runs."""
+    """Takes an order from the stock, exactly once, even if the job runs twice."""
 
     async def process(self, job: Job, session: AsyncSession) -> Cancel | None:
         order = await session.get_one(Order, job.args["order_id"])
-        # FOR NO KEY UPDATE: orders of it may be placed meanwhile.
+        # FOR NO KEY UPDATE, so that new orders of the product need not wait.
         lock = {"key_share": True}
         product = await session.get_one(Product, order.product_id, with_for_update=lock)
         if product.stock < order.quantity:
@@ -29,7 +29,7 @@ class PackOrder(Worker, name="packing", queue="orders"):
 
 
 class CloseDay(Worker, name="closing", queue="orders", cron="0 0 * * *"):
-    """At midnight, sums up the day, and has the owner told: the mail is enqueued by its commit."""
+    """Sums up the day at midnight, and enqueues a mail to the owner in the same transaction."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         day = datetime.fromisoformat(job.meta["cron_at"]).date() - timedelta(days=1)

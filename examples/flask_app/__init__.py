@@ -1,1 +1,1 @@
-"""Bookmarks on Flask, with synchronous sessions: background jobs find out the titles of pages."""
+"""Bookmarks on Flask, with synchronous sessions. Background jobs read the titles of pages."""

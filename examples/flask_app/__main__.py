@@ -1,4 +1,4 @@
-"""`python -m examples.flask_app`: a PostgreSQL, its tables, and two processes: web and worker."""
+"""`python -m examples.flask_app`: start a PostgreSQL, a web process and a worker process."""
 
 import argparse
 import os
@@ -34,7 +34,7 @@ def main(dsn: str | None, port: int) -> None:
 
 @contextmanager
 def running(module: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process beside this one, stopped at the end."""
+    """Run another process, and stop it at the end of the block."""
     process = subprocess.Popen([sys.executable, "-m", *module])
     try:
         yield process
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    # Otherwise it would end this process before those that it started.
+    # Otherwise SIGTERM would end this process before it stops the two others.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     try:
         main(given.dsn, given.port)

@@ -1,4 +1,4 @@
-"""Bookmarks over HTTP. All that Flask does for a job is to add it to the session, as any row."""
+"""Bookmarks over HTTP. A view adds a job to its session, like any row."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ app = Flask(__name__)
 
 @app.teardown_appcontext
 def end_of_request(error: BaseException | None) -> None:
-    """What was not committed is rolled back, jobs included."""
+    """Roll back uncommitted changes, including jobs."""
     Session.remove()
 
 
@@ -29,7 +29,7 @@ def add() -> Response:
     bookmark = Bookmark(url=url)
     Session.add(bookmark)
     try:
-        Session.flush()  # now it has its id
+        Session.flush()  # now the bookmark has its id
     except IntegrityError:
         abort(409, "it is there already")
     Session.add(FetchTitle.new({"bookmark_id": bookmark.id, "url": url}))

@@ -1,4 +1,4 @@
-"""The engine, and the session of the request that this thread answers."""
+"""The engine, and the session of the current request."""
 
 import os
 

@@ -16,4 +16,4 @@ class Bookmark(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     url: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str | None]
-    """Of the page; known once the job has read it."""
+    """The title of the page; `None` until the job has read it."""

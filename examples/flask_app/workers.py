@@ -11,10 +11,10 @@ from oban_sqla import Cancel, Job, Worker
 
 
 class FetchTitle(Worker, name="fetch title", queue="pages", max_attempts=5):
-    """Reads a page, and notes its title in the transaction that completes the job."""
+    """Reads a page, and stores its title in the transaction that completes the job."""
 
     def process(self, job: Job, session: Session) -> Cancel | None:
-        # The session's transaction begins with its first use: not while the page is on its way.
+        # No transaction is open during the request: it begins with the first use of the session.
         response = httpx.get(job.args["url"], timeout=30, follow_redirects=True)
         response.raise_for_status()
         found = re.search(r"<title[^>]*>(.*?)</title>", response.text, re.DOTALL | re.IGNORECASE)

@@ -1,1 +1,1 @@
-"""An example: a partner hears of every change of an order, though it fails half of the time."""
+"""An outbox: a partner gets every change of an order, although its server often fails."""

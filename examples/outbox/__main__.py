@@ -1,4 +1,4 @@
-"""`python -m examples.outbox`: bring a PostgreSQL and a partner along, and serve."""
+"""`python -m examples.outbox`: start a PostgreSQL and the server of a partner, and serve."""
 
 import argparse
 import os
@@ -39,6 +39,6 @@ if __name__ == "__main__":
     parser.add_argument("--webhook", help="tell this URL, instead of a partner brought along")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    # Otherwise it would end the process before the server that it brought along.
+    # Otherwise uvicorn would end the process before the PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     main(given.dsn, given.webhook, given.port)

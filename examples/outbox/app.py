@@ -1,4 +1,4 @@
-"""Orders over HTTP. Nothing here speaks of jobs, but the partner hears of every change."""
+"""Orders over HTTP. This module does not mention jobs, but the partner gets every change."""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def transaction() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-# As a function's, it ends before the answer is sent.
+# With this scope, the transaction is committed before the response is sent.
 Transaction = Annotated[AsyncSession, Depends(transaction, scope="function")]
 
 app = FastAPI(title="Orders", lifespan=lifespan)
@@ -60,7 +60,7 @@ async def delete(session: Transaction, id: int) -> None:
 
 @app.post("/shipments")
 async def ship(session: Transaction) -> int:
-    """Ship all that is paid, with one statement; returns how many that are."""
+    """Ship all paid orders with one statement, and return their number."""
     paid = update(Order).where(Order.status == "paid").values(status="shipped")
     shipped = cast(CursorResult[Any], await session.execute(paid))
     return shipped.rowcount
@@ -68,7 +68,7 @@ async def ship(session: Transaction) -> int:
 
 @app.get("/outbox")
 async def outbox(session: Transaction) -> dict[str, int]:
-    """How many deliveries there are in each state."""
+    """The number of deliveries in each state."""
     query = select(Job.state, func.count()).where(Job.for_worker(Tell)).group_by(Job.state)
     return {state: count for state, count in await session.execute(query)}
 

@@ -1,4 +1,4 @@
-"""The orders. They know nothing of jobs."""
+"""The orders."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Somebody else's server: of two requests it fails one, and it says what it has heard."""
+"""The server of a partner: it fails every other request, and prints the rest."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from itertools import count
 
 @contextmanager
 def partner() -> Iterator[str]:
-    """Its URL, for a block."""
+    """Run the server for a block, which gets its URL."""
     number = count(1)
 
     class Handler(BaseHTTPRequestHandler):

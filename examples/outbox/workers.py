@@ -1,4 +1,4 @@
-"""The outbox: one worker, which says to which changes it reacts."""
+"""The outbox: one worker, which names the changes to which it reacts."""
 
 import os
 
@@ -17,7 +17,7 @@ class Tell(
     on_update=("status", "quantity"),
     on_delete=True,
 ):
-    """Tells the partner what has become of an order."""
+    """Sends a change of an order to the partner."""
 
     async def process(self, job: Job) -> None:
         change = job.args["change"]
@@ -26,7 +26,7 @@ class Tell(
         else:
             order: Order = job.args["row"]
             news = {"id": order.id, "status": order.status, "quantity": order.quantity}
-        # It may be told again after a crash: the partner can tell by the key.
+        # After a crash, a change may be sent twice. The partner recognizes it by the key.
         key = {"Idempotency-Key": f"tell-{job.id}"}
         async with httpx.AsyncClient(timeout=30) as client:
             answer = await client.post(os.environ["WEBHOOK"], json=news, headers=key)

@@ -24,7 +24,7 @@ console = Console()
 
 
 async def main(dsn: str | None, limit: int | None, only_check: bool) -> int:
-    """Run everything; the exit code."""
+    """Run everything, and return the exit code."""
     if dsn is None:
         async with embedded_postgres() as dsn:
             return await main(dsn, limit, only_check)
@@ -37,9 +37,11 @@ async def main(dsn: str | None, limit: int | None, only_check: bool) -> int:
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[AsyncEngine]:
-    """An engine that the workers' sessions are bound to."""
+    """An engine, to which the sessions of the workers are bound."""
     url = make_url(dsn).set(drivername="postgresql+psycopg")
-    engine = create_async_engine(url, pool_size=25)  # 20 jobs at once, and the queues' own work
+    engine = create_async_engine(
+        url, pool_size=25
+    )  # 20 jobs at once, and the connections of the node itself
     Session.configure(bind=engine)
     try:
         yield engine
@@ -56,13 +58,13 @@ async def index(engine: AsyncEngine, limit: int | None) -> None:
         with report.progress_bar(console) as progress:
             async with Session.begin() as session:
                 run = await indexing.enqueue(session, root, paths)
-                # Before the commit: no job of the run can have ended unseen.
+                # Before the commit, so that the end of no job is missed.
                 finished = indexing.follow(oban, run, progress)
             await finished.wait()
 
 
 async def judge() -> int:
-    """Sum up the last run, and check it; the exit code."""
+    """Sum up the last run, check it, and return the exit code."""
     async with Session() as session:
         run = (await session.scalars(select(Run).order_by(Run.id.desc()).limit(1))).one()
         outcome = await results.load(session, run)
@@ -90,7 +92,7 @@ if __name__ == "__main__":
         parser.error("--check needs the --dsn of a run")
     if given.files is not None and given.files < 1:
         parser.error("--files needs a number above 0")
-    # What the jobs raise is listed in the end; what goes wrong around them is still logged.
+    # The summary lists the errors of jobs. All other errors are still logged.
     logging.getLogger("oban_sqla.jobs").setLevel(logging.CRITICAL)
     try:
         sys.exit(asyncio.run(main(given.dsn, given.files, given.check)))

@@ -1,4 +1,4 @@
-"""Check a run: each file has one finished job, and the counts that a direct parse finds."""
+"""Check that each file has one finished job, and the counts that a direct parse finds."""
 
 import ast
 import asyncio
@@ -12,11 +12,11 @@ from examples.stdlib_index.results import Result
 from oban_sqla import JobState
 
 Counts = tuple[int, int]
-"""Classes and functions."""
+"""The numbers of classes and functions."""
 
 
 async def check(run: Run, results: Sequence[Result]) -> list[str]:
-    """What is wrong with a run: nothing, if all went well."""
+    """The mistakes in a run; empty if there are none."""
     by_path = {path: list(its) for path, its in groupby(results, lambda each: each.file.path)}
     loop = asyncio.get_running_loop()
     parsed = await asyncio.gather(
@@ -31,7 +31,7 @@ async def check(run: Run, results: Sequence[Result]) -> list[str]:
 
 
 def direct_parse(root: str, path: str) -> Counts | None:
-    """What a file defines; `None` if it does not parse. It shares no code with the worker."""
+    """Count the definitions in a file, without the worker's code; `None` if it does not parse."""
     try:
         nodes = [type(node) for node in ast.walk(ast.parse(Path(root, path).read_bytes()))]
     except SyntaxError:

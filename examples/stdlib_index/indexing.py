@@ -19,11 +19,11 @@ from oban_sqla import JobState, Oban
 from oban_sqla.events import JobException, JobStop
 
 SCHEDULED = 20
-"""How many files have to wait for their time."""
+"""The number of files whose jobs are scheduled for later."""
 
 
 async def install(engine: AsyncEngine) -> None:
-    """Bring the database up to date, with Alembic."""
+    """Upgrade the database with Alembic."""
 
     def upgrade(connection: Connection) -> None:
         config = Config()
@@ -44,7 +44,7 @@ def library_files(limit: int | None = None) -> tuple[Path, list[str]]:
 
 
 async def enqueue(session: AsyncSession, root: Path, paths: Sequence[str]) -> Run:
-    """Add a run, its files, and a job for each: the commit brings all of it, or none."""
+    """Add a run, its files, and a job for each file, in one transaction."""
     run = Run(python=sys.version.split()[0], root=str(root), size=len(paths))
     run.files = [SourceFile(path=path) for path in paths]
     session.add(run)
@@ -54,14 +54,14 @@ async def enqueue(session: AsyncSession, root: Path, paths: Sequence[str]) -> Ru
         if file not in later:
             await IndexFile.enqueue({"file_id": file.id}, conn=session)
     for n, file in enumerate(later):
-        # In a queue of their own: when their time comes, nothing is ahead of them.
+        # In a queue of their own, so that no other job is ahead of them when they are due.
         seconds = timedelta(seconds=1 + 0.15 * n)
         session.add(IndexFile.new({"file_id": file.id}, queue="later", schedule_in=seconds))
     return run
 
 
 def follow(oban: Oban, run: Run, progress: Progress) -> asyncio.Event:
-    """Advance a bar with the jobs of a run; the event is set when the last one is finished."""
+    """Advance a bar with the jobs of a run. The event is set when all jobs are finished."""
     bar = progress.add_task("indexing", total=run.size, retried=0)
     left = {file.id for file in run.files}
     retried = 0

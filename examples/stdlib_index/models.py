@@ -1,4 +1,4 @@
-"""What is kept of a library: the run that read it, its files, and what they define."""
+"""The tables of the index: runs, files and definitions."""
 
 from datetime import datetime
 
@@ -19,14 +19,14 @@ class Run(Base):
     python: Mapped[str]
     root: Mapped[str]
     size: Mapped[int]
-    """How many files it is to index."""
+    """The number of files."""
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
     files: Mapped[list["SourceFile"]] = relationship(back_populates="run", order_by="SourceFile.id")
 
 
 class SourceFile(Base):
-    """A file of the library; `module` and `lines` are known once its job has read it."""
+    """A file of the library. Its job sets `module` and `lines`."""
 
     __tablename__ = "index_files"
     __table_args__ = (UniqueConstraint("run_id", "path"),)
@@ -34,7 +34,7 @@ class SourceFile(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey(Run.id))
     path: Mapped[str]
-    """Relative to the root of the run."""
+    """The path, relative to the root of the run."""
     module: Mapped[str | None]
     lines: Mapped[int | None]
 
@@ -43,7 +43,7 @@ class SourceFile(Base):
 
 
 class Definition(Base):
-    """A class or a function, and the line on which it stands."""
+    """A class or a function, and its line."""
 
     __tablename__ = "index_definitions"
 
@@ -52,7 +52,7 @@ class Definition(Base):
     kind: Mapped[str]
     """`class` or `function`."""
     name: Mapped[str]
-    """As it is qualified in its module: `Thread.run`."""
+    """The qualified name in the module, such as `Thread.run`."""
     line: Mapped[int]
 
     file: Mapped[SourceFile] = relationship(back_populates="definitions")

@@ -1,7 +1,6 @@
-"""Read a Python file, and find what it defines: in processes of their own.
+"""Find the definitions in a Python file, in processes of their own.
 
-Parsing keeps a processor busy. A thread would do it while holding the interpreter's lock, and the
-event loop, which starts the jobs, would wait.
+A thread that parses would hold the interpreter's lock, so the event loop could not start jobs.
 """
 
 import ast
@@ -28,7 +27,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What a file says of itself."""
+    """The lines and the definitions of a file."""
 
     module: str
     lines: int
@@ -49,7 +48,7 @@ def outline(root: str, path: str) -> Outline:
 def _collect(nodes: Iterable[ast.AST], scope: str, found: list[Found]) -> None:
     for node in nodes:
         if isinstance(node, ast.expr):
-            continue  # nothing is defined inside an expression, and most of a file is expressions
+            continue  # expressions contain no definitions, and most of a file is expressions
         name = scope
         if isinstance(node, Scope):
             kind = "class" if isinstance(node, ast.ClassDef) else "function"
@@ -59,9 +58,11 @@ def _collect(nodes: Iterable[ast.AST], scope: str, found: list[Found]) -> None:
 
 
 def _prepare() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends these
-    warnings.simplefilter("ignore")  # of what the library's own files deserve
-    gc.disable()  # trees have no cycles, and to look for some doubles the time of parsing
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C ends the main process, which ends its children
+    warnings.simplefilter("ignore")  # the library's own files cause some warnings
+    gc.disable()  # syntax trees have no cycles, and the garbage collector would double the time
 
 
 parsers = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_prepare)

@@ -1,4 +1,4 @@
-"""Sum up a run on the terminal."""
+"""Print the summary of a run."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
@@ -15,7 +15,7 @@ from examples.stdlib_index.results import Result
 from oban_sqla import Job, JobState
 
 LISTED = 10
-"""How many of the failures are shown."""
+"""The most failures that are shown."""
 
 
 def progress_bar(console: Console) -> Progress:
@@ -89,5 +89,5 @@ def _last_error(job: Job) -> str:
 
 
 def _lines(lines: Iterable[str]) -> Text:
-    # Plain text, as an error may hold what looks like markup; cut where the terminal ends.
+    # Plain text, since an error may contain markup. Cut at the width of the terminal.
     return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")

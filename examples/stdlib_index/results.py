@@ -1,4 +1,4 @@
-"""What became of a run: its files, joined with their jobs and with what was found in them."""
+"""The results of a run: its files, their jobs, and their definitions."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from oban_sqla import Job
 
 
 class Result(NamedTuple):
-    """A file and its job; `None` if it has none, and one result for each if it has several."""
+    """A file and its job; `None` without a job. A file with several jobs has several results."""
 
     file: SourceFile
     job: Job | None

@@ -1,4 +1,4 @@
-"""The worker: each job reads one file, and writes down what it defines."""
+"""The worker: each job stores the definitions of one file."""
 
 import asyncio
 
@@ -11,11 +11,11 @@ from examples.stdlib_index.parsing import outline, parsers
 from oban_sqla import Job, Worker
 
 Session = async_sessionmaker[AsyncSession](expire_on_commit=False)
-"""Whoever runs the workers binds it to an engine: `Session.configure(bind=engine)`."""
+"""The process that runs the workers calls `Session.configure(bind=engine)`."""
 
 
 class IndexFile(Worker, queue="index", max_attempts=2):
-    """A file that does not parse is tried twice; then its job is discarded, with the error."""
+    """Indexes a file. After two failed attempts, the job is discarded with the error."""
 
     async def process(self, job: Job) -> None:
         async with Session() as session:
@@ -27,7 +27,7 @@ class IndexFile(Worker, queue="index", max_attempts=2):
         async with Session.begin() as session:
             session.add(file)
             file.module, file.lines = found.module, found.lines
-            # A job may run again, after a crash: what it wrote before is replaced.
+            # After a crash the job may run again, so replace its earlier definitions.
             await session.execute(delete(Definition).where(Definition.file_id == file.id))
             if found.definitions:
                 await session.execute(

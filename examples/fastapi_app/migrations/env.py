@@ -1,4 +1,4 @@
-"""Alembic's environment. The tables of the jobs need nothing here: Alembic finds their plugin."""
+"""Alembic's environment. Alembic finds the plugin for the tables of the jobs by itself."""
 
 from alembic import context
 from sqlalchemy import NullPool, create_engine
@@ -8,7 +8,7 @@ from examples.fastapi_app.settings import settings
 
 
 def run_offline() -> None:
-    """Write the SQL, for somebody else to run."""
+    """Write the migrations as SQL."""
     context.configure(
         url=settings.database_url,
         target_metadata=Base.metadata,
@@ -20,7 +20,7 @@ def run_offline() -> None:
 
 
 def run_online() -> None:
-    """Run it; psycopg's URL serves a synchronous engine, too."""
+    """Run the migrations. The URL of psycopg also works for a synchronous engine."""
     engine = create_engine(settings.database_url, poolclass=NullPool)
     with engine.connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata)

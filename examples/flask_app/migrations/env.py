@@ -1,6 +1,6 @@
-"""Alembic's environment, of a project that has the jobs' models among its own: that is fine, too.
+"""Alembic's environment. Here the metadata of the project contains the models of the jobs, too.
 
-Their tables are changed by `op.upgrade_oban()` alone, which autogenerate writes.
+Nevertheless only `op.upgrade_oban()`, which autogenerate writes, changes their tables.
 """
 
 from alembic import context
@@ -13,7 +13,7 @@ target_metadata = [Base.metadata, models.metadata]
 
 
 def run_offline() -> None:
-    """Write the SQL, for somebody else to run."""
+    """Write the migrations as SQL."""
     context.configure(
         url=DATABASE_URL,
         target_metadata=target_metadata,

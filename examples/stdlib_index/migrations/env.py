@@ -1,4 +1,4 @@
-"""The example's own Alembic history, run on a connection that the program hands over."""
+"""Alembic's environment: migrate on the connection that the program passes."""
 
 from alembic import context
 

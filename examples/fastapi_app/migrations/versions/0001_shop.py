@@ -1,4 +1,4 @@
-"""The shop opens, with jobs: the first version of their tables was installed then."""
+"""The tables of the shop, and the first version of the tables of the jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,7 +35,7 @@ def upgrade() -> None:
             ["product_id"], ["products.id"], name=op.f("fk_orders_product_id_products")
         ),
     )
-    # Pages ask for the jobs of an order. An index that you add to the table stays as it is.
+    # The pages look for the jobs of an order. Upgrades keep an index that you add to the table.
     op.create_index(
         "shop_jobs_args_index",
         "oban_jobs",

@@ -1,4 +1,4 @@
-"""Days are closed; autogenerate found that the tables of the jobs were behind, too."""
+"""The table of days. Autogenerate also added the upgrade of the tables of the jobs."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The tables of the jobs, and those of the index."""
+"""The tables of the jobs and of the index."""
 
 import sqlalchemy as sa
 from alembic import op
