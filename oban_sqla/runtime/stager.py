@@ -73,9 +73,12 @@ class Stager(Service):
         started = time.monotonic()
         batch, position = self._batch, self._next_position(started)
         self._expected = None
+        if position == FRONT:
+            # Until the answer, only a `wake()` asks for another pass from the front.
+            self._front_at = math.inf
         try:
             row = await self._stage(batch, position)
-        except Exception:
+        except BaseException:
             # The time of the expected job is lost, so look from the front.
             self._front_at = -math.inf
             raise
@@ -86,7 +89,7 @@ class Stager(Service):
         ended = time.monotonic()
         self._emit("stage_stop", StageStop(row.staged, queues, ended - started))
         if position == FRONT:
-            self._front_at = ended + self._poll_interval()
+            self._front_at = min(self._front_at, ended + self._poll_interval())
         self._try_locked_again(row.passed_over, position)
         self._sharing = row.first == batch
         if self._sharing:

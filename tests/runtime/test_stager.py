@@ -214,6 +214,23 @@ class TestPosition:
         await stager.run_once()
         assert (await find(told[0])).state is S.AVAILABLE
 
+    async def test_a_wake_during_the_first_pass_is_followed_by_a_pass_from_the_front(
+        self, make: Callable[..., Stager], add: Add, find: Find
+    ) -> None:
+        """The first pass does not know the database's clock yet, so the news has no place."""
+        stager = make()
+        told = []
+        at = datetime.now(UTC) - timedelta(hours=1)
+
+        async def commit() -> None:
+            told.extend(await add(JobFactory(scheduled=True, scheduled_at=at)))
+            stager.expect(at)
+
+        with meanwhile(stager, commit):
+            assert await stager.run_once() == 0.0
+        await stager.run_once()
+        assert (await find(told[0])).state is S.AVAILABLE
+
     async def test_a_job_that_this_node_rescheduled_may_be_due_before_the_last_pass(
         self, make: Callable[..., Stager], add: Add, find: Find
     ) -> None:
