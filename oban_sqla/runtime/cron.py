@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..enqueue.enqueue import enqueue
 from ..events import CronStop
 from ..models import Job
-from ..statements.cron import advance, booted, enter, lock
+from ..statements.cron import advance, booted, enter, limit_idle, lock
 from ..workers.cron import REBOOT
 from ..workers.cron import Cron as Entry
 from ..workers.declaration import Declaration
@@ -83,6 +83,7 @@ class Cron(Service):
         started = time.monotonic()
         async with deadline(ANSWER_TIMEOUT), self._database.shared_transaction() as connection:
             reboots = [key for key, (_, cron) in entries.items() if cron.expr == REBOOT]
+            await connection.execute(limit_idle())
             await connection.execute(enter(self._instance, reboots, now=NEVER))
             await connection.execute(enter(self._instance, [*entries], now=self.now))
             locked = await connection.execute(lock(self._instance, [*entries], now=self.now))

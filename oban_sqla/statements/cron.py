@@ -11,6 +11,15 @@ from ..models import CronEntry, Job, ProducerRow
 from ..models.types import UTCDateTime
 from .claimed import fetchable
 
+# How long a leader whose process is stopped can keep the other nodes from the entries.
+LONGEST_IDLE = "10s"
+
+
+def limit_idle() -> Executable:
+    """Let the server end this transaction if its process sends nothing for `LONGEST_IDLE`."""
+    setting = literal("idle_in_transaction_session_timeout", Text)
+    return select(func.set_config(setting, literal(LONGEST_IDLE, Text), literal(True)))
+
 
 def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
     """Insert the entries that are new, with now as their last tick: cron goes on from here."""

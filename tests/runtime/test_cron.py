@@ -2,11 +2,15 @@
 
 import asyncio
 import math
+import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Worker
@@ -14,9 +18,11 @@ from oban_sqla.models import ProducerRow
 from oban_sqla.runtime import cron as cron_module
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
+from oban_sqla.statements import cron as cron_statements
 from oban_sqla.workers import registry
 from tests.conftest import StartOban, Tune
-from tests.listening import hear
+from tests.databases import async_engine
+from tests.listening import PATIENCE, hear
 
 Sessions = async_sessionmaker[AsyncSession]
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -97,6 +103,41 @@ async def test_a_tick_is_enqueued_when_it_comes(
         "cron_name": job.meta["cron_name"],
         "cron_tz": "Europe/Berlin",
     }
+
+
+async def test_a_leader_that_stands_still_does_not_keep_others_from_the_entries(
+    engine: AsyncEngine, postgres_dsn: str, prefix: str, sessions: Sessions, tune: Tune
+) -> None:
+    """As a process that is stopped, or whose machine is, within the transaction of a pass."""
+    tune(cron_statements, LONGEST_IDLE="100ms")
+    declare()
+    other = service(engine, prefix)
+    await at(other, NOON - timedelta(seconds=30))
+    stands, goes_on = threading.Event(), threading.Event()
+
+    async def lead() -> None:
+        stopped = async_engine(postgres_dsn, prefix)
+
+        @event.listens_for(stopped.sync_engine, "before_cursor_execute")
+        def stand_still(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if "INSERT INTO" in statement and "oban_jobs" in statement:
+                stands.set()
+                goes_on.wait(PATIENCE)
+
+        with pytest.raises(DBAPIError):
+            await at(service(stopped, prefix), NOON)
+        await stopped.dispose()
+
+    with ThreadPoolExecutor(1) as threads:
+        leading = threads.submit(asyncio.run, lead())
+        try:
+            await asyncio.to_thread(stands.wait, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await at(other, NOON)
+        finally:
+            goes_on.set()
+        await asyncio.wrap_future(leading)
+    assert await ticks(sessions) == ["12:00"]
 
 
 async def test_two_that_take_themselves_for_the_leader_enqueue_each_tick_once(
