@@ -499,6 +499,9 @@ class TestStatements:
         assert jobs(session) == []
 
     def test_a_delete_with_a_predicate_is_refused(self, session: Session) -> None:
+        class Told(Worker, name="change.told", on=Order, on_delete=True):
+            async def process(self, job: Job) -> None: ...
+
         class Gone(Worker, name="change.gone", on=Order, on_delete=True, when=lambda order: True):
             async def process(self, job: Job) -> None: ...
 
