@@ -138,7 +138,12 @@ def _inside(value: Any, name: str) -> Any:
         return _attribute(value.instance, name)
     if isinstance(value, Reference):
         key = value[KEY]
-        return key.get(name) if isinstance(key, dict) else None
+        if not isinstance(key, dict) or name not in key:
+            raise ValueError(
+                f"by names {name!r} of a row of which the job has only the primary key: pass the"
+                " instance, or its value as another argument"
+            )
+        return key[name]
     return value.get(name) if isinstance(value, dict) else None
 
 

@@ -99,12 +99,13 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
 
 def rows(
     state: ORMExecuteState, reaction: Reaction, keys: Sequence[Key]
-) -> Iterator[tuple[type, Key]]:
-    """The classes and keys of the rows to which a reaction reacts."""
+) -> Iterator[tuple[type, Key, object | None]]:
+    """The classes and keys of the rows to which a reaction reacts, and those that it reads."""
     assert state.bind_mapper is not None
     cls = state.bind_mapper.class_
-    if reaction.when is None and issubclass(cls, reaction.model):
-        yield from ((cls, key) for key in keys)
+    reads = reaction.when is not None or (bool(reaction.counted_by) and not state.is_delete)
+    if not reads and issubclass(cls, reaction.model):
+        yield from ((cls, key, None) for key in keys)
         return
     for start in range(0, len(keys), _BATCH):
         chosen = having(reaction.model, keys[start : start + _BATCH])
@@ -113,7 +114,7 @@ def rows(
             if reaction.when is None or reaction.when(row):
                 identity = inspect(row).identity
                 assert identity is not None
-                yield type(row), identity
+                yield type(row), identity, row
 
 
 def _returned(mapper: Mapper[Any]) -> Sequence[ColumnElement[Any]]:

@@ -170,10 +170,13 @@ def _enqueue_executed(state: ORMExecuteState) -> Result[Any] | None:
     result, keys = bulk_statements.execute(state)
     found = _Found(state.session)
     for reaction in reactions:
-        for cls, primary_key in bulk_statements.rows(state, reaction, keys):
+        for cls, primary_key, row in bulk_statements.rows(state, reaction, keys):
             mapper: Mapper[Any] = inspect(cls)
             key = mapper.identity_key_from_primary_key(primary_key)
-            found.add(reaction, change, key, partial(reaction.job_of, change, cls, primary_key))
+            if row is None:
+                found.add(reaction, change, key, partial(reaction.job_of, change, cls, primary_key))
+            else:
+                found.add(reaction, change, key, partial(reaction.job, change, row))
     found.enqueue()
     return result
 

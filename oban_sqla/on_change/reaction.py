@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapper
 
 from ..models import Job, validation
 from ..models.json_types import is_mapped
+from ..models.keys import key_names
 from ..models.notation import KEY, Reference
 from ..models.references import InstanceReference, reference_to
 from ..workers import model_worker
@@ -39,6 +40,8 @@ class Reaction:
     """The attributes whose changes count; `True` for all attributes."""
     delete: bool
     when: Callable[[Any], object] | None
+    names: frozenset[str]
+    """The names in the row by which a limit or a rate counts."""
 
     def counts(self, change: Change, attributes: Callable[[str], bool]) -> bool:
         """Whether the worker reacts to a change. `attributes` says whether one was updated."""
@@ -52,6 +55,9 @@ class Reaction:
 
     def job(self, change: Change, instance: object) -> Job:
         """The job for a changed instance."""
+        if change != "delete":
+            for name in self.counted_by:
+                getattr(instance, name)  # loads an attribute that is expired
         return self._job(change, InstanceReference(instance, self._referred_to_as(type(instance))))
 
     def job_of(self, change: Change, cls: type, key: Sequence[Any]) -> Job:
@@ -65,6 +71,14 @@ class Reaction:
             return False
         row = job.args.get(self._row)
         return is_mapped(type(row)) and inspect(row).key == key
+
+    @property
+    def counted_by(self) -> Sequence[str]:
+        """The attributes, besides the primary key, by which a limit or a rate counts."""
+        if not self.names:
+            return ()
+        mapper: Mapper[Any] = inspect(self.model)
+        return [one for one in self.names - {*key_names(self.model)} if one in mapper.attrs]
 
     @property
     def _row(self) -> str:
@@ -97,9 +111,15 @@ def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | N
         )
     _check_unique(name, options)
     model: Any = cls if is_model else options.on
-    update = _attributes(name, model, options.on_update)
     return Reaction(
-        options, model, is_model, options.on_insert, update, options.on_delete, options.when
+        options,
+        model,
+        is_model,
+        options.on_insert,
+        _attributes(name, model, options.on_update),
+        options.on_delete,
+        options.when,
+        _names(options, model_worker.SELF if is_model else ROW, is_model),
     )
 
 
@@ -135,6 +155,20 @@ def _check_unique(name: str, options: Declaration) -> None:
             f"unique of {name} has keys={keys!r}, but jobs of deleted rows have {DELETED!r} instead"
             f" of {ROW!r}, so all of them would be duplicates: add {DELETED!r} to the keys"
         )
+
+
+def _names(options: Declaration, row: str, is_model: bool) -> frozenset[str]:
+    """The names in the row, of a limit or rate that counts by a path to a value."""
+    paths = [
+        one.by.split(".")
+        for one in (options.limit, options.rate)
+        if one is not None and isinstance(one.by, str)
+    ]
+    names = [path[1] for path in paths if path[0] == row and len(path) > 1]
+    if is_model:
+        # A model may leave the argument with its row out.
+        names += [path[0] for path in paths if path[0] != row]
+    return frozenset(names)
 
 
 def _attributes(name: str, model: type, given: bool | Sequence[str]) -> frozenset[str] | bool:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Limit, Oban, Rate, Worker, job
 from oban_sqla.clock import client_now
+from oban_sqla.models.references import reference_to
 from oban_sqla.models.unique import Unique
 from oban_sqla.runtime.cron import job_of_tick
 from tests.databases import User
@@ -172,6 +173,18 @@ class TestRows:
 
         with pytest.raises(ValueError, match="'nope', but User has no such attribute"):
             Wrong.new({"user": User(name="x")})
+
+    def test_a_reference_has_only_the_primary_key(self) -> None:
+        class ByEmail(Worker, queue="limits", limit=Limit(1, by="user.email", name="email")):
+            def process(self, job: Job) -> None: ...
+
+        class ById(Worker, queue="limits", limit=Limit(1, by="user.id", name="by id")):
+            def process(self, job: Job) -> None: ...
+
+        args = {"user": reference_to(User, (7,))}
+        assert key(ById.new(args)) == "by id=7"
+        with pytest.raises(ValueError, match="by names 'email' of a row of which the job has only"):
+            ByEmail.new(args)
 
     def test_a_function_may_not_return_a_row_without_a_key(self) -> None:
         class Returning(Worker, queue="limits", limit=Limit(1, by=lambda job: User(name="x"))):
