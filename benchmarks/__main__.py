@@ -30,11 +30,19 @@ from .server import Server, StepError, step
 from .workload import TELLING, Results, Workload, as_document
 from .workloads import WORKLOADS
 
-PACKAGES = {"oban_py": "oban", "procrastinate": "procrastinate", "pgqueuer": "pgqueuer"}
+PACKAGES = {
+    "oban_py": "oban",
+    "procrastinate": "procrastinate",
+    "pgqueuer": "pgqueuer",
+    "dbos": "dbos",
+}
 """The packages that contestants need."""
 TOGETHER = 5
 """How many contestants run at the same time at a scale whose figures mean nothing."""
-SHOWN = ("oban-sqla", "sqlalchemy", "psycopg", "oban", "procrastinate", "pgqueuer", "asyncpg")
+SHOWN = (
+    *("oban-sqla", "sqlalchemy", "psycopg", "asyncpg"),
+    *("oban", "procrastinate", "pgqueuer", "dbos"),
+)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import psycopg
 
 OURS = "oban_sqla"
 BARE = "bare"
-PEERS = ("oban_py", "procrastinate", "pgqueuer")
+PEERS = ("oban_py", "procrastinate", "pgqueuer", "dbos")
 NAMES = (OURS, "oban_sqla_psycopg", "sqlalchemy", BARE, *PEERS)
 
 PATIENCE = 60.0
@@ -115,6 +115,18 @@ class Drains(EnqueuesMany):
     @abstractmethod
     async def fill(self, finished: int, future: int) -> None:
         """Insert finished jobs, and jobs that are due tomorrow, by SQL."""
+
+
+class RunsWorkflows(Contestant):
+    """Workflows: a step, then `width` steps at once, then a step that waits for these."""
+
+    @abstractmethod
+    async def enqueue_workflows(self, count: int, width: int) -> None:
+        """Enqueue so many workflows."""
+
+    @abstractmethod
+    async def run_workflows(self, count: int, width: int, limit: int) -> None:
+        """Run all workflows, `limit` at once, until `count` have ended."""
 
 
 class Starts(Contestant):

@@ -10,10 +10,18 @@ from typing import ClassVar, Self
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from benchmarks.contestant import Drains, Enqueues, Idles, Started, Starts, TakesSession
+from benchmarks.contestant import (
+    Drains,
+    Enqueues,
+    Idles,
+    RunsWorkflows,
+    Started,
+    Starts,
+    TakesSession,
+)
 from benchmarks.contestants.oban_table import ObanTable
 from benchmarks.contestants.users import User
-from oban_sqla import Job, Oban, Worker
+from oban_sqla import Job, Oban, Worker, Workflow
 from oban_sqla.dsn import database_url
 
 
@@ -28,7 +36,16 @@ class Start(Worker, name="benchmarks.start"):
         Start.told(job.args["at"])
 
 
-class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
+def fan(width: int) -> Workflow:
+    """One step, then so many at once, then one that waits for these."""
+    flow = Workflow("fan")
+    first = flow.add("first", Nothing.new({"number": 0}))
+    parts = [flow.add(f"part-{n}", Nothing.new({"number": n}), deps=first) for n in range(width)]
+    flow.add("end", Nothing.new({"number": width}), deps=parts)
+    return flow
+
+
+class Entrant(ObanTable, Enqueues, TakesSession, Drains, RunsWorkflows, Starts, Idles):
     async def __aenter__(self) -> Self:
         self.engine = create_async_engine(database_url(self.dsn))
         self.client = Oban(self.engine, name="client")
@@ -81,6 +98,13 @@ class Entrant(ObanTable, Enqueues, TakesSession, Drains, Starts, Idles):
                     done.set()
 
             await done.wait()
+
+    async def enqueue_workflows(self, count: int, width: int) -> None:
+        async with AsyncSession(self.engine) as session, session.begin():
+            session.add_all(fan(width) for _ in range(count))
+
+    async def run_workflows(self, count: int, width: int, limit: int) -> None:
+        await self.drain(count * (width + 2), limit)
 
     @asynccontextmanager
     async def node(self, started: Started) -> AsyncIterator[None]:
