@@ -1,4 +1,4 @@
-"""Attempts of workers that do what a test says, through the executor alone."""
+"""Run attempts of small workers through the executor alone, without a database."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,13 +14,13 @@ Emitted = list[tuple[str, Any]]
 Behaviour = Callable[[Job], Any]
 
 NOWHERE = Database("postgresql://nowhere", None)
-"""For workers that take no session."""
+"""The sessions of workers that take no session."""
 
 behaviours: dict[str, Behaviour] = {}
 
 
 class Async(Worker):
-    """Does on the loop what the test says."""
+    """A worker that calls a function of the test on the event loop."""
 
     async def process(self, job: Job) -> Any:
         result = behaviours["process"](job)
@@ -28,14 +28,14 @@ class Async(Worker):
 
 
 class Sync(Worker):
-    """Does in a thread what the test says."""
+    """A worker that calls a function of the test in a thread."""
 
     def process(self, job: Job) -> Any:
         return behaviours["process"](job)
 
 
 class Stubborn(Worker):
-    """Fails, and waits as the test says."""
+    """A worker that fails, with a backoff that the test chooses."""
 
     async def process(self, job: Job) -> None:
         raise ValueError("boom")
@@ -47,10 +47,10 @@ class Stubborn(Worker):
 async def perform(
     kind: type[Worker], process: Behaviour, emitted: Emitted | None = None, **columns: Any
 ) -> Ack:
-    """The outcome of one attempt of a worker that does `process`."""
+    """Run one attempt of a worker with this `process`, and return its outcome."""
     behaviours["process"] = process
     ack = await execute(claimed(kind.new().worker, **columns), emitted)
-    # It has to be sendable, whatever it is.
+    # Every outcome must be encodable for the database.
     assert outcomes([ack])
     return ack
 
@@ -58,7 +58,7 @@ async def perform(
 async def execute(job: Job, emitted: Emitted | None = None) -> Ack:
     heard: Emitted = [] if emitted is None else emitted
     executor = Executor(NOWHERE, lambda *data: heard.append(data))
-    # From now on it is the worker's.
+    # From here on, the worker may change the job.
     id, attempt = job.id, job.attempt
     ack = await executor.execute(job, lambda: False)
     assert isinstance(ack, Ack)
@@ -74,5 +74,5 @@ def raising(error: BaseException) -> Behaviour:
 
 
 def backs_off(ack: Ack) -> bool:
-    """Whether the delay is Oban's after a first attempt."""
+    """Whether the delay is Oban's default after a first attempt."""
     return ack.delay is not None and 17.0 <= ack.delay <= 17.0 * 1.1

@@ -1,4 +1,4 @@
-"""Await that one connection waits for another, instead of sleeping."""
+"""Wait until one connection waits for another one, instead of sleeping."""
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -7,14 +7,14 @@ from tests.runtime.conftest import until
 
 
 async def pid_of(connection: AsyncConnection | AsyncSession) -> int:
-    """The server's process of a connection."""
+    """The server process of a connection."""
     pid = await connection.scalar(select(func.pg_backend_pid()))
     assert pid is not None
     return pid
 
 
 async def until_blocked(engine: AsyncEngine, pid: int) -> None:
-    """Wait until the connection of that process waits for a lock that another one holds."""
+    """Wait until the connection of this process waits for a lock of another one."""
     blockers = select(func.cardinality(func.pg_blocking_pids(pid)))
     async with engine.connect() as watching:
 

@@ -1,4 +1,4 @@
-"""A job as a producer hands it to the executor."""
+"""Make a claimed job, as a producer passes it to the executor."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all tests share: one PostgreSQL per run, also when pytest-xdist spreads the run."""
+"""The fixtures of all tests. One PostgreSQL serves the whole run, also with pytest-xdist."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ Add = Callable[..., Awaitable[list[int]]]
 Tune = Callable[..., None]
 
 
-# With --hypothesis-profile default there are a hundred.
+# The profile `default` of Hypothesis makes a hundred examples.
 settings.register_profile("few", max_examples=25)
 settings.load_profile("few")
 
@@ -44,21 +44,23 @@ settings.load_profile("few")
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    # Not pytest's tmp_path: a later run takes away the permissions that the server's user needs.
+    # Not pytest's tmp_path: a later run removes permissions that the server's user needs.
     directory = tempfile.mkdtemp(prefix="oban-tests-")
     os.environ["OBAN_TEST_DIRECTORY"] = directory  # the workers of pytest-xdist inherit it
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 def pytest_collection_finish() -> None:
-    # Modules and tests live to the end: no later collection of garbage walks over them.
+    # Modules and tests live until the end, so exclude them from garbage collection.
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:
-    """The run's PostgreSQL: OBAN_TEST_DSN, or an embedded one of the version OBAN_TEST_POSTGRES."""
+    """The PostgreSQL of the run: OBAN_TEST_DSN, or an embedded one of the version
+    OBAN_TEST_POSTGRES.
+    """
     if dsn := os.environ.get("OBAN_TEST_DSN"):
         yield dsn
         return
@@ -71,7 +73,7 @@ def postgres_dsn() -> Iterator[str]:
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
-            "lock_timeout": "60s",  # a lock that a test leaves fails the next one
+            "lock_timeout": "60s",  # a lock that a test leaves fails the next test
         },
     ) as dsn:
         yield dsn
@@ -79,7 +81,7 @@ def postgres_dsn() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def python() -> Iterator[Python]:
-    """Processes of Python, with what most of them import."""
+    """Start Python processes quickly, with the usual modules imported."""
     python = Python()
     yield python
     python.close()
@@ -95,7 +97,7 @@ def databases(postgres_dsn: str) -> Iterator[DatabasePool]:
 
 @pytest.fixture
 def database_dsn(databases: DatabasePool) -> Iterator[str]:
-    """A database for this test alone, which is empty."""
+    """An empty database for this test alone."""
     dsn = databases.take()
     yield dsn
     databases.give_back(dsn)
@@ -111,7 +113,7 @@ def schemas(postgres_dsn: str) -> Iterator[Schemas]:
 
 @pytest.fixture
 def prefix(schemas: Schemas) -> Iterator[str]:
-    """A schema with our tables, empty, for this test alone. NOTIFY is told apart by it, too."""
+    """An empty schema with our tables, for this test alone. NOTIFY channels are per schema."""
     name = schemas.take()
     yield name
     schemas.give_back(name)
@@ -180,7 +182,7 @@ async def start(engine: AsyncEngine) -> AsyncIterator[StartOban]:
 
 @pytest.fixture(autouse=True)
 def no_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instances of other tests, which live until they are collected as garbage, are not known."""
+    """Forget the instances of other tests, which live until they are garbage-collected."""
     monkeypatch.setattr(instances, "_instances", WeakValueDictionary())
 
 
@@ -192,7 +194,7 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     """
     before = asyncio.all_tasks()
     yield
-    # An instance that was not stopped keeps the connection of a rush of calls for a moment.
+    # An instance that was not stopped keeps its connection for a moment after many calls.
     if kept := [task for task in asyncio.all_tasks() if task.get_name() == "oban-enqueue"]:
         await asyncio.wait(kept, timeout=20 * LINGER)
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -223,14 +225,14 @@ def known_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def no_workers(known_workers: None) -> None:
-    """Only the workers that the test declares are known: others have cron entries and reactions."""
+    """Forget all workers except those of the test: others have cron entries and reactions."""
     registry._registrations.clear()
     enqueue_changes._reactions.clear()
 
 
 @pytest.fixture(autouse=True)
 def untold() -> Iterator[None]:
-    """Detach the telemetry that a test attached, and prove that it left no other listener."""
+    """Detach the telemetry that a test attached, and prove that no other listener is left."""
     yield
     if is_observed():
         for contrib in (opentelemetry, prometheus, sentry):
@@ -240,7 +242,7 @@ def untold() -> Iterator[None]:
 
 @pytest.fixture
 def expect_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """For a test that causes errors: what the services report of them is not unexpected."""
+    """Allow the test to cause errors, which services log."""
     yield
     records = caplog.get_records("call")
     records[:] = [record for record in records if not record.name.startswith("oban_sqla")]

@@ -1,4 +1,4 @@
-"""Empty databases, which one test after the other uses: to create one takes half a second."""
+"""A pool of empty databases for tests, since creating one takes half a second."""
 
 import time
 from typing import Any, LiteralString
@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
-# What a test may have changed that dropping all schemas does not undo.
+# Settings that a test may have changed, and that dropping all schemas does not undo.
 UNCHANGED = """
 SELECT datacl IS NULL
    AND pg_encoding_to_char(encoding) = 'UTF8'
@@ -48,7 +48,7 @@ class DatabasePool:
         return self._free.pop() if self._free else self._create()
 
     def give_back(self, dsn: str) -> None:
-        """Empty a database for the next test. It fails when the test left a connection open."""
+        """Empty a database for the next test. Fails if the test left a connection open."""
         with psycopg.connect(dsn, autocommit=True) as connection:
             left = _left_open(connection)
             reusable = not left and connection.execute(UNCHANGED).fetchone() == (True,)
@@ -78,7 +78,7 @@ class DatabasePool:
 
 
 def _left_open(connection: psycopg.Connection[Any]) -> list[Any]:
-    """The last queries of other connections, of which those that are being closed may end."""
+    """The last queries of the connections that are still open. Closing ones may end soon."""
     until = time.monotonic() + PATIENCE
     while True:
         left = connection.execute(OTHERS, [connection.info.backend_pid]).fetchall()

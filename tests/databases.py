@@ -1,4 +1,4 @@
-"""Engines for the tests, and a table of the user's."""
+"""Engines for the tests, and a table of an application."""
 
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -17,7 +17,7 @@ class User(Base):
 
 
 def sync_engine(dsn: str, prefix: str, driver: str = "psycopg", **options: object) -> Engine:
-    """A sync engine that finds the tables in `prefix`, by search path and by translation."""
+    """A sync engine that finds the tables in `prefix`, by search path and by translation map."""
     url = make_url(dsn).set(drivername=f"postgresql+{driver}")
     return create_engine(url, execution_options={"schema_translate_map": {None: prefix}}, **options)
 

@@ -1,7 +1,7 @@
-"""Processes of Python that begin with what most of them import.
+"""Start Python processes that have most modules imported already.
 
-`python.start("-m", "alembic", "current")` is `subprocess.Popen` in a fraction of the time: a server
-has imported the modules, and forks for each process. It has no threads, and no connections.
+`python.start("-m", "alembic", "current")` is like `subprocess.Popen`, in a fraction of the time: a
+server has imported the modules, and forks for each process. It has no threads and no connections.
 """
 
 import atexit
@@ -50,7 +50,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 60) -> int:
-        """How the process ends. One that runs for longer is killed."""
+        """Wait for the exit code. A process that runs for longer is killed."""
         if self.returncode is None:
             with self._channel, self._ended_after(timeout):
                 self.returncode = int(self._channel.recv(100))
@@ -125,7 +125,7 @@ class Python:
 
 
 def _serve(requests: socket.socket) -> Any:
-    """Fork for each request. Returns only in the processes that were asked for."""
+    """Fork for each request. Returns only in the forked processes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, files, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, 3)

@@ -24,16 +24,16 @@ class Heard:
         self._changed.set()
 
     async def wait(self, count: int = 1) -> list[Any]:
-        """The events, once there are so many of them."""
+        """Wait for this number of events, and return them."""
         await self.until(lambda events: len(events) >= count)
         return self.events
 
     async def counted(self, count: int) -> None:
-        """Wait until the `count` of the events, such as acknowledged jobs, adds up to so many."""
+        """Wait until the sum of `count`, such as acknowledged jobs, reaches a number."""
         await self.until(lambda events: sum(e.count for e in events) >= count)
 
     async def until(self, holds: Callable[[list[Any]], bool]) -> None:
-        """Wait until something holds of the events so far."""
+        """Wait until a condition on the events so far is true."""
         async with asyncio.timeout(PATIENCE):
             while not holds(self.events):
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""A user's models to refer to: with keys of every kind."""
+"""Models of a user with keys of every kind, for references."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Order(Base):
 
 
 class Line(Base):
-    """Composite, under other names than the columns have."""
+    """A model with a composite key, whose attributes have other names than the columns."""
 
     __tablename__ = "arguments_line"
 
@@ -39,7 +39,7 @@ class Line(Base):
 
 
 class Parcel(Base):
-    """Its key is made by Python, while it is flushed."""
+    """A model whose key Python makes during the flush."""
 
     __tablename__ = "arguments_parcel"
 
@@ -70,7 +70,7 @@ class Plain(MappedAsDataclass, Base):
 
 
 class Export(Base):
-    """A row that refers to its job, by a key."""
+    """A row that refers to its job by a foreign key."""
 
     __tablename__ = "arguments_export"
 

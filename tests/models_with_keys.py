@@ -1,4 +1,4 @@
-"""A user's models whose keys are of types that neither JSON nor PostgreSQL knows."""
+"""Models of a user with keys of types that JSON or PostgreSQL lack."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Base(DeclarativeBase): ...
 
 
 class GUID(TypeDecorator[UUID]):
-    """A `UUID` as 32 characters, as in SQLAlchemy's recipe."""
+    """A `UUID` stored as 32 characters, as in SQLAlchemy's recipe."""
 
     impl = CHAR(32)
     cache_ok = True
@@ -35,7 +35,7 @@ class GUID(TypeDecorator[UUID]):
 
 
 class Binary(TypeDecorator[UUID]):
-    """A `UUID` as 16 bytes."""
+    """A `UUID` stored as 16 bytes."""
 
     impl = LargeBinary(16)
     cache_ok = True
@@ -66,14 +66,14 @@ class NumberType(TypeDecorator[Number]):
 
 
 class Nested(TypeDecorator[Number]):
-    """A type on another type of the user's, which it leaves as it is."""
+    """A type on top of another custom type, whose values it does not change."""
 
     impl = NumberType
     cache_ok = True
 
 
 class Code(UserDefinedType[Number]):
-    """A type that is no decorator of another one."""
+    """A custom type that is not a `TypeDecorator`."""
 
     cache_ok = True
 
@@ -132,7 +132,7 @@ class OfColor(Base):
 
 
 class OfPadded(Base):
-    """The server pads it: what comes back is another string than was written."""
+    """The server pads the key, so another string comes back than was written."""
 
     __tablename__ = "keys_padded"
     id: Mapped[str] = mapped_column(CHAR(10), primary_key=True)
@@ -149,14 +149,14 @@ class OfPath(Base):
 
 
 class OfRange(Base):
-    """A session finds its rows, but JSON has no ranges."""
+    """Sessions find its rows, but JSON has no ranges."""
 
     __tablename__ = "keys_range"
     id: Mapped[Range[int]] = mapped_column(INT4RANGE, primary_key=True)
 
 
 class OfBoth(Base):
-    """A composite key."""
+    """A composite key of both types."""
 
     __tablename__ = "keys_both"
     number: Mapped[Number] = mapped_column(NumberType, primary_key=True, autoincrement=False)

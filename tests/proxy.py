@@ -1,4 +1,4 @@
-"""A wire that can be cut: a TCP proxy in front of the server."""
+"""A TCP proxy in front of the server, whose connections a test can cut."""
 
 import asyncio
 import socket
@@ -23,9 +23,9 @@ class Proxy:
         self.deaf = False
         """Whether notifications are dropped, as a transaction pooler does."""
         self.silent = False
-        """Whether all answers are dropped, and the connections kept, as a broken network does."""
+        """Whether all answers are dropped while connections stay open, as in a broken network."""
         self.connections = 0
-        """How many there were."""
+        """How many connections were opened."""
         self._cuts = 0
         self._marker: bytes | None = None
         self._lost = asyncio.Event()
@@ -34,13 +34,13 @@ class Proxy:
     def dsn(self) -> str:
         user, name = quote(self._given.get("user", "")), quote(self._given.get("dbname", ""))
         password = quote(self._given.get("password", ""))
-        # In clear, so that the messages can be told apart.
+        # Without encryption, so that the proxy can read the messages.
         options = "sslmode=disable&gssencmode=disable"
         return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{name}?{options}"
 
     @property
     def open(self) -> int:
-        """How many connections there are."""
+        """How many connections are open."""
         return len(self._wires)
 
     async def __aenter__(self) -> Self:
@@ -49,40 +49,40 @@ class Proxy:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.refuse()
-        # Those that are being connected, too.
+        # Also connections that are being opened.
         while self._tasks:
             self.cut()
             await asyncio.wait(self._tasks, timeout=0.1)
 
     async def allow(self) -> None:
-        """Take new connections."""
+        """Accept new connections."""
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._listener.setblocking(False)
         self._port = self._listener.getsockname()[1]
-        # Not start_server(): what it has accepted, and not yet handed over, nobody could close.
+        # Not start_server(): it may hold accepted connections that no caller could close.
         asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def refuse(self) -> None:
-        """Refuse new connections; those that are open go on."""
+        """Refuse new connections. Open ones go on."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
     def lead_to(self, server_dsn: str) -> None:
-        """Lead new connections to another server; those that are open stay where they are."""
+        """Lead new connections to another server. Open ones keep theirs."""
         self._given = {key: str(value) for key, value in conninfo_to_dict(server_dsn).items()}
 
     def cut(self) -> None:
-        """Cut all connections; the server may carry out what it was sent."""
+        """Cut all connections. The server may still carry out statements that it received."""
         self._cuts += 1
         for wire in list(self._wires):
             wire.cut()
 
     def lose_answer(self, marker: bytes) -> asyncio.Event:
-        """Have the next statement that contains `marker` carried out, and its answer lost.
+        """Let the server carry out the next statement that contains `marker`, and lose its answer.
 
-        The connection is cut when the server has answered. The event tells that it was.
+        The connection is cut when the server has answered. The event is set then.
         """
         self._marker = marker
         self._lost = asyncio.Event()
@@ -91,9 +91,9 @@ class Proxy:
     def _accept(self, listener: socket.socket) -> None:
         try:
             accepted, _ = listener.accept()
-        except OSError:  # the client has gone already
+        except OSError:  # the client has disconnected already
             return
-        # Or each message would wait for the acknowledgement of the last one.
+        # Otherwise each message would wait for the acknowledgement of the one before.
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connections += 1
         task = asyncio.create_task(self._connect(accepted))
@@ -137,7 +137,7 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class _Wire:
-    """One connection."""
+    """One proxied connection."""
 
     def __init__(self, proxy: Proxy, client: _Streams, server: _Streams) -> None:
         self._proxy, self._client, self._server = proxy, client, server
@@ -177,7 +177,7 @@ class _Wire:
                 head = await reader.readexactly(5)
                 body = await reader.readexactly(int.from_bytes(head[1:]) - 4)
                 if self._losing and head[:1] != NOTIFICATION:
-                    # PostgreSQL answers when it has committed: the last message is what counts.
+                    # PostgreSQL answers after the commit, so look at the last message.
                     await self._await_end(head)
                     self._proxy.answer_lost()
                     return

@@ -1,4 +1,4 @@
-"""A node of the real oban-py beside one of ours, on one table."""
+"""Start nodes of the real oban-py beside nodes of ours, on one table."""
 
 import asyncio
 import importlib.util
@@ -11,7 +11,9 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-if importlib.util.find_spec("oban") is None:  # before Python 3.12, and in most environments
+if (
+    importlib.util.find_spec("oban") is None
+):  # oban-py needs Python 3.12, and most environments do not install it
     collect_ignore_glob = ["test_*.py"]
 else:
     import oban as oban_py
@@ -22,12 +24,12 @@ else:
 from tests.listening import PATIENCE
 
 StartTheirs = Callable[..., Awaitable[Any]]
-# Long enough that no poll of ours could be what found a job.
+# So long that no poll of our nodes can have found a job.
 NEVER = 3600.0
 
 
 class Table:
-    """The rows, seen over a connection that belongs to neither side."""
+    """Read the rows over a connection that belongs to neither library."""
 
     def __init__(self, dsn: str, prefix: str) -> None:
         self.dsn, self.prefix = dsn, prefix
@@ -49,7 +51,7 @@ class Table:
         return row
 
     async def states(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """The number of jobs by state."""
         rows = await self.query("SELECT state::text, count(*) FROM {oban_jobs} GROUP BY 1")
         return {row["state"]: row["count"] for row in rows}
 
@@ -65,7 +67,7 @@ class Table:
             raise AssertionError(f"{await self.states()}, not {states}") from None
 
     async def an_hour_later(self) -> None:
-        """What was due in an hour is due now."""
+        """Make jobs that are due in an hour due now."""
         await self.query(
             "UPDATE {oban_jobs} SET scheduled_at = scheduled_at - interval '1 hour'"
             " WHERE state IN ('scheduled', 'retryable')"
@@ -78,7 +80,7 @@ class Table:
         return bool(await self.producers(node)) is expected
 
     async def leader(self) -> str | None:
-        """Who holds the lease."""
+        """The node that holds the lease."""
         rows = await self.query("SELECT node FROM {oban_leaders} WHERE name = 'Oban'")
         return rows[0]["node"] if rows else None
 
@@ -90,7 +92,7 @@ def table(postgres_dsn: str, prefix: str) -> Table:
 
 @pytest.fixture(autouse=True)
 def script() -> Iterator[None]:
-    """The worker of the tests, as if it had not run yet."""
+    """The worker of the tests, before its first run."""
     Script.reset()
     yield
     Script.gate.set()
@@ -98,20 +100,20 @@ def script() -> Iterator[None]:
 
 @pytest.fixture
 async def pool(postgres_dsn: str) -> AsyncIterator["AsyncConnectionPool"]:
-    """What oban-py takes in place of an engine."""
+    """The pool that oban-py takes instead of an engine."""
     async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=10, open=False) as pool:
         yield pool
 
 
 @pytest.fixture
 def client(pool: "AsyncConnectionPool", prefix: str) -> "oban_py.Oban":
-    """An oban-py that only enqueues, and is not started, with a name of its own."""
+    """An `Oban` of oban-py that only enqueues and is not started."""
     return oban_py.Oban(pool=pool, prefix=prefix, name="client")
 
 
 @pytest.fixture
 async def start_theirs(pool: "AsyncConnectionPool", prefix: str) -> AsyncIterator[StartTheirs]:
-    """Start nodes of oban-py that are stopped at the end; their stager looks often."""
+    """Start nodes of oban-py, with a stager that looks often. They are stopped at the end."""
     async with AsyncExitStack() as stack:
 
         async def start_theirs(**options: Any) -> "oban_py.Oban":
@@ -121,7 +123,7 @@ async def start_theirs(pool: "AsyncConnectionPool", prefix: str) -> AsyncIterato
             options.setdefault("node", "theirs")
             options = {"pool": pool, "prefix": prefix, **options}
             theirs = await stack.enter_async_context(oban_py.Oban(**options))
-            # It starts to listen for signals in the background.
+            # oban-py begins to listen for signals in the background.
             await theirs._notifier.listen("signal", lambda *_: None, wait=True)
             return theirs
 

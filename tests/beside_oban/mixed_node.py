@@ -27,8 +27,8 @@ runs = os.open(RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 async def process(job: Any) -> None:
-    """Note the attempt before it ends, and fail the first one if the job wants that."""
-    # What is written stays when the process is killed.
+    """Note the attempt before it ends. Fail the first attempt if the job says so."""
+    # The file keeps the note even if the process is killed.
     os.write(runs, f"{job.id} {SIDE}\n".encode())
     await asyncio.sleep(0)
     if job.args.get("fails") and job.attempt == 1:

@@ -1,4 +1,4 @@
-"""Orders that one side gives, to queues and to jobs, reach the other."""
+"""Orders to queues and jobs that one library gives reach the nodes of the other."""
 
 import oban as oban_py
 import pytest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.oban
 
 @pytest.fixture
 async def ours(start: StartOban) -> Oban:
-    """A node of ours that hears of things, or never learns of them."""
+    """A node of ours, with LISTEN or without."""
     ours = await start(queues={"shared": 5}, node=OURS, fallback_interval=NEVER)
     await until(lambda: services(ours).notifier.listening)
     return ours
@@ -74,7 +74,7 @@ class TestTheyOrderOurQueues:
     async def test_their_order_holds_against_an_older_one_of_ours(
         self, ours: Oban, theirs: oban_py.Oban
     ) -> None:
-        """Ours may be looked up again; theirs are only heard."""
+        """Our orders are stored and may be read again; orders of oban-py are only heard."""
         await ours.pause_queue("shared")
         await ours.resume_queue("shared")
         await until(lambda: not theirs.check_queue("shared").paused)
@@ -158,11 +158,13 @@ class TestCancelling:
     async def test_what_they_cancelled_and_retried_is_not_taken_for_cancelled(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
-        """They leave the mark when they retry it: it tells nothing of the next attempt."""
+        """oban-py leaves the mark when it retries the job. The mark must not cancel the next
+        attempt.
+        """
         job = await client.enqueue(Theirs.new({"do": "fail", "times": 1}, scheduled_in=60))
         await client.cancel_job(job)
         await client.retry_job(job)
-        services(ours).producers["shared"].wake()  # they notify nobody of it
+        services(ours).producers["shared"].wake()  # oban-py sends no notification of this
         await table.until({"retryable": 1})
         await table.an_hour_later()
         services(ours).stager.wake()

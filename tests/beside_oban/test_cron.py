@@ -1,4 +1,4 @@
-"""A tick of ours is described as theirs are, so that what looks at one understands the other."""
+"""Jobs of cron have the same meta in both libraries, so that tools understand both."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def declare(entry: Any) -> None:
-    """The same entry, of the same worker, on both sides."""
+    """Declare the same entry of the same worker in both libraries."""
 
     @oban_py.worker(queue="shared", cron=entry)
     class Nightly:

@@ -1,4 +1,4 @@
-"""A job that one side enqueues is run by the other, and at once."""
+"""A job that one library enqueues is run by the other one, at once."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +24,7 @@ async def test_one_name_stands_for_both_workers() -> None:
 
 class TestTheyEnqueueWeRun:
     async def test_a_job_at_once(self, client: oban_py.Oban, start: StartOban) -> None:
-        """Nothing but their NOTIFY can have told us of it."""
+        """Only the NOTIFY of oban-py can have told our node."""
         ours = await start(queues={"shared": 5}, fallback_interval=NEVER)
         with hear(ours, "job_stop") as stops:
             enqueued = await client.enqueue(
@@ -47,7 +47,7 @@ class TestTheyEnqueueWeRun:
     async def test_a_scheduled_job_is_staged_by_our_poll(
         self, client: oban_py.Oban, start: StartOban
     ) -> None:
-        """They announce no scheduled jobs, as their own stager looks once a second."""
+        """oban-py announces no scheduled jobs, since its own stager looks once a second."""
         ours = await start(queues={"shared": 5}, fallback_interval=0.05)
         with hear(ours, "job_stop") as stops:
             enqueued = await client.enqueue(Theirs.new(scheduled_in=timedelta(seconds=0.2)))
@@ -62,7 +62,7 @@ class TestTheyEnqueueWeRun:
         start: StartOban,
         table: Table,
     ) -> None:
-        """Their stager announces nothing, so our nodes poll while theirs are there."""
+        """The stager of oban-py announces nothing, so our nodes poll while its nodes are alive."""
         await start_theirs(node=THEIRS, queues={"shared": 1})
         await client.enqueue(Theirs.new({"do": "wait"}))
         assert (await Script.next_begun())[0] == THEIRS
@@ -74,7 +74,9 @@ class TestTheyEnqueueWeRun:
     async def test_both_in_one_session(
         self, client: oban_py.Oban, start: StartOban, sessions: Sessions, table: Table
     ) -> None:
-        """Who moves from one to the other may call both in a transaction: they share its fate."""
+        """During a migration, code may call both libraries in one transaction. It commits or rolls
+        back both.
+        """
         ours = await start(queues={"shared": 5}, fallback_interval=NEVER)
         async with sessions() as session:
             await client.enqueue(Theirs.new(), conn=session)
@@ -95,7 +97,7 @@ class TestWeEnqueueTheyRun:
     async def test_through_a_session(
         self, start_theirs: StartTheirs, sessions: Sessions, table: Table
     ) -> None:
-        # Their stager would find it otherwise.
+        # Otherwise the stager of oban-py would find it.
         await start_theirs(stager={"interval": NEVER})
         async with sessions.begin() as session:
             job = await Ours.enqueue({"naïve": [1, None]}, conn=session, tags=["a"], priority=3)
@@ -106,7 +108,7 @@ class TestWeEnqueueTheyRun:
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         await start_theirs(stager={"interval": NEVER})
-        ours = await start()  # runs nothing
+        ours = await start()  # this instance runs nothing
         await ours.enqueue(Ours.new())
         await ours.enqueue_many(Ours.new({"n": n}) for n in range(50))
         await table.until({"completed": 51})

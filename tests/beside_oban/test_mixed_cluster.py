@@ -33,7 +33,7 @@ def runs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def spawn(postgres_dsn: str, prefix: str, runs: Path) -> AsyncIterator[Spawn]:
-    """Start a node of either library; killed at the end if need be."""
+    """Start a node of either library. It is killed at the end if it still runs."""
     processes: list[Process] = []
 
     async def spawn(side: str) -> Process:
@@ -58,7 +58,7 @@ def args(n: int) -> dict[str, object]:
 
 
 async def enqueue(sessions: Sessions, client: oban_py.Oban) -> None:
-    """Half of the jobs through each library, a tenth of them for two seconds later."""
+    """Enqueue half of the jobs through each library, a tenth of them for two seconds later."""
     for start in range(0, COUNT, 1000):
         numbers = range(start, start + 1000)
         if start // 1000 % 2:
@@ -95,7 +95,7 @@ async def test_20000_jobs_on_two_nodes_of_each_of_which_one_each_is_killed(
     for _, node in nodes[:2]:
         node.kill()
         await node.wait()
-    # Leaders of theirs take the row of a dead node away after a minute.
+    # A leader of oban-py deletes the row of a dead node after a minute.
     dead = f"theirs.{nodes[1][1].pid}"
     await table.query("DELETE FROM {oban_producers} WHERE node = %s", dead)
     await ended(COUNT)
@@ -108,7 +108,7 @@ async def test_20000_jobs_on_two_nodes_of_each_of_which_one_each_is_killed(
     jobs = await table.query(
         "SELECT id, attempt, args ? 'fails' AS fails, meta ? 'rescued' AS rescued FROM {oban_jobs}"
     )
-    # A killed process leaves what it was running, and no other attempt is made twice.
+    # Only attempts of a killed process may run twice.
     assert all(0 < times[job["id"]] <= job["attempt"] for job in jobs)
     assert 0 < sum(job["rescued"] for job in jobs) < COUNT / 20
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What one side writes about a job is what the other reads, and goes on from."""
+"""Each library can read, and continue, what the other one writes about a job."""
 
 from datetime import datetime, timedelta
 
@@ -65,7 +65,7 @@ class TestErrors:
 async def alternately(
     start_theirs: StartTheirs, start: StartOban, table: Table, states: list[dict[str, int]]
 ) -> None:
-    """Have theirs make the first attempt, ours the second, and so on, an hour apart."""
+    """Let oban-py make the first attempt, our node the second, and so on, an hour apart."""
     for n, state in enumerate(states):
         if n % 2:
             node = await start(queues={"shared": 1}, node=OURS)
@@ -145,7 +145,7 @@ async def test_nobody_moves_a_suspended_job(
     sessions: Sessions,
     table: Table,
 ) -> None:
-    """It is Oban Pro that suspends jobs, the later steps of a workflow, and frees them again."""
+    """Only Oban Pro suspends jobs: later steps of a workflow, which it releases itself."""
     async with sessions.begin() as session:
         session.add(Job(Ours.new().worker, queue="shared", state=JobState.SUSPENDED))
     suspended = await client.enqueue(Theirs.new(state="suspended"))

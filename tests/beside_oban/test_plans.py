@@ -1,4 +1,4 @@
-"""Plans: what oban-py sends all the time uses the indexes of our tables, too."""
+"""Plans: the frequent statements of oban-py use the indexes of our tables."""
 
 import re
 from importlib.resources import files
@@ -42,7 +42,7 @@ async def test_no_scan_of_the_table(
 async def test_a_page_of_finished_jobs_of_a_queue_is_a_range_of_the_index(
     full: psycopg.AsyncConnection, prefix: str
 ) -> None:
-    """As dashboards ask, and as `counts` does: Oban's index has the jobs of all states."""
+    """Dashboards and `counts` ask for such pages. Oban's index has the jobs of all states."""
     asked = (
         f"SELECT id FROM {prefix}.oban_jobs WHERE state = 'completed' AND queue = 'q1'"
         " ORDER BY priority, scheduled_at, id LIMIT 20"

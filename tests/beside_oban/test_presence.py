@@ -1,4 +1,4 @@
-"""Who leads, who is alive, and whose jobs are orphans: on one table, by the rules of both."""
+"""Leader, living nodes and orphans on one table, by the rules of both libraries."""
 
 import oban as oban_py
 import pytest
@@ -20,7 +20,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 def brisk(tune: Tune) -> dict[str, float]:
-    """Settings of ours under which what takes a minute takes less than a second."""
+    """Settings that shorten a minute to less than a second."""
     tune(oban_settings, SHORTEST_EXPIRY=0.1)
     return {"heartbeat_expiry": 0.6}
 
@@ -37,7 +37,7 @@ class TestOneLease:
             assert not ours.is_leader
             assert await table.leader() == THEIRS
             await theirs.stop()
-            # At once: no lease has run out yet.
+            # At once: no lease has expired yet.
             await elections.until(lambda events: events[-1].leader)
         assert ours.is_leader
 
@@ -76,7 +76,7 @@ class TestOneLease:
     async def test_theirs_stays_the_leader_though_its_lease_runs_out_between_two_renewals(
         self, start_theirs: StartTheirs, start: StartOban, table: Table, brisk: dict[str, float]
     ) -> None:
-        """It takes its lease for three seconds, and renews it every fifteen."""
+        """oban-py takes its lease for three seconds, and renews it every fifteen."""
         theirs = await start_theirs(node=THEIRS)
         (lease,) = await table.query("SELECT expires_at - elected_at AS kept FROM {oban_leaders}")
         assert lease["kept"].total_seconds() == 3
@@ -96,7 +96,7 @@ class TestTheirLeader:
     async def test_what_it_takes_away_of_our_producers_comes_back(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
-        """It takes what was silent for a minute. What runs is not disturbed, whatever happens."""
+        """oban-py deletes producers that were silent for a minute. Running jobs go on."""
         theirs = await start_theirs(queues={"other": 1}, refresher={"interval": 0.05})
         assert theirs.is_leader
         ours = await start(queues={"shared": 1}, node=OURS, heartbeat_expiry=8.0)
@@ -120,7 +120,9 @@ class TestTheirLeader:
     async def test_our_late_outcome_is_dropped_when_it_has_rescued_the_job(
         self, start_theirs: StartTheirs, start: StartOban, sessions: Sessions, table: Table
     ) -> None:
-        """Its rule is age: what ran for `rescue_after`, alive or not, is run again."""
+        """oban-py rescues by age: a job that runs longer than `rescue_after` runs again, alive or
+        not.
+        """
         ours = await start(queues={"shared": 1}, node=OURS, leadership=False)
         async with sessions.begin() as session:
             session.add(job := Ours.new({"do": "wait"}))
@@ -146,7 +148,9 @@ class TestOurLeader:
         table: Table,
         brisk: dict[str, float],
     ) -> None:
-        """They beat every 15 seconds, so a row tells of a minute; without one, age does."""
+        """Producers of oban-py beat every 15 seconds, so their rows expire after a minute. Without
+        a row, the age decides.
+        """
         ours = await start(queues={"other": 1}, **brisk)
         await until(lambda: ours.is_leader)
         await start_theirs(node=THEIRS)
@@ -178,7 +182,7 @@ class TestOurLeader:
         job = await client.enqueue(Theirs.new({"do": "wait"}))
         assert await Script.next_begun() == (THEIRS, job.id)
         await table.query("DELETE FROM {oban_producers} WHERE node = %s", THEIRS)
-        # It lives, but that can't be seen: so the age of the job is what tells.
+        # The node lives, but no heartbeat shows it, so the age of the job decides.
         await start(queues={"shared": 1}, node=OURS, rescue_after=0.2, **brisk)
         assert await Script.next_begun() == (OURS, job.id)
         Script.gate.set()

@@ -1,4 +1,4 @@
-"""The tables that oban-py installed, adopted with their jobs; both then work on them."""
+"""Tables that oban-py installed are adopted with their jobs. Then both libraries use them."""
 
 from collections.abc import AsyncIterator
 
@@ -71,7 +71,7 @@ async def test_theirs_is_adopted_with_its_jobs(
     await node.stop()
     before = await table.query("SELECT * FROM {oban_jobs} ORDER BY id")
 
-    # What is missing is said, with the way out; nothing was touched.
+    # The error names the missing part and a remedy. Nothing was changed.
     with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade"):
         await start(queues={"shared": 1})
 
@@ -95,7 +95,7 @@ async def test_they_go_on_beside_an_upgrade(
     start_theirs: StartTheirs,
     table: Table,
 ) -> None:
-    """Their node runs jobs before, while and after our tables come beside theirs."""
+    """A node of oban-py runs jobs before, during and after the upgrade to our tables."""
     await install(pool)
     await start_theirs()
     await client.enqueue_many(Theirs.new({"do": "yield"}) for _ in range(200))
@@ -113,7 +113,7 @@ async def test_installing_theirs_over_ours_changes_nothing(
     start: StartOban,
     table: Table,
 ) -> None:
-    """A deployment of theirs may run its installation again."""
+    """A deployment of oban-py may install its tables again."""
     async with engine.begin() as connection:
         await connection.run_sync(upgrade)
     await client.enqueue(Theirs.new())
@@ -134,7 +134,9 @@ async def test_an_upgrade_mends_what_theirs_uninstalled(
     table: Table,
     installed_again: bool,
 ) -> None:
-    """It drops its own tables, and leaves what says that ours are complete."""
+    """oban-py drops its own tables, but leaves our table of versions, which says that the schema is
+    complete.
+    """
     async with engine.begin() as connection:
         await connection.run_sync(upgrade)
     await uninstall(pool)
@@ -156,7 +158,7 @@ async def test_an_upgrade_mends_what_theirs_uninstalled(
 async def test_their_metrics_find_the_estimate_of_each_schema(
     pool: AsyncConnectionPool, engine: AsyncEngine, prefixes: list[str]
 ) -> None:
-    """They call it without a schema, whatever the schema of their tables is."""
+    """oban-py calls the function without a schema, whatever the schema of its tables is."""
     for count, prefix in enumerate(prefixes, 1):
         async with engine.begin() as connection:
             await connection.run_sync(upgrade, prefix=prefix.strip('"'))

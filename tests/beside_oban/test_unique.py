@@ -1,4 +1,4 @@
-"""Unique jobs of ours, which the other side moves."""
+"""Nodes of oban-py move our unique jobs between states."""
 
 import oban as oban_py
 import pytest

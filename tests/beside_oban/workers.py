@@ -1,4 +1,4 @@
-"""One worker twice, under one name: for oban-py and for us. It does what its job's args say."""
+"""The same worker for oban-py and for our nodes, under one name. It follows the job's arguments."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ THEIRS, OURS = "theirs", "ours"
 
 
 class Script:
-    """What has run where, and the gate that jobs with `{"do": "wait"}` wait at."""
+    """The runs so far, and the gate at which jobs with `{"do": "wait"}` wait."""
 
     ran: ClassVar[list[tuple[str, int]]] = []
     begun: ClassVar[asyncio.Queue[tuple[str, int]]]
@@ -25,7 +25,7 @@ class Script:
 
     @classmethod
     async def next_begun(cls) -> tuple[str, int]:
-        """Where the next job has begun to wait, and its id."""
+        """The library and the id of the next job that waits at the gate."""
         async with asyncio.timeout(PATIENCE):
             return await cls.begun.get()
 
@@ -57,7 +57,7 @@ class Script:
 
 @oban_py.worker(queue="shared", max_attempts=5)
 class Theirs:
-    """As oban-py runs it."""
+    """The worker as oban-py runs it."""
 
     async def process(self, job: oban_py.Job) -> Any:
         return await Script.play(THEIRS, job, oban_py)
@@ -67,7 +67,7 @@ class Theirs:
 
 
 class Ours(oban_sqla.Worker, name=f"{Theirs.__module__}.Theirs", queue="shared", max_attempts=5):
-    """As we run it, under the name that oban-py gave its worker."""
+    """The worker as our nodes run it, under the name that oban-py gave it."""
 
     async def process(self, job: oban_sqla.Job) -> Any:
         return await Script.play(OURS, job, oban_sqla)

@@ -1,4 +1,4 @@
-"""The command line, in the process of the tests and as processes of its own."""
+"""Run commands in the process of the tests, or as processes."""
 
 import gc
 import os
@@ -46,7 +46,7 @@ def cli(python: Python, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def spawn(python: Python, tmp_path: Path) -> Iterator[Spawn]:
-    """Start a command, with a pipe for what it says; it is killed if the test left it running."""
+    """Start a command with a pipe for its output. It is killed if the test leaves it running."""
     processes = []
 
     def spawn(*arguments: str, dsn: str | None = None) -> Process:
@@ -62,9 +62,9 @@ def spawn(python: Python, tmp_path: Path) -> Iterator[Spawn]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, and no variables but those of the tests.
+    """An empty working directory, without variables of the environment.
 
-    The modules that commands import from it are not known to other tests.
+    Modules that commands import from it are not known to other tests.
     """
     monkeypatch.setattr(sys, "path", [*sys.path])
     for variable in os.environ:
@@ -79,7 +79,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in imported:
         del sys.modules[name]
     if imported:
-        # A class lives until it is collected, and nodes look for workers without process().
+        # A class lives until it is garbage-collected, and nodes look for workers without process().
         gc.collect()
 
 
@@ -112,7 +112,7 @@ def on(call: Say, postgres_dsn: str, prefix: str) -> Say:
 
 @pytest.fixture
 def new_prefix(postgres_dsn: str) -> Iterator[str]:
-    """The name of a schema that is not there yet; dropped in the end."""
+    """The name of a schema that does not exist yet. It is dropped at the end."""
     name = f"cli_{uuid4().hex[:8]}"
     yield name
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:

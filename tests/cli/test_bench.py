@@ -30,7 +30,9 @@ def test_it_says_what_the_server_does(cli: Cli, postgres_dsn: str) -> None:
     assert done.returncode == 0, done.stderr
     figures = [line.split()[-1] for line in done.stdout.splitlines()[2:]]
     assert figures == ["ms", *["jobs/s"] * 3, "ms", *["jobs/s"] * 2, "ms", "ms"]
-    assert len(done.stderr.splitlines()) == 1 + len(figures)  # each is told when it is known
+    assert len(done.stderr.splitlines()) == 1 + len(
+        figures
+    )  # each figure is printed as soon as it is known
     assert not exists(postgres_dsn, schema_in(done.stderr))
 
 
@@ -87,7 +89,7 @@ def test_it_says_how_to_drop_a_schema_that_it_can_not_drop(
 
 def test_a_figure_whose_rows_are_not_there_is_none(postgres_dsn: str) -> None:
     with bench.temporary_schema(postgres_dsn) as schema, psycopg.connect(postgres_dsn) as own:
-        # What is enqueued is lost, as by a trigger of the user's.
+        # A trigger discards the enqueued jobs, like a user's trigger.
         own.execute(
             f"""
             CREATE FUNCTION {schema}.lose() RETURNS trigger LANGUAGE plpgsql

@@ -88,7 +88,7 @@ class TestStart:
         process.terminate()
         end(process)
         assert process.returncode == 0
-        # It names uvloop where that is installed.
+        # The line names uvloop if it is installed.
         message = json.loads(line)["message"]
         assert message.removesuffix(", on uvloop") == "node n1 runs idle"
 

@@ -1,4 +1,4 @@
-"""Which database a command works with, and what it says of it before it changes anything."""
+"""The database that a command uses, and the line about it before a change."""
 
 from pathlib import Path
 

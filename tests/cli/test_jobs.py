@@ -61,7 +61,7 @@ def test_a_job_that_python_can_not_read(on: Say, postgres_dsn: str, prefix: str)
 
 @pytest.mark.usefixtures("jobs")
 class TestNamesOfWorkers:
-    """A worker is named whole, or by its end."""
+    """Workers are named by their full name, or by its end."""
 
     @pytest.fixture(autouse=True)
     def more(self, jobs: None, postgres_dsn: str, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""`oban-sqla queues`: what it lists, and what nodes do at its orders."""
+"""`oban-sqla queues`: the list of queues, and the orders to nodes."""
 
 import json
 

@@ -99,7 +99,7 @@ def test_it_runs_jobs_until_a_signal(
     said = end(process)
     assert process.returncode == 0, said
     assert f"{number.name}: stopping" in said
-    assert "ran 2" in said  # it was waited for
+    assert "ran 2" in said  # the process has ended
     assert states(postgres_dsn, prefix) == [("completed", 1)] * 2
 
 

@@ -23,7 +23,7 @@ def tables(dsn: str, prefix: str) -> int:
 
 @pytest.fixture
 def new(call: Say, postgres_dsn: str, new_prefix: str) -> Say:
-    """`oban-sqla schema`, about a PostgreSQL schema that is not there yet."""
+    """Run `oban-sqla schema` for a PostgreSQL schema that does not exist yet."""
 
     def new(*arguments: str, **options: Any) -> Result:
         where = ("--dsn", postgres_dsn, "--prefix", new_prefix)

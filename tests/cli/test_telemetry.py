@@ -1,4 +1,4 @@
-"""`oban-sqla start --metrics --tracing`: a node that is measured and traced from outside."""
+"""`oban-sqla start --metrics --tracing`: measure and trace a node from outside."""
 
 import re
 import threading
@@ -23,7 +23,7 @@ def app(tmp_path: Path) -> None:
 
 
 class Collector:
-    """A collector of OpenTelemetry, which keeps what it is sent."""
+    """An OpenTelemetry collector that keeps all received data."""
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
@@ -135,7 +135,7 @@ def test_without_the_extra_it_says_which_one(
     module: str,
     extra: str,
 ) -> None:
-    # Python finds no module of that name from here on, as if it were not installed.
+    # From here on, Python finds no module of this name, as if it were not installed.
     workers = tmp_path / "app" / "workers.py"
     workers.write_text(f"import sys\nsys.modules[{module!r}] = None\n{WORKERS}")
     done = cli("start", *at(postgres_dsn, prefix), *option)

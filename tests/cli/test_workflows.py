@@ -1,4 +1,4 @@
-"""`oban-sqla workflows`: what it lists and shows, and what it changes."""
+"""`oban-sqla workflows`: list, show and change workflows."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.cli.conftest import Say
 
 
 def stored(dsn: str, prefix: str) -> Workflow:
-    """A workflow with another one in it."""
+    """A workflow that contains another one."""
     inner = Workflow("inner")
     inner.add("a", Job("w"))
     flow = Workflow("import")

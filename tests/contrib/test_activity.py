@@ -1,4 +1,4 @@
-"""A busy queue has a line a minute in the log."""
+"""Each busy queue logs a line a minute."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ Told = Callable[[], list[str]]
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture, tune: Tune) -> Told:
-    """The lines so far, with an interval that a test can wait for."""
+    """The lines so far, with a short interval between them."""
     tune(activity, INTERVAL=0.02)
     caplog.set_level(logging.INFO, logger="oban_sqla.queues")
     return lambda: [r.message for r in caplog.records if r.name == "oban_sqla.queues"]

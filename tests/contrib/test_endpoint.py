@@ -97,7 +97,7 @@ async def test_without_its_database_a_node_is_healthy_but_not_ready(
     caplog: pytest.LogCaptureFixture,
     tune: Tune,
 ) -> None:
-    # On a busy machine the event loop itself may take long.
+    # On a busy machine the event loop itself may take long to answer.
     tune(endpoint, PATIENCE=20.0)
     async with Proxy(postgres_dsn) as proxy:
         oban = await ready(start, proxy.dsn, prefix=prefix)

@@ -1,4 +1,4 @@
-"""The log as JSON: one object a line, whatever a record carries."""
+"""The log as JSON: one object per line, for any record."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The log: what it says of jobs and of incidents, and at which level."""
+"""The log: its wording and levels, for jobs and for incidents."""
 
 import logging
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The instruments: the same through Prometheus's client and through OpenTelemetry."""
+"""The instruments are the same through Prometheus and through OpenTelemetry."""
 
 import os
 import subprocess
@@ -40,13 +40,13 @@ from tests.forked import Python
 from tests.listening import hear
 
 Read: TypeAlias = Callable[..., float | None]
-"""The value of an instrument with labels: of a histogram, how many values it took."""
+"""The value of an instrument with labels; for a histogram, the number of its values."""
 
 EVERY = [one for one in vars(instruments).values() if isinstance(one, Instrument)]
 
 
 class Work(Worker, name="tests.metrics.Work", max_attempts=1):
-    """Does what its arguments say."""
+    """A worker that follows the job's arguments."""
 
     async def process(self, job: Job) -> Any:
         match job.args.get("do"):
@@ -98,7 +98,7 @@ def of_reader(
 async def test_jobs_by_worker_queue_and_outcome(
     read: Read, start: StartOban, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Without a leader: workers of other tests have cron entries.
+    # Without a leader, since workers of other tests have cron entries.
     oban = await start(queues={"default": 5}, leadership=False)
     with hear(oban, "job_stop") as stops, hear(oban, "job_exception") as exceptions:
         await oban.enqueue_many(Work.new({"n": n}) for n in range(3))

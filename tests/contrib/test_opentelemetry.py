@@ -1,4 +1,4 @@
-"""OpenTelemetry: one trace from the request to the job, and what spans tell."""
+"""OpenTelemetry: one trace from the request to the job, and the attributes of spans."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Work(Worker, name="tests.telemetry.Work", max_attempts=3):
-    """Does what its arguments say."""
+    """A worker that follows the job's arguments."""
 
     async def process(self, job: Job) -> Any:
         match job.args.get("do"):
@@ -76,7 +76,7 @@ TRACER: trace.Tracer
 
 
 class Spans(InMemorySpanExporter):
-    """The spans that ended; a test awaits them."""
+    """The ended spans, for which a test can wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Spans(InMemorySpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = super().export(spans)
-        # In the thread of the event loop, or while the loop waits for that one.
+        # Called in the thread of the event loop, or while the loop waits for this thread.
         self._more.set()
         return result
 
@@ -92,7 +92,7 @@ class Spans(InMemorySpanExporter):
         return [span for span in self.get_finished_spans() if span.name == name]
 
     async def processed(self, count: int = 1) -> list[ReadableSpan]:
-        """The spans of the attempts, once so many have ended."""
+        """Wait for this number of attempts, and return their spans."""
         async with asyncio.timeout(PATIENCE):
             while len(spans := self.named("process default")) < count:
                 self._more.clear()
@@ -107,7 +107,7 @@ def exporter() -> Spans:
 
 @pytest.fixture
 def discarding(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """For a test whose jobs are discarded, which is logged."""
+    """Allow the test to discard jobs, which is logged."""
     yield
     records = caplog.get_records("call")
     records[:] = [record for record in records if record.name != "oban_sqla.jobs"]
@@ -440,7 +440,7 @@ async def test_fastapi_s_instrumentation_around_the_enqueue(
 
 
 class Failing(SpanExporter):
-    """Raises, or takes its time."""
+    """A worker that raises, or takes some time."""
 
     def __init__(self, error: BaseException | None) -> None:
         self._error = error
@@ -468,7 +468,7 @@ async def test_an_exporter_that_fails_disturbs_no_job(
 
 
 class Stuck(SpanExporter):
-    """Is never done, until it is released."""
+    """A worker that runs until it is released."""
 
     def __init__(self) -> None:
         self.begun, self.released = threading.Event(), threading.Event()
@@ -492,7 +492,7 @@ async def test_an_exporter_that_is_slow_disturbs_no_job(start: StartOban, attach
         first = await oban.enqueue(Work.new())
         await oban.wait(first, timeout=PATIENCE)
         assert await asyncio.to_thread(exporter.begun.wait, PATIENCE)
-        # More than the queue of the processor holds.
+        # More spans than the queue of the processor holds.
         jobs = await oban.enqueue_many(Work.new({"n": n}) for n in range(50))
         done = await oban.wait_many(jobs, timeout=PATIENCE)
     finally:

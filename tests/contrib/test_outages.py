@@ -1,4 +1,4 @@
-"""An outage of the database is one line of a node in the log, and one when it is over."""
+"""An outage of the database is one line in the log of a node, and one line when it is over."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ def oban(engine: AsyncEngine) -> Oban:
 
 @pytest.fixture(autouse=True)
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """The lines from INFO on; the errors among them are expected."""
+    """The lines from INFO on. Errors among them are expected."""
     caplog.set_level(logging.DEBUG, logger="oban_sqla")
 
     class Lines(list[str]):

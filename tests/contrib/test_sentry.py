@@ -1,4 +1,4 @@
-"""Sentry: what it is told of jobs, and what it is not."""
+"""Sentry: which events are sent, and which data they leave out."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class Work(Worker, name="tests.sentry.Work", max_attempts=2):
 
 
 class Sent(Transport):
-    """Keeps what would be sent."""
+    """A transport that keeps the events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def discarding(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 async def run(start: StartOban, job: Job, attempts: int = 1) -> Job:
-    """The job, after so many attempts."""
+    """Run a job until it has had this number of attempts, and return it."""
     oban = await start(queues={"default": 5}, poll_interval=0.05)
     with hear(oban, "job_stop") as stops, hear(oban, "job_exception") as exceptions:
         await oban.enqueue(job)

@@ -33,7 +33,7 @@ from tests.forked import ROOT, Python
 DOCS = ROOT / "docs"
 QUICKSTART = "quickstart"
 
-# A suite of the user's, on the server of these tests, and without the other plugins of these tests.
+# A test suite of a user on the server of these tests, without the plugins of these tests.
 _TESTED = {
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     "PYTEST_PLUGINS": "pytest_asyncio.plugin,pytest_oban_sqla",
@@ -52,7 +52,7 @@ class Snippet:
 
     @property
     def file(self) -> str | None:
-        """The file that it is, if its first line names one."""
+        """The name of the file, if the first line of the snippet names one."""
         found = _FILE.match(self.code)
         return found[1] if found else None
 
@@ -64,7 +64,7 @@ def snippets(page: str) -> Iterator[Snippet]:
 
 
 class Page:
-    """Runs in a directory and a database of its own."""
+    """Runs the snippets of a page in a directory and a database of their own."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Page:
                 continue
             if command[0] == "export":
                 name, _, value = command[1].partition("=")
-                os.environ[name] = value  # the test takes it away again
+                os.environ[name] = value  # the test removes it at the end
                 continue
             status, output = await self._command(command)
             assert status == (int(expected[1]) if expected else 0), f"{line}\n{output}"
@@ -163,7 +163,7 @@ class Page:
         for line in process.stdout:
             output += line
             if "oban_sqla.cli" in arguments and re.search(r"node \S+ runs ", output):
-                process.terminate()  # it runs until it is told to stop
+                process.terminate()  # the command runs until it gets a signal
                 break
         rest, _ = process.communicate()
         return process.wait(), output + rest

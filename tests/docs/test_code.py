@@ -1,4 +1,4 @@
-"""The page about the code names files and folders that are there."""
+"""All files and folders that the page about the code names exist."""
 
 import re
 

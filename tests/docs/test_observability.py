@@ -1,4 +1,4 @@
-"""The dashboard and the alerts of docs/ ask for what a node tells, and Prometheus takes them."""
+"""Prometheus accepts the dashboard and the alerts of docs/, and nodes export what they ask for."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ class Work(Worker, name="tests.docs.observability.Work", max_attempts=2):
 
 @pytest.fixture
 async def registry(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
-    """The registry of a node that has run jobs, and has had its troubles."""
+    """The registry of a node that ran jobs and had failures."""
     registry = CollectorRegistry()
     prometheus.attach(registry)
     try:
@@ -68,7 +68,7 @@ async def registry(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
             await stops.wait(3)
             await exceptions.wait(2)
         await CheckUps(oban).run_once()
-        # What can't be had at will.
+        # Samples of incidents that a test can't cause on demand.
         emit(oban, "give_back_stop", GiveBackStop("default", (1,)))
         emit(oban, "rescue_stop", RescueStop((1,), (), (), 0.1))
         emit(oban, "service_failed", ServiceFailed("stager", OSError()))
@@ -82,12 +82,12 @@ async def registry(start: StartOban, caplog: pytest.LogCaptureFixture) -> Any:
 
 @pytest.fixture
 def exposed(registry: CollectorRegistry) -> str:
-    """What is scraped from the node."""
+    """The samples that a scrape of the node returns."""
     return generate_latest(registry).decode()
 
 
 def samples(exposed: str) -> dict[str, set[str]]:
-    """The names of samples, with the labels that they have."""
+    """The names of samples, with their labels."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(exposed):
         for sample in family.samples:
@@ -96,7 +96,7 @@ def samples(exposed: str) -> dict[str, set[str]]:
 
 
 def queries() -> Iterator[str]:
-    """All that the dashboard and the alerts ask for."""
+    """All queries of the dashboard and the alerts."""
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
@@ -166,7 +166,7 @@ async def test_prometheus_draws_every_panel(registry: CollectorRegistry, tmp_pat
                 await until(partial(_is_scraped, client))
                 for panel in json.loads(DASHBOARD.read_text())["panels"]:
                     drawn = [await _drawn(client, target["expr"]) for target in panel["targets"]]
-                    # Nothing is wrong, which is what the panel of problems shows.
+                    # No problem exists, so the panel of problems is empty.
                     assert any(drawn) or panel["title"] == "Problems", panel["title"]
         finally:
             process.kill()
@@ -181,11 +181,11 @@ async def _is_scraped(client: httpx.AsyncClient) -> bool:
 
 
 async def _drawn(client: httpx.AsyncClient, query: str) -> bool:
-    """Whether a query has an answer."""
+    """Whether a query returns data."""
     for variable, value in (("$__rate_interval", "1m"), ("$oban", ".*"), ("$queue", ".*")):
         query = query.replace(variable, value)
     response = await client.get("/query", params={"query": query})
-    # Before Prometheus is ready it has no JSON.
+    # Prometheus answers without JSON until it is ready.
     return response.status_code == 200 and bool(response.json()["data"]["result"])
 
 
@@ -222,6 +222,6 @@ def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
         if not query.startswith("label_values")
     ]
     file = tmp_path / "rules.yml"
-    # JSON is YAML.
+    # JSON is also YAML.
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     run_promtool("check", "rules", str(file))

@@ -1,4 +1,4 @@
-"""Every option of a worker or a job stands in a snippet of the docs, which is run."""
+"""Each option of a worker or a job appears in a snippet of the docs, which a test runs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The pages of docs/ do what they say: their snippets run, one after the other."""
+"""The snippets of the pages in docs/ run, one after the other, and print what the pages say."""
 
 import os
 import re
@@ -18,15 +18,15 @@ from tests.forked import Python
 
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in sorted(DOCS.rglob("*.md"))]
 PAGES = [name for name in NAMES if any(snippets(name))]
-# They install the tables themselves.
+# Pages that install the tables themselves.
 EMPTY = ("quickstart", "alembic")
-# Their jobs fail for the last time, which is logged.
+# Pages with jobs that are discarded, which is logged.
 FAILING = ("errors_and_retries", "troubleshooting")
 
 
 @pytest.fixture(autouse=True)
 def untold() -> Iterator[None]:
-    """What a page attaches is detached after it."""
+    """Detach the telemetry that a page attaches."""
     yield
     for contrib in (opentelemetry, prometheus, sentry):
         contrib.detach()
@@ -47,7 +47,7 @@ async def test_the_snippets_run_as_written(
     for variable in [key for key in os.environ if key.startswith("OBAN_")]:
         monkeypatch.delenv(variable)
     for variable in ("OBAN_DSN", "OBAN_QUEUES"):
-        # So that it is taken away if the page exports it.
+        # So that the variable is removed if the page exports it.
         monkeypatch.setenv(variable, "")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ async def test_the_snippets_run_as_written(
 
 
 def test_the_commands_in_units_and_images_exist() -> None:
-    """What `systemd` and `dockerfile` blocks start is not run, but it is a right command line."""
+    """Commands in `systemd` and `dockerfile` blocks are not run, but their options are checked."""
     lines = []
     for name in NAMES:
         text = (DOCS / f"{name}.md").read_text()

@@ -1,4 +1,4 @@
-"""The README does what it says: its snippet runs, and its links lead to files."""
+"""The snippet of the README runs, and its links lead to files."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The reference leaves no public name out, and its generated pages are up to date."""
+"""The reference has all public names, and its generated pages are up to date."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""The picture of a job's life shows the moves that there are."""
+"""The picture of a job's life shows exactly the legal moves."""
 
 from itertools import product
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""The page of messages has those that the code says, word by word."""
+"""The page of messages quotes messages of the code word for word."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ HEADINGS = re.findall(
 
 
 def texts() -> Iterator[str]:
-    """Every string of the package; `...` for what is put into it."""
+    """Every string of the package, with `...` for inserted values."""
     for file in (ROOT / "oban_sqla").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

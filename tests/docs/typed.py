@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.docs.page import DOCS, QUICKSTART, ROOT, Snippet, snippets
 
-# Alembic's `op` gets the operations of plugins when it runs: no type checker knows them.
+# Plugins add operations to Alembic's `op` at run time, so type checkers don't know them.
 _OPERATIONS = re.compile(r"\bop\.\w+_oban\w*\(")
 
 _WAITING = """\
@@ -48,7 +48,7 @@ def write(directory: Path) -> None:
     for page, own in {**pages, "readme": list(_readme())}.items():
         if not any(one.file == "shop.py" for one in own):
             own = [shop, *own]
-        # A package of the page's bare name, such as `alembic`, would hide an installed one.
+        # A package with the bare name of the page, such as `alembic`, would hide an installed one.
         _write_page(directory / re.sub(r"\W", "_", f"docs_{page}"), own)
 
 

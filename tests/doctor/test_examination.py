@@ -1,4 +1,4 @@
-"""Health: each check finds what is wrong, and says what to do about it."""
+"""The doctor: each check finds its problem, and names a remedy."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ async def findings(database: Database, latest: int = LATEST, **settings: Any) ->
 
 
 async def problems(database: Database, check: str, **options: Any) -> list[Finding]:
-    """What is wrong by one of the checks, each with its remedy."""
+    """The problems that a check finds, each with its remedy."""
     found = [found for found in await findings(database, **options) if found.level == "problem"]
     assert all(finding.remedy for finding in found)
     return [finding for finding in found if finding.check == check]
@@ -60,7 +60,7 @@ async def database(engine: AsyncEngine, prefix: str) -> Database:
 
 @pytest.fixture
 async def own(database_dsn: str) -> AsyncIterator[AsyncEngine]:
-    """An engine in autocommit, on a database that the test may spoil."""
+    """An engine in autocommit, on a database that the test may damage."""
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     async with engine.begin() as connection:
@@ -92,7 +92,7 @@ async def test_no_tables(engine: AsyncEngine) -> None:
     assert found[0].text.endswith("in schema 'no_such_schema' of database 'postgres'")
     assert found[0].remedy is not None
     assert "oban-sqla schema upgrade" in found[0].remedy
-    # What does not need them is checked nevertheless.
+    # The other checks need no tables, and still run.
     assert {finding.check for finding in found[1:]} == {
         *("listen", "notifications", "transactions", "connections", "clock")
     }
@@ -143,7 +143,7 @@ class TestVacuum:
 class TestListen:
     @pytest.fixture
     async def behind(self, proxy: Proxy, prefix: str) -> AsyncIterator[Database]:
-        """The database, behind what may drop notifications."""
+        """The database behind a proxy that may drop notifications."""
         database = Database(proxy.dsn, prefix)
         yield database
         await database.dispose()
@@ -322,7 +322,7 @@ class TestOrphans:
     async def test_of_a_silent_one_of_another_oban(
         self, database: Database, sessions: Sessions, age: float, gone: bool
     ) -> None:
-        """A worker that blocks its event loop stops its signs of life, too."""
+        """A worker that blocks its event loop stops the heartbeat of its node, too."""
         uuid = uuid4()
         await beats(sessions, 300, uuid)
         async with sessions.begin() as session:
@@ -522,7 +522,7 @@ async def test_jobs_that_are_not_pruned(
 ) -> None:
     old = NOW - timedelta(days=2)
     (id,) = await add(JobFactory(state="completed", completed_at=old, inserted_at=old))
-    # Without a leader, nothing should be deleted.
+    # Without a leader, no job should be deleted.
     assert await problems(database, "retention") == []
     oban = await start(queues={"default": 1}, retention=None)
     await until(lambda: oban.is_leader)

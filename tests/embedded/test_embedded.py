@@ -37,14 +37,14 @@ print(embedded_postgres(sys.argv[1]).__enter__())
 
 @pytest.fixture
 def missing() -> Iterator[Path]:
-    """A directory that is not there yet."""
+    """A directory that does not exist."""
     with tempfile.TemporaryDirectory(prefix="oban-") as path:
         yield Path(path).resolve() / "missing" / "postgres"
 
 
 @pytest.fixture(scope="module")
 def initialized() -> Iterator[Path]:
-    """What `initdb` makes, which takes half a second."""
+    """The result of `initdb`, which takes half a second."""
     with tempfile.TemporaryDirectory(prefix="oban-") as path:
         with embedded_postgres(path):
             pass
@@ -193,7 +193,7 @@ class TestSharing:
     def test_a_forked_child_neither_stops_nor_keeps_the_server(self, directory: Path) -> None:
         postgres = embedded_postgres(directory)
         with postgres as dsn:
-            postgres._pid = -1  # as the child sees it
+            postgres._pid = -1  # the path as the child sees it
             postgres._exit_late()
             assert is_running(dsn)
             copy = [os.dup(int(fd)) for fd in os.listdir("/dev/fd") if is_data(fd, directory)]
@@ -262,7 +262,7 @@ def kill_server(directory: Path) -> None:
     family = [server, *server.children()]
     server.kill()
     while any(is_alive(process) for process in family):
-        time.sleep(0.01)  # not its parent, so nothing tells us
+        time.sleep(0.01)  # this process is not the parent, so it gets no signal
 
 
 def is_alive(process: psutil.Process) -> bool:

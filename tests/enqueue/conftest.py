@@ -1,4 +1,4 @@
-"""What others see: a second connection, and one that listens."""
+"""What others see: a second connection that reads, and one that listens."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 
 class Observer:
-    """Another connection: it sees what is committed, and nothing else."""
+    """Another connection, which sees only committed data."""
 
     def __init__(self, connection: psycopg.AsyncConnection, prefix: str) -> None:
         self._connection = connection
@@ -47,9 +47,9 @@ class Listener:
             await self._listen(f"{self._prefix}.{channel}")
 
     async def heard(self) -> list[tuple[str, Any]]:
-        """All that was notified so far: (channel without the schema, payload).
+        """The notifications so far: (channel without the schema, payload).
 
-        PostgreSQL delivers in the order of the commits, so a last notification is the fence.
+        PostgreSQL delivers in the order of the commits, so a last notification marks the end.
         """
         fence = uuid4().hex
         await self._connection.execute("SELECT pg_notify(%s, %s)", [f"{self._prefix}.fence", fence])

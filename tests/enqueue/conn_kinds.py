@@ -1,4 +1,4 @@
-"""Every kind of `conn`, each with the verbs that a user of it has for his transaction."""
+"""Each kind of `conn`, with the verbs that its user has for the transaction."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable
@@ -20,13 +20,13 @@ from tests.databases import async_engine, sync_engine
 
 
 async def done(result: Any) -> Any:
-    """What a call returned, sync or async."""
+    """The result of a call, sync or async."""
     return await result if inspect.isawaitable(result) else result
 
 
 @asynccontextmanager
 async def entered(context: Any) -> AsyncIterator[None]:
-    """Inside of a context manager, sync or async."""
+    """Enter a context manager, sync or async."""
     if hasattr(context, "__aenter__"):
         async with context:
             yield
@@ -36,12 +36,12 @@ async def entered(context: Any) -> AsyncIterator[None]:
 
 
 class MisfortuneError(Exception):
-    """What ends a transaction or a savepoint badly."""
+    """An error that ends a transaction or a savepoint."""
 
 
 @asynccontextmanager
 async def ending_badly(context: Any) -> AsyncIterator[None]:
-    """Inside of a transaction or a savepoint, which ends with an exception."""
+    """Run a block in a transaction or savepoint that ends with an exception."""
     with suppress(MisfortuneError):
         async with entered(context):
             yield
@@ -58,7 +58,7 @@ class ConnKind:
         self.conn = conn
 
     async def run(self, sql: str) -> None:
-        """Run a statement of the user's, in his transaction."""
+        """Run a statement of the user in the user's transaction."""
         await done(self.conn.execute(text(sql)))
 
     async def flush(self) -> None:
@@ -81,7 +81,7 @@ class SessionKind(ConnKind):
 
 
 class DriverKind(ConnKind):
-    """A connection of psycopg, or what was made of one."""
+    """A psycopg connection, or a cursor of one."""
 
     def __init__(self, conn: Any, connection: Any, pipeline: Any = None) -> None:
         super().__init__(conn)
@@ -122,7 +122,7 @@ class Psycopg2Kind(DriverKind):
 
 
 class ReturnsRows:
-    """Somebody's wrapper: `execute` returns a list."""
+    """A user's wrapper, whose `execute` returns a list."""
 
     def __init__(self, connection: psycopg.AsyncConnection, row_factory: Any = None) -> None:
         self._cursor = connection.cursor(**({"row_factory": row_factory} if row_factory else {}))
@@ -133,7 +133,7 @@ class ReturnsRows:
 
 
 class ReturnsNothing(ReturnsRows):
-    """As a DBAPI cursor, but async: `execute` returns nothing, and there is `fetchall`."""
+    """An async wrapper like a DBAPI cursor: `execute` returns nothing, and there is `fetchall`."""
 
     async def execute(self, sql: Any, params: Any = None) -> Any:
         await self._cursor.execute(sql, params)
@@ -280,7 +280,9 @@ MAIN_KINDS = [
     "psycopg2.cursor",
     "foreign-rows",
 ]
-"""Kinds that take different ways; each other kind varies one of them in parameters or rows."""
+"""Kinds that take different code paths. Each other kind differs from one of them only in its
+parameters or rows.
+"""
 
 
 @asynccontextmanager

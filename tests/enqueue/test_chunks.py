@@ -1,4 +1,4 @@
-"""Many jobs are inserted chunk by chunk, in one transaction, while others are still made."""
+"""Jobs are inserted chunk by chunk in one transaction, while the next chunk is made."""
 
 import asyncio
 import gc
@@ -41,7 +41,7 @@ async def kind(
 
 @pytest.fixture(autouse=True)
 def small_chunks(tune: Tune) -> None:
-    """Three jobs in each."""
+    """Chunks of three jobs."""
     tune(batch, MOST_ROWS=3)
     tune(chunks, MOST_ROWS=3)
     tune(collector, SLICE=3)

@@ -1,4 +1,4 @@
-"""One conformance class, run for each kind of `conn`; then what only some of them can do."""
+"""The same conformance class for each kind of `conn`, then tests of single kinds."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ class Send(Worker, name="tests.Send", queue="mailers", max_attempts=7, priority=
 
 @pytest.fixture
 def oban(engine: AsyncEngine) -> Oban:
-    """An instance that was never started; it knows the schema."""
+    """An instance that was never started, and knows the schema."""
     return Oban(engine)
 
 
@@ -298,7 +298,7 @@ class TestMainKinds:
             job = Send.new({"n": 2, "list": ["fine 🦜"]})
             job.args["list"].append(bad)
             if isinstance(kind, SessionKind):
-                # A flush that fails rolls back what it is in.
+                # A failed flush rolls back its transaction.
                 async with kind.savepoint():
                     await oban.enqueue(job, conn=kind.conn)
                     with pytest.raises((StatementError, TypeError, ValueError)):
@@ -316,7 +316,7 @@ NOT_SESSIONS = [name for name in MAIN_KINDS if "ession" not in name]
 
 @pytest.mark.parametrize("kind", NOT_SESSIONS, indirect=True)
 class TestConnections:
-    """What is no session inserts at once, and its jobs are detached."""
+    """A `conn` that is not a session inserts at once, and its jobs are detached."""
 
     async def test_a_job_that_is_added_to_a_session_later_is_not_inserted_again(
         self,
@@ -397,13 +397,19 @@ async def test_batches_are_bounded_in_rows_and_in_length(
     async with engine.begin() as connection:
         await oban.enqueue_many(jobs, conn=connection)
     rows = [len(json.loads(batch)) for batch in sent]
-    assert rows == [3, 1, 1, 1, 3]  # jobs 3 to 5 were too long together, and so were 4 and 5
+    assert rows == [
+        3,
+        1,
+        1,
+        1,
+        3,
+    ]  # jobs 3 to 5 together were too long for one statement, and so were 4 and 5
     assert all(len(batch) <= 1000 or count == 1 for batch, count in zip(sent, rows, strict=True))
     assert [args["n"] for args in await observer.args()] == list(range(9))
 
 
 class TestJoinedTransactions:
-    """A session bound to a connection whose transaction somebody else began, and ends."""
+    """A session bound to a connection whose transaction the caller begins and ends."""
 
     @pytest.mark.parametrize(
         "mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
@@ -474,7 +480,7 @@ async def test_another_threads_session(
 
 
 class TestAutocommit:
-    """With autocommit each statement is a transaction, and so is each enqueueing."""
+    """With autocommit each statement, and each enqueue, is a transaction."""
 
     async def test_psycopg(
         self, oban: Oban, postgres_dsn: str, observer: Observer, listener: Listener
@@ -504,7 +510,7 @@ class TestAutocommit:
 
 
 class TestOwnTransaction:
-    """Without `conn` the instance uses a transaction of its own."""
+    """Without `conn`, the instance uses a transaction of its own."""
 
     async def test_jobs_are_committed(
         self, oban: Oban, observer: Observer, listener: Listener
@@ -519,7 +525,7 @@ class TestOwnTransaction:
     async def test_all_of_them_or_none(self, oban: Oban, observer: Observer, tune: Tune) -> None:
         tune(batch, MOST_ROWS=1)
         jobs = [Send.new({"n": n}) for n in range(3)]
-        # The validators have let it pass, so that only the database refuses it.
+        # The validators accept it, so only the database refuses it.
         vars(jobs[2])["max_attempts"] = 0
         with pytest.raises(Exception, match="positive_max_attempts"):
             await oban.enqueue_many(jobs)
@@ -542,7 +548,7 @@ class TestOwnTransaction:
 
 
 class TestPrefix:
-    """Which schema the job goes to."""
+    """The schema into which the job is inserted."""
 
     async def test_the_search_path_decides_when_nothing_else_does(
         self, postgres_dsn: str, prefix: str, observer: Observer, listener: Listener
@@ -586,7 +592,8 @@ class TestPrefix:
     async def test_a_name_that_needs_quotes(
         self, connection: psycopg.AsyncConnection, postgres_dsn: str, prefix: str
     ) -> None:
-        # Longer than a channel's name may be with Oban's suffix: the jobs are there, unannounced.
+        # The channel's name would be too long with Oban's suffix: the jobs are inserted without a
+        # NOTIFY.
         name = f'a "b" %s :c {"x" * 50}'
         await connection.execute(
             sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (prefix, name)))
@@ -611,7 +618,7 @@ class TestPrefix:
 
 
 class TestWrongConn:
-    """What is no connection is refused with the list of what is accepted."""
+    """An object that is not a connection is refused. The error lists the accepted kinds."""
 
     async def test_types(
         self,
@@ -676,13 +683,13 @@ class TestWrongConn:
 
 
 class _WithoutExecute:
-    """As a connection of psycopg2, which only has cursors."""
+    """A connection like that of psycopg2, which only has cursors."""
 
     def cursor(self) -> None: ...
 
 
 class TestTheJobAfterwards:
-    """What a user of SQLAlchemy finds in his session."""
+    """The job in its session after the enqueue."""
 
     async def test_a_session_sends_nothing_until_it_flushes(
         self, oban: Oban, engine: AsyncEngine

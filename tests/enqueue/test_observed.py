@@ -26,7 +26,7 @@ class Mail(Worker, name="tests.observed.Mail"):
 
 
 class Told:
-    """What the listeners heard, in order."""
+    """The events that the listeners received, in order."""
 
     def __init__(self) -> None:
         self.starts: list[EnqueueStart] = []

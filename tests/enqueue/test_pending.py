@@ -1,4 +1,4 @@
-"""Pending jobs: inserted by one statement, and otherwise as any object of a session."""
+"""One statement inserts pending jobs, which otherwise behave like any object of a session."""
 
 import gc
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Send(Worker, name="tests.pending.Send"):
 
 
 class Base(DeclarativeBase):
-    """Of the user's own, with a metadata of its own."""
+    """The base of the user's models, with metadata of its own."""
 
 
 class Export(Base):
@@ -46,7 +46,7 @@ class Export(Base):
 
 @pytest.fixture
 def statements(session_factory: Sessions) -> Iterator[list[str]]:
-    """Every statement that changes something."""
+    """The statements that change something."""
     sent: list[str] = []
 
     def listener(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -188,7 +188,7 @@ class TestTheFlush:
 
 
 class TestRollback:
-    """A job is transient again, and its attributes stay, as with any object of a session."""
+    """After a rollback a job is transient again and keeps its attributes, like any object."""
 
     def test_of_the_transaction(self, session_factory: Sessions) -> None:
         with session_factory() as session:
@@ -269,7 +269,7 @@ class TestRollback:
             savepoint = session.begin_nested()
             session.add(job := Send.new({"n": 1}))
             event.listen(engine_, "before_cursor_execute", fail)
-            # SQLAlchemy 2.0 does not wrap what a listener raises.
+            # SQLAlchemy 2.0 does not wrap the errors of listeners.
             with pytest.raises((DBAPIError, psycopg.errors.DivisionByZero)):
                 session.flush()
             event.remove(engine_, "before_cursor_execute", fail)

@@ -1,4 +1,4 @@
-"""Mapped instances as arguments: the reference that is stored, and pending ones."""
+"""Mapped instances as arguments: the stored reference, also of pending instances."""
 
 import json
 from collections.abc import Iterator
@@ -25,19 +25,19 @@ class Send(Worker, name="tests.references.Send"):
 
 @pytest.fixture
 def session(session_factory: Sessions) -> Iterator[Session]:
-    """A session, in a transaction that has the tables of the user."""
+    """A session in a transaction that contains the user's tables."""
     with session_factory() as session:
         Base.metadata.create_all(session.connection())
         yield session
         session.rollback()
-        # They may be committed; one of them refers to the jobs.
+        # The tables may be committed. One of them refers to jobs.
         Base.metadata.drop_all(session.connection())
         session.commit()
 
 
 @pytest.fixture
 def statements(session: Session) -> Iterator[list[str]]:
-    """Every statement, from now on."""
+    """All statements from now on."""
     sent: list[str] = []
 
     def listener(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -162,7 +162,8 @@ class TestPendingInstances:
             session.add(order := Order())
             session.add(Send.new({"order": order}))
         session.flush()
-        # SQLAlchemy's own batches have a thousand rows at most; the jobs are one statement.
+        # SQLAlchemy inserts at most a thousand rows in one statement; our statement inserts all
+        # jobs.
         assert [statement.split(" (")[0].split()[0] for statement in statements] == [
             "INSERT",
             "WITH",
@@ -245,7 +246,7 @@ class TestPendingInstances:
 
 
 class TestWhatHasNoRow:
-    """It is said before the flush, which leaves the transaction as it was."""
+    """The error is raised before the flush, so the transaction stays usable."""
 
     def refused(self, session: Session, why: str) -> None:
         session.execute(select(1))
@@ -318,7 +319,7 @@ class TestWhatHasNoRow:
         assert stored(session) == []
 
     def test_in_a_flush_that_fails(self, session: Session) -> None:
-        """Its rollback takes the instance out as well; what the database says is what is told."""
+        """The rollback also expunges the instance. The error is that of the database."""
         session.add(first := Order())
         session.commit()
         taken = first.id

@@ -1,4 +1,4 @@
-"""Unique jobs: through every kind of `conn`, while others enqueue the same, and whatever moves."""
+"""Unique jobs: through each kind of `conn`, under concurrent enqueues, in all states."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ class Index(
     queue="search",
     unique=Unique(keys=["page"], states="incomplete", replace=["args", "scheduled_at"]),
 ):
-    """What debounces."""
+    """A worker with a debounce."""
 
     async def process(self, job: Job) -> None: ...
 
@@ -70,14 +70,14 @@ class Import(Base):
 
 @pytest.fixture
 def oban(engine: AsyncEngine) -> Oban:
-    """An instance that was never started; it knows the schema."""
+    """An instance that was never started, and knows the schema."""
     return Oban(engine)
 
 
 async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
     engine: AsyncEngine, oban: Oban
 ) -> None:
-    """It ends while the duplicate, which has found it, waits for the lock of its row."""
+    """The job ends while the duplicate that found it waits for the lock of its row."""
     replacing = Unique(
         fields=["worker"],
         states="incomplete",
@@ -583,7 +583,7 @@ class TestSession:
     def test_one_that_is_merged_is_unique(self, session_factory: sessionmaker[Session]) -> None:
         with session_factory() as session:
             models.Base.metadata.create_all(session.connection())
-            session.add(models.Order())  # beside the jobs
+            session.add(models.Order())  # in addition to the jobs
             jobs = [session.merge(Sync.new({"n": 1}, meta={"a": 1})) for _ in range(2)]
             jobs[1].meta = {"b": 1}
             session.merge(models.Export(job=Sync.new({"n": 1})))

@@ -1,4 +1,4 @@
-"""The session event hook: what a flush announces, and whom a commit wakes."""
+"""The session events: what a flush announces, and which instances a commit wakes."""
 
 import asyncio
 import pickle
@@ -55,7 +55,7 @@ def sync_engine_(session_factory: Sessions) -> Engine:
 
 @pytest.fixture
 def sent(sync_engine_: Engine, engine: AsyncEngine) -> Iterator[list[str]]:
-    """Every statement, COMMIT and the like apart, that the engines send."""
+    """The statements that the engines send, without COMMIT and similar ones."""
     statements: list[str] = []
 
     def listener(*args: Any) -> None:
@@ -70,7 +70,7 @@ def sent(sync_engine_: Engine, engine: AsyncEngine) -> Iterator[list[str]]:
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """Without our listeners, which are attached again in their order."""
+    """Detach our listeners, and attach them again in their order."""
     workflows.detach()
     unit_of_work.detach()
     try:
@@ -85,7 +85,7 @@ def notifies(sent: list[str]) -> int:
 
 
 class Woken:
-    """What a subscriber of an address and a schema was woken with."""
+    """The wake-ups of a subscriber for an address and a schema."""
 
     def __init__(self, address: Address, prefix: str) -> None:
         self._wakeups: list[Wakeup] = []
@@ -109,7 +109,7 @@ async def woken(sync_engine_: Engine, prefix: str) -> Any:
 
 
 class TestFlush:
-    """NOTIFY is sent by the flush, inside of the transaction."""
+    """The flush sends NOTIFY inside of the transaction."""
 
     async def test_the_insert_announces_all_queues_of_a_flush(
         self, session_factory: Sessions, sent: list[str], listener: Listener
@@ -226,7 +226,7 @@ class TestFlush:
     async def test_a_notify_that_fails_fails_the_flush(
         self, session_factory: Sessions, sync_engine_: Engine, observer: Observer
     ) -> None:
-        # The transaction is lost on the server already: there is nothing to be saved by silence.
+        # The server has lost the transaction already, so announcing can break nothing.
         def fail(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
             if "pg_notify" in statement:
                 raise ConnectionError("no more notifications")
@@ -300,7 +300,7 @@ class TestSavepoints:
 
 
 class TestUpdates:
-    """A loaded job that is moved is announced where it arrives."""
+    """A loaded job that changes its queue or state is announced in its new queue."""
 
     async def test_only_the_earliest_of_those_that_are_moved_is_announced(
         self, session_factory: Sessions, listener: Listener
@@ -416,7 +416,7 @@ def _values(queue: str = "a") -> dict[str, Any]:
 
 
 class TestBulkStatements:
-    """They pass no flush, so every queue that some node runs is announced, and any time."""
+    """Bulk statements pass no flush, so every running queue, and any time, is announced."""
 
     NEWS = (*news("a", "b"), ("oban_schedule", {}))
 
@@ -626,7 +626,7 @@ class TestCommit:
     async def test_a_joined_session_may_wake_too_early_and_forgets(
         self, sync_engine_: Engine, woken: Woken, listener: Listener
     ) -> None:
-        # Its after_commit is none: the short cut is spent, and NOTIFY is what counts.
+        # This session gets no after_commit for it, so only NOTIFY tells the nodes.
         with sync_engine_.begin() as connection:
             with Session(connection) as session:
                 session.add(job("a"))
@@ -675,7 +675,7 @@ def woken_prefix(engine: Engine) -> str:
 
 
 class TestTwoPhase:
-    """PostgreSQL refuses to PREPARE a transaction that has notified: the short cut must do."""
+    """PostgreSQL refuses to PREPARE a transaction with a NOTIFY, so only the short cut wakes."""
 
     @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
     async def test_a_session(
@@ -835,7 +835,7 @@ class TestListeners:
 
 
 class TestRunningInstances:
-    """What the wake-ups are for. The polls are too slow to help."""
+    """Instances that are woken. Their polls are too slow to help."""
 
     async def test_a_commit_in_a_thread_wakes_an_instance_that_does_not_listen(
         self, start: StartOban, session_factory: Sessions

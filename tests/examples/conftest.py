@@ -1,4 +1,4 @@
-"""Real processes, as the examples' READMEs start them, and somebody else's server."""
+"""Start the processes of the examples as their READMEs do, and a server of a third party."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A command that runs; what it says is kept."""
+    """A running command, whose output is kept."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._popen = subprocess.Popen(
@@ -39,19 +39,19 @@ class Process:
         self._reader.start()
 
     def says(self, pattern: str) -> re.Match[str]:
-        """Wait for a line that it has not been asked for yet."""
+        """Wait for the next line."""
         while (line := self._lines.get(timeout=PATIENCE)) is not None:
             if match := re.search(pattern, line):
                 return match
         raise AssertionError(f"it ended before it said {pattern!r}:\n{''.join(self.said)}")
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """End the process like `kill -9`."""
         self._popen.kill()
         self._end()
 
     def stop(self) -> int:
-        """As service managers do."""
+        """End the process like a service manager."""
         self._popen.send_signal(signal.SIGTERM)
         return self._end()
 
@@ -78,9 +78,9 @@ Finished = Callable[[int], Job]
 
 @pytest.fixture
 def spawn(database_dsn: str) -> Iterator[Spawn]:
-    """Start `python -m` with these words, and these variables; killed in the end, if need be.
+    """Start `python -m` with these arguments and variables.
 
-    They are gone before the database is dropped.
+    The processes are killed at the end, before the database is dropped.
     """
     started: list[Process] = []
 
@@ -96,7 +96,7 @@ def spawn(database_dsn: str) -> Iterator[Spawn]:
 
 @pytest.fixture
 def database_url(database_dsn: str) -> str:
-    """The test's database, as SQLAlchemy is told of it."""
+    """The URL of the test's database for SQLAlchemy."""
     url = make_url(database_dsn).set(drivername="postgresql+psycopg")
     return url.render_as_string(hide_password=False)
 
@@ -120,7 +120,7 @@ def provider() -> Iterator[Provider]:
 
 
 def alembic(directory: Path, *arguments: str, **environment: str) -> str:
-    """Run the command in the directory of a project, as its users do, and return what it prints."""
+    """Run Alembic in the directory of a project, as its users do, and return the output."""
     done = subprocess.run(
         [Path(sys.executable).with_name("alembic"), *arguments],
         cwd=directory,
@@ -135,10 +135,10 @@ def alembic(directory: Path, *arguments: str, **environment: str) -> str:
 
 
 class AlembicError(Exception):
-    """What the command said."""
+    """The command failed. The message is its output."""
 
 
 def client_of(process: Process) -> httpx.Client:
-    """A client of a web server that says where it runs."""
+    """A client of a web server, which prints its address."""
     url = process.says(r"[Rr]unning on (http://[\d.]+:\d+)")[1]
     return httpx.Client(base_url=url, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Somebody else's HTTP server, whose answers the test gives one by one."""
+"""An HTTP server of a third party, whose answers the test chooses one by one."""
 
 import json
 import queue
@@ -12,7 +12,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Call:
-    """A request that waits for the answer of the test."""
+    """A request that waits for an answer of the test."""
 
     path: str
     headers: dict[str, str]
@@ -31,7 +31,7 @@ class Call:
 
 
 class Provider:
-    """Listens on a port of its own, in threads, until it is closed."""
+    """A server that listens on its own port, in threads, until it is closed."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
@@ -50,7 +50,7 @@ class Provider:
                     self.end_headers()
                     self.wfile.write(text.encode())
                 except OSError:
-                    pass  # who asked was killed
+                    pass  # the client was killed
 
             do_GET = do_POST = handle_call  # noqa: N815 - http.server's names
 
@@ -62,7 +62,7 @@ class Provider:
         self._thread.start()
 
     def call(self) -> Call:
-        """The next request: it is there as soon as it has come."""
+        """Wait for the next request."""
         call = self._calls.get(timeout=PATIENCE)
         self._given.append(call)
         return call
@@ -72,6 +72,6 @@ class Provider:
         while not self._calls.empty():
             self.call()
         for call in self._given:
-            call.answer(503)  # whoever still waits is let go
+            call.answer(503)  # answer requests that still wait
         self._server.server_close()
         self._thread.join()

@@ -143,7 +143,7 @@ def test_the_worker_as_a_process_of_its_own_is_killed_and_started_again(
         assert "receipt: executing" in shop.get("/orders/1").json()["jobs"]
         assert list(listening.notifies(timeout=PATIENCE, stop_after=1)), "cron has not begun"
         worker.kill()
-        # Meanwhile a day has passed.
+        # In the meantime a day has passed.
         connection.execute("UPDATE orders SET placed_at = placed_at - interval '1 day'")
         connection.execute("UPDATE oban_sqla_cron SET ticked_at = ticked_at - interval '1 day'")
 

@@ -43,7 +43,7 @@ def start_worker(spawn: Spawn, database_url: str) -> StartWorker:
 
 
 def add(site: httpx.Client, url: str) -> str:
-    """Where the bookmark is, once it is added."""
+    """Add a bookmark, and return its URL."""
     answer = site.post("/bookmarks", data={"url": url})
     assert answer.status_code == 303
     return str(answer.headers["Location"])

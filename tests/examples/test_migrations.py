@@ -1,4 +1,4 @@
-"""The histories of the two apps, with the real `alembic`: one app's metadata knows our models."""
+"""The histories of two apps, with the real `alembic`. One app's metadata has our models."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ OWN = {"fastapi_app": {"days", "orders", "products"}, "flask_app": {"bookmarks"}
 
 @dataclass
 class Project:
-    """A copy of an app, so that autogenerate may write into it, and its database."""
+    """A copy of an app, into which autogenerate may write, and its database."""
 
     app: str
     directory: Path
@@ -29,7 +29,7 @@ class Project:
 
     @property
     def said(self) -> str:
-        """How a revision names the schema of the jobs."""
+        """The argument by which a revision names the schema of the jobs."""
         return f", prefix={self.prefix!r}" if self.prefix else ""
 
     def alembic(self, *arguments: str) -> str:
@@ -40,7 +40,7 @@ class Project:
             path.write_text(re.sub(pattern, replacement, path.read_text()))
 
     def generate(self) -> str:
-        """What autogenerate writes."""
+        """The revision that autogenerate writes."""
         before = set(self.directory.glob("migrations/versions/*.py"))
         self.alembic("revision", "--autogenerate", "-m", "generated")
         (path,) = {*self.directory.glob("migrations/versions/*.py")} - before
@@ -52,7 +52,7 @@ class Project:
             return cursor.fetchall() if cursor.description else []
 
     def tables(self) -> set[str]:
-        """What there is, each but Alembic's own; ours with their schema."""
+        """The existing tables without Alembic's own; our tables have their schema."""
         rows = self.execute(
             "SELECT schemaname, tablename FROM pg_tables"
             " WHERE schemaname !~ '^pg_|^information_schema$' AND tablename <> 'alembic_version'"
@@ -81,7 +81,7 @@ def project(
 
 
 def of(app: str, prefix: str | None) -> object:
-    """One of the projects, with the tables of the jobs in a schema of their own or not."""
+    """A project, with the tables of the jobs in their own schema or not."""
     return pytest.param((app, prefix), id=f"{app}-{prefix or 'public'}")
 
 

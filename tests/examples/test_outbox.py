@@ -31,7 +31,7 @@ def place(orders: httpx.Client, quantity: int = 1) -> int:
 
 
 def hear(provider: Provider, count: int, *, failing: bool = True) -> list[Call]:
-    """Answer until so many calls have succeeded: of two with the same key the first one fails."""
+    """Answer requests until this number has succeeded. The first request with each key fails."""
     heard: list[Call] = []
     failed: set[str] = set()
     while len(heard) < count:
@@ -88,7 +88,7 @@ def test_what_was_committed_is_told_after_a_crash(
 ) -> None:
     order = place(orders)
     provider.call()
-    process.kill()  # while it waits for the answer
+    process.kill()  # while the job waits for the answer
     restarted = spawn(
         *("examples.outbox", "--port", "0", "--dsn", database_url, "--webhook", provider.url)
     )

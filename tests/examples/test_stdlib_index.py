@@ -1,4 +1,4 @@
-"""The example that the README begins with, as a newcomer runs it."""
+"""The example at the beginning of the README, run as a newcomer runs it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Real processes, and a table in which their jobs note each run."""
+"""Start processes that run jobs, and a table in which their jobs note each run."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ Spawn = Callable[..., Awaitable[Process]]
 
 
 class Runs:
-    """What the processes did, seen over a connection of the test's own."""
+    """The table of runs, read over a connection of the test."""
 
     def __init__(self, dsn: str, prefix: str) -> None:
         self.dsn, self.prefix = dsn, prefix
@@ -49,11 +49,11 @@ class Runs:
         return self._query("SELECT count(*) FROM {runs}")[0][0]
 
     def per_job(self) -> dict[int, int]:
-        """How often each job ran."""
+        """The number of runs by job."""
         return dict(self._query("SELECT job_id, count(*) FROM {runs} GROUP BY 1"))
 
     def states(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """The number of jobs by state."""
         return dict(self._query("SELECT state::text, count(*) FROM {oban_jobs} GROUP BY 1"))
 
     def attempts(self, state: str) -> set[int]:
@@ -61,7 +61,7 @@ class Runs:
         return {attempt for (attempt,) in found}
 
     def rescued(self) -> dict[int, float]:
-        """When the last attempt of each job that was rescued began, by the database's clock."""
+        """When the last attempt of each rescued job began, by the database's clock."""
         query = (
             "SELECT id, extract(epoch FROM attempted_at AT TIME ZONE 'UTC')::float"
             " FROM {oban_jobs} WHERE meta ? 'rescued'"
@@ -69,7 +69,7 @@ class Runs:
         return dict(self._query(query))
 
     def followed(self) -> dict[int, int]:
-        """How many jobs follow each discarded one."""
+        """The number of jobs that follow each discarded job."""
         query = (
             "SELECT (args->>'job_id')::bigint, count(*) FROM {oban_jobs}"
             " WHERE worker = 'failures.told' GROUP BY 1"
@@ -83,7 +83,7 @@ class Runs:
         self._query(query, balance, count)
 
     def accounts(self) -> dict[int, tuple[int, int]]:
-        """The balance of each account, and how often it has changed."""
+        """The balance of each account, and the number of its changes."""
         rows = self._query("SELECT id, balance, moves FROM {accounts}")
         return {id: (balance, moves) for id, balance, moves in rows}
 
@@ -95,7 +95,7 @@ class Runs:
         return self._query("SELECT extract(epoch FROM clock_timestamp())::float")[0][0]
 
     def ticks(self) -> list[datetime]:
-        """The ticks of cron that there are jobs for."""
+        """The ticks of cron that have jobs."""
         rows = self._query("SELECT meta->>'cron_at' FROM {oban_jobs} ORDER BY 1")
         return [datetime.fromisoformat(tick) for (tick,) in rows]
 
@@ -107,7 +107,7 @@ class Runs:
         return rows[0][0].partition("/")[0] if rows else None
 
     def claimed_by(self) -> set[str]:
-        """The producers of the jobs that are executing."""
+        """The producers of the executing jobs."""
         query = "SELECT attempted_by[2] FROM {oban_jobs} WHERE state = 'executing'"
         return {uuid for (uuid,) in self._query(query)}
 
@@ -116,13 +116,13 @@ class Runs:
         return dict(self._query("SELECT uuid::text, node FROM {producers}"))
 
     def add_producer(self, node: str) -> None:
-        """A producer that beats for nobody."""
+        """Add a producer with a heartbeat that no process keeps."""
         self._query(
             "INSERT INTO {producers} (uuid, node, queue) VALUES (gen_random_uuid(), %s, 'q')", node
         )
 
     async def until(self, holds: Callable[[], bool], what: str = "") -> None:
-        """Look until something holds."""
+        """Poll until a condition is true."""
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
@@ -136,7 +136,7 @@ class Runs:
         try:
             return holds()
         except psycopg.OperationalError:
-            return False  # the server is away
+            return False  # the server is not reachable
 
     async def all_completed(self, count: int) -> None:
         await self.until(lambda: self.states() == {"completed": count}, "not all completed:")
@@ -157,7 +157,9 @@ async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def spawn(postgres_dsn: str, prefix: str) -> AsyncIterator[Spawn]:
-    """Start a process that runs jobs, and wait until it does; killed at the end if need be."""
+    """Start a process that runs jobs, and wait until it is up. It is killed at the end if it still
+    runs.
+    """
     processes: list[Process] = []
 
     async def spawn(
@@ -198,7 +200,7 @@ async def ended(process: Process) -> int:
 
 
 def name_of(process: Process) -> str:
-    """The node that a process is."""
+    """The name of the node of a process."""
     return f"{socket.gethostname()}.{process.pid}"
 
 

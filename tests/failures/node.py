@@ -22,15 +22,15 @@ from oban_sqla.config import oban_settings
 from oban_sqla.dsn import database_url
 from oban_sqla.runtime import cron, service
 
-# A test can't wait for half a minute after every cut, nor for a minute that a loop is blocked
-# or that the clock was set.
+# A test can't wait half a minute after each cut, or a minute after a blocked loop or a changed
+# clock.
 service.LONGEST_RETRY = 0.5
 cron.LONGEST_SLEEP = 1.0
 oban_settings.SHORTEST_EXPIRY = 1.0
 
 
 class Note(Worker, name="failures.note", max_attempts=50):
-    """Writes down that it ran, in a transaction of its own that commits before it returns."""
+    """A worker that notes its run in its own transaction, committed before it returns."""
 
     connection: psycopg.AsyncConnection | None = None
     turn = asyncio.Lock()
@@ -49,13 +49,13 @@ class Note(Worker, name="failures.note", max_attempts=50):
 
 
 class Told(Worker, name="failures.told"):
-    """Follows a discarded job."""
+    """The worker that follows discarded jobs."""
 
     async def process(self, job: Job) -> None: ...
 
 
 class Failing(Worker, name="failures.failing", max_attempts=1, on_discard=Told):
-    """Fails, or takes its process with it."""
+    """A worker that fails, or kills its process."""
 
     async def process(self, job: Job) -> None:
         if job.args.get("fatal"):
@@ -64,7 +64,7 @@ class Failing(Worker, name="failures.failing", max_attempts=1, on_discard=Told):
 
 
 class Stuck(Worker, name="failures.stuck"):
-    """Never ends."""
+    """A worker that never ends."""
 
     async def process(self, job: Job) -> None:
         print("stuck", flush=True)
@@ -72,7 +72,7 @@ class Stuck(Worker, name="failures.stuck"):
 
 
 class Blocking(Note, name="failures.block"):
-    """Keeps the event loop from everything else, as no worker should, busy half of the time."""
+    """A worker that blocks the event loop for half of the time, as no worker should."""
 
     async def process(self, job: Job) -> None:
         await super().process(job)
@@ -81,7 +81,7 @@ class Blocking(Note, name="failures.block"):
 
 
 class Transfer(Worker, name="failures.transfer", max_attempts=50):
-    """Moves money between two accounts, in an order that makes for deadlocks."""
+    """Moves money between two accounts, locking them in an order that causes deadlocks."""
 
     change: TextClause
 
@@ -117,7 +117,7 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
     if entry := options.pop("cron", None):
 
         class Ticking(Note, name="failures.tick", cron=entry):
-            """Notes its ticks."""
+            """A cron worker that notes its ticks."""
 
     engine = create_async_engine(database_url(dsn), connect_args=options.pop("connect_args", {}))
     options.setdefault("queues", {"default": int(limit)})

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-# Debian keeps it where only root looks.
+# Debian installs it where only root finds it.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 PATIENCE = 20.0
 
-# So few connections to the server that everybody gets those that others had before.
+# So few server connections that clients often get one that another client had before.
 SETTINGS = """\
 [databases]
 * = {server}
@@ -36,7 +36,7 @@ log_stats = 0
 
 
 class PgBouncer:
-    """Lends each transaction of its clients one of `pool_size` connections to a server."""
+    """Lends one of `pool_size` server connections to each transaction of its clients."""
 
     def __init__(self, server_dsn: str, *, pool_size: int = 3) -> None:
         self._server = {key: str(value) for key, value in conninfo_to_dict(server_dsn).items()}
@@ -60,7 +60,7 @@ class PgBouncer:
         self._directory.cleanup()
 
     async def start(self) -> None:
-        """Start it, or start it again on the same port."""
+        """Start it, also again on the same port."""
         assert PROGRAM is not None
         settings = self._write_settings()
         self._process = await asyncio.create_subprocess_exec(
@@ -74,7 +74,7 @@ class PgBouncer:
                 assert said[-1], "".join(said)
 
     async def stop(self) -> None:
-        """End it at once, whoever is connected."""
+        """Stop it at once, with clients still connected."""
         assert self._process is not None
         self._process.terminate()
         await self._process.communicate()
@@ -92,7 +92,7 @@ class PgBouncer:
         return settings
 
     def _user(self, settings: Path) -> dict[str, Any]:
-        """It refuses to run as root: whom the server's socket belongs to may connect to it."""
+        """It refuses to run as root, so it runs as the owner of the server's socket."""
         if os.geteuid() != 0:
             return {}
         host = self._server.get("host", "")

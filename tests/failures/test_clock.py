@@ -1,4 +1,6 @@
-"""Nodes on a server whose clock is set while they run: nights in which zones change theirs."""
+"""Nodes on a server whose clock is set while they run, for example to a night in which a zone
+changes.
+"""
 
 import asyncio
 import os
@@ -29,7 +31,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Clock:
-    """The wall clock of the server. Its monotonic clock is that of the machine."""
+    """The wall clock of the server. The monotonic clock is that of the machine."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "clock"
@@ -46,7 +48,7 @@ class Clock:
         }
 
     def set(self, instant: datetime) -> None:
-        """Have it go on from an instant."""
+        """Set the clock to an instant, from which it goes on."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{instant.timestamp() - time.time():+.6f}\n")
         new.chmod(0o644)
@@ -60,7 +62,7 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    # Not pytest's directory: the names of sockets must be short.
+    # Not pytest's directory, since the path of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="oban-clock-"))
     directory.chmod(0o755)
     yield Clock(directory)
@@ -69,7 +71,7 @@ def clock() -> Iterator[Clock]:
 
 @pytest.fixture
 def server(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A server by that clock. The nodes go by the clock of the machine."""
+    """A server with this clock. The nodes use the clock of the machine."""
     version = int(os.environ.get("OBAN_TEST_POSTGRES", "18"))
     directory = clock._file.parent / "server"
     directory.mkdir()
@@ -104,8 +106,8 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-# By zone and expression: the moments, in UTC, to which the clock is set one after the other, and
-# the ticks. It goes on for some seconds from each.
+# By zone and expression: the instants, in UTC, to which the clock is set in turn, and the
+# expected ticks. The clock runs for some seconds from each instant.
 NIGHTS = {
     "Berlin, the hour comes twice": (
         {"expr": "30 2 * * *", "timezone": "Europe/Berlin"},
@@ -165,7 +167,7 @@ async def test_each_tick_of_a_night_comes_once(
     ticks: list[str],
 ) -> None:
     clock.set(at(moments[0]) - timedelta(minutes=10))
-    # Nothing is pruned, though a day or more passes.
+    # Nothing is pruned, even if a day or more passes.
     options = {"cron": cron, "heartbeat_expiry": 8, "retention": None}
     options |= {"dsn": runs.dsn, "runs_dsn": runs.dsn, "schema": "public"}
     nodes = [await spawn(**options) for _ in range(2)]
@@ -174,7 +176,7 @@ async def test_each_tick_of_a_night_comes_once(
         clock.set(at(moment))
         due = [at(tick) for tick in ticks if at(tick) <= at(moment) + timedelta(seconds=4)]
         await runs.until(lambda due=due: set(due) <= set(runs.ticks()), f"{moment} {runs.ticks()}")
-        # As long as it takes for a second one to come.
+        # Long enough for a second tick to come.
         await asyncio.sleep(4)
     assert runs.ticks() == [at(tick) for tick in ticks]
     await runs.all_completed(len(ticks))
@@ -207,7 +209,7 @@ async def test_no_living_node_loses_its_jobs_when_the_clock_is_set(
         # New jobs run at once, whatever the time is.
         await enqueue(sessions, notes(5))
         await runs.until(lambda done=done: runs.completed() == 5 * done, f"{step}")
-        await asyncio.sleep(6)  # longer than two beats, after which a dead node is known
+        await asyncio.sleep(6)  # longer than two beats, after which a node counts as dead
     await runs.all_completed(6 + 5 * len(STEPS))
     assert runs.rescued() == {}
     assert set(runs.per_job().values()) == {1}

@@ -1,4 +1,4 @@
-"""The leader of three that dies, or stands still, when a minute begins that has a tick."""
+"""One of three leaders dies, or is paused, when a minute with a tick begins."""
 
 import asyncio
 import signal
@@ -14,12 +14,12 @@ from tests.failures.conftest import Runs, Spawn, ended, name_of
 
 pytestmark = pytest.mark.torture
 
-# Seconds in which the nodes have to be up; otherwise the test takes a minute longer.
+# Seconds in which the nodes must be up; otherwise the test takes a minute longer.
 LEAD = 6.0
 
 
 class Clock:
-    """The database's clock as the nodes see it: so far ahead that a minute is about to begin."""
+    """The database's clock as the nodes see it: set to shortly before the next minute."""
 
     def __init__(self) -> None:
         now = time.time()
@@ -29,7 +29,7 @@ class Clock:
         return time.time() + self.ahead
 
     def next_minute(self) -> float:
-        """The next minute to which there is a second at least."""
+        """The next minute that is at least a second away."""
         return (self.now() + 1.0) // 60 * 60 + 60
 
     async def wait_until(self, instant: float) -> None:
@@ -38,7 +38,7 @@ class Clock:
 
 @pytest.fixture
 def clock(postgres_dsn: str, prefix: str) -> Iterator[Clock]:
-    """It is found by the search path in front of the server's own."""
+    """The search path finds this function before the server's own."""
     clock = Clock()
     name = sql.Identifier(prefix, "statement_timestamp")
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
@@ -77,7 +77,7 @@ async def test_a_tick_is_neither_missed_nor_enqueued_twice(
     await runs.until(lambda: runs.leader(clock.now()) not in (None, name_of(leader)))
     await runs.until(lambda: runs.states().keys() == {"completed"}, "not completed:")
     if order is signal.SIGSTOP:
-        # It wakes up in the belief that the minute has just begun.
+        # It wakes up, and its clock says that the minute has just begun.
         leader.send_signal(signal.SIGCONT)
     for node in nodes:
         if node is not leader or order is signal.SIGSTOP:

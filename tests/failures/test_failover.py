@@ -1,4 +1,4 @@
-"""Failover: a standby is promoted behind an endpoint that leads to it later."""
+"""Failover: a standby is promoted, and an endpoint leads to it some time later."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.torture
 
 PATIENCE = 60.0
 SWITCH = 3.0
-"""Seconds after the promotion in which the endpoint still leads to the former primary."""
+"""Seconds after the promotion until the endpoint leads to the new primary."""
 EXPIRY = 20.0
 
 
 class Notes(Worker, queue="sessions", max_attempts=1):
-    """Writes in its session, for long enough that many have connections at once."""
+    """A worker that writes in its session for so long that many have connections at once."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         await session.execute(text("INSERT INTO notes SELECT 1 FROM pg_sleep(0.2)"))
@@ -64,7 +64,7 @@ class Pair:
             cluster.ensure_stopped("immediate")
 
     def change_places(self) -> None:
-        """Promote the standby; the former primary follows it from now on."""
+        """Promote the standby, and make the former primary its standby."""
         self.primary.ensure_stopped("fast")
         with psycopg.connect(dsn(self.standby), autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
@@ -99,7 +99,7 @@ def url(cluster: Cluster) -> str:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    # Not pytest's directory: the names of sockets must be short.
+    # Not pytest's directory, since the path of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="oban-pair-"))
     directory.chmod(0o755)
     pair = Pair(directory)
@@ -135,7 +135,7 @@ async def test_every_loop_works_on_the_new_primary(
 
         async def enqueue() -> None:
             while True:
-                # What fails was not enqueued; its connection is given up, as any other.
+                # A failed enqueue did not happen. Its connection is closed, like any other.
                 with suppress(Exception):
                     job = await oban.enqueue(Quick.new())
                     enqueued.append(job.id)
@@ -170,14 +170,14 @@ async def test_every_loop_works_on_the_new_primary(
 async def test_sessions_of_workers_are_not_given_connections_to_a_standby(
     pair: Pair, tables: None, expect_errors: None
 ) -> None:
-    """All of the pool lead to the former primary, which still answers."""
+    """All connections of the pool lead to the former primary, which still answers."""
     async with Proxy(dsn(pair.primary)) as endpoint:
         engine = create_async_engine(make_url(endpoint.dsn).set(drivername="postgresql+psycopg"))
         oban = Oban(engine, queues={"sessions": 5}, heartbeat_expiry=EXPIRY, poll_interval=0.5)
         async with oban:
 
             async def run(count: int) -> list[JobState]:
-                """The states in which so many jobs end."""
+                """Run this number of jobs, and return their states at the end."""
                 async with await psycopg.AsyncConnection.connect(dsn(pair.standby)) as connection:
                     jobs = await oban.enqueue_many(
                         [Notes.new() for _ in range(count)], conn=connection
@@ -190,14 +190,14 @@ async def test_sessions_of_workers_are_not_given_connections_to_a_standby(
             await asyncio.to_thread(pair.change_places)
             await read_at_once(engine, 5)
             endpoint.lead_to(dsn(pair.standby))
-            # Each of the five may be told once that its server is no primary any more.
+            # Each of five connections may find once that its server is not the primary any more.
             await run(5)
             assert await run(20) == [JobState.COMPLETED] * 20
         await engine.dispose()
 
 
 async def read_at_once(engine: AsyncEngine, count: int) -> None:
-    """Leave so many connections in the pool, as an application does that only reads."""
+    """Leave this number of connections in the pool, like an application that only reads."""
     async with AsyncExitStack() as connections:
         for _ in range(count):
             while True:
@@ -208,7 +208,7 @@ async def read_at_once(engine: AsyncEngine, count: int) -> None:
 
 
 async def all_alive(cluster: Cluster) -> bool:
-    """Whether each queue's node has given a sign of life within an interval."""
+    """Whether each queue's node has had a heartbeat within an interval."""
     query = (
         "SELECT bool_and(updated_at > timezone('UTC', now()) - interval '7 s') FROM oban_producers"
     )
@@ -217,7 +217,7 @@ async def all_alive(cluster: Cluster) -> bool:
 
 
 async def replayed(cluster: Cluster, position: str) -> bool:
-    """Whether a standby has what the primary had written up to a position."""
+    """Whether a standby has replayed the primary's WAL up to a position."""
     query = "SELECT pg_last_wal_replay_lsn() >= %s"
     async with await psycopg.AsyncConnection.connect(dsn(cluster)) as connection:
         return await (await connection.execute(query, [position])).fetchone() == (True,)

@@ -1,4 +1,4 @@
-"""Limits over many processes: exact at every instant, also when one of them is killed."""
+"""Limits over several processes hold at every instant, also when one of them is killed."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Listeners that raise, at every event, under load."""
+"""Listeners that raise errors, for every event, under load."""
 
 from inspect import isfunction
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torture
 
 
 class Varied(Worker, name="failures.varied", max_attempts=2):
-    """Has each of the outcomes."""
+    """A worker with each kind of outcome."""
 
     async def process(self, job: Job) -> Cancel | Snooze | None:
         match job.args["n"] % 4:

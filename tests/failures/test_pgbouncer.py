@@ -47,7 +47,7 @@ class Quick(Worker, name="pooled.quick"):
 
 
 class Fickle(Worker, name="pooled.fickle", max_attempts=4):
-    """Fails once, is snoozed once, and completes."""
+    """Fails once, snoozes once, and completes."""
 
     async def process(self, job: Job) -> Snooze | None:
         if not job.errors:
@@ -77,7 +77,7 @@ async def bouncer(postgres_dsn: str) -> AsyncIterator[PgBouncer]:
 async def pooled(
     request: pytest.FixtureRequest, bouncer: PgBouncer, prefix: str
 ) -> AsyncIterator[AsyncEngine]:
-    """An engine as it has to be made behind PgBouncer."""
+    """An engine with the settings that PgBouncer needs."""
     arguments = UNPREPARED if request.param == "psycopg" else NEVER_TWICE
     engine = async_engine(bouncer.dsn, prefix, request.param, connect_args=arguments)
     yield engine
@@ -86,7 +86,7 @@ async def pooled(
 
 @pytest.fixture
 def unprepared() -> Iterator[None]:
-    """No connection of SQLAlchemy's prepares statements, as if made so by `connect_args`."""
+    """Stop SQLAlchemy's connections from preparing statements, as `connect_args` would."""
 
     def set_threshold(connection: Any, record: Any) -> None:
         if hasattr(record.driver_connection, "prepare_threshold"):
@@ -97,20 +97,23 @@ def unprepared() -> Iterator[None]:
     event.remove(Pool, "connect", set_threshold)
 
 
-# asyncpg names its statements, which is another matter, and for its users to see to.
+# asyncpg names its statements. Its users must configure that themselves.
 @pytest.mark.parametrize("name", [name for name in CONN_KINDS if "asyncpg" not in name])
 @pytest.mark.usefixtures("unprepared")
 async def test_jobs_enqueued_by_every_way_run(
     name: str, bouncer: PgBouncer, pooled: AsyncEngine, start: StartOban, prefix: str, runs: Runs
 ) -> None:
-    """Two at once in turns, so that they swap connections, and often enough for a preparation."""
+    """Two clients take turns, so that they swap connections, and often enough for prepared
+    statements.
+    """
     oban = Oban(pooled, name="client")
     async with opened(name, bouncer.dsn, prefix) as one, opened(name, bouncer.dsn, prefix) as other:
         for kind in (one, other):
             if hasattr(kind, "connection") and hasattr(kind.connection, "prepare_threshold"):
                 kind.connection.prepare_threshold = None
         for n in range(10):
-            # Not in step, or both would prepare the same under the same name, and get away with it.
+            # Out of step: otherwise both would prepare the same statement under one name, without
+            # an error.
             kinds = (one, other) if n > 2 else (one,)
             for kind in kinds:
                 await oban.enqueue(Quick.new({"n": n}), conn=kind.conn)
@@ -169,7 +172,7 @@ async def test_each_of_2000_jobs_runs_once_on_two_nodes(
 async def test_the_leader_is_followed_and_its_jobs_are_rescued(
     bouncer: PgBouncer, pooled: AsyncEngine, spawn: Spawn, runs: Runs
 ) -> None:
-    """Nobody is told of anything: the lease and the heartbeats run out."""
+    """No notification arrives: the lease and the heartbeats expire."""
     options = {"notify": "poll", "connect_args": UNPREPARED, "heartbeat_expiry": 2.0}
     nodes = [await spawn(bouncer.dsn, limit=5, **options) for _ in range(2)]
     await enqueue(async_sessionmaker(pooled), notes(500, 0.01))
@@ -179,12 +182,12 @@ async def test_the_leader_is_followed_and_its_jobs_are_rescued(
     await ended(killed)
     await runs.until(lambda: runs.leader() == name_of(other))
     await runs.all_completed(500)
-    # Five ran. As many jobs as end in 50 ms, 25 of 10 ms, may be held, and as many be unwritten.
+    # Five ran. In 50 ms 25 jobs of 10 ms end: so many may be held, and so many unwritten.
     assert 0 < len(runs.rescued()) <= 5 + 25 + 25
     assert {id for id, count in runs.per_job().items() if count > 1} <= runs.rescued().keys()
     other.terminate()
     assert await ended(other) == 0
-    # It resigned.
+    # The leader resigned.
     assert runs.leader() is None
 
 
@@ -206,7 +209,7 @@ async def test_a_pooler_that_is_restarted(
 async def test_an_instance_that_is_given_a_url(
     bouncer: PgBouncer, start: StartOban, prefix: str, runs: Runs
 ) -> None:
-    """As the command is: what its engine needs is said there."""
+    """As the command does: its URL has the settings that PgBouncer needs."""
     url = f"{bouncer.dsn}?prepare_threshold=none"
     ours = await start(url, prefix=prefix, queues={"default": 5}, **POLLING)
     for _ in range(10):
@@ -215,7 +218,7 @@ async def test_an_instance_that_is_given_a_url(
 
 
 class TestOrders:
-    """They are found in the table, by polling."""
+    """Nodes find orders in the table, by polling."""
 
     async def test_a_queue_is_paused_and_resumed_by_another_node(
         self, pooled: AsyncEngine, start: StartOban, runs: Runs
@@ -304,7 +307,7 @@ class TestListen:
         start: StartOban,
         sessions: async_sessionmaker[AsyncSession],
     ) -> None:
-        """What was enqueued in another process is heard at once."""
+        """A node hears at once of jobs that another process enqueues."""
         options = {"fallback_interval": 3600.0, "listen_dsn": postgres_dsn}
         ours = await start(pooled, queues={"default": 5}, **options)
         with hear(ours, "ack_stop") as acks:

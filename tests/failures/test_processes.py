@@ -1,4 +1,4 @@
-"""Many processes, and what becomes of the jobs of one that dies or is told to stop."""
+"""Several processes: the jobs of a process that dies, or is told to stop."""
 
 import signal
 
@@ -33,7 +33,7 @@ async def test_each_of_10000_jobs_runs_once_on_four_nodes(
 async def test_one_of_three_is_killed_while_5000_jobs_run(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
-    """The leader, at that: another one takes over, and rescues what the dead one was running."""
+    """The leader is killed. Another node takes over, and rescues the jobs of the dead one."""
     expiry = 5.0
     nodes = [await spawn(limit=10, heartbeat_expiry=expiry) for _ in range(3)]
     for _ in range(5):
@@ -46,16 +46,16 @@ async def test_one_of_three_is_killed_while_5000_jobs_run(
     await ended(killed)
     await runs.all_completed(5_000)
 
-    # At least once, and nothing but what the dead one had claimed more than once.
+    # Each job ran at least once; only jobs that the dead node had claimed ran twice.
     times = runs.per_job()
     assert len(times) == 5_000
     rescued = runs.rescued()
-    # Ten ran. As many jobs as end in 50 ms, 50 of 10 ms, may be held, and as many be unwritten.
+    # Ten ran. In 50 ms 50 jobs of 10 ms end: so many may be held, and so many unwritten.
     assert 0 < len(rescued) <= 10 + 50 + 50
     assert {id for id, count in times.items() if count > 1} <= rescued.keys()
     assert set(times.values()) <= {1, 2}
     assert runs.attempts("completed") == {1, 2}
-    # It had given a sign of life before it was killed.
+    # It had sent a heartbeat before it was killed.
     assert max(rescued.values()) - killed_at < expiry + 1.0
     await runs.until(lambda: not runs.producers().keys() & dead, "its producers are left:")
     for node in nodes:
@@ -68,14 +68,14 @@ async def test_one_of_three_is_killed_while_5000_jobs_run(
 async def test_a_worker_that_blocks_the_event_loop_does_not_make_its_node_look_dead(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
-    """It beats on, though the jobs of the node stand still for three times the expiry."""
+    """Its heartbeat goes on, although its jobs stand still for three times the expiry."""
     expiry = 2.0
     blocked = await spawn(limit=5, heartbeat_expiry=expiry)
     await enqueue(sessions, [*notes(4, 0.5), Job("failures.block", {"blocked": 3 * expiry})])
     await says(blocked, "blocks")
     began = runs.now()
     assert runs.states() == {"executing": 5}
-    # Another one leads, as this one can't keep its lease, and would rescue what is an orphan.
+    # Another node leads, since this one can't renew its lease. That node would rescue orphans.
     other = await spawn(limit=5, heartbeat_expiry=expiry)
     await runs.until(lambda: runs.leader() == name_of(other))
     await enqueue(sessions, notes(50))
@@ -116,7 +116,7 @@ async def test_a_process_told_to_stop_under_load_orphans_nothing(
 async def test_each_discarded_job_is_followed_once_whoever_discards_it(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
-    """Some of the jobs kill their node in their last attempt, and the rescue discards them."""
+    """Some jobs kill their node in their last attempt, and the rescue discards them."""
     meta = entry(vars(Job("failures.told")))
     jobs = [
         Job("failures.failing", {"fatal": n % 50 == 25}, max_attempts=1, meta=meta)

@@ -1,4 +1,4 @@
-"""Workers that take a session: their changes happen once, whatever becomes of the processes."""
+"""Workers with a session: their changes happen once, even if processes are killed."""
 
 import random
 from collections import Counter
@@ -11,7 +11,7 @@ from tests.failures.conftest import Runs, Spawn, ended, enqueue
 
 pytestmark = pytest.mark.torture
 
-# So many that deadlocks, of a second each, are there, but rare.
+# Enough accounts that deadlocks, which take a second each, happen but are rare.
 ACCOUNTS = 300
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -20,7 +20,7 @@ Sessions = async_sessionmaker[AsyncSession]
 async def test_money_is_moved_exactly_once_while_processes_are_killed(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
-    """Deadlocks included: of two accounts each may be the first."""
+    """Deadlocks happen, too: the accounts are locked in either order."""
     runs.open_accounts(ACCOUNTS, balance=1_000)
     pairs = [random.sample(range(1, ACCOUNTS + 1), 2) for _ in range(3_000)]
     transfers = [(*pair, random.randint(1, 50)) for pair in pairs]
@@ -44,5 +44,5 @@ async def test_money_is_moved_exactly_once_while_processes_are_killed(
         id: (1_000 + changes[id], moves[id]) for id in range(1, ACCOUNTS + 1)
     }
     assert sum(balance for balance, _ in runs.accounts().values()) == 1_000 * ACCOUNTS
-    # It was put to the test: some were cut off, and ran again.
+    # Some runs were really cut off and repeated.
     assert runs.rescued()

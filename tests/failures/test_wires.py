@@ -1,4 +1,4 @@
-"""Wires that are cut, and a server that goes away, under load."""
+"""Cut connections, and a server that goes away, under load."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @asynccontextmanager
 async def meanwhile(work: object) -> AsyncIterator[None]:
-    """Do something over and over for the time of a block."""
+    """Repeat a function during a block."""
 
     async def repeat() -> None:
         while True:
@@ -44,20 +44,20 @@ async def meanwhile(work: object) -> AsyncIterator[None]:
 
 
 async def enqueue_persistently(sessions: Sessions, batches: int, size: int) -> int:
-    """Enqueue through a wire that is cut; returns how many jobs are certain to be there."""
+    """Enqueue through a connection that is cut. Returns the number of jobs that surely exist."""
     certain = 0
     for _ in range(batches):
         try:
             await enqueue(sessions, notes(size, 0.002))
         except (DBAPIError, OSError):
-            # Its commit may have come through or not: but the whole of it, or nothing.
+            # The commit may have reached the server or not, but never a part of it.
             continue
         certain += size
     return certain
 
 
 async def finish(runs: Runs, certain: int, size: int) -> None:
-    """Nothing is stuck, nothing was lost, and everything ran."""
+    """Check that no job is stuck or lost, and that all have run."""
     await runs.until(lambda: set(runs.states()) == {"completed"}, "not all completed:")
     total = runs.states()["completed"]
     assert total >= certain
@@ -68,7 +68,7 @@ async def finish(runs: Runs, certain: int, size: int) -> None:
 async def test_connections_cut_at_any_moment(
     runs: Runs, spawn: Spawn, proxy: Proxy, prefix: str
 ) -> None:
-    """In the middle of claims, acks, stages, heartbeats and enqueues, many times over."""
+    """Cut connections many times: during claims, acks, stages, heartbeats and enqueues."""
     nodes = [await spawn(proxy.dsn, limit=10) for _ in range(2)]
     engine = async_engine(proxy.dsn, prefix)
     cuts = 0
@@ -92,7 +92,7 @@ async def test_connections_cut_at_any_moment(
 async def test_answers_that_are_lost(
     runs: Runs, spawn: Spawn, proxy: Proxy, sessions: Sessions
 ) -> None:
-    """The server carries out a claim or an ack, and nobody hears of it."""
+    """The server carries out a claim or an ack, and its answer is lost."""
     node = await spawn(proxy.dsn, limit=10)
     lost = 0
 
@@ -109,7 +109,7 @@ async def test_answers_that_are_lost(
         await runs.until(lambda: lost >= 10 or runs.states() == {"completed": 1_000})
     await runs.all_completed(1_000)
     assert lost >= 6
-    assert set(runs.per_job().values()) == {1}  # what was lost had not begun, or was acknowledged
+    assert set(runs.per_job().values()) == {1}  # the lost job had not begun, or was acknowledged
     node.terminate()
     assert await ended(node) == 0
 
@@ -139,7 +139,7 @@ async def test_backends_that_are_terminated(
 
 
 def installed(dsn: str) -> Runs:
-    """The tables, in a database that has none."""
+    """Install the tables in an empty database."""
     engine = sync_engine(dsn, "public")
     with engine.begin() as connection:
         upgrade(connection)
@@ -150,7 +150,9 @@ def installed(dsn: str) -> Runs:
 
 
 async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
-    """Twice under load: it comes back on the same address, its unlogged tables emptied or not."""
+    """The server is restarted twice under load, on the same address, with unlogged tables emptied
+    or not.
+    """
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
         server = embedded_postgres(directory)
         async with server as dsn:
@@ -171,7 +173,7 @@ async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
 
 
 async def test_a_server_that_crashed_has_forgotten_who_is_alive(spawn: Spawn) -> None:
-    """Its unlogged tables are empty then, and it was away for longer than a heartbeat lasts."""
+    """The unlogged tables are empty, and more than `heartbeat_expiry` has passed."""
     expiry = 3.0
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
         server = embedded_postgres(directory)
@@ -200,7 +202,7 @@ async def test_a_server_that_crashed_has_forgotten_who_is_alive(spawn: Spawn) ->
 
 
 def crash(dsn: str) -> None:
-    """End a server without a word to anybody, and wait until it is gone."""
+    """Kill a server without a shutdown, and wait until it is gone."""
     data = Path(str(conninfo_to_dict(dsn)["host"]))
     postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
     postmaster.send_signal(signal.SIGQUIT)

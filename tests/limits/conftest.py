@@ -1,4 +1,4 @@
-"""What the tests of limits share: workers that note how many of them run."""
+"""Workers that note how many of them run, for the tests of limits."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,7 +12,7 @@ from tests.limits.workers import Holding
 
 @pytest.fixture(autouse=True)
 def holding() -> Iterator[None]:
-    """Nothing has run yet, and nothing runs on after the test."""
+    """Begin without running jobs, and let none run on after the test."""
     Holding.reset()
     yield
     Holding.release_all()
@@ -20,7 +20,7 @@ def holding() -> Iterator[None]:
 
 @pytest.fixture
 async def start(start: StartOban) -> AsyncIterator[StartOban]:
-    """`start`, whose instances do not wait in the end for jobs that the test holds."""
+    """`start`, with instances that don't wait at their end for jobs that the test holds."""
     yield start
     Holding.release_all()
 

@@ -1,4 +1,4 @@
-"""What a limit and a rate take, and what a job is counted by, whichever way it comes in."""
+"""The options of a limit and a rate, and the key by which a job is counted."""
 
 import math
 from datetime import timedelta
@@ -140,7 +140,7 @@ class TestRows:
     async def test_a_job_that_the_unit_of_work_writes_before_the_row(
         self, sessions: Sessions
     ) -> None:
-        """It holds what no new job does, so that the flush inserts it itself."""
+        """The job has values that no new job has, so the flush inserts it itself."""
         async with sessions.begin() as session:
             user = User(name="x")
             made = Sync.new({"account": user}, meta={"own": 1})

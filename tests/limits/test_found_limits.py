@@ -19,7 +19,7 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class One(Holding, queue="found.declared", limit=Limit(1)):
-    """One at once."""
+    """One job at once."""
 
 
 class Rated(Holding, queue="found.declared", rate=Rate(2, per=3600, name="found.rate")):
@@ -27,7 +27,7 @@ class Rated(Holding, queue="found.declared", rate=Rate(2, per=3600, name="found.
 
 
 class Free(Holding, queue="found.declared"):
-    """No limit of its own."""
+    """A worker without a limit."""
 
 
 async def test_no_job_starts_beyond_a_limit_that_was_found(start: StartOban, add: Add) -> None:
@@ -72,7 +72,7 @@ async def test_a_priority_that_only_other_programs_give(
         await connection.execution_options(**options)
         await connection.execute(insert(Job).values([row, row]))
     await start(queues={"found.declared": 10}, **NEVER)
-    # One job of the limit, and both of the others.
+    # One job with the limit, and both others.
     await Holding.begin(3)
     Holding.release_all()
     await Holding.begin(4)

@@ -24,19 +24,19 @@ from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
 
-# A node that is told of nothing finds a slot after half a minute.
+# Without a notification, a node finds a slot after half a minute.
 SELDOM: dict[str, Any] = {"poll_interval": 30.0, "fallback_interval": 30.0}
-# It takes some milliseconds, but the machine may be busy.
+# It takes some milliseconds, or longer on a busy machine.
 AT_ONCE = 1.0
 ONE: dict[str, Any] = {"slots": {"limit": 5, "global_limit": 1}}
 
 
 class Plain(Holding, queue="slots"):
-    """No other test declares a worker with a limit in this queue."""
+    """A worker without a limit, in a queue that no limited worker uses."""
 
 
 class Shared(Holding, queue="keyed", limit=Limit(1, name="free_slots.shared")):
-    """One at a time, in whatever queue."""
+    """One job at a time, in any queue."""
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ class TestAnotherNodeStartsTheNextJob:
         await until(lambda: one.check_one_queue("slots").limit == 1)
         Holding.release(*begun)
         await _begins_at_once(6)
-        # The first node has a place for one of them.
+        # The first node has a slot for one of them.
         assert len(two.check_one_queue("slots").running) >= 2
 
     async def test_of_another_queue(self, start: StartOban, add: Add) -> None:

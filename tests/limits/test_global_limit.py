@@ -1,4 +1,4 @@
-"""A limit of a queue over all nodes: never more, never fewer, whoever dies."""
+"""The limit of a queue over all nodes: always used fully, never exceeded, even if nodes die."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
-# Nothing of a test depends on a poll, unless the test says so.
+# No test depends on a poll, unless it says so.
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
@@ -53,7 +53,7 @@ async def _is(expected: dict[JobState, int], sessions: Sessions) -> bool:
 
 
 async def test_a_free_slot_is_used_at_once(start: StartOban, add: Add) -> None:
-    """When the outcome is written, not at a poll."""
+    """The slot is used when the outcome is written, not at a poll."""
     ids = await add(*(Holding.new() for _ in range(3)))
     await start(queues=limited(10, 1), **NEVER)
     for n in range(1, 4):
@@ -83,7 +83,7 @@ async def test_jobs_of_other_queues_do_not_count(start: StartOban, add: Add) -> 
 async def test_a_slot_that_nobody_tells_of_is_found_at_a_poll(
     start: StartOban, sessions: Sessions, add: Add, end: str
 ) -> None:
-    """An executing row that vanishes, by hand or with its node, frees its slot."""
+    """An executing row that is deleted frees its slot."""
     change: dict[str, Any] = {
         "cancel": update(Job).values(state=JobState.CANCELLED),
         "delete": delete(Job),
@@ -158,7 +158,7 @@ class TestOrders:
     async def test_what_oban_web_orders(
         self, start: StartOban, engine: AsyncEngine, prefix: str
     ) -> None:
-        """And what makes no sense changes nothing."""
+        """Orders of Oban Web are followed. Invalid orders change nothing."""
         oban = await start(queues={"limits": 3}, name="Oban")
         for given, found in (
             ('{"allowed": 4}', {"allowed": 4}),
@@ -221,7 +221,7 @@ async def test_a_node_runs_all_of_them_if_it_has_no_limit_of_its_own(start: Star
 async def test_a_claim_waits_for_that_of_another_node(
     start: StartOban, engine: AsyncEngine, prefix: str, add: Add
 ) -> None:
-    """It counts what the other one has committed."""
+    """The claim counts the jobs that the other node has committed."""
     oban = await start(queues=limited(10, 1), **NEVER)
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     async with engine.begin() as connection:

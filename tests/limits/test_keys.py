@@ -1,4 +1,4 @@
-"""Limits by key: exact, fair, and never idle."""
+"""Limits by key are exact and fair, and leave no slot unused."""
 
 import time
 from collections import Counter
@@ -22,31 +22,31 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class One(Holding, limit=Limit(1, by="key")):
-    """One of a key at once."""
+    """One job of a key at once."""
 
 
 class Two(Holding, limit=Limit(2, by="key")):
-    """Two of a key at once."""
+    """Two jobs of a key at once."""
 
 
 class Sharing(Holding, limit=Limit(1, by="key", burst=True)):
-    """One of a key at once, or more, while slots are free."""
+    """One job of a key at once, or more while slots are free."""
 
 
 class Free(Holding):
-    """No limit of its own."""
+    """A worker without a limit."""
 
 
 class Elsewhere(Holding, queue="other", limit=Limit(2, by="account", name="shared")):
-    """It shares a limit with `Shared`, in another queue, by another argument."""
+    """A worker that shares a limit with `Shared`, in another queue, by another argument."""
 
 
 class Shared(Holding, limit=Limit(2, by="key", name="shared")):
-    """It shares a limit with `Elsewhere`."""
+    """A worker that shares a limit with `Elsewhere`."""
 
 
 class Tiered(Holding, limit=Limit(lambda key: 3 if key == "vip" else 1, by="key")):
-    """Its limit depends on the key."""
+    """A worker whose limit depends on the key."""
 
 
 def jobs(worker: type[Holding], *keys: object, **options: Any) -> list[Job]:
@@ -93,7 +93,7 @@ async def test_a_better_priority_goes_first_whatever_its_key(
 
 
 async def many(engine: AsyncEngine, job: Job, count: int, **columns: Any) -> None:
-    """Insert so many jobs like one, at once."""
+    """Insert this number of jobs like one, in one statement."""
     like = {"worker": job.worker, "queue": job.queue, "args": job.args, "meta": job.meta} | columns
     values = [
         bindparam(name, value, Job.__table__.c[name].type).label(name)
@@ -183,7 +183,7 @@ class TestBurst:
 
 class TestFairness:
     async def test_no_key_starves(self, start: StartOban, sessions: Sessions, add: Add) -> None:
-        """Whoever is served, the next one is another, around and around."""
+        """The keys take turns."""
         ids = await add(*(job for key in "abcdefgh" for job in jobs(Two, key, key, key)))
         keys = dict(zip(ids, (key for key in "abcdefgh" for _ in range(3)), strict=True))
         await start(queues={"limits": 1}, **NEVER)
@@ -208,7 +208,7 @@ class TestFairness:
     async def test_a_slot_is_used_at_once_by_another_node(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
-        """One that waited for the key, when the outcome is written here."""
+        """A node that waits for the key uses the slot when this node writes the outcome."""
         first, second = await add(*jobs(One, *"aa"))
         await start(queues={"limits": 1}, node="one", poll_interval=0.05)
         await Holding.begin(1)
@@ -250,7 +250,7 @@ async def test_a_limit_may_depend_on_the_key(
 async def test_a_job_that_no_worker_here_declares_is_found_to_be_limited(
     start: StartOban, sessions: Sessions, add: Add
 ) -> None:
-    """It was put into a queue in which no worker has limits."""
+    """The job is in a queue in which no imported worker has limits."""
     oban = await start(queues={"elsewhere": 10}, **NEVER)
     with hear(oban, "give_back_stop") as returns:
         await add(*(One.new({"key": "a"}, queue="elsewhere") for _ in range(3)))

@@ -1,4 +1,4 @@
-"""Permits of a rate, for code that is no job."""
+"""Permits of a rate for code outside of jobs."""
 
 import asyncio
 import time
@@ -134,7 +134,7 @@ class TestInTheTransactionOfTheCaller:
             session.add(Calls.new())
             with pytest.raises(TimeoutError, match="not 1 permits of rate 'calls'"):
                 await rate.acquire(conn=session, timeout=0.05)
-            # The wait has held no lock.
+            # The wait holds no lock.
             assert await rate.available() == 0
         async with sessions() as session:
             assert len((await session.scalars(select(Job))).all()) == 1
@@ -159,7 +159,7 @@ async def _waits_for_the_lock(session: AsyncSession) -> bool:
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, dsn: str, prefix: str, kind: str) -> AsyncIterator[Any]:
-    """A `conn`, and its transaction, which the test ends."""
+    """A `conn` and its transaction, which the test ends."""
     if kind in ("session", "connection"):
         sync = sync_engine(dsn, prefix)
         with sync.connect() as connection, connection.begin() as transaction:

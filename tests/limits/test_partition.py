@@ -26,7 +26,7 @@ TWO = {"allowed": 2, "partition": BY_ACCOUNT}
 
 
 class Mail(Holding, name="partition.mail", queue="partitioned"):
-    """It has no limit of its own."""
+    """A worker without a limit of its own."""
 
 
 class Report(Holding, name="partition.report", queue="partitioned"):
@@ -34,11 +34,11 @@ class Report(Holding, name="partition.report", queue="partitioned"):
 
 
 class Own(Holding, name="partition.own", queue="partitioned", limit=Limit(3, by="region")):
-    """It has a limit of its own."""
+    """A worker with a limit of its own."""
 
 
 class Limited(Holding, name="partition.limited", queue="partitioned"):
-    """It says when it is too much."""
+    """A worker that raises `RateLimited`."""
 
     async def outcome(self, job: Job) -> None:
         if job.args.get("seconds") and not job.meta.get("snoozed"):
@@ -251,7 +251,7 @@ class TestKeys:
     async def test_few_jobs_get_their_keys_at_once(
         self, start: StartOban, add: Add, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """All of them get theirs in the end."""
+        """All jobs have their keys in the end."""
         monkeypatch.setattr(queue_keying, "BATCH", 3)
         ids = await add(*of(*[1] * 20, 2), *of(3, priority=5))
         await start(queues=queue(global_limit=TWO), **NEVER)

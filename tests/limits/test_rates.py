@@ -1,4 +1,4 @@
-"""Rates: no period has more starts, whenever it begins, and a permit is used when it is there."""
+"""Rates: no period has more starts, whenever it begins, and each permit is used at once."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -89,7 +89,7 @@ async def _completed(sessions: Sessions, count: int) -> bool:
 async def test_the_next_start_comes_at_the_instant_of_the_permit(
     start: StartOban, sessions: Sessions, add: Add
 ) -> None:
-    """Without a poll."""
+    """The job starts without a poll."""
     await add(*(Fast.new() for _ in range(15)))
     await start(queues={"limits": 10}, **NEVER)
     await until(lambda: _completed(sessions, 15))
@@ -98,7 +98,7 @@ async def test_the_next_start_comes_at_the_instant_of_the_permit(
         (later - sooner).total_seconds()
         for sooner, later in pairwise([instants[n] for n in (0, 5, 10)])
     ]
-    # A machine that is busy may be late, but never early.
+    # A busy machine may be late, but never early.
     assert all(0.3 <= gap < 0.8 for gap in gaps), gaps
 
 
@@ -109,7 +109,7 @@ async def test_a_burst_is_saved_up(start: StartOban, sessions: Sessions, add: Ad
     instants = await starts(sessions)
     assert (instants[9] - instants[0]).total_seconds() < 0.2
     assert most_in_a_period(instants, 0.3) == 10
-    # Ten at once, and then five in a period.
+    # Ten starts at once, then five per period.
     assert (instants[19] - instants[0]).total_seconds() >= 2 * 0.3 - 0.01
 
 
@@ -128,7 +128,7 @@ async def test_a_heavy_job_takes_more_permits(start: StartOban, add: Add) -> Non
     two, four, one = await add(*(Heavy.new({"weight": weight}) for weight in (2, 4, 1)))
     await start(queues={"limits": 10}, **NEVER)
     assert await Holding.begin(1) == [two]
-    # The light one does not overtake: the heavy one would never start.
+    # The light job does not overtake, or the heavy job would never start.
     assert {four, one}.isdisjoint(Holding.begun)
 
 
@@ -151,7 +151,7 @@ async def _counted(sessions: Sessions, count: int) -> bool:
 async def test_a_job_that_did_not_start_gives_its_permit_back(
     start: StartOban, sessions: Sessions, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The queue was paused while the claim was under way."""
+    """The queue is paused during the claim."""
     oban = await start(queues={"limits": {"limit": 5, "rate_limit": Rate(2, per=3600)}}, **NEVER)
     producer = services(oban).producers["limits"]
     claim = producer._way.claim
@@ -170,7 +170,7 @@ async def test_a_job_that_did_not_start_gives_its_permit_back(
     monkeypatch.undo()
     producer.resume()
     await Holding.begin(1)
-    assert await _counted(sessions, 2)  # of the worker, and of the queue
+    assert await _counted(sessions, 2)  # the limit of the worker, and that of the queue
 
 
 class TestOfAQueue:
@@ -233,7 +233,7 @@ class TestOfAQueue:
 
 
 class Service(Holding):
-    """It says when it is too much."""
+    """A worker that raises `RateLimited`."""
 
     async def outcome(self, job: Job) -> None:
         if job.args.get("seconds") and not job.meta.get("snoozed"):
@@ -241,11 +241,11 @@ class Service(Holding):
 
 
 class Api(Service, name="rates.api", rate=Rate(100, per=3600, name="api")):
-    """It has a rate."""
+    """A worker with a rate."""
 
 
 class OfAccount(Service, name="rates.account", limit=Limit(5, by="account")):
-    """It has a limit by key."""
+    """A worker with a limit by key."""
 
 
 class TestRateLimited:

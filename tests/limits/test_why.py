@@ -23,11 +23,11 @@ AT = r"\d\d:\d\d:\d\d UTC"
 
 
 class ForAccount(Holding, name="why.account", limit=Limit(2, by="account")):
-    """Two of an account at once."""
+    """Two jobs of an account at once."""
 
 
 class OneAtATime(Holding, name="why.one", limit=Limit(1)):
-    """One at once."""
+    """One job at once."""
 
 
 class Hourly(Holding, name="why.hourly", rate=Rate(1, per=3600, name="mailgun")):
@@ -119,7 +119,7 @@ async def test_no_node(client: Oban, add: Add) -> None:
 
 
 async def idle_node(sessions: Sessions) -> None:
-    """A node that is alive, and has not looked yet."""
+    """A node that is alive, and has not claimed yet."""
     meta = {"local_limit": 5, "paused": False}
     async with sessions.begin() as session:
         session.add(ProducerRow(uuid=uuid4(), name="Oban", node="n", queue="limits", meta=meta))

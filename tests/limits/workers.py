@@ -8,7 +8,9 @@ from tests.listening import PATIENCE
 
 
 class Holding(Worker, queue="limits"):
-    """Runs until it is released; the class knows what runs, and how many ran at once at most."""
+    """A worker that runs until it is released. The class counts the running jobs, and the most at
+    once.
+    """
 
     running: ClassVar[dict[int, asyncio.Event]]
     begun: ClassVar[list[int]]
@@ -28,14 +30,14 @@ class Holding(Worker, queue="limits"):
 
     @classmethod
     def release_all(cls) -> None:
-        """Let all go that run, and all that will."""
+        """Release all jobs, running and future ones."""
         Holding._free = True
         for event in Holding.running.values():
             event.set()
 
     @classmethod
     async def begin(cls, count: int) -> list[int]:
-        """The ids of all that have begun, once there are so many."""
+        """Wait until this number of jobs has begun, and return their ids."""
         async with asyncio.timeout(PATIENCE):
             while len(Holding.begun) < count:
                 Holding._changed.clear()

@@ -1,4 +1,4 @@
-"""What the tests of managing jobs share: rows, every kind of session, and one who listens."""
+"""The fixtures of the tests of managing jobs: rows, each kind of session, and a listener."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,14 +24,14 @@ States = Callable[[], Awaitable[list[JobState]]]
 
 
 class UnitOfWork:
-    """A session of any kind, as `conn` and with the verbs that the tests need of it."""
+    """A session of any kind, for `conn`, with the methods that the tests need."""
 
     def __init__(self, conn: Any, session: Any) -> None:
         self.conn = conn
         self._session = session
 
     async def do(self, work: Callable[[Session], Any]) -> Any:
-        """Do something with the session, as a sync one."""
+        """Run a function with the sync session."""
         if isinstance(self._session, AsyncSession):
             return await self._session.run_sync(work)
         return work(self._session)
@@ -93,7 +93,7 @@ def oban(engine: AsyncEngine) -> Oban:
 
 @pytest.fixture
 def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
-    """The jobs as others see them."""
+    """The jobs as other transactions see them."""
 
     async def find() -> list[Job]:
         async with sessions() as session:
@@ -104,7 +104,7 @@ def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
 
 @pytest.fixture
 def states(find: Find) -> States:
-    """The states of the jobs, as others see them."""
+    """The states of the jobs as other transactions see them."""
 
     async def states() -> list[JobState]:
         return [job.state for job in await find()]
@@ -114,7 +114,7 @@ def states(find: Find) -> States:
 
 @pytest.fixture
 async def listener(postgres_dsn: str, prefix: str) -> AsyncIterator[Listener]:
-    """One who listens to queues, to the stager's channel, and to signals."""
+    """A connection that listens to the channels of queues, the stager and signals."""
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
         listener = Listener(connection, prefix)
         await listener.start()

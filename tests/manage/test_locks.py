@@ -1,4 +1,4 @@
-"""Jobs that somebody else is changing: they are waited for, and nobody waits in a circle."""
+"""Jobs that another transaction is changing: the method waits for them, without deadlocks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,7 +33,7 @@ verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
 
 @asynccontextmanager
 async def waiting(engine: AsyncEngine, verb: Verb, which: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """Somebody who manages jobs, and has to wait for a lock."""
+    """A call that manages jobs, and waits for a lock."""
     async with AsyncSession(engine, expire_on_commit=False) as session:
         pid = await pid_of(session)
 
@@ -88,7 +88,7 @@ class TestClaimedMeanwhile:
 async def test_what_a_select_does_not_find_any_more_is_left_alone(
     engine: AsyncEngine, sessions: Sessions, add: Add, find: Find, verb: Verb
 ) -> None:
-    """It found the job before somebody changed it, and had to wait for that."""
+    """The SELECT found the job before another transaction changed it."""
     await add(JobFactory(state=S.RETRYABLE, queue="old"), JobFactory(state=S.RETRYABLE))
     async with sessions() as other:
         await other.execute(update(Job).where(Job.queue == "old").values(queue="new"))
@@ -103,7 +103,9 @@ async def test_what_a_select_does_not_find_any_more_is_left_alone(
 async def test_locks_are_taken_in_the_order_of_the_ids(
     engine: AsyncEngine, sessions: Sessions, add: Add, verb: Verb, selected: bool
 ) -> None:
-    """Who waits for the first holds none of the others, whatever the order they are given in."""
+    """A transaction that waits for the first job holds no lock on the others, whatever the given
+    order.
+    """
     first, *others = await add(*(JobFactory(state=S.RETRYABLE, priority=9 - n) for n in range(5)))
     chosen = select(Job).order_by(Job.priority).limit(5)
     which = chosen if selected else [*reversed(others), first]

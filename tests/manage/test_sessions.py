@@ -1,4 +1,4 @@
-"""In the session given as `conn`: part of its transaction, and known to its instances."""
+"""With a session as `conn`, changes belong to its transaction, and its instances are refreshed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ S = JobState
 
 
 async def cancel_retry_delete_and_update(oban: Oban, jobs: Any, conn: Any) -> None:
-    """Each to one of four jobs, of which the second is cancelled."""
+    """Each method is called for one of four jobs, of which the second is cancelled."""
     assert await oban.cancel_jobs(jobs[0], conn=conn) == 1
     assert await oban.retry_jobs([jobs[1]], conn=conn) == 1
     assert await oban.delete_jobs(jobs[2], conn=conn) == 1
@@ -103,7 +103,7 @@ class TestInstances:
     ) -> None:
         jobs = await unit.jobs()
         await cancel_retry_delete_and_update(oban, jobs_ids(jobs), unit.conn)
-        # Read outside of a greenlet: an async session could not load anything now.
+        # Read outside of a greenlet, where an async session can't load anything.
         assert [job.state for job in jobs if job is not jobs[2]] == [
             S.CANCELLED,
             S.AVAILABLE,
@@ -188,7 +188,7 @@ class TestInstances:
     ) -> None:
         await cancel_retry_delete_and_update(oban, ids, unit.conn)
         held = await unit.do(lambda session: len(session.identity_map))
-        assert held == 0  # the one that was updated was returned, and is gone
+        assert held == 0  # the updated job was returned, and its row is gone
 
 
 def jobs_ids(jobs: list[Job]) -> list[int]:
@@ -196,7 +196,7 @@ def jobs_ids(jobs: list[Job]) -> list[int]:
 
 
 class TestAlone:
-    """Without `conn` it is a transaction of its own."""
+    """Without `conn`, the call has a transaction of its own."""
 
     async def test_it_is_committed(
         self, oban: Oban, ids: list[int], states: States, find: Find
@@ -313,7 +313,7 @@ async def test_a_two_phase_transaction_may_not_notify_and_does_not(
 async def test_the_time_is_that_of_the_database_when_it_is_done(
     oban: Oban, sessions: Sessions, add: Add
 ) -> None:
-    """Not that of the beginning of a long transaction."""
+    """The time is not that of the beginning of a long transaction."""
     (id,) = await add(JobFactory())
     async with sessions.begin() as session:
         begun = (await session.scalars(text("SELECT now()"))).one()

@@ -1,4 +1,4 @@
-"""Update: what may be changed and what may not, and whom it concerns."""
+"""Update: which fields may be changed, and in which jobs."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -81,7 +81,8 @@ class TestChanges:
             engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2])
         )
         assert [job.id for job in await oban.update_jobs(ids, change)] == ids
-        # Locked and loaded; one for each kind of change; loaded as they are now; announced.
+        # One statement locks and loads, one per kind of change updates, one loads again, one
+        # announces.
         assert len(sent) == 5
         for n, found in enumerate(await find()):
             assert found.priority == (n % 10 if n % 3 == 0 else 0)
@@ -97,7 +98,7 @@ class TestChanges:
         await oban.cancel_job(id)
         updated = await oban.update_job(id, {"meta": {"new": 1}, "priority": 2})
         assert (updated.state, updated.priority) == (S.EXECUTING, 2)
-        # The cancellation is not forgotten.
+        # The mark of the cancellation stays.
         assert updated.meta.keys() == {"new", "cancel_attempted_at"}
 
 
@@ -181,7 +182,7 @@ class TestRefused:
         unreachable = Oban("postgresql://nobody@127.0.0.1:1/nothing")
         with pytest.raises(error, match=message):
             await unreachable.update_jobs(id, changes)
-        # What is returned for a job can only be checked when that was loaded.
+        # The result of a function for a job can only be checked after the job is loaded.
         with pytest.raises(error, match=message):
             await Oban(engine).update_jobs(id, lambda job: changes)
 

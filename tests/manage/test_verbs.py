@@ -1,4 +1,4 @@
-"""Cancel, retry, delete: what they count, and whom they tell."""
+"""Cancel, retry, delete: the returned numbers, and the notifications."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 @pytest.fixture
 async def one_of_each(add: Add) -> dict[JobState, int]:
-    """The ids of jobs in every state."""
+    """The ids of jobs, one in every state."""
     ids = await add(*(JobFactory(state=state, queue=f"of {state}") for state in JobState))
     return dict(zip(JobState, ids, strict=True))
 
@@ -84,7 +84,7 @@ class TestRetry:
     ) -> None:
         (id,) = await add(Quick.new())
         await oban.cancel_jobs(id)
-        # Nothing is heard, and nothing polls: only the short cut is left.
+        # The node does not listen or poll, so only the short cut remains.
         running = await start(queues={"default": 1}, notify="poll", **NEVER)
         with hear(running, "ack_stop") as acks:
             if own:

@@ -1,4 +1,4 @@
-"""Which jobs are meant: one, some, or what a SELECT finds; and what can't be meant."""
+"""The argument `which`: one job, several, or a SELECT; and invalid arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +64,7 @@ class TestGiven:
     ) -> None:
         async with AsyncSession(engine) as session:
             session.add(job := JobFactory())
-            await session.commit()  # which expires it
+            await session.commit()  # which expires the instance
             assert await oban.cancel_jobs(job) == 1
         assert await states() == [S.CANCELLED]
 
@@ -124,7 +124,7 @@ class TestSelected:
             untouched = list(await session.scalars(select(Job.id).where(left)))
         others = [id for n, id in enumerate(ids) if n not in found]
         if verb == "update_jobs":
-            others = [id for id in others if id != ids[1]]  # which has that priority
+            others = [id for id in others if id != ids[1]]  # a job with this priority
         assert sorted(untouched) == others
 
     async def test_what_is_updated_comes_back_in_its_order(

@@ -1,4 +1,4 @@
-"""A database of its own for each test, and the project's own Alembic history for pytest-alembic."""
+"""An own database for each test, and the project's Alembic history for pytest-alembic."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from oban_sqla.migrations import LATEST, current, upgrade
 from oban_sqla.models import metadata
 
-# Oban Pro has the workflows, not the Oban for Python that is installed here.
+# Oban Pro installs the workflows. The Oban for Python that is installed here does not.
 OURS = ("oban_sqla_", "oban_workflows")
 OBAN_PY = Path(__file__).with_name("oban_py_0_7.sql").read_text()
 
@@ -44,7 +44,7 @@ WHAT_THERE_IS = {
 
 
 def catalog(connection: Connection) -> dict[str, list[Any]]:
-    """All that is in the schema, without the tables and all else that is only ours."""
+    """The objects in the schema, without the tables and objects that only we have."""
     return {
         what: [
             tuple(row)

@@ -1,4 +1,4 @@
-"""The index for `Job.args_contain`, which not every database has."""
+"""The optional index for `Job.args_contain`."""
 
 import io
 from pathlib import Path
@@ -41,7 +41,7 @@ with context.begin_transaction():
 
 
 def schemas(connection: Connection) -> list[str]:
-    """Where there is such an index, and valid."""
+    """The schemas with a valid index of this kind."""
     query = text(
         "SELECT relnamespace::regnamespace::text FROM pg_class JOIN pg_index ON indexrelid = oid"
         " WHERE relname = :index AND indisvalid"
@@ -86,7 +86,7 @@ def test_in_a_schema_and_twice(connection: Connection, prefix: str, concurrently
 
 
 def test_concurrently_no_enqueue_waits_for_it(engine: Engine, installed: Connection) -> None:
-    """The build waits for older transactions, and nobody waits for the build."""
+    """The build waits for older transactions, but no enqueue waits for the build."""
     with engine.connect() as other, engine.connect() as third:
         other.execute(text("INSERT INTO oban_jobs (worker) VALUES ('w')"))
         installed.execute(text("SET lock_timeout = '200ms'"))
@@ -97,7 +97,7 @@ def test_concurrently_no_enqueue_waits_for_it(engine: Engine, installed: Connect
         third.execute(text("INSERT INTO oban_jobs (worker) VALUES ('w')"))
         third.commit()
     installed.rollback()
-    # What the interrupted build left is replaced.
+    # The result of the interrupted build is replaced.
     assert schemas(installed) == []
     create_args_index(installed)
     assert schemas(installed) == ["public"]

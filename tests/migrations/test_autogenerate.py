@@ -1,4 +1,4 @@
-"""A user's own Alembic project: its env.py knows nothing of us, and autogenerate does."""
+"""A user's Alembic project, whose env.py does not mention us. Autogenerate finds the plugin."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -31,7 +31,7 @@ with context.begin_transaction():
 
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
-    """Alembic finds the plugin where the package is installed; elsewhere the tests say it."""
+    """Register the plugin, since Alembic only finds it if the package is installed."""
     try:
         Plugin.setup_plugin_from_module(plugin, plugin.NAME)
     except ValueError as error:
@@ -71,7 +71,7 @@ class Project:
         self._connection.commit()
 
     def check(self) -> None:
-        """Raises when there is anything left to generate."""
+        """Raise an error if autogenerate would write anything."""
         command.check(self.config)
         self._connection.commit()
 
@@ -126,7 +126,7 @@ def test_from_a_schema_that_lost_a_part(project: Project, connection: Connection
     connection.commit()
     written = project.revise()
     assert f"op.upgrade_oban(version={LATEST})" in written
-    # The migration that made it all is another one.
+    # Another migration created everything.
     assert f"op.downgrade_oban(version={LATEST})" in written
     project.upgrade()
     project.check()
@@ -158,7 +158,7 @@ def test_our_tables_are_neither_dropped_nor_changed(
 ) -> None:
     upgrade(connection)
     upgrade(connection, prefix="jobs")
-    # Whatever somebody did to them is not for a user's history to undo.
+    # A user's history must not undo manual changes of our tables.
     connection.execute(text("CREATE INDEX of_the_dba ON oban_jobs (worker)"))
     connection.execute(text("ALTER TABLE jobs.oban_jobs ADD COLUMN note text"))
     connection.commit()

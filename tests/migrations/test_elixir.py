@@ -37,7 +37,7 @@ def run(connection: Connection, script: str) -> None:
 
 
 def convert(connection: Connection) -> None:
-    """As the docs say."""
+    """Convert the table as the docs say."""
     page = (DOCS / "next_to_oban.md").read_text()
     (recipe,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     run(connection, recipe)

@@ -1,4 +1,4 @@
-"""Least privileges, with real roles: what each may do, and what it is told when it may not."""
+"""Least privileges, with real roles: the allowed calls, and the errors of the others."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -60,7 +60,7 @@ async def as_role(database_dsn: str, prefix: str | None, role: str) -> AsyncIter
 
 
 def allow(engine: Engine, prefix: str | None, **roles: str) -> None:
-    for _ in range(2):  # it can be repeated
+    for _ in range(2):  # granting twice changes nothing
         with engine.begin() as connection:
             grant(connection, **roles, prefix=prefix)
 
@@ -161,7 +161,7 @@ async def test_a_node_without_any_grant(
 async def test_a_node_that_may_not_use_the_schema_on_its_search_path(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
-    """The server finds nothing there, as if the tables were missing."""
+    """The server finds nothing in the schema, as if the tables were missing."""
     with engine.begin() as connection:
         upgrade(connection, prefix="hidden")
         if prefix is None:

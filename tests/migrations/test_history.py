@@ -29,7 +29,7 @@ Alembic = Callable[..., Completed]
 
 @pytest.fixture
 def alembic(python: Python) -> Alembic:
-    """Run the command, with OBAN_DSN."""
+    """Run the command with OBAN_DSN."""
     environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
 
     def alembic(*arguments: str, dsn: str | None = None) -> Completed:
@@ -113,7 +113,7 @@ def test_offline_scripts(
     alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
 ) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]
-    # Offline it takes no database; it runs with the command's output as a DBA would run it.
+    # Offline it needs no database. Run its output, as a DBA would.
     script = alembic(*options, "upgrade", "head", "--sql").stdout
     connection.connection.driver_connection.execute(script)  # type: ignore[union-attr]
     connection.rollback()

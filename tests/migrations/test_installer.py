@@ -1,4 +1,4 @@
-"""Installing on a connection, with no Alembic project."""
+"""Install on a connection, without an Alembic project."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -87,7 +87,9 @@ def test_the_transaction_is_the_callers(engine: Engine) -> None:
 
 def test_a_failure_leaves_nothing(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE oban_jobs (id int)"))  # somebody else's
+        connection.execute(
+            text("CREATE TABLE oban_jobs (id int)")
+        )  # a table of another application
     with pytest.raises(ProgrammingError, match="state"), engine.begin() as connection:
         upgrade(connection)
     with engine.connect() as connection:
@@ -162,7 +164,7 @@ def test_an_existing_schema_needs_no_right_to_create_one(connection: Connection)
     connection.execute(text(f"CREATE SCHEMA jobs AUTHORIZATION {role}"))
     connection.execute(text(f"SET ROLE {role}"))
     assert upgrade(connection, prefix="jobs") == ALL
-    connection.rollback()  # roles are the server's: this one must not stay
+    connection.rollback()  # roles belong to the server, so drop this one
 
 
 def test_a_newer_database(connection: Connection) -> None:

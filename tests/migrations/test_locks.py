@@ -1,4 +1,4 @@
-"""A migration that has to wait: nobody waits behind it, it says for whom it waits, and gives up."""
+"""A migration that waits blocks no other transaction, names the one it waits for, and gives up."""
 
 import logging
 import time
@@ -44,7 +44,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def using_the_tables(engine: Engine, statement: Any) -> Iterator[Connection]:
-    """A transaction that goes on."""
+    """An open transaction that uses the tables."""
     with engine.connect() as connection:
         connection.execute(text("SET application_name = 'reports'"))
         connection.execute(statement)
@@ -102,7 +102,7 @@ def test_it_gives_up_and_changes_nothing(engine: Engine, change: Change) -> None
             change(connection, wait=0.3)
         connection.rollback()
         assert current(connection) == 4
-    with engine.begin() as connection:  # and it can be repeated
+    with engine.begin() as connection:  # and it can be called again
         assert change(connection)
 
 

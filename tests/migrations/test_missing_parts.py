@@ -1,4 +1,4 @@
-"""What was recorded is believed only if it is there."""
+"""The recorded version counts only if all parts of the schema exist."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from oban_sqla.migrations import LATEST, current, downgrade, missing, upgrade
 from oban_sqla.models.parts import PARTS
 
 ALL = list(range(1, LATEST + 1))
-# As `oban uninstall` does it.
+# Drop tables like `oban uninstall`.
 UNINSTALL = """
 DROP TABLE IF EXISTS oban_producers CASCADE;
 DROP TABLE IF EXISTS oban_leaders CASCADE;

@@ -1,4 +1,4 @@
-"""`op.upgrade_oban()` and `op.downgrade_oban()` in a migration of somebody else's."""
+"""`op.upgrade_oban()` and `op.downgrade_oban()` in a migration of a user."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Mistakes with workers: each message names the way out."""
+"""Mistakes with workers: each message names the remedy."""
 
 import re
 from typing import Any

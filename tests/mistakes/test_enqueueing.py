@@ -1,4 +1,4 @@
-"""Mistakes of whoever enqueues: each message names the way out, before anything is harmed."""
+"""Mistakes while enqueueing: each message names the remedy, before anything is sent."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -34,7 +34,7 @@ def fails(kind: type[Exception], message: str) -> Any:
 
 
 class TestTheTables:
-    """They are not there, or in another schema: the traceback ends with what to do."""
+    """The tables are missing, or in another schema: the traceback ends with the remedy."""
 
     async def test_for_a_session(self, postgres_dsn: str) -> None:
         engine = async_engine(postgres_dsn, ELSEWHERE)

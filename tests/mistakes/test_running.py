@@ -1,4 +1,4 @@
-"""Mistakes of whoever runs jobs: each message names the way out."""
+"""Mistakes while running jobs: each message names the remedy."""
 
 import re
 import sys
@@ -70,7 +70,7 @@ class TestTheEngine:
             Oban(wrap(create_engine("postgresql+psycopg://localhost/shop")))
 
     async def test_is_of_asyncpg(self, postgres_dsn: str, prefix: str, start: StartOban) -> None:
-        # LISTEN goes through psycopg, which is there.
+        # LISTEN uses psycopg, which is installed.
         engine = async_engine(postgres_dsn, prefix, "asyncpg")
         oban = await start(engine, queues={"default": 1})
         assert (await oban.wait(await oban.enqueue(Mailer.new()))).state == "completed"

@@ -1,4 +1,4 @@
-"""`Job` as an object: what it copies, checks, and shows."""
+"""`Job` as an object: copies, checks and repr."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any

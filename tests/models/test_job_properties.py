@@ -1,4 +1,4 @@
-"""What can be asked of a job: an instance in Python and a statement in SQL answer the same."""
+"""Properties of jobs: an instance in Python and a statement in SQL give the same answer."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -33,7 +33,7 @@ def session(session_factory: Sessions) -> Any:
 
 @pytest.fixture
 def jobs(session: Session) -> list[Job]:
-    """Of every state, due and not, with errors and without, claimed and not."""
+    """Jobs in every state: due or not, with errors or without, claimed or not."""
     jobs = []
     for state, due_in, errors, claimed in product(JobState, (-60, 60), ([], [{}]), (True, False)):
         made = Job("w", state=state, scheduled_at=NOW + timedelta(seconds=due_in))

@@ -1,4 +1,4 @@
-"""How the table writes references, and JSON of users that looks like one."""
+"""How the table stores references, and JSON from users that looks like one."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ def test_all_the_arguments_together_are_no_reference() -> None:
 
 
 def test_what_is_nested_too_deeply_for_a_reference_is_left() -> None:
-    """Another program may have stored it; reading must not exhaust the stack of the node."""
+    """Another program may have stored it. Reading it must not exhaust the stack of the node."""
     deep: Any = LOOKALIKE
     for _ in range(5000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""What `new()` accepts reaches the table, and comes back, through a session and the insert."""
+"""Everything that `new()` accepts is stored and read back, by sessions and by the insert."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from oban_sqla.statements.insert import insert, records
 
 Sessions = sessionmaker[Session]
 
-# A character of any kind, the ones that PostgreSQL can't store among them.
+# Any characters, including those that PostgreSQL can't store.
 text = st.text(st.characters() | st.sampled_from("\x00\ud800\udfff\U0010ffff\u2028\\\"'%:"))
 numbers = st.integers() | st.integers(-(2**15000), 2**15000) | st.floats()
 scalars = st.none() | st.booleans() | numbers | text
@@ -48,7 +48,9 @@ Store = Callable[[Session, list[Job]], None]
 
 
 def come_back(sessions: Sessions, store: Store, jobs: list[Job]) -> list[Job]:
-    """The jobs as another transaction would read them; nothing is left in the table."""
+    """Store the jobs, and return them as another transaction reads them. The table is empty
+    afterwards.
+    """
     with sessions() as session:
         store(session, jobs)
         session.expunge_all()
@@ -63,7 +65,9 @@ def accepted(**options: Any) -> Job | None:
 
 
 def same(stored: Any, given: Any) -> bool:
-    """Equal as JSON: PostgreSQL's numbers are decimals, of which 1e+23 comes back as an integer."""
+    """Whether values are equal as JSON. PostgreSQL's numbers are decimals, so 1e+23 comes back as
+    an integer.
+    """
     if isinstance(given, dict):
         return stored.keys() == given.keys() and all(same(stored[k], given[k]) for k in given)
     if isinstance(given, list):

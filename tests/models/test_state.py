@@ -1,4 +1,4 @@
-"""The states, and that every statement of ours makes legal moves only."""
+"""The states: every statement of ours makes only legal moves."""
 
 import pkgutil
 from collections.abc import Callable
@@ -34,7 +34,7 @@ CLAIM = {"queue_name": "default", "limit": 1000, "node_name": "node", "producer"
 
 
 def one_of_each(session: Session) -> dict[int, JobState]:
-    """Jobs of every state, with attempts left and without, due and not: their ids and states."""
+    """Jobs in every state, with attempts left and without, due and not: their ids and states."""
     jobs = []
     for state, attempt, due_in in product(JobState, (0, 1, 20), (-60, 60)):
         job = Job("tests.Nobody", state=state, scheduled_at=NOW + timedelta(seconds=due_in))
@@ -52,7 +52,7 @@ def claim(session: Session) -> None:
 
 
 def acknowledge(state: JobState) -> Callable[[Session], None]:
-    """An outcome of that state for every job, as a late or mistaken worker would send it."""
+    """Send an outcome with this state for every job, as a late or wrong worker would."""
 
     def acknowledge(session: Session) -> None:
         acks = [
@@ -79,7 +79,7 @@ def rescue_from_the_dead(session: Session) -> None:
 
 
 def once_cancelled(move: Callable[[Session], None]) -> Callable[[Session], None]:
-    """The same, for jobs that were cancelled while they ran."""
+    """The same for jobs that were cancelled while they ran."""
 
     def move_the_marked(session: Session) -> None:
         session.execute(update(Job).values(meta={"cancel_attempted_at": "2026-11-01T12:00:00"}))
@@ -115,7 +115,7 @@ def stage_what_is_due(session: Session) -> None:
 
 
 def replace_time(at: datetime) -> Callable[[Session], None]:
-    """A duplicate of every job, which replaces its time whatever its state."""
+    """Enqueue a duplicate of every job, which replaces its time in any state."""
     rules = {state: ["scheduled_at"] for state in JobState}
     unique = Unique(fields=["args"], states="all", replace=rules)
 
@@ -132,7 +132,7 @@ def replace_time(at: datetime) -> Callable[[Session], None]:
     return replace_time
 
 
-# What each module of statements/ does to jobs, and the moves that have to be seen.
+# The calls of each module of statements/, and the moves that must happen.
 MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
     "claim": {claim: {("available", "executing"), ("available", "discarded")}},
     "acknowledge": {

@@ -1,4 +1,4 @@
-"""`Unique`: what it takes, and what two jobs have to have in common to hold one unique key."""
+"""`Unique`: its options, and when two jobs have the same unique key."""
 
 from datetime import timedelta
 from typing import Any
@@ -114,10 +114,10 @@ def test_a_worker_says_it_of_its_jobs() -> None:
         async def process(self, job: Job) -> None: ...
 
     class Child(Base, name="tests.unique.Child"):
-        """Inherits it."""
+        """A worker that inherits the option."""
 
     class Other(Base, name="tests.unique.Other", unique=False):
-        """Does not."""
+        """A worker that does not."""
 
     @job(name="tests.unique.function", unique=True)
     def function(n: int) -> None: ...

@@ -1,4 +1,4 @@
-"""What a job may hold. Everything else fails before it is sent, naming the field and the value."""
+"""The values that a job accepts. The errors of other values name the field and the value."""
 
 import enum
 from collections import OrderedDict
@@ -336,7 +336,7 @@ def test_tags_are_trimmed_in_lower_case_unique_and_sorted() -> None:
 
 
 class Nowhere(tzinfo):
-    """A zone that tells no offset, which makes a datetime naive."""
+    """A zone without an offset, which makes a datetime naive."""
 
     def utcoffset(self, when: datetime | None) -> None:
         return None
@@ -357,7 +357,7 @@ def test_an_instant_is_in_utc(value: datetime) -> None:
 
 
 def result(rule: Callable[..., datetime], *args: object) -> datetime | str:
-    """What a rule makes of its input, or why it refuses it."""
+    """The result of a check, or its error."""
     try:
         return rule(*args)
     except ValueError as refusal:

@@ -1,4 +1,4 @@
-"""Browsing: the line of an error that tells most, and selections that are worked off in batches."""
+"""Browsing: the most informative line of an error, and selections in batches."""
 
 import pytest
 from sqlalchemy import update

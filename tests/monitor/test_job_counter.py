@@ -1,4 +1,4 @@
-"""The job counter: what it tells, to whom, and how often."""
+"""The job counter: its counts, its listeners, and its interval."""
 
 import math
 
@@ -61,7 +61,7 @@ async def test_it_counts_once_in_a_while_however_often_it_is_woken(
 async def test_it_asks_nothing_for_nobody(
     leads: bool, listened: bool, waits: float, engine: AsyncEngine
 ) -> None:
-    # Without tables a question would fail.
+    # Without tables, a query would fail.
     counter = JobCounter(
         Database(engine, "nowhere"),
         lambda name, data: None,

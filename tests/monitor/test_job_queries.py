@@ -1,4 +1,4 @@
-"""Browse: what the filters find, and in which order."""
+"""Browse: the filters, and the order of the jobs."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 async def add_some(add: Add, run: Run) -> list[int]:
-    """Enqueued 1, 2 and 3 hours ago."""
+    """Add jobs that were enqueued 1, 2 and 3 hours ago."""
     ids = await add(
         JobFactory(queue="a", worker="app.A"),
         JobFactory(queue="b", worker="app.A", retryable=True),
@@ -53,7 +53,7 @@ async def test_all_filters_hold(
     few: int,
     tune: Tune,
 ) -> None:
-    """Whether the jobs of the states and the queue are few or many."""
+    """The result is the same for few and for many jobs of the states and the queue."""
     tune(browse_module, MOST_FEW=few)
     ids = await add_some(add, run)
     expected = [ids[n] for n in found]

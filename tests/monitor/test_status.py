@@ -1,4 +1,4 @@
-"""The status: nodes, leaders, queues and counts, also of what others wrote."""
+"""The status: nodes, leaders, queues and counts, also from rows of other programs."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Enqueue on change: rows that sessions change, and the jobs of those who react to it."""
+"""Enqueue on change: sessions change rows, and jobs of the reacting workers are enqueued."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +65,7 @@ class Line(Base):
 
 
 class Gift(Line):
-    """Of the same table."""
+    """A model of the same table."""
 
     __mapper_args__ = {"polymorphic_identity": "gift"}  # noqa: RUF012
 
@@ -94,7 +94,7 @@ class NoteLast(
 
 
 class Seat(Base):
-    """Its key has another order than that of the table."""
+    """A model whose key has another order than that of the table."""
 
     __tablename__ = "change_seats"
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -115,7 +115,7 @@ class IndexPage(Worker, name="change.index", on=Page, on_update=True, on_delete=
 
 
 class Coupon(Base):
-    """Its key is not that of the table."""
+    """A model whose key is not that of the table."""
 
     __table__ = Table(
         "change_coupons",
@@ -137,7 +137,7 @@ class Redeem(Worker, name="change.redeem", on=Coupon, on_update=True, on_delete=
 
 @pytest.fixture
 def session(session_factory: Sessions) -> Iterator[Session]:
-    """A session in a transaction that has the tables, and is rolled back at the end."""
+    """A session in a transaction that contains the tables, and is rolled back at the end."""
     with session_factory() as session:
         Base.metadata.create_all(session.connection())
         yield session
@@ -145,7 +145,7 @@ def session(session_factory: Sessions) -> Iterator[Session]:
 
 @pytest.fixture
 def order(session: Session) -> Order:
-    """One that another transaction could have made."""
+    """A committed order."""
     values = {"id": 7, "status": "new", "email": "", "note": ""}
     session.execute(insert(Order.__table__).values(values), execution_options=QUIETLY)
     return session.get_one(Order, 7)
@@ -163,7 +163,7 @@ def row(cls: type, id: int) -> dict[str, Any]:
 
 
 def jobs(session: Session, *workers: Any) -> list[Any]:
-    """The arguments of the jobs, of these workers only if given."""
+    """The arguments of the jobs; of these workers only, if given."""
     query = select(Job).order_by(Job.id)
     if workers:
         query = query.where(Job.for_worker(*workers))
@@ -174,7 +174,7 @@ class TestWhatIsFlushed:
     def test_a_row_that_is_given_the_value_it_has_is_not_updated(
         self, session: Session, lines: list[Line]
     ) -> None:
-        """The session takes it for changed until it flushes."""
+        """The session counts it as changed until it flushes."""
         line = session.get_one(Line, 1)
         line.amount = int(line.amount)
         assert line in session.dirty
@@ -188,7 +188,7 @@ class TestWhatIsFlushed:
 
     def test_attributes_that_are_updated(self, session: Session, order: Order) -> None:
         order.note = "of no interest"
-        order.status = "new"  # as it was
+        order.status = "new"  # the original value
         assert jobs(session) == []
         order.status = "paid"
         assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
@@ -244,7 +244,7 @@ class TestATransaction:
         session.flush()
         savepoint.rollback()
         assert jobs(session) == []
-        # What it coalesced with is gone, too.
+        # The change with which it was merged is gone, too.
         order.status = "paid"
         assert len(jobs(session)) == 1
 
@@ -285,7 +285,7 @@ class TestATransaction:
     def test_that_is_unique_hears_of_a_row_that_was_put_back(
         self, session: Session, autoflush: bool
     ) -> None:
-        """The job of the first change is gone already when that of the last one is enqueued."""
+        """The job of the first change is gone before that of the last change is enqueued."""
         session.autoflush = autoflush
         session.execute(insert(Page.__table__).values(id=1, text=""), execution_options=QUIETLY)
         session.execute(update(Page).values(text="a"))
@@ -350,7 +350,7 @@ class TestATransaction:
 
 
 class TestStatements:
-    """UPDATE and DELETE of a model pass no flush."""
+    """UPDATE and DELETE statements of a model pass no flush."""
 
     def test_an_update(self, session: Session, lines: list[Line]) -> None:
         result = session.execute(update(Line).where(Line.id > 1).values(amount=20))
@@ -494,7 +494,7 @@ class TestStatements:
     ) -> None:
         with pytest.raises(ObanError, match=why):
             session.execute(statement)
-        # The transaction is as it was, and there is a way out.
+        # The transaction is unchanged, and the error names a remedy.
         session.execute(statement, execution_options=QUIETLY)
         assert jobs(session) == []
 

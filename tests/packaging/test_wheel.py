@@ -1,4 +1,4 @@
-"""The built wheel, where there is no repository, installs the schema and runs jobs."""
+"""The built wheel, installed without the repository, installs the schema and runs jobs."""
 
 import os
 import signal
@@ -80,9 +80,9 @@ def test_a_job_runs_where_there_is_only_the_wheel(
 
 
 def recorded(database_dsn: str, node: subprocess.Popen[bytes]) -> object:
-    """What the job recorded, once it is completed."""
+    """Wait until the job is completed, and return its recorded value."""
     with psycopg.connect(database_dsn, autocommit=True) as connection:
-        # The server waits, and looks again when another transaction may have written.
+        # The server waits, and the query is repeated after another transaction may have written.
         for _ in range(300):
             row = connection.execute(
                 "SELECT meta->'return' FROM oban_jobs WHERE state = 'completed'"

@@ -1,4 +1,4 @@
-"""Orders to queues are kept, for the nodes that start later, and those that do not hear them."""
+"""Orders to queues are stored, for nodes that start later, and for nodes that don't hear them."""
 
 import asyncio
 from typing import Any
@@ -115,7 +115,7 @@ class TestANodeThatDoesNotHear:
     async def test_it_follows_an_order_once(
         self, start: StartOban, client: Oban, sessions: Sessions
     ) -> None:
-        """What was decided on the node since then counts."""
+        """Later changes on the node are kept."""
         oban = await start(queues={"alpha": 1}, **POLLS)
         with hear(oban, "queue_paused") as paused:
             await client.pause_queue("alpha")
@@ -180,7 +180,7 @@ async def test_a_queue_tells_since_when_it_runs(start: StartOban) -> None:
 async def test_the_other_nodes_know_at_once(
     start: StartOban, client: Oban, sessions: Sessions
 ) -> None:
-    """A quarter of the expiry would be long, for whoever looks what became of the order."""
+    """The others need not wait for the next heartbeat, a quarter of the expiry."""
     await start(queues={"alpha": 3})
     await client.pause_queue("alpha")
     await client.scale_queue(queue="alpha", limit=5)

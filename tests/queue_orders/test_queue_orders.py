@@ -1,4 +1,4 @@
-"""Orders to queues, from this node and from others."""
+"""Orders to queues, from this node and from other nodes."""
 
 import asyncio
 import base64
@@ -126,7 +126,7 @@ async def test_all_queues_are_paused_and_resumed_only(engine: AsyncEngine) -> No
 
 
 async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
-    """They are carried out one after the other, and leave nothing running."""
+    """They are carried out one after the other, and no queue is left running."""
     oban = await start(queues={"alpha": 1})
     for _ in range(5):
         await asyncio.gather(
@@ -138,7 +138,7 @@ async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
 
 
 async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: StartOban) -> None:
-    """Its stop comes to an end first: the job goes back, and begins anew."""
+    """The cancelled stop is finished first: the job goes back, and begins again."""
     oban = await start(queues={"alpha": 1}, shutdown_grace_period=0.2)
     producer = services(oban).producers["alpha"]
     with hear(oban, "job_start") as starts:
@@ -165,7 +165,7 @@ async def test_a_queue_that_is_started_while_the_node_stops(start: StartOban) ->
 async def test_a_queue_that_is_stopped_while_the_node_stops(
     start: StartOban, sessions: Sessions
 ) -> None:
-    """Its job is given back, as the others are."""
+    """Its job is given back, like the jobs of other queues."""
     oban = await start(queues={"alpha": 1, "beta": 1}, shutdown_grace_period=0.2)
     with hear(oban, "job_start") as starts:
         await oban.enqueue_many(Held.new(queue=queue) for queue in ("alpha", "beta"))

@@ -1,4 +1,4 @@
-"""What the tests of the services share."""
+"""Fixtures of the tests of the services."""
 
 import asyncio
 import threading
@@ -22,21 +22,21 @@ Rows = Callable[[], Awaitable[list[tuple[JobState, int]]]]
 
 @pytest.fixture
 async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
-    """A wire to the server that the test can cut; give an instance `proxy.dsn`."""
+    """A proxy between a test and the server; give an instance `proxy.dsn`."""
     async with Proxy(postgres_dsn) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def quick(tune: Tune) -> None:
-    """Retry and unwind in no time."""
+    """Shorten the delays of retries and of unwinding."""
     tune(service_module, FIRST_RETRY=0.01, LONGEST_RETRY=0.05, GRACE=0.5, UNWINDING=0.05)
     tune(producer_module, UNWINDING=0.05)
 
 
 @pytest.fixture(autouse=True)
 def workers() -> Iterator[None]:
-    """The workers of the tests, as if none had run yet."""
+    """The workers of the tests, before their first run."""
     Quick.ran.clear()
     Held.reset()
     Blocking.released = threading.Event()
@@ -47,7 +47,7 @@ def workers() -> Iterator[None]:
 
 @pytest.fixture
 async def start(start: StartOban) -> AsyncIterator[StartOban]:
-    """`start`, whose instances do not wait in the end for jobs that the test holds."""
+    """`start`, with instances that don't wait at their end for jobs that the test holds."""
     yield start
     Held.release()
 
@@ -65,7 +65,7 @@ def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:
 
 
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what no event tells."""
+    """Poll for a condition that no event announces."""
     async with asyncio.timeout(PATIENCE):
         while True:
             found = holds()
@@ -78,9 +78,10 @@ async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> No
 async def locked(
     engine: AsyncEngine, prefix: str, table: str = "oban_jobs", *, what: str = ""
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Keep every statement off a table.
+    """Lock a table against all statements.
 
-    The block gets what awaits that one is being kept off: one that begins with `what`.
+    The block gets a function that waits until a statement that begins with `what` waits for the
+    lock.
     """
     name = f'"{prefix}".{table}'
     waiting = text(

@@ -1,4 +1,4 @@
-"""Claiming ahead: how many jobs are held, for how long, and how they go back."""
+"""Claiming ahead: how many jobs are held, for how long, and when they go back."""
 
 import asyncio
 import time
@@ -74,7 +74,7 @@ class TestAllowance:
 async def holding(
     start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Oban, list[int]]:
-    """An instance that runs two jobs, which don't end, and holds three; and the ids of the five."""
+    """An instance that runs two jobs, which don't end, and holds three more; and the five ids."""
     monkeypatch.setattr(ClaimAhead, "allowance", 3)
     monkeypatch.setattr(ClaimAhead, "longest_hold", 3600.0)
     ids = await add(sessions, *(Held.new() for _ in range(5)))
@@ -212,7 +212,7 @@ class TestHeldJobs:
 async def test_what_a_claim_brings_after_a_pause_goes_back(
     start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause came while the claim was under way."""
+    """The pause comes during the claim."""
     oban = await start(queues={"default": 5}, **NEVER)
     producer = of(oban)
     claim = producer._way.claim
@@ -272,5 +272,5 @@ async def test_many_queues_take_fair_turns(start: StartOban, sessions: Sessions)
     order = [claim.queue for claim in claims.events]
     firsts = {name: order.index(name) for name in names}
     seconds = [order.index(name, firsts[name] + 1) for name in names]
-    # As many claims are under way at once.
+    # This number of claims runs at the same time.
     assert max(firsts.values()) <= min(seconds) + 3

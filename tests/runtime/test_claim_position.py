@@ -1,4 +1,4 @@
-"""Where a claim starts: behind the last one, and often enough at the front."""
+"""Where a claim starts: behind the last claim, and often enough at the front."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ def claimed(priority: int, at: datetime | None, id: int) -> Claimed:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, in the hands of the test."""
+    """The monotonic clock, which the test controls."""
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
@@ -93,7 +93,7 @@ class TestNext:
 async def test_a_job_of_better_priority_overtakes_those_that_wait(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
-    """It comes before the position of the last claim."""
+    """Its position is before that of the last claim."""
     tune(module, SHARE=0.0)
     async with sessions.begin() as session:
         session.add_all([Held.new(priority=5) for _ in range(6)])
@@ -105,14 +105,14 @@ async def test_a_job_of_better_priority_overtakes_those_that_wait(
         Held.release()
         await starts.wait(6)
     order = [start.job.priority for start in starts.events]
-    # The claim after the commit may have been under way.
+    # The claim after the commit may have been on its way.
     assert 0 in order[:3], order
 
 
 async def test_a_job_that_becomes_visible_late_is_not_passed_by(
     start: StartOban, sessions: Sessions, rows: Rows
 ) -> None:
-    """Its transaction began before those of jobs that have been claimed already."""
+    """Its transaction began before those of jobs that are already claimed."""
     oban = Oban(sessions, queues={"default": 2}, poll_interval=3600.0, fallback_interval=3600.0)
     with hear(oban, "ack_stop") as acks:
         async with sessions() as late:

@@ -1,4 +1,4 @@
-"""Cron: every tick once, whatever becomes of leaders."""
+"""Cron: each tick is enqueued once, whichever node leads."""
 
 import asyncio
 import math
@@ -197,7 +197,7 @@ async def test_in_the_hour_that_comes_twice_each_tick_is_enqueued_once(
     declare(expr)
     start = datetime(2026, 10, 24, 22, 30, tzinfo=UTC)
     for step in range(30):
-        # A new leader makes each pass. Its first one may be at any moment.
+        # A new leader makes each pass. The first pass may come at any moment.
         wait = await at(service(engine, prefix), start + timedelta(minutes=7.25 * step))
         assert wait >= 1
     assert await ticks(sessions) == expected
@@ -228,7 +228,7 @@ async def test_reboot_is_once_for_each_generation_of_nodes(
     await started(sessions, "a", NOON)
     await at(cron, NOON + timedelta(minutes=1))
     await at(cron, NOON + timedelta(minutes=2))
-    # Another leader among the same nodes is no reboot.
+    # Another leader among the same nodes does not count as a reboot.
     await at(service(engine, prefix), NOON + timedelta(minutes=3))
     assert await ticks(sessions) == ["12:01"]
     await started(sessions, "b", NOON + timedelta(minutes=4))
@@ -280,7 +280,7 @@ async def test_a_start_after_the_clock_was_set_back_is_a_reboot(
     cron = service(engine, prefix)
     await started(sessions, "a", NOON + timedelta(days=40))
     await at(cron, NOON + timedelta(days=40))
-    # The same nodes with another clock are no reboot.
+    # The same nodes with another clock do not count as a reboot.
     await at(cron, NOON)
     assert await ticks(sessions) == ["12:00"]
     await started(sessions, "b", NOON)

@@ -1,4 +1,4 @@
-"""The database of an instance: what its URL may say, and what a cancelled use may not lose."""
+"""The database of an instance: valid URLs, and connections whose use is cancelled."""
 
 import asyncio
 import gc
@@ -54,7 +54,7 @@ async def test_connections_heed_it(postgres_dsn: str) -> None:
 async def test_a_connection_is_not_lost_when_it_is_cancelled_while_it_is_made_ready(
     engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool that has to find out by the garbage collector logs an error."""
+    """If only the garbage collector finds the connection, the pool logs an error."""
     database = Database(engine, prefix)
     made_ready, never = asyncio.Event(), asyncio.Event()
 

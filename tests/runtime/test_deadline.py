@@ -23,7 +23,7 @@ class Prompt(Worker, deadline=timedelta(seconds=1)):
 
 
 async def state(worker: type[Worker], **columns: Any) -> JobState:
-    """What becomes of a job that is claimed two seconds after it became due."""
+    """The state of a job that is claimed two seconds after it became due."""
     return (await execute(claimed(worker.new().worker, **columns))).state
 
 

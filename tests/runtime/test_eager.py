@@ -1,4 +1,4 @@
-"""Jobs that begin at once: what their queue counts, and who gets a turn between them."""
+"""Jobs that end in their first step: the counts of their queue, and the turns of other tasks."""
 
 import asyncio
 import time

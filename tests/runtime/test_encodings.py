@@ -1,4 +1,6 @@
-"""Databases that are not in UTF8: what they hold works, and the rest breaks no transaction."""
+"""Databases in other encodings than UTF8: storable values work, and other values break no
+transaction.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -35,7 +37,7 @@ def encoding(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def dsn(encoding: str, postgres_dsn: str) -> Iterator[str]:
-    """A database in that encoding, with the tables."""
+    """A database in this encoding, with the tables."""
     name = sql.Identifier(f"test_{encoding.lower()}")
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         create = "CREATE DATABASE {} ENCODING {} LOCALE 'C' TEMPLATE template0"
@@ -86,7 +88,7 @@ async def test_characters_that_the_database_can_not_hold_are_refused(
     async with engine.begin() as connection:
         with pytest.raises(ValueError, match=message):
             await Quiet.enqueue({"city": {"name": "東京"}}, conn=connection)
-        # The transaction goes on.
+        # The transaction can go on.
         await Quiet.enqueue({"city": "Tokyo"}, conn=connection)
     async with sessions.begin() as session:
         job = Quiet.new({"東": 1})

@@ -43,7 +43,7 @@ async def use(how: str, id: int) -> None:
 async def oban(
     request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
 ) -> AsyncIterator[Oban]:
-    # One connection at a time: a broken one would be noticed by whoever comes next.
+    # A pool of one connection, so that the next user would get a broken one.
     engine = async_engine(postgres_dsn, prefix, request.param)
     async with Oban(engine, queues={"default": 5, "other": 1}, node="n") as oban:
         yield oban
@@ -57,7 +57,7 @@ async def test_it_works_and_breaks_nothing(how: str, oban: Oban) -> None:
             job = await oban.enqueue(Elsewhere.new({"how": how}))
             done = await oban.wait(job, timeout=10)
             assert done.state is JobState.COMPLETED, done.errors
-            # The node goes on, in its own loop.
+            # The node goes on in its own loop.
             assert (await oban.wait(await Quiet.enqueue(), timeout=5)).state is JobState.COMPLETED
     assert failures.events == []
 
@@ -82,7 +82,7 @@ async def test_connections_of_psycopg(postgres_dsn: str, prefix: str) -> None:
 
 
 def test_one_event_loop_after_the_other(postgres_dsn: str, prefix: str) -> None:
-    """The pool follows: the loop that had it is closed."""
+    """The pool moves to the new loop, since the old one is closed."""
     engine = async_engine(postgres_dsn, prefix, "asyncpg")
     oban = Oban(engine)
 

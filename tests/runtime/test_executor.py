@@ -1,4 +1,4 @@
-"""One attempt: whatever comes of it is an outcome, and nothing of it reaches the loop."""
+"""One attempt: each error becomes an outcome, and none reaches the event loop."""
 
 import asyncio
 import gc
@@ -121,7 +121,7 @@ async def test_a_job_may_be_added_to_a_session_whose_commit_expires_it(
 async def test_listeners_are_told_of_the_job_as_it_was_claimed() -> None:
     def process(job: Job) -> None:
         job.args = {"mine": True}
-        vars(job).pop("cancelled_at")  # as if a session had expired it
+        vars(job).pop("cancelled_at")  # as if a session had expired the job
 
     emitted: Emitted = []
     await perform(Async, process, emitted, args={"number": 1})
@@ -160,7 +160,7 @@ class TestThreads:
 
         running = asyncio.create_task(perform(Sync, process))
         await asyncio.to_thread(begun.wait, 20)
-        # The loop got here while the worker waits for it.
+        # The event loop runs this while the worker waits.
         go_on.set()
         assert (await running).meta == {"recorded": "json", "return": "oban-job-7"}
 
@@ -286,7 +286,7 @@ async def test_nothing_of_an_attempt_is_kept() -> None:
         raise ValueError(payload)
 
     for kind in (Async, Sync):
-        # In a task, as the producer does: its last step holds what woke it.
+        # In a task, as in the producer: its last step holds what woke it.
         await asyncio.create_task(perform(kind, process))
         for thread in threading.enumerate():
             if thread.name == "oban-job-7":

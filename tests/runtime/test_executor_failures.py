@@ -1,4 +1,6 @@
-"""Failed attempts: whatever a worker raises is recorded, and retried after its backoff."""
+"""Failed attempts: each error of a worker is recorded, and the job is tried again after its
+backoff.
+"""
 
 import asyncio
 import sys
@@ -162,7 +164,7 @@ async def test_a_worker_that_cancels_its_own_task_fails() -> None:
         await asyncio.Event().wait()
 
     behaviour: Behaviour = lambda job: process()  # noqa: E731
-    # A task of its own, as the producer makes one: it stays marked as cancelled.
+    # A task of its own, as in the producer: it stays marked as cancelled.
     ack = await asyncio.create_task(perform(Async, behaviour))
     assert "CancelledError: enough" in str(ack.error)
 

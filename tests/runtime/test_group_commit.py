@@ -42,7 +42,7 @@ class Once(Worker, name="tests.group_commit.Once", unique=True):
 
 @pytest.fixture(autouse=True)
 def patient(tune: Tune) -> None:
-    """Calls are a rush on a slow machine, too."""
+    """Count calls as a rush even on a slow machine."""
     tune(group_commit, LINGER=1.0)
 
 
@@ -65,7 +65,7 @@ async def oban(own_engine: AsyncEngine) -> AsyncIterator[Oban]:
 
 @pytest.fixture
 def checkouts(own_engine: AsyncEngine) -> list[Any]:
-    """One entry for each connection taken from the pool."""
+    """One entry for each connection that is taken from the pool."""
     taken: list[Any] = []
     event.listen(own_engine.sync_engine, "checkout", lambda *args: taken.append(args))
     return taken
@@ -81,7 +81,7 @@ async def outside(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.Async
 
 @pytest.fixture
 async def blocked(outside: psycopg.AsyncConnection, prefix: str) -> AsyncIterator[asyncio.Event]:
-    """Until it is set, and no longer, the database waits with jobs whose arguments say so."""
+    """While this is set, inserts of jobs whose arguments say so wait in the database."""
     names = {"schema": sql.Identifier(prefix), "name": sql.Literal(prefix)}
     await outside.execute(sql.SQL(BLOCKING).format(**names))
     await outside.execute("SELECT pg_advisory_lock(hashtext(%s))", [prefix])
@@ -99,7 +99,7 @@ async def blocked(outside: psycopg.AsyncConnection, prefix: str) -> AsyncIterato
 
 
 async def rush(oban: Oban) -> None:
-    """Enough calls one after the other that the connection is kept."""
+    """Make enough calls in a row that the connection is kept."""
     for _ in range(group_commit.RUSH + 1):
         await oban.enqueue(Send.new())
 
@@ -112,7 +112,7 @@ async def numbers(outside: psycopg.AsyncConnection) -> list[Any]:
 
 
 async def is_blocked(outside: psycopg.AsyncConnection) -> int:
-    """Wait until a statement waits for the lock; the process of the server that does."""
+    """Wait until a statement waits for the lock, and return its server process."""
     async with asyncio.timeout(20):
         while True:
             cursor = await outside.execute(
@@ -273,7 +273,7 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
 async def test_a_connection_that_became_read_only_is_kept_no_longer(
     oban: Oban, own_engine: AsyncEngine, outside: psycopg.AsyncConnection
 ) -> None:
-    """As after a failover, when it is a standby's."""
+    """As after a failover: the connection leads to a standby."""
     if own_engine.dialect.driver != "psycopg":
         pytest.skip("another driver's error is SQLAlchemy's affair")
     taken: list[psycopg.AsyncConnection] = []

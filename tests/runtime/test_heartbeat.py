@@ -1,4 +1,4 @@
-"""The heartbeat: the rows by which other nodes know that a producer is alive."""
+"""The heartbeat: the rows that show other nodes that a producer is alive."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ from tests.services import services
 Sessions = async_sessionmaker[AsyncSession]
 
 QUICKLY = {"heartbeat_expiry": 0.4}
-"""A beat in each tenth of a second."""
+"""A heartbeat every tenth of a second."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ class TestRows:
         async def told() -> bool:
             (now,) = await producers(sessions)
             assert now.started_at == first.started_at
-            # But for the beginning of its beats: a busy machine may have missed some.
+            # Without the beginning of its beats, since a busy machine may have missed some.
             expected = {**first.meta, "local_limit": 7, "paused": True}
             return now.meta | {"unbroken_since": first.meta["unbroken_since"]} == expected
 
@@ -130,7 +130,7 @@ class TestRows:
     async def test_a_queue_that_is_being_stopped_is_alive(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        """Its jobs still run, and another queue that is started meanwhile changes nothing."""
+        """Its jobs still run, and another queue that starts meanwhile changes nothing."""
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         alpha = services(oban).producers.pop("alpha")
         await services(oban).queues.start_queue("beta", 2)
@@ -141,7 +141,7 @@ class TestRows:
     async def test_a_node_that_stops_is_alive_as_long_as_its_jobs_run(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        """Otherwise they would be rescued, and run twice."""
+        """Otherwise its jobs would be rescued and run twice."""
         oban = await start(queues={"default": 1}, shutdown_grace_period=60, **QUICKLY)
         async with sessions.begin() as session:
             session.add(Held.new())
@@ -189,7 +189,7 @@ class TestTrouble:
     async def test_rows_that_are_gone_are_written_anew_as_they_were(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        """The table is unlogged: a crash of the server empties it."""
+        """The table is unlogged, so a crash of the server empties it."""
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         (first,) = await producers(sessions)
         async with sessions.begin() as session:
@@ -224,7 +224,7 @@ class TestTrouble:
             await proxy.allow()
             began = time.monotonic()
             await restored.until(lambda events: "heartbeat" in {e.service for e in events})
-            # At once, for the other services may wait for half a minute.
+            # At once, since the other services may wait for half a minute.
             assert time.monotonic() - began < 5.0
         assert [e.service for e in failed.events].count("heartbeat") == 1
         await until(beaten(sessions, before.updated_at))
@@ -280,7 +280,7 @@ class TestThread:
         await engine.dispose()
 
     async def test_under_load(self, engine: AsyncEngine, sessions: Sessions) -> None:
-        """Many at once, each with its thread, come and go, and leave nothing behind."""
+        """Many heartbeats, each with its thread, start and stop, and leave nothing behind."""
         async with AsyncExitStack() as stack:
             for number in range(10):
                 oban = Oban(engine, queues={f"q{number}": 1}, name=f"{number}", notify="poll")
@@ -319,7 +319,7 @@ class TestThread:
         stop.cancel()
         await asyncio.wait([stop])
         released.set()
-        # It ends without the event loop's knowledge, which the test keeps busy.
+        # The thread ends, and the event loop is too busy to notice.
         thread._thread.join(PATIENCE)
         await own.stop()
 
@@ -331,7 +331,9 @@ class TestThread:
         expect_errors: None,
         tune: Tune,
     ) -> None:
-        """It is not cancelled with all that runs in the thread, nor sent to one that is no more."""
+        """It is not cancelled together with the tasks of the thread, nor sent to a thread that has
+        ended.
+        """
         oban = await start(queues={"alpha": 1}, notify="poll")
         (alpha,) = services(oban).producers.values()
         tune("oban_sqla.runtime.heartbeat", FAREWELL=0.3)
@@ -383,7 +385,7 @@ class TestThread:
         await until(lambda: threads() == [])
 
     def test_it_does_not_outlive_the_event_loop(self, postgres_dsn: str, prefix: str) -> None:
-        """Nobody runs the jobs any more, so that their node must not look alive."""
+        """No process runs the jobs any more, so the node must not look alive."""
 
         async def start() -> None:
             oban = Oban(postgres_dsn, queues={"alpha": 1}, prefix=prefix, **QUICKLY)  # type: ignore[arg-type]

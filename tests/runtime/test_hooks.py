@@ -1,4 +1,4 @@
-"""`before` and `after` run around `process`, in its transaction, each time it runs."""
+"""`before` and `after` run around `process`, in its transaction, in each attempt."""
 
 import asyncio
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ tenant: ContextVar[str] = ContextVar("tenant")
 
 
 class Steps:
-    """What ran, and what each step does, by its name."""
+    """The steps that ran, and the action of each step, by name."""
 
     ran: ClassVar[list[Any]] = []
 
@@ -58,7 +58,7 @@ class Plain(Steps, Worker, name="hooks.plain"):
 
 
 class Mixed(Steps, Worker, name="hooks.mixed"):
-    """Plain methods around an async one."""
+    """A worker with plain hooks around an async `process`."""
 
     def before(self, job: Job) -> Any:
         tenant.set("shop")

@@ -1,4 +1,4 @@
-"""A role whose transactions are not READ COMMITTED by default: all works, without errors."""
+"""A role whose default is not READ COMMITTED: everything works, without errors."""
 
 import asyncio
 from collections.abc import AsyncIterator

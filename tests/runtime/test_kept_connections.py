@@ -1,4 +1,4 @@
-"""Connections that a node keeps: few, fair, and none that failed."""
+"""The connections that a node keeps: few, shared fairly, and no failed ones."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ PID = select(func.pg_backend_pid())
 
 @pytest.fixture
 async def database(engine: AsyncEngine, prefix: str) -> AsyncIterator[Database]:
-    """A database whose connections are kept, as those of a running node."""
+    """A database that keeps connections, like that of a running node."""
     database = Database(engine, prefix)
     database.keep_connections()
     yield database
@@ -128,11 +128,11 @@ async def test_without_a_server_those_who_wait_are_told(prefix: str) -> None:
 async def test_a_node_has_three_connections_however_many_queues(
     postgres_dsn: str, prefix: str, tune: Tune
 ) -> None:
-    """One to listen, one for the heartbeat, which beats from its own thread, one for the rest."""
+    """One connection for LISTEN, one for the heartbeat thread, and one for everything else."""
     tune(module, GROW_AFTER=PATIENCE)
     url = make_url(postgres_dsn).update_query_dict({"application_name": prefix})
     queues = {f"queue {number}": 5 for number in range(8)}
-    # Without what a leader does in transactions, which may take one more.
+    # Without a leader, whose transactions may take one more.
     oban = Oban(url, prefix=prefix, queues=queues, leadership=False)
     with hear(oban, "claim_stop") as claims:
         async with oban:
@@ -171,7 +171,7 @@ class TestSharedTransaction:
         async with database.shared_transaction() as connection:
             await connection.execute(select(1))
         await database.fetch(text("CREATE TEMPORARY TABLE mine ()"))
-        await database.fetch(text("VACUUM mine"))  # refused in a transaction
+        await database.fetch(text("VACUUM mine"))  # refused within a transaction
 
     async def test_that_the_database_refuses_keeps_the_connection(self, database: Database) -> None:
         ((kept,),) = await database.fetch(PID)

@@ -1,4 +1,4 @@
-"""The transaction of a worker's session: only the completion of the job ends it."""
+"""The transaction of a worker's session ends only with the completion of the job."""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +59,7 @@ async def balance(sessions: Sessions) -> Callable[[], Any]:
 async def fail(
     start: StartOban, worker: type[Worker], ending: Any, engine: AsyncEngine | None = None
 ) -> BaseException:
-    """The error of the job whose worker ends the transaction so."""
+    """The error of a job whose worker ends the transaction in this way."""
     global then
     then = ending
     oban = await start(engine, queues={"default": 1})
@@ -192,7 +192,7 @@ def test_the_transaction_of_a_test_is_not_committed(session_factory: sessionmake
     with session_factory() as session:
         Base.metadata.create_all(session.connection())
         session.add(SpendPlainly.new())
-        # SQLAlchemy gives the whole transaction up when a commit of it fails.
+        # SQLAlchemy gives up the whole transaction if its commit fails.
         with pytest.raises(PendingRollbackError):
             drain_queue(session)
     with session_factory() as session:

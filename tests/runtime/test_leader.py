@@ -1,4 +1,4 @@
-"""The leader: who has the lease, for how long, and what becomes of it."""
+"""The leader: who holds the lease, for how long, and what follows."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ Make = Callable[..., "Stood"]
 
 
 class Stood(Leader):
-    """A leader that notes what it says."""
+    """A leader that records its events."""
 
     def __init__(self, database: Database, node: str, lease: float, instance: str) -> None:
         self.said: list[tuple[bool, bool]] = []
@@ -76,7 +76,7 @@ async def leases(sessions: Sessions) -> list[LeaderLease]:
 
 
 async def expire(sessions: Sessions, **values: Any) -> None:
-    """Have the lease run out, as when its holder has died long ago."""
+    """Let the lease expire, as if its holder had died long ago."""
     async with sessions.begin() as session:
         now = func.timezone("UTC", func.statement_timestamp())
         await session.execute(update(LeaderLease).values({"expires_at": now, **values}))
@@ -94,7 +94,7 @@ class TestElection:
         assert (lease.name, lease.node) == ("Oban", one._lessee["holder"])
 
     async def test_nodes_of_one_name_are_told_apart(self, make: Make) -> None:
-        """Containers may share a host name, and a process its number."""
+        """Containers may share a host name, and processes their number."""
         one, two = make("same"), make("same")
         await one.run_once()
         await two.run_once()
@@ -132,7 +132,7 @@ class TestElection:
         assert old.changes == [True, False]
 
     async def test_never_do_two_lead_at_once(self, make: Make) -> None:
-        """Each of them takes its lease for lost before the database does."""
+        """Each node considers its lease lost before the database does."""
         leaders = [make(f"n{number}", lease=0.05) for number in range(5)]
         seen = []
 
@@ -140,7 +140,7 @@ class TestElection:
             for _ in range(40):
                 await leader.run_once()
                 seen.append(sum(other.is_leader for other in leaders))
-                # Sometimes a renewal, and sometimes too late for one.
+                # The waits are short enough for a renewal, or too long.
                 await asyncio.sleep(0.01 * (len(seen) % 8))
 
         await asyncio.gather(*map(run, leaders))
@@ -160,7 +160,7 @@ class TestLosingIt:
     async def test_the_lease_counts_from_before_the_request(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The server may have written it at once, and its answer may have come late."""
+        """The server may have written the lease at once, and the answer may have come late."""
         late = 0.0
         clock = time.monotonic
         monkeypatch.setattr(leader_module.time, "monotonic", lambda: clock() + late)
@@ -178,7 +178,7 @@ class TestLosingIt:
         assert not leader.is_leader
 
     async def test_it_is_lost_by_itself(self, make: Make) -> None:
-        """Also by a node whose event loop is blocked."""
+        """This also holds for a node whose event loop is blocked."""
         leader = make(lease=1.0)
         await leader.run_once()
         assert leader.is_leader
@@ -294,7 +294,7 @@ class TestResigning:
     async def test_the_next_one_hears_it_and_takes_over(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        """Long before the lease would have run out."""
+        """Long before the lease would have expired."""
         options: dict[str, Any] = {"queues": {"default": 1}, "heartbeat_expiry": 3600.0}
         first = Oban(sessions, node="n1", **options)
         with hear(Oban, "elect_stop") as elections:

@@ -1,4 +1,4 @@
-"""A program that leaves `asyncio.run` and has not stopped its instance: it ends without noise."""
+"""A program that leaves `asyncio.run` without stopping its instance ends without an error."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ def test_no_error_is_logged(
     driver: str, moment: str, postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        # The pool is the user's: one that keeps connections would have to be disposed of.
+        # The pool belongs to the user, who would have to dispose of kept connections.
         engine = async_engine(postgres_dsn, prefix, driver, poolclass=NullPool)
         oban = Oban(engine, queues={"default": 2})
         with hear(oban, "job_start") as starts:
@@ -42,7 +42,7 @@ def test_no_error_is_logged(
     threads = set(threading.enumerate())
     asyncio.run(main())
     gc.collect()
-    # The heartbeat does not beat on for a node that is gone.
+    # The heartbeat of the ended node stops.
     assert set(threading.enumerate()) <= threads
     with psycopg.connect(postgres_dsn) as connection:
         table = sql.Identifier(prefix, "oban_producers")

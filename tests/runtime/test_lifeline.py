@@ -40,7 +40,7 @@ SLOWER: dict[str, Any] = {**SHORT, "heartbeat_expiry": 2.0}
 
 
 class Blocker(Worker, queue="default"):
-    """Blocks the event loop, as bad user code does."""
+    """A worker that blocks the event loop."""
 
     async def process(self, job: Job) -> None:
         time.sleep(job.args["seconds"])  # noqa: ASYNC251
@@ -52,7 +52,7 @@ def short(tune: Tune) -> None:
 
 
 class Made(Lifeline):
-    """A lifeline whose surroundings the test decides, and that notes what it rescues."""
+    """A lifeline in circumstances that the test sets. It records its rescues."""
 
     def __init__(self, database: Database) -> None:
         self.leads = True
@@ -196,12 +196,12 @@ def heartbeat(oban: Oban) -> Heartbeat:
 
 
 async def die(oban: Oban) -> None:
-    """Leave a node's jobs and rows as a SIGKILL does: nothing is written any more."""
+    """End a node like a SIGKILL: its jobs and rows stay."""
     supervisor = services(oban)
     thread, pulse = supervisor.heartbeat._thread, supervisor.heartbeat._pulse
     assert thread is not None
     assert pulse is not None
-    # Between two beats: one that is cut off leaves its connection to the garbage collector.
+    # Between two beats, since an interrupted beat leaves its connection to the garbage collector.
     await thread.run(pulse._turn.acquire())
     await thread.end()
     for service in (*supervisor.producers.values(), supervisor.leader):
@@ -212,7 +212,7 @@ async def die(oban: Oban) -> None:
 
 @pytest.fixture
 async def mortal(engine: AsyncEngine) -> AsyncIterator[Callable[..., Any]]:
-    """Start instances that the test may let `die`; the end sweeps up what is left of them."""
+    """Start instances that the test may let `die`. They are cleaned up at the end."""
     obans: list[Oban] = []
 
     async def start(**options: Any) -> Oban:
@@ -234,7 +234,7 @@ class TestNodes:
     async def test_the_jobs_of_a_node_that_died_run_again_in_time(
         self, mortal: Any, start: StartOban, rows: Rows, short: None, sessions: Sessions
     ) -> None:
-        """By the evidence, an hour before `rescue_after`."""
+        """The heartbeat shows that the node is dead, an hour before `rescue_after`."""
         killed = await mortal(queues={"default": 1}, node="killed", leadership=False)
         await add(sessions, Held.new())
         await Held.begun()
@@ -278,7 +278,7 @@ class TestNodes:
         sessions: Sessions,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It stands still, while its job is rescued, and finishes it later."""
+        """The node is paused while its job is rescued, and finishes the job later."""
         stalled = await start(queues={"default": 1}, node="stalled", leadership=False, **SHORT)
         await add(sessions, Held.new())
         id = await Held.begun()
@@ -288,7 +288,7 @@ class TestNodes:
         assert thread is not None
         await thread.run(pulse.stop())
         async with sessions.begin() as session:
-            # What stop() took away; a node that stands still takes nothing away.
+            # Restore what stop() deleted, since a paused node deletes nothing.
             (uuid,) = (p.uuid for p in services(stalled).producers.values())
             dead = producer(61)
             dead.uuid = uuid
@@ -331,7 +331,7 @@ class TestNodes:
         postgres_dsn: str,
         prefix: str,
     ) -> None:
-        """The leader is on another event loop, as in another process: it sees no node die."""
+        """The leader has another event loop, as in another process, and sees no dead node."""
         passes: list[RescueStop] = []
         looking, done = threading.Event(), threading.Event()
 
@@ -360,7 +360,7 @@ class TestNodes:
     async def test_a_table_that_is_emptied_costs_nobody_a_job(
         self, start: StartOban, rows: Rows, short: None, sessions: Sessions, prefix: str
     ) -> None:
-        """As after a crash of the server: the rows come back, and nobody is rescued meanwhile."""
+        """As after a crash of the server: the rows come back, and no job is rescued in between."""
         leader = await start(queues={"default": 1}, **SLOWER)
         await start(queues={"default": 1}, leadership=False, **SLOWER)
         await add(sessions, Held.new(), Held.new())
@@ -371,7 +371,7 @@ class TestNodes:
             await rescues.wait()
             async with sessions.begin() as session:
                 await session.execute(text(f'TRUNCATE "{prefix}".oban_producers'))
-            # A look at the very moment when all are missing, and one when the leader is back.
+            # One look while all rows are missing, and one when the leader has its row again.
             await lifeline(leader).run_once()
             await heartbeat(leader).run_once()
             assert await lifeline(leader).run_once() > 0
@@ -397,7 +397,7 @@ class TestNodes:
         sessions: Sessions,
         expect_errors: None,
     ) -> None:
-        """All rows have expired: the node that is back first waits for the others."""
+        """All rows have expired, and the first node that is back waits for the others."""
         queues = {"default": 1}
         async with Proxy(postgres_dsn) as slower:
             leader = await start(proxy.dsn, prefix=prefix, queues=queues, **SLOWER)

@@ -9,7 +9,7 @@ async def nothing() -> None: ...
 
 
 async def test_signals_are_left_to_the_main_thread() -> None:
-    """A worker that blocks the main thread is interrupted only by what is delivered there."""
+    """A signal to the process interrupts a worker that blocks the main thread."""
 
     async def blocked() -> set[int]:
         return signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -1,4 +1,4 @@
-"""The notifier: hears NOTIFY, proves that it does, and says once when it does not."""
+"""The notifier hears NOTIFY, checks that it does, and reports once if it does not."""
 
 import base64
 import gzip
@@ -38,13 +38,13 @@ from tests.services import services
 Sessions = async_sessionmaker[AsyncSession]
 
 S = JobState
-# A job that starts within the patience of the tests was not found by a poll.
+# No poll can have found a job that starts within the patience of the tests.
 NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 @pytest.fixture
 def quick_proof(tune: Tune) -> None:
-    """Prove LISTEN over and over, and have little patience with its echo."""
+    """Check LISTEN often, and wait only briefly for the echo."""
     tune(notifier_module, PROOF_INTERVAL=0.05, ECHO_TIMEOUT=0.2)
 
 
@@ -62,7 +62,7 @@ async def enqueue(sessions: Sessions) -> None:
 
 
 def notify(dsn: str, prefix: str, channel: str, payload: str) -> None:
-    """From outside, as another process."""
+    """Send a NOTIFY, like another process."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pg_notify(%s, %s)", [f"{prefix}.{channel}", payload])
 
@@ -197,7 +197,7 @@ async def test_a_driver_that_can_not_listen_is_named_once(
     sessions: Sessions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As of a driver that is neither psycopg nor asyncpg.
+    # A connection of a driver other than psycopg and asyncpg.
     monkeypatch.setattr(listening_module, "psycopg", SimpleNamespace(AsyncConnection=Fraction))
     with hear(Oban, "notifier_lost") as lost:
         oban = await start(queues={"default": 5}, poll_interval=0.05)
@@ -246,7 +246,7 @@ async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
     quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str,
     sessions: Sessions, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """LISTEN is accepted there, and nothing is ever heard; SELECT 1 works all the time."""
+    """The pooler accepts LISTEN, but nothing is ever heard, while SELECT 1 works."""
     proxy.deaf = True
     options = {"poll_interval": 0.05, "fallback_interval": 3600.0}
     with hear(Oban, "notifier_lost") as lost, caplog.at_level(logging.WARNING):
@@ -270,7 +270,7 @@ async def test_when_it_hears_again_it_says_so_and_catches_up(
         proxy.deaf = True
         await lost.wait()
         with hear(oban, "ack_stop") as acks:
-            await enqueue(sessions)  # nobody hears of it, and nobody polls
+            await enqueue(sessions)  # the node neither hears of the job nor polls
             proxy.deaf = False
             await restored.wait()
             await acks.counted(1)
@@ -341,8 +341,8 @@ async def test_after_a_reconnect_it_hears_all_channels_again(
 async def test_a_connection_that_can_not_listen_is_closed(
     quick: None, proxy: Proxy, start: StartOban, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a server in recovery, which refuses LISTEN each time it is tried."""
-    # No channel has a name without characters.
+    """A server in recovery refuses LISTEN each time."""
+    # A channel needs a name, so this statement fails.
     monkeypatch.setattr(Notifier, "_full_name", lambda self, channel: "")
     oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
     await until(lambda: of(oban)._failures >= 5)
@@ -370,7 +370,7 @@ async def test_news_that_make_no_sense_are_passed_over(
 
 
 async def test_news_in_the_form_of_oban(start: StartOban, postgres_dsn: str, prefix: str) -> None:
-    """Oban may send its JSON in gzip, in base64."""
+    """Oban may send its JSON gzipped, in base64."""
     oban = await start(queues={"default": 5}, **NEVER)
     await listening(oban)
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:

@@ -54,7 +54,7 @@ async def test_jobs_of_a_committed_session_run(start: StartOban, sessions: Sessi
 
 @pytest.fixture(params=["engine", "sessionmaker", "url", "string"])
 def given(request: pytest.FixtureRequest, engine: AsyncEngine, postgres_dsn: str) -> Any:
-    """Each kind of thing that an instance is built on."""
+    """Each kind of object from which an instance is made."""
     return {
         "engine": engine,
         "sessionmaker": async_sessionmaker(engine),
@@ -94,7 +94,7 @@ async def test_a_sync_engine_is_refused(postgres_dsn: str) -> None:
 
 
 async def test_missing_tables(postgres_dsn: str) -> None:
-    """The error says how to install them, and the engine made for the URL is closed again."""
+    """The error names the remedy, and the engine made for the URL is closed."""
     oban = Oban(postgres_dsn, queues={"default": 5}, prefix="no_such_schema")
     with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade") as raised:
         await oban.start()
@@ -266,7 +266,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
     sessions: Sessions,
     expect_errors: None,
 ) -> None:
-    """Each loop says once that it fails, and once that it works again."""
+    """Each loop reports once that it fails, and once that it works again."""
     tune(oban_settings, SHORTEST_EXPIRY=0.0)
     options = {"poll_interval": 0.1, "fallback_interval": 0.1, "heartbeat_expiry": 1.0}
     with hear(Oban, "service_failed") as failed, hear(Oban, "service_restored") as restored:

@@ -1,4 +1,4 @@
-"""`on_discard`: a job follows each discarded one, whoever discards it."""
+"""`on_discard`: one job follows each discarded job, whichever code discards it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ NEVER: dict[str, Any] = {
 
 
 class Told(Worker, name="on_discard.told", queue="alerts", tags=["alert"]):
-    """Notes the discarded job."""
+    """A worker that notes the discarded job."""
 
     heard: ClassVar[list[tuple[Any, JobState, str]]] = []
 
@@ -68,7 +68,7 @@ async def add(sessions: Sessions, *rows: Any) -> None:
 
 @asynccontextmanager
 async def forbidden(sessions: Sessions, prefix: str) -> AsyncIterator[None]:
-    """Have a constraint of the table refuse the followers."""
+    """Add a constraint to the table that refuses the following jobs."""
     table = f'ALTER TABLE "{prefix}".oban_jobs'
     async with sessions.begin() as session:
         check = "ADD CONSTRAINT no_alert CHECK (queue <> 'alerts')"
@@ -79,7 +79,7 @@ async def forbidden(sessions: Sessions, prefix: str) -> AsyncIterator[None]:
 
 
 async def followers(sessions: Sessions) -> list[int]:
-    """The ids of the discarded jobs that were followed."""
+    """The ids of the discarded jobs that have a following job."""
     async with sessions() as session:
         args = await session.scalars(select(Job.args).where(Job.worker == Told.__oban__.name))
         return sorted(each["job_id"] for each in args)
@@ -209,7 +209,7 @@ def zeroth_id(heard: list[Any]) -> int:
 async def test_a_discard_that_the_database_refuses_is_not_half_written(
     sessions: Sessions, prefix: str, expect_errors: None
 ) -> None:
-    """The job stays executing until its follower can be inserted."""
+    """The job stays executing until its following job can be inserted."""
     oban = Oban(sessions, queues={"default": 1}, **NEVER)
     with hear(oban, "outcome_delayed") as delayed:
         async with oban, forbidden(sessions, prefix):
@@ -217,5 +217,5 @@ async def test_a_discard_that_the_database_refuses_is_not_half_written(
             await delayed.wait()
             async with sessions() as session:
                 assert (await session.scalars(select(Job.state))).all() == [S.EXECUTING]
-        # The last try of its stop.
+        # The last try of a stop.
     assert len(await followers(sessions)) == 1

@@ -1,4 +1,4 @@
-"""Orders that reach a node, on whichever way."""
+"""Orders that reach a node in different ways."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,7 +18,7 @@ async def test_an_order_given_while_its_wire_is_cut(
     quick: None,
     expect_errors: None,
 ) -> None:
-    """Nobody tells it again: it looks when it listens again."""
+    """Nobody sends the order again: the node reads it when it listens again."""
     node = await start(proxy.dsn, prefix=prefix, queues={"alpha": 1})
     await until(lambda: services(node).notifier.listening)
     with hear(node, "notifier_lost") as lost, hear(node, "queue_paused") as paused:

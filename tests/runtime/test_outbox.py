@@ -1,4 +1,4 @@
-"""The outbox: outcomes are written together, and one that can't be written holds up no other."""
+"""The outbox writes outcomes together. An outcome that can't be written delays no other one."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ async def add(sessions: Sessions, *jobs: Job) -> list[int]:
 
 @asynccontextmanager
 async def row_locked(engine: AsyncEngine, id: int) -> AsyncIterator[None]:
-    """Lock the row of a job, as a transaction of the user's might."""
+    """Lock the row of a job, as a user's transaction might."""
     async with engine.connect() as connection:
         await connection.execute(select(Job.id).where(Job.id == id).with_for_update())
         yield
@@ -47,7 +47,7 @@ async def row_locked(engine: AsyncEngine, id: int) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def refuse(engine: AsyncEngine, prefix: str) -> AsyncIterator[Refuse]:
-    """Have a trigger of the user's refuse updates of jobs."""
+    """Make a trigger refuse updates of jobs, as a user's trigger might."""
 
     async def execute(*statements: str) -> None:
         async with engine.begin() as connection:

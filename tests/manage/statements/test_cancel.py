@@ -1,4 +1,4 @@
-"""Cancel: what waits is cancelled, what runs is marked, what is finished stays."""
+"""Cancel: waiting jobs are cancelled, running jobs are marked, finished jobs stay."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Delete: every state but `executing`."""
+"""Delete: jobs in any state except `executing`."""
 
 import pytest
 from sqlalchemy import select

@@ -1,4 +1,4 @@
-"""Retry: available now, with an attempt left, as if nothing had become of the job."""
+"""Retry: jobs are available now, with an attempt left, as if they were new."""
 
 from datetime import UTC, datetime
 from typing import Any
