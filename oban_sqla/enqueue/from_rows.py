@@ -1,14 +1,14 @@
 """Give inserted jobs the values of their rows."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import make_transient
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session, make_transient
 from sqlalchemy.orm.attributes import instance_state
 
 from ..models import Job, validation
-from ..models.instrumentation import become_detached, values_of
+from ..models.instrumentation import become_detached, become_persistent, values_of
 from ..models.job import BY_ROW, UNSET
 from .collector import paused
 
@@ -17,10 +17,19 @@ _NOTHING: Mapping[str, Any] = dict.fromkeys(UNSET)
 
 def fill_from(rows: Sequence[Sequence[Any]], jobs: Sequence[Job]) -> None:
     """`fill` jobs from the row that `statements.insert.insert` returns."""
-    if len(rows) != 1:
-        raise ValueError(f"execute() returned {len(rows)} rows instead of one")
-    ids, inserted_at, *_ = rows[0]
-    fill(jobs, ids, inserted_at)
+    fill(jobs, *_row(rows))
+
+
+def fill_pending(rows: Sequence[Sequence[Any]], jobs: Sequence[Job], session: Session) -> None:
+    """`fill_from` for pending jobs of a session: they become persistent."""
+    with paused():
+        _fill(jobs, *_row(rows))
+        become_persistent(session, jobs)
+    columns = frozenset(inspect(Job).column_attrs.keys())
+    for job in jobs:
+        if not columns <= values_of(job).keys():
+            # A column that the user has added to the model.
+            session.expire(job, columns.difference(values_of(job)))
 
 
 def fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
@@ -28,15 +37,22 @@ def fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
 
     A detached job that is added to a session is not inserted again.
     """
-    if len(ids) != len(jobs):
-        raise ValueError(f"execute() returned {len(ids)} ids for {len(jobs)} jobs")
-    now = validation.instant("inserted_at", inserted_at)
     with paused():
-        _fill(jobs, ids, now)
+        _fill(jobs, ids, inserted_at)
         become_detached(Job, jobs, ids)
 
 
-def _fill(jobs: Sequence[Job], ids: Sequence[int], now: datetime) -> None:
+def _row(rows: Sequence[Sequence[Any]]) -> tuple[Sequence[int], object]:
+    if len(rows) != 1:
+        raise ValueError(f"execute() returned {len(rows)} rows instead of one")
+    ids, inserted_at, *_ = rows[0]
+    return ids, inserted_at
+
+
+def _fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
+    if len(ids) != len(jobs):
+        raise ValueError(f"execute() returned {len(ids)} ids for {len(jobs)} jobs")
+    now = validation.instant("inserted_at", inserted_at)
     for job, id in zip(jobs, ids, strict=True):
         values = values_of(job)
         if "id" in values and instance_state(job).key is not None:

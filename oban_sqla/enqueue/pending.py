@@ -19,7 +19,7 @@ from sqlalchemy.orm import (
     Session,
     SessionTransaction,
 )
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..models import Job
@@ -28,7 +28,7 @@ from ..models.job import COLUMNS, UNSET
 from ..models.state import NEW
 from ..models.unique_job import may_hold_key, restore
 from ..statements.insert import FIELDS
-from .from_rows import fill_from, make_new
+from .from_rows import fill_pending, make_new
 from .savepoints import SavepointLog
 
 _inserted = SavepointLog[ref[Job]]("oban_sqla_inserted")
@@ -74,9 +74,8 @@ def to_jobs(mapper: Mapper[Any]) -> Iterator[RelationshipProperty[Any]]:
 
 def make_persistent(session: Session, jobs: Sequence[Job], rows: Sequence[Sequence[Any]]) -> None:
     """Make inserted jobs persistent in a session, as after a flush."""
-    take_out(session, jobs)
-    fill_from(rows, jobs)
-    session.add_all(jobs)
+    session.add_all(job for job in jobs if job not in session)
+    fill_pending(rows, jobs, session)
     _inserted.add(session, map(ref, jobs))
 
 
@@ -151,7 +150,7 @@ def forget_inserted(session: Session) -> None:
             continue
         if job.conflict:
             restore(job)
-        elif job in session:
+        elif instance_state(job).session in (session, None):
             make_new(job)
 
 

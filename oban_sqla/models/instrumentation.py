@@ -5,7 +5,7 @@ sending and completing an inserted job costs a process 12 microseconds. Claiming
 acknowledging a job costs about 70.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
@@ -58,6 +58,14 @@ def become_detached(cls: type, instances: Iterable[Any], ids: Iterable[int]) -> 
             state.key = identity_key((id,))
         else:
             make_transient_to_detached(instance)
+
+
+def become_persistent(session: Session, instances: Sequence[object]) -> None:
+    """Make pending instances persistent, whose rows were just inserted, as a flush does.
+
+    `expunge()` and `add()` take 12 instead of 5, since they look for related instances.
+    """
+    session._register_persistent({*map(instance_state, instances)})
 
 
 def inserts_are_heard(cls: type, own: int) -> bool:

@@ -95,6 +95,31 @@ class TestTheFlush:
             assert inspect(job).expired
             assert job.args == {"n": 1}
 
+    def test_the_session_tells_its_listeners_as_of_any_object(
+        self, session_factory: Sessions
+    ) -> None:
+        told: list[tuple[str, type]] = []
+        with session_factory() as session:
+            for name in ("transient_to_pending", "pending_to_persistent", "pending_to_transient"):
+                event.listen(
+                    session, name, lambda _, one, name=name: told.append((name, type(one)))
+                )
+            session.add_all([Send.new(), User(name="ann")])
+            session.flush()
+        assert [name for name, kind in told if kind is Job] == [
+            name for name, kind in told if kind is User
+        ]
+
+    def test_a_value_that_the_job_lost_is_loaded_from_its_row(
+        self, session_factory: Sessions
+    ) -> None:
+        job = Send.new()
+        del job.attempt
+        with session_factory() as session:
+            session.add(job)
+            session.flush()
+            assert job.attempt == 0
+
     def test_a_row_may_refer_to_its_job(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             Export.__table__.create(session.connection())
@@ -280,15 +305,19 @@ class TestRollback:
             assert session.scalars(select(User.name)).all() == ["ann"]
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
-    def test_a_job_that_the_session_let_go_of_stays_as_it_is(
-        self, session_factory: Sessions
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_of_a_job_that_the_session_let_go_of(
+        self, session_factory: Sessions, unique: bool
     ) -> None:
         with session_factory() as session:
-            session.add(job := Send.new())
+            session.add_all([job := Send.new(unique=unique), user := User(name="ann")])
             session.flush()
             session.expunge(job)
+            session.expunge(user)
             session.rollback()
-            assert inspect(job).detached
+            assert inspect(user).transient
+            assert inspect(job).transient
+            assert job.id is None
 
     def test_jobs_that_nobody_holds_are_not_kept(self, session_factory: Sessions) -> None:
         with session_factory() as session:
