@@ -5,7 +5,7 @@ sending and completing an inserted job costs a process 12 microseconds. Claiming
 acknowledging a job costs about 70.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
@@ -40,6 +40,22 @@ def new_instance(cls: type[T]) -> T:
     if not mapper.configured:
         configure_mappers()
     instance: T = mapper.class_manager.new_instance()
+    return instance
+
+
+def stored_instance(cls: type[T], values: Mapping[str, Any], id: int) -> T:
+    """A detached instance whose row has this id, with the values of all its columns.
+
+    With `make_transient_to_detached()`, which expires what is not loaded, it takes 7 instead of 3.
+    """
+    instance = new_instance(cls)
+    vars(instance).update(values)
+    mapper: Mapper[T] = vars(cls)["__mapper__"]
+    if len(values) == len(mapper.column_attrs):
+        instance_state(instance).key = mapper.identity_key_from_primary_key((id,))
+    else:
+        # The application has mapped more columns.
+        make_transient_to_detached(instance)
     return instance
 
 

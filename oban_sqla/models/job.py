@@ -19,14 +19,13 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import (
     Mapped,
-    make_transient_to_detached,
     mapped_column,
     validates,
 )
 
 from ..errors import ObanError
 from . import references, validation
-from .instrumentation import new_instance, values_of
+from .instrumentation import new_instance, stored_instance, values_of
 from .job_properties import JobProperties
 from .metadata import Base
 from .new_values import UNIQUE, new_values
@@ -254,10 +253,7 @@ def new(
 
 def detached(values: Mapping[str, Any]) -> Job:
     """A stored job, in no session: all its columns are loaded, and it can be added to a session."""
-    job = new_instance(Job)
-    values_of(job).update(values)
-    make_transient_to_detached(job)
-    return job
+    return stored_instance(Job, values, values["id"])
 
 
 def give_results(job: Job, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:

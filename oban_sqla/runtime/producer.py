@@ -242,8 +242,9 @@ class Producer(Service):
             # The order to pause or stop came during the claim.
             self._return_held()
             return 0.0
-        self._start_held()
+        # Before the jobs start, since a job that ends in its first step may wake the queue.
         self._exhausted = claim.exhausted and not self._woken.is_set()
+        self._start_held()
         if claim.jobs:
             # Lets the jobs begin before the next statement is sent.
             await asyncio.sleep(0)
@@ -276,7 +277,9 @@ class Producer(Service):
             if self._start(*self._held.next()) > until:
                 self._continuing = True
                 asyncio.get_running_loop().call_soon(self._continue)
-                return
+                break
+        if not self._exhausted and self._demand():
+            super().wake()
 
     def _continue(self) -> None:
         self._continuing = False
@@ -311,8 +314,6 @@ class Producer(Service):
                 self._outbox.note(written, self.queue)
         now = time.monotonic()
         self._ahead.job_ended(started, now)
-        if not self._exhausted and self._demand():
-            super().wake()
         return now
 
     def _is_abandoning(self) -> bool:

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Oban, job
 from oban_sqla.events import JobStart
+from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.runtime.workers import Quick
@@ -41,6 +45,27 @@ async def test_a_job_counts_as_running_in_its_first_step(
         await acks.counted(3)
     assert counted == [True] * 3
     assert oban.check_one_queue("default").running == []
+
+
+async def test_the_end_of_a_job_in_its_first_step_brings_no_second_claim(
+    start: StartOban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    fetch = RawStatement.fetch
+
+    async def note(self: RawStatement, params: Mapping[str, Any]) -> Sequence[Any]:
+        sent.append("claim" if "after_id" in params else "write")
+        return await fetch(self, params)
+
+    with hear(Oban, "claim_stop") as claims:
+        oban = await start(queues={"default": 20}, notify="poll", **NEVER)
+        await claims.wait(1)
+    with hear(oban, "ack_stop") as acks:
+        monkeypatch.setattr(RawStatement, "fetch", note)
+        await oban.enqueue(Quick.new())
+        await acks.counted(1)
+    # A second claim would be sent before the write is back.
+    assert sent[-2:] == ["claim", "write"]
 
 
 async def test_the_event_loop_gets_turns_between_jobs_that_block_it(
