@@ -1,4 +1,4 @@
-"""Schemas with our tables, empty, which one test after the other uses."""
+"""A pool of empty schemas with our tables, for one test after the other."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
@@ -14,7 +14,7 @@ from tests.databases import Base, sync_engine
 
 TABLES = tuple(table for table in OURS if table != VERSION_TABLE)
 
-# Everything in a schema that a test may change, and that emptying its tables does not undo.
+# Everything in a schema that a test may change, and that emptying its tables does not restore.
 SHAPE = """
 SELECT md5(string_agg(part, ';' ORDER BY part)) FROM (
     SELECT format('%%s %%s', oid, reloptions)
@@ -42,11 +42,11 @@ SELECT pg_relation_size(%(table)s) > %(bytes)s
     OR pg_stat_get_dead_tuples(%(table)s::regclass) > %(dead)s
 """
 LARGE = 1_000_000  # bytes
-MANY = 2_000  # dead rows, which DELETE adds to
+MANY = 2_000  # dead rows, which each DELETE leaves
 
 
 class Schemas:
-    """Schemas that are free, and one connection that makes and empties them."""
+    """The free schemas, and the connection that creates and empties them."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -58,7 +58,7 @@ class Schemas:
         return self._free.pop() if self._free else self._install()
 
     def give_back(self, name: str) -> None:
-        """Empty a schema for the next test; drop one whose tables the test has changed."""
+        """Empty a schema for the next test, or drop it if the test has changed its tables."""
         if self._shape(name) != self._shapes[name]:
             self._drop(name)
             return
@@ -66,7 +66,8 @@ class Schemas:
         if self._query(IS_LARGE, {"table": f"{name}.oban_jobs", "bytes": LARGE, "dead": MANY}):
             self._execute("TRUNCATE {} RESTART IDENTITY", sql.SQL(", ").join(tables))
         else:
-            # On few rows, a twentieth of the time of TRUNCATE, which makes new files.
+            # For few rows, DELETE takes a twentieth of the time of TRUNCATE, which creates new
+            # files.
             self._execute("DELETE FROM {};" * len(tables), *tables)
             self._query(RESTART, [name])
         self._free.append(name)

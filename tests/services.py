@@ -1,4 +1,4 @@
-"""The services of a node that runs, for a test that calls one pass or looks at one service."""
+"""The services of a running node, for tests that call one pass or look at one service."""
 
 from oban_sqla import Oban
 from oban_sqla.runtime.supervisor import Supervisor

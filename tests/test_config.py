@@ -1,4 +1,4 @@
-"""The settings of an instance: all that is wrong with them is said at once."""
+"""The settings of an instance: one error lists all mistakes."""
 
 from typing import Any
 

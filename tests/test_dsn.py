@@ -1,4 +1,4 @@
-"""Names of databases: which are refused, and that no message, log line or repr has a password."""
+"""Names of databases: invalid ones, and that no message, log line or repr has a password."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ MALFORMED = [
     "postgresql://app:s3cr3t@db/shop?prepare_threshold=s3cr3t",
     "postgresql://app:pw@db:p%40s3cr3t/shop?password=s3cr3t",
 ]
-# Those that are malformed as connection strings of libpq.
+# Malformed connection strings of libpq.
 STRINGS = [
     "host=db password=s3cr3t nonsense",
     "host=db s3cr3t",

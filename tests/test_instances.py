@@ -1,4 +1,4 @@
-"""Instances are found by name, and held by nobody but their users."""
+"""Instances are found by name. Only their users hold references to them."""
 
 import gc
 

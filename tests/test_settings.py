@@ -1,4 +1,4 @@
-"""Settings: the first source that has one wins; every mistake is reported with its source."""
+"""Settings: the first source that has a setting wins. Each mistake is reported with its source."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ from oban_sqla.settings import DEFAULTS, SECRET, load, parse_queues
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no variables but those of the tests."""
+    """An empty working directory, without variables of the environment."""
     for variable in os.environ:
         if variable.startswith("OBAN_") and not variable.startswith("OBAN_TEST_"):
             monkeypatch.delenv(variable)
@@ -52,7 +52,7 @@ class TestEverySetting:
         assert settings.arguments == {}
         assert settings.notes == ()
 
-    # One of a kind: how each is written in a variable, and what is meant.
+    # One setting of each kind: its text in a variable, and its value.
     WRITTEN = {  # noqa: RUF012
         "dsn": ("postgresql://localhost/shop", "postgresql://localhost/shop"),
         "engine": ("shop:engine", "shop:engine"),
@@ -157,7 +157,7 @@ class TestVariables:
 
     def test_one_that_may_be_misspelt_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUE", "default:1")
-        monkeypatch.setenv("OBAN_DISPATCHER", "own")  # of another program
+        monkeypatch.setenv("OBAN_DISPATCHER", "own")  # a variable of another program
         assert load().notes == ("OBAN_QUEUE is not a setting; did you mean OBAN_QUEUES?",)
 
 

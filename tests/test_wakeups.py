@@ -17,7 +17,7 @@ WAKEUP = Wakeup(frozenset({"default"}))
 
 
 async def passed() -> None:
-    """Let the event loop deliver what was published before."""
+    """Let the event loop deliver earlier wake-ups."""
     fence = asyncio.Event()
     asyncio.get_running_loop().call_soon_threadsafe(fence.set)
     await fence.wait()
@@ -115,7 +115,7 @@ async def test_many_threads_publish_while_subscribers_come_and_go() -> None:
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_a_forked_child_wakes_nobody() -> None:
-    # The lock may be held by a thread that the child does not have.
+    # A thread that the child does not have may hold the lock.
     unsubscribe = wakeups.subscribe(HERE, "public", lambda wakeup: None)
     with wakeups._lock:
         child = multiprocessing.get_context("fork").Process(target=_in_child)

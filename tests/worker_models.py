@@ -1,4 +1,4 @@
-"""A user's models that are workers."""
+"""Models of a user that are workers."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +14,7 @@ class Base(DeclarativeBase): ...
 
 
 class Stamped:
-    """Mixed-in columns."""
+    """A mixin with columns."""
 
     note: Mapped[str] = mapped_column(default="")
 
@@ -43,7 +43,7 @@ class Reminder(Invoice, queue="mailers"):
 
 
 class Export(Worker, Base):
-    """Without a session; composite."""
+    """A worker without a session, with a composite key."""
 
     __tablename__ = "rows_exports"
     owner: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -70,7 +70,7 @@ class Account(Base):
 
     async def process(self, job: Job, session: AsyncSession) -> Any:
         before = self.balance
-        # The others would read the same balance now, if they could.
+        # Without the lock, the other jobs would read the same balance now.
         await session.scalar(select(1))
         self.balance = before + 1
 
@@ -88,7 +88,7 @@ class Letter(Worker, Elsewhere):
 
 
 class Vehicle(Worker, Base):
-    """Of its own table and keys, as its subclass is."""
+    """A model with its own table and key, like its subclass."""
 
     __tablename__ = "rows_vehicles"
     id: Mapped[int] = mapped_column(primary_key=True)

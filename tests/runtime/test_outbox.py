@@ -67,7 +67,7 @@ async def refuse(engine: AsyncEngine, prefix: str) -> AsyncIterator[Refuse]:
 
 
 def of_rows(condition: str) -> str:
-    """When the trigger refuses single rows."""
+    """Make the trigger refuse single rows."""
     return f"BEFORE UPDATE ON oban_jobs FOR EACH ROW WHEN ({condition})"
 
 
@@ -150,7 +150,7 @@ class TestLockedRow:
             Held.release()
             async with asyncio.timeout(PATIENCE):
                 await oban.stop()
-        # Left to the rescue.
+        # The rescue will find the job.
         assert await rows() == [(S.EXECUTING, 1), DONE]
 
 
@@ -258,7 +258,7 @@ class TestRefusal:
         expect_errors: None,
         tune: Tune,
     ) -> None:
-        """As in the moment of a migration that renames it."""
+        """As during a migration that renames the table."""
         tune(outbox_module, LONGEST_DELAY=0.05)
         oban = await start(queues={"default": 5}, **NEVER)
         with hear(oban, "ack_stop") as acks, hear(oban, "outcome_delayed") as delays:
@@ -298,7 +298,7 @@ async def test_a_statement_that_takes_too_long_is_sent_in_halves(
     rows: Rows,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where the role has a statement_timeout."""
+    """As with a role that has a statement_timeout."""
     oban = await start(queues={"default": 9}, **NEVER)
     with hear(oban, "ack_stop") as acks:
         await add(sessions, *(Held.new() for _ in range(9)))
@@ -322,7 +322,7 @@ async def test_while_it_is_full_nothing_is_claimed(
     rows: Rows,
     tune: Tune,
 ) -> None:
-    """Or the outcomes would fill the memory while the database does not take them."""
+    """Otherwise outcomes would fill the memory while the database does not accept them."""
     tune(outbox_module, FULL=1, LONGEST_DELAY=0.05)
     oban = await start(queues={"default": 5}, **NEVER)
     with hear(oban, "ack_stop") as acks, hear(oban, "job_start") as starts:

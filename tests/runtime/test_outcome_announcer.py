@@ -1,4 +1,4 @@
-"""A node announces the outcomes that somebody waits for, and no others."""
+"""A node announces the outcomes for which processes wait, and no others."""
 
 import json
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def listener(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.Asyn
 async def announced(announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection) -> list[int]:
     """The ids that a pass announces."""
     await announcer.run_once()
-    # What was sent before this round trip has arrived with it.
+    # Everything that was sent before this round trip has arrived.
     await listener.execute("SELECT 1")
     news = [n async for n in listener.notifies(timeout=0)]
     return [id for one in news for id in json.loads(one.payload)["ids"]]
@@ -92,7 +92,7 @@ async def test_other_processes_can_not_fill_the_memory(
     announcer.hear({"ids": [1, 2]})
     announcer.hear({"ids": [3, 4, 1]})
     announcer.written([1, 2, 3, 4])
-    # The jobs that came first are kept, and named again they stay.
+    # The jobs that were named first are kept, also if they are named again.
     assert await announced(announcer, listener) == [1, 2, 3]
 
 

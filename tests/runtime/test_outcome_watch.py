@@ -1,4 +1,4 @@
-"""All waiters of an event loop share the looks, the listening and one connection of the pool."""
+"""All waiters of an event loop share their looks, LISTEN, and one connection of the pool."""
 
 import asyncio
 import json
@@ -25,13 +25,13 @@ from tests.proxy import Proxy
 from tests.runtime.conftest import until
 from tests.runtime.workers import Quick
 
-# A watch with these finds nothing by a slow look within the patience of the tests.
+# With these intervals, a watch finds nothing by a slow look within the patience of the tests.
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 @dataclass
 class Sent:
-    """What an engine sent: the ids that were looked for and those that the nodes were told."""
+    """The ids that an engine looked for, and the ids that it told the nodes."""
 
     looks: list[list[int]] = field(default_factory=list)
     told: list[list[int]] = field(default_factory=list)
@@ -93,7 +93,7 @@ async def outside(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.Async
 
 
 async def finish(outside: psycopg.AsyncConnection, *ids: int) -> None:
-    """End jobs, and tell nobody."""
+    """End jobs without telling anybody."""
     await outside.execute(
         "UPDATE oban_jobs SET state = 'completed', completed_at = now() WHERE id = ANY(%s)",
         [list(ids)],
@@ -101,13 +101,13 @@ async def finish(outside: psycopg.AsyncConnection, *ids: int) -> None:
 
 
 async def announce(outside: psycopg.AsyncConnection, prefix: str, *ids: int) -> None:
-    """Tell of outcomes, as a node does."""
+    """Announce outcomes, like a node."""
     news = json.dumps({"ids": list(ids)})
     await outside.execute("SELECT pg_notify(%s, %s)", [f"{prefix}.oban_done", news])
 
 
 def told(sent: Sent, *ids: int) -> Callable[[], bool]:
-    """Whether the nodes were told of these jobs, and the look behind that was made."""
+    """Wait until the nodes were told of these jobs, and the look after that was made."""
 
     def holds() -> bool:
         behind = sent.looks[sent.told_before_look :]
@@ -210,7 +210,7 @@ async def test_a_waiter_that_is_cancelled_takes_no_other_one_along(
     errors = await asyncio.gather(*leaving, return_exceptions=True)
     assert [type(error) for error in errors] == [asyncio.CancelledError, TimeoutError]
     await finish(outside, kept, left)
-    # Nobody waits for the other job any more, so that nothing looks for it.
+    # No caller waits for the other job any more, so nothing looks for it.
     await announce(outside, prefix, left, kept)
     assert (await asyncio.wait_for(waiting, PATIENCE)).id == kept
     assert sent.looks[-1] == [kept]
@@ -234,7 +234,7 @@ async def test_a_waiter_that_was_cancelled_twice_keeps_no_later_one_from_waiting
 async def test_ids_that_fill_more_than_one_notification(
     client: Oban, sent: Sent, outside: psycopg.AsyncConnection, prefix: str, no_looks: None
 ) -> None:
-    """A payload has less than 8,000 bytes; these ids have 19 digits."""
+    """A payload has less than 8,000 bytes, and these ids have 19 digits."""
     ids = range(2**63 - 701, 2**63 - 1)
     await outside.execute(
         "INSERT INTO oban_jobs (id, worker, state) OVERRIDING SYSTEM VALUE"
@@ -348,7 +348,7 @@ class TestOutages:
             await proxy.refuse()
             proxy.cut()
             await lost.wait()
-            # Found by the look that follows when it hears again.
+            # The look after the reconnect finds it.
             await finish(outside, first)
             await proxy.allow()
             await restored.wait()

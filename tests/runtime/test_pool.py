@@ -1,4 +1,6 @@
-"""A pool that is too small makes jobs wait: no attempt is spent, and somebody says so."""
+"""A pool that is too small makes jobs wait: no attempt is spent, and the log and the doctor report
+it.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,7 +29,7 @@ QUEUE = "pool.sessions"
 
 @pytest.fixture
 async def small(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
-    """An engine whose pool has one connection, and gives up soon."""
+    """An engine whose pool has one connection, with a short timeout."""
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
     engine = async_engine(postgres_dsn, prefix, **options)
     yield engine
@@ -190,7 +192,7 @@ async def test_a_queue_with_more_jobs_than_connections_ends_them_all_at_their_fi
     tune: Tune,
 ) -> None:
     tune(executor, RECONNECT=(0.05, 0.1))
-    # The node itself uses up to five.
+    # The node itself uses up to five connections.
     options: dict[str, Any] = {"pool_size": 7, "max_overflow": 0, "pool_timeout": 0.1}
     engine = async_engine(postgres_dsn, prefix, **options)
     oban = await start(engine, queues={QUEUE: 12}, notify="poll", poll_interval=0.1)

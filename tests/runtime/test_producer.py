@@ -1,4 +1,4 @@
-"""The producer: what it claims, what it owes, and what a lost connection may not do to it."""
+"""The producer: its claims, the jobs that it gives back, and lost connections."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 S = JobState
 PAUSED = {"default": {"limit": 5, "paused": True}}
-# Nothing of a test depends on a poll, unless the test says so.
+# No test depends on a poll, unless it says so.
 NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
@@ -45,13 +45,13 @@ def of(oban: Oban, queue: str = "default") -> Producer:
 
 
 def resume(oban: Oban) -> None:
-    """Have a paused queue claim."""
+    """Resume a paused queue."""
     of(oban).paused = False
     of(oban).wake()
 
 
 def claim_of(oban: Oban) -> bytes:
-    """What its first claim contains, and nothing before: its producer as a parameter."""
+    """A text that only the first claim of a producer contains: its uuid as a parameter."""
     (uuid,) = (str(producer.uuid) for producer in services(oban).producers.values())
     return len(uuid).to_bytes(4) + uuid.encode()
 
@@ -59,7 +59,7 @@ def claim_of(oban: Oban) -> bytes:
 async def test_a_job_begins_before_the_next_claim_is_made(
     start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the queue was woken meanwhile, as by the notification of the job itself."""
+    """Also if the queue was woken in between, as by the notification of the job itself."""
     order = []
     fetch = RawStatement.fetch
 
@@ -106,7 +106,7 @@ async def test_jobs_are_claimed_in_batches_until_none_is_left(
     counts = [claim.count for claim in claims.events]
     assert sum(counts) == 30
     assert counts[0] == 10
-    # Behind the last job, and from the front.
+    # One claim behind the last job, and one from the front.
     assert counts.count(0) <= 2
 
 
@@ -152,7 +152,7 @@ async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
 async def test_a_commit_between_a_claim_and_the_sleep_is_not_missed(
     start: StartOban, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    """The claim has its snapshot, and finds nothing; the wake-up comes before it has ended."""
+    """The claim has its snapshot and finds nothing. The wake-up comes before its end."""
     oban = await start(queues={"default": 1}, **NEVER)
     producer = of(oban)
     fetch = oban._database.fetch
@@ -256,7 +256,7 @@ class TestStop:
     async def test_a_job_with_a_timeout_is_cancelled_then_and_goes_back(
         self, sessions: Sessions, rows: Rows
     ) -> None:
-        """The timeout is watched from another task, whose cancellation has to reach the worker."""
+        """Another task watches the timeout, and its cancellation must reach the worker."""
         begun, cancelled = asyncio.Event(), asyncio.Event()
 
         @job(name="producer.limited", timeout=3600)
@@ -296,13 +296,13 @@ class TestStop:
     async def test_a_job_that_was_not_yet_begun_goes_back(
         self, sessions: Sessions, rows: Rows
     ) -> None:
-        """Its task is cancelled before the first step, so none of its code runs."""
+        """Its task is cancelled before its first step, so none of its code runs."""
         await add(sessions, Quick.new())
         paused = {"default": {"limit": 5, "paused": True}}
         oban = Oban(sessions, queues=paused, **NEVER | {"notify": "poll", "poll_interval": 3600.0})
         await oban.start()
         producer = of(oban)
-        # Its own pass claims nothing, and no other follows.
+        # Its own pass claims nothing, and no other pass follows.
         for _ in range(3):
             await asyncio.sleep(0)
         producer.paused = False
@@ -310,7 +310,7 @@ class TestStop:
 
         @event.listens_for(oban, "claim_stop")
         def cancel_soon(oban: Oban, stop: Any) -> None:
-            # Ahead of the steps of the tasks, which are made after this event.
+            # Before the steps of the tasks, which are created after this event.
             asyncio.get_running_loop().call_soon(
                 lambda: cancelled.extend(task.cancel() for task in producer._tasks)
             )
@@ -366,7 +366,7 @@ class TestStop:
     ) -> None:
         await add(sessions, Held.new())
         engine = async_engine(proxy.dsn, prefix)
-        # Nobody else finds it out.
+        # No other process finds it out.
         alone: dict[str, Any] = {"leadership": False, "notify": "poll", **NEVER}
         oban = Oban(engine, queues={"default": 9}, shutdown_grace_period=PATIENCE, **alone)
         await oban.start()
@@ -419,7 +419,10 @@ class TestStop:
         ):
             await Held.begun()
             proxy.silent = True
-        assert (await rows())[0] in [(S.AVAILABLE, 0), (S.EXECUTING, 1)]  # as far as it heard us
+        assert (await rows())[0] in [
+            (S.AVAILABLE, 0),
+            (S.EXECUTING, 1),
+        ]  # as far as the server has heard
 
 
 class TestLostAnswers:
@@ -455,7 +458,7 @@ class TestLostAnswers:
         expect_errors: None,
         tune: Tune,
     ) -> None:
-        """How long the server was away says nothing about what it had claimed for us before."""
+        """The length of the outage says nothing about claims that the server made before it."""
         tune(lost_claims, DOUBT=0.0)
         await add(sessions, Quick.new())
         oban = await start(proxy.dsn, prefix=prefix, queues=PAUSED, **NEVER)
@@ -477,7 +480,7 @@ class TestLostAnswers:
         rows: Rows,
         tune: Tune,
     ) -> None:
-        """Its producer lives, so that nobody else would rescue what it does not know of."""
+        """Its producer is alive, so no rescue finds jobs that the producer does not know."""
         oban = await start(queues={"default": 5}, poll_interval=0.02, notify="poll")
         with hear(oban, "ack_stop") as acks, hear(oban, "give_back_stop") as returns:
             await add(sessions, Held.new())
@@ -503,7 +506,9 @@ class TestLostAnswers:
         sessions: Sessions,
         expect_errors: None,
     ) -> None:
-        """The connection is lost while the claim waits for a lock: it is made after all."""
+        """The connection is lost while the claim waits for a lock. The server carries it out
+        nevertheless.
+        """
         oban = await start(
             proxy.dsn, prefix=prefix, queues={"default": 5}, poll_interval=0.05, notify="poll"
         )
@@ -517,7 +522,7 @@ class TestLostAnswers:
                 proxy.cut()
                 await until(lambda: of(oban).failing)
             await until(lambda: not of(oban).failing)
-            assert await rows() == [(S.EXECUTING, 1)] * 3  # what runs is not given back
+            assert await rows() == [(S.EXECUTING, 1)] * 3  # running jobs are not given back
             Held.release()
             await add(sessions, Quick.new())
             await acks.counted(4)
@@ -586,7 +591,7 @@ class TestLostAnswers:
             of(oban).wake()
             await add(sessions, Quick.new())
             await failures.until(lambda events: any("producer" in e.service for e in events))
-            # A busy machine may take longer than that to connect again.
+            # A busy machine may take longer to reconnect.
             tune("oban_sqla.runtime.database", ANSWER_TIMEOUT=PATIENCE)
             proxy.silent = False
             await acks.counted(1)

@@ -1,4 +1,4 @@
-"""The pruner: finished jobs, past their retention, in batches."""
+"""The pruner deletes finished jobs past their retention, in batches."""
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -100,7 +100,7 @@ async def test_each_state_and_worker_has_its_own_time(
     assert await left(sessions) == [
         ("cancelled", "w"),
         ("discarded", "w"),
-        # What a state keeps for ever, the seconds of a worker keep, too.
+        # If a state is kept for ever, the seconds of a worker do not apply to it.
         ("cancelled", "short"),
         ("completed", "audit"),
         ("cancelled", "audit"),
@@ -138,7 +138,7 @@ async def test_a_job_that_was_held_is_deleted_by_the_next_pass(
     async with sessions.begin() as session:
         _, again = await session.scalars(select(Job).order_by(Job.id).with_for_update())
         await service.run_once()
-        # Its retention begins anew.
+        # Its retention begins again.
         again.completed_at = datetime.now(UTC)
     assert await left(sessions) == [("completed", "held"), ("completed", "again")]
     await service.run_once()
@@ -160,7 +160,7 @@ async def test_many_held_jobs_are_not_remembered_but_found_again(
 
 @pytest.fixture
 def read(engine: AsyncEngine) -> Iterator[list[tuple[str, int]]]:
-    """Of each statement that was sent: the workers of its rule, and the id that it began behind."""
+    """For each sent statement: the workers of its rule, and the id behind which it began."""
     read: list[tuple[str, int]] = []
 
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -179,7 +179,7 @@ async def test_a_rule_reads_the_jobs_that_it_keeps_once(
     read: list[tuple[str, int]],
     tune: Tune,
 ) -> None:
-    """They may be millions, and the rule that of a worker without any job."""
+    """There may be millions of them, and the rule may be for a worker without jobs."""
     tune(pruner_module, SCAN=4)
     await add(sessions, *(job("completed", 200 - n) for n in range(10)))
     retention = {"completed": 3600, "cancelled": None, "discarded": None}
@@ -190,7 +190,7 @@ async def test_a_rule_reads_the_jobs_that_it_keeps_once(
     await add(sessions, job("completed", 50, "absent"))
     assert await service.run_once() == INTERVAL
     assert len(await left(sessions)) == 10
-    # It began behind the jobs that it has read.
+    # It began behind the jobs that it had read.
     assert (await left(sessions)).count(("completed", "absent")) == 0
     rule = service._rules[-1]
     assert rule.workers == ["absent"]
@@ -211,7 +211,7 @@ async def test_only_full_rules_make_another_pass_at_once(
     first = len(read)
     assert await service.run_once() == 0.0
     assert len(read) == first + 1
-    # The others have their turn all the same.
+    # The other rules have their turns nevertheless.
     for rule in service._rules:
         rule.due_at = 0.0
     assert await service.run_once() == 0.0
@@ -241,7 +241,9 @@ async def test_only_the_leader_prunes(engine: AsyncEngine, prefix: str, sessions
 
 @pytest.fixture
 async def execute(engine: AsyncEngine, prefix: str) -> AsyncIterator[Execute]:
-    """Run SQL with `{prefix}` in it. The end drops table `receipts` and function `guard`."""
+    """Run SQL with `{prefix}` in it. The table `receipts` and the function `guard` are dropped at
+    the end.
+    """
 
     async def execute(*statements: str) -> None:
         async with engine.begin() as connection:
@@ -286,7 +288,7 @@ async def test_jobs_that_can_not_be_deleted_hold_up_no_others(
     for _ in range(4):
         await service.run_once()
     assert await left(sessions) == [("completed", "kept")] * 4
-    # Each is named once, though it is tried again after an hour.
+    # Each job is named once, although it is tried again after an hour.
     assert sorted(id for event in refused for id in event.ids) == [1, 7, 13, 19]
     for rule in service._rules:
         rule.retry_at = 0.0

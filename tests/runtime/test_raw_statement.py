@@ -1,4 +1,4 @@
-"""A statement that is sent over and over: the same rows by each way, and on after a failure."""
+"""A statement that is sent often returns the same rows in each way, also after a failure."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Jobs whose arguments refer to rows: the worker is given the instances."""
+"""Jobs whose arguments refer to rows: the worker gets the instances."""
 
 import json
 import re
@@ -28,7 +28,7 @@ seen: list[Any] = []
 
 @pytest.fixture(autouse=True)
 async def tables(sessions: Sessions) -> AsyncIterator[None]:
-    """The tables of the user."""
+    """The tables of a user."""
     seen.clear()
     async with sessions.begin() as session:
         await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
@@ -73,16 +73,16 @@ async def look(order: Order, note: str = "") -> None:
 
 
 async def run(start: StartOban, *, then: str = "job_stop") -> Any:
-    """Run the one job, and return the event that told its end."""
+    """Run the one job, and return the event of its end."""
     with hear(Oban, then) as heard:
         oban = await start(queues={"default": 1})
         (found,) = await heard.wait()
-    await oban.stop()  # which acknowledges it
+    await oban.stop()  # the stop writes its outcome
     return found
 
 
 async def store(sessions: Sessions, worker: type[Worker], args: dict[str, Any]) -> None:
-    """Insert a job as another program does."""
+    """Insert a job, like another program."""
     async with sessions.begin() as session:
         connection = await session.connection()
         prefix = connection.sync_connection.get_execution_options()["schema_translate_map"][None]
@@ -350,7 +350,7 @@ class Forward(Worker, name="references.forward"):
 
 
 class TestJSONThatLooksLikeAReference:
-    """What users send must not become a row, whatever its keys."""
+    """JSON from users must not become a row, whatever keys it has."""
 
     @pytest.fixture(autouse=True)
     async def secret(self, sessions: Sessions) -> Order:
@@ -421,7 +421,7 @@ class TestJSONThatLooksLikeAReference:
     async def test_stays_json_when_the_job_is_passed_on(
         self, sessions: Sessions, start: StartOban, add: Add
     ) -> None:
-        """A worker makes a job of the arguments that it was given."""
+        """A worker enqueues a job with its own arguments."""
         await add(Forward.new({"payload": LOOKALIKE}))
         with hear(Oban, "job_stop") as heard:
             await start(queues={"default": 1})

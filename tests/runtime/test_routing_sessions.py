@@ -1,4 +1,4 @@
-"""Sessions that route statements: jobs complete, and rows are loaded, where they are written."""
+"""Sessions that route statements: jobs are completed, and rows loaded, where they are written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ class Own(Worker, Base, name="routing.own", lock="update"):
 
 @pytest.fixture
 async def replica(postgres_dsn: str, prefix: str) -> Any:
-    """An engine that refuses to write, and is behind: it has no rows of the user's."""
+    """An engine that refuses writes, and lags: it has no rows of the user."""
     read_only = {"options": "-c default_transaction_read_only=on"}
     engine = async_engine(postgres_dsn, f"behind_{prefix}", connect_args=read_only)
     yield engine
@@ -61,7 +61,7 @@ async def tables(sessions: Sessions) -> None:
 
 
 def routing(leader: AsyncEngine, replica: AsyncEngine) -> type[Session]:
-    """The recipe of SQLAlchemy's documentation."""
+    """A session class as in SQLAlchemy's documentation."""
 
     class RoutingSession(Session):
         def get_bind(self, mapper: Any = None, *, clause: Any = None, **kw: Any) -> Engine:  # type: ignore[override]
@@ -115,7 +115,7 @@ async def test_binds_of_models_are_respected(
 async def test_what_the_worker_changes_and_the_completion_are_one_transaction(
     start: StartOban, sessions: Sessions, engine: AsyncEngine, replica: AsyncEngine
 ) -> None:
-    """The job is lost meanwhile, so nothing of it is kept."""
+    """The job is claimed by another node meanwhile, so no change is kept."""
     async with sessions.begin() as session:
         session.add_all([account := Account(id=1), Lose.new({"account": account})])
     Lose.sessions = sessions

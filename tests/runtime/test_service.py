@@ -1,4 +1,4 @@
-"""The one loop, from start to stop; every service is one."""
+"""`Service`, the loop of every service, from start to stop."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ Pass = Callable[[], Awaitable[float]]
 
 
 class Counter(Service):
-    """Counts its passes, each of which does what the test wants."""
+    """A service that counts its passes, each of which calls a function of the test."""
 
     name = "counter"
 
@@ -47,12 +47,14 @@ class Counter(Service):
 
 @pytest.fixture
 def quick(tune: Tune) -> None:
-    """Retry and unwind in no time."""
+    """Shorten the delays of retries and of unwinding."""
     tune(service_module, FIRST_RETRY=0.001, LONGEST_RETRY=0.002, UNWINDING=0.01)
 
 
 async def stress(service: Service) -> None:
-    """Start and stop it from ten tasks at once, fifty times each; then it stands still."""
+    """Start and stop the service from ten tasks at once, fifty times each. Then it must stand
+    still.
+    """
 
     async def toggle() -> None:
         for _ in range(50):
@@ -69,7 +71,7 @@ async def stress(service: Service) -> None:
 
 
 async def test_a_service_may_let_others_begin_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wake-up does not bring its first pass forward, and a stop does not wait for it."""
+    """A wake-up does not make the first pass earlier, and a stop does not wait for it."""
     monkeypatch.setattr(Counter, "begins_in", 0.05)
     service = Counter()
     started = asyncio.get_running_loop().time()

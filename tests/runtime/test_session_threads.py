@@ -1,4 +1,4 @@
-"""The sessions of plain workers: their connections are kept for the next jobs."""
+"""The sessions of plain workers: the next jobs use their connections again."""
 
 import asyncio
 import threading

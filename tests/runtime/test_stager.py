@@ -1,4 +1,4 @@
-"""The stager: a scheduled job starts when it is due, not at the next poll."""
+"""The stager: a scheduled job starts when it is due, without waiting for a poll."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ from tests.services import services
 Sessions = async_sessionmaker[AsyncSession]
 
 S = JobState
-# A job that starts within the patience of the tests was not found by a poll.
+# No poll can have found a job that starts within the patience of the tests.
 NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 Find = Callable[[int], Awaitable[Job]]
 SOON = timedelta(milliseconds=100)
@@ -57,7 +57,7 @@ def make(engine: AsyncEngine, prefix: str) -> Callable[..., Stager]:
 
 @contextmanager
 def counted(stager: Stager) -> Iterator[list[int]]:
-    """How many jobs each pass promotes."""
+    """The number of jobs that each pass promotes."""
     staged: list[int] = []
     before = stager._emit
     stager._emit = lambda name, data: staged.append(data.count)  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def counted(stager: Stager) -> Iterator[list[int]]:
 
 @contextmanager
 def meanwhile(stager: Stager, happen: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """Have something happen after the statement of a pass, and before its answer."""
+    """Call a function between the statement of a pass and its answer."""
     fetch = stager._database.fetch
 
     async def fetch_and_more(*args: Any) -> Any:
@@ -82,7 +82,7 @@ def meanwhile(stager: Stager, happen: Callable[[], Awaitable[None]]) -> Iterator
 
 @pytest.fixture
 def find(sessions: Sessions) -> Find:
-    """A job as its row is now."""
+    """The current row of a job, as an instance."""
 
     async def find(id: int) -> Job:
         async with sessions() as session:
@@ -112,7 +112,7 @@ async def test_with_nothing_near_it_waits_for_the_poll(
     stager = make()
     assert await stager.run_once() == pytest.approx(15.0, abs=1)
     async with sessions.begin() as session:
-        session.add(JobFactory(scheduled=True))  # in an hour
+        session.add(JobFactory(scheduled=True))  # due in an hour
     assert await stager.run_once() == pytest.approx(15.0, abs=1)
 
 
@@ -139,7 +139,7 @@ class TestShares:
         late = past + timedelta(seconds=30)
         others = await add(
             JobFactory(scheduled=True, scheduled_at=late, queue="other"),
-            # And no job of a higher priority.
+            # No job of a higher priority is due.
             JobFactory(scheduled=True, scheduled_at=late),
         )
         assert await stager.run_once() == 0.0
@@ -170,7 +170,7 @@ class TestPosition:
         now = datetime.now(UTC)
         stager = make()
         await stager.run_once()
-        # Of somebody who tells nobody.
+        # An insert without a notification.
         (untold,) = await add(JobFactory(scheduled=True, scheduled_at=now - timedelta(hours=1)))
         await stager.run_once()
         assert (await find(untold)).state is S.SCHEDULED
@@ -275,7 +275,7 @@ async def test_a_job_that_somebody_has_locked_is_tried_again_soon(
         oban = await start(queues={"default": 5}, **NEVER)
         with hear(oban, "job_start") as starts, hear(oban, "stage_stop") as passes:
             await passes.wait(3)
-            # Others go on meanwhile.
+            # Other transactions go on meanwhile.
             await Quick.enqueue({}, conn=(other_session := sessions()), schedule_in=0)
             await other_session.commit()
             await starts.wait(1)
@@ -293,7 +293,7 @@ async def test_a_job_that_is_committed_after_its_time_is_heard_of(
             await session.flush()
             async with sessions.begin() as other:
                 await Quick.enqueue({}, conn=other, schedule_in=0.001)
-            # The pass that promotes the other job goes past the time of the first one.
+            # The pass that promotes the other job goes past the time of the first job.
             await starts.wait(1)
         await starts.wait(2)
 
@@ -327,7 +327,7 @@ async def test_a_commit_in_this_process_is_heard_of(
 async def test_a_commit_elsewhere_is_heard_of(
     proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
-    """To the node that runs it, the commit is at another address, as another process's is."""
+    """To the node, the commit is at another address, like that of another process."""
     oban = await start(proxy.dsn, prefix=prefix, queues={"default": 5}, **NEVER)
     await until(lambda: services(oban).notifier.listening)
     with hear(oban, "job_start") as starts:

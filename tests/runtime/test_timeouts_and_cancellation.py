@@ -77,7 +77,7 @@ async def test_a_timeout_error_of_the_worker_is_its_own(start: StartOban) -> Non
 
 
 class Deaf(Worker, name="timeouts.deaf", timeout=0.02):
-    """Swallows its cancellation, and ends when it likes."""
+    """A worker that ignores its cancellation, and ends when the test says so."""
 
     async def process(self, job: Job) -> str:
         while True:
@@ -90,7 +90,7 @@ class Deaf(Worker, name="timeouts.deaf", timeout=0.02):
 
 
 class Stuck(Worker, name="timeouts.stuck", max_attempts=1):
-    """A plain function that may hang past its timeout until the test releases it."""
+    """A plain function that may run past its timeout until the test releases it."""
 
     begun = 0
     released = threading.Event()
@@ -138,7 +138,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
         await oban.enqueue_many(Stuck.new({"hangs": n < 2}) for n in range(6))
         await failures.wait(2)
         await left.wait(2)
-        # The other queue goes on.
+        # The other queue is not affected.
         await oban.enqueue(Stuck.new(queue="other"))
         await stops.wait(1)
         await services(oban).queues.report()
@@ -148,7 +148,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
         assert (len(failures.events), Stuck.begun) == (2, 3)
         assert "(timeouts.stuck) has ended, but its thread or task still runs" in caplog.text
         Stuck.released.set()
-        # The places are free, so the others have their turn.
+        # The places are free, so other jobs can start.
         await stops.wait(5)
     assert Stuck.begun == 7
     caplog.clear()
@@ -228,7 +228,7 @@ async def test_a_running_job_learns_that_it_is_cancelled(
 async def test_cancelling_again_and_again_interrupts_once(
     start: StartOban, sessions: Sessions
 ) -> None:
-    """What its worker does to clean up is not interrupted in turn."""
+    """The clean-up of its worker is not interrupted again."""
     cleaned = asyncio.Event()
     told = asyncio.Event()
 

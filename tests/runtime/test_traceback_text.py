@@ -1,4 +1,4 @@
-"""What is kept of an exception begins with the user's frames."""
+"""Stored tracebacks begin with the user's frames."""
 
 import re
 from typing import Any
@@ -68,7 +68,7 @@ async def error_of(worker: str, database: Any = NOWHERE) -> str:
 
 
 def files(error: str) -> list[str]:
-    """The names of the files of its frames; `...` for frames that were folded."""
+    """The file names of the frames, with `...` for folded frames."""
     found = re.findall(
         r'^  (?:File "(?:.*/)?([^/"]*)"|(\.\.\.) \d+ frames? of oban_sqla)', error, re.M
     )

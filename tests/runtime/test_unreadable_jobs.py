@@ -92,7 +92,7 @@ async def test_arguments_nested_deeper_than_python_parses(
     with hear(oban, "ack_stop") as acks:
         async with oban:
             await acks.counted(2)
-    # Whether Python parses it is the version's affair; the other job runs in any case.
+    # Whether Python can parse it depends on its version. The other job runs in any case.
     states = [state for state, _ in await rows()]
     assert states[0] in (S.COMPLETED, S.DISCARDED)
     assert states[1] is S.COMPLETED

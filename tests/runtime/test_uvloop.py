@@ -1,4 +1,4 @@
-"""A node on uvloop, whose handles and clocks differ from those of asyncio's own event loop."""
+"""A node on uvloop, whose handles and clocks differ from asyncio's own."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Waiting for jobs: told by the nodes that run them, or found by looking."""
+"""Waiting for jobs: the nodes that run them announce the end, or a look finds it."""
 
 import asyncio
 import gc
@@ -42,7 +42,7 @@ async def held() -> None:
 
 @pytest.fixture
 def client(engine: AsyncEngine, prefix: str) -> Oban:
-    """One that runs nothing, and does not look by itself."""
+    """An instance that runs no jobs, and makes no looks by itself."""
     return Oban(engine, prefix=prefix, **NEVER)
 
 
@@ -64,14 +64,14 @@ async def test_the_outcome_of_a_job_that_runs_elsewhere(
         job = await client.enqueue(Answer.new({"do": "wait", "value": 42}))
         await starts.wait()
     waiting = asyncio.create_task(client.wait(job))
-    # Both have to know of each other; nobody looks.
+    # The waiter and the node must know of each other. No look finds the job.
     await until(lambda: job.id in services(node).outcome_announcer._until)
     await until(lambda: listening(client))
     assert not waiting.done()
     released.set()
     done = await asyncio.wait_for(waiting, 20)
     assert (done.state, done.recorded) == (JobState.COMPLETED, 42)
-    assert not client._waiter._watches  # nobody waits, so nobody listens
+    assert not client._waiter._watches  # without waiters, nothing listens
 
 
 async def test_one_that_is_finished_already(client: Oban, start: StartOban) -> None:
@@ -121,7 +121,7 @@ def test_in_one_event_loop_after_the_other(
         global released
         released = asyncio.Event()
         async with oban:
-            # Both wait for an outcome that only a notifier can tell of.
+            # Both wait for an outcome that only a notification can announce.
             jobs = await oban.enqueue_many(Answer.new({"do": "wait"}) for _ in range(2))
             waiting = [asyncio.create_task(oban.wait(job, timeout=20)) for job in jobs]
             await until(lambda: listening(oban))
@@ -131,7 +131,7 @@ def test_in_one_event_loop_after_the_other(
     for _ in range(2):
         asyncio.run(wait())
     gc.collect()
-    # asyncio tells of a task that ended with an error when it is gone.
+    # asyncio reports a task that ended with an error when the task is garbage-collected.
     assert not caplog.records
 
 

@@ -1,4 +1,4 @@
-"""Workers that are models: a job is processed by its row."""
+"""Workers that are models: the row of a job processes it."""
 
 import re
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def enqueue(sessions: Sessions, row: Any, **args: Any) -> Job:
 
 
 async def run(start: StartOban, jobs: int = 1, *, then: str = "job_stop") -> list[Any]:
-    """Run some jobs to their end, and return the events that told it."""
+    """Run some jobs to their end, and return the events of their ends."""
     with hear(Oban, then) as heard:
         queues = dict.fromkeys(("default", "billing", "mailers"), 5)
         oban = await start(queues=queues)
@@ -86,7 +86,8 @@ class TestProcessing:
     ) -> None:
         async with sessions.begin() as session:
             session.add(invoice := Invoice(total=1))
-            # Its name stands before `self` in the stored arguments.
+            # The argument has this name in the stored arguments, although the method also has
+            # `self`.
             job = await invoice.enqueue({"a": invoice}, conn=session)
         await run(start)
         assert await recorded(sessions, job) == 2

@@ -1,4 +1,4 @@
-"""Workers that take a session: their changes and their job's completion are one transaction."""
+"""Workers that take a session: their changes and the completion of the job are one transaction."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Account(Base):
 
 @pytest.fixture
 async def accounts(sessions: Sessions) -> Callable[[], Any]:
-    """The user's own table, with two accounts; the balances, by call."""
+    """A table of the user with two accounts. Returns a function that reads the balances."""
     async with sessions.begin() as session:
         for change in (Base.metadata.drop_all, Base.metadata.create_all):
             await session.run_sync(lambda s, change=change: change(s.connection()))
@@ -217,7 +217,7 @@ class TestRollback:
     async def test_a_late_worker_changes_nothing(
         self, oban: Oban, lost: str, accounts: Any, rows: Rows, sessions: Sessions
     ) -> None:
-        """The fence: the job is not its any more."""
+        """The fence no longer holds, since the job has another attempt."""
 
         async def lose(worker_session: AsyncSession) -> None:
             async with sessions.begin() as session:
@@ -280,7 +280,7 @@ class TestTheTransaction:
     async def test_a_conflict_with_others_is_tried_again_at_once(
         self, oban: Oban, accounts: Any, rows: Rows, sessions: Sessions
     ) -> None:
-        """A serialization failure: somebody else changes what this one has read."""
+        """A serialization failure: another transaction changes a row that this one has read."""
         tries = 0
 
         async def collide(session: AsyncSession) -> None:
@@ -302,7 +302,7 @@ class TestTheTransaction:
         assert await rows() == [(S.COMPLETED, 1)]
 
     async def test_each_try_has_a_worker_object_of_its_own(self, start: StartOban) -> None:
-        """What the last try left in it is of rows that were rolled back."""
+        """The object of the last try may refer to rows that were rolled back."""
         objects: list[Any] = []
 
         @worker(name="transaction.collides", queue="default")
@@ -396,7 +396,7 @@ async def test_an_engine_in_autocommit_gives_a_worker_a_transaction_all_the_same
     accounts: Callable[[], Any],
     kind: str,
 ) -> None:
-    """Or its changes would be kept though its job fails."""
+    """Otherwise its changes would be kept although its job fails."""
     global then
 
     async def fail(session: AsyncSession) -> None:

@@ -1,4 +1,4 @@
-"""Workers that the tests of the services run."""
+"""Workers for the tests of the services."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ from tests.listening import PATIENCE
 
 
 class Quick(Worker, queue="default"):
-    """Completes at once, and notes that it ran."""
+    """A worker that completes at once, and notes that it ran."""
 
     ran: ClassVar[list[int]] = []
 
@@ -18,7 +18,9 @@ class Quick(Worker, queue="default"):
 
 
 class Held(Worker, queue="default"):
-    """Runs until the test releases it; with the argument `stubborn` also when it is cancelled."""
+    """A worker that runs until the test releases it; with the argument `stubborn` also after a
+    cancellation.
+    """
 
     _begun: ClassVar[asyncio.Queue[int]]
     released: ClassVar[asyncio.Event]
@@ -29,7 +31,7 @@ class Held(Worker, queue="default"):
 
     @classmethod
     async def begun(cls) -> int:
-        """The id of the next one that has begun."""
+        """The id of the next job that has begun."""
         async with asyncio.timeout(PATIENCE):
             return await cls._begun.get()
 
@@ -50,7 +52,7 @@ class Held(Worker, queue="default"):
 
 
 class Blocking(Worker, queue="default"):
-    """Runs in a thread until the test releases it."""
+    """A worker that runs in a thread until the test releases it."""
 
     released: ClassVar[threading.Event]
 
@@ -59,7 +61,7 @@ class Blocking(Worker, queue="default"):
 
 
 class Unstorable(Worker, queue="default"):
-    """Fails when it is released, with an error that PostgreSQL can't store."""
+    """A worker that fails, when released, with an error that PostgreSQL can't store."""
 
     async def process(self, job: Job) -> None:
         await Held.released.wait()

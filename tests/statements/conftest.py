@@ -1,4 +1,4 @@
-"""What the tests of the statements share: connections on which each statement is a transaction."""
+"""Fixtures of the tests of statements: connections on which each statement is a transaction."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -34,7 +34,7 @@ def run(connection: AsyncConnection) -> Run:
 
 @pytest.fixture
 def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
-    """A job as its row is now."""
+    """The current row of a job, as an instance."""
 
     async def find(id: int) -> Job:
         async with sessions() as session:
@@ -45,7 +45,7 @@ def find(sessions: async_sessionmaker[AsyncSession]) -> Find:
 
 @pytest.fixture
 def with_meta(run: Run) -> WithMeta:
-    """Give a job a meta that only others would write: any JSON."""
+    """Give a job a meta that only other programs write: any JSON."""
 
     async def with_meta(id: int, meta: Any) -> None:
         value = literal(meta, JSONB(none_as_null=False))

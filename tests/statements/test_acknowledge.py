@@ -1,4 +1,4 @@
-"""Acknowledge: what each outcome writes, and when it may not."""
+"""Acknowledge: the changes by each outcome, and outcomes that don't apply."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

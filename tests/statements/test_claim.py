@@ -1,4 +1,4 @@
-"""Claim: which jobs, in which order, and what it writes."""
+"""Claim: the chosen jobs, their order, and the changes."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -118,7 +118,7 @@ async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
 async def test_what_was_cancelled_and_retried_is_not_cancelled_any_more(
     add: Add, run: Run, find: Find
 ) -> None:
-    """oban-py leaves the mark when it retries a job."""
+    """oban-py leaves the mark of a cancellation when it retries a job."""
     mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}
     retried, other = await add(JobFactory(meta={"kept": 1} | mark), JobFactory(meta={"kept": 2}))
     rows = await run(claim_of_queue(now=NOW), **params())
@@ -161,7 +161,7 @@ async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
 async def test_jobs_that_rows_being_inserted_refer_to_are_claimed(
     add: Add, engine: AsyncEngine, claim: Claim
 ) -> None:
-    """A foreign key locks the job it refers to until its transaction ends."""
+    """A foreign key locks the job until the transaction of the insert ends."""
     (id,) = await add(JobFactory())
     async with engine.begin() as other:
         await other.execute(select(Job.id).with_for_update(read=True, key_share=True))
@@ -191,7 +191,7 @@ async def test_an_instant_that_python_can_not_hold_fails_that_job_alone(
 
 
 async def test_a_job_can_be_claimed_by_core_alone(add: Add, connection: AsyncConnection) -> None:
-    """Nothing of it needs a session: the columns come back in the order of the table."""
+    """No session is needed: the columns come back in the order of the table."""
     await add(JobFactory())
     result = await connection.execute(claim_of_queue(now=NOW), params())
     assert list(result.keys()) == [*COLUMNS, "unreadable"]

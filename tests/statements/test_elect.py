@@ -1,4 +1,4 @@
-"""Elect: who gets the lease of an instance, for how long, and how it is given up."""
+"""Elect: which node gets the lease of an instance, for how long, and how it gives the lease up."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.statements.conftest import Run
 
 Sessions = async_sessionmaker[AsyncSession]
 
-# Nodes of ours, as they name themselves in the lease.
+# The names of our nodes in the lease.
 A, B = "a/0123456789ab", "b/0123456789ab"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -71,7 +71,7 @@ async def test_another_one_takes_it_over_when_it_has_run_out(run: Run, sessions:
 async def test_a_lease_from_before_the_clock_was_set_back_is_free(
     run: Run, sessions: Sessions, back: float, expected: bool
 ) -> None:
-    """Its holder may have died, and nobody would lead until the clock has passed its end."""
+    """Its holder may have died, and no node would lead until the clock has passed its end."""
     await stand(run, A)
     assert (await stand(run, B, at(back)))[0] is expected
     assert (await lease(sessions))[0] == (B if expected else A)
@@ -90,7 +90,7 @@ async def test_the_holder_renews_its_lease_after_the_clock_was_set_back(
 async def test_a_lease_of_another_oban_is_respected_for_longer(
     run: Run, sessions: Sessions, node: str
 ) -> None:
-    """Oban for Python takes it for three seconds, and renews it every fifteen."""
+    """Oban for Python takes the lease for three seconds, and renews it every fifteen."""
     async with sessions.begin() as session:
         session.add(LeaderLease(name="Oban", node=node, elected_at=NOW, expires_at=at(3)))
     assert await stand(run, A, at(15)) == (False, 18.0)
@@ -117,7 +117,7 @@ async def test_the_clock_is_the_databases(run: Run) -> None:
 
 
 async def test_of_two_at_once_one_gets_it(engine: AsyncEngine) -> None:
-    """Who comes while the other one's is not committed waits, and finds it taken then."""
+    """The second node waits for the transaction of the first, and finds the lease taken."""
     params = {"instance": "Oban", "lease": 20.0}
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = :pid")
     async with engine.connect() as first, engine.connect() as second:

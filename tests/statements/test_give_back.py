@@ -1,4 +1,4 @@
-"""Give back: what a producer will not finish."""
+"""Give back: the jobs that a producer will not finish."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is installed, and where."""
+"""Look up the installed tables, and where they are."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection

@@ -1,4 +1,4 @@
-"""The jobs that follow discarded ones: inserted by the statement that discards."""
+"""The jobs that follow discarded jobs: the statement that discards inserts them."""
 
 import json
 from datetime import UTC, datetime
@@ -123,7 +123,7 @@ async def test_an_entry_that_somebody_else_wrote_disturbs_no_outcome(
 
 
 class TestWithNoAttemptLeft:
-    """The claim of an available job that may not run, as others leave it."""
+    """The claim of an available job without an attempt left, as other programs leave it."""
 
     async def test_it_is_claimed_to_be_discarded(
         self, add: Add, run: Run, find: Find, sessions: Sessions

@@ -1,4 +1,4 @@
-"""Plans: with many rows, and for statements prepared once and for all, the indexes are used."""
+"""Plans: with many rows, and for prepared statements, the indexes are used."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -60,7 +60,7 @@ def prefix(request: pytest.FixtureRequest, postgres_dsn: str, schemas: Schemas) 
         sql.Identifier(name, part) for part in ("oban_jobs", "oban_producers", "oban_job_state")
     )
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        # Of all rows, and for good: a sample, also autovacuum's, may mislead the planner.
+        # Statistics of all rows, fixed: a sample, also that of autovacuum, may mislead the planner.
         connection.execute(sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)").format(jobs))
         connection.execute("SET default_statistics_target = 1000")
         connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 100_000})
@@ -81,7 +81,7 @@ async def full(postgres_dsn: str, prefix: str) -> AsyncIterator[psycopg.AsyncCon
 
 
 async def plan(connection: psycopg.AsyncConnection, prefix: str, statement: Any) -> str:
-    """How the server would carry it out, whatever its parameters."""
+    """The plan of a statement for any parameters."""
     compiled = statement.compile(
         dialect=psycopg_dialect.dialect(),
         schema_translate_map={None: prefix},
@@ -202,7 +202,7 @@ async def pages_read(connection: psycopg.AsyncConnection, prefix: str, statement
 async def test_outcomes_are_written_in_the_order_they_are_given(
     full: psycopg.AsyncConnection, prefix: str
 ) -> None:
-    """That of the ids: who locks many jobs does so in it, and nobody waits in a circle."""
+    """In the order of the ids: all transactions lock jobs so, and can't deadlock."""
     lines = (await plan(full, prefix, acknowledge())).splitlines()
     (locking,) = (n for n, line in enumerate(lines) if "LockRows" in line)
     below = [line.strip(" ->") for line in lines[locking + 1 : locking + 3]]
@@ -236,7 +236,7 @@ async def test_jobs_are_found_by_their_arguments(
 async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
     postgres_dsn: str, prefix: str
 ) -> None:
-    """It would read the whole table for each claim when that has grown."""
+    """Such a plan would read the whole table for each claim when the table has grown."""
     connection = await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True)
     async with connection:
         await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(prefix, "oban_jobs")))
@@ -246,7 +246,7 @@ async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
             render_schema_translate=True,
         )
         claim = {"queue_name": "q", "limit": 5, "node_name": "n", "producer": "p", **FRONT}
-        for _ in range(7):  # after five of them PostgreSQL thinks about it
+        for _ in range(7):  # after five executions PostgreSQL considers a generic plan
             await connection.execute(
                 str(compiled).encode(),
                 {**compiled.params, **claim},

@@ -1,4 +1,4 @@
-"""Status: what there is in the tables, whoever wrote it."""
+"""Status: the rows in the tables, by any program."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from tests.factories import JobFactory
 from tests.statements.conftest import Run
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
-# A node of ours, as it names itself in the lease.
+# The name of a node of ours in the lease.
 OURS = "n/0123456789ab"
 
 
@@ -53,7 +53,7 @@ async def test_beyond_the_limit_the_planner_guesses(run: Run, add: Add, prefix: 
     rows = await run(counts(prefix=prefix, exact=20))
     assert [(row.queue, row.estimated) for row in rows] == [("a", True), ("b", False)]
     assert 21 <= rows[0].count <= 60
-    # A guess from before the jobs came is not below what was counted.
+    # An older estimate must not be less than the counted jobs.
     await add(*(JobFactory(queue="c") for _ in range(30)))
     rows = await run(counts(prefix=prefix, exact=20))
     assert [(row.queue, row.count) for row in rows][1:] == [("b", 1), ("c", 21)]

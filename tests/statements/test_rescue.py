@@ -1,4 +1,4 @@
-"""Rescue: whose jobs, on what evidence, and what becomes of them."""
+"""Rescue: which jobs, by what evidence, and their new states."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ FIRST_CLAIM = ago(36000)
 
 @pytest.fixture
 def alive(run: Run) -> Alive:
-    """Have a producer give its last sign of life so many seconds ago."""
+    """Let a producer have sent its last heartbeat this many seconds ago."""
 
     async def alive(seconds: float, expiry: float = 60.0) -> UUID:
         uuid = uuid4()
@@ -64,10 +64,12 @@ def alive(run: Run) -> Alive:
 
 @pytest.fixture(autouse=True)
 async def witness(run: Run) -> UUID:
-    """A producer that has been beating for an hour: so the others had the time for it, too."""
+    """A producer that has been beating for an hour, so the other producers had time for a
+    heartbeat, too.
+    """
     uuid = uuid4()
     await run(beat([row(uuid)], expiry=60.0, now=ago(3600)))
-    # Each beat since then has written only the time.
+    # Each beat since then has changed only the time.
     await run(update(ProducerRow).where(ProducerRow.uuid == uuid).values(updated_at=NOW))
     return uuid
 
@@ -77,7 +79,7 @@ def row(uuid: UUID) -> dict[str, Any]:
 
 
 def ran(uuid: UUID, *mark: str, **fields: Any) -> Job:
-    """A job that a producer claimed ten hours ago; one of ours, with the mark."""
+    """A job that a producer claimed ten hours ago; if the producer is ours, with our mark."""
     by = ["n", str(uuid), *mark]
     return JobFactory(
         **{"executing": True, "attempted_by": by, "attempted_at": ago(36000), **fields}
@@ -112,9 +114,10 @@ class TestEvidence:
         ("meta", "expires_after"),
         [
             ({"expiry": 300.0}, 300),
-            # Never before ours: what is an outage to it need not have been one to us.
+            # Never before our own expiry: an outage that is long for it may be short for us.
             ({"expiry": 5}, 10),
-            # What a row of another Oban, or somebody's hand, says: sixty seconds at the least.
+            # A row of another Oban, or one written by hand, may say anything: sixty seconds at
+            # least.
             ({}, 60),
             ({"expiry": None}, 60),
             ({"expiry": "5"}, 60),
@@ -153,7 +156,7 @@ class TestEvidence:
     async def test_the_age_of_a_job_of_another_oban_has_to_tell_when_its_row_is_silent(
         self, add: Add, run: Run, alive: Alive, sessions: Sessions
     ) -> None:
-        """A worker that blocks its event loop also stops its node's signs of life."""
+        """A worker that blocks its event loop stops the heartbeats of its node, too."""
         uuid = await alive(600)
         async with sessions.begin() as session:
             await session.execute(
@@ -188,7 +191,7 @@ class TestEvidence:
 
 
 class TestAClockThatWasSetBack:
-    """By an hour: all rows of producers say that they beat in the future."""
+    """The clock is set back by an hour, so the heartbeats of all producers are in the future."""
 
     @pytest.fixture(autouse=True)
     async def emptied(self, witness: UUID, run: Run) -> None:
@@ -199,7 +202,7 @@ class TestAClockThatWasSetBack:
     ) -> None:
         living, other, dead = [await alive(-3600) for _ in range(3)]
         _, _, orphan = await add(ours(living), ours(other), ours(dead))
-        assert await rescued(run) == []  # nobody has beaten since
+        assert await rescued(run) == []  # no producer has beaten since
         await run(beat([row(living)], expiry=60.0, now=NOW))
         for seconds in (0, 15, 29.9):
             (found,) = await run(rescue(now=ago(-seconds)), **PARAMS)
@@ -218,10 +221,10 @@ class TestAClockThatWasSetBack:
 
 
 class TestWitnesses:
-    """When the table was emptied, or the database away, those who are alive look dead."""
+    """If the table was emptied, or the database was away, living producers look dead."""
 
     async def settled(self, run: Run, alive: Alive, **params: Any) -> float | None:
-        """The seconds until there is evidence; without it nothing is rescued."""
+        """The seconds until there is evidence. Without evidence, no job is rescued."""
         (found,) = await run(rescue(now=NOW), **{**PARAMS, **params})
         settled_in: float | None = found.settled_in
         assert (found.rescued is None) == (settled_in is None or settled_in > 0)
@@ -249,7 +252,7 @@ class TestWitnesses:
         assert found.rescued is not None
 
     async def test_a_row_that_was_lost_begins_anew(self, run: Run, alive: Alive) -> None:
-        """With its started_at as it was: that does not tell."""
+        """Its `started_at` is as before, so that is no evidence."""
         uuid = await alive(1000)
         for seconds in range(1000, 10, -15):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -262,7 +265,7 @@ class TestWitnesses:
     async def test_so_does_one_that_was_silent_for_long(
         self, run: Run, alive: Alive, silence: float, settled_in: float
     ) -> None:
-        """It could not beat, and so perhaps could nobody."""
+        """It could not beat, so perhaps no producer could."""
         uuid = await alive(40)
         for seconds in (silence, 0):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -450,7 +453,7 @@ class TestBurying:
 class TestInADatabaseOfItsOwn:
     @pytest.fixture
     def witness(self) -> Executable:
-        """A row that has been there for an hour."""
+        """A row that has existed for an hour."""
         meta = {"expiry": 60.0, "unbroken_since": ago(3600).timestamp()}
         values = {"uuid": uuid4(), "node": "n", "queue": "q", "meta": meta, "updated_at": NOW}
         return insert(ProducerRow).values(values)

@@ -1,4 +1,4 @@
-"""Stage: promote what is due, and say what comes next."""
+"""Stage: promote due jobs, and return when the next one is due."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ async def test_what_is_due_by_the_given_clock(add: Add, run: Run, find: Find) ->
 
 async def test_by_the_databases_clock(add: Add, run: Run) -> None:
     before = datetime.now(UTC).timestamp()
-    await add(JobFactory(scheduled=True))  # in an hour
+    await add(JobFactory(scheduled=True))  # due in an hour
     (row,) = await run(stage(), batch=100)
     assert row.staged == 0
     assert row.queues is None
@@ -102,7 +102,7 @@ async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
 async def test_the_position_of_the_last_of_a_batch_is_where_the_next_one_goes_on(
     add: Add, run: Run
 ) -> None:
-    """Many jobs of one instant are told apart by their ids."""
+    """Many jobs of one instant are ordered by their ids."""
     ids = await add(*(due(1) for _ in range(5)))
     (row,) = await run(stage(now=NOW), batch=3)
     assert (row.first, row.last_id) == (3, ids[2])
@@ -186,7 +186,7 @@ async def test_jobs_that_are_passed_over_are_told_of(
 async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
     add: Add, engine: AsyncEngine, postgres_dsn: str, prefix: str
 ) -> None:
-    """While a transaction is open elsewhere, their entries stay in the index."""
+    """While another transaction is open, the entries of promoted jobs stay in the index."""
     async with engine.connect() as other:
         await other.execute(select(func.pg_current_xact_id()))
         async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
@@ -207,7 +207,7 @@ async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
 async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
     postgres_dsn: str, prefix: str
 ) -> None:
-    """The planner expects a few of them, and there may be hundreds of thousands."""
+    """The planner expects a few due jobs, and there may be hundreds of thousands."""
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
         await server.execute(
             sql.SQL(
@@ -227,7 +227,7 @@ async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
 
 
 async def _buffers(server: psycopg.AsyncConnection, prefix: str, **params: Any) -> int:
-    """How many pages a pass reads."""
+    """The number of pages that a pass reads."""
     compiled = stage(now=NOW, prefix=prefix).compile(
         dialect=psycopg_dialect.dialect(),
         schema_translate_map={None: prefix},

@@ -1,4 +1,4 @@
-"""Update: the fields that change and no others, and the state with the time."""
+"""Update: only the given fields change, and the state changes with the time."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A test's session as SQLAlchemy's users have it: joined to a connection that is rolled back."""
+"""The session of a test as SQLAlchemy recommends: joined to a connection that is rolled back."""
 
 from collections.abc import AsyncIterator, Iterator
 

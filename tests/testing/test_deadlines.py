@@ -1,4 +1,4 @@
-"""Deadlines in the transaction of a test: what becomes of jobs that wait too long."""
+"""Deadlines in the transaction of a test: the end of jobs that wait too long."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""`drain_queue`: run what is enqueued in the transaction of a test, or of an instance."""
+"""`drain_queue`: run enqueued jobs in the transaction of a test, or those of an instance."""
 
 import asyncio
 from collections.abc import Callable
@@ -167,7 +167,7 @@ class TestRecursion:
         self, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session.add_all([Chain.new({"left": n}, priority=9 - n) for n in (0, 1, 2)])
-        # The one of priority 7 enqueues another of priority 0, before 8 and 9 run.
+        # The job of priority 7 enqueues one of priority 0, which runs before 8 and 9.
         await drain_queue(session, with_recursion=True)
         ran = await session.scalars(
             select(Job.args["left"].as_integer()).order_by(Job.attempted_at)
@@ -212,7 +212,7 @@ class TestWorkerSession:
         assert await session.scalar(select(func.count()).select_from(User)) == 0
 
     async def test_does_not_meet_what_the_test_has_loaded(self, session: AsyncSession) -> None:
-        """As elsewhere: what is not loaded there must not be loaded here by chance."""
+        """As in production, an attribute that is not loaded there must not be loaded here."""
         held: list[object] = []
 
         class Look(Worker):

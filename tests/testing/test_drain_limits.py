@@ -1,4 +1,4 @@
-"""Draining obeys limits, or ignores them, as asked."""
+"""`drain_queue` obeys limits, or ignores them."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker

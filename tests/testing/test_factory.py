@@ -1,4 +1,4 @@
-"""`JobFactory`, in sessions of both kinds."""
+"""`JobFactory`, in sync and async sessions."""
 
 from datetime import UTC, datetime
 

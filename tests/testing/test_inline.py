@@ -1,4 +1,4 @@
-"""`inline`: jobs run at the flush that inserts them."""
+"""`inline`: jobs run in the flush that inserts them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The pytest plugin, in the runs of a user's suite."""
+"""The pytest plugin, in runs of a user's test suite."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ Run = Callable[..., pytest.RunResult]
 
 # By the name of its entry point.
 OPTIONS = ("-p", "oban_sqla", "-p", "no:cacheprovider", "-W", "error")
-# A process that is forked has the package already.
+# A forked process has imported the package already.
 FORKED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
 SUITE = """
@@ -71,7 +71,7 @@ def test_the_server_is_one(oban_postgres, n):
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No server of this run, and no other plugin: to load all of them takes seconds, each time."""
+    """Use no server of this run, and no other plugins, since loading all of them takes seconds."""
     for variable in ("OBAN_TEST_DSN", "OBAN_TEST_POSTGRES_DIRECTORY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -79,7 +79,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(python: Python, pytester: pytest.Pytester) -> Run:
-    """Run pytest on what `pytester` has written, in a process that is forked."""
+    """Run pytest in a forked process on the files that `pytester` has written."""
 
     def run(*options: str) -> pytest.RunResult:
         done = python.run("-m", "pytest", *options, *FORKED, cwd=pytester.path)
@@ -120,7 +120,7 @@ def test_it_may_be_named_besides_its_entry_point(
 
 
 def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
-    """pytest loads the plugin everywhere: it must not take the time, nor need what is not there."""
+    """pytest always loads the plugin, so it must load fast, and need no optional package."""
     code = (
         "import sys, pytest, pytest_oban_sqla;"
         " print({'oban_sqla', 'sqlalchemy', 'factory'} & sys.modules.keys())"

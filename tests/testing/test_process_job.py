@@ -1,4 +1,4 @@
-"""`process_job`: the result of a worker, without a database."""
+"""`process_job` returns the result of a worker, without a database."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ results: list[Any] = []
 
 
 class Return(Worker):
-    """Returns what the test says."""
+    """A worker that returns a value of the test."""
 
     def process(self, job: Job) -> Any:
         return results.pop()

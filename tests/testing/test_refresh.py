@@ -1,4 +1,4 @@
-"""After `drain_queue` and `inline`, the session of the test sees what the database has."""
+"""After `drain_queue` and `inline`, the session of the test sees the values of the database."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -95,7 +95,7 @@ Run = Callable[[AsyncSession], Any]
 
 @pytest.fixture(params=[through_drain, through_inline])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Have a worker change something behind the session."""
+    """Let a worker change something behind the session's back."""
 
     async def run(session: AsyncSession, change: Callable[[Session], Any]) -> None:
         global work

@@ -1,4 +1,4 @@
-"""Mapped instances as arguments, and workers that are models, in the tests of a user."""
+"""Mapped instances as arguments, and workers that are models, in a user's tests."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class React(Worker, name="testing.react", on=Order, on_insert=True):
         return Record(job.args["row"].total)
 
 
-# For one test: others count the jobs of their orders.
+# For one test, since other tests count the jobs of their orders.
 reaction = enqueue_changes._reactions.pop("testing.react")
 
 

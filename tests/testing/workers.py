@@ -1,4 +1,4 @@
-"""Workers that do what their arguments say."""
+"""Workers that follow their arguments."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from tests.databases import User
 
 
 class Outcome(Worker, queue="outcomes"):
-    """Ends as `args["end"]` says."""
+    """A worker that ends as `args["end"]` says."""
 
     async def process(self, job: Job) -> Any:
         match job.args.get("end"):
@@ -35,7 +35,7 @@ class Plain(Worker, queue="plain"):
 
 
 class Rename(Worker, queue="users"):
-    """Renames a user in its session, and raises then if it is told to."""
+    """Renames a user in its session, and raises afterwards if its arguments say so."""
 
     async def process(self, job: Job, session: AsyncSession) -> Any:
         user = await session.get_one(User, job.args["id"])
@@ -57,7 +57,7 @@ class Remove(Worker, queue="users"):
 
 
 class RollBack(Worker, queue="users"):
-    """Gives up what it did, and completes."""
+    """Rolls back its changes, and completes."""
 
     async def process(self, job: Job, session: AsyncSession) -> Any:
         session.add(User(name="given up"))
@@ -74,7 +74,7 @@ class Commit(Worker, queue="users"):
 
 
 class Chain(Worker, queue="chain"):
-    """Enqueues the next one, `args["left"]` times."""
+    """Enqueues the next job of its kind, `args["left"]` times."""
 
     async def process(self, job: Job, session: AsyncSession) -> Any:
         if left := job.args["left"]:

@@ -1,4 +1,4 @@
-"""Checked by mypy, not run: `embedded_postgres` gives a str, in both kinds of block."""
+"""Checked by mypy, not run: `embedded_postgres` gives a `str` in both kinds of block."""
 
 from pathlib import Path
 from typing import assert_type

@@ -1,4 +1,4 @@
-"""What a type checker knows of instances, and of what `conn` may be."""
+"""Checked by type checkers, not run: instances, and the types of `conn`."""
 
 from typing import Any, assert_type
 

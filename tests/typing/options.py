@@ -1,4 +1,4 @@
-"""What a type checker knows of options, and of arguments beside options.
+"""Checked by type checkers, not run: options, and arguments beside options.
 
 mypy and pyright report each line that ignores an error without having one.
 """

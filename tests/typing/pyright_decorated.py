@@ -1,4 +1,4 @@
-"""A class with the decorator, for pyright: mypy ignores what a class decorator returns."""
+"""Checked by pyright: a class with the decorator. mypy ignores what a class decorator returns."""
 
 from typing import assert_type
 

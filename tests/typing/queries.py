@@ -1,4 +1,4 @@
-"""What a type checker knows of the questions that jobs answer."""
+"""Checked by type checkers, not run: properties and conditions of jobs."""
 
 from datetime import timedelta
 from typing import assert_type

@@ -1,4 +1,4 @@
-"""What a type checker knows of workers: mypy and pyright agree, errors included."""
+"""Checked by type checkers, not run: workers. mypy and pyright agree, also about errors."""
 
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Dashboards of a table of the test's own."""
+"""Dashboards on a table of the test."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ def oban(engine: AsyncEngine) -> Oban:
 
 @pytest.fixture
 async def open_site(oban: Oban) -> AsyncIterator[Open]:
-    """Open a dashboard: `open_site(authorize=...)`; it can do everything without options."""
+    """Open a dashboard: `open_site(authorize=...)`. Without options, it has all rights."""
     async with AsyncExitStack() as stack:
 
         def open_site(**options: Any) -> Site:

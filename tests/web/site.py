@@ -1,4 +1,4 @@
-"""A dashboard as a browser without scripts sees it: pages are fetched, and their forms are sent."""
+"""A dashboard without scripts: fetch pages, and send their forms."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -46,13 +46,13 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
     def link(self, text: str) -> str | None:
-        """Where the first link leads whose address has this text."""
+        """The address of the first link with this text in its address."""
         links = (given.get("href") or "" for tag, given in self.elements if tag == "a")
         return next((address.lstrip("/") for address in links if text in address), None)
 
     @property
     def addresses(self) -> list[str]:
-        """Where the links, forms, scripts and styles lead."""
+        """The addresses of links, forms, scripts and styles."""
         names = ("href", "src", "action", "hx-get", "data-live")
         return [
             given[name] or ""
@@ -63,7 +63,7 @@ class Reader(HTMLParser):
 
 
 class Site:
-    """A dashboard, and the cookies of a browser."""
+    """A client of a dashboard, with cookies like a browser."""
 
     def __init__(
         self, app: ASGIApp, *, at: str = "", host: str = "localhost", peer: str = "127.0.0.1"
@@ -75,7 +75,7 @@ class Site:
         )
 
     def look_again(self) -> None:
-        """Have the next page read the numbers of jobs and the nodes anew."""
+        """Let the next page read the numbers of jobs and the nodes again."""
         self.app.state.board._status._fresh_until = 0.0  # type: ignore[attr-defined]
 
     async def get(self, path: str = "", status: int = 200, **options: Any) -> Response:
@@ -84,7 +84,7 @@ class Site:
         return response
 
     async def read(self, path: str = "", status: int = 200) -> Reader:
-        """A page, read."""
+        """Fetch a page, and parse it."""
         return Reader((await self.get(path, status)).text)
 
     async def post(
@@ -105,7 +105,7 @@ class Site:
     async def send(
         self, page: Reader, button: tuple[str, str], status: int = 303, **fields: str | list[str]
     ) -> Response:
-        """Send the form of a page that has a button, with these fields beside the hidden ones."""
+        """Send the form with this button, with these fields and the hidden ones."""
         form = next(form for form in page.forms if button in form.buttons)
         given = [(key, value) for key, value in form.fields if key not in fields]
         for key, value in fields.items():
@@ -113,6 +113,6 @@ class Site:
         return await self.post(form.action, [*given, button], status)
 
     async def token(self) -> tuple[str, str]:
-        """The field that proves that a form is of this dashboard."""
+        """The field that proves that the dashboard has made a form."""
         await self.get("queues")
         return "csrf", self.client.cookies["oban_csrf"]

@@ -1,4 +1,4 @@
-"""Who may look: nobody but this machine by default, and whom `authorize` names."""
+"""Rights: only this machine by default, or the users that `authorize` accepts."""
 
 from typing import Any
 
@@ -97,7 +97,7 @@ async def test_a_reader_sees_no_data_of_users(open_site: Open, add: Add) -> None
     for path in ("jobs", f"jobs/{id}", "errors"):
         assert "5105" not in (await site.get(path)).text
     assert "Boom" in (await site.get("errors")).text
-    # Nor does a search tell them.
+    # A search does not reveal them, either.
     for search in ("args.card:5105-1051", "error:5105"):
         assert "takes the right args" in (await site.get(f"jobs?q={search}", 400)).text
     site = open_site(authorize=lambda request: {"args"})

@@ -1,4 +1,4 @@
-"""Actions: chosen, confirmed with their number, and done."""
+"""Actions: select jobs, confirm their number, change them."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ async def test_a_search(site: Site, add: Add, oban: Oban) -> None:
     asked = await site.send(page, ("action", "cancel"), 200, scope="search")
     question = Reader(asked.text)
     assert "Cancel 3 jobs?" in question.text
-    # What is enqueued after the question was not confirmed.
+    # A job that is enqueued after the question is not changed.
     later = await add(JobFactory(worker="app.Mail", queue="a"))
     with hear(oban, "dashboard_action") as done:
         answer = await site.send(question, ("action", "cancel"))

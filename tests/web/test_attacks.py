@@ -1,4 +1,4 @@
-"""Requests that no page makes: each is refused or answered, and none reaches what it should not."""
+"""Requests that no page makes are refused or answered, and reach nothing that they must not."""
 
 from typing import Any
 from urllib.parse import urlencode

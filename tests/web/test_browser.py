@@ -1,4 +1,4 @@
-"""The dashboard in Debian's Chromium: run with -m browser."""
+"""The dashboard in Debian's Chromium; run these tests with `-m browser`."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ async def address(oban: Oban) -> AsyncIterator[str]:
         dashboard(oban), port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
-    # Not serve(), which takes over the signals of the process.
+    # Not serve(), which would handle the signals of the process.
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
@@ -62,7 +62,7 @@ async def address(oban: Oban) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def open_page(address: str) -> AsyncIterator[Open]:
-    """Open a page; whatever the browser complains about fails the test."""
+    """Open a page. Each error that the browser reports fails the test."""
     playwright = pytest.importorskip("playwright.async_api")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
@@ -89,7 +89,7 @@ async def open_page(address: str) -> AsyncIterator[Open]:
 
 
 def _note(complaints: list[str], said: Any) -> None:
-    # The status of a page that is not there is no mistake of the page.
+    # The browser reports the status of a missing page, which is no error of the page.
     if said.type in ("error", "warning") and "404" not in said.text:
         complaints.append(said.text)
 
@@ -143,7 +143,7 @@ async def test_a_page_follows_the_table(open_page: Open, add: Add) -> None:
     row = jobs.locator(f"#j{first}")
     await row.wait_for()
     await row.get_by_role("checkbox").check()
-    # While jobs are selected, the list stands still; then it goes on.
+    # While jobs are selected, the list does not change. Then it updates again.
     [second] = await add(JobFactory())
     await overview.locator(".card.s-available strong", has_text="2").wait_for()
     assert await jobs.locator(f"#j{second}").count() == 0

@@ -1,4 +1,4 @@
-"""The cron entries that this process knows."""
+"""The cron entries of this process."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Errors, grouped."""
+"""The page of errors, in groups."""
 
 from oban_sqla import Oban
 from oban_sqla.monitor.browse import summary
@@ -39,7 +39,7 @@ async def test_by_exception_and_frame(site: Site, add: Add, oban: Oban) -> None:
     assert page.text.index("shop/mail.py, in send") < page.text.index("shop/bill.py, in send")
     assert "2 jobs retryable 1 discarded 1" in page.text
     assert "(no error is kept)" in page.text
-    # The first form is that of the largest group.
+    # The first form belongs to the largest group.
     asked = await site.send(page, ("action", "retry"), 200)
     question = Reader(asked.text)
     assert "Retry 2 jobs?" in question.text

@@ -1,4 +1,4 @@
-"""Whatever a job holds is text on every page."""
+"""Markup in jobs is shown as text on every page."""
 
 import pytest
 
@@ -13,7 +13,7 @@ ATTACK = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{12345679*8}
 
 @pytest.fixture
 async def attacked(add: Add) -> int:
-    """A job with markup in each field that takes a text."""
+    """A job with markup in each text field."""
     job = JobFactory(
         discarded=True,
         worker=f"app.{ATTACK}",

@@ -1,4 +1,4 @@
-"""Requests that no form of the dashboard sent, and headers that keep pages to themselves."""
+"""Requests that no form of the dashboard sent, and the headers of pages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The list: states, searches, and pages from the newest to the oldest."""
+"""The list of jobs: states, searches, and pages from the newest to the oldest."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ async def test_pages_from_the_newest_to_the_oldest(site: Site, add: Add) -> None
     while path:
         page = await site.read(path)
         seen += ids(page)
-        # A job that is enqueued meanwhile moves nothing.
+        # A job that is enqueued meanwhile does not move the others.
         await add(JobFactory())
         path = page.link("before=")
     assert seen == known[::-1]

@@ -1,4 +1,4 @@
-"""Live: all viewers share one look at the database."""
+"""Live pages: all viewers share one look at the database."""
 
 import asyncio
 from typing import Any
@@ -51,7 +51,7 @@ async def test_a_change_is_told_to_all_and_read_once(board: Board, add: Add) -> 
 
 @pytest.fixture
 def statements(engine: AsyncEngine) -> list[str]:
-    """The statements that are sent, without the settings of a transaction."""
+    """The statements that are sent, without those that set up a transaction."""
     found: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
@@ -67,7 +67,7 @@ async def test_fifty_viewers_send_one_statement_a_look(
 ) -> None:
     await board.status()
     viewers = [stream(board) for _ in range(50)]
-    for _ in range(2):  # how long to wait before a new stream, and the first mark
+    for _ in range(2):  # the delay before a new stream, and the first mark
         await asyncio.gather(*(anext(one) for one in viewers))
     statements.clear()
     looks = board._status.reads

@@ -1,4 +1,4 @@
-"""A mask covers fields, in pages and in what searches tell."""
+"""A mask covers fields in pages and in the results of searches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The dashboard in another application, behind a prefix and a proxy."""
+"""The dashboard in another application, under a prefix and behind a proxy."""
 
 import pytest
 from fastapi import FastAPI
@@ -26,7 +26,7 @@ def fastapi(oban: Oban) -> FastAPI:
 
 
 def behind_a_proxy(oban: Oban) -> ASGIApp:
-    """As a server does it with --root-path."""
+    """As a server with --root-path does."""
     app = starlette(oban)
 
     async def proxied(scope: Scope, receive: Receive, send: Send) -> None:

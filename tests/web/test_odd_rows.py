@@ -1,4 +1,4 @@
-"""A row that Python can't read breaks no page: the row is named, and the others are shown."""
+"""A row that Python can't read breaks no page: its page names it, and other rows are shown."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The overview: what ended when, and what waits."""
+"""The overview: the jobs that ended, and those that wait."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -99,7 +99,7 @@ async def test_a_slow_statement_is_stopped(
     site = open_site(timeout=0.2)
     page = await site.read("", 503)
     assert "took too long" in page.text
-    # The next one gets a connection without the limit.
+    # The next request gets a connection without the limit.
     async with engine.connect() as connection:
         shown = await connection.scalar(text("SHOW statement_timeout"))
     assert shown == "0"

@@ -1,4 +1,4 @@
-"""Queues, and the orders to them."""
+"""Queues, and orders to them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Pages stay small, and read little, whatever the jobs hold."""
+"""Pages stay small, and read little, whatever jobs contain."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ async def test_a_list_reads_little_of_large_jobs(
 async def test_the_beginning_of_large_arguments_is_shown(open_site: Open, add: Add) -> None:
     [id] = await add(JobFactory(args={"a": "card 5105", "body": "x" * 10_000}))
     assert '{"a": "card 5105", "body": "xxx' in (await open_site().read("jobs")).text
-    # A mask gets the whole value, or none.
+    # A mask gets the whole value, or nothing.
     masked = open_site(mask=lambda field, value, worker: {"keys": sorted(value)})
     assert "5105" not in (await masked.read("jobs")).text
     assert '"keys"' in (await masked.read(f"jobs/{id}")).text

@@ -1,4 +1,4 @@
-"""The workflows, and their graphs."""
+"""Workflows and their graphs."""
 
 from typing import Any
 from urllib.parse import unquote
@@ -74,7 +74,7 @@ async def test_a_workflow(site: Site, oban: Oban, sessions: Sessions) -> None:
     labels = [given.get("aria-label") for tag, given in page.elements if tag == "a"]
     assert "fetch: executing" in labels
     assert "cleanup: suspended" in labels
-    # fetch to 3 parts and the report, the parts to the report, and that to the last step.
+    # fetch to 3 parts and to the report, the parts to the report, the report to the last step.
     edges = [given for tag, given in page.elements if given.get("class") == "edge"]
     assert len(edges) == 8
     job = await site.read(f"jobs/{flow.steps['report'].id}")
@@ -112,7 +112,7 @@ async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
     page = await site.read(path.lstrip("/"))
     assert "img" not in {tag for tag, _ in page.elements}
     assert ATTACK in page.text
-    # A page that updates itself asks for its own address.
+    # A page that updates itself requests its own address.
     again = next(given["hx-get"] for tag, given in page.elements if tag == "main")
     assert unquote(again or "") == unquote(path)
     reader = open_site(authorize=lambda request: "read")
@@ -120,7 +120,7 @@ async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
 
 
 def test_layers() -> None:
-    # 1 before 2 and 3, both before 4; 1 before 4, too, past the middle layer.
+    # 1 before 2 and 3, both before 4; also 1 before 4, past the middle layer.
     graph = lay_out([1, 2, 3, 4], {1: [2, 3, 4], 2: [4], 3: [4, 99]})
     columns = {step: x for step, (x, _) in graph.corners.items()}
     assert columns[1] < columns[2] == columns[3] < columns[4]
@@ -133,7 +133,7 @@ def test_layers() -> None:
 
 
 def test_no_lines_cross_where_none_need_to() -> None:
-    # Two chains, given in the wrong order.
+    # Two chains, in the wrong order.
     graph = lay_out([1, 2, 3, 4], {1: [4], 2: [3]})
     y = {step: corner[1] for step, corner in graph.corners.items()}
     assert (y[1] < y[2]) == (y[4] < y[3])
@@ -172,7 +172,7 @@ async def test_all_that_a_search_finds_are_cancelled(site: Site, oban: Oban) -> 
     page = await site.read("workflows?q=import")
     asked = Reader((await site.send(page, ("action", "cancel"), 200, scope="search")).text)
     assert "Cancel 2 workflows?" in asked.text
-    # A workflow that is enqueued after the question was not confirmed.
+    # A workflow that is enqueued after the question is not changed.
     later = await enqueued(oban, "import c")
     ids = [value for name, value in asked.forms[0].fields if name == "id"]
     assert ids == [flow.id for flow in flows[:2]]

@@ -1,4 +1,4 @@
-"""Job functions whose arguments are what their annotations say: stored as JSON, and back."""
+"""Job functions convert their arguments by annotations: stored as JSON, and read back."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def collections(
 
 
 def stored(job: Job) -> Job:
-    """The job after its way through the table."""
+    """The job after it was stored and read."""
     return Job(job.worker, json.loads(json.dumps(job.args)))
 
 
@@ -165,7 +165,7 @@ def test_any_value_makes_the_way(at: datetime, key: UUID, amount: Decimal) -> No
         return at, pair
 
     found, pair = function.process(stored(function.new(at, (key, amount))))
-    # Not as they are: in the gap of a summer time none equals that of another zone.
+    # Not compared directly: in the gap of a summer time, an instant equals none of another zone.
     assert found.astimezone(UTC) == at.astimezone(UTC)
     assert found.utcoffset() == at.utcoffset()
     assert pair == (key, amount)
@@ -243,7 +243,7 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, kind: str) ->
     args: dict[str, Any] = dict.fromkeys(
         ("at", "key", "amount", "color", "size", "day", "hour", "length", "invoice", "report")
     )
-    # In the order of the parameters: those before it are right.
+    # In the order of the parameters, so all arguments before the wrong one are right.
     right = {
         "at": NOON,
         "key": ONE,

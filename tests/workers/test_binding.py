@@ -1,4 +1,4 @@
-"""A call of a job function becomes arguments by name, as `inspect` would bind them."""
+"""The arguments of a call get the names that `inspect` would give them."""
 
 import inspect
 from collections.abc import Callable

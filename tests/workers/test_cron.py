@@ -1,4 +1,4 @@
-"""Cron entries: what may be declared, and when their ticks come."""
+"""Cron entries: valid declarations, and their ticks."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice

@@ -1,4 +1,4 @@
-"""`current_job()`: known anywhere below `process`, and nowhere else."""
+"""`current_job()` works anywhere below `process`, and nowhere else."""
 
 import asyncio
 

@@ -53,7 +53,7 @@ def nothing() -> dict[str, Any]:
 
 
 def stored(job: Job) -> Job:
-    """The job after its way through the table."""
+    """The job after it was stored and read."""
     return Job(job.worker, json.loads(json.dumps(job.args)))
 
 
@@ -142,7 +142,7 @@ class TestArguments:
         self, function: JobFunction[..., Any], args: Any, kwargs: Any, name: str
     ) -> None:
         function(*args, **kwargs)
-        # Python 3.11 mistakes a positional-only name with a default for a mistake by itself.
+        # Python 3.11 itself refuses a positional-only name with a default here.
         message = f"a job can't keep '{name}', since a parameter has|'{name}' parameter is position"
         with pytest.raises(TypeError, match=message):
             function.new(*args, **kwargs)
@@ -243,7 +243,7 @@ class TestOptions:
 
 
 class TestOptionsApart:
-    """`options(...)`, after which `new` and `enqueue` take the arguments alone."""
+    """`options(...)`, after which `new` and `enqueue` take only the arguments."""
 
     def test_a_job_has_them(self) -> None:
         job = build_report.options(queue="q", priority=0, scheduled_at=NOON).new("x", detailed=True)

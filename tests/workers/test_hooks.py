@@ -1,4 +1,4 @@
-"""`before` and `after`: which methods and functions are taken, and which are refused."""
+"""`before` and `after`: valid and invalid methods and functions."""
 
 from collections.abc import Callable
 from typing import Any

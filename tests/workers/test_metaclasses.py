@@ -1,4 +1,4 @@
-"""Workers among classes that others make: SQLModel, pydantic, attrs, `declarative_base()`."""
+"""Workers whose classes other libraries make: SQLModel, pydantic, attrs, `declarative_base()`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ class Export(Worker, SQLModel, table=True):
 
 @worker(name="metaclasses.Letter", queue="mail")
 class Letter(SQLModel, table=True):
-    """Without the base."""
+    """A worker without the base class."""
 
     __tablename__ = "metaclasses_letter"
     id: int | None = Field(default=None, primary_key=True)
@@ -86,7 +86,7 @@ class TestSQLModel:
 
 
 class TestDeclarativeBase:
-    """Its metaclass maps the class when the bases have heard of it already."""
+    """Its metaclass maps a class only after the bases were told of it."""
 
     def test_is_a_model_with_jobs(self, session: Session) -> None:
         session.add(invoice := Invoice())

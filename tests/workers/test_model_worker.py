@@ -1,4 +1,4 @@
-"""Mapped classes as workers: what they enqueue, and how they are declared."""
+"""Mapped classes as workers: their jobs and declarations."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_a_job_is_about_the_row_it_was_made_by() -> None:
     assert job.worker == "tests.worker_models.Invoice"
     assert job.queue == "billing"
     assert job.priority == 2
-    # The key is taken when it is sure: with the flush.
+    # The flush sets the key in the arguments.
     reference = {"$model": "tests.worker_models.Invoice", "$key": None}
     assert job.args == {"self": reference, "add": 5}
 

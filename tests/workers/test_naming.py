@@ -1,4 +1,4 @@
-"""A worker of a script has the name by which another process can import it, or is refused."""
+"""A worker of a script has a name by which other processes can import it, or is refused."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ for name in sys.argv[1:]:
 
 
 class Folder:
-    """A folder with source files, and Python in it."""
+    """A folder with source files, in which Python runs."""
 
     def __init__(self, path: Path, python: Python) -> None:
         self._path = path
@@ -56,11 +56,11 @@ class Folder:
             path.write_text(source)
 
     def python(self, *arguments: str) -> str:
-        """What Python prints, or the last line of its traceback."""
+        """The output of Python, or the last line of its traceback."""
         return printed(self._python.run(*arguments, cwd=self._path))
 
     def new_python(self, *arguments: str, stdin: str) -> str:
-        """The same of a new Python, which may read its program from `stdin`."""
+        """The same in a new Python process, which may read its program from `stdin`."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self._path,

@@ -1,4 +1,4 @@
-"""Options are declared once: classes, decorators and functions check and keep the same ones."""
+"""Options are declared once: classes, decorators and functions check and store the same ones."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `process` may return: it is checked where it is made, in the worker's own traceback."""
+"""The results of `process` are checked when they are made, in the worker's own traceback."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Workers by name."""
+"""The registry finds workers by name."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""Ticks where a time zone changes its clock, compared with a slow search minute by minute."""
+"""Ticks when a time zone changes its clock, compared with a slow search minute by minute."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ from oban_sqla.workers.ticks import ticks
 
 YEAR = 2026
 MINUTE = timedelta(minutes=1)
-# How far around a change the ticks are compared, and how far back a local time may have been first.
+# How far around a change the ticks are compared, and how much earlier a local time may have come.
 REACH = timedelta(hours=27)
 HIDDEN = timedelta(hours=4)
-# Changes of an hour, of half an hour, of two hours, at midnight, on either half of the globe.
+# Changes by one hour, half an hour or two hours, at midnight, in both hemispheres.
 SAMPLE = (
     "Africa/Cairo",
     "America/Santiago",
@@ -43,7 +43,7 @@ Change = tuple[datetime, timedelta, timedelta]
 
 @cache
 def changes(name: str) -> tuple[Change, ...]:
-    """Each change of a zone's clock in the year: when, and the offsets before and after."""
+    """Each change of a zone's clock in the year: its time, and the offsets before and after."""
     zone = ZoneInfo(name)
     days = [datetime(YEAR, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(366)]
     offsets = [offset(day, zone) for day in days]
@@ -64,7 +64,7 @@ def offset(at: datetime, zone: ZoneInfo) -> timedelta:
 
 
 def zones_that_change() -> Sequence[str]:
-    """One zone for each set of changes in the year: the others have the same local times."""
+    """One zone for each set of changes in the year, since the others have the same local times."""
     found: dict[tuple[Change, ...], str] = {}
     for name in sorted(available_timezones() - {"localtime", "Factory"}):
         found.setdefault(changes(name), name)
@@ -73,7 +73,7 @@ def zones_that_change() -> Sequence[str]:
 
 @cache
 def shown_times(start: datetime, zone: ZoneInfo) -> Sequence[tuple[datetime, Sequence[datetime]]]:
-    """Each minute after `start`, and the local times: the one shown, after those skipped then."""
+    """Each minute after `start`, with its local times: the shown one, after those skipped then."""
     found = []
     shown = start.astimezone(zone).replace(tzinfo=None, fold=0)
     for minute in range(int((2 * REACH + HIDDEN) / MINUTE) + 1):
@@ -86,7 +86,7 @@ def shown_times(start: datetime, zone: ZoneInfo) -> Sequence[tuple[datetime, Seq
 
 
 def slow_ticks(expr: str, since: datetime, zone: ZoneInfo) -> list[datetime]:
-    """All ticks after `since`, by looking at each minute, and at each minute that is skipped."""
+    """All ticks after `since`, by looking at each minute, including skipped minutes."""
     minutes, hours = EXPRESSIONS[expr]
     repeats = "*" in (expr[0], expr.split()[1][0])
     found = []
@@ -106,7 +106,7 @@ def compare(expr: str, name: str) -> None:
         start = change - REACH
         expected = slow_ticks(expr, start, zone)
         assert list(islice(ticks(expr, start, zone), len(expected))) == expected, name
-        # From any moment, whichever of the two times it shows, the next tick is the same.
+        # From any moment, in either of the two hours, the next tick is the same.
         for quarter in range(-12, 12):
             moment = change + timedelta(minutes=15 * quarter, seconds=7 * (quarter % 3))
             after = next(tick for tick in expected if tick > moment)
@@ -150,7 +150,7 @@ def test_passes_at_any_moments_enqueue_each_tick_once(expr: str) -> None:
 @pytest.mark.parametrize(
     ("zone", "expr", "since", "expected"),
     [
-        # The day of 30 December 2011 was left out.
+        # 30 December 2011 was skipped.
         ("Pacific/Apia", "0 12 30 12 *", "2011-12-29T00:00", "2011-12-30 10:00"),
         # The clock went from 02:00 back to 01:30.
         ("Australia/Lord_Howe", "*/15 2 * * *", "2026-04-04T14:50", "2026-04-04 15:30"),

@@ -1,4 +1,4 @@
-"""Workers that say in which order they ran, and what workflows are when they have ended."""
+"""Workers that note their order, and helpers for ended workflows."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +17,7 @@ Run = Callable[..., Awaitable[Workflow]]
 
 @pytest.fixture
 def run(start: StartOban, sessions: Sessions) -> Run:
-    """Enqueue a workflow, run it, and return it as it is when it has ended."""
+    """Enqueue a workflow, run it, and return it when it has ended."""
 
     async def run(flow: Workflow, **options: object) -> Workflow:
         oban = await start(queues={"default": 10}, **options)
@@ -30,7 +30,7 @@ def run(start: StartOban, sessions: Sessions) -> Run:
 
 
 async def loaded(sessions: Sessions, id: str) -> Workflow:
-    """A workflow and its jobs, as they are."""
+    """The current workflow and its jobs."""
     async with sessions() as session:
         query = select(Workflow).where(Workflow.id == id).options(selectinload(Workflow.jobs))
         return (await session.scalars(query)).one()

@@ -1,4 +1,4 @@
-"""What can be added to a workflow, and how it gets into the table, through every kind of conn."""
+"""Valid parts of a workflow, and its insertion through every kind of conn."""
 
 import asyncio
 from datetime import timedelta
@@ -25,7 +25,7 @@ def diamond(**options: object) -> Workflow:
 
 
 async def count(sessions: Sessions) -> list[int]:
-    """How many rows of workflows, steps and jobs there are."""
+    """The numbers of rows of workflows, steps and jobs."""
     async with sessions() as session:
         tables = (Workflow, Row, Job)
         return [
@@ -49,7 +49,7 @@ async def test_a_session_has_it_like_any_other_row(sessions: Sessions) -> None:
         "right": "suspended",
         "bottom": "suspended",
     }
-    # As Oban Web reads it.
+    # The form that Oban Web reads.
     assert (found.available, found.suspended) == (1, 3)
     assert found.meta["workers"] == ["flows.step"]
 

@@ -1,4 +1,4 @@
-"""Bad input is refused with the step and the way out, and the caller's transaction goes on."""
+"""Bad input is refused with the step and a remedy, and the caller's transaction can go on."""
 
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ def one_step(name: str | None = "import", **options: Any) -> Workflow:
 
 
 async def refused_in(session: AsyncSession, flow: Workflow, error: type[Exception]) -> str:
-    """The message of the error of a flush, after which the workflow is taken out again."""
+    """The error of a flush, after which the workflow is expunged."""
     session.add(flow)
     with pytest.raises(error) as raised:
         await session.flush()

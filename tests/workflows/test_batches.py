@@ -1,4 +1,4 @@
-"""Batches: each callback runs once, whoever finishes the last jobs."""
+"""Batches: each callback runs once, whichever node runs the last jobs."""
 
 import asyncio
 from collections import Counter
@@ -12,20 +12,20 @@ from tests.listening import hear
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.workers import Step, ran
 
-pytestmark = pytest.mark.usefixtures("expect_errors")  # jobs that are discarded
+pytestmark = pytest.mark.usefixtures("expect_errors")  # some jobs are discarded
 
 EVENTS = ("on_completed", "on_exhausted", "on_attempted", "on_discarded", "on_cancelled")
 
 
 class Callback(Worker, name="batches.callback"):
-    """Notes its name."""
+    """A worker that notes its name."""
 
     async def process(self, job: Job) -> None:
         ran.append(job.meta["name"])
 
 
 class Retried(Worker, name="batches.retried", max_attempts=2):
-    """Fails at the first attempt."""
+    """A worker that fails at the first attempt."""
 
     async def process(self, job: Job) -> None:
         if job.attempt == 1:

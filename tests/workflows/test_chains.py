@@ -1,4 +1,4 @@
-"""Chains: the jobs of a key run one after the other, in the order in which they were committed."""
+"""Chains: the jobs of a key run one after the other, in the order of their commits."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from tests.conftest import StartOban
 from tests.listening import hear
 from tests.workflows.conftest import Sessions, jobs_of
 
-pytestmark = pytest.mark.usefixtures("expect_errors")  # jobs that are discarded
+pytestmark = pytest.mark.usefixtures("expect_errors")  # some jobs are discarded
 
 ran: list[tuple[int, int]] = []
 running: dict[int, int] = {}
@@ -25,7 +25,7 @@ def nothing_ran() -> None:
 
 
 class Entry(Worker, name="chains.entry", chain="account", max_attempts=3):
-    """Notes account and number; proves that no other job of the account runs."""
+    """Notes the account and the number, and checks that no other job of the account runs."""
 
     async def process(self, job: Job) -> object:
         account, n = job.args["account"], job.args["n"]

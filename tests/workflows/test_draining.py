@@ -15,14 +15,14 @@ def nothing_ran() -> None:
 
 
 class Number(Worker, name="draining.number"):
-    """Adds its number to those of the steps before."""
+    """A worker that adds its number to those of the steps before."""
 
     async def process(self, job: Job) -> Record:
         return Record(sum((await job.results()).values(), job.args["n"]))
 
 
 class Chained(Worker, name="draining.chained", chain=True):
-    """Notes its number."""
+    """A worker that notes its number."""
 
     async def process(self, job: Job) -> None:
         ran.append(str(job.args["n"]))

@@ -1,4 +1,4 @@
-"""The keeper looks seldom while nothing waits, and soon after news."""
+"""The keeper looks seldom while no step waits, and soon after news."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Workflows under `kill -9`: no step is lost, early, or done twice by a worker with a session."""
+"""Workflows under `kill -9`: no step is lost or early, and none with a session happens twice."""
 
 import random
 from collections import Counter
@@ -33,7 +33,7 @@ def note() -> Job:
 
 
 def flow_of_twenty() -> Workflow:
-    """Two fans, half of whose steps take a session, and one that cleans up."""
+    """Two fans, half of whose steps take a session, and a step that cleans up."""
     flow = Workflow("torture")
     flow.add("first", transfer())
     parts = [flow.add(f"part-{n}", (note if n % 2 else transfer)(), deps="first") for n in range(8)]

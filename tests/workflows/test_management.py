@@ -1,4 +1,4 @@
-"""Cancel, retry and wait for workflows, and add steps from within."""
+"""Cancel, retry and wait for workflows, and add steps while they run."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ from tests.conftest import StartOban
 from tests.workflows.conftest import Run, Sessions, loaded, states
 from tests.workflows.workers import Step, ran
 
-pytestmark = pytest.mark.usefixtures("expect_errors")  # steps that are discarded
+pytestmark = pytest.mark.usefixtures("expect_errors")  # some steps are discarded
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def nothing_ran() -> None:
 
 
 class Flaky(Worker, name="flows.flaky", max_attempts=1):
-    """Fails once."""
+    """A worker that fails once."""
 
     failed = False
 
@@ -129,7 +129,7 @@ async def test_a_wait_is_limited(start: StartOban) -> None:
 
 
 async def test_a_wait_includes_workflows_within(start: StartOban, engine: AsyncEngine) -> None:
-    """It sleeps until a step of the inner workflow has ended, and does not look again and again."""
+    """The wait sleeps until a step of the inner workflow has ended, instead of polling."""
     begun, gate, looks = asyncio.Event(), asyncio.Event(), 0
 
     class Gate(Worker, name="flows.gate"):

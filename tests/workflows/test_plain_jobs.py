@@ -1,4 +1,4 @@
-"""Jobs outside of workflows and chains cost no statement, and no word of one, more."""
+"""Jobs outside of workflows and chains cost no additional statement, and no longer one."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,7 +37,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 async def leader(sessions: Sessions) -> None:
-    """Another node leads, so that ours runs jobs and does nothing else."""
+    """Let another node lead, so that our node only runs jobs."""
     now = datetime.now(UTC)
     lease = LeaderLease(
         name="Oban", node="x", elected_at=now, expires_at=now + timedelta(seconds=30)
@@ -47,7 +47,7 @@ async def leader(sessions: Sessions) -> None:
 
 
 async def drain(engine: AsyncEngine, sent: list[str]) -> set[str]:
-    """The texts of the statements about jobs; each write of outcomes is one statement."""
+    """The texts of the statements about jobs. Each write of outcomes is one statement."""
     async with Oban(engine, queues={"default": 10}, name="Oban", node="one", **NEVER) as oban:
         sent.clear()
         with hear(oban, "ack_stop") as acks:

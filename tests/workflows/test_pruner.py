@@ -1,4 +1,4 @@
-"""Workflows are pruned as a whole, and not before they have ended."""
+"""Workflows are pruned as a whole, and only after they have ended."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -54,5 +54,5 @@ async def test_an_ended_workflow_goes_as_a_whole(
             for table in (Workflow, Row, Job)
         ]
         assert left == [2, 2, 2]
-        # What belongs to a workflow that runs stays, however long ago it ended.
+        # Steps of a running workflow are kept, however long ago they ended.
         assert await session.get(Job, running.steps["first"].id) is not None

@@ -23,7 +23,7 @@ class Entry(Step, name="reasons.entry", chain="account"):
 
 
 class Held(Step, name="reasons.held", chain=Chain("account", on_discard="hold")):
-    """A job of a chain that a discarded job holds."""
+    """A job of a chain that is held by a discarded job."""
 
 
 async def reasons(client: Oban, flow: Workflow) -> dict[str, str]:

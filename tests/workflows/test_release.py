@@ -1,4 +1,4 @@
-"""The release of steps: once, never twice, never not at all; and in one statement for thousands."""
+"""The release of steps: exactly once, and in one statement for thousands."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from tests.workflows.workers import Step
 
 
 async def finish(connection: AsyncConnection, *jobs: Job, wait: bool = True) -> Followed:
-    """Have jobs completed, as an outcome does, and release what waits for them."""
+    """Complete jobs, as an outcome does, and release the steps that wait for them."""
     ids = [job.id for job in jobs]
     done = {"state": JobState.COMPLETED, "attempt": 1}
     await connection.execute(update(Job).where(Job.id.in_(ids)).values(done))
@@ -34,7 +34,7 @@ def fan_in(width: int) -> Workflow:
 async def test_two_transactions_finish_the_last_two_deps(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    """The second one waits for the first, whatever its own snapshot says, and releases once."""
+    """The second transaction waits for the first, whatever its snapshot is, and releases once."""
     flow = fan_in(2)
     async with sessions.begin() as session:
         session.add(flow)
@@ -101,14 +101,14 @@ async def test_what_is_repeated_changes_nothing(engine: AsyncEngine, sessions: S
 
 
 def most_rows(node: dict[str, Any]) -> float:
-    """The most rows that a node of a plan has read or passed on."""
+    """The most rows that a node of a plan has read or returned."""
     rows: float = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
     own = rows * float(node["Actual Loops"])
     return max([own, *map(most_rows, node.get("Plans", ()))])
 
 
 async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessions) -> None:
-    """A release reads what it releases, although the server has no statistics of the tables."""
+    """A release reads only its own steps, even if the server has no statistics of the tables."""
     flows = [fan_in(2) for _ in range(600)]
     async with sessions.begin() as session:
         session.add_all(flows)
@@ -134,7 +134,9 @@ async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessi
 
 @pytest.mark.torture
 async def test_ten_thousand(engine: AsyncEngine, sessions: Sessions) -> None:
-    """A fan-out and a fan-in of 10,000, each released by one statement, within some seconds."""
+    """A fan-out and a fan-in of 10,000 steps are each released by one statement, within some
+    seconds.
+    """
     flow = Workflow()
     first = flow.add("first", Step.new())
     parts = [flow.add(f"part-{n}", Step.new(), deps=first) for n in range(10_000)]
@@ -156,7 +158,7 @@ async def test_ten_thousand(engine: AsyncEngine, sessions: Sessions) -> None:
 async def test_foreign_nodes_leave_suspended_steps_alone(
     start: StartOban, sessions: Sessions
 ) -> None:
-    """Producers claim available jobs only: a suspended one never runs before its time."""
+    """Producers claim only available jobs, so a suspended step never runs early."""
     flow = Workflow(on_failure="hold")
     flow.add("first", Step.new(schedule_in=3600))
     flow.add("next", Step.new(), deps="first")

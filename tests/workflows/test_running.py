@@ -1,4 +1,4 @@
-"""Workflows run: each step when its deps allow, and what becomes of it when they fail."""
+"""Workflows run: each step runs when its deps allow it, or follows their failure."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tests.listening import hear
 from tests.workflows.conftest import Run, Sessions, loaded, states
 from tests.workflows.workers import InTransaction, Step, ran
 
-pytestmark = pytest.mark.usefixtures("expect_errors")  # steps that are discarded
+pytestmark = pytest.mark.usefixtures("expect_errors")  # some steps are discarded
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ async def test_a_workflow_within_a_workflow(run: Run) -> None:
 
 
 async def test_others_finish_a_step(start: StartOban, sessions: Sessions) -> None:
-    """The leader releases what nobody has released: a dep was finished, or deleted, by hand."""
+    """The leader releases the steps if a dep was finished or deleted by hand."""
     flow = Workflow()
     flow.add("first", Step.new(schedule_in=3600))
     flow.add("gone", Step.new(schedule_in=3600))
@@ -138,7 +138,7 @@ async def test_others_finish_a_step(start: StartOban, sessions: Sessions) -> Non
 async def test_a_locked_workflow_delays_its_own_steps_only(
     start: StartOban, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    """A row that somebody has locked is no reason for the outcomes of other jobs to wait."""
+    """A locked row of a workflow does not delay the outcomes of other jobs."""
     oban = await start(queues={"default": 10})
     flow, other = Workflow(), Workflow()
     for one in (flow, other):

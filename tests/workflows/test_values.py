@@ -1,4 +1,4 @@
-"""Values flow from step to step, typed."""
+"""Typed values flow from step to step."""
 
 from dataclasses import dataclass
 from datetime import date

@@ -1,4 +1,4 @@
-"""The steps of the tests."""
+"""The workers of the steps in tests."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -8,7 +8,7 @@ ran: list[str] = []
 
 
 class Step(Worker, name="flows.step", max_attempts=1):
-    """Notes its name, and does what its arguments say."""
+    """Notes its name, and follows its arguments."""
 
     async def process(self, job: Job) -> object:
         ran.append(job.meta["name"])
