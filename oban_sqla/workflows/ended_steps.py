@@ -199,6 +199,14 @@ def waits(job_id: Any) -> ColumnElement[bool]:
     return state == literal(JobState.SUSPENDED.value, Text)
 
 
+def has_workflow(step: Any) -> ColumnElement[bool]:
+    """Whether the outermost workflow of a step is there. Somebody may have deleted its row."""
+    # No join: a planner that knows little of the tables would read all workflows.
+    outermost = aliased(Workflow, name="outermost")
+    found = select(outermost.id).where(outermost.id == step.path[1]).scalar_subquery()
+    return found.is_not(None)
+
+
 def _open_step(job_id: Any) -> Any:
     """The step of a job, if the step has not ended."""
     # Its LIMIT forbids a join: a planner that knows little of the table would begin with all steps

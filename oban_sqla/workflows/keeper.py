@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Collection
 from functools import lru_cache
 
-from sqlalchemy import Select, Text, cast, exists, or_, select
+from sqlalchemy import BigInteger, Integer, Select, Text, bindparam, cast, exists, or_, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased
 
 from .. import wakeups
@@ -17,6 +18,7 @@ from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
 from .chains import advance, idle_chains, in_chain
 from .counts import recount
+from .ended_steps import has_workflow
 from .step import Step
 
 INTERVAL = 1.0
@@ -46,13 +48,22 @@ def is_any_open() -> Select[bool]:
 
 @lru_cache(maxsize=1)
 def uncounted() -> Select[int]:
-    """The jobs of steps that have not `ended`, although the jobs are finished or gone."""
+    """The jobs of steps that have not `ended`, although the jobs are finished or gone.
+
+    The first `most` jobs after the id `after`. Steps without their workflow are left out.
+    """
     finished = cast(Job.state, Text).in_([state.value for state in FINISHED])
     return (
         select(Step.job_id)
         .outerjoin(Job, Job.id == Step.job_id)
-        .where(Step.ended.is_(None), or_(Job.id.is_(None), finished))
-        .limit(BATCH)
+        .where(
+            Step.ended.is_(None),
+            Step.job_id > bindparam("after", type_=BigInteger),
+            or_(Job.id.is_(None), finished),
+            has_workflow(Step),
+        )
+        .order_by(Step.job_id)
+        .limit(bindparam("most", type_=Integer))
     )
 
 
@@ -83,6 +94,8 @@ class WorkflowKeeper(Service):
         self._recount_at = 0.0
         self._interval = INTERVAL
         self._idle = False
+        # A pass begins after the jobs of the last one, so that locked workflows delay no others.
+        self._after = 0
 
     def news(self) -> None:
         """Look soon, since new jobs may be steps."""
@@ -101,8 +114,15 @@ class WorkflowKeeper(Service):
         if self._idle:
             self._interval = INTERVAL
             return IDLE_INTERVAL
-        ids = [id for (id,) in await self._database.fetch(uncounted())]
-        if ids and await self._release(ids):
+        params = {"after": self._after, "most": BATCH}
+        ids = [id for (id,) in await self._database.fetch(uncounted(), params)]
+        is_full = len(ids) == BATCH
+        self._after = ids[-1] if is_full else 0
+        failures: list[DBAPIError] = []
+        late = await self._release(ids, failures) if ids else False
+        if failures:
+            raise failures[0]
+        if is_full or (ids and not late):
             return 0.0
         if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
             await self._advance(chains)
@@ -117,14 +137,27 @@ class WorkflowKeeper(Service):
             started += took
         return max(self._interval, (time.monotonic() - started) / SHARE)
 
-    async def _release(self, ids: list[int]) -> bool:
-        """Release the steps that wait for jobs. Returns whether to look again at once."""
+    async def _release(self, ids: list[int], failures: list[DBAPIError]) -> bool:
+        """Release the steps that wait for jobs. Returns whether some are locked, and come later.
+
+        If the server refuses to release them, the halves are tried, so that one job stops no other.
+        """
         database = self._database
-        async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
-            followed = await follow_by(InTransaction(connection), ids, database.prefix)
+        try:
+            async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
+                followed = await follow_by(InTransaction(connection), ids, database.prefix)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            if len(ids) == 1:
+                failures.append(error)
+                return True
+            half = len(ids) // 2
+            late = [await self._release(part, failures) for part in (ids[:half], ids[half:])]
+            return any(late)
         self._tell(followed)
         self._announce(ids)
-        return not followed.late
+        return bool(followed.late)
 
     async def _advance(self, chains: list[str]) -> None:
         database = self._database

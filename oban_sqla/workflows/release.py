@@ -37,7 +37,7 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, nearest
 from ..models import Job, JobState
 from ..statements.states import constant
-from .ended_steps import IDS, counts_left, deps_of_ended, ended_steps, waits
+from .ended_steps import IDS, counts_left, deps_of_ended, ended_steps, has_workflow, waits
 from .graph import LAST, STEP
 from .release_writes import move_jobs, note_steps, update_counts
 from .step import Step
@@ -52,7 +52,7 @@ def lock(*, skip_locked: bool) -> Select[Any]:
     """
     roots = (
         select(Step.path[1].label("id"))
-        .where(Step.job_id == any_(bindparam("ids", type_=IDS)))
+        .where(Step.job_id == any_(bindparam("ids", type_=IDS)), has_workflow(Step))
         .distinct()
         .cte("roots")
     )
