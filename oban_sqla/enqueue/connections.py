@@ -8,18 +8,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from psycopg.rows import tuple_row
-from sqlalchemy import Connection, Dialect, TwoPhaseTransaction
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
 from ..series import run_series, run_series_async
+from ..statements.execute import Make, Parameters, execute_core
 from ..statements.insert import insert
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
 from .from_rows import fill_from
 from .observed import observed
-from .unique import Make, Parameters, apart, steps
+from .unique import apart, steps
 
 ACCEPTED = (
     "an AsyncSession, async_scoped_session, Session, scoped_session, AsyncConnection or Connection"
@@ -83,19 +84,6 @@ def refuse_unknown(conn: object) -> None:
         raise TypeError(
             f"conn must be {ACCEPTED}; got {type(conn).__module__}.{type(conn).__qualname__}"
         )
-
-
-def execute_core(
-    connection: Connection, make: Make, parameters: Parameters, prefix: str | None
-) -> Sequence[_Row]:
-    """Execute a statement through a connection of SQLAlchemy, in the schema of the tables."""
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    home = schemas.get(None) or prefix
-    options = {"schema_translate_map": {**schemas, None: home}} if home else {}
-    # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.
-    announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
-    statement = make(prefix=home, announced=announced)
-    return connection.execute(statement, parameters, execution_options=options).all()
 
 
 async def execute(

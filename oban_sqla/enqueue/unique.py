@@ -5,11 +5,9 @@ Each unique job is inserted, or becomes the existing job of which it is a duplic
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
-
-from sqlalchemy import Executable
 
 from ..errors import ObanError
 from ..models import Job, JobState
@@ -17,6 +15,7 @@ from ..models.notation import from_table
 from ..models.unique_job import become, hold_key, may_hold_key, replaces, unique_key
 from ..models.validation import instant
 from ..series import Series
+from ..statements.execute import Make, Parameters
 from ..statements.insert import records
 from ..statements.unique import duplicates, find, insert_unique, settle
 from .from_rows import fill
@@ -28,11 +27,6 @@ _TIMES = (
     *("inserted_at", "scheduled_at", "attempted_at"),
     *("cancelled_at", "completed_at", "discarded_at"),
 )
-
-Make: TypeAlias = Callable[..., Executable]
-"""Makes a statement for a `prefix`, `announced` or not."""
-
-Parameters: TypeAlias = Mapping[str, str]
 
 Steps: TypeAlias = Series[tuple[Make, Parameters], None]
 """A series of statements with their parameters."""

@@ -16,11 +16,12 @@ from ..errors import ObanError
 from ..models import Job
 from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
+from ..statements.execute import execute_core
 from ..statements.insert import check_json
 from ..statements.insert import insert as insert_jobs
 from . import encoding, news, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
-from .connections import execute_core, insert_unique_core
+from .connections import insert_unique_core
 from .from_rows import fill_from
 from .session_of import BIND
 from .unique import apart

@@ -28,7 +28,7 @@ class Followed:
     wakeup: Wakeup = field(default_factory=Wakeup)
     """The jobs that became available or scheduled."""
     ended: Sequence[int] = ()
-    """The ids of other jobs that have ended thereby."""
+    """The ids of other jobs that have ended as a result."""
     events: Sequence[tuple[str, object]] = ()
     late: Sequence[int] = ()
     """The ids of jobs whose outcomes must be followed later, since rows were locked."""

@@ -18,7 +18,7 @@ from .service import Emit, Service
 BATCH = 5000
 # Seconds until the next look if another transaction has locked orphans.
 LOCKED_RETRY = 1.0
-# By class of SQLSTATE: what the server says of a row that it refuses.
+# Classes of SQLSTATE with which the server refuses a row.
 REFUSED = ("22", "23", "P0")
 
 
@@ -84,7 +84,7 @@ class Lifeline(Service):
         return longest if row.next_in is None else min(longest, row.next_in)
 
     def _tell(self, row: Any, started: float) -> int:
-        """Emit what was rescued, and return how many jobs that are."""
+        """Emit the rescued jobs, and return their number."""
         rescued, discarded, cancelled = (
             tuple(sorted(ids or ())) for ids in (row.rescued, row.discarded, row.cancelled)
         )

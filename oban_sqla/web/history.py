@@ -92,7 +92,7 @@ async def recent(database: Database, *, window: float, jobs: int, most: int = MO
     """
     await database.verify()
     ((more,),) = await database.fetch(are_more(window, most))
-    # A sample of most of the table would cost as much, and tell less.
+    # A sample of most of the table would cost as much, and be less exact.
     share = most / jobs if more and jobs > 3 * most else 1.0
     rows = await database.fetch(ended(window, share=share))
     return Recent(rows, window, 1 / share)

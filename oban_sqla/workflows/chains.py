@@ -1,7 +1,7 @@
 """Chains: the end of a job lets the next one of its chain run.
 
 A trigger suspends a new job whose chain is busy, and has its transaction hold a lock on the chain
-until it ends. The order of the ids in a chain is so that of the commits.
+until it ends. So the ids of a chain have the order of the commits.
 """
 
 from collections.abc import Mapping, Sequence

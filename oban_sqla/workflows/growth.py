@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from ..enqueue.unique import Make, Parameters
 from ..errors import ObanError
 from ..series import Series
+from ..statements.execute import Make, Parameters
 from .draft import Draft
 from .graph import LAST, STEP
 from .plan import Plan

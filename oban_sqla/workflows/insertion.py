@@ -9,10 +9,10 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from ..enqueue import connections, encoding, references
 from ..enqueue.batch import encoded
-from ..enqueue.unique import Make, Parameters
 from ..models import validation
 from ..models.instrumentation import values_of
 from ..series import Series, run_series_async
+from ..statements.execute import Make, Parameters
 from .growth import dependents_of_stored, find_stored_deps, lock_running, more_steps
 from .plan import Plan
 from .rows import rows_of_steps, rows_of_workflows

@@ -9,11 +9,11 @@ from weakref import ref
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction, make_transient, object_session
 
-from ..enqueue.connections import execute_core
 from ..enqueue.savepoints import SavepointLog
 from ..enqueue.session_of import BIND
 from ..models.instrumentation import values_of
 from ..series import run_series
+from ..statements.execute import execute_core
 from .insertion import Statements, after_jobs, before_jobs, prepare
 from .plan import Plan
 from .workflow import Workflow, growing
