@@ -22,8 +22,10 @@ from ..statements.acknowledge import (
     unsettled,
 )
 from .database import Database
+from .farewell import farewell
 from .following import Followed, InTransaction, follow_by
 from .raw_statement import RawStatement
+from .refusals import concerns_encoding, concerns_some, concerns_structure
 from .service import Emit, Service
 from .time_limits import ANSWER_TIMEOUT, FAREWELL, deadline
 from .unwritten import Unwritten, first_line
@@ -37,18 +39,6 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 30.0
 """The first and the longest delay, in seconds, until an outcome is tried again by itself."""
 NAMED_AFTER = 1.0
 """Seconds after which an outcome that waits for a lock is reported."""
-FAREWELL_TRIES = 3
-"""Tries of a stop: the pool may have connections that were cut while they were unused."""
-# Classes of SQLSTATE: the connection, the server or its resources, a conflict, a lock, a wrong
-# password, a missing database. A single outcome is not the reason, so all outcomes wait.
-PASSING = ("08", "53", "55", "57", "58", "40", "25", "28", "3D")
-# The statement exceeded the server's timeout. Half as many outcomes may be fast enough.
-TOO_SLOW = "57014"
-# A table or column is missing. That is not the job's fault, so its attempt does not fail for it.
-STRUCTURE = "42"
-
-# SQLSTATEs: the database's encoding lacks a character.
-NOT_IN_ENCODING = ("22P05", "22021")
 
 
 class Outbox(Service):
@@ -154,14 +144,11 @@ class Outbox(Service):
             for one in self._apart:
                 one.due = 0.0
             async with deadline(FAREWELL):
-                for tries in range(1, FAREWELL_TRIES + 1):
-                    try:
-                        while await self.run_once() == 0.0:
-                            pass
-                        return
-                    except Exception:
-                        if tries == FAREWELL_TRIES:
-                            raise
+                await farewell(self._write_all)
+
+    async def _write_all(self) -> None:
+        while await self.run_once() == 0.0:
+            pass
 
     async def _write_parts(self, batch: Sequence[Unwritten]) -> None:
         """Write outcomes. Followed outcomes are separate, in a transaction with their effects."""
@@ -177,7 +164,7 @@ class Outbox(Service):
             applied = await self._send(batch)
         except Exception as error:
             state = sqlstate(error)
-            if not _concerns_some(state, len(batch)):
+            if not concerns_some(state, len(batch)):
                 raise
             if len(batch) == 1:
                 self._refused(batch[0], error, state)
@@ -218,7 +205,7 @@ class Outbox(Service):
                 ids = [row[0] for row in rows]
                 followed = await follow_by(fetches, ids, database.prefix) if ids else Followed()
         except DBAPIError as error:
-            if not _concerns_some(sqlstate(error), 2):
+            if not concerns_some(sqlstate(error), 2):
                 raise
             # An error of the feature must not prevent the outcome. The leader repairs the rest
             # later, or reports why it can't.
@@ -234,7 +221,7 @@ class Outbox(Service):
             async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
                 followed = await follow_by(InTransaction(connection), [*late], database.prefix)
         except DBAPIError as error:
-            if not _concerns_some(sqlstate(error), 2):
+            if not concerns_some(sqlstate(error), 2):
                 self._late, self._late_due = late, 0.0
                 raise
             return
@@ -286,10 +273,10 @@ class Outbox(Service):
             self._due_in(max(0.0, soonest - duration))
 
     def _refused(self, one: Unwritten, error: Exception, state: str) -> None:
-        if state in NOT_IN_ENCODING and one.escape():
+        if concerns_encoding(state) and one.escape():
             # The outcome stays in the queue, and the next pass writes it escaped.
             return
-        if one.failed or state.startswith(STRUCTURE):
+        if one.failed or concerns_structure(state):
             self._set_apart(one, f"the database refuses it: {first_line(error)}", 0.0)
             return
         self._emit("outcome_refused", OutcomeRefused(one.queue, one.ack.id, error))
@@ -311,11 +298,3 @@ class Outbox(Service):
         self._waiting.pop(one, None)
         self._apart.pop(one, None)
         self._settled.set()
-
-
-def _concerns_some(state: str, count: int) -> bool:
-    """Whether an error concerns some of the outcomes, not the database as a whole."""
-    # PostgreSQL refuses some data, and a user's trigger may raise any other error.
-    if state == TOO_SLOW:
-        return count > 1
-    return bool(state) and not state.startswith(PASSING)

@@ -17,6 +17,7 @@ from .claiming import Claim, WayToClaim
 from .database import Database
 from .eager import begin
 from .executor import Executor
+from .farewell import farewell
 from .held_jobs import HeldJobs
 from .lost_claims import LostClaims
 from .outbox import Outbox
@@ -27,9 +28,6 @@ from .worker_session import Written
 
 # The most jobs of one claim.
 CLAIM_BATCH = 1000
-# Tries of a stop: the pool may have connections that were cut while they were unused. The second
-# try uses the engine's own statement, which makes the engine drop all of them.
-FAREWELL_TRIES = 3
 # Seconds for which held jobs begin before the event loop gets a turn.
 TURN = 0.002
 
@@ -197,22 +195,12 @@ class Producer(Service):
         """Give back the claimed jobs, if the database answers."""
         self._return_held()
         async with deadline(FAREWELL):
-            await self._give_back_at_the_end()
+            if self._lost.possible:
+                await farewell(self._give_back_lost)
+                self._lost.possible = False
             while (seconds := self._way.tell_in) < math.inf:
                 await asyncio.sleep(seconds)
                 await self._way.tell()
-
-    async def _give_back_at_the_end(self) -> None:
-        if self._lost.possible:
-            for tries in range(1, FAREWELL_TRIES + 1):
-                try:
-                    await self._give_back_lost()
-                except Exception:
-                    if tries == FAREWELL_TRIES:
-                        raise
-                else:
-                    self._lost.possible = False
-                    return
 
     @property
     def _free(self) -> int:

@@ -1,0 +1,21 @@
+"""Use the database for the last time, when a service stops."""
+
+from collections.abc import Awaitable, Callable
+
+TRIES = 3
+
+
+async def farewell(last: Callable[[], Awaitable[object]]) -> None:
+    """Call `last` until it raises no error, at most `TRIES` times.
+
+    The pool may have connections that were cut while they were unused. The second try uses the
+    engine's own statement, which makes the engine drop all of them.
+    """
+    for tries in range(1, TRIES + 1):
+        try:
+            await last()
+        except Exception:
+            if tries == TRIES:
+                raise
+        else:
+            return
