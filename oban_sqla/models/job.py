@@ -34,9 +34,6 @@ from .state import JobState
 from .types import Arguments, Meta, UTCDateTime, job_state
 from .unique import Unique, UniqueMeta, unique_option
 
-if TYPE_CHECKING:
-    from ..workflows.workflow import Workflow
-
 _TOLD_TO_STOP = "_told_to_stop"
 _RESULTS = "_results"
 GIVEN = "_given"
@@ -84,8 +81,9 @@ class Job(JobProperties, Base):
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     if TYPE_CHECKING:
-        workflow: Mapped[Workflow | None]
-        """The workflow of a step: a view-only relationship, which workflows add to the model."""
+        # Not `Workflow`: no floor imports from one above it, not even for type checkers.
+        workflow: Mapped[Any]
+        """The `Workflow` of a step, or `None`: a view-only relationship that workflows add."""
 
     __table_args__ = (
         CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
