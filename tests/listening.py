@@ -12,6 +12,13 @@ from oban_sqla import Oban
 PATIENCE = 20.0
 
 
+async def timers() -> None:
+    """Wait until all timers of the event loop that are due by now have run."""
+    due = asyncio.Event()
+    asyncio.get_running_loop().call_later(0, due.set)
+    await due.wait()
+
+
 class Heard:
     """The events of one name that an instance emitted since the `with` began."""
 

@@ -1,6 +1,5 @@
 """An outage of the database is one line in the log of a node, and one line when it is over."""
 
-import asyncio
 import logging
 from collections.abc import Iterator
 
@@ -21,6 +20,7 @@ from oban_sqla.events import (
     emit,
 )
 from tests.conftest import Tune
+from tests.listening import timers
 
 CUT = OperationalError("SELECT secret_statement", {}, psycopg.OperationalError("the wire is cut"))
 REFUSED = ConnectionRefusedError(111, "connection refused")
@@ -137,7 +137,7 @@ class TestNotifications:
         self, oban: Oban, lines: list[str], patience: None
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT))
-        await asyncio.sleep(0.01)
+        await timers()
         fail(oban, "producer a", CUT)
         restore(oban, "producer a")
         emit(oban, "notifier_restored", NotifierRestored())
@@ -148,7 +148,7 @@ class TestNotifications:
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT))
         fail(oban, "producer a", CUT)
-        await asyncio.sleep(0.01)
+        await timers()
         emit(oban, "notifier_restored", NotifierRestored())
         restore(oban, "producer a")
         assert lines == [BEGUN, OVER]

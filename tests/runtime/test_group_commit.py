@@ -19,6 +19,7 @@ from oban_sqla.events import Enqueueing
 from oban_sqla.runtime import group_commit
 from tests.conftest import Tune
 from tests.databases import async_engine
+from tests.runtime.conftest import until
 
 BLOCKING = """
 CREATE FUNCTION {schema}.block() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -113,15 +114,18 @@ async def numbers(outside: psycopg.AsyncConnection) -> list[Any]:
 
 async def is_blocked(outside: psycopg.AsyncConnection) -> int:
     """Wait until a statement waits for the lock, and return its server process."""
-    async with asyncio.timeout(20):
-        while True:
-            cursor = await outside.execute(
-                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-                " AND objid::bigint = hashtext(current_schema)::bigint & 4294967295"
-            )
-            if row := await cursor.fetchone():
-                return int(row[0])
-            await asyncio.sleep(0.01)
+    found: list[int] = []
+
+    async def look() -> bool:
+        cursor = await outside.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            " AND objid::bigint = hashtext(current_schema)::bigint & 4294967295"
+        )
+        found.extend(int(row[0]) for row in await cursor.fetchall())
+        return bool(found)
+
+    await until(look)
+    return found[0]
 
 
 async def test_calls_at_once_share_statements(
@@ -146,9 +150,7 @@ async def test_calls_in_a_rush_keep_a_connection(
 ) -> None:
     await rush(oban)
     before = len(checkouts)
-    async with asyncio.timeout(20):
-        while own_engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    await until(lambda: not own_engine.pool.checkedout())  # type: ignore[attr-defined]
     for _ in range(3):
         await rush(oban)
     assert len(checkouts) < before + 3 * group_commit.RUSH
@@ -286,9 +288,7 @@ async def test_a_connection_that_became_read_only_is_kept_no_longer(
     await taken[-1].execute("SET default_transaction_read_only = on")
     await asyncio.gather(*(oban.enqueue(Send.new({"n": n})) for n in range(5)))
     assert await numbers(outside) == [0, 1, 2, 3, 4]
-    async with asyncio.timeout(20):
-        while not taken[group_commit.RUSH].closed:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: taken[group_commit.RUSH].closed)
 
 
 async def test_a_database_that_is_not_there_fails_each_call() -> None:

@@ -332,8 +332,7 @@ async def test_while_it_is_full_nothing_is_claimed(
             Held.release()
             await until(lambda: len(services(oban).outbox) == 1)
             await add(sessions, Quick.new())
-            services(oban).producers["default"].wake()
-            await asyncio.sleep(0.1)
+            await services(oban).producers["default"].run_once()
             assert len(starts.events) == 1
         await acks.counted(2)
     assert await rows() == [DONE] * 2

@@ -12,7 +12,7 @@ from oban_sqla.events import ServiceCancelled, ServiceFailed, ServiceRestored
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.service import Service
 from tests.conftest import Tune
-from tests.listening import PATIENCE
+from tests.listening import PATIENCE, timers
 
 Pass = Callable[[], Awaitable[float]]
 
@@ -227,7 +227,7 @@ async def test_an_alarm_that_rings_during_a_pass_is_not_lost() -> None:
     async def make_pass() -> float:
         if service.passes == 1:
             service.wake_in(0)
-            await asyncio.sleep(0.01)
+            await timers()
         return math.inf
 
     service = Counter(make_pass)
@@ -267,7 +267,7 @@ async def test_nothing_rings_when_it_does_not_run() -> None:
     await service.stop()
     service.wake_in(0)
     service.wake()
-    await asyncio.sleep(0.01)
+    await timers()
     assert service.passes == 1
 
 

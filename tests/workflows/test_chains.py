@@ -8,6 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Chain, Job, JobState, Oban, Snooze, Worker, job
+from tests.blocking import pid_of, until_blocked
 from tests.conftest import StartOban
 from tests.listening import hear
 from tests.workflows.conftest import Sessions, jobs_of
@@ -73,14 +74,15 @@ async def test_one_after_the_other_across_retries_and_snoozes(
         assert [n for one, n in ran if one == account] == [*range(6)]
 
 
-async def test_the_order_is_that_of_the_commits(sessions: Sessions) -> None:
+async def test_the_order_is_that_of_the_commits(engine: AsyncEngine, sessions: Sessions) -> None:
     """The second transaction waits for the first one, whose later job comes before its own."""
     async with sessions() as one, sessions() as two:
         one.add(Entry.new({"account": 1, "n": 1}))
         await one.flush()
+        pid = await pid_of(two)
         two.add(Entry.new({"account": 1, "n": 3}))
         second = asyncio.create_task(two.commit())
-        await asyncio.sleep(0.1)
+        await until_blocked(engine, pid)
         assert not second.done()
         one.add(Entry.new({"account": 1, "n": 2}))
         await one.commit()

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from oban_sqla import Job, JobState, Workflow
 from oban_sqla.runtime.following import Followed, InTransaction, follow_by
 from oban_sqla.workflows.step import Step as Row
+from tests.blocking import pid_of, until_blocked
 from tests.conftest import StartOban
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.workers import Step
@@ -40,8 +41,9 @@ async def test_two_transactions_finish_the_last_two_deps(
         session.add(flow)
     async with engine.connect() as one, engine.connect() as two:
         first = await finish(one, flow.steps["part-0"])
+        pid = await pid_of(two)
         second = asyncio.create_task(finish(two, flow.steps["part-1"]))
-        await asyncio.sleep(0.1)
+        await until_blocked(engine, pid)
         assert not second.done()
         await one.commit()
         released = await second
