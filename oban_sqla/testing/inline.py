@@ -26,8 +26,9 @@ def inline(*, with_safety: bool = False) -> Iterator[None]:
             await session.flush()  # runs the job; so do commit and autoflush
 
     A job runs at the end of the flush that inserts it, before a commit, on the session's
-    connection, as in `drain_queue`. So the worker sees all flushed data, and its changes belong to
-    the transaction. Afterwards the session's instances are read again, as after `drain_queue`.
+    connection, as in `drain_queue`. A step of a workflow runs after its deps. The worker sees all
+    flushed data, and its changes belong to the transaction. Afterwards the session's instances are
+    read again, as after `drain_queue`.
 
     Some jobs don't run here: scheduled jobs, retries, and jobs that were not enqueued in a session.
     Use `drain_queue` for these. Jobs that a worker enqueues in a session run at once, too.
@@ -65,17 +66,23 @@ class _Inline:
     def run_if_nothing_else_is_flushed(
         self, session: Session, flush_context: Any, instances: Any
     ) -> None:
+        # The session refers weakly to jobs that are inserted, such as those of a workflow.
+        self._new.setdefault(session, []).extend(self._others(session))
         # Jobs are inserted before the flush. If it has nothing else to do, `after_flush_postexec`
         # is never called.
         if not (session.new or session.dirty or session.deleted):
             self.run(session, flush_context)
 
+    def _others(self, session: Session) -> list[Job]:
+        """The jobs that were not pending before, and that the flush has inserted."""
+        known = {*self._before.get(session, ()), *self._new.get(session, ())}
+        return [job for job in inserted(session) if job not in known]
+
     def run(self, session: Session, flush_context: Any) -> None:
-        new = self._new.pop(session, ())
+        others = self._others(session)
+        self._before.pop(session, None)
+        new = [*self._new.pop(session, ()), *others]
         jobs = [job for job in new if inspect(job).persistent and not job.conflict]
-        # The flush itself may have enqueued more jobs, which were not pending before.
-        known = {*self._before.pop(session, ()), *jobs}
-        jobs += [job for job in inserted(session) if job not in known]
         if not jobs:
             return
         connection = session.connection(BIND)
@@ -93,6 +100,9 @@ class _Inline:
 
 
 async def _run(attempts: Attempts, jobs: list[Job]) -> None:
-    for id in [identity(job) for job in jobs]:
-        assert id is not None
-        await attempts.run(id)
+    waiting = [id for job in jobs if (id := identity(job)) is not None]
+    before = 0
+    # A job may have to wait for another one, such as a step of a workflow.
+    while len(waiting) != before:
+        before = len(waiting)
+        waiting = [id for id in waiting if await attempts.run(id) is None]

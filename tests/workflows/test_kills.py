@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
 
-from oban_sqla import Job, JobState, Workflow
+from oban_sqla import Batch, Job, JobState, Workflow
 from tests.failures.conftest import (  # noqa: F401 - the fixtures
     Runs,
     Spawn,
@@ -20,7 +20,8 @@ from tests.failures.conftest import (  # noqa: F401 - the fixtures
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 
-FLOWS, KILLS, ACCOUNTS = 200, 40, 500
+FLOWS, BATCHES, KILLS, ACCOUNTS = 200, 40, 40, 500
+STEPS = FLOWS * 20 + BATCHES * 11
 
 
 def transfer() -> Job:
@@ -44,6 +45,26 @@ def flow_of_twenty() -> Workflow:
     return flow
 
 
+def batch_of_eight() -> Batch:
+    """With three callbacks, each of which moves money once."""
+    return Batch(
+        [transfer() for _ in range(8)],
+        name="batch",
+        on_completed=transfer(),
+        on_exhausted=transfer(),
+        on_attempted=transfer(),
+    )
+
+
+def deps_of(flow: Workflow, name: str) -> list[str]:
+    """The steps that end before a step, or a callback, runs."""
+    others = [one for one in flow.steps if one != name and not one.startswith("on_")]
+    if name in ("cleanup", "on_completed", "on_exhausted"):
+        return others
+    deps: list[str] = flow.steps[name].meta["deps"]
+    return deps
+
+
 async def test_every_step_runs_when_its_deps_allow_while_processes_are_killed(
     runs: Runs,  # noqa: F811
     spawn: Spawn,  # noqa: F811
@@ -52,28 +73,28 @@ async def test_every_step_runs_when_its_deps_allow_while_processes_are_killed(
     runs.open_accounts(ACCOUNTS, balance=1_000)
     async with sessions.begin() as session:
         session.add_all(flow_of_twenty() for _ in range(FLOWS))
+        session.add_all(batch_of_eight() for _ in range(BATCHES))
     nodes = [await spawn(limit=10, heartbeat_expiry=1.0) for _ in range(3)]
-    for goal in sorted(random.sample(range(20, FLOWS * 20 - 200), KILLS)):
+    for goal in sorted(random.sample(range(20, STEPS - 200), KILLS)):
         await runs.until(lambda goal=goal: runs.completed() >= goal)
         victim = nodes.pop(0)
         victim.kill()
         await ended(victim)
         nodes.append(await spawn(limit=10, heartbeat_expiry=1.0))
-    await runs.all_completed(FLOWS * 20)
+    await runs.all_completed(STEPS)
 
     moves: Counter[int] = Counter()
     async with sessions() as session:
         query = select(Workflow).options(selectinload(Workflow.jobs))
         flows = (await session.scalars(query)).all()
-    assert len(flows) == FLOWS
+    assert Counter(flow.name for flow in flows) == {"torture": FLOWS, "batch": BATCHES}
     for flow in flows:
-        assert (flow.state, flow.progress) == ("completed", (20, 20))
-        steps = flow.steps
-        for job in steps.values():
+        steps, count = flow.steps, 20 if flow.name == "torture" else 8
+        assert (flow.state, flow.progress) == ("completed", (count, count))
+        for name, job in steps.items():
             assert job.state is JobState.COMPLETED
-            deps = job.meta["deps"] or [name for name in steps if job.meta["name"] == "cleanup"]
-            ends = [steps[name].completed_at for name in deps if steps[name] is not job]
-            assert all(job.attempted_at >= end for end in ends), (flow.id, job.meta["name"])
+            ends = [steps[dep].completed_at for dep in deps_of(flow, name)]
+            assert all(job.attempted_at >= end for end in ends), (flow.id, name)
             moves.update(job.args.get("transfer", [])[:2])
     assert {id: count for id, (_, count) in runs.accounts().items() if count} == moves
     assert runs.rescued()
