@@ -153,9 +153,14 @@ def fetchable(name: str, column: Any) -> ColumnElement[Any]:
     if name in JSON_COLUMNS:
         return cast(column, Text).label(name)
     if name in INSTANTS:
-        return case((representable(column), column), else_=null()).label(name)
+        return if_representable(column).label(name)
     other: ColumnElement[Any] = column
     return other
+
+
+def if_representable(instant: Any) -> ColumnElement[Any]:
+    """An instant, or NULL for a far one."""
+    return case((representable(instant), instant), else_=null())
 
 
 def representable(instant: Any) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from ..clock import database_now
 from ..models import CronEntry, Job, ProducerRow
 from ..models.types import UTCDateTime
-from .claimed import fetchable
+from .claimed import fetchable, if_representable
 
 # How long a leader whose process is stopped can keep the other nodes from the entries.
 LONGEST_IDLE = "10s"
@@ -71,10 +71,11 @@ def advance(name: str, ticks: Mapping[str, datetime]) -> Executable:
 def ticked(name: str, *, now: datetime | None = None) -> Executable:
     """The `ticked_at` of each `entry` of an instance, and the database's `now`.
 
-    An instance without entries returns one row, with NULL for its `entry`.
+    A far instant is NULL. An instance without entries returns one row, with NULL for its `entry`.
     """
     time = select(database_now(now).cast(UTCDateTime).label("now")).subquery("clock")
-    return select(CronEntry.entry, CronEntry.ticked_at, time.c.now).select_from(
+    ticked_at = if_representable(CronEntry.ticked_at).label("ticked_at")
+    return select(CronEntry.entry, ticked_at, time.c.now).select_from(
         time.outerjoin(CronEntry, CronEntry.name == name)
     )
 

@@ -27,9 +27,12 @@ class Part:
 class Bar:
     """The bar of a bucket."""
 
+    at: datetime
+    """When the bucket begins."""
     x: float
     width: float
     text: str
+    """Its numbers in words."""
     parts: Sequence[Part]
 
 
@@ -38,6 +41,8 @@ class Chart:
     """Bars and their labels."""
 
     bars: Sequence[Bar]
+    summary: str
+    """The whole chart in words."""
     top: str
     """The value at the top."""
     times: Sequence[datetime]
@@ -57,7 +62,8 @@ def throughput(history: History) -> Chart:
                 y -= height
                 parts.append(Part(state, round(y, 2), round(height, 2)))
         bars.append(_bar(history, number, _counts(bucket), parts))
-    return Chart(bars, f"{top:,.0f}", _times(history), not any(bar.parts for bar in bars))
+    is_empty = not any(bar.parts for bar in bars)
+    return Chart(bars, _counts(history.total), f"{top:,.0f}", _times(history), is_empty)
 
 
 def queue_times(history: History) -> Chart:
@@ -68,9 +74,10 @@ def queue_times(history: History) -> Chart:
     for number, value in enumerate(known):
         height = max(HEIGHT * value / top, 1.0) if value else 0.0
         part = Part("wait", round(HEIGHT - height, 2), round(height, 2))
-        text = f"95% began within {span(value)}" if value else "none began"
+        text = _waits(value)
         bars.append(_bar(history, number, text, [part] if value else []))
-    return Chart(bars, span(top), _times(history), not any(known))
+    said = _waits(history.total.queue_time)
+    return Chart(bars, said, span(top), _times(history), not any(known))
 
 
 def nice(value: float) -> float:
@@ -84,8 +91,11 @@ def nice(value: float) -> float:
 def _bar(history: History, number: int, text: str, parts: Sequence[Part]) -> Bar:
     slot = WIDTH / len(history.buckets)
     at = _at(history, number / len(history.buckets))
-    shown = f"{at:%H:%M} UTC: {text}"
-    return Bar(round(number * slot + GAP / 2, 2), round(slot - GAP, 2), shown, parts)
+    return Bar(at, round(number * slot + GAP / 2, 2), round(slot - GAP, 2), text, parts)
+
+
+def _waits(value: float | None) -> str:
+    return f"95% began within {span(value)}" if value else "none began"
 
 
 def _counts(bucket: Ended) -> str:

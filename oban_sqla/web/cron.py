@@ -1,5 +1,8 @@
 """The page of cron: the entries, their ticks, and a button that runs an entry now."""
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,8 +17,16 @@ async def cron(request: Request) -> Response:
         active="cron",
         title="Cron",
         entries=await page.shared("entries", page.board.entries),
-        zone=page.board.config.timezone,
+        local=local,
     )
+
+
+def local(tick: datetime | None, zone: str) -> str:
+    """A tick by the clock of its time zone."""
+    try:
+        return "" if tick is None else f"{tick.astimezone(ZoneInfo(zone)):%a %d %b %H:%M %Z}"
+    except OverflowError:
+        return ""  # Another program may have stored the first or the last day that Python knows.
 
 
 async def run_entry(request: Request) -> Response:

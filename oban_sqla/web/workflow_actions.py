@@ -12,7 +12,7 @@ from ..workflows.workflow import Workflow
 from .outage import OUTAGES
 from .page import Page
 from .workflow_verbs import FLOW_VERBS, FlowVerb
-from .workflows import matching
+from .workflows import columns, matching
 
 MOST = 500
 """The most workflows that one action changes, the oldest first."""
@@ -85,7 +85,7 @@ def _chosen(page: Page, verb: FlowVerb) -> Executable:
         chosen = matching(form.get("state"), form.get("q"))
     else:
         chosen = [Workflow.id.in_(_ids(form.all("id")))]
-    found = select(*Workflow.__table__.columns).where(*chosen, verb.possible)
+    found = select(*columns()).where(*chosen, verb.possible)
     return found.order_by(Workflow.inserted_at, Workflow.id).limit(MOST)
 
 

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..models import Job
-from ..statements.claimed import fetchable
+from ..models.types import UTCDateTime
+from ..statements.claimed import fetchable, if_representable
 from ..workflows.graph import LAST
 from ..workflows.step import Step
 from ..workflows.workflow import Workflow
@@ -122,7 +123,7 @@ def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
 
 def newest(state: str, name: str, before: str) -> Executable:
     """The newest workflows without a parent; a page begins after the workflow `before`."""
-    found = select(*Workflow.__table__.columns).where(*matching(state, name))
+    found = select(*columns()).where(*matching(state, name))
     if before:
         last = aliased(Workflow)
         place = select(last.inserted_at).where(last.id == before).scalar_subquery()
@@ -147,7 +148,15 @@ def _clean(text: str) -> str:
 
 def one(id: str) -> Executable:
     """A workflow."""
-    return select(*Workflow.__table__.columns).where(Workflow.id == id)
+    return select(*columns()).where(Workflow.id == id)
+
+
+def columns() -> list[Any]:
+    """The columns of workflows. An instant that Python can't represent is NULL."""
+    return [
+        if_representable(one).label(one.key) if isinstance(one.type, UTCDateTime) else one
+        for one in Workflow.__table__.columns
+    ]
 
 
 def steps_of(id: str, limit: int) -> Executable:
@@ -155,14 +164,14 @@ def steps_of(id: str, limit: int) -> Executable:
     family = select(Workflow.id).where(Workflow.id == id).cte("family", recursive=True)
     inner = aliased(Workflow)
     family = family.union(select(inner.id).join(family, inner.parent_id == family.c.id))
-    columns: Sequence[Any] = (
+    shown: Sequence[Any] = (
         *(Step.job_id, Step.name, Step.kind, Step.waits, Step.dependents, Step.workflow_id),
         func.coalesce(cast(Job.state, Text), Step.ended, "deleted").label("state"),
         *(Job.worker, Job.queue, Job.id.label("stored")),
         fetchable("attempted_at", Job.attempted_at),
     )
     return (
-        select(*columns)
+        select(*shown)
         .outerjoin(Job, Job.id == Step.job_id)
         .where(Step.workflow_id.in_(select(family.c.id)))
         .order_by(Step.job_id)

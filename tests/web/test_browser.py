@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from benchmarks.dashboard import FILL
-from oban_sqla import Job, Oban
+from oban_sqla import Job, Oban, Rate, Worker
 from oban_sqla.web import dashboard
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
@@ -120,17 +121,31 @@ async def test_pages(
     width: int,
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
-    await start(queues={"mailers": {"limit": 3, "paused": True}})
+    rate = Rate(5, per=60)
+    await start(queues={"mailers": {"limit": 3, "paused": True, "rate_limit": rate}})
     await some_jobs(add)
     flow = await enqueued(oban)
     page = await open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+
+    async def check() -> None:
+        await page.wait_for_load_state("load")
+        await page.evaluate(
+            "document.querySelectorAll('details').forEach((one) => one.open = true)"
+        )
+        found = await axe.run(page)
+        assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
+        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{page.url} is {wide} pixels too wide"
+
     for path in (*PAGES, f"workflows/{flow.id}", f"jobs/{flow.steps['report'].id}"):
         await page.goto(f"{address}/{path}")
-        await page.wait_for_load_state("load")
-        found = await axe.run(page)
-        assert found.violations_count == 0, f"/{path}: {found.generate_report()}"
-        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"/{path} is {wide} pixels too wide"
+        await check()
+    # The questions before an action.
+    for path, action in (("jobs/1", "delete"), (f"workflows/{flow.id}", "cancel")):
+        await page.goto(f"{address}/{path}")
+        await page.get_by_role("button", name=action).click()
+        await page.wait_for_url("**/confirm")
+        await check()
 
 
 async def test_a_page_follows_the_table(open_page: Open, add: Add) -> None:
@@ -256,17 +271,113 @@ async def test_nothing_in_a_job_runs(open_page: Open, address: str, attacked: in
     assert ATTACK in await page.locator("body").inner_text()
 
 
-async def test_a_large_table(open_page: Open, address: str, engine: AsyncEngine) -> None:
+async def test_why_are_the_mails_late(open_page: Open, start: StartOban, add: Add) -> None:
+    """Three clicks answer it: the queue, a job, and where to resume the queue."""
+    node = await start(queues={"mailers": {"limit": 3, "paused": True}, "media": 2})
+    late = datetime.now(UTC) - timedelta(minutes=5)
+    await add(*(JobFactory(queue="mailers", scheduled_at=late) for _ in range(3)))
+    page = await open_page()
+    row = page.get_by_role("row", name="mailers paused")
+    await row.get_by_text("5 minutes").wait_for()
+    await row.get_by_role("link", name="mailers").click()
+    await page.wait_for_url("**/jobs?**state=available*")
+    await page.locator("tbody tr .what a").first.click()
+    await page.get_by_text("Queue mailers is paused").wait_for()
+    await page.get_by_role("link", name="to the queue").click()
+    card = page.locator(".queue", has=page.get_by_role("heading", name="mailers"))
+    with hear(node, "queue_resumed") as resumed:
+        await card.get_by_role("button", name="resume").first.click()
+        await resumed.wait()
+
+
+async def test_a_rate_is_set(open_page: Open, start: StartOban) -> None:
+    await start(queues={"mailers": 3})
+    page = await open_page("queues")
+    await page.get_by_text("Over all nodes:").click()
+    await page.get_by_label("at once").fill("20")
+    await page.get_by_label("starts").fill("14")
+    await page.get_by_label("in seconds").fill("1.5")
+    await page.get_by_label("burst").fill("6")
+    await page.get_by_role("button", name="set").click()
+    await page.get_by_text("The nodes that run queue mailers are told").wait_for()
+    await page.get_by_text("14 starts in 1.5 s, and a burst of 6").wait_for()
+    await page.get_by_text("20 at once on all nodes").wait_for()
+
+
+async def test_workflows_are_cancelled(open_page: Open, oban: Oban) -> None:
+    for n in range(3):
+        await enqueued(oban, f"import {n}")
+    page = await open_page("workflows")
+    await page.get_by_label("Workflow import 2").check()
+    await page.get_by_label("Workflow import 0").check()
+    await page.get_by_text("2 selected").wait_for()
+    await page.get_by_role("button", name="cancel").click()
+    await page.get_by_role("heading", name="Cancel 2 workflows?").wait_for()
+    await page.get_by_role("button", name="cancel 2 workflows").click()
+    await page.get_by_text("2 workflows cancelled.").wait_for()
+
+
+async def test_a_cron_entry_is_run_now(open_page: Open, no_workers: None) -> None:
+    class Tick(Worker, name="app.Tick", cron="0 6 * * *"):
+        async def process(self, job: Job) -> None: ...
+
+    page = await open_page("cron")
+    await page.get_by_role("button", name="run now").click()
+    await page.get_by_role("heading", name="app.Tick").wait_for()
+
+
+async def test_a_group_of_errors_is_retried(open_page: Open, add: Add, oban: Oban) -> None:
+    ids = await some_jobs(add)
+    page = await open_page("errors")
+    await page.get_by_role("heading", name="OSError: x").wait_for()
+    await page.get_by_role("button", name="retry").click()
+    await page.get_by_role("button", name="retry 2 jobs").click()
+    await page.get_by_text("2 jobs retried.").wait_for()
+    assert {(await oban.get_one_job(id)).state for id in ids[:2]} == {"available"}
+
+
+async def test_charts_have_words_and_a_table(open_page: Open, add: Add) -> None:
+    now = datetime.now(UTC)
+    await add(JobFactory(completed=True, attempted_at=now, completed_at=now))
+    page = await open_page()
+    chart = page.get_by_role("img", name="Jobs that ended in the last hour")
+    await chart.wait_for()
+    assert await chart.locator("desc").text_content() == "1 completed"
+    await page.get_by_text("as a table").first.click()
+    table = page.get_by_role("region", name="jobs that ended")
+    await table.get_by_role("cell", name="1 completed").wait_for()
+    # The table stays open when the chart follows the jobs.
+    await add(JobFactory(completed=True, attempted_at=now, completed_at=now))
+    await table.get_by_role("cell", name="2 completed").wait_for(timeout=2 * PATIENCE)
+
+
+async def test_a_million_jobs(
+    open_page: Open, address: str, engine: AsyncEngine, prefix: str
+) -> None:
     async with engine.begin() as connection:
-        prefix = engine.get_execution_options()["schema_translate_map"][None]
         await connection.execute(text(f'SET LOCAL search_path TO "{prefix}"'))
-        await connection.execute(text(FILL), {"rows": 100_000})
-    page = await open_page("jobs")
-    for path in ("", "jobs?state=completed", "jobs?q=args.user.id:4711", "errors", "queues"):
+        await connection.execute(text(FILL), {"rows": 1_000_000})
+        await connection.execute(text("ANALYZE oban_jobs"))
+    page = await open_page()
+    # What the pages show, from the rows of FILL.
+    for path, shown in (
+        ("", "2,973"),
+        ("jobs", "1000000"),
+        ("jobs?state=completed", "shop.Resize"),
+        ("jobs?state=available&q=args.user.id:4710", "shop.Charge"),
+        ("jobs?q=tag:vip", "vip"),
+        ("jobs/500000", "500000"),
+        ("errors", "TimeoutError: gave up on user"),
+        ("queues", "billing"),
+    ):
         answer = await page.goto(f"{address}/{path}")
         assert answer.status == 200
         assert len(await answer.body()) < 100_000
+        await page.locator("main", has_text=shown).wait_for()
     await page.goto(f"{address}/jobs")
+    first = await page.locator("tbody tr").first.get_attribute("id")
     await page.get_by_role("link", name="older").click()
     await page.get_by_role("link", name="newest").wait_for()
     assert await page.locator("tbody tr").count() == 50
+    assert await page.locator("tbody tr").first.get_attribute("id") == "j999950"
+    assert first == "j1000000"

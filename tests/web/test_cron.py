@@ -1,8 +1,11 @@
 """The cron entries of this process."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from oban_sqla import Job, Oban, Worker
+from oban_sqla.web.cron import local
 from tests.listening import hear
 from tests.web.site import Reader, Site
 
@@ -11,6 +14,20 @@ pytestmark = pytest.mark.usefixtures("no_workers")
 
 async def test_none(site: Site) -> None:
     assert "has a cron entry" in (await site.read("cron")).text
+
+
+def test_a_tick_is_told_in_its_zone() -> None:
+    tick = datetime(2026, 7, 6, 10, 0, tzinfo=UTC)
+    assert local(tick, "America/New_York") == "Mon 06 Jul 06:00 EDT"
+    assert local(tick, "UTC") == "Mon 06 Jul 10:00 UTC"
+    assert local(None, "UTC") == ""
+
+
+async def test_ticks_of_a_zone(site: Site) -> None:
+    class Tick(Worker, name="tick", cron={"expr": "30 6 * * *", "timezone": "Asia/Tokyo"}):
+        async def process(self, job: Job) -> None: ...
+
+    assert "06:30 JST" in (await site.read("cron")).text
 
 
 async def test_run_now(site: Site, oban: Oban) -> None:

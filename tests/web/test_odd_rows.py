@@ -3,14 +3,18 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import literal_column, update
+from sqlalchemy import insert, literal_column, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Job, Oban
+from oban_sqla import Job, Oban, Worker, Workflow
+from oban_sqla.models import CronEntry
+from oban_sqla.statements.claimed import INSTANTS
+from oban_sqla.workers.registry import with_cron
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.web.conftest import Open
 from tests.web.site import Reader, Site
+from tests.web.test_workflows import enqueued
 
 HUGE = "9" * 5001
 
@@ -78,6 +82,61 @@ async def test_pages(site: Site, add: Add, engine: AsyncEngine, state: str) -> N
         named = f"{column} ({value})" if column.endswith("_at") else column
         said = f"Can't be read, so the job can't run: {named}. Correct the row"
         assert (said in page.text) == ((column, value) in UNREADABLE), (column, value)
+
+
+FAR = [
+    *("infinity", "-infinity", "20000-01-01", "0044-03-15 BC"),
+    *("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"),
+]
+
+
+@pytest.mark.parametrize("at", FAR)
+async def test_far_times_of_jobs(site: Site, add: Add, engine: AsyncEngine, at: str) -> None:
+    ids = []
+    for state in STATES:
+        for column in INSTANTS:
+            [id] = await add(job(state))
+            await spoil(engine, id, column, at)
+            ids.append(id)
+    for path in ("", "?window=day", "jobs", "queues", "errors", *(f"jobs/{id}" for id in ids)):
+        await site.get(path)
+
+
+@pytest.mark.parametrize("at", FAR)
+async def test_far_times_of_workflows(site: Site, oban: Oban, engine: AsyncEngine, at: str) -> None:
+    flows = [await enqueued(oban, f"flow {n}") for n in range(3)]
+    for flow, column in zip(flows, ("inserted_at", "completed_at", "started_at"), strict=True):
+        change = update(Workflow).where(Workflow.id == flow.id)
+        async with engine.begin() as connection:
+            await connection.execute(change.values({column: literal_column(f"'{at}'")}))
+    page = await site.read("workflows")
+    assert all(f"flow {n}" in page.text for n in range(3))
+    for flow in flows:
+        assert "cleanup" in (await site.read(f"workflows/{flow.id}")).text
+    ids = [flow.id for flow in flows]
+    asked = await site.send(page, ("action", "cancel"), 200, id=ids)
+    answer = await site.send(Reader(asked.text), ("action", "cancel"), id=ids)
+    assert answer.headers["Location"] == "/workflows?done=cancel&n=3"
+
+
+@pytest.mark.usefixtures("no_workers")
+@pytest.mark.parametrize("at", FAR)
+async def test_far_ticks_of_cron(site: Site, oban: Oban, engine: AsyncEngine, at: str) -> None:
+    for zone in ("America/New_York", "Asia/Tokyo"):
+
+        class Tick(Worker, name=zone, cron={"expr": "0 6 * * *", "timezone": zone}):
+            async def process(self, job: Job) -> None: ...
+
+    labels = [entry.cron.label(entry.name) for entry in with_cron() if entry.cron]
+    ticked = [
+        {"name": oban.name, "entry": label, "ticked_at": literal_column(f"'{at}'")}
+        for label in labels
+    ]
+    async with engine.begin() as connection:
+        await connection.execute(insert(CronEntry).values(ticked))
+    page = await site.read("cron")
+    assert "America/New_York" in page.text
+    assert "Asia/Tokyo" in page.text
 
 
 @pytest.mark.parametrize(("column", "value"), UNREADABLE, ids=lambda given: given[:20])

@@ -1,6 +1,8 @@
 "use strict";
 
 const REFRESH = 1000; // milliseconds between two reads of a page, at least
+const AFTER = 6000; // after a change, until charts are read again
+const MINUTE = 60_000; // between two reads of charts while nothing changes
 const body = document.body;
 const main = () => document.getElementById("main");
 const live = document.getElementById("live");
@@ -21,6 +23,7 @@ let wanted = true;
 let newest = "";
 let refreshed = 0;
 let timer = null;
+let again = null;
 
 function isEditing() {
   const focus = document.activeElement;
@@ -34,8 +37,22 @@ function refresh() {
   timer = null;
   if (!wanted || document.hidden || newest === main().dataset.mark) return;
   if (isEditing()) { later(REFRESH); return; }
+  reread(AFTER);
+}
+
+// A chart is read again soon after a change, since it is shared for some seconds, and as time passes.
+function reread(next) {
   refreshed = Date.now();
   body.dispatchEvent(new CustomEvent("pulse"));
+  plan(next);
+}
+
+function plan(delay) {
+  clearTimeout(again);
+  if (!("charts" in main().dataset)) return;
+  again = setTimeout(() => {
+    if (!wanted || document.hidden || isEditing()) plan(MINUTE); else reread(MINUTE);
+  }, delay);
 }
 
 function later(delay) { timer ??= setTimeout(refresh, delay); }
@@ -116,3 +133,4 @@ document.addEventListener("htmx:after:swap", () => { tell(); count(); });
 
 count();
 connect();
+plan(AFTER);
