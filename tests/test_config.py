@@ -29,7 +29,7 @@ def test_the_retention_of_a_worker_is_for_its_aliases_too() -> None:
         (dict.fromkeys(("completed", "cancelled", "discarded")), 60, (60, 60, 60)),
     ],
 )
-def test_the_seconds_of_a_worker_do_not_end_what_a_state_keeps_for_ever(
+def test_the_seconds_of_a_worker_do_not_apply_to_a_state_that_is_kept_for_ever(
     states: dict[str, Any], own: Any, kept: tuple[float | None, ...]
 ) -> None:
     retention = Config.check(retention={**states, "workers": {"app.Mail": own}}).retention

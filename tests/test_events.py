@@ -19,7 +19,7 @@ def test_a_listener_hears_one_instance_or_all(engine: AsyncEngine) -> None:
     assert len(every.events) == 2
 
 
-def test_what_a_listener_raises_reaches_nobody(
+def test_the_error_of_a_listener_does_not_reach_the_emitter(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     oban = Oban(engine)

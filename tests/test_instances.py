@@ -39,7 +39,7 @@ def test_a_dropped_instance_is_forgotten(engine: AsyncEngine) -> None:
     assert instances.find("short-lived") is None
 
 
-def test_the_error_names_those_that_are_there(engine: AsyncEngine) -> None:
+def test_the_error_names_the_known_instances(engine: AsyncEngine) -> None:
     oban = Oban(engine, name="billing")
     with pytest.raises(InstanceNotFoundError, match=r"named 'Oban' .*\(there: 'billing'\)"):
         instances.get("Oban")

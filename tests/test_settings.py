@@ -142,7 +142,7 @@ class TestVariables:
             ("OBAN_IMPORTS", "a,,b", "imports must be a list of modules"),
         ],
     )
-    def test_what_is_wrong_is_told_with_the_variable(
+    def test_a_mistake_is_reported_with_its_variable(
         self, variable: str, written: str, complaint: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(variable, written)
@@ -245,7 +245,7 @@ class TestFiles:
             ("imports = 'app'", r"oban\.toml: imports must be a list of modules.* not 'app'"),
         ],
     )
-    def test_what_is_wrong_is_told_with_the_file(
+    def test_a_mistake_is_reported_with_its_file(
         self, directory: Path, content: str | bytes, complaint: str
     ) -> None:
         raw = content.encode() if isinstance(content, str) else content
@@ -296,7 +296,7 @@ class TestPrecedence:
     def test_none_is_given_too(self) -> None:
         assert load(node=None).arguments["node"] is None
 
-    def test_what_does_not_count_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_overridden_value_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUES", "wrong")
         assert load(queues={"a": 1}).arguments["queues"] == {"a": 1}
 
@@ -410,7 +410,7 @@ number = 5
             ("engine = 'pathshop:db.engine'\npool_size = 5", "leave pool_size out, or set dsn"),
         ],
     )
-    def test_what_is_wrong(self, content: str, complaint: str) -> None:
+    def test_mistakes(self, content: str, complaint: str) -> None:
         with pytest.raises((ConfigError, TypeError), match=complaint):
             Oban.from_config(path=self.file(content))
 

@@ -114,7 +114,7 @@ async def test_many_threads_publish_while_subscribers_come_and_go() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-async def test_a_forked_child_wakes_nobody() -> None:
+async def test_a_forked_child_wakes_no_subscriber() -> None:
     # A thread that the child does not have may hold the lock.
     unsubscribe = wakeups.subscribe(HERE, "public", lambda wakeup: None)
     with wakeups._lock:

@@ -124,7 +124,7 @@ class TestWeOrderTheirQueues:
 
 
 class TestCancelling:
-    async def test_they_cancel_what_runs_here(
+    async def test_they_cancel_a_job_that_runs_here(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         job = await ours.enqueue(Ours.new({"do": "wait for cancel"}))
@@ -133,7 +133,7 @@ class TestCancelling:
         await table.until({"cancelled": 1})
         assert "heard: ours" in (await table.job(job.id))["errors"][0]["error"]
 
-    async def test_we_cancel_what_runs_there(
+    async def test_we_cancel_a_job_that_runs_there(
         self, theirs: oban_py.Oban, start: StartOban, table: Table
     ) -> None:
         ours = await start(node="client")
@@ -143,7 +143,9 @@ class TestCancelling:
         await table.until({"cancelled": 1})
         assert "heard: theirs" in (await table.job(job.id))["errors"][0]["error"]
 
-    async def test_what_waits(self, start: StartOban, client: oban_py.Oban, table: Table) -> None:
+    async def test_a_waiting_job(
+        self, start: StartOban, client: oban_py.Oban, table: Table
+    ) -> None:
         ours = await start(node="client")
         first = await ours.enqueue(Ours.new(schedule_in=60))
         second = await client.enqueue(Theirs.new(scheduled_in=60))
@@ -155,7 +157,7 @@ class TestCancelling:
         assert other["cancelled_at"] is not None
         assert one["meta"].keys() == other["meta"].keys() == {"cancel_attempted_at"}
 
-    async def test_what_they_cancelled_and_retried_is_not_taken_for_cancelled(
+    async def test_a_job_that_they_cancelled_and_retried_is_not_cancelled_again(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         """oban-py leaves the mark when it retries the job. The mark must not cancel the next
@@ -173,7 +175,7 @@ class TestCancelling:
 
 
 class TestRetrying:
-    async def test_what_the_other_side_finished(
+    async def test_jobs_that_the_other_side_finished(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         job = await ours.enqueue(Ours.new({"do": "cancel"}))

@@ -125,7 +125,7 @@ class TestWeEnqueueTheyRun:
         row = await table.job(job.id)
         assert row["attempted_at"].replace(tzinfo=UTC) >= at
 
-    async def test_they_read_what_we_wrote(self, client: oban_py.Oban, sessions: Sessions) -> None:
+    async def test_they_read_our_jobs(self, client: oban_py.Oban, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             session.add(job := Ours.new({"a": {"b": [1.5]}}, tags=["t"], meta={"k": None}))
         theirs = await client.get_job(job.id)

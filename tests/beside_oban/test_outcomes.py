@@ -77,7 +77,7 @@ async def alternately(
         await table.an_hour_later()
 
 
-async def test_each_retries_what_failed_on_the_other(
+async def test_each_retries_jobs_that_failed_on_the_other(
     start_theirs: StartTheirs, start: StartOban, table: Table, sessions: Sessions
 ) -> None:
     async with sessions.begin() as session:
@@ -127,7 +127,7 @@ async def test_a_cancelled_job_says_why(
     assert theirs.cancelled_at == ours.cancelled_at is not None
 
 
-async def test_what_oban_py_recorded_is_not_mistaken_for_ours(
+async def test_values_recorded_by_oban_py_are_not_mistaken_for_ours(
     start_theirs: StartTheirs, sessions: Sessions, table: Table
 ) -> None:
     async with sessions.begin() as session:
@@ -138,7 +138,7 @@ async def test_what_oban_py_recorded_is_not_mistaken_for_ours(
         _ = (await ours_reads(sessions, job.id)).recorded
 
 
-async def test_nobody_moves_a_suspended_job(
+async def test_neither_side_moves_a_suspended_job(
     start_theirs: StartTheirs,
     start: StartOban,
     client: oban_py.Oban,

@@ -93,7 +93,7 @@ class TestOneLease:
 
 
 class TestTheirLeader:
-    async def test_what_it_takes_away_of_our_producers_comes_back(
+    async def test_rows_of_our_producers_that_it_deletes_come_back(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         """oban-py deletes producers that were silent for a minute. Running jobs go on."""

@@ -126,7 +126,7 @@ async def test_installing_theirs_over_ours_changes_nothing(
 
 
 @pytest.mark.parametrize("installed_again", [True, False])
-async def test_an_upgrade_mends_what_theirs_uninstalled(
+async def test_an_upgrade_repairs_tables_that_theirs_uninstalled(
     pool: AsyncConnectionPool,
     client: oban_py.Oban,
     engine: AsyncEngine,

@@ -25,7 +25,7 @@ def schema_in(said: str) -> str:
     return found[1]
 
 
-def test_it_says_what_the_server_does(cli: Cli, postgres_dsn: str) -> None:
+def test_it_prints_the_figures_of_the_server(cli: Cli, postgres_dsn: str) -> None:
     done = cli("bench", "--seconds", "1", dsn=postgres_dsn)
     assert done.returncode == 0, done.stderr
     figures = [line.split()[-1] for line in done.stdout.splitlines()[2:]]

@@ -29,7 +29,7 @@ class TestCheck:
         assert rows["dsn"].split()[2] == '"(hidden)"'
         assert rows["notify"].split() == ["notify", "default", '"listen"']
 
-    def test_what_is_wrong_is_listed_whole(self, call: Say, here: Path) -> None:
+    def test_all_mistakes_are_listed(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("quues = 1\nstage_batch = 0\n")
         told = call("config", "check", code=1).stderr.splitlines()
         assert len(told) == 2
@@ -103,7 +103,7 @@ class TestStart:
             ),
         ],
     )
-    def test_what_no_source_has(self, call: Say, here: Path, content: str, message: str) -> None:
+    def test_missing_settings(self, call: Say, here: Path, content: str, message: str) -> None:
         (here / "oban.toml").write_text(content)
         told = call("start", code=2).stderr
         assert message in " ".join(told.replace("│", " ").split())

@@ -108,5 +108,5 @@ class TestEnqueueing:
             (["cronapp.greet", "{}", "--in", "5m", "--at", "2030-01-01"], 1, "schedule_in"),
         ],
     )
-    def test_what_is_wrong(self, on: Say, arguments: list[str], code: int, message: str) -> None:
+    def test_mistakes(self, on: Say, arguments: list[str], code: int, message: str) -> None:
         assert message in on("jobs", "enqueue", *arguments, code=code).stderr

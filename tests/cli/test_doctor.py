@@ -9,7 +9,7 @@ from tests.cli.test_run import enqueue
 from tests.cli.test_status import beat
 
 
-def test_what_is_good_and_what_is_not(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_findings_and_problems(on: Say, postgres_dsn: str, prefix: str) -> None:
     enqueue(postgres_dsn, prefix, "Quick")
     said = on("doctor", code=1).stdout.splitlines()
     at = said.index("problem  queues: no node runs the queue default, which has available jobs: 1")

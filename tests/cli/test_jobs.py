@@ -207,7 +207,7 @@ class TestChanging:
         assert on("jobs", "delete", "--all", "--yes").stdout == "deleted 2 jobs\n"
         assert left(postgres_dsn, prefix) == [(3, "executing")]
 
-    def test_what_is_done_when_it_fails_in_the_middle(
+    def test_the_changes_before_a_failure_are_reported(
         self, on: Say, postgres_dsn: str, prefix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batches = Selection.batches

@@ -44,7 +44,7 @@ def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str)
     assert states(postgres_dsn, prefix) == [("completed", 1)]
 
 
-def test_an_order_that_nobody_hears(on: Say) -> None:
+def test_an_order_that_no_node_hears(on: Say) -> None:
     said = on("queues", "pause", "q", "--name", "Shop").stderr
     assert said.endswith("oban-sqla: no node of Shop runs q now\n")
     said = on("queues", "resume", "--all", "--name", "Shop", "--node", "n").stderr

@@ -103,7 +103,9 @@ def test_it_runs_jobs_until_a_signal(
     assert states(postgres_dsn, prefix) == [("completed", 1)] * 2
 
 
-def test_what_outlives_the_grace_goes_back(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+def test_jobs_that_exceed_the_grace_period_go_back(
+    spawn: Spawn, postgres_dsn: str, prefix: str
+) -> None:
     enqueue(postgres_dsn, prefix, "Slow", 60)
     process = spawn("start", *at(postgres_dsn, prefix), "--grace", "0.1")
     wait_for(process, "begun 1")

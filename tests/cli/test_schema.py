@@ -56,9 +56,7 @@ def test_the_dsn_from_the_environment(
     assert tables(postgres_dsn, new_prefix) == 4
 
 
-def test_what_somebody_dropped_is_told_and_mended(
-    new: Say, postgres_dsn: str, new_prefix: str
-) -> None:
+def test_dropped_parts_are_named_and_repaired(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     new("upgrade")
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(f"DROP TABLE {new_prefix}.oban_sqla_cron")

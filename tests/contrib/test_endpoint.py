@@ -154,7 +154,7 @@ async def test_the_leader_has_the_doctor_look(start: StartOban) -> None:
     assert "leader" in stop.problems
 
 
-async def test_nobody_else_has_the_doctor_look(engine: AsyncEngine) -> None:
+async def test_without_the_endpoint_the_doctor_does_not_run(engine: AsyncEngine) -> None:
     with hear(Oban, "doctor_stop") as stops:
         assert await CheckUps(Oban(engine)).run_once() == check_ups.LOOK_INTERVAL
     assert stops.events == []

@@ -35,14 +35,14 @@ def test_a_record_of_anybody() -> None:
     }
 
 
-def test_what_is_given_as_extra() -> None:
+def test_attributes_given_as_extra() -> None:
     line = formatted(record("m", order=7, level="mine", path=JsonFormatter))
     assert line["order"] == 7
     assert line["level"] == "info"
     assert "JsonFormatter" in line["path"]
 
 
-def test_what_json_has_no_word_for() -> None:
+def test_values_that_json_lacks() -> None:
     circle: list[Any] = []
     circle.append(circle)
     line = formatted(record("m", share=math.nan, circle=circle, order=7, odd={(1, 2): 3}))

@@ -144,7 +144,7 @@ def test_each_event_has_its_line(
 @pytest.mark.parametrize(
     "error", [psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement]
 )
-def test_what_to_do_behind_a_pooler(
+def test_the_advice_behind_a_pooler(
     oban: Oban, caplog: pytest.LogCaptureFixture, error: type[psycopg.Error]
 ) -> None:
     wrapped = DBAPIError("SELECT 1", {}, error('prepared statement "_pg3_0"'))
@@ -153,7 +153,7 @@ def test_what_to_do_behind_a_pooler(
     caplog.clear()
 
 
-def test_what_to_do_behind_a_pooler_with_asyncpg(
+def test_the_advice_behind_a_pooler_with_asyncpg(
     oban: Oban, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = asyncpg.exceptions.DuplicatePreparedStatementError("__asyncpg_stmt_1__")

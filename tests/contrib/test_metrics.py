@@ -192,7 +192,7 @@ async def test_duplicates_and_failures_of_the_enqueue(read: Read, engine: AsyncE
         ),
     ],
 )
-async def test_what_the_services_do(
+async def test_the_metrics_of_the_services(
     read: Read,
     engine: AsyncEngine,
     event: str,

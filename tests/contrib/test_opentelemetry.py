@@ -346,7 +346,7 @@ async def test_a_job_that_is_enqueued_anew_gets_the_new_context(
 
 
 @pytest.mark.parametrize("value", [7, "", "nonsense", ["x"], {"a": 1}, None])
-async def test_what_others_write_into_meta_disturbs_nothing(
+async def test_invalid_meta_of_other_programs_disturbs_nothing(
     value: Any, oban: Oban, exporter: Spans
 ) -> None:
     await oban.enqueue(Work.new(meta={"traceparent": value, "tracestate": value}))
@@ -355,7 +355,7 @@ async def test_what_others_write_into_meta_disturbs_nothing(
     assert (process.parent, of(process)["oban.job.state"]) == (None, "completed")
 
 
-async def test_what_is_not_sampled_stays_so(
+async def test_an_unsampled_enqueue_has_an_unsampled_job(
     start: StartOban, exporter: Spans, attached: None, sessions: Sessions
 ) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF)

@@ -126,7 +126,7 @@ async def test_the_errors_of_jobs_that_are_discarded_alone(start: StartOban, sen
 
 
 @pytest.mark.parametrize(("do", "attempts"), [("cancel", 1), ("snooze", 2), (None, 1)])
-async def test_what_is_no_error(
+async def test_outcomes_that_are_no_errors(
     do: str | None, attempts: int, start: StartOban, sent: Sent
 ) -> None:
     await run(start, Work.new({"do": do}), attempts)

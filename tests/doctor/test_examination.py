@@ -113,7 +113,7 @@ class TestSchema:
         (found,) = await problems(Database(own, None), "schema")
         assert "is at version 0" in found.text
 
-    async def test_a_part_that_somebody_dropped(self, own: AsyncEngine) -> None:
+    async def test_a_dropped_part(self, own: AsyncEngine) -> None:
         await execute(own, "ALTER TABLE oban_jobs DROP CONSTRAINT oban_sqla_unique")
         (found,) = await problems(Database(own, None), "schema")
         assert found.text.endswith("but constraint oban_sqla_unique is missing")
@@ -337,7 +337,7 @@ class TestOrphans:
         assert [one.text for one in found] == texts
 
 
-async def test_a_queue_that_nobody_runs(database: Database, sessions: Sessions) -> None:
+async def test_a_queue_that_no_node_runs(database: Database, sessions: Sessions) -> None:
     await beats(sessions)
     async with sessions.begin() as session:
         session.add_all([JobFactory(), JobFactory(queue="lonely"), JobFactory(queue="lonely")])

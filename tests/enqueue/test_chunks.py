@@ -224,7 +224,7 @@ class TestOwnTransaction:
         assert await observer.args() == []
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
-    async def test_unique_jobs_become_those_that_are_there(
+    async def test_duplicates_become_the_existing_jobs(
         self, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Once.new({"n": 1}))
@@ -290,11 +290,11 @@ class TestThroughConn:
         keys = [args["user"]["$key"]["id"] for args in await observer.args()]
         assert len(set(keys)) == 5
 
-    async def test_what_is_no_conn_is_refused(self, oban: Oban) -> None:
+    async def test_an_invalid_conn_is_refused(self, oban: Oban) -> None:
         with pytest.raises(TypeError, match="conn must be"):
             await oban.enqueue_stream(made(1), conn=object())  # type: ignore[arg-type]
 
-    async def test_what_is_no_job_is_refused(
+    async def test_an_object_that_is_not_a_job_is_refused(
         self, oban: Oban, sessions: async_sessionmaker[AsyncSession]
     ) -> None:
         async with sessions() as session:

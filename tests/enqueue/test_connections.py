@@ -250,7 +250,7 @@ class TestMainKinds:
             ("oban_schedule", {"at": "2040-05-17T08:30:15.123456+00:00"}),
         ]
 
-    async def test_what_is_rolled_back_is_not_notified(
+    async def test_a_rolled_back_job_is_not_notified(
         self, kind: ConnKind, oban: Oban, listener: Listener
     ) -> None:
         async with ending_badly(kind.savepoint()):
@@ -290,7 +290,7 @@ class TestMainKinds:
         await kind.commit()
         assert await observer.args() == [{"n": 1}]
 
-    async def test_what_was_made_bad_after_new_spoils_at_most_a_savepoint(
+    async def test_a_job_spoilt_after_new_breaks_at_most_a_savepoint(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
@@ -766,7 +766,7 @@ class TestTheJobAfterwards:
             session.commit()
             assert isinstance(job.id, int)
 
-    async def test_an_expired_job_is_refused_with_what_it_lacks(
+    async def test_an_expired_job_is_refused_with_the_expired_columns(
         self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], oban: Oban
     ) -> None:
         async with AsyncSession(engine) as session:

@@ -120,7 +120,7 @@ async def test_a_flush_of_plain_and_unique_and_waiting_jobs_is_one_event(
     assert [meta["told"] for meta in await metas(observer)] == [True] * 3
 
 
-async def test_what_a_change_of_rows_enqueues(
+async def test_jobs_that_a_change_of_rows_enqueues(
     sessions: Sessions, told: Told, observer: Observer, no_workers: None
 ) -> None:
     @worker(name="tests.observed.React", on=User, on_insert=True)
@@ -224,7 +224,7 @@ async def test_a_listener_that_raises_disturbs_no_flush_and_is_logged_once(
     caplog.clear()
 
 
-async def test_where_a_job_comes_from_is_no_part_of_what_is_unique(sessions: Sessions) -> None:
+async def test_trace_keys_are_no_part_of_the_unique_key(sessions: Sessions) -> None:
     unique = Unique(fields=("worker", "meta"))
     async with sessions.begin() as session:
         first = await Mail.enqueue(conn=session, unique=unique, meta={"traceparent": "00-a-b-01"})

@@ -170,7 +170,7 @@ class TestTheFlush:
             assert session.scalars(select(Job.inserted_at)).all() == [long_ago]
 
     @pytest.mark.parametrize("name", ["before_insert", "after_insert"])
-    def test_others_that_listen_to_inserted_jobs_hear_of_them(
+    def test_other_listeners_of_inserts_are_called(
         self, session_factory: Sessions, name: str
     ) -> None:
         heard: list[Job] = []
@@ -319,7 +319,7 @@ class TestRollback:
             assert inspect(job).transient
             assert job.id is None
 
-    def test_jobs_that_nobody_holds_are_not_kept(self, session_factory: Sessions) -> None:
+    def test_jobs_without_references_are_not_kept(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             session.add_all(Send.new({"n": n}) for n in range(10))
             session.flush()

@@ -88,7 +88,7 @@ class TestTheStoredForm:
         key = {"dog": reference("Dog", id=dog.id), "plain": reference("Plain", id=plain.id)}
         assert stored(session) == [key]
 
-    def test_needs_no_loading_of_what_has_expired(self, session: Session) -> None:
+    def test_needs_no_loading_of_an_expired_instance(self, session: Session) -> None:
         session.add(order := Order(id=5))
         session.flush()
         session.expire(order)
@@ -139,7 +139,7 @@ class TestTheStoredForm:
         session.commit()
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
 
-    def test_a_class_that_nobody_could_import_is_refused(self) -> None:
+    def test_a_class_that_can_not_be_imported_is_refused(self) -> None:
         class LocalBase(DeclarativeBase): ...
 
         class Local(LocalBase):
@@ -396,7 +396,7 @@ class TestWhatHasNoRow:
             Job.args_contain({"order": Order()})
 
 
-def test_any_connection_takes_what_has_a_key(session: Session) -> None:
+def test_any_connection_takes_instances_with_a_key(session: Session) -> None:
     session.add(order := Order())
     session.flush()
     job = Send.new({"order": order})

@@ -153,7 +153,7 @@ class TestMainKinds:
         assert await observer.users() == ["ann", "bob"]
         assert await observer.args() == [{"n": 1}]
 
-    async def test_what_was_rolled_back_conflicts_with_nothing(
+    async def test_a_rolled_back_job_conflicts_with_no_job(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         async with ending_badly(kind.savepoint()):
@@ -165,7 +165,7 @@ class TestMainKinds:
         await kind.commit()
         assert await observer.args() == [{"n": 1}]
 
-    async def test_a_duplicate_replaces_what_its_rules_name(
+    async def test_a_duplicate_replaces_the_fields_of_its_rules(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Index.new({"page": 1, "v": 1}, scheduled_at=SOON, priority=2))
@@ -179,7 +179,7 @@ class TestMainKinds:
         assert (row["args"], row["priority"]) == ({"page": 1, "v": 2}, 2)
         assert row["scheduled_at"] == LATER.replace(tzinfo=None)
 
-    async def test_a_duplicate_that_is_enqueued_anew_is_what_it_was(
+    async def test_a_duplicate_that_is_enqueued_again_has_its_own_values(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         async with ending_badly(kind.savepoint()):
@@ -454,7 +454,9 @@ class TestReplace:
         assert await observer.args() == [{"page": 1, "v": 4}]
         assert len({job.id for job in jobs}) == 1
 
-    async def test_only_by_those_who_may(self, oban: Oban, observer: Observer) -> None:
+    async def test_only_duplicates_with_replace_replace(
+        self, oban: Oban, observer: Observer
+    ) -> None:
         unique = Unique(fields=["worker"])
         replacing = Unique(fields=["worker"], replace=["args"])
         await oban.enqueue(Sync.new({"n": 0}, unique=unique))
@@ -614,7 +616,7 @@ class TestSession:
             store(session, Sync.new({"n": 1}, unique=False))
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
-    async def test_what_the_flush_deletes_or_ends_conflicts_no_more(
+    async def test_a_job_that_the_flush_deletes_or_ends_conflicts_no_more(
         self, oban: Oban, sessions: Sessions, observer: Observer
     ) -> None:
         await oban.enqueue_many(Sync.new({"n": n}) for n in (1, 2))

@@ -160,7 +160,7 @@ class TestFlush:
         assert await listener.heard() == news("mailers")
 
     @pytest.mark.parametrize("state", ["executing", "completed"])
-    async def test_jobs_that_nobody_waits_for_are_not_announced(
+    async def test_jobs_that_do_not_wait_for_a_node_are_not_announced(
         self, session_factory: Sessions, listener: Listener, state: str
     ) -> None:
         with session_factory.begin() as session:
@@ -249,7 +249,7 @@ class SpecialJob(Job):
 
 
 class TestSavepoints:
-    async def test_what_was_rolled_back_to_one_is_not_announced(
+    async def test_jobs_rolled_back_to_a_savepoint_are_not_announced(
         self, session_factory: Sessions, listener: Listener, observer: Observer
     ) -> None:
         with session_factory.begin() as session:
@@ -302,7 +302,7 @@ class TestSavepoints:
 class TestUpdates:
     """A loaded job that changes its queue or state is announced in its new queue."""
 
-    async def test_only_the_earliest_of_those_that_are_moved_is_announced(
+    async def test_only_the_earliest_time_of_moved_jobs_is_announced(
         self, session_factory: Sessions, listener: Listener
     ) -> None:
         with session_factory.begin() as session:
@@ -497,7 +497,7 @@ class TestBulkStatements:
             assert len(ids.all()) == 2
         assert sorted(await listener.heard(), key=str) == list(self.NEWS)
 
-    async def test_whoever_hears_of_the_rows_finds_them_with_autocommit(
+    async def test_with_autocommit_the_rows_precede_their_notification(
         self, sync_engine_: Engine, sent: list[str], observer: Observer
     ) -> None:
         with Session(sync_engine_.execution_options(isolation_level="AUTOCOMMIT")) as session:
@@ -778,7 +778,7 @@ class TestKindsOfSessions:
         assert await woken() == [Wakeup(frozenset("a"))]
         assert await listener.heard() == news("a")
 
-    async def test_what_the_user_keeps_in_info_stays(self, sync_engine_: Engine) -> None:
+    async def test_the_users_entries_in_info_stay(self, sync_engine_: Engine) -> None:
         with Session(sync_engine_, info={"mine": 1}) as session:
             session.add(job())
             session.flush()

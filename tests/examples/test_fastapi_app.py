@@ -83,7 +83,7 @@ def test_an_order_shows_the_progress_of_its_jobs(open_shop: Open, provider: Prov
     assert paid["jobs"][2] == "reminder: cancelled"
 
 
-def test_what_is_refused_leaves_no_order_and_no_job(open_shop: Open, database_dsn: str) -> None:
+def test_a_refused_order_leaves_no_row_and_no_job(open_shop: Open, database_dsn: str) -> None:
     shop = open_shop()
     assert shop.post("/orders", json={"email": "ann@x.test", "product_id": 99}).status_code == 404
     assert shop.post("/orders", json={"email": "nobody", "product_id": CUP}).status_code == 422

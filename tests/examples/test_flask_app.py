@@ -83,7 +83,7 @@ def test_a_bookmark_that_is_deleted_meanwhile_cancels_its_job(
     assert site.get(where).status_code == 404
 
 
-def test_what_is_refused_leaves_no_job(site: httpx.Client, database_dsn: str) -> None:
+def test_a_refused_bookmark_leaves_no_job(site: httpx.Client, database_dsn: str) -> None:
     add(site, "http://x.test/page")
     assert site.post("/bookmarks", data={"url": "http://x.test/page"}).status_code == 409
     assert site.post("/bookmarks", data={"url": "file:///etc/passwd"}).status_code == 400

@@ -71,7 +71,7 @@ def test_every_change_arrives_though_half_of_the_calls_fail(
     assert orders.get("/outbox").json() == {"completed": 7}
 
 
-def test_what_is_rolled_back_is_not_told(orders: httpx.Client, provider: Provider) -> None:
+def test_a_rolled_back_change_is_not_sent(orders: httpx.Client, provider: Provider) -> None:
     assert orders.post("/orders", json={"quantity": 101}).status_code == 422
     assert orders.get("/outbox").json() == {}
     order = place(orders)
@@ -79,7 +79,7 @@ def test_what_is_rolled_back_is_not_told(orders: httpx.Client, provider: Provide
     assert call.json["id"] == order
 
 
-def test_what_was_committed_is_told_after_a_crash(
+def test_a_committed_change_is_sent_after_a_crash(
     orders: httpx.Client,
     process: Process,
     spawn: Spawn,

@@ -58,7 +58,7 @@ def test_a_second_run_stands_by_itself(indexed_dsn: str) -> None:
 
 
 @pytest.mark.examples
-def test_the_check_finds_what_was_tampered_with(indexed_dsn: str) -> None:
+def test_the_check_finds_changed_results(indexed_dsn: str) -> None:
     assert run("--dsn", indexed_dsn, "--check").returncode == 0
     with psycopg.connect(indexed_dsn) as connection:
         for statement in (

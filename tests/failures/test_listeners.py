@@ -30,7 +30,7 @@ class Varied(Worker, name="failures.varied", max_attempts=2):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-async def test_nothing_depends_on_what_a_listener_does(
+async def test_failing_listeners_disturb_nothing(
     error: type[BaseException], engine: AsyncEngine, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: set[str] = set()

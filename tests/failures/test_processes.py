@@ -113,7 +113,7 @@ async def test_a_process_told_to_stop_under_load_orphans_nothing(
     assert set(runs.per_job().values()) == {1}
 
 
-async def test_each_discarded_job_is_followed_once_whoever_discards_it(
+async def test_each_discarded_job_is_followed_once_whichever_node_discards_it(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
     """Some jobs kill their node in their last attempt, and the rescue discards them."""

@@ -297,6 +297,6 @@ class TestWhatIsRefused:
             heavy.new(3)
 
 
-def test_what_they_look_like() -> None:
+def test_their_reprs() -> None:
     assert repr(Limit(2, by="account", burst=True)) == "Limit(2, burst=True, by='account')"
     assert repr(Rate(14, per=1, name="postmark")) == "Rate(14, per=1.0, name='postmark')"

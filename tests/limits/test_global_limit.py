@@ -80,7 +80,7 @@ async def test_jobs_of_other_queues_do_not_count(start: StartOban, add: Add) -> 
 
 
 @pytest.mark.parametrize("end", ["cancel", "delete", "give back"])
-async def test_a_slot_that_nobody_tells_of_is_found_at_a_poll(
+async def test_a_slot_without_a_notification_is_found_at_a_poll(
     start: StartOban, sessions: Sessions, add: Add, end: str
 ) -> None:
     """An executing row that is deleted frees its slot."""
@@ -155,7 +155,7 @@ class TestOrders:
         oban = await start(queues=limited(3, 5))
         assert "global_limit" not in oban.check_one_queue("limits").meta
 
-    async def test_what_oban_web_orders(
+    async def test_orders_of_oban_web(
         self, start: StartOban, engine: AsyncEngine, prefix: str
     ) -> None:
         """Orders of Oban Web are followed. Invalid orders change nothing."""
@@ -188,7 +188,7 @@ class TestOrders:
                 lambda found=found: oban.check_one_queue("limits").meta.get("global_limit") == found
             )
 
-    async def test_what_is_refused(self, client: Oban, sessions: Sessions) -> None:
+    async def test_invalid_values_are_refused(self, client: Oban, sessions: Sessions) -> None:
         with pytest.raises(
             ConfigError, match="global_limit of queue 'limits': it must be an integer"
         ):
@@ -207,7 +207,7 @@ S = JobState
 @pytest.mark.parametrize(
     "given", [0, -1, True, 1.5, "3", {"allowed": 0}, {"allowed": 1, "other": 2}, [1]]
 )
-async def test_a_limit_that_is_none_is_refused(engine: AsyncEngine, given: object) -> None:
+async def test_an_invalid_limit_is_refused(engine: AsyncEngine, given: object) -> None:
     with pytest.raises(ConfigError, match="the global_limit of queue 'q': it must be an integer"):
         Oban(engine, queues={"q": {"limit": 1, "global_limit": given}})
 

@@ -276,7 +276,7 @@ async def test_a_job_that_no_worker_here_declares_is_found_to_be_limited(
         {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y", "weight": -1}}},
     ],
 )
-async def test_what_others_wrote_there_stops_nothing(
+async def test_invalid_terms_of_other_programs_stop_nothing(
     start: StartOban, sessions: Sessions, add: Add, meta: dict[str, Any]
 ) -> None:
     strange, good = await add(Free.new(), One.new({"key": "a"}))

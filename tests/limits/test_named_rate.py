@@ -77,7 +77,7 @@ async def test_the_schema_is_found(engine: AsyncEngine) -> None:
     assert await Oban(engine).rate("calls").available() == 3
 
 
-async def test_what_is_refused(client: Oban) -> None:
+async def test_invalid_values_are_refused(client: Oban) -> None:
     with pytest.raises(LookupError, match="no imported worker has a rate of the name 'nope'"):
         client.rate("nope")
     with pytest.raises(TypeError, match="leave key out"):
@@ -103,7 +103,7 @@ class TestInTheTransactionOfTheCaller:
             await transaction.commit()
         assert await rate.available() == 1
 
-    async def test_nobody_takes_the_same_permits_before_the_commit(
+    async def test_no_other_transaction_takes_the_permits_before_the_commit(
         self, client: Oban, sessions: Sessions, start: StartOban, add: Add
     ) -> None:
         rate = client.rate("calls")
@@ -139,7 +139,7 @@ class TestInTheTransactionOfTheCaller:
         async with sessions() as session:
             assert len((await session.scalars(select(Job))).all()) == 1
 
-    async def test_what_is_refused(
+    async def test_invalid_values_are_refused(
         self, client: Oban, engine: AsyncEngine, sessions: Sessions
     ) -> None:
         rate = client.rate("calls")

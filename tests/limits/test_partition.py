@@ -448,7 +448,7 @@ class TestSettings:
             ({"rate_limit": {"allowed": 2, "period": 1, "partition": 5}}, "rate_limit of queue"),
         ],
     )
-    async def test_what_is_refused(
+    async def test_invalid_values_are_refused(
         self, engine: AsyncEngine, options: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(ConfigError, match=message):

@@ -184,7 +184,7 @@ class TestOfAQueue:
         await until(lambda: _completed(sessions, 12))
         assert most_in_a_period(await starts(sessions), 0.3) == 5
 
-    async def test_what_the_row_of_the_producer_tells(self, start: StartOban, add: Add) -> None:
+    async def test_the_row_of_the_producer_has_the_rate(self, start: StartOban, add: Add) -> None:
         limits = {"global_limit": 4, "rate_limit": Rate(3, per=60, burst=1)}
         oban = await start(queues={"limits": {"limit": 10, **limits}}, **NEVER)
         with hear(oban, "job_stop") as stops:
@@ -227,7 +227,9 @@ class TestOfAQueue:
             (Rate(1, per=1, name="x"), "leave by, name and weight out"),
         ],
     )
-    async def test_what_is_refused(self, engine: AsyncEngine, given: object, message: str) -> None:
+    async def test_invalid_values_are_refused(
+        self, engine: AsyncEngine, given: object, message: str
+    ) -> None:
         with pytest.raises(ConfigError, match=message):
             Oban(engine, queues={"q": {"limit": 1, "rate_limit": given}})
 

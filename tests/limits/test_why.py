@@ -175,7 +175,7 @@ async def test_a_time_beyond_python(client: Oban, add: Add, sessions: Sessions) 
     )
 
 
-async def test_what_does_not_wait(
+async def test_a_job_that_does_not_wait(
     start: StartOban, client: Oban, add: Add, sessions: Sessions
 ) -> None:
     (running,) = await add(Holding.new())
@@ -191,7 +191,7 @@ async def test_what_does_not_wait(
     says(await client.why(cancelled), rf"it was cancelled at {AT}")
 
 
-async def test_what_is_not_there(client: Oban, engine: AsyncEngine) -> None:
+async def test_a_job_that_does_not_exist(client: Oban, engine: AsyncEngine) -> None:
     with pytest.raises(JobNotFoundError, match="there is no job 7"):
         await client.why(7)
     with pytest.raises(ValueError, match="has no id"):

@@ -49,7 +49,7 @@ async def waiting(engine: AsyncEngine, verb: Verb, which: Any) -> AsyncIterator[
 
 
 class TestClaimedMeanwhile:
-    async def test_it_runs_so_it_is_told(
+    async def test_a_job_that_has_started_is_told_to_stop(
         self, engine: AsyncEngine, sessions: Sessions, add: Add, find: Find
     ) -> None:
         ids = await add(JobFactory(), JobFactory())
@@ -73,7 +73,7 @@ class TestClaimedMeanwhile:
                 assert await deleting == 0
         assert await states() == [S.EXECUTING]
 
-    async def test_a_claim_passes_by_what_is_being_cancelled(
+    async def test_a_claim_skips_a_job_that_is_being_cancelled(
         self, oban: Oban, sessions: Sessions, add: Add, states: States
     ) -> None:
         first, _ = await add(JobFactory(), JobFactory())
@@ -85,7 +85,7 @@ class TestClaimedMeanwhile:
 
 
 @verbs
-async def test_what_a_select_does_not_find_any_more_is_left_alone(
+async def test_jobs_that_a_select_does_not_find_any_more_are_skipped(
     engine: AsyncEngine, sessions: Sessions, add: Add, find: Find, verb: Verb
 ) -> None:
     """The SELECT found the job before another transaction changed it."""

@@ -63,7 +63,7 @@ class TestTransaction:
         await unit.do(lambda session: session.commit())
         assert await states() == [S.CANCELLED, S.CANCELLED, S.AVAILABLE, S.AVAILABLE]
 
-    async def test_what_a_select_finds_may_be_uncommitted(
+    async def test_a_select_also_finds_uncommitted_jobs(
         self, oban: Oban, unit: UnitOfWork, states: States
     ) -> None:
         def add(session: Session) -> None:
@@ -98,7 +98,7 @@ class TestTransaction:
 
 
 class TestInstances:
-    async def test_those_it_has_show_the_new_values(
+    async def test_instances_of_the_session_show_the_new_values(
         self, oban: Oban, unit: UnitOfWork, ids: list[int]
     ) -> None:
         jobs = await unit.jobs()
@@ -114,7 +114,7 @@ class TestInstances:
         assert jobs[3].priority == 7
         assert not any(inspect(job).modified or inspect(job).expired for job in jobs)
 
-    async def test_what_is_updated_is_returned_as_the_one_it_has(
+    async def test_an_updated_job_is_returned_as_the_instance_of_the_session(
         self, oban: Oban, unit: UnitOfWork, ids: list[int]
     ) -> None:
         jobs = await unit.jobs()
@@ -125,7 +125,7 @@ class TestInstances:
         assert [job.tags for job in jobs] == [["new"]] * 4
         assert await oban.get_job(ids[1], conn=unit.conn) is jobs[1]
 
-    async def test_those_that_had_expired_are_loaded(
+    async def test_expired_instances_are_loaded(
         self, oban: Oban, unit: UnitOfWork, ids: list[int]
     ) -> None:
         jobs = await unit.jobs()
@@ -171,7 +171,7 @@ class TestInstances:
         with pytest.raises(ValueError, match="has no id: it was not enqueued, or not flushed"):
             await oban.cancel_jobs(job, conn=unit.conn)
 
-    async def test_what_was_changed_before_is_kept(
+    async def test_earlier_changes_are_kept(
         self, oban: Oban, unit: UnitOfWork, ids: list[int], find: Find
     ) -> None:
         jobs = await unit.jobs()
@@ -183,7 +183,7 @@ class TestInstances:
         assert (rows[0].state, rows[0].priority) == (S.CANCELLED, 5)
         assert (rows[3].tags, rows[3].priority) == (["mine"], 7)
 
-    async def test_none_is_loaded_that_it_does_not_have(
+    async def test_no_further_instance_is_loaded(
         self, oban: Oban, unit: UnitOfWork, ids: list[int]
     ) -> None:
         await cancel_retry_delete_and_update(oban, ids, unit.conn)
@@ -205,7 +205,7 @@ class TestAlone:
         assert await states() == [S.CANCELLED, S.AVAILABLE, S.AVAILABLE]
         assert [job.priority for job in await find()] == [0, 0, 7]
 
-    async def test_what_comes_back_is_loaded_and_in_no_session(
+    async def test_returned_jobs_are_loaded_and_in_no_session(
         self, oban: Oban, ids: list[int]
     ) -> None:
         (updated,) = await oban.update_jobs(ids[3], {"args": {"new": 1}})
@@ -216,7 +216,7 @@ class TestAlone:
             assert (job.args, job.state, job.completed_at) == ({"new": 1}, S.AVAILABLE, None)
         assert await oban.get_job(123456789) is None
 
-    async def test_an_instance_that_is_passed_stays_as_it_is(self, oban: Oban, add: Add) -> None:
+    async def test_a_passed_instance_does_not_change(self, oban: Oban, add: Add) -> None:
         await add(job := JobFactory())
         await oban.cancel_jobs(job)
         assert job.state is S.AVAILABLE

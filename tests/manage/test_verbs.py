@@ -40,7 +40,7 @@ async def test_one_job_is_there_or_an_error(oban: Oban, one_of_each: dict[JobSta
 
 
 class TestCancel:
-    async def test_those_that_run_count_and_are_told(
+    async def test_running_jobs_count_and_are_told_to_stop(
         self, oban: Oban, one_of_each: dict[JobState, int], listener: Listener
     ) -> None:
         assert await oban.cancel_jobs(one_of_each.values()) == 5
@@ -59,7 +59,9 @@ class TestCancel:
             await session.commit()
         assert await listener.heard() == [pkill(first), pkill(second)]
 
-    async def test_again_it_is_told_again(self, oban: Oban, add: Add, listener: Listener) -> None:
+    async def test_a_second_cancellation_is_notified_again(
+        self, oban: Oban, add: Add, listener: Listener
+    ) -> None:
         (id,) = await add(JobFactory(executing=True))
         assert [await oban.cancel_jobs(id), await oban.cancel_jobs(id)] == [1, 1]
         assert await listener.heard() == [pkill(id), pkill(id)]
@@ -96,7 +98,7 @@ class TestRetry:
 
 
 class TestDelete:
-    async def test_all_but_what_runs(
+    async def test_all_jobs_except_running_ones(
         self, oban: Oban, one_of_each: dict[JobState, int], states: States
     ) -> None:
         assert await oban.delete_jobs(one_of_each.values()) == 7

@@ -52,7 +52,7 @@ class TestGiven:
         assert await oban.cancel_jobs([id, job, id, 2**63 - 1]) == 1
         assert await states() == [S.CANCELLED]
 
-    async def test_none_is_nothing_to_do(self, oban: Oban, add: Add, states: States) -> None:
+    async def test_no_jobs_at_all(self, oban: Oban, add: Add, states: States) -> None:
         await add(JobFactory())
         for verb in VERBS:
             assert await manage(oban, verb, []) == 0
@@ -106,7 +106,7 @@ class TestSelected:
         ids=lambda value: "" if isinstance(value, list | range) else str(value)[-60:].strip(),
     )
     @pytest.mark.parametrize("verb", [*VERBS, "update_jobs"])
-    async def test_what_it_finds_and_nothing_else(
+    async def test_only_the_found_jobs(
         self, oban: Oban, ids: list[int], sessions: Sessions, verb: str, statement: Any, found: Any
     ) -> None:
         await oban.update_jobs(ids, {"tags": ["old"]})
@@ -127,7 +127,7 @@ class TestSelected:
             others = [id for id in others if id != ids[1]]  # a job with this priority
         assert sorted(untouched) == others
 
-    async def test_what_is_updated_comes_back_in_its_order(
+    async def test_updated_jobs_are_returned_in_the_order_of_the_select(
         self, oban: Oban, ids: list[int]
     ) -> None:
         jobs = await oban.update_jobs(select(Job).order_by(Job.priority.desc()), {"queue": "x"})
@@ -143,14 +143,14 @@ class TestWrong:
         ["17", b"17", None, True, 1.0, {1: 2}, Job, [1, "2"], [[1]], [None], ..., JobFactory],
         ids=repr,
     )
-    async def test_what_is_no_job(self, oban: Oban, verb: str, which: Any) -> None:
+    async def test_an_object_that_is_not_a_job(self, oban: Oban, verb: str, which: Any) -> None:
         with pytest.raises(
             TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"
         ):
             await manage(oban, verb, which)
 
     @pytest.mark.parametrize("id", [0, -1, 2**63, 10**30])
-    async def test_what_is_no_id(self, oban: Oban, id: int) -> None:
+    async def test_an_invalid_id(self, oban: Oban, id: int) -> None:
         with pytest.raises(ValueError, match=r"no job has the id"):
             await oban.cancel_jobs([1, id])
 

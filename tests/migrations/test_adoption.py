@@ -59,7 +59,7 @@ def install_oban_py(connection: Connection, script: str = OBAN_PY) -> None:
     connection.execute(text(script.replace(":", r"\:")))
 
 
-def test_we_install_what_oban_py_does(connection: Connection) -> None:
+def test_we_install_the_same_tables_as_oban_py(connection: Connection) -> None:
     install_oban_py(connection)
     theirs = catalog(connection)
     connection.rollback()
@@ -94,7 +94,7 @@ def test_rows_are_kept_and_nothing_changes(connection: Connection) -> None:
     assert compare_metadata(context, metadata) == []
 
 
-def test_storage_that_somebody_chose_is_kept(connection: Connection) -> None:
+def test_storage_parameters_of_the_user_are_kept(connection: Connection) -> None:
     install_oban_py(connection)
     connection.execute(text("ALTER TABLE oban_jobs SET (autovacuum_vacuum_cost_limit = 500)"))
     before = catalog(connection)["tables"]
@@ -115,7 +115,7 @@ def test_storage_that_somebody_chose_is_kept(connection: Connection) -> None:
         " autovacuum_analyze_threshold)",
     ],
 )
-def test_what_is_missing_is_added(connection: Connection, missing: str) -> None:
+def test_missing_parts_are_added(connection: Connection, missing: str) -> None:
     install_oban_py(connection)
     complete = catalog(connection)
     connection.execute(text(missing))

@@ -63,7 +63,7 @@ def test_twice_is_a_no_op(connection: Connection) -> None:
     assert connection.scalar(text("SELECT count(*) FROM oban_jobs")) == 1
 
 
-def test_downgrading_what_is_not_installed(connection: Connection) -> None:
+def test_a_downgrade_without_an_installation(connection: Connection) -> None:
     assert downgrade(connection, 0) == []
 
 

@@ -93,7 +93,7 @@ def test_each_part_is_mended(
     assert missing(connection, prefix=prefix) == []
 
 
-def test_what_is_left_can_be_dropped(installed: Connection) -> None:
+def test_the_remaining_parts_can_be_dropped(installed: Connection) -> None:
     run(installed, UNINSTALL)
     assert downgrade(installed, 0) == ALL[::-1]
     assert inspect(installed).get_table_names() == []

@@ -31,7 +31,7 @@ def test_a_time_makes_it_scheduled() -> None:
     assert Job("w", scheduled_at=NOON, state=JobState.SUSPENDED).state is JobState.SUSPENDED
 
 
-def test_what_was_given_may_change_afterwards() -> None:
+def test_the_given_values_may_change_afterwards() -> None:
     args: dict[str, Any] = {"ids": [1]}
     meta: dict[str, Any] = {"by": {"name": "ann"}}
     tags = ["a"]
@@ -109,7 +109,7 @@ def test_times_are_utc_before_and_after_the_database(
         assert session.scalars(select(Job).where(condition)).one() is job
 
 
-def test_what_the_insert_makes_is_there_without_a_further_select(
+def test_generated_values_need_no_further_select(
     session_factory: Sessions,
 ) -> None:
     job = Job("w")
@@ -167,6 +167,6 @@ def test_a_detached_job_is_read_without_a_session_and_added_to_one(
         assert job.priority == 5
 
 
-def test_what_others_put_into_the_table_is_loaded_as_it_is() -> None:
+def test_rows_of_other_programs_are_loaded_unchanged() -> None:
     job = detached({"id": 1, "worker": "w" * 300, "queue": "q", "priority": 12})
     assert (job.worker, job.priority) == ("w" * 300, 12)

@@ -25,7 +25,7 @@ class Send(Worker, name="tests.notation.Send"):
 
 
 @given(st.dictionaries(keys, values, max_size=3))
-def test_json_is_read_as_what_was_written_and_never_as_a_reference(args: Any) -> None:
+def test_json_is_read_as_it_was_written_and_never_as_a_reference(args: Any) -> None:
     read = from_table(json.loads(json.dumps(to_table(args))))
     assert read == args
     assert not [*references(read)]

@@ -226,7 +226,7 @@ def test_every_state_has_its_moves_and_none_moves_to_itself() -> None:
     assert all(targets and state not in targets for state, targets in LEGAL_MOVES.items())
 
 
-def test_what_waits_can_be_staged_and_what_is_finished_only_retried() -> None:
+def test_waiting_jobs_can_be_staged_and_finished_jobs_only_retried() -> None:
     assert all(JobState.AVAILABLE in LEGAL_MOVES[state] for state in STAGEABLE)
     assert all(LEGAL_MOVES[state] == {JobState.AVAILABLE} for state in FINISHED)
 

@@ -46,7 +46,7 @@ def test_the_defaults() -> None:
         ),
     ],
 )
-def test_what_it_keeps(options: Any, name: str, expected: Any) -> None:
+def test_its_attributes(options: Any, name: str, expected: Any) -> None:
     assert getattr(Unique(**options), name) == expected
 
 
@@ -71,13 +71,13 @@ def test_what_it_keeps(options: Any, name: str, expected: Any) -> None:
         ({"replace": "args"}, "replace must be a list"),
     ],
 )
-def test_what_it_refuses(options: Any, message: str) -> None:
+def test_invalid_options_are_refused(options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Unique(**options)
 
 
 @pytest.mark.parametrize("unique", ["yes", 1, {"period": 60}])
-def test_what_is_no_unique_is_refused_by_all_who_take_it(unique: Any) -> None:
+def test_an_invalid_unique_option_is_refused_everywhere(unique: Any) -> None:
     with pytest.raises(TypeError, match="unique must be a Unique, True or False"):
         Job("tests.Nobody", unique=unique)
     with pytest.raises(TypeError, match="unique must be a Unique"):

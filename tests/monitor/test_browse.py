@@ -56,7 +56,7 @@ async def test_a_selection_in_batches(engine: AsyncEngine, prefix: str, add: Add
     assert (await Selection(Filters(), DELETABLE).tally(database)).total == 2
 
 
-async def test_what_has_changed_since_is_left_alone(
+async def test_jobs_that_have_changed_since_are_skipped(
     engine: AsyncEngine, prefix: str, add: Add
 ) -> None:
     first, second = await add(JobFactory(completed=True), JobFactory(completed=True))

@@ -58,7 +58,7 @@ async def test_it_counts_once_in_a_while_however_often_it_is_woken(
 @pytest.mark.parametrize(
     ("leads", "listened", "waits"), [(False, True, math.inf), (True, False, INTERVAL)]
 )
-async def test_it_asks_nothing_for_nobody(
+async def test_without_listeners_it_reads_nothing(
     leads: bool, listened: bool, waits: float, engine: AsyncEngine
 ) -> None:
     # Without tables, a query would fail.
@@ -71,7 +71,7 @@ async def test_it_asks_nothing_for_nobody(
     assert await counter.run_once() == waits
 
 
-async def test_the_leader_counts_while_somebody_listens(start: StartOban) -> None:
+async def test_the_leader_counts_while_there_are_listeners(start: StartOban) -> None:
     with hear(Oban, "jobs_counted") as counts:
         oban = await start(queues={"default": 1})
         await counts.wait()

@@ -102,7 +102,7 @@ async def test_a_meta_that_tells_nothing(
     assert (running.limit, running.paused) == (None, False)
 
 
-async def test_queues_that_nobody_runs(database: Database, sessions: Sessions) -> None:
+async def test_queues_that_no_node_runs(database: Database, sessions: Sessions) -> None:
     async with sessions.begin() as session:
         session.add(JobFactory(queue="lonely"))
         session.add_all(JobFactory(queue="done", completed=True) for _ in range(3))

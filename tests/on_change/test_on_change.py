@@ -360,7 +360,7 @@ class TestStatements:
         assert jobs(session, NoteLarge) == expected
         assert [line.amount for line in lines] == [1, 20, 20]
 
-    def test_an_update_of_what_is_of_no_interest(self, session: Session, order: Order) -> None:
+    def test_an_update_of_other_attributes(self, session: Session, order: Order) -> None:
         session.execute(update(Order).where(Order.status == "new").values(note="n"))
         assert jobs(session) == []
         session.execute(update(Order), {"note": "m"})
@@ -539,11 +539,11 @@ class TestRefusals:
         with pytest.raises((TypeError, ValueError), match=why):
             type(Worker)("Wrong", base, {"process": process, "__qualname__": "Wrong"}, **options)
 
-    def test_what_would_do_nothing(self) -> None:
+    def test_options_without_effect_are_refused(self) -> None:
         self.refused("does not react to any change: add on_insert=True", on=Line)
         self.refused("Wrong has on= or when=", when=lambda row: True)
 
-    def test_what_is_no_model(self) -> None:
+    def test_a_class_that_is_not_a_model(self) -> None:
         self.refused("name it with on=Model, not None", on_insert=True)
         self.refused("name it with on=Model, not <class 'int'>", on=int, on_insert=True)
 
@@ -564,7 +564,7 @@ class TestRefusals:
             on_update=("label",),
         )
 
-    def test_what_is_no_flag_or_function(self) -> None:
+    def test_invalid_options_are_refused(self) -> None:
         self.refused("on_insert must be True or False, not 'yes'", on=Line, on_insert="yes")
         self.refused("when of Wrong must be a function of the row", on=Line, on_insert=True, when=1)
 

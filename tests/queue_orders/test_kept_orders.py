@@ -31,7 +31,7 @@ async def kept(sessions: Sessions) -> list[Row]:
 
 
 class TestARestart:
-    async def test_what_is_paused_stays_paused(
+    async def test_a_paused_queue_stays_paused(
         self, start: StartOban, sessions: Sessions, client: Oban
     ) -> None:
         oban = await start(queues={"alpha": 1, "beta": 1})
@@ -51,7 +51,7 @@ class TestARestart:
             await client.resume_queue("alpha")
             await until(lambda: job.id in [stop.job.id for stop in stops.events])
 
-    async def test_what_was_resumed_while_it_was_down_is_not_paused(
+    async def test_a_queue_that_was_resumed_meanwhile_is_not_paused(
         self, start: StartOban, client: Oban
     ) -> None:
         await client.pause_queue("alpha")

@@ -209,7 +209,7 @@ class TestHeldJobs:
         assert by_id[ids[4]].queue_time >= held_for
 
 
-async def test_what_a_claim_brings_after_a_pause_goes_back(
+async def test_jobs_claimed_during_a_pause_go_back(
     start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause comes during the claim."""

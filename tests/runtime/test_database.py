@@ -33,7 +33,7 @@ def test_other_urls_are_left_alone(url: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["None", "-1", "2&prepare_threshold=3"])
-def test_what_is_no_threshold_is_refused(given: str) -> None:
+def test_an_invalid_threshold_is_refused(given: str) -> None:
     dsn = f"postgresql://ann:secret@db/shop?prepare_threshold={given}"
     for refuse in (Oban, engine_for):
         with pytest.raises(ValueError, match="must be a number or none") as refused:

@@ -82,7 +82,7 @@ class TestANewJob:
         assert Plain.new(meta=first.meta).meta == {"a": 1}
 
     @pytest.mark.parametrize("wrong", [0, -1, "5", float("nan"), timedelta(0), True, [5]])
-    def test_refuses_what_is_no_deadline(self, wrong: Any) -> None:
+    def test_refuses_an_invalid_deadline(self, wrong: Any) -> None:
         with pytest.raises((TypeError, ValueError), match="deadline must"):
             Plain.new(deadline=wrong)
 

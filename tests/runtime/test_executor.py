@@ -70,7 +70,7 @@ class TestOutcomes:
         ack = await perform(kind, lambda job: Snooze(1), meta=before)
         assert ack.meta == {"snoozed": after}
 
-    async def test_a_count_that_is_none_begins_anew(self, kind: type[Worker]) -> None:
+    async def test_an_invalid_count_begins_again(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Snooze(1), meta={"snoozed": "often"})
         assert (ack.state, ack.meta) == (JobState.SCHEDULED, {"snoozed": 1})
 
@@ -91,7 +91,7 @@ class TestOutcomes:
 
 @kinds
 @pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.RETRYABLE])
-async def test_what_a_worker_does_to_its_job_changes_no_outcome(
+async def test_changes_that_a_worker_makes_to_its_job_change_no_outcome(
     kind: type[Worker], state: JobState
 ) -> None:
     def process(job: Job) -> None:
@@ -136,7 +136,7 @@ async def test_a_job_that_was_not_changed_is_not_copied() -> None:
     assert [event.job for _, event in emitted] == given * 2
 
 
-async def test_what_the_arguments_hold_by_then_is_not_compared() -> None:
+async def test_values_in_arguments_are_not_compared() -> None:
     class Touchy:
         def __eq__(self, other: object) -> bool:
             raise AssertionError("it was compared")
@@ -177,7 +177,7 @@ class TestThreads:
         assert ack.meta is not None
         assert ack.meta["return"] == threading.current_thread().name
 
-    async def test_a_thread_that_is_left_behind_disturbs_nobody(self) -> None:
+    async def test_a_thread_that_is_left_behind_disturbs_no_other_job(self) -> None:
         begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
         def process(job: Job) -> None:
@@ -214,7 +214,7 @@ class TestAbandonment:
         assert await running is None
         assert [name for name, _ in emitted] == ["job_start", "job_dropped"]
 
-    async def test_what_it_did_raise_or_return_is_still_its_outcome(self) -> None:
+    async def test_its_result_or_error_is_still_its_outcome(self) -> None:
         for process, state in ((raising(ValueError()), "retryable"), (lambda job: 1, "completed")):
             behaviours["process"] = process
             executor = Executor(NOWHERE, lambda name, data: None)

@@ -72,7 +72,7 @@ class UnrepresentableError(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-async def test_whatever_is_raised_is_recorded_and_retried(
+async def test_every_error_is_recorded_and_the_job_tried_again(
     kind: type[Worker], error: BaseException, text: str
 ) -> None:
     ack = await perform(kind, raising(error))
@@ -101,7 +101,7 @@ class ChosenBySubclass(
         (SystemExit(), JobState.RETRYABLE),
     ],
 )
-async def test_the_class_of_the_error_chooses_what_becomes_of_the_job(
+async def test_the_class_of_the_error_decides_the_state_of_the_job(
     error: BaseException, state: JobState
 ) -> None:
     emitted: Emitted = []
@@ -130,7 +130,7 @@ class TestRetryAfter:
 
         assert "ConnectionError: 429" in str((await perform(Async, process)).error)
 
-    async def test_goes_before_what_the_worker_says_of_classes(self) -> None:
+    async def test_precedes_the_options_for_classes_of_errors(self) -> None:
         ack = await perform(ChosenBySubclass, raising(RetryAfter(5)))
         assert (ack.state, ack.delay) == (JobState.RETRYABLE, 5.0)
 
@@ -143,7 +143,7 @@ class TestRetryAfter:
         assert ack.delay == LONGEST_INTERVAL
 
     @pytest.mark.parametrize("seconds", [-1, float("inf"), "5"])
-    def test_refuses_what_is_no_delay(self, seconds: Any) -> None:
+    def test_refuses_an_invalid_delay(self, seconds: Any) -> None:
         with pytest.raises((ValueError, TypeError), match=r"RetryAfter\(seconds\) must"):
             RetryAfter(seconds)
 

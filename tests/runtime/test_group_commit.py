@@ -315,7 +315,9 @@ async def test_each_call_is_an_event_of_its_own(oban: Oban) -> None:
     assert all(len(stop.start.jobs) == 1 and stop.start.jobs[0].id for stop in stops)
 
 
-async def test_an_event_loop_that_ends_closes_what_was_kept(postgres_dsn: str, prefix: str) -> None:
+async def test_an_event_loop_that_ends_closes_the_kept_connection(
+    postgres_dsn: str, prefix: str
+) -> None:
     script = f"""
         import asyncio
         from oban_sqla import Job, Oban, Worker

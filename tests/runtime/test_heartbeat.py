@@ -87,7 +87,7 @@ class TestRows:
         async with Oban(sessions, queues={"alpha": 1}):
             assert found == [True]
 
-    async def test_it_goes_on_beating_and_says_what_changed(
+    async def test_it_goes_on_beating_and_writes_changes(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)

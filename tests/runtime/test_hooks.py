@@ -91,20 +91,22 @@ kinds = pytest.mark.parametrize("kind", [Async, Plain, Mixed])
 
 @kinds
 class TestSteps:
-    async def test_after_gets_what_process_returned(self, kind: type[Worker]) -> None:
+    async def test_after_gets_the_result_of_process(self, kind: type[Worker]) -> None:
         behaviours["process"] = lambda: Record(7)
         behaviours["after"] = lambda: Cancel("is no outcome")
         ack = await outcome(kind)
         assert (ack.state, ack.meta["return"]) == (S.COMPLETED, 7)
         assert Steps.ran == [("before",), ("process",), ("after", Record(7))]
 
-    async def test_what_before_returns_takes_the_place_of_process(self, kind: type[Worker]) -> None:
+    async def test_a_result_of_before_replaces_process(self, kind: type[Worker]) -> None:
         behaviours["before"] = lambda: Snooze(60)
         ack = await outcome(kind)
         assert (ack.state, ack.delay, Steps.ran) == (S.SCHEDULED, 60, [("before",)])
 
     @pytest.mark.parametrize("step", ["before", "process", "after"])
-    async def test_what_raises_fails_the_attempt(self, kind: type[Worker], step: str) -> None:
+    async def test_a_hook_that_raises_fails_the_attempt(
+        self, kind: type[Worker], step: str
+    ) -> None:
         behaviours[step] = fail
         ack = await outcome(kind)
         assert (ack.state, "ValueError: boom" in ack.error) == (S.RETRYABLE, True)

@@ -64,7 +64,7 @@ async def test_at_once_it_takes_one_more(
     await waiting
 
 
-async def test_those_who_wait_are_served_in_turn(database: Database, tune: Tune) -> None:
+async def test_waiting_statements_are_served_in_order(database: Database, tune: Tune) -> None:
     tune(module, GROW_AFTER=PATIENCE)
     served: list[int] = []
 
@@ -84,7 +84,7 @@ async def test_one_that_failed_is_not_used_again(database: Database) -> None:
     assert before != after
 
 
-async def test_a_statement_that_is_cancelled_while_it_waits_takes_none_away(
+async def test_a_waiting_statement_that_is_cancelled_takes_no_connection_away(
     database: Database, engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
     tune(module, GROW_AFTER=PATIENCE)
@@ -115,7 +115,7 @@ async def test_unused_ones_are_closed_and_the_last_goes_back_to_the_pool(
     await database.release_connections()
 
 
-async def test_without_a_server_those_who_wait_are_told(prefix: str) -> None:
+async def test_without_a_server_waiting_statements_fail(prefix: str) -> None:
     database = Database("postgresql://nobody@127.0.0.1:1/nowhere", prefix)
     database.keep_connections()
     told = await asyncio.gather(

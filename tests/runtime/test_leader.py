@@ -147,7 +147,7 @@ class TestElection:
         assert set(seen) <= {0, 1}
         assert len([leader for leader in leaders if leader.changes]) > 1
 
-    async def test_nobody_waits_long_for_a_lease_without_end(
+    async def test_a_node_does_not_wait_long_for_a_lease_without_end(
         self, make: Make, sessions: Sessions
     ) -> None:
         one, two = make("n1"), make("n2")
@@ -185,9 +185,7 @@ class TestLosingIt:
         time.sleep(1.0)  # noqa: ASYNC251 - as bad user code does
         assert not leader.is_leader
 
-    async def test_those_who_looked_meanwhile_are_told_when_it_is_held_again(
-        self, make: Make
-    ) -> None:
+    async def test_services_are_woken_when_a_lost_lease_is_held_again(self, make: Make) -> None:
         leader = make()
         await leader.run_once()
         leader._until = time.monotonic()
@@ -254,7 +252,7 @@ class TestResigning:
         assert leader.changes == [True, False]
         assert await leases(sessions) == []
 
-    async def test_a_follower_frees_nobodys(self, make: Make, sessions: Sessions) -> None:
+    async def test_a_follower_frees_no_lease(self, make: Make, sessions: Sessions) -> None:
         one, two = make("n1"), make("n2")
         await one.run_once()
         await two.run_once()
@@ -262,7 +260,9 @@ class TestResigning:
         (lease,) = await leases(sessions)
         assert lease.node == one._lessee["holder"]
 
-    async def test_what_never_stood_sends_nothing(self, make: Make, engine: AsyncEngine) -> None:
+    async def test_a_node_that_never_stood_sends_nothing(
+        self, make: Make, engine: AsyncEngine
+    ) -> None:
         sent: list[str] = []
 
         def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -329,7 +329,7 @@ class TestInAnInstance:
             second = await start(node="n2", **options)
         await until(lambda: second.is_leader)
 
-    async def test_who_may_not_lead_does_not_stand(
+    async def test_a_node_that_may_not_lead_does_not_stand(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"default": 1}, leadership=False)

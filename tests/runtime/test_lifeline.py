@@ -123,7 +123,7 @@ class TestPass:
         assert await rows() == [(S.EXECUTING, 1)]
         assert made.passes == []
 
-    async def test_before_two_beats_it_rescues_nobody_and_comes_when_they_are_over(
+    async def test_before_two_beats_it_rescues_no_job_and_looks_again_afterwards(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         """After an outage all rows have expired, and the table may be empty."""
@@ -139,7 +139,7 @@ class TestPass:
         await made.run_once()
         assert await rows() == [(S.AVAILABLE, 1)] * 2
 
-    async def test_while_nobody_beats_it_rescues_nobody(
+    async def test_while_no_node_beats_it_rescues_no_job(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         await add(sessions, claimed_by(uuid4(), "oban_sqla"))
@@ -158,7 +158,7 @@ class TestPass:
         assert await uuids(sessions) == [living.uuid]
         assert await rows() == [(S.AVAILABLE, 1)] * 5
 
-    async def test_what_is_locked_is_looked_at_again_soon(
+    async def test_locked_orphans_are_looked_at_again_soon(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         living, dead = producer(0), producer(61)
@@ -357,7 +357,7 @@ class TestNodes:
         assert [stop for stop in passes if stop.rescued] == []
         assert await rows() == [(S.COMPLETED, 1)] * 2
 
-    async def test_a_table_that_is_emptied_costs_nobody_a_job(
+    async def test_no_job_is_rescued_after_the_table_was_emptied(
         self, start: StartOban, rows: Rows, short: None, sessions: Sessions, prefix: str
     ) -> None:
         """As after a crash of the server: the rows come back, and no job is rescued in between."""
@@ -385,7 +385,7 @@ class TestNodes:
         assert [stop for stop in rescues.events if stop.rescued] == []
         assert await rows() == [(S.EXECUTING, 1)] * 2
 
-    async def test_after_an_outage_nobody_is_taken_for_dead(
+    async def test_after_an_outage_no_node_counts_as_dead(
         self,
         proxy: Proxy,
         start: StartOban,

@@ -242,7 +242,7 @@ async def test_without_notifications_it_polls(
     assert not of(oban).listening
 
 
-async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
+async def test_behind_a_transaction_pooler_it_reports_once_and_polls(
     quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str,
     sessions: Sessions, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -261,7 +261,7 @@ async def test_behind_a_transaction_pooler_it_says_so_once_and_polls(
     assert caplog.text.count("notifications are lost") == 1
 
 
-async def test_when_it_hears_again_it_says_so_and_catches_up(
+async def test_when_it_hears_again_it_reports_and_catches_up(
     quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     with hear(Oban, "notifier_lost") as lost, hear(Oban, "notifier_restored") as restored:

@@ -63,7 +63,7 @@ def given(request: pytest.FixtureRequest, engine: AsyncEngine, postgres_dsn: str
     }[request.param]
 
 
-async def test_what_it_is_built_on(given: Any, prefix: str) -> None:
+async def test_each_kind_of_engine_runs_jobs(given: Any, prefix: str) -> None:
     async with Oban(given, queues={"default": 5}, prefix=prefix) as oban:
         with hear(oban, "ack_stop") as acks:
             await oban.enqueue(Quick.new())

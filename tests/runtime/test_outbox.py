@@ -120,7 +120,7 @@ class TestLockedRow:
         assert f"the outcome of job {locked} can't be written" in caplog.text
         caplog.clear()
 
-    async def test_what_somebody_took_over_meanwhile_is_dropped(
+    async def test_the_outcome_of_a_job_that_another_node_claimed_is_dropped(
         self, start: StartOban, engine: AsyncEngine, prefix: str, sessions: Sessions, rows: Rows
     ) -> None:
         oban = await start(queues={"default": 3}, **NEVER)
@@ -201,7 +201,7 @@ class TestRefusal:
             await acks.counted(1)
         assert await rows() == [(S.DISCARDED, 1)]
 
-    async def test_what_is_refused_whatever_it_says_waits_apart_and_is_named_once(
+    async def test_an_outcome_whose_failure_is_refused_too_is_set_apart_and_reported_once(
         self,
         start: StartOban,
         refuse: Refuse,

@@ -37,7 +37,7 @@ async def announced(announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnecti
     return [id for one in news for id in json.loads(one.payload)["ids"]]
 
 
-async def test_only_what_somebody_waits_for(
+async def test_only_awaited_outcomes_are_announced(
     announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection
 ) -> None:
     announcer.written([1, 2])
@@ -66,7 +66,7 @@ async def test_more_outcomes_than_one_notification_holds(
     assert await announced(announcer, listener) == ids
 
 
-async def test_nobody_is_remembered_for_ever(
+async def test_waiters_are_forgotten_after_a_while(
     announcer: OutcomeAnnouncer,
     listener: psycopg.AsyncConnection,
     monkeypatch: pytest.MonkeyPatch,

@@ -262,7 +262,7 @@ async def test_a_look_is_repeated_soon_for_outcomes_that_a_node_wrote_before_it_
     assert sent.told == [[id]]
 
 
-async def test_a_slow_look_reminds_the_nodes_and_finds_what_none_told(
+async def test_a_slow_look_reminds_the_nodes_and_finds_unannounced_outcomes(
     own_engine: AsyncEngine,
     sent: Sent,
     prefix: str,
@@ -289,7 +289,7 @@ async def test_a_long_fallback_interval_still_reminds_the_nodes_before_they_forg
     await asyncio.wait([waiting])
 
 
-async def test_without_listen_it_polls_and_tells_nobody(
+async def test_without_listen_it_polls_and_notifies_no_node(
     own_engine: AsyncEngine,
     sent: Sent,
     prefix: str,

@@ -112,7 +112,7 @@ class TestAnAttempt:
         assert ack.delay is not None
         assert [name for name, _ in heard] == ["job_start", "job_dropped", "job_unconnected"]
 
-    async def test_whose_server_is_away_is_not_spent(self) -> None:
+    async def test_an_attempt_without_a_server_is_not_spent(self) -> None:
         nowhere = async_engine("postgresql://localhost:1/nowhere", "public")
         ack = await execute(nowhere, Asks, [])
         assert (ack.state, ack.spent) == (JobState.SCHEDULED, False)

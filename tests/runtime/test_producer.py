@@ -207,7 +207,7 @@ async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     ],
     ids=["constraint", "trigger"],
 )
-async def test_nor_does_one_that_the_users_own_rules_refuse(
+async def test_an_outcome_that_a_users_trigger_refuses_does_not_hold_up_the_others(
     quick: None,
     start: StartOban,
     sessions: Sessions,
@@ -228,7 +228,7 @@ async def test_nor_does_one_that_the_users_own_rules_refuse(
 
 
 class TestStop:
-    async def test_what_a_claim_under_way_brings_goes_back(
+    async def test_jobs_of_a_claim_during_a_stop_go_back(
         self, engine: AsyncEngine, prefix: str, sessions: Sessions, rows: Rows
     ) -> None:
         ids = await add(sessions, Quick.new(), Quick.new())
@@ -426,7 +426,7 @@ class TestStop:
 
 
 class TestLostAnswers:
-    async def test_what_a_claim_claimed_runs_once(
+    async def test_each_claimed_job_runs_once(
         self,
         quick: None,
         proxy: Proxy,
@@ -613,7 +613,7 @@ class TestFence:
         assert [(ack.count, ack.dropped) for ack in acks.events] == [(0, (id,))]
         assert "dropped the outcomes of jobs that were deleted, or claimed again" in caplog.text
 
-    async def test_a_job_that_somebody_gave_back_runs_here_a_second_time_at_once(
+    async def test_a_job_that_another_program_gave_back_runs_here_a_second_time_at_once(
         self, start: StartOban, sessions: Sessions, rows: Rows
     ) -> None:
         oban = await start(queues={"default": 5}, **NEVER)

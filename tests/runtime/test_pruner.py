@@ -120,7 +120,7 @@ async def test_it_goes_on_while_batches_are_full(
     assert counts == [6, 2, 0]
 
 
-async def test_a_job_that_somebody_holds_is_left_and_does_not_hold_up_the_others(
+async def test_a_locked_job_is_left_and_does_not_delay_the_others(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, job("completed", 100, "held"), job("completed", 100))

@@ -120,7 +120,7 @@ async def test_they_arrive_loaded_and_detached(
     assert inspect(given["order"]).detached
 
 
-async def test_those_of_a_class_are_loaded_by_one_statement(
+async def test_one_statement_loads_all_instances_of_a_class(
     sessions: Sessions, start: StartOban, engine: AsyncEngine
 ) -> None:
     orders = [Order() for _ in range(5)]
@@ -428,7 +428,7 @@ class TestJSONThatLooksLikeAReference:
             await heard.wait(2)
         assert seen == [{"payload": LOOKALIKE}]
 
-    async def test_stays_json_in_what_is_waited_for(self, start: StartOban) -> None:
+    async def test_stays_json_in_the_result_of_a_wait(self, start: StartOban) -> None:
         oban = await start(queues={"default": 1})
         job = await oban.enqueue(Look.new({"payload": LOOKALIKE}))
         done = await oban.wait(job, timeout=30)

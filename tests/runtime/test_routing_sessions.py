@@ -112,7 +112,7 @@ async def test_binds_of_models_are_respected(
 
 
 @pytest.mark.usefixtures("tables")
-async def test_what_the_worker_changes_and_the_completion_are_one_transaction(
+async def test_the_changes_of_the_worker_and_the_completion_are_one_transaction(
     start: StartOban, sessions: Sessions, engine: AsyncEngine, replica: AsyncEngine
 ) -> None:
     """The job is claimed by another node meanwhile, so no change is kept."""

@@ -70,7 +70,7 @@ async def stress(service: Service) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_service_may_let_others_begin_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_may_delay_its_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wake-up does not make the first pass earlier, and a stop does not wait for it."""
     monkeypatch.setattr(Counter, "begins_in", 0.05)
     service = Counter()
@@ -271,7 +271,7 @@ async def test_nothing_rings_when_it_does_not_run() -> None:
     assert service.passes == 1
 
 
-async def test_an_outage_is_reported_once_and_so_is_its_end(quick: None) -> None:
+async def test_an_outage_and_its_end_are_each_reported_once(quick: None) -> None:
     error = ConnectionError("gone")
 
     async def make_pass() -> float:

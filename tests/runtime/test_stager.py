@@ -91,7 +91,7 @@ def find(sessions: Sessions) -> Find:
     return find
 
 
-async def test_a_pass_promotes_what_is_due_and_waits_for_the_next(
+async def test_a_pass_promotes_due_jobs_and_waits_for_the_next_one(
     make: Callable[..., Stager], sessions: Sessions, rows: Rows
 ) -> None:
     now = datetime.now(UTC)
@@ -266,7 +266,7 @@ class TestPosition:
         assert (await find(untold)).state is S.AVAILABLE
 
 
-async def test_a_job_that_somebody_has_locked_is_tried_again_soon(
+async def test_a_locked_job_is_tried_again_soon(
     start: StartOban, add: Add, sessions: Sessions
 ) -> None:
     (id,) = await add(Quick.new(scheduled_at=datetime.now(UTC) - timedelta(hours=1)))
@@ -360,7 +360,7 @@ async def test_a_job_that_was_snoozed_runs_again_when_it_is_due(
     assert await rows() == [(S.COMPLETED, 1)]
 
 
-async def test_what_is_expected_before_the_clock_is_known_makes_a_pass(
+async def test_a_job_that_is_expected_before_the_clock_is_known_causes_a_pass(
     make: Callable[..., Stager],
 ) -> None:
     stager = make()

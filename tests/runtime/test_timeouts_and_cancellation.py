@@ -154,9 +154,7 @@ async def test_threads_that_stay_take_the_places_of_their_queue(
     caplog.clear()
 
 
-async def test_what_it_returns_in_spite_of_its_cancellation_counts(
-    start: StartOban, sessions: Sessions
-) -> None:
+async def test_a_result_after_the_cancellation_counts(start: StartOban, sessions: Sessions) -> None:
     oban = await start(queues={"default": 1})
     with hear(oban, "ack_stop") as acks:
         await oban.enqueue(Deaf.new({"seconds": 0.05}))

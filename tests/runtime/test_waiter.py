@@ -82,7 +82,7 @@ async def test_one_that_is_finished_already(client: Oban, start: StartOban) -> N
     assert (await client.wait(job.id)).recorded == 1
 
 
-async def test_what_it_raised_and_why_it_was_cancelled(
+async def test_the_errors_and_the_reason_of_a_cancellation(
     client: Oban, start: StartOban, expect_errors: None
 ) -> None:
     await start(queues={"default": 5})
@@ -101,7 +101,7 @@ async def test_many_in_the_order_given(client: Oban, start: StartOban) -> None:
 
 
 @pytest.mark.parametrize("notify", ["listen", "poll"])
-async def test_an_end_that_nobody_tells_is_found(
+async def test_an_unannounced_end_is_found(
     engine: AsyncEngine, prefix: str, notify: Any, no_looks: None
 ) -> None:
     oban = Oban(engine, prefix=prefix, notify=notify, poll_interval=0.02, fallback_interval=0.02)
@@ -167,5 +167,5 @@ class TestErrors:
         with pytest.raises(LookupError, match=f"there is no job {job.id}"):
             await asyncio.wait_for(waiting, 20)
 
-    async def test_nobody_is_waited_for(self, client: Oban) -> None:
+    async def test_a_wait_for_no_jobs(self, client: Oban) -> None:
         assert await client.wait_many([]) == []

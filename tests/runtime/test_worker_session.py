@@ -142,7 +142,7 @@ class TestCompletion:
             (job,) = await session.scalars(select(Job))
         assert job.recorded == {"moved": 10}
 
-    async def test_what_is_enqueued_inside_is_there_with_the_completion(
+    async def test_jobs_enqueued_inside_are_committed_with_the_completion(
         self, oban: Oban, rows: Rows
     ) -> None:
         async def enqueue(session: AsyncSession) -> None:
@@ -198,7 +198,7 @@ class TestFunctions:
 
 class TestRollback:
     @KINDS
-    async def test_what_it_raises_rolls_back_and_is_recorded(
+    async def test_an_error_rolls_back_and_is_recorded(
         self, oban: Oban, kind: type[Worker], accounts: Any, rows: Rows, sessions: Sessions
     ) -> None:
         async def fail(session: AsyncSession) -> None:
@@ -354,7 +354,7 @@ class TestTheTransaction:
 
 
 class TestStopping:
-    async def test_what_is_cut_off_is_rolled_back_and_given_back(
+    async def test_an_attempt_cut_off_by_a_stop_is_rolled_back_and_given_back(
         self, start: StartOban, accounts: Any, rows: Rows
     ) -> None:
         begun = asyncio.Event()

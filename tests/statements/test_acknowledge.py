@@ -136,7 +136,9 @@ async def test_many_and_deleted_and_none(add: Add, run: Run, find: Find) -> None
     assert await acknowledge(run) == []
 
 
-async def test_what_workers_say_is_bound_never_formatted(add: Add, run: Run, find: Find) -> None:
+async def test_values_of_workers_are_bound_and_never_formatted(
+    add: Add, run: Run, find: Find
+) -> None:
     (id,) = await add(executing())
     nasty = "'; DROP TABLE oban_jobs; -- %(acks)s %s :acks {} \\ \" \u2028 😀"
     await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED, error=nasty, meta={nasty: nasty}))

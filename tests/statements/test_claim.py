@@ -83,7 +83,7 @@ async def test_only_available_jobs_of_its_queue(add: Add, claim: Claim) -> None:
     assert await claim() == [expected]
 
 
-async def test_what_it_writes_and_returns(add: Add, run: Run, find: Find) -> None:
+async def test_the_changes_and_the_returned_columns(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory(attempt=2, args={"a": 1}, tags=["t"], meta={"m": None}))
     (row,) = await run(claim_of_queue(now=NOW), **params())
     job = await find(id)
@@ -115,7 +115,7 @@ async def test_a_job_with_no_attempt_left_is_discarded_with_a_reason(
     assert job.errors == [{"attempt": 20, "at": "2026-11-23T12:00:00.000000Z", "error": NONE_LEFT}]
 
 
-async def test_what_was_cancelled_and_retried_is_not_cancelled_any_more(
+async def test_a_job_cancelled_and_retried_is_not_cancelled_any_more(
     add: Add, run: Run, find: Find
 ) -> None:
     """oban-py leaves the mark of a cancellation when it retries a job."""

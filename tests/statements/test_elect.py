@@ -46,7 +46,7 @@ async def test_the_first_one_gets_it(run: Run, sessions: Sessions) -> None:
     assert await lease(sessions) == (A, NOW, at(20))
 
 
-async def test_nobody_else_does_while_it_lasts(run: Run, sessions: Sessions) -> None:
+async def test_no_other_node_gets_the_lease_while_it_lasts(run: Run, sessions: Sessions) -> None:
     await stand(run, A)
     assert await stand(run, B, at(5)) == (False, 15.0)
     assert await stand(run, B, at(19.999)) == (False, 0.001)
@@ -146,7 +146,7 @@ class TestResigning:
         assert len(await run(resign(prefix=prefix), instance="Oban", holder=A)) == 1
         assert await stand(run, B, at(1)) == (True, None)
 
-    async def test_it_is_told_as_oban_tells_it(
+    async def test_the_resignation_is_notified_in_obans_form(
         self, run: Run, postgres_dsn: str, prefix: str
     ) -> None:
         async with await psycopg.AsyncConnection.connect(

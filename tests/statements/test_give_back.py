@@ -30,7 +30,7 @@ async def give(run: Run, prefix: str, *running: int) -> list[int]:
     return sorted(row.id for row in rows)
 
 
-async def test_what_it_claimed_goes_back_with_its_attempt(
+async def test_claimed_jobs_go_back_with_their_attempts(
     add: Add, run: Run, find: Find, prefix: str
 ) -> None:
     (id,) = await add(claimed(attempt=3, errors=[{"error": "before"}]))
@@ -63,7 +63,7 @@ async def test_an_attempt_is_never_below_none(add: Add, run: Run, find: Find, pr
     assert (await find(id)).attempt == 0
 
 
-async def test_what_was_cancelled_meanwhile_stays_so(
+async def test_a_job_that_was_cancelled_meanwhile_stays_cancelled(
     add: Add, run: Run, find: Find, prefix: str
 ) -> None:
     (id,) = await add(claimed(attempt=3, meta={"cancel_attempted_at": "2026-11-23T11:00:00"}))

@@ -112,7 +112,7 @@ async def test_a_job_that_was_cancelled_meanwhile_has_none(
     ],
     ids=str,
 )  # fmt: skip
-async def test_an_entry_that_somebody_else_wrote_disturbs_no_outcome(
+async def test_an_entry_of_another_program_disturbs_no_outcome(
     add: Add, run: Run, find: Find, with_meta: WithMeta, sessions: Sessions, meta: Any
 ) -> None:
     odd, good = await add(executing(), executing())

@@ -97,7 +97,7 @@ async def test_a_state_that_we_do_not_know(database_dsn: str) -> None:
     await engine.dispose()
 
 
-async def test_producers_with_what_they_run(run: Run, add: Add) -> None:
+async def test_producers_with_their_queues(run: Run, add: Add) -> None:
     uuid = uuid4()
     await run(
         insert(ProducerRow).values(

@@ -166,13 +166,13 @@ class TestEvidence:
         old, _ = await add(ran(uuid, attempted_at=ago(3600)), ran(uuid, attempted_at=ago(3599)))
         assert await rescued(run) == [old]
 
-    async def test_without_a_row_those_of_ours_are_orphans_at_any_age(
-        self, add: Add, run: Run
-    ) -> None:
+    async def test_without_a_row_our_jobs_are_orphans_at_any_age(self, add: Add, run: Run) -> None:
         (orphan,) = await add(ours(uuid4(), attempted_at=NOW))
         assert await rescued(run) == [orphan]
 
-    async def test_without_a_row_the_age_of_others_has_to_tell(self, add: Add, run: Run) -> None:
+    async def test_without_a_row_the_age_decides_about_jobs_of_other_obans(
+        self, add: Add, run: Run
+    ) -> None:
         uuid = uuid4()
         ids = await add(
             ran(uuid, attempted_at=ago(3600)),
@@ -197,7 +197,7 @@ class TestAClockThatWasSetBack:
     async def emptied(self, witness: UUID, run: Run) -> None:
         await run(end([witness]))
 
-    async def test_jobs_of_the_living_stay_and_those_of_the_dead_are_rescued(
+    async def test_jobs_of_dead_producers_are_rescued_and_all_others_stay(
         self, add: Add, run: Run, alive: Alive
     ) -> None:
         living, other, dead = [await alive(-3600) for _ in range(3)]
@@ -238,7 +238,9 @@ class TestWitnesses:
     async def emptied(self, witness: UUID, run: Run) -> None:
         await run(end([witness]))
 
-    async def test_with_nobody_who_beats_there_is_no_evidence(self, run: Run, alive: Alive) -> None:
+    async def test_without_a_beating_producer_there_is_no_evidence(
+        self, run: Run, alive: Alive
+    ) -> None:
         assert await self.settled(run, alive) is None
 
     async def test_with_one_who_has_beaten_long_enough_there_is(
@@ -262,7 +264,7 @@ class TestWitnesses:
         assert await self.settled(run, alive) == pytest.approx(20.0)
 
     @pytest.mark.parametrize(("silence", "settled_in"), [(22.5, -10.0), (22.6, 30.0)])
-    async def test_so_does_one_that_was_silent_for_long(
+    async def test_a_row_that_was_silent_for_long_begins_anew(
         self, run: Run, alive: Alive, silence: float, settled_in: float
     ) -> None:
         """It could not beat, so perhaps no producer could."""
@@ -271,7 +273,7 @@ class TestWitnesses:
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
         assert await self.settled(run, alive) == pytest.approx(settled_in)
 
-    async def test_who_is_silent_now_is_no_witness(self, run: Run, alive: Alive) -> None:
+    async def test_a_silent_producer_is_no_witness(self, run: Run, alive: Alive) -> None:
         uuid = await alive(60)
         for seconds in (45, 30):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -280,7 +282,7 @@ class TestWitnesses:
         (found,) = await run(rescue(now=ago(7)), **PARAMS)
         assert found.settled_in is None
 
-    async def test_who_may_be_silent_for_longer_than_we_is_no_witness(
+    async def test_a_producer_with_a_longer_expiry_is_no_witness(
         self, run: Run, alive: Alive
     ) -> None:
         uuid = await alive(60, 60.1)
@@ -292,7 +294,7 @@ class TestWitnesses:
     @pytest.mark.parametrize(
         "since", [None, "long ago", -1, 1e300, [1], {"a": 1}, NOW.timestamp() + 1]
     )
-    async def test_what_others_wrote_there_is_no_evidence(
+    async def test_invalid_meta_of_other_programs_is_no_evidence(
         self, run: Run, alive: Alive, sessions: Sessions, since: Any
     ) -> None:
         uuid = await alive(0)
@@ -315,7 +317,7 @@ class TestWhatBecomesOfThem:
         assert first.errors == []
         assert (first.discarded_at, first.cancelled_at) == (None, None)
 
-    async def test_with_none_left_it_is_discarded_with_a_reason(
+    async def test_an_orphan_without_attempts_is_discarded_with_a_reason(
         self, add: Add, run: Run, find: Find
     ) -> None:
         before = {"attempt": 1, "at": "2026-01-01T00:00:00.000000Z", "error": "boom"}
@@ -329,7 +331,7 @@ class TestWhatBecomesOfThem:
         ]
 
     @pytest.mark.parametrize("attempt", [1, 20])
-    async def test_what_was_cancelled_while_it_ran_is_cancelled(
+    async def test_a_job_cancelled_while_it_ran_is_cancelled(
         self, add: Add, run: Run, find: Find, attempt: int
     ) -> None:
         meta = {"cancel_attempted_at": "2026-11-23T11:59:59"}
@@ -354,7 +356,7 @@ class TestWhatBecomesOfThem:
             ('{"cancel_attempted_at": null}', '{"rescued": 1, "cancel_attempted_at": null}'),
         ],
     )
-    async def test_what_others_wrote_there_does_not_break_it(
+    async def test_invalid_meta_of_other_programs_breaks_nothing(
         self, add: Add, run: Run, connection: AsyncConnection, prefix: str, meta: str, after: str
     ) -> None:
         ids = await add(ours(uuid4()), ours(uuid4(), attempt=20))
@@ -368,7 +370,7 @@ class TestWhatBecomesOfThem:
         assert (second.state, second.meta) == ("discarded", json.loads(meta))
         assert [entry["error"] for entry in second.errors] == [DIED]
 
-    async def test_the_queues_of_what_is_available_again_are_told(
+    async def test_the_queues_of_rescued_jobs_are_notified(
         self, add: Add, run: Run, postgres_dsn: str, prefix: str
     ) -> None:
         await add(
@@ -397,7 +399,7 @@ class TestBatches:
         assert await rescued(run, batch=3) == ids[3:]
         assert await rescued(run, batch=3) == []
 
-    async def test_jobs_that_somebody_has_locked_are_left_and_counted(
+    async def test_locked_orphans_are_left_and_counted(
         self, add: Add, run: Run, engine: AsyncEngine
     ) -> None:
         locked, free = await add(ours(uuid4()), ours(uuid4()))

@@ -25,7 +25,7 @@ def due(ago: float = 0.0, **fields: Any) -> Job:
     return JobFactory(scheduled=True, scheduled_at=NOW - timedelta(seconds=ago), **fields)
 
 
-async def test_what_is_due_by_the_given_clock(add: Add, run: Run, find: Find) -> None:
+async def test_jobs_due_by_the_given_clock(add: Add, run: Run, find: Find) -> None:
     ids = await add(
         due(0),
         due(0.000001),

@@ -42,7 +42,9 @@ async def test_every_field(add: Add, run: Run, find: Find) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_one_field_leaves_the_others(add: Add, run: Run, find: Find, field: str) -> None:
+async def test_one_field_does_not_change_the_others(
+    add: Add, run: Run, find: Find, field: str
+) -> None:
     (id,) = await add(JobFactory(state=S.SUSPENDED, meta={"mine": 1}, tags=["old"]))
     before = await find(id)
     await updated(run, ([id], {field: NEW[field]}))
@@ -73,7 +75,7 @@ async def test_a_job_that_waits_moves_with_its_time(
 
 
 @pytest.mark.parametrize("state", JobState)
-async def test_a_new_meta_keeps_the_mark_of_what_runs(
+async def test_a_new_meta_keeps_the_mark_of_a_running_job(
     add: Add, run: Run, find: Find, state: JobState
 ) -> None:
     mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}

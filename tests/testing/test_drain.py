@@ -36,7 +36,7 @@ def counts(**ended: int) -> dict[str, int]:
     )
 
 
-async def test_runs_what_the_test_has_not_committed(session: AsyncSession) -> None:
+async def test_runs_uncommitted_jobs_of_the_test(session: AsyncSession) -> None:
     job = await Outcome.enqueue(conn=session)
     assert await drain_queue(session) == counts(completed=1)
     assert (job.state, job.attempt, job.recorded) == (JobState.COMPLETED, 1, {"attempt": 1})
@@ -120,14 +120,14 @@ class TestScheduled:
         assert drained == counts(retryable=2, discarded=1)
         assert len(job.errors) == 3
 
-    async def test_what_snoozes_without_end_is_an_error(self, session: AsyncSession) -> None:
+    async def test_an_endless_snooze_is_an_error(self, session: AsyncSession) -> None:
         session.add(Outcome.new({"end": "snooze"}))
         with pytest.raises(ObanError, match="has snoozed 100 times"):
             await drain_queue(session, with_scheduled=True)
 
 
 class TestFrozenTime:
-    async def test_decides_what_is_due(self, session: AsyncSession) -> None:
+    async def test_decides_which_jobs_are_due(self, session: AsyncSession) -> None:
         with frozen_time(AT) as now:
             session.add(job := Plain.new(schedule_in=HOUR))
             assert await drain_queue(session) == counts()
@@ -154,7 +154,7 @@ class TestFrozenTime:
 
 
 class TestRecursion:
-    async def test_runs_what_jobs_enqueue(self, session: AsyncSession) -> None:
+    async def test_runs_jobs_that_jobs_enqueue(self, session: AsyncSession) -> None:
         session.add(Chain.new({"left": 3}))
         assert await drain_queue(session) == counts(completed=4)
 
@@ -163,7 +163,7 @@ class TestRecursion:
         assert await drain_queue(session, with_recursion=False) == counts(completed=2)
         assert await drain_queue(session, with_recursion=False) == counts(completed=2)
 
-    async def test_what_goes_first_goes_first(
+    async def test_jobs_run_in_the_order_of_claims(
         self, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session.add_all([Chain.new({"left": n}, priority=9 - n) for n in (0, 1, 2)])
@@ -211,7 +211,7 @@ class TestWorkerSession:
             await drain_queue(session)
         assert await session.scalar(select(func.count()).select_from(User)) == 0
 
-    async def test_does_not_meet_what_the_test_has_loaded(self, session: AsyncSession) -> None:
+    async def test_does_not_see_instances_of_the_test(self, session: AsyncSession) -> None:
         """As in production, an attribute that is not loaded there must not be loaded here."""
         held: list[object] = []
 
@@ -238,7 +238,7 @@ class TestWorkerSession:
             await drain_queue(session)
         assert classes == [Own]
 
-    async def test_what_it_deleted_is_gone_from_the_test(self, session: AsyncSession) -> None:
+    async def test_deleted_rows_leave_the_session_of_the_test(self, session: AsyncSession) -> None:
         session.add(user := User(name="Ann"))
         await session.flush()
         await Remove.enqueue({"id": user.id}, conn=session)
@@ -298,7 +298,7 @@ class TestInstance:
         async with sessions() as session:
             assert set(await session.scalars(select(Job.state))) == {JobState.COMPLETED}
 
-    async def test_keeps_what_was_done_before_a_raise(
+    async def test_keeps_the_outcomes_before_an_error(
         self, engine: AsyncEngine, sessions: Any
     ) -> None:
         oban = Oban(engine)

@@ -37,7 +37,7 @@ async def test_by_default_they_are_ignored(sessions: Sessions, ran: list[str]) -
         assert ran == [*"aaab"]
 
 
-async def test_with_limits_the_others_wait(sessions: Sessions, ran: list[str]) -> None:
+async def test_with_limits_other_jobs_wait(sessions: Sessions, ran: list[str]) -> None:
     async with sessions() as session:
         add(session)
         counts = await drain_queue(session, "limits", with_limits=True)
@@ -47,7 +47,7 @@ async def test_with_limits_the_others_wait(sessions: Sessions, ran: list[str]) -
         assert (await drain_queue(session, with_limits=True))["completed"] == 1
 
 
-async def test_what_runs_elsewhere_counts(sessions: Sessions) -> None:
+async def test_jobs_that_run_elsewhere_count(sessions: Sessions) -> None:
     async with sessions() as session:
         running = Limited.new()
         running.state = JobState.EXECUTING

@@ -21,7 +21,7 @@ async def test_a_job_runs_at_its_flush(session: AsyncSession) -> None:
         assert (job.state, job.recorded) == ("completed", {"attempt": 1})
 
 
-async def test_it_sees_what_is_flushed_with_it(session: AsyncSession) -> None:
+async def test_it_sees_rows_of_the_same_flush(session: AsyncSession) -> None:
     with inline():
         session.add(user := User(id=7, name="Ann"))
         await Rename.enqueue({"id": 7, "name": "Bob"}, conn=session)
@@ -45,7 +45,7 @@ async def test_it_is_rolled_back_with_the_session(session: AsyncSession) -> None
     assert await session.scalar(select(func.count()).select_from(Job)) == 0
 
 
-async def test_what_jobs_enqueue_runs_too(session: AsyncSession) -> None:
+async def test_jobs_that_jobs_enqueue_run_too(session: AsyncSession) -> None:
     with inline():
         session.add(Chain.new({"left": 3}))
         await session.flush()

@@ -119,7 +119,7 @@ def test_it_may_be_named_besides_its_entry_point(
     done.stdout.fnmatch_lines("oban_schema *")
 
 
-def test_nothing_is_imported_for_those_who_do_not_use_it() -> None:
+def test_the_plugin_imports_nothing_until_it_is_used() -> None:
     """pytest always loads the plugin, so it must load fast, and need no optional package."""
     code = (
         "import sys, pytest, pytest_oban_sqla;"
@@ -145,7 +145,7 @@ def test_a_server_of_ones_own(
         ("psutil", "request.getfixturevalue('oban_postgres')", "oban-sqla[embedded]"),
     ],
 )
-def test_what_needs_an_extra_names_it(
+def test_a_missing_extra_is_named(
     pytester: pytest.Pytester, run: Run, missing: str, use: str, extra: str
 ) -> None:
     pytester.makepyfile(

@@ -42,7 +42,7 @@ def test_at_once_where_no_event_loop_runs() -> None:
     assert process_job(report.new("2026-11")) == "2026-11 False"
 
 
-async def test_raises_what_the_worker_raises() -> None:
+async def test_raises_the_error_of_the_worker() -> None:
     with pytest.raises(ValueError, match="boom"):
         await process_job(Outcome.new({"end": "raise"}))
 
@@ -108,7 +108,7 @@ async def test_results_that_can_not_be_meant(result: Any, message: str) -> None:
         await process_job(Return.new())
 
 
-async def test_what_is_no_job_of_a_worker() -> None:
+async def test_an_object_that_is_not_a_job() -> None:
     with pytest.raises(UnknownWorkerError, match="nobody"):
         process_job(Job("nobody"))
     with pytest.raises(TypeError, match="process_job takes a job"):

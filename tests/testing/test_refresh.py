@@ -187,7 +187,9 @@ async def test_a_row_that_is_gone_takes_no_other_instance_with_it(
     assert (first.shelf, first.shelf_id) == (None, None)
 
 
-async def test_what_is_not_loaded_stays_so(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_unloaded_attributes_stay_unloaded(
+    awaited: AsyncSession, shelf: Shelf, run: Run
+) -> None:
     awaited.expunge_all()
     shelf = await awaited.get_one(Shelf, 1)
     await run(awaited, lambda s: s.execute(update(Shelf).values(note="long")))

@@ -45,7 +45,7 @@ async def test_this_machine_by_its_names(oban: Oban, host: str) -> None:
         await own.get("queues")
 
 
-async def test_nobody(open_site: Open) -> None:
+async def test_no_access(open_site: Open) -> None:
     site = open_site(authorize=lambda request: None)
     for path in PAGES:
         await site.get(path, 403)
@@ -129,7 +129,7 @@ async def test_an_action_takes_its_right(
     assert (job.state, job.priority) == ("retryable", 0)
 
 
-async def test_pages_offer_what_one_may_do(open_site: Open, add: Add) -> None:
+async def test_pages_offer_only_allowed_actions(open_site: Open, add: Add) -> None:
     [id] = await add(JobFactory(retryable=True))
     for rights in (set(), {"retry"}, {"edit", "args"}, RIGHTS):
         site = open_site(authorize=lambda request, rights=rights: Access(frozenset(rights), "ann"))

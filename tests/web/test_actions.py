@@ -135,7 +135,7 @@ async def test_it_leads_to_no_other_site(site: Site, add: Add, back: str) -> Non
     assert sent.headers["Location"] == "/jobs?done=cancel&n=1"
 
 
-async def test_a_search_for_what_is_hidden_changes_nothing(
+async def test_a_search_for_hidden_values_changes_nothing(
     open_site: Open, add: Add, oban: Oban
 ) -> None:
     [id] = await add(JobFactory(args={"card": 5105}))

@@ -98,7 +98,7 @@ async def test_forms(
     assert (job.state, job.priority, job.tags) == ("available", 0, [])
 
 
-async def test_what_a_job_runs_can_not_be_edited(site: Site, add: Add, oban: Oban) -> None:
+async def test_a_forged_form_can_not_edit_the_worker(site: Site, add: Add, oban: Oban) -> None:
     await add(JobFactory(worker="app.Mail", args={"n": 1}))
     evil = {"worker": "os.system", "args": '{"n": 2}', "queue": "evil", "state": "completed"}
     await site.post("/jobs/1/edit", [*evil.items(), ("priority", "3"), await site.token()])

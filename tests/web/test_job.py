@@ -36,7 +36,7 @@ def test_frames_of_libraries_are_folded() -> None:
     assert [block.text for block in blocks("boom")] == ["boom"]
 
 
-async def test_what_became_of_it(site: Site, add: Add) -> None:
+async def test_the_history_of_a_job(site: Site, add: Add) -> None:
     now = datetime.now(UTC)
     [id] = await add(
         JobFactory(
@@ -129,7 +129,9 @@ async def test_an_edit(site: Site, add: Add, oban: Oban) -> None:
     assert "was changed" in (await site.read(f"jobs/{id}?done=edit")).text
 
 
-async def test_nobody_edits_what_a_job_runs(site: Site, add: Add, oban: Oban) -> None:
+async def test_the_worker_and_the_arguments_can_not_be_edited(
+    site: Site, add: Add, oban: Oban
+) -> None:
     [id] = await add(JobFactory(worker="app.Mail", args={"n": 1}, queue="a"))
     extra = {"worker": "os.system", "args": '{"n": 2}', "queue": "b", "meta": "{}", "state": "x"}
     fields = [*extra.items(), ("priority", "1"), await site.token()]

@@ -134,7 +134,7 @@ def test_a_search_that_can_not_be(search: str) -> None:
         parse(search).filters()
 
 
-async def test_the_page_says_what_is_wrong_with_a_search(site: Site) -> None:
+async def test_the_page_explains_an_invalid_search(site: Site) -> None:
     page = await site.read("jobs?q=colour:red", 400)
     assert "there is no word 'colour'; use worker:" in page.text
     assert "no NUL" in (await site.read("jobs?queue=%00", 400)).text

@@ -103,7 +103,7 @@ async def test_fifty_viewers_of_a_page_read_it_once(
     assert await sent_by(50) == await sent_by(1)
 
 
-async def test_nobody_looks_when_nobody_views(board: Board) -> None:
+async def test_without_viewers_nothing_is_read(board: Board) -> None:
     before = asyncio.all_tasks()
     viewer = stream(board)
     await anext(viewer)

@@ -30,7 +30,7 @@ async def test_a_mask(open_site: Open, add: Add) -> None:
         assert "hunter2" not in text
 
 
-async def test_a_search_does_not_tell_what_is_masked(open_site: Open, add: Add) -> None:
+async def test_a_search_does_not_reveal_masked_values(open_site: Open, add: Add) -> None:
     [id] = await add(JobFactory(args={"user": "ann", "password": "hunter2"}))
     site = open_site(mask=mask)
     for guess in ("hunter2", "hunter3"):

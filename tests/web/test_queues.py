@@ -92,7 +92,9 @@ async def test_only_a_limit_that_was_changed_is_ordered(
         assert (await session.scalars(select(QueueOrder.setting))).all() == ["limit"]
 
 
-async def test_who_may_not_pause_sees_the_limits_only(open_site: Open, start: StartOban) -> None:
+async def test_a_viewer_without_the_right_only_sees_the_limits(
+    open_site: Open, start: StartOban
+) -> None:
     await start(queues={"mail": {"limit": 3, "global_limit": 5}})
     page = await open_site(authorize=lambda request: "read").read("queues")
     assert "5 at once on all nodes" in page.text

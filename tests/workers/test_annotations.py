@@ -132,7 +132,7 @@ def test_they_arrive_as_they_were_given() -> None:
     assert str(arrived["amount"]) == "1.20"
 
 
-def test_each_of_any_number_arrives_as_it_was_given() -> None:
+def test_values_of_variadic_parameters_arrive_as_given() -> None:
     @job(name="annotations.variadic")
     def function(first: int, *keys: UUID, **colors: Color) -> Any:
         return first, keys, colors
@@ -184,7 +184,7 @@ def test_a_name_may_be_defined_later() -> None:
     assert late.process(stored(late.new(Late(NOON)))) == Late(NOON)
 
 
-def test_what_is_json_is_left_as_it_is() -> None:
+def test_json_values_are_not_converted() -> None:
     assert plain.new(True, 7, items=("1",)).args == {"number": True, "text": 7, "items": ["1"]}
 
 
@@ -223,7 +223,7 @@ def test_collections_bytes_paths_and_literals_arrive_as_they_were_given() -> Non
             collections.new(**{**given, **wrong})
 
 
-def test_what_no_type_tells_is_left_as_it_is() -> None:
+def test_values_of_ambiguous_types_are_not_converted() -> None:
     assert either.new("a", [1]).args == {"key": "a", "plain": [1]}
     with pytest.raises(TypeError, match=r"args\['key'\] is a UUID, not JSON"):
         either.new(ONE, [1])
@@ -267,6 +267,6 @@ def test_an_order_is_asked_for_where_one_is_annotated() -> None:
         function.new(7)  # type: ignore[arg-type]
 
 
-def test_what_was_stored_otherwise_is_said() -> None:
+def test_an_unfit_stored_value_raises_an_error() -> None:
     with pytest.raises(ValueError, match=r"late: it can't be read as .*Late: 7"):
         late.process(Job(late.new(Late(NOON)).worker, {"it": 7}))

@@ -26,7 +26,7 @@ from oban_sqla.workers.cron import Cron, parse
         (5, "must be an expression"),
     ],
 )
-def test_what_is_wrong_is_refused_when_declared(given: Any, message: str) -> None:
+def test_mistakes_are_refused_at_the_declaration(given: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
 
         @worker(cron=given, name="wrong")

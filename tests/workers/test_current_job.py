@@ -9,7 +9,7 @@ from tests.attempts import Async, Sync, behaviours, execute, perform
 from tests.claimed import claimed
 
 
-def test_there_is_none_outside() -> None:
+def test_outside_of_a_job_there_is_no_current_job() -> None:
     assert current_job() is None
     with pytest.raises(
         JobNotFoundError, match=r"no job is processed here; current_job\(\) returns"

@@ -123,7 +123,7 @@ class TestArguments:
             (nothing, (1,), {}, "nothing() -> dict[str, typing.Any]: too many positional argument"),
         ],
     )
-    def test_what_does_not_fit_is_refused(
+    def test_wrong_calls_are_refused(
         self, function: JobFunction[..., Any], args: Any, kwargs: Any, message: str
     ) -> None:
         with pytest.raises(TypeError) as raised:
@@ -147,7 +147,7 @@ class TestArguments:
         with pytest.raises(TypeError, match=message):
             function.new(*args, **kwargs)
 
-    def test_what_is_no_json_is_refused(self) -> None:
+    def test_values_that_are_not_json_are_refused(self) -> None:
         with pytest.raises(TypeError, match=r"args\['month'\] is a datetime, not JSON"):
             build_report.new(NOON)  # type: ignore[arg-type]
 
@@ -162,7 +162,7 @@ class TestArguments:
 
 
 class TestOptions:
-    def test_a_job_has_what_its_function_says(self) -> None:
+    def test_a_job_has_the_options_of_its_function(self) -> None:
         job = build_report.new("2026-11")
         assert job.worker == f"{__name__}.build_report"
         assert (job.queue, job.priority, job.max_attempts) == ("reports", 3, 5)

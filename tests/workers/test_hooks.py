@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize(("process", "before", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_can_not_run_is_refused_when_declared(
+def test_invalid_hooks_are_refused_at_the_declaration(
     process: Callable[..., Any], before: Callable[..., Any], message: str
 ) -> None:
     with pytest.raises(TypeError, match=rf"Refused\.before.*{message}"):
@@ -72,7 +72,7 @@ def test_what_can_not_run_is_refused_when_declared(
         (process, classmethod(lambda cls, job: None)),
     ],
 )
-def test_what_is_taken(process: Any, after: Any) -> None:
+def test_valid_hooks(process: Any, after: Any) -> None:
     taken = worker()(type("Taken", (), {"process": process, "after": after, "__module__": "m"}))
     assert resolve(taken.new({}).worker).hooks.after is not None
 

@@ -103,7 +103,7 @@ class TestDeclarativeBase:
             ({"on": Invoice, "on_insert": True}, "leave on= out"),
         ],
     )
-    def test_refuses_what_a_model_can_not_have(self, options: Any, why: str) -> None:
+    def test_refuses_options_that_a_model_can_not_have(self, options: Any, why: str) -> None:
         base: Any = declarative_base()
         with pytest.raises(TypeError, match=why):
 

@@ -111,7 +111,7 @@ def test_a_process_that_a_script_spawns_finds_the_same_name(folder: Folder) -> N
     assert folder.python("script.py") == "script.Ping script.pong\nscript.Ping"
 
 
-def test_a_script_may_be_imported_by_what_it_imports(folder: Folder) -> None:
+def test_a_script_may_be_imported_by_its_own_modules(folder: Folder) -> None:
     folder.write({"script.py": f"{SCRIPT}    import other", "other.py": "import script"})
     assert folder.python("script.py") == "script.Ping script.pong"
 

@@ -83,7 +83,7 @@ def test_each_option_says_what_it_does(options: Any) -> None:
     assert all(option.says.endswith((".", "`.")) for option in options.values())
 
 
-def test_a_subclass_takes_over_what_is_inherited() -> None:
+def test_a_subclass_inherits_options() -> None:
     options: dict[str, Any] = {"timeout": 5, "interruptible": True, "missing": "raise"}
     base = by_inheriting(**options, unique=True, oban="billing", cron="@daily")
     kept = vars(type("Sub", (base,), {}).__oban__)

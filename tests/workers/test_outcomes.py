@@ -49,6 +49,6 @@ def test_a_record_takes_any_json(value: Any) -> None:
         ({"a": "\x00"}, ValueError, r"Record\(value\)\['a'\] has a NUL character"),
     ],
 )
-def test_a_record_refuses_what_is_no_json(value: Any, error: Any, message: str) -> None:
+def test_a_record_refuses_values_that_are_not_json(value: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         Record(value)

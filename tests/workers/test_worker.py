@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("declared", [Inheriting, Decorated])
 
 
 @both
-def test_a_job_has_what_its_worker_says(declared: Any) -> None:
+def test_a_job_has_the_options_of_its_worker(declared: Any) -> None:
     job = declared.new({"to": "x@y"})
     assert job.worker == f"{__name__}.{declared.__qualname__}"
     assert job.args == {"to": "x@y"}

@@ -78,7 +78,7 @@ async def test_all_were_tried_once(start: StartOban, sessions: Sessions) -> None
     assert "on_exhausted" not in ran
 
 
-async def test_a_callback_runs_once_whoever_finishes_the_last_jobs(
+async def test_a_callback_runs_once_whichever_node_runs_the_last_jobs(
     start: StartOban, sessions: Sessions
 ) -> None:
     """Four nodes share the jobs of many batches."""

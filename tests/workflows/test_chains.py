@@ -92,7 +92,7 @@ async def test_the_order_is_that_of_the_commits(engine: AsyncEngine, sessions: S
     assert [one.state.value for one in stored] == ["available", "suspended", "suspended"]
 
 
-async def test_a_rolled_back_job_blocks_nobody(start: StartOban, sessions: Sessions) -> None:
+async def test_a_rolled_back_job_blocks_no_other_job(start: StartOban, sessions: Sessions) -> None:
     async with sessions() as session:
         session.add(Entry.new({"account": 1, "n": 0}))
         await session.flush()
@@ -170,7 +170,7 @@ async def test_a_function_and_all_jobs_of_a_worker(sessions: Sessions) -> None:
         ([3], TypeError, "by must be names"),
     ],
 )
-def test_what_no_chain_can_be(given: Any, error: type[Exception], message: str) -> None:
+def test_invalid_chains(given: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
 
         @job(name="chains.wrong", chain=given)

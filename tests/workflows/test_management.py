@@ -40,7 +40,7 @@ class Flaky(Worker, name="flows.flaky", max_attempts=1):
             raise ValueError("once")
 
 
-async def test_a_retried_step_revives_what_it_had_cancelled(
+async def test_a_retried_step_revives_the_steps_that_it_had_cancelled(
     start: StartOban, sessions: Sessions
 ) -> None:
     Flaky.failed = False

@@ -69,7 +69,7 @@ async def test_without_waiting_it_is_put_off_whole(engine: AsyncEngine, sessions
     assert states(await loaded(sessions, flow.id))["end"] == "available"
 
 
-async def test_a_step_that_somebody_has_locked_puts_it_off_whole(
+async def test_a_locked_step_delays_the_whole_release(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     flow = fan_in(1)
@@ -87,7 +87,7 @@ async def test_a_step_that_somebody_has_locked_puts_it_off_whole(
     assert states(await loaded(sessions, flow.id))["end"] == "available"
 
 
-async def test_what_is_repeated_changes_nothing(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_a_repeated_release_changes_nothing(engine: AsyncEngine, sessions: Sessions) -> None:
     flow = fan_in(2)
     async with sessions.begin() as session:
         session.add(flow)

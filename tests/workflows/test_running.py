@@ -38,7 +38,7 @@ async def test_each_step_runs_after_its_deps(run: Run, worker: type[Worker]) -> 
 
 @pytest.mark.parametrize("worker", [Step, InTransaction])
 @pytest.mark.parametrize(("how", "outcome"), [("fail", "discarded"), ("cancel", "cancelled")])
-async def test_a_failure_cancels_what_depends_on_it(
+async def test_a_failure_cancels_dependent_steps(
     run: Run, worker: type[Worker], how: str, outcome: str
 ) -> None:
     flow = Workflow()
@@ -110,7 +110,7 @@ async def test_a_workflow_within_a_workflow(run: Run) -> None:
     assert (done.state, done.total) == ("completed", 6)
 
 
-async def test_others_finish_a_step(start: StartOban, sessions: Sessions) -> None:
+async def test_a_step_that_is_finished_by_hand(start: StartOban, sessions: Sessions) -> None:
     """The leader releases the steps if a dep was finished or deleted by hand."""
     flow = Workflow()
     flow.add("first", Step.new(schedule_in=3600))

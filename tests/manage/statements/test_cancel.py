@@ -21,7 +21,7 @@ async def cancelled(run: Run, *ids: int) -> list[tuple[int, JobState]]:
 
 
 @pytest.mark.parametrize("state", [S.AVAILABLE, S.SCHEDULED, S.RETRYABLE, S.SUSPENDED])
-async def test_what_waits_is_cancelled(add: Add, run: Run, find: Find, state: JobState) -> None:
+async def test_waiting_jobs_are_cancelled(add: Add, run: Run, find: Find, state: JobState) -> None:
     (id,) = await add(JobFactory(state=state, attempt=2, meta={"mine": 1}))
     before = await find(id)
     assert await cancelled(run, id) == [(id, S.CANCELLED)]
@@ -30,7 +30,7 @@ async def test_what_waits_is_cancelled(add: Add, run: Run, find: Find, state: Jo
     assert (job.attempt, job.errors, job.scheduled_at) == (2, [], before.scheduled_at)
 
 
-async def test_what_runs_is_marked_and_goes_on(add: Add, run: Run, find: Find) -> None:
+async def test_running_jobs_are_marked_and_go_on(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory(executing=True, meta={"mine": 1}))
     assert await cancelled(run, id) == [(id, S.EXECUTING)]
     job = await find(id)
@@ -38,7 +38,7 @@ async def test_what_runs_is_marked_and_goes_on(add: Add, run: Run, find: Find) -
 
 
 @pytest.mark.parametrize("state", [S.COMPLETED, S.DISCARDED, S.CANCELLED])
-async def test_what_is_finished_stays(add: Add, run: Run, find: Find, state: JobState) -> None:
+async def test_finished_jobs_stay(add: Add, run: Run, find: Find, state: JobState) -> None:
     (id,) = await add(JobFactory(state=state))
     assert await cancelled(run, id) == []
     job = await find(id)

@@ -34,7 +34,7 @@ async def test_it_is_available_now(add: Add, run: Run, find: Find, state: JobSta
 
 
 @pytest.mark.parametrize("state", [S.AVAILABLE, S.EXECUTING])
-async def test_what_is_available_or_runs_stays(
+async def test_available_and_running_jobs_stay(
     add: Add, run: Run, find: Find, state: JobState
 ) -> None:
     (id,) = await add(JobFactory(state=state, attempt=20))
