@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from starlette.types import ASGIApp
 
 from benchmarks.dashboard import FILL
 from oban_sqla import Job, Oban, Rate, Worker
@@ -45,8 +46,15 @@ Open = Callable[..., Awaitable[Any]]
 @pytest.fixture
 async def address(oban: Oban) -> AsyncIterator[str]:
     """The dashboard, served over HTTP."""
+    async with served(dashboard(oban)) as address:
+        yield address
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve an application on a port of its own."""
     config = uvicorn.Config(
-        dashboard(oban), port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+        app, port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     # Not serve(), which would handle the signals of the process.
@@ -55,10 +63,12 @@ async def address(oban: Oban) -> AsyncIterator[str]:
     await server.startup()
     serving = asyncio.create_task(server.main_loop())
     [socket] = server.servers[0].sockets
-    yield f"http://localhost:{socket.getsockname()[1]}"
-    server.should_exit = True
-    await serving
-    await server.shutdown()
+    try:
+        yield f"http://localhost:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        await server.shutdown()
 
 
 @pytest.fixture
@@ -90,8 +100,9 @@ async def open_page(address: str) -> AsyncIterator[Open]:
 
 
 def _note(complaints: list[str], said: Any) -> None:
-    # The browser reports the status of a missing page, which is no error of the page.
-    if said.type in ("error", "warning") and "404" not in said.text:
+    # The browser reports the status of a missing or refused page, which is no error of the page.
+    expected = any(status in said.text for status in ("404", "403"))
+    if said.type in ("error", "warning") and not expected:
         complaints.append(said.text)
 
 
@@ -315,6 +326,68 @@ async def test_workflows_are_cancelled(open_page: Open, oban: Oban) -> None:
     await page.get_by_role("heading", name="Cancel 2 workflows?").wait_for()
     await page.get_by_role("button", name="cancel 2 workflows").click()
     await page.get_by_text("2 workflows cancelled.").wait_for()
+
+
+async def test_a_workflow_is_retried(
+    open_page: Open, oban: Oban, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    flow = await enqueued(oban)
+    await oban.cancel(flow)
+    page = await open_page(f"workflows/{flow.id}")
+    await page.get_by_role("link", name="fetch: cancelled").wait_for()
+    await page.get_by_role("button", name="retry").click()
+    await page.get_by_role("button", name="retry 1 workflow").click()
+    await page.get_by_text("The workflow was retried.").wait_for()
+    await page.get_by_role("link", name="fetch: available").wait_for()
+
+
+async def test_a_queue_is_scaled_on_a_node(open_page: Open, start: StartOban) -> None:
+    await start(queues={"mailers": 3}, node="n1")
+    page = await open_page("queues")
+    await page.get_by_label("Limit of mailers on n1").fill("7")
+    await page.get_by_role("button", name="scale").click()
+    await page.get_by_role("row", name="n1 0/7").wait_for()
+
+
+async def test_a_form_of_another_site_changes_nothing(
+    open_page: Open, address: str, add: Add, oban: Oban
+) -> None:
+    [id] = await add(JobFactory())
+    page = await open_page(f"jobs/{id}")  # so that the browser has the cookie
+    form = f"""<form method="post" action="{address}/jobs/change">
+        <input name="id" value="{id}"><input name="last" value="{id}"><input name="total" value="1">
+        <button name="action" value="delete">You have won</button></form>"""
+    for place in ("http://shop.test/", "http://127.0.0.1/"):
+        await page.route(
+            f"{place}**", lambda route: route.fulfill(body=form, content_type="text/html")
+        )
+        await page.goto(place)
+        async with page.expect_response("**/jobs/change") as answer:
+            await page.get_by_role("button", name="You have won").click()
+        assert (await answer.value).status == 403
+    assert await oban.get_job(id) is not None
+
+
+async def test_a_reader_sees_no_data_and_no_buttons(
+    open_page: Open, oban: Oban, add: Add, start: StartOban
+) -> None:
+    await start(queues={"mailers": {"limit": 3, "paused": True}})
+    [id] = await add(JobFactory(queue="mailers", args={"card": "5105"}, meta={"note": "5105"}))
+    flow = await enqueued(oban)
+    async with served(dashboard(oban, authorize=lambda request: "read")) as address:
+        page = await open_page()
+        pages = ("", "jobs", f"jobs/{id}", "queues", f"workflows/{flow.id}", "errors", "cron")
+        for path in pages:
+            await page.goto(f"{address}/{path}")
+            assert "5105" not in await page.content()
+            assert await page.locator("form[method=post] button, input[type=checkbox]").count() == 0
+
+
+async def test_a_stranger_sees_nothing(open_page: Open, oban: Oban) -> None:
+    async with served(dashboard(oban, authorize=lambda request: None)) as address:
+        page = await open_page()
+        answer = await page.goto(f"{address}/jobs")
+        assert answer.status == 403
 
 
 async def test_a_cron_entry_is_run_now(open_page: Open, no_workers: None) -> None:
