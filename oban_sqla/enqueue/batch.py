@@ -1,14 +1,16 @@
 """Encode jobs as the parameters of the statement that inserts and announces them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ..models import Job, JobState
 from ..models.chain import ENTRY
 from ..models.instrumentation import values_of
-from ..statements.announce import announcement
-from ..statements.insert import records
+from ..statements.announce import announcement, only_notification
+from ..statements.execute import Make, Parameters
+from ..statements.insert import insert, records
+from ..statements.insert_few import FEW, insert_few
 from ..wakeups import Wakeup
 from .collector import paused
 
@@ -28,13 +30,9 @@ class Batch(NamedTuple):
     """The encoded jobs of one statement."""
 
     jobs: Sequence[Job]
-    records: str
     wakeup: Wakeup
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """The parameters of the statement."""
-        return {"jobs": self.records, **announcement(self.wakeup)}
+    make: Make
+    parameters: Parameters
 
 
 def encoded(jobs: Sequence[Job], most: int | None = None) -> Iterator[Batch]:
@@ -72,11 +70,18 @@ def wakeup(jobs: Sequence[Job]) -> Wakeup:
     return Wakeup(frozenset(queues), due_at)
 
 
+def _batch(jobs: Sequence[Job], text: str) -> Batch:
+    news = wakeup(jobs)
+    if len(jobs) <= FEW and (notification := only_notification(news)):
+        return Batch(jobs, news, insert_few, {"jobs": text, **notification})
+    return Batch(jobs, news, insert, {"jobs": text, **announcement(news)})
+
+
 def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
     with paused():
         text = records(jobs)
     if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
-        yield Batch(jobs, text, wakeup(jobs))
+        yield _batch(jobs, text)
         return
     middle = len(jobs) // 2
     yield from _halved(jobs[:middle])

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from ..models import Job
-from ..statements.insert import insert
 from ..wakeups import Wakeup
 from . import collector, encoding, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
@@ -79,7 +78,7 @@ class Insertion:
     async def _send(self, batch: Batch) -> None:
         before = self._sent
         rows = await before.rows if before is not None else ()
-        sending = execute(self._connection, insert, batch.parameters, self._prefix)
+        sending = execute(self._connection, batch.make, batch.parameters, self._prefix)
         self._sent = _Sent(batch.jobs, asyncio.create_task(sending))
         # Lets the task send its statement: the following lines run while the server works.
         await asyncio.sleep(0)

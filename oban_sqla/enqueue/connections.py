@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..models import Job
 from ..series import run_series, run_series_async
 from ..statements.execute import Make, Parameters, execute_core
-from ..statements.insert import insert
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
 from .from_rows import fill_from
@@ -61,7 +60,7 @@ async def insert_jobs(conn: object, jobs: Sequence[Job], prefix: str | None) -> 
     unique_batches = list(encoded(unique, MOST_UNIQUE))
     encoding.refuse_unstorable(conn, (*batches, *unique_batches))
     for batch in batches:
-        fill_from(await execute(conn, insert, batch.parameters, prefix), batch.jobs)
+        fill_from(await execute(conn, batch.make, batch.parameters, prefix), batch.jobs)
     for batch in unique_batches:
         await insert_unique_through(conn, batch.jobs, prefix)
 

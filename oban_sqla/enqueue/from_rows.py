@@ -16,14 +16,14 @@ _NOTHING: Mapping[str, Any] = dict.fromkeys(UNSET)
 
 
 def fill_from(rows: Sequence[Sequence[Any]], jobs: Sequence[Job]) -> None:
-    """`fill` jobs from the row that `statements.insert.insert` returns."""
-    fill(jobs, *_row(rows))
+    """`fill` jobs from the rows that their `Batch.make` returns."""
+    fill(jobs, *_read(rows))
 
 
 def fill_pending(rows: Sequence[Sequence[Any]], jobs: Sequence[Job], session: Session) -> None:
     """`fill_from` for pending jobs of a session: they become persistent."""
     with paused():
-        _fill(jobs, *_row(rows))
+        _fill(jobs, *_read(rows))
         become_persistent(session, jobs)
     columns = frozenset(inspect(Job).column_attrs.keys())
     for job in jobs:
@@ -42,11 +42,12 @@ def fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
         become_detached(Job, jobs, ids)
 
 
-def _row(rows: Sequence[Sequence[Any]]) -> tuple[Sequence[int], object]:
-    if len(rows) != 1:
-        raise ValueError(f"execute() returned {len(rows)} rows instead of one")
+def _read(rows: Sequence[Sequence[Any]]) -> tuple[Sequence[int], object]:
+    if not rows:
+        raise ValueError("execute() returned no rows for jobs that it had to insert")
     ids, inserted_at, *_ = rows[0]
-    return ids, inserted_at
+    # `insert_few` returns a row for each job, `insert` one row with all ids.
+    return [row[0] for row in rows] if isinstance(ids, int) else ids, inserted_at
 
 
 def _fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:

@@ -18,7 +18,6 @@ from ..models.instrumentation import values_of
 from ..models.unique_job import may_hold_key
 from ..statements.execute import execute_core
 from ..statements.insert import check_json
-from ..statements.insert import insert as insert_jobs
 from . import encoding, news, observed, pending, references
 from .batch import MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import insert_unique_core
@@ -102,7 +101,7 @@ def _insert(session: Session, plain: Sequence[Batch], unique: Sequence[Batch] = 
         connection = session.connection(bind_arguments=BIND)
         encoding.refuse_unstorable(connection, (*plain, *unique))
         for batch in plain:
-            rows = execute_core(connection, insert_jobs, batch.parameters, None)
+            rows = execute_core(connection, batch.make, batch.parameters, None)
             pending.make_persistent(session, batch.jobs, rows)
             news.add(session, connection, batch.wakeup)
         for batch in unique:
@@ -126,7 +125,7 @@ def insert_outside(session: Session, jobs: Sequence[Job]) -> None:
         connection = session.connection(bind_arguments=BIND)
         encoding.refuse_unstorable(connection, batches)
         for batch in batches:
-            rows = execute_core(connection, insert_jobs, batch.parameters, None)
+            rows = execute_core(connection, batch.make, batch.parameters, None)
             fill_from(rows, batch.jobs)
         if unique:
             insert_unique_core(connection, unique)

@@ -17,7 +17,6 @@ from ..enqueue.from_rows import fill_from
 from ..enqueue.observed import observed
 from ..models import Job
 from ..models.unique_job import may_hold_key
-from ..statements.insert import insert
 from .database import Database
 from .engine import driver_of
 from .primary import is_lost
@@ -182,14 +181,15 @@ class GroupCommit:
             return False
         if len(batches) > 1:
             return False
+        batch = batches[0]
         self._sent = calls
         patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
         try:
             async with deadline(ANSWER_TIMEOUT):
                 rows = await execute(
-                    self._driver or connection, insert, batches[0].parameters, self._database.prefix
+                    self._driver or connection, batch.make, batch.parameters, self._database.prefix
                 )
-                fill_from(rows, batches[0].jobs)
+                fill_from(rows, batch.jobs)
                 return True
         except psycopg.Error as error:
             # If the connection is lost, this raises SQLAlchemy's error.

@@ -71,14 +71,27 @@ def announce(*, prefix: str | None = None) -> Select[Any]:
 
 def announcement(wakeup: Wakeup, cancelled: Collection[int] = ()) -> dict[str, str]:
     """The parameters of `announce` for new jobs, and for jobs `cancelled` while they run."""
+    killed = [(SIGNAL, {"action": "pkill", "job_id": id}) for id in sorted(cancelled)]
+    return _parameters([*_about_new(wakeup), *killed])
+
+
+def only_notification(wakeup: Wakeup) -> dict[str, str] | None:
+    """The channel and the payload if new jobs make one notification, as most of them do."""
+    sent = _about_new(wakeup)
+    if len(sent) != 1:
+        return None
+    channel, news = sent[0]
+    return {"channel": channel, "payload": json.dumps(news)}
+
+
+def _about_new(wakeup: Wakeup) -> list[tuple[str, Mapping[str, Any]]]:
     sent: list[tuple[str, Mapping[str, Any]]] = [
         (INSERT, {"queue": queue}) for queue in sorted(wakeup.queues or ())
     ]
-    sent += [(SIGNAL, {"action": "pkill", "job_id": id}) for id in sorted(cancelled)]
     if wakeup.due_at is not None:
         at = wakeup.due_at.astimezone(UTC).isoformat(timespec="microseconds")
         sent.append((SCHEDULE, {"at": at}))
-    return _parameters(sent)
+    return sent
 
 
 def about(channel: str, ids: Sequence[int]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     DateTime,
     Executable,
     FromClause,
+    Insert,
     Integer,
     SmallInteger,
     Text,
@@ -53,27 +54,27 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
     ids have that order because PostgreSQL draws identity values after the ORDER BY of an
     INSERT ... SELECT. A row for each job would cost the process two microseconds per job.
     """
-    record = given().c
-    now = func.timezone("UTC", func.now())
-    inserted = (
-        insert_into(Job)
-        .from_select(
-            [*FIELDS, "scheduled_at"],
-            select(
-                cast(record.state, job_state),
-                *(record[field] for field in FIELDS[1:]),
-                func.coalesce(record.scheduled_at, now),
-            ).order_by(record.n),
-            include_defaults=False,
-        )
-        .returning(Job.id, Job.inserted_at)
-        .cte("inserted")
-    )
+    inserted = inserting().returning(Job.id, Job.inserted_at).cte("inserted")
     ids = aggregate_order_by(inserted.c.id, inserted.c.id)
     columns: list[Any] = [func.array_agg(ids), func.min(inserted.c.inserted_at)]
     if announced:
         columns.append(sent_with(announce(prefix=prefix)))
     return select(*columns)
+
+
+def inserting() -> Insert:
+    """The INSERT of the parameter `jobs`, without its RETURNING."""
+    record = given().c
+    now = func.timezone("UTC", func.now())
+    return insert_into(Job).from_select(
+        [*FIELDS, "scheduled_at"],
+        select(
+            cast(record.state, job_state),
+            *(record[field] for field in FIELDS[1:]),
+            func.coalesce(record.scheduled_at, now),
+        ).order_by(record.n),
+        include_defaults=False,
+    )
 
 
 def given() -> FromClause:
