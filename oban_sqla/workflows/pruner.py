@@ -33,7 +33,7 @@ class WorkflowPruner(Service):
     """
 
     name = "workflow pruner"
-    begins_in = 5.0
+    begins_in = 6.0
 
     def __init__(
         self,
