@@ -145,14 +145,7 @@ class Database:
     @asynccontextmanager
     async def statement(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection for one statement, as in `fetch`."""
-        kept = self._kept
-        connections: AbstractAsyncContextManager[AsyncConnection]
-        if self.in_transactions:
-            connections = self.transaction()
-        elif kept is not None and kept[0] is asyncio.get_running_loop():
-            connections = kept[1].connection(at_once=at_once)
-        else:
-            connections = self.autocommit()
+        connections = self.transaction() if self.in_transactions else self.kept_or_pooled(at_once)
         async with deadline(ANSWER_TIMEOUT), connections as connection:
             try:
                 yield connection
@@ -160,6 +153,13 @@ class Database:
                 # The connection may be in any state, so it must not be used again.
                 await connection.invalidate()
                 raise
+
+    def kept_or_pooled(self, at_once: bool) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection on which a statement is a transaction: in a running node, a kept one."""
+        kept = self._kept
+        if kept is not None and kept[0] is asyncio.get_running_loop():
+            return kept[1].connection(at_once=at_once)
+        return self.autocommit()
 
     def keep_connections(self) -> None:
         """From now on, keep connections in this event loop from one statement to the next."""

@@ -42,9 +42,10 @@ class _Call(NamedTuple):
 class GroupCommit:
     """Inserts single jobs in one event loop. Each is committed when its call returns.
 
-    A single call takes a connection of the pool. Calls that come while a statement runs share the
-    next statement, which is sent as soon as the first one has ended. If the database refuses a
-    statement, its jobs are tried in halves, so that a bad job fails only its own call.
+    A single call takes a connection of the pool, or one that a running node keeps. Calls that come
+    while a statement runs share the next statement, which is sent as soon as the first one has
+    ended. If the database refuses a statement, its jobs are tried in halves, so that a bad job
+    fails only its own call.
     """
 
     def __init__(self, database: Database) -> None:
@@ -101,8 +102,11 @@ class GroupCommit:
     async def _insert_in_transaction(self, job: Job) -> None:
         database = self._database
         if not database.in_transactions:
+            # A unique job may wait long, so it does not take a kept connection.
+            waits = may_hold_key(job)
+            connections = database.autocommit() if waits else database.kept_or_pooled(at_once=True)
             try:
-                async with database.autocommit() as connection:
+                async with connections as connection:
                     await insert_jobs(connection, [job], database.prefix)
             except DBAPIError as error:
                 if not database.needs_transactions_after(error):

@@ -36,6 +36,7 @@ class KeptConnections:
         self._growth: asyncio.TimerHandle | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @asynccontextmanager
     async def connection(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -52,7 +53,8 @@ class KeptConnections:
         self._release(connection)
 
     async def close(self) -> None:
-        """Give the connections back to the pool."""
+        """Give the connections back to the pool. Those in use go back when their statements end."""
+        self._closed = True
         for timer in (self._growth, self._giving_up):
             if timer is not None:
                 timer.cancel()
@@ -88,6 +90,10 @@ class KeptConnections:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
+        if self._closed:
+            self._open -= 1
+            self._in_background(_returned(connection))
+            return
         self._free.append((connection, time.monotonic()))
         if self._giving_up is None:
             loop = asyncio.get_running_loop()

@@ -6,16 +6,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import func, make_url, select, text
+from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban
 from oban_sqla.runtime import kept_connections as module
 from oban_sqla.runtime.database import Database
-from tests.conftest import Tune
+from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import locked, until
+from tests.runtime.workers import Quick
 
 PID = select(func.pg_backend_pid())
 
@@ -113,6 +114,28 @@ async def test_unused_ones_are_closed_and_the_last_goes_back_to_the_pool(
     assert pool.checkedout() == 3
     await until(lambda: pool.checkedout() == 0)
     await database.release_connections()
+
+
+async def test_one_in_use_at_the_stop_goes_back_to_the_pool(
+    database: Database, engine: AsyncEngine
+) -> None:
+    async with database.kept_or_pooled(at_once=True) as connection:
+        await database.release_connections()
+        await connection.execute(PID)
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
+
+
+async def test_enqueues_beside_a_node_use_its_connections(
+    start: StartOban, engine: AsyncEngine
+) -> None:
+    taken: list[object] = []
+    oban = await start(queues={"other": 1}, notify="poll", poll_interval=3600.0)
+    event.listen(engine.sync_engine, "checkout", lambda *given: taken.append(given))
+    for number in range(10):
+        await oban.enqueue(Quick.new({"number": number}))
+    # The services that have just started take some, too.
+    assert len(taken) < 5
 
 
 async def test_without_a_server_waiting_statements_fail(prefix: str) -> None:
