@@ -1,6 +1,7 @@
 """Growth: steps that are added to a stored workflow while it runs."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ObanError
@@ -8,7 +9,7 @@ from ..series import Series
 from ..statements.execute import Make, Parameters
 from .draft import Draft
 from .graph import LAST, STEP
-from .plan import Plan
+from .plan import Plan, Stored
 from .statements import lock_path, look_up
 from .workflow import Workflow, known_id
 
@@ -38,23 +39,31 @@ def find_stored_deps(plan: Plan) -> Series[tuple[Make, Parameters], None]:
     `ValueError` for an unknown dep, and for a name that a stored step has. `ObanError` for a dep
     that has failed.
     """
-    workflow = plan.workflow
-    own = [draft.name for draft, owner, _ in plan.steps if owner is workflow]
-    names = {*own, *(one.name for one in plan.look_ups)}
-    found = yield look_up, {"id": known_id(workflow), "names": json.dumps(sorted(names))}
-    known = {row[0]: row[1:] for row in found}
-    for name in own:
-        if name in known:
-            raise ValueError(f"{workflow.label} has a step {name!r} already")
-    for draft, _, name in plan.look_ups:
-        if name not in known:
-            raise ValueError(
-                f"{workflow.label}: step {draft.name!r} waits for {name!r}, which is no step"
-            )
-        job_id, kind, ended = known[name]
-        if kind != STEP:
-            raise ValueError(f"{workflow.label}: step {draft.name!r} can't wait for {name!r}")
-        _wait_for_stored(workflow, draft, name, job_id, ended)
+    workflow, id = plan.workflow, known_id(plan.workflow)
+    names = {id: {draft.name for draft, owner, _ in plan.steps if owner is workflow}}
+    for deps in plan.stored_deps.values():
+        for dep in deps:
+            names.setdefault(dep.workflow_id, set()).add(dep.name)
+    known: dict[Stored, Sequence[Any]] = {}
+    for of, wanted in names.items():
+        found = yield look_up, {"id": of, "names": json.dumps(sorted(wanted))}
+        known |= {Stored(of, name): values for name, *values in found}
+    for draft, owner, _ in plan.steps:
+        if owner is workflow and Stored(id, draft.name) in known:
+            raise ValueError(f"{workflow.label} has a step {draft.name!r} already")
+        for dep in plan.stored_deps.get(draft, ()):
+            if dep not in known:
+                raise ValueError(
+                    f"{workflow.label}: step {draft.name!r} waits for {dep.name!r}, which is no"
+                    " step"
+                )
+            job_id, kind, ended = known[dep]
+            if kind != STEP and dep.workflow_id == id:
+                raise ValueError(
+                    f"{workflow.label}: step {draft.name!r} can't wait for {dep.name!r}, which runs"
+                    " when all steps have ended"
+                )
+            _wait_for_stored(workflow, draft, dep.name, job_id, ended)
 
 
 def _wait_for_stored(

@@ -23,11 +23,10 @@ class Planned(NamedTuple):
     path: Sequence[str]
 
 
-class LookUp(NamedTuple):
-    """A dep of a new step on a stored step."""
+class Stored(NamedTuple):
+    """A stored step, on which a new step depends."""
 
-    draft: Draft
-    workflow: Workflow
+    workflow_id: str
     name: str
 
 
@@ -49,7 +48,8 @@ class Plan:
         self.workflows: list[Workflow] = []
         """The new workflows, the outermost one first."""
         self.steps: list[Planned] = []
-        self.look_ups: list[LookUp] = []
+        self.stored_deps: dict[Draft, list[Stored]] = {}
+        """The stored steps for which new steps wait."""
         self._lay_out(workflow, ())
         if not self.steps and not self.grows:
             raise ValueError(f"{workflow.label}: it has no steps; add() some first")
@@ -88,37 +88,37 @@ class Plan:
             if not inspect(within.workflow).has_identity:
                 self._lay_out(within.workflow, path)
 
-    def _resolve(self, workflow: Workflow, outer: Sequence[Draft | str]) -> None:
+    def _resolve(self, workflow: Workflow, outer: Sequence[Draft | Stored]) -> None:
         """Find the deps of the new steps of a workflow.
 
-        `outer` are the steps for which the whole workflow waits; a str names a stored step.
+        `outer` are the steps for which the whole workflow waits.
         """
         graph = workflow.graph
         for draft in graph.new:
             draft.waits_for, draft.waits_for_stored = {}, []
             for dep in draft.deps:
                 for found in self._find(workflow, f"step {draft.name!r}", dep):
-                    self._wait_for(draft, workflow, found)
+                    self._wait_for(draft, found)
             if not draft.deps and draft.kind == STEP:
                 for found in outer:
-                    self._wait_for(draft, self.workflow, found)
+                    self._wait_for(draft, found)
         for name, within in graph.within.items():
             if within.workflow in self.workflows:
                 what = f"workflow {name!r}"
                 around = [one for dep in within.deps for one in self._find(workflow, what, dep)]
                 self._resolve(within.workflow, around or outer)
 
-    def _wait_for(self, draft: Draft, workflow: Workflow, found: Draft | str) -> None:
-        if isinstance(found, str):
-            self.look_ups.append(LookUp(draft, workflow, found))
+    def _wait_for(self, draft: Draft, found: Draft | Stored) -> None:
+        if isinstance(found, Stored):
+            self.stored_deps.setdefault(draft, []).append(found)
         else:
             draft.waits_for[found] = None
 
-    def _find(self, workflow: Workflow, what: str, dep: object) -> Iterator[Draft | str]:
+    def _find(self, workflow: Workflow, what: str, dep: object) -> Iterator[Draft | Stored]:
         graph = workflow.graph
         name = self._name(workflow, what, dep)
         if name in graph.within:
-            yield from _all_drafts(graph.within[name].workflow)
+            yield from _all_steps(graph.within[name].workflow)
         elif (draft := graph.drafts.get(name)) is not None and not draft.is_stored:
             if draft.kind != STEP:
                 raise ValueError(
@@ -127,7 +127,7 @@ class Plan:
                 )
             yield draft
         elif self.grows and workflow is self.workflow:
-            yield name
+            yield Stored(known_id(workflow), name)
         else:
             known = [*graph.drafts, *graph.within]
             close = get_close_matches(name, known, 1)
@@ -161,16 +161,13 @@ class Plan:
 
     def _check_values(self) -> None:
         """`ValueError` if a step takes a value from a step that is not among its deps."""
-        stored: dict[Draft, set[str]] = {}
-        for draft, _, name in self.look_ups:
-            stored.setdefault(draft, set()).add(name)
         for draft, workflow, _ in self.steps:
             worker = find(values_of(draft.job)["worker"])
             for parameter, provided in worker.provided.items() if worker else ():
                 if not isinstance(provided, From):
                     continue
-                names = {one.name for one in draft.waits_for} | stored.get(draft, set())
-                if provided.step not in names:
+                deps = (*draft.waits_for, *self.stored_deps.get(draft, ()))
+                if provided.step not in {one.name for one in deps}:
                     raise ValueError(
                         f"{workflow.label}: step {draft.name!r} takes {parameter!r} from step"
                         f" {provided.step!r}, for which it does not wait: add it with"
@@ -179,26 +176,23 @@ class Plan:
 
     def _write_meta(self) -> None:
         owners = {planned.draft: planned.workflow for planned in self.steps}
-        stored: dict[Draft, list[str]] = {}
-        for draft, _, name in self.look_ups:
-            stored.setdefault(draft, []).append(name)
         for draft, workflow, _ in self.steps:
-            deps: list[Any] = [
-                one.name if owners[one] is workflow else [owners[one].id, one.name]
-                for one in draft.waits_for
-            ]
-            own: dict[str, Any] = {"workflow_id": known_id(workflow), "name": draft.name}
+            id = known_id(workflow)
+            deps = [(known_id(owners[one]), one.name) for one in draft.waits_for]
+            deps += self.stored_deps.get(draft, ())
+            own: dict[str, Any] = {"workflow_id": id, "name": draft.name}
             if workflow.name is not None:
                 own["workflow_name"] = workflow.name
             if workflow.parent_id is not None:
                 own["sup_workflow_id"] = workflow.parent_id
-            own["deps"] = [*deps, *stored.get(draft, ())]
+            own["deps"] = [name if of == id else [of, name] for of, name in deps]
             values = values_of(draft.job)
             values["meta"] = {**values["meta"], **own}
 
 
-def _all_drafts(workflow: Workflow) -> Iterator[Draft]:
+def _all_steps(workflow: Workflow) -> Iterator[Draft | Stored]:
     graph = workflow.graph
-    yield from graph.drafts.values()
+    for draft in graph.drafts.values():
+        yield Stored(known_id(workflow), draft.name) if draft.is_stored else draft
     for within in graph.within.values():
-        yield from _all_drafts(within.workflow)
+        yield from _all_steps(within.workflow)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, selectinload, sessionmaker
 
 from oban_sqla import Job, JobState, Oban, ObanError, Workflow
 from oban_sqla.workflows.step import Step as Row
+from tests.conftest import StartOban
 from tests.models_as_arguments import Base, Order
 from tests.workflows.conftest import Sessions, jobs_of, loaded, states
 from tests.workflows.workers import Step
@@ -128,6 +129,20 @@ async def test_a_unique_workflow(sessions: Sessions) -> None:
     assert not first.conflict
     assert (second.conflict, second.id) == (True, first.id)
     assert await count(sessions) == [1, 4, 4]
+
+
+async def test_a_unique_workflow_that_has_ended_is_no_duplicate(
+    start: StartOban, sessions: Sessions
+) -> None:
+    oban = await start(queues={"default": 10})
+    first = await oban.enqueue(diamond(unique=True))
+    assert (await oban.enqueue(diamond(unique=True))).conflict
+    await oban.wait(first, timeout=20)
+    second = await oban.enqueue(diamond(unique=True))
+    assert (second.conflict, second.id != first.id) == (False, True)
+    # Of those that have ended, any number may have the name.
+    await oban.wait(second, timeout=20)
+    assert await count(sessions) == [2, 8, 8]
 
 
 async def test_two_transactions_add_one_unique_workflow(sessions: Sessions) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import Chain, Job, JobState, Oban, Snooze, Worker, job
 from tests.blocking import pid_of, until_blocked
@@ -224,3 +226,58 @@ async def test_jobs_that_share_a_commit_know_their_ids(
     assert {job.id: job.args for job in jobs} == {
         job.id: job.args for job in await jobs_of(sessions)
     }
+
+
+async def test_opposite_orders_in_several_flushes(sessions: Sessions) -> None:
+    """PostgreSQL ends one of the transactions with an error that says so; the other one commits."""
+
+    async def enqueue(accounts: tuple[int, int], n: int) -> None:
+        async with sessions.begin() as session:
+            for account in accounts:
+                session.add(Entry.new({"account": account, "n": n}))
+                await session.flush()
+                if account == accounts[0]:
+                    await both.wait()
+
+    both = asyncio.Barrier(2)
+    orders = [(1, 2), (2, 1)]
+    results = await asyncio.gather(*map(enqueue, orders, (1, 2)), return_exceptions=True)
+    (lost,) = [n for n, result in enumerate(results) if result is not None]
+    error = results[lost]
+    assert isinstance(error, OperationalError)
+    assert isinstance(error.orig, psycopg.errors.DeadlockDetected)
+    assert len(await jobs_of(sessions)) == 2
+    # Again, as after a serialization failure.
+    both = asyncio.Barrier(1)
+    await enqueue(orders[lost], lost + 1)
+    stored = await jobs_of(sessions)
+    assert sorted((one.args["account"], one.args["n"]) for one in stored) == [
+        (account, n) for account in (1, 2) for n in (1, 2)
+    ]
+    assert [one.state.value for one in stored] == ["available"] * 2 + ["suspended"] * 2
+
+
+class Crossing(Worker, name="chains.crossing", chain="account", max_attempts=1):
+    """Enqueues a job of the other chain in its own session, while that chain does the same."""
+
+    meeting = asyncio.Barrier(2)
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        account, first = job.args["account"], not job.args.get("last")
+        ran.append((account, int(first)))
+        if first:
+            session.add(Crossing.new({"account": 3 - account, "last": True}))
+            await session.flush()
+            if ran.count((account, 1)) == 1:
+                await Crossing.meeting.wait()
+
+
+async def test_workers_that_cross_are_tried_again(start: StartOban, sessions: Sessions) -> None:
+    """The transaction that PostgreSQL ends is made again, in the same attempt."""
+    Crossing.meeting = asyncio.Barrier(2)
+    oban = await start(queues={"default": 10})
+    with hear(oban, "ack_stop") as acks:
+        await oban.enqueue_many(Crossing.new({"account": account}) for account in (1, 2))
+        await acks.counted(4)
+    stored = await jobs_of(sessions)
+    assert [(one.state, one.attempt) for one in stored] == [(JobState.COMPLETED, 1)] * 4

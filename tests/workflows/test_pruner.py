@@ -11,6 +11,7 @@ from oban_sqla.workflows.pruner import WorkflowPruner
 from oban_sqla.workflows.step import Step as Row
 from tests.conftest import StartOban
 from tests.listening import hear
+from tests.services import services
 from tests.workflows.conftest import Sessions
 from tests.workflows.workers import Step
 
@@ -56,3 +57,32 @@ async def test_an_ended_workflow_goes_as_a_whole(
         assert left == [2, 2, 2]
         # Steps of a running workflow are kept, however long ago they ended.
         assert await session.get(Job, running.steps["first"].id) is not None
+
+
+async def test_the_retention_of_a_worker_takes_no_step(
+    start: StartOban, sessions: Sessions
+) -> None:
+    """Steps go with their workflow, past its retention; other jobs of their worker go before."""
+    flow, ended = nested(), nested()
+    async with sessions.begin() as session:
+        session.add_all([flow, ended, Step.new()])
+    async with sessions.begin() as session:
+        done = {"state": JobState.COMPLETED, "completed_at": LONG_AGO}
+        await session.execute(update(Job).values(done))
+        over = Workflow.id.in_([ended.id, ended.graph.within["inner"].workflow.id])
+        just_now = {"state": "completed", "completed_at": func.timezone("UTC", func.now())}
+        await session.execute(update(Workflow).where(over).values(just_now))
+    retention = {"completed": 3600, "workers": {"flows.step": 60}}
+    with hear(Oban, "prune_stop") as prunes:
+        oban = await start(queues={"other": 1}, retention=retention)
+        await prunes.counted(1)
+        for service in services(oban).cluster_services:
+            if service.name in ("pruner", "workflow pruner"):
+                await service.run_once()
+    async with sessions() as session:
+        assert await session.scalar(select(func.count()).select_from(Job)) == 4
+        assert {job.meta.get("workflow_id") for job in await session.scalars(select(Job))} == {
+            one.id
+            for whole in (flow, ended)
+            for one in (whole, whole.graph.within["inner"].workflow)
+        }

@@ -1,6 +1,7 @@
 """Workflows run: each step runs when its deps allow it, or follows their failure."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
@@ -77,6 +78,46 @@ async def test_a_step_that_is_held_waits_on(start: StartOban, sessions: Sessions
         await acks.counted(1)
     held = await loaded(sessions, flow.id)
     assert (held.state, states(held)["next"]) == ("executing", "suspended")
+
+
+@pytest.mark.parametrize("worker", [Step, InTransaction])
+async def test_a_held_step_runs_when_the_dep_was_retried(
+    start: StartOban, sessions: Sessions, worker: type[Worker]
+) -> None:
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("bad", worker.new({"cancel": True}))
+    flow.add("next", worker.new(), deps="bad", on_failure="hold")
+    await oban.enqueue(flow)
+    assert (await oban.wait(flow.steps["bad"], timeout=20)).state is JobState.CANCELLED
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Job).where(Job.id == flow.steps["bad"].id).values(args={"cancel": False})
+        )
+    assert await oban.retry(flow) == 1
+    done = await oban.wait(flow, timeout=20)
+    assert (done.state, set(states(done).values())) == ("completed", {"completed"})
+    assert ran == ["bad", "bad", "next"]
+
+
+@pytest.mark.parametrize("at", ["workflow", "step"])
+@pytest.mark.parametrize("ignored", ["cancelled", "discarded", "deleted"])
+async def test_the_names_of_oban(
+    start: StartOban, sessions: Sessions, ignored: str, at: str
+) -> None:
+    """Each of them says that a step runs after one kind of failure, and after no other."""
+    options: dict[str, Any] = {f"ignore_{ignored}": True}
+    flow = Workflow(**options if at == "workflow" else {})
+    flow.add("cancelled", Step.new({"cancel": True}))
+    flow.add("discarded", Step.new({"fail": True}))
+    flow.add("deleted", Step.new(schedule_in=3600))
+    for dep in ("cancelled", "discarded", "deleted"):
+        flow.add(f"after-{dep}", Step.new(), deps=dep, **options if at == "step" else {})
+    oban = await start(queues={"default": 10})
+    await oban.enqueue(flow)
+    assert await oban.delete_jobs(flow.steps["deleted"]) == 1
+    done = states(await oban.wait(flow, timeout=20))
+    assert {name for name, state in done.items() if state == "completed"} == {f"after-{ignored}"}
 
 
 async def test_a_delay_begins_when_the_dep_ends(start: StartOban, sessions: Sessions) -> None:

@@ -82,3 +82,27 @@ async def test_a_value_of_no_dep_is_refused(engine: AsyncEngine) -> None:
         await Oban(engine).enqueue(flow)
     with pytest.raises(TypeError, match="found"):
         taker.new(found=3)  # type: ignore[call-overload]
+
+
+async def test_values_cross_the_borders_of_workflows(run: Run, seen: list[object]) -> None:
+    @job(name="values.number", queue="default")
+    def number(n: int) -> Record:
+        return Record(n)
+
+    @job(name="values.both", queue="default")
+    def both(one: Annotated[int, From("one")], two: Annotated[int, From("two")]) -> Record:
+        seen.append((one, two))
+        return Record(one + two)
+
+    class Sum(Worker, name="values.sum"):
+        async def process(self, job: Job) -> None:
+            seen.append(await job.results())
+
+    inner, flow = Workflow(), Workflow()
+    inner.add("two", number.new(2))
+    flow.add("one", number.new(1))
+    flow.add_workflow("inner", inner, deps="one")
+    flow.add("both", both.new(), deps=["one", "inner"])
+    flow.add("sum", Sum.new(), deps=["both", "inner"])
+    await run(flow)
+    assert seen == [(1, 2), {"both": 3, "two": 2}]
