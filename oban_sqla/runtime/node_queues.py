@@ -108,3 +108,12 @@ class NodeQueues:
 
     def _named(self, queue: str) -> list[Producer]:
         return [p for name, p in self.producers.items() if queue in (name, "*")]
+
+    def hear_freed(self, news: Mapping[str, Any]) -> None:
+        """Hear from another node that a limit has a free slot, and claim if jobs wait for one."""
+        producers = self.producers.values()
+        if news.get("producer") in [str(producer.uuid) for producer in producers]:
+            return
+        for producer in producers:
+            if news.get("queue") in (None, producer.queue):
+                producer.freed()

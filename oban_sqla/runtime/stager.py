@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ..events import StageStop
+from ..models import validation
 from ..statements.stage import FRONT, Position, behind, stage
 from .database import Database
 from .service import Emit, Service
@@ -107,6 +108,15 @@ class Stager(Service):
         """Make a pass from the front now."""
         self._front_at = -math.inf
         super().wake()
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Hear from another process of its earliest new scheduled job."""
+        try:
+            due_at = validation.instant("at", datetime.fromisoformat(news["at"]))
+        except (KeyError, TypeError, ValueError):
+            self.wake()
+        else:
+            self.expect(due_at)
 
     def expect(self, due_at: datetime) -> None:
         """Hear of a job that is due at an instant, by the database's clock."""

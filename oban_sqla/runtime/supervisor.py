@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from .. import wakeups
 from ..config import Config
 from ..config.queues import Queue
-from ..models import validation
 from ..statements.announce import AWAIT, FREED, INSERT, LEADER, ORDER, SCHEDULE, SIGNAL
 from ..statements.inspect import RUNNING
 from ..wakeups import Wakeup
@@ -118,11 +116,11 @@ class Supervisor:
             emit,
             channels={
                 INSERT: self._hear_insert,
-                SCHEDULE: self._hear_schedule,
+                SCHEDULE: self.stager.hear,
                 SIGNAL: self.orders.hear,
                 ORDER: self.orders.hear_order,
                 AWAIT: self.outcome_announcer.hear,
-                FREED: self._hear_freed,
+                FREED: self.queues.hear_freed,
                 LEADER: self.leader.hear,
             },
             on_change=self._listening_changed,
@@ -287,19 +285,3 @@ class Supervisor:
     def _hear_insert(self, news: dict[str, Any]) -> None:
         if isinstance(queue := news.get("queue"), str):
             self._wake_queues([queue])
-
-    def _hear_freed(self, news: dict[str, Any]) -> None:
-        producers = self.producers.values()
-        if news.get("producer") in [str(producer.uuid) for producer in producers]:
-            return
-        for producer in producers:
-            if news.get("queue") in (None, producer.queue):
-                producer.freed()
-
-    def _hear_schedule(self, news: dict[str, Any]) -> None:
-        try:
-            due_at = validation.instant("at", datetime.fromisoformat(news["at"]))
-        except (KeyError, TypeError, ValueError):
-            self.stager.wake()
-        else:
-            self.stager.expect(due_at)
