@@ -381,6 +381,7 @@ async def test_a_reader_sees_no_data_and_no_buttons(
             await page.goto(f"{address}/{path}")
             assert "5105" not in await page.content()
             assert await page.locator("form[method=post] button, input[type=checkbox]").count() == 0
+        await page.goto("about:blank")  # ends the stream before the server
 
 
 async def test_a_stranger_sees_nothing(open_page: Open, oban: Oban) -> None:
