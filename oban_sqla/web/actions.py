@@ -142,7 +142,7 @@ async def _asked(page: Page) -> Search:
 def _by_ids(ids: list[int]) -> Search:
     known = tuple(sorted({id for id in ids if 0 < id <= LARGEST_ID}))
     if not known:
-        raise HTTPException(400, "No job is selected. Tick some, or choose all that are found.")
+        raise HTTPException(400, "No job is selected. Tick some, or choose all found jobs.")
     if len(known) > MOST_IDS:
         raise HTTPException(400, f"A selection has up to {MOST_IDS:,} jobs; use a search.")
     return Search(ids=known)

@@ -43,10 +43,10 @@ ENDED: Mapping[JobState, str] = {
 
 
 def ended(window: float, *, share: float = 1.0, now: datetime | None = None) -> Executable:
-    """The `count` of jobs that ended in the last `window` seconds.
+    """Count the jobs that ended in the last `window` seconds.
 
-    By `bucket` of the window, `queue`, `state` as text, and the `step` of their wait; and the time
-    `until` which the window lasts. share: the part of the table's pages that is read.
+    Returns a row for each `bucket`, `queue`, `state` (as text) and `step` of the wait, with the
+    `count` and `until`, the end of the window. share: the part of the table's pages that is read.
     """
     time = database_now(now)
     since = time - interval(window)

@@ -41,7 +41,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The rows of the history, from which that of a queue is made, too."""
+    """The rows that were read. All queues, and each single queue, get their history from them."""
 
     rows: Sequence[Any]
     window: float

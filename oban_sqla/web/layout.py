@@ -8,14 +8,14 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 148, 46
 GAP_X, GAP_Y = 40, 14
-# The distance of edges that pass by a step.
+# The height of the lane of an edge in a layer that it passes through.
 _LANE = 12
 # The number of times that the layers are sorted by their neighbours.
 _SWEEPS = 6
 
 Point = tuple[float, float]
 _Vertex = int | tuple[int, int, int]
-"""A step, or where an edge passes a layer: its two ends, and the number of the layer."""
+"""A step, or a place where an edge passes through a layer: both steps and the layer's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Layout:
 def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> Layout:
     """Lay out a graph: each step is right of its deps, and few lines cross.
 
-    Unknown steps are left out. `graphlib.CycleError` for a circle.
+    Unknown steps are left out. `graphlib.CycleError` for a cycle.
     """
     known = set(steps)
     edges = [(a, b) for a in steps for b in dict.fromkeys(dependents.get(a, ())) if b in known]
@@ -67,7 +67,10 @@ def _chain(a: int, b: int, ranks: Mapping[int, int]) -> list[_Vertex]:
 def _sorted(
     layers: list[list[_Vertex]], chains: Iterable[Sequence[_Vertex]]
 ) -> list[list[_Vertex]]:
-    """Sort each layer by the positions of its neighbours, alternating the direction."""
+    """Sort the steps of each layer by the positions of their neighbours.
+
+    Even sweeps go from left to right, odd sweeps back.
+    """
     left, right = (
         defaultdict[_Vertex, list[_Vertex]](list),
         defaultdict[_Vertex, list[_Vertex]](list),

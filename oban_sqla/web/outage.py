@@ -7,7 +7,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ..errors import ObanError, sqlstate
 
 OUTAGES = (DBAPIError, PoolTimeoutError, psycopg.Error, OSError, ObanError)
-"""The errors of a read that are not our mistakes."""
+"""The errors that a database or a network causes."""
 _STOPPED = "57014"
 
 
@@ -16,7 +16,7 @@ def explain(error: BaseException) -> tuple[str, str]:
     if sqlstate(error) == _STOPPED:
         return (
             "This took too long",
-            "The database was stopped from looking further. Narrow the search: by a queue, a"
+            "The database stopped the search after its time limit. Narrow the search: by a queue, a"
             " state, or newer:1h.",
         )
     if isinstance(error, ObanError) and not isinstance(error, DBAPIError):

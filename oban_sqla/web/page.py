@@ -165,7 +165,7 @@ class Page:
             return str(shown)
 
     def report(self, action: str, target: str, count: int) -> None:
-        """Emit the event of an action that was done. The target has no lines of its own."""
+        """Emit the event of an action. Line breaks in the target become spaces."""
         target = cut("".join(one if one.isprintable() else " " for one in target), LONGEST_TARGET)
         self.board.report(DashboardAction(self.access.user, action, target, count))
 

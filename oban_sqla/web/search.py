@@ -30,7 +30,7 @@ LONGEST_TEXT, MOST_WORDS = 1000, 20
 
 
 class SearchError(ValueError):
-    """A word that a search can't have; its text is for the user."""
+    """A search that can't be understood. Its message is shown to the user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,15 @@ def span(value: float | None) -> str:
 
 
 def instant(value: datetime) -> str:
-    """An instant in UTC, in ISO 8601; the table's have no zone."""
+    """An instant in UTC, in ISO 8601. An instant of the table has no zone: it is in UTC."""
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def when(value: datetime | str | None, now: datetime) -> Markup:
-    """An instant, relative to now, and absolute on hover; as it is if Python can't represent it."""
+    """An instant relative to now, with the absolute time on hover.
+
+    A text stands for an instant that Python can't represent. It is shown unchanged.
+    """
     if not isinstance(value, datetime):
         return Markup('<span class="none">{}</span>').format(value or NONE)
     at = instant(value)

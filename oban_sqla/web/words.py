@@ -56,10 +56,10 @@ STATES = (
 EMPTY: Mapping[JobState | None, str] = {
     None: "No job is in the table. Enqueue one: await MyWorker.enqueue({...}).",
     JobState.EXECUTING: "No job runs. If jobs are available, see whether a node runs their queue.",
-    JobState.AVAILABLE: "No job waits for a free place of its queue.",
+    JobState.AVAILABLE: "No job is available: no job waits for a free slot of its queue.",
     JobState.SCHEDULED: "No job waits for its time. Enqueue one with schedule_in or scheduled_at.",
-    JobState.RETRYABLE: "No job has failed that will be tried again.",
-    JobState.SUSPENDED: "No job is held back.",
+    JobState.RETRYABLE: "No failed job waits for its next attempt.",
+    JobState.SUSPENDED: "No job is suspended: no step waits for other steps.",
     JobState.COMPLETED: "No completed job is kept. The retention says how long they are kept.",
     JobState.DISCARDED: "No job has failed for the last time.",
     JobState.CANCELLED: "No job was cancelled.",
@@ -90,7 +90,7 @@ VERBS: Mapping[str, Verb] = {
             "retry",
             RETRYABLE,
             (JobState.RETRYABLE, JobState.DISCARDED, JobState.CANCELLED),
-            "The jobs run again as soon as their queues have free places.",
+            "The jobs run again as soon as their queues have free slots.",
         ),
         Verb(
             "cancel",

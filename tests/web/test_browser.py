@@ -212,7 +212,7 @@ async def test_all_that_are_found_are_deleted(open_page: Open, add: Add, oban: O
     await page.get_by_role("searchbox").fill("tag:vip")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/jobs?**q=tag*")
-    await page.get_by_label("all that are found").check()
+    await page.get_by_label("all found jobs").check()
     await page.get_by_role("button", name="delete").click()
     await page.get_by_role("button", name="delete 1 job").click()
     await page.get_by_text("1 job deleted.").wait_for()

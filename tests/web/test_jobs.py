@@ -105,7 +105,7 @@ async def test_a_search_that_no_index_serves_looks_at_a_part(
     looked = 0
     while path and not ids(page := await site.read(path)):
         looked += 1
-        assert "looked through jobs down to id" in page.text
+        assert "searched down to job" in page.text
         path = page.link("before=")
     assert looked == 2
     assert ids(page) == [4]

@@ -42,7 +42,7 @@ async def test_the_list(site: Site, oban: Oban) -> None:
     assert "import 2 executing 0 /6" in page.text
     assert flows[0].id in " ".join(page.addresses)
     assert "import 1" not in (await site.read("workflows?q=PORT+2")).text
-    assert "No workflow is found" in (await site.read("workflows?state=completed")).text
+    assert "No workflow matches" in (await site.read("workflows?state=completed")).text
 
 
 async def test_pages_of_the_list(site: Site, oban: Oban) -> None:
