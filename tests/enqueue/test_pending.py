@@ -227,6 +227,17 @@ class TestRollback:
             session.commit()
             assert session.scalars(select(Job.id)).all() == [job.id]
 
+    def test_of_a_job_that_the_unit_of_work_inserts(self, session_factory: Sessions) -> None:
+        with session_factory() as session:
+            session.add(job := JobFactory(executing=True))
+            session.flush()
+            gone = job.id
+            session.rollback()
+            session.add(job)
+            session.commit()
+            assert job.id != gone
+            assert session.scalars(select(Job.id)).all() == [job.id]
+
     def test_of_a_savepoint(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             session.add(before := Send.new({"n": 1}))
