@@ -180,6 +180,7 @@ STILL = {
     "counts",
     "cron",
     "elect",
+    "execute",
     "finished",
     "heartbeat",
     "ids",
