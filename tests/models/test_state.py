@@ -185,6 +185,7 @@ STILL = {
     "heartbeat",
     "ids",
     "insert",
+    "insert_few",
     "inspect",
     "on_discard",
     "cancel_mark",
