@@ -110,7 +110,9 @@ class Plan:
 
     def _wait_for(self, draft: Draft, found: Draft | Stored) -> None:
         if isinstance(found, Stored):
-            self.stored_deps.setdefault(draft, []).append(found)
+            deps = self.stored_deps.setdefault(draft, [])
+            if found not in deps:
+                deps.append(found)
         else:
             draft.waits_for[found] = None
 

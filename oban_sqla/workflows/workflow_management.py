@@ -1,18 +1,21 @@
 """`WorkflowManagement`, a part of `Oban`: enqueue, cancel, retry and wait for workflows."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol, overload
 
 from sqlalchemy import Select, Text, literal, select
-from sqlalchemy.orm import aliased, selectinload
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, aliased, selectinload
 
 from ..enqueue.enqueue import Conn
-from ..enqueue.session_of import UnitOfWork
+from ..enqueue.session_of import BIND, UnitOfWork, unscoped
 from ..enqueueing import Enqueueing
 from ..models import Job, JobState
 from ..models.state import FINISHED
+from ..runtime.database import Database
 from ..waiting import Waiting, seconds_of
 from .chains import BlockedChain, blocked
 from .enqueue import enqueue_workflow
@@ -29,6 +32,8 @@ _FAILED = (JobState.DISCARDED, JobState.CANCELLED)
 
 class ManagesJobs(Protocol):
     """The methods for jobs by which workflows are cancelled and retried."""
+
+    _database: Database
 
     async def cancel_jobs(self, which: Select[Any], *, conn: UnitOfWork | None = None) -> int: ...
 
@@ -94,8 +99,9 @@ class WorkflowManagement(Enqueueing, Waiting):
         Steps of `add_last` still run when all other steps have ended.
         """
         steps = _steps_of(workflow).where(Step.kind == STEP)
-        unfinished = Job.state.not_in(FINISHED)
-        return await self.cancel_jobs(select(Job).where(Job.id.in_(steps), unfinished), conn=conn)
+        jobs = select(Job).where(Job.id.in_(steps), Job.state.not_in(FINISHED))
+        async with _locking(self._database, workflow, conn) as session:
+            return await self.cancel_jobs(jobs, conn=session)
 
     async def retry(
         self: ManagesJobs, workflow: Workflow | str, *, conn: UnitOfWork | None = None
@@ -106,9 +112,9 @@ class WorkflowManagement(Enqueueing, Waiting):
             it waits for that step again, and is not counted.
         """
         steps = _steps_of(workflow).where(Step.cause.is_(None), Step.ended.is_not(None))
-        return await self.retry_jobs(
-            select(Job).where(Job.id.in_(steps), Job.state.in_(_FAILED)), conn=conn
-        )
+        jobs = select(Job).where(Job.id.in_(steps), Job.state.in_(_FAILED))
+        async with _locking(self._database, workflow, conn) as session:
+            return await self.retry_jobs(jobs, conn=session)
 
     async def blocked_chains(self) -> list[BlockedChain]:
         """The chains that a discarded job holds, since its worker says `on_discard="hold"`.
@@ -168,6 +174,31 @@ def identity(workflow: Workflow | str) -> str:
     if not isinstance(workflow, Workflow):
         raise TypeError(f"a workflow, or its id, is expected, not {workflow!r}")
     return known_id(workflow)
+
+
+@asynccontextmanager
+async def _locking(
+    database: Database, workflow: Workflow | str, conn: UnitOfWork | None
+) -> AsyncIterator[UnitOfWork]:
+    """The session of `conn`, or a new one, in which the graph of a workflow is locked.
+
+    A step that adds steps locks the graph before its own job. In the same order, the two
+    transactions can't deadlock, and the new steps are seen.
+    """
+    own = Step.workflow_id == identity(workflow)
+    outermost = select(Step.path[1]).where(own).limit(1).scalar_subquery()
+    lock = select(Workflow.id).where(Workflow.id == outermost).with_for_update(key_share=True)
+    if conn is None:
+        async with database.session() as session:
+            await session.execute(lock)
+            yield session
+        return
+    given = unscoped(conn)
+    if isinstance(given, AsyncSession):
+        await given.execute(lock, bind_arguments=BIND)
+    elif isinstance(given, Session):
+        given.execute(lock, bind_arguments=BIND)
+    yield conn
 
 
 def _steps_of(workflow: Workflow | str) -> Select[Any]:

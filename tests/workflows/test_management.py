@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import (
     Job,
@@ -101,6 +101,36 @@ async def test_a_cancelled_workflow_cleans_up(start: StartOban, sessions: Sessio
     again = await oban.wait(flow, timeout=20)
     assert (again.state, set(states(again).values())) == ("completed", {"completed"})
     assert ran.index("first") < ran.index("next")
+
+
+async def test_a_workflow_is_cancelled_while_a_step_adds_steps(
+    start: StartOban, sessions: Sessions
+) -> None:
+    """The two transactions don't deadlock, and the new steps are cancelled, too."""
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(Worker, name="flows.slow", max_attempts=1):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            flow = current_workflow()
+            flow.add("more", Step.new(schedule_in=60))
+            session.add(flow)
+            await session.flush()
+            begun.set()
+            await gate.wait()
+
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("slow", Slow.new())
+    flow.add("other", Step.new(schedule_in=60))
+    await oban.enqueue(flow)
+    await begun.wait()
+    cancelling = asyncio.create_task(oban.cancel(flow))
+    await asyncio.wait([cancelling], timeout=0.2)
+    assert not cancelling.done()
+    gate.set()
+    assert await cancelling == 2
+    done = await oban.wait(flow, timeout=20)
+    assert states(done) == {"slow": "completed", "other": "cancelled", "more": "cancelled"}
 
 
 async def test_the_value_of_the_whole(start: StartOban) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban, Worker
@@ -68,3 +69,18 @@ async def test_plain_jobs(
     monkeypatch.setattr(following, "_followers", [])
     assert await drain(engine, sent) == with_workflows
     assert not any("workflow" in text or "chain" in text for text in with_workflows)
+
+
+@pytest.mark.usefixtures("leader")
+async def test_plain_jobs_write_nothing_into_the_tables_and_indexes_of_workflows(
+    engine: AsyncEngine, prefix: str, sent: list[str]
+) -> None:
+    names = (
+        *("oban_workflows", "oban_sqla_workflow_steps"),
+        *("oban_sqla_jobs_workflow_index", "oban_sqla_jobs_chain_index"),
+    )
+    sizes = select(*(func.pg_relation_size(f"{prefix}.{name}") for name in names))
+    async with engine.connect() as connection:
+        before = (await connection.execute(sizes)).one()
+        await drain(engine, sent)
+        assert (await connection.execute(sizes)).one() == before
