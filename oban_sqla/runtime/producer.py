@@ -15,13 +15,13 @@ from ..statements.heartbeat import DELAYED, LEFT_BEHIND
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
 from .database import Database
-from .eager import begin
 from .executor import Executor
 from .farewell import farewell
 from .held_jobs import HeldJobs
 from .lost_claims import LostClaims
 from .outbox import Outbox
-from .service import GRACE, UNWINDING, Emit, Service
+from .running_jobs import Outcome, RunningJobs
+from .service import GRACE, Emit, Service
 from .time_limits import FAREWELL, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
@@ -66,11 +66,7 @@ class Producer(Service):
         self._outbox = outbox
         self._claims = claims
         self._poll_interval = poll_interval
-        # The running jobs and their starts. Not keyed by id: if another program has given a job
-        # back, it may run here twice at once.
-        self._running: dict[Claimed, float] = {}
-        # The tasks of the running jobs that did not end in their first step.
-        self._tasks: dict[asyncio.Task[Ack | Written | None], Claimed] = {}
+        self._running = RunningJobs(executor, self._ended, self._start_held)
         # Whether the next turn of the event loop starts held jobs.
         self._continuing = False
         self._ahead = ClaimAhead(claim_ahead)
@@ -79,7 +75,6 @@ class Producer(Service):
         self._exhausted = False
         self._lost = LostClaims(database, queue)
         self._draining = False
-        self._abandoning = False
 
     @property
     def label(self) -> str:
@@ -103,7 +98,7 @@ class Producer(Service):
     @property
     def running(self) -> list[int]:
         """The ids of the running jobs."""
-        return [claimed.id for claimed in self._running]
+        return self._running.ids
 
     @property
     def held(self) -> list[int]:
@@ -120,14 +115,15 @@ class Producer(Service):
         """Start claiming. After a stop, the producer has a new uuid."""
         if self._draining:
             self.uuid = uuid4()
-        self._draining = self._abandoning = False
+        self._draining = self._running.abandoned = False
         await super().start()
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop claiming, wait `grace` seconds for running jobs, and give back the other jobs."""
         self._draining = True
         self._return_held()
-        await self._wait_for_jobs(GRACE if grace is None else grace)
+        # The outbox still runs, so each outcome is written as soon as its job ends.
+        await self._running.wait(GRACE if grace is None else grace)
         await self._outbox.settle(self.queue, FAREWELL)
         await super().stop()
 
@@ -262,7 +258,7 @@ class Producer(Service):
             return
         until = time.monotonic() + TURN
         while self._held and self._free > 0 and not (self.paused or self._draining):
-            if self._start(*self._held.next()) > until:
+            if self._running.start(*self._held.next()) > until:
                 self._continuing = True
                 asyncio.get_running_loop().call_soon(self._continue)
                 break
@@ -273,25 +269,8 @@ class Producer(Service):
         self._continuing = False
         self._start_held()
 
-    def _start(self, claimed: Claimed, held: float) -> float:
-        """Start a job, and return the time after its first step."""
-        self._running[claimed] = time.monotonic()
-        execution = self._executor.execute_claimed(claimed, held, self._is_abandoning)
-        task = begin(execution, f"oban-job-{claimed.id}")
-        if task.done():
-            return self._ended(claimed, task)
-        self._tasks[task] = claimed
-        task.add_done_callback(self._task_ended)
-        return time.monotonic()
-
-    def _task_ended(self, task: asyncio.Task[Ack | Written | None]) -> None:
-        # A callback, since it is also called if the task is cancelled before its first step.
-        self._ended(self._tasks.pop(task), task)
-        self._start_held()
-
-    def _ended(self, claimed: Claimed, task: asyncio.Task[Ack | Written | None]) -> float:
-        started = self._running.pop(claimed)
-        match None if task.cancelled() else task.result():
+    def _ended(self, claimed: Claimed, outcome: Outcome, started: float, now: float) -> None:
+        match outcome:
             case Ack() as ack:
                 last = claimed.attempt >= claimed.max_attempts
                 self._outbox.put(ack, self.queue, last=last)
@@ -300,12 +279,7 @@ class Producer(Service):
                     super().wake()
             case Written() as written:
                 self._outbox.note(written, self.queue)
-        now = time.monotonic()
         self._ahead.job_ended(started, now)
-        return now
-
-    def _is_abandoning(self) -> bool:
-        return self._abandoning
 
     def _return_held(self) -> None:
         """Let the next pass give back all held jobs."""
@@ -315,7 +289,7 @@ class Producer(Service):
     async def _give_back_lost(self) -> None:
         """Give back jobs under this uuid that do not run, are not held, and have not ended."""
         known = [*self._outbox.ids(self.queue), *self.held]
-        if not self._abandoning:
+        if not self._running.abandoned:
             known += self.running
         returning = set(self._held.returning)
         ids = await self._lost.give_back(str(self.uuid), known, returning)
@@ -324,13 +298,3 @@ class Producer(Service):
             held = tuple(id for id in ids if id in returning)
             self._emit("give_back_stop", GiveBackStop(self.queue, ids, held))
             await self._way.gave_back(ids)
-
-    async def _wait_for_jobs(self, grace: float) -> None:
-        # The outbox still runs, so each outcome is written as soon as its job ends.
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=grace)
-        self._abandoning = True
-        if left := list(self._tasks):
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=UNWINDING)

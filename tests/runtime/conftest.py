@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState
-from oban_sqla.runtime import producer as producer_module
+from oban_sqla.runtime import running_jobs
 from oban_sqla.runtime import service as service_module
 from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE
@@ -31,7 +31,7 @@ async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
 def quick(tune: Tune) -> None:
     """Shorten the delays of retries and of unwinding."""
     tune(service_module, FIRST_RETRY=0.01, LONGEST_RETRY=0.05, GRACE=0.5, UNWINDING=0.05)
-    tune(producer_module, UNWINDING=0.05)
+    tune(running_jobs, UNWINDING=0.05)
 
 
 @pytest.fixture(autouse=True)

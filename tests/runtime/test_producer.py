@@ -312,7 +312,7 @@ class TestStop:
         def cancel_soon(oban: Oban, stop: Any) -> None:
             # Before the steps of the tasks, which are created after this event.
             asyncio.get_running_loop().call_soon(
-                lambda: cancelled.extend(task.cancel() for task in producer._tasks)
+                lambda: cancelled.extend(task.cancel() for task in producer._running._tasks)
             )
 
         await producer.run_once()
