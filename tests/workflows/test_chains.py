@@ -281,3 +281,30 @@ async def test_workers_that_cross_are_tried_again(start: StartOban, sessions: Se
         await acks.counted(4)
     stored = await jobs_of(sessions)
     assert [(one.state, one.attempt) for one in stored] == [(JobState.COMPLETED, 1)] * 4
+
+
+async def test_a_chain_goes_on_behind_a_discarded_or_cancelled_job(
+    start: StartOban, sessions: Sessions
+) -> None:
+    given = [{"fail": 3}, {}, {}, {}]
+    jobs = [Entry.new({"account": 1, "n": n, **args}) for n, args in enumerate(given)]
+    async with sessions.begin() as session:
+        session.add_all(jobs)
+    oban = Oban(sessions.kw["bind"])
+    assert await oban.cancel_jobs(jobs[1]) == 1
+    running = await start(queues={"default": 10}, name="running", node="running")
+    done = await running.wait_many(jobs, timeout=20)
+    states = [one.state.value for one in done]
+    assert states == ["discarded", "cancelled", "completed", "completed"]
+    assert ran == [(1, 2), (1, 3)]
+
+
+async def test_the_first_job_of_a_chain_is_cancelled(sessions: Sessions) -> None:
+    """The next one is available in the same transaction."""
+    first, second = (Entry.new({"account": 1, "n": n}) for n in range(2))
+    async with sessions.begin() as session:
+        session.add_all([first, second])
+        await session.flush()
+        assert await Oban(sessions.kw["bind"]).cancel_jobs(first, conn=session) == 1
+    states = [one.state.value for one in await jobs_of(sessions)]
+    assert states == ["cancelled", "available"]
