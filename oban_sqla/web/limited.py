@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,21 +34,18 @@ async def keys_of_queues(page: Page) -> dict[str, list[Key]]:
     if not page.may("args"):
         return {}
     rows = await page.shared("keys", partial(page.board.reads.fetch, counted_keys()))
-    executing: dict[Any, int] = {
-        (row.queue, row.id): row.count for row in rows if row.state == JobState.EXECUTING
-    }
+    counts = {(row.state, row.queue, row.id): row.count for row in rows}
     keys = defaultdict[str, list[Key]](list)
-    for row in _most_first(rows):
-        if len(keys[row.queue]) < SHOWN:
-            allowed = row.allowed if row.allowed and row.allowed.isdecimal() else None
-            key = Key(
-                _named(page, row),
-                row.count,
-                executing.get((row.queue, row.id), 0),
-                None if allowed is None else int(allowed),
-            )
-            keys[row.queue].append(key)
-    return keys
+    for row in {(row.queue, row.id): row for row in rows}.values():
+        allowed = row.allowed if row.allowed and row.allowed.isdecimal() else None
+        key = Key(
+            _named(page, row),
+            counts.get((JobState.AVAILABLE, row.queue, row.id), 0),
+            counts.get((JobState.EXECUTING, row.queue, row.id), 0),
+            None if allowed is None else int(allowed),
+        )
+        keys[row.queue].append(key)
+    return {queue: sorted(found, key=_most_first)[:SHOWN] for queue, found in keys.items()}
 
 
 def counted_keys() -> Executable:
@@ -78,9 +74,8 @@ def counted_keys() -> Executable:
     )
 
 
-def _most_first(rows: Iterable[Any]) -> list[Any]:
-    waiting = [row for row in rows if row.state == JobState.AVAILABLE]
-    return sorted(waiting, key=lambda row: (-row.count, row.id))
+def _most_first(key: Key) -> tuple[int, int, str]:
+    return -key.waiting, -key.executing, key.name
 
 
 def _named(page: Page, row: Any) -> str:

@@ -63,7 +63,7 @@ async def order(request: Request) -> Response:
                 await oban.scale_queue(queue=queue, **changes, node=node)
         else:
             raise ValueError(f"there is no order {action!r}")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise HTTPException(400, str(error)) from None
     where = f"{queue} on {node}" if node else queue
     page.report(f"{action}_queue", where, 1)

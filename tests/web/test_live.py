@@ -162,3 +162,14 @@ async def test_a_viewer_that_leaves_does_not_disturb_the_others() -> None:
     go.set()
     assert await second == "read"
     assert first.cancelled()
+
+
+async def test_a_shared_read_is_shown_by_the_rights_of_each_viewer(oban: Oban, add: Add) -> None:
+    [id] = await add(JobFactory(args={"card": "5105"}))
+    site = Site(dashboard(oban, authorize=lambda request: request.headers["x-rights"].split()))
+    for path in ("jobs", f"jobs/{id}"):
+        for rights, sees in (("args", True), ("retry", False), ("args", True)):
+            headers = {"HX-Request": "true", "X-Rights": rights}
+            page = await site.get(path, headers=headers)
+            assert ("5105" in page.text) == sees
+    await site.client.aclose()
