@@ -69,6 +69,7 @@ MOST_OF_A_KEY = """
         ) AS steps
     ) AS sums
 """
+MOST_OF_AN_ACCOUNT = MOST_OF_A_KEY.replace("meta->>'partition_key'", "args->>'account'")
 MOST_IN_A_SECOND = """
     SELECT max(count) FROM (
         SELECT count(*) OVER (
@@ -97,4 +98,23 @@ async def test_keys_and_a_rate_are_exact_while_a_node_is_killed(
     assert runs._query(MOST_OF_A_KEY) == [(2,)]
     (most,) = runs._query(MOST_IN_A_SECOND)[0]
     assert most <= 30
+    assert len(runs.per_job()) == 200
+
+
+async def test_the_keys_of_a_queue_are_exact_while_a_node_is_killed(
+    runs: Runs, spawn: Spawn, sessions: Sessions
+) -> None:
+    by_account = {"fields": ["args"], "keys": ["account"]}
+    limit = {"allowed": 2, "partition": by_account}
+    options = {"queues": {"default": {"limit": 10, "global_limit": limit}}, "heartbeat_expiry": 5.0}
+    nodes = [await spawn(**options) for _ in range(3)]
+    jobs = notes(200, 0.02)
+    for number, job in enumerate(jobs):
+        job.args = {**job.args, "account": number % 7}
+    await enqueue(sessions, jobs)
+    await runs.until(lambda: runs.completed() >= 40)
+    nodes[0].kill()
+    await ended(nodes[0])
+    await runs.all_completed(200)
+    assert runs._query(MOST_OF_AN_ACCOUNT) == [(2,)]
     assert len(runs.per_job()) == 200

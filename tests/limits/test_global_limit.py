@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import ConfigError, Job, JobState, Oban
+from oban_sqla import ConfigError, Job, JobState, Limit, Oban
 from oban_sqla.models import QueueOrder
 from tests.conftest import Add, StartOban
 from tests.databases import async_engine
@@ -79,9 +79,14 @@ async def test_jobs_of_other_queues_do_not_count(start: StartOban, add: Add) -> 
     assert Holding.most == 3
 
 
+class One(Holding, name="global_limit.one", limit=Limit(1, by="account_id")):
+    """One of an account at once."""
+
+
+@pytest.mark.parametrize("kind", ["queue", "worker", "partition"])
 @pytest.mark.parametrize("end", ["cancel", "delete", "give back"])
 async def test_a_slot_without_a_notification_is_found_at_a_poll(
-    start: StartOban, sessions: Sessions, add: Add, end: str
+    start: StartOban, sessions: Sessions, add: Add, end: str, kind: str
 ) -> None:
     """An executing row that is deleted frees its slot."""
     change: dict[str, Any] = {
@@ -89,10 +94,18 @@ async def test_a_slot_without_a_notification_is_found_at_a_poll(
         "delete": delete(Job),
         "give back": update(Job).values(state=JobState.AVAILABLE, queue="nobody's"),
     }
-    held = Job("gone", queue="limits", state=JobState.EXECUTING)
+    held = One.new({"account_id": 1})
+    held.state = JobState.EXECUTING
     await add(held)
-    await start(queues=limited(10, 1), poll_interval=0.02, fallback_interval=3600.0)
-    await add(Holding.new())
+    by_account = {"fields": ["args"], "keys": ["account_id"]}
+    of_key = {"allowed": 1, "partition": by_account}
+    queues = {
+        "queue": limited(10, 1),
+        "worker": {"limits": 10},
+        "partition": {"limits": {"limit": 10, "global_limit": of_key}},
+    }
+    await start(queues=queues[kind], poll_interval=0.02, fallback_interval=3600.0)
+    await add((One if kind == "worker" else Holding).new({"account_id": 1}))
     async with sessions.begin() as session:
         await session.execute(change[end].where(Job.id == held.id))
     await Holding.begin(1)

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Limit
+from oban_sqla import Job, JobState, Limit, Oban
 from tests.conftest import Add, StartOban
 from tests.databases import async_engine
 from tests.limits.workers import Holding
@@ -229,7 +229,9 @@ class TestSharedLimits:
 
     async def test_the_slots_of_one_queue_wake_the_other(self, start: StartOban, add: Add) -> None:
         await add(*jobs(Shared, *"aa"))
-        oban = await start(queues={"limits": 10, "other": 10}, **NEVER)
+        with hear(Oban, "claim_stop") as first:
+            oban = await start(queues={"limits": 10, "other": 10}, **NEVER)
+            await first.until(lambda stops: {"limits", "other"} <= {stop.queue for stop in stops})
         await Holding.begin(2)
         with hear(oban, "claim_stop") as claims:
             (waiting,) = await add(Elsewhere.new({"account": "a"}))

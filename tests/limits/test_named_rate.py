@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import RootTransaction, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from oban_sqla import Job, Oban, Rate, Worker
 from tests.conftest import Add, StartOban
@@ -89,7 +94,13 @@ async def test_invalid_values_are_refused(client: Oban) -> None:
 
 
 class TestInTheTransactionOfTheCaller:
-    @pytest.mark.parametrize("kind", ["async session", "session", "async connection", "connection"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            *("async session", "async scoped session", "session", "scoped session"),
+            *("async connection", "connection"),
+        ],
+    )
     async def test_a_rollback_gives_them_back(
         self, client: Oban, engine: AsyncEngine, postgres_dsn: str, prefix: str, kind: str
     ) -> None:
@@ -102,6 +113,17 @@ class TestInTheTransactionOfTheCaller:
             await rate.acquire(2, conn=conn)
             await transaction.commit()
         assert await rate.available() == 1
+
+    async def test_a_savepoint_gives_them_back(self, client: Oban, sessions: Sessions) -> None:
+        """Other code may take them then, and before the transaction ends."""
+        rate = client.rate("calls")
+        async with sessions.begin() as session:
+            savepoint = await session.begin_nested()
+            await rate.acquire(2, conn=session)
+            await savepoint.rollback()
+            await rate.acquire(3, timeout=10)
+            assert await rate.available() == 0
+        assert await rate.available() == 0
 
     async def test_no_other_transaction_takes_the_permits_before_the_commit(
         self, client: Oban, sessions: Sessions, start: StartOban, add: Add
@@ -160,14 +182,20 @@ async def _waits_for_the_lock(session: AsyncSession) -> bool:
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, dsn: str, prefix: str, kind: str) -> AsyncIterator[Any]:
     """A `conn` and its transaction, which the test ends."""
-    if kind in ("session", "connection"):
+    if kind in ("session", "scoped session", "connection"):
         sync = sync_engine(dsn, prefix)
         with sync.connect() as connection, connection.begin() as transaction:
-            yield (Session(connection) if kind == "session" else connection), _Awaited(transaction)
+            conns = {
+                "session": Session(connection),
+                "scoped session": scoped_session(sessionmaker(connection)),
+            }
+            yield conns.get(kind, connection), _Awaited(transaction)
         sync.dispose()
         return
     async with engine.connect() as connection, connection.begin() as transaction:
-        yield (AsyncSession(connection) if kind == "async session" else connection), transaction
+        scoped = async_scoped_session(async_sessionmaker(connection), asyncio.current_task)
+        conns = {"async session": AsyncSession(connection), "async scoped session": scoped}
+        yield conns.get(kind, connection), transaction
 
 
 class _Awaited:
