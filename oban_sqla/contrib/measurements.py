@@ -1,7 +1,7 @@
 """Listeners that record measurements, for any collector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from .. import instances
 from ..errors import UnknownWorkerError
@@ -35,23 +35,31 @@ from .instruments import Instrument
 from .labels import OTHER, UNKNOWN, Labels, Names
 from .listeners import Listener
 
-Record: TypeAlias = Callable[[Labels, float], None]
+Record: TypeAlias = Callable[[float], None]
 """Adds a value to a counter, or to a histogram."""
+
+Recorder: TypeAlias = Callable[[Labels], Record]
+"""An instrument: the function for values with these labels."""
 
 OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
 """The states of a job after an attempt."""
 
 
-_JobLabels: TypeAlias = tuple[Labels, Labels, Mapping[JobState, Labels]]
-"""The labels for a job's queue, for its queue and worker, and for these and each outcome."""
+class _OfJobs(NamedTuple):
+    """The functions that record the attempts of the jobs of one queue and worker."""
+
+    duration: Record
+    queue_time: Record
+    finished: Mapping[str, Record]
+    """By outcome."""
 
 
 class Collector(Protocol):
     """A store of instruments: Prometheus's client, or a meter of OpenTelemetry."""
 
-    def counter(self, instrument: Instrument) -> Record: ...
+    def counter(self, instrument: Instrument) -> Recorder: ...
 
-    def histogram(self, instrument: Instrument) -> Record: ...
+    def histogram(self, instrument: Instrument) -> Recorder: ...
 
     def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
         """Call `read` for the values of all gauges whenever they are collected."""
@@ -68,7 +76,7 @@ class Measurements:
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
         self._seen: set[Labels] = set()
-        self._labels: dict[tuple[str, str], _JobLabels] = {}
+        self._of_jobs: dict[tuple[str, str], _OfJobs] = {}
         self._problems: dict[str, DoctorStop] = {}
         self._enqueued = collector.counter(instruments.ENQUEUED)
         self._conflicts = collector.counter(instruments.CONFLICTS)
@@ -132,95 +140,99 @@ class Measurements:
                 yield instruments.PROBLEMS, (oban, check), count
 
     def _enqueue_stop(self, enqueueing: Enqueueing, stop: EnqueueStop) -> None:
-        self._enqueue_duration((), stop.duration)
+        self._enqueue_duration(())(stop.duration)
         if stop.error is not None:
-            self._enqueue_errors((), 1)
+            self._enqueue_errors(())(1)
             return
         for job in stop.start.jobs:
             if job.conflict:
-                self._conflicts((self._queue(job.queue),), 1)
+                self._conflicts((self._queue(job.queue),))(1)
             else:
-                self._enqueued((self._queue(job.queue), self._worker(job.worker)), 1)
+                self._enqueued((self._queue(job.queue), self._worker(job.worker)))(1)
 
     def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
         # Bypasses the instrumentation, which takes as long as recording a value.
         job = values_of(stop.job)
         unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
         worker = UNKNOWN if unknown else job["worker"]
-        found = self._labels.get((job["queue"], worker))
-        of_queue, of_worker, of_state = found or self._labels_of(job["queue"], worker)
-        self._finished(of_state[stop.state], 1)
-        self._duration(of_worker, stop.duration)
-        self._queue_time(of_queue, stop.queue_time)
+        known = self._of_jobs.get((job["queue"], worker))
+        duration, queue_time, finished = known or self._find(job["queue"], worker)
+        finished[stop.state](1)
+        duration(stop.duration)
+        queue_time(stop.queue_time)
         if job["scheduled_at"] > job["inserted_at"]:
-            self._lateness(of_queue, stop.queue_time)
+            self._lateness((self._queue(job["queue"]),))(stop.queue_time)
 
-    def _labels_of(self, queue: str, worker: str) -> _JobLabels:
+    def _find(self, queue: str, worker: str) -> _OfJobs:
         of_queue = (self._queue(queue),)
         of_worker = (*of_queue, worker if worker == UNKNOWN else self._worker(worker))
-        found = (of_queue, of_worker, {state: (*of_worker, state.value) for state in JobState})
+        found = _OfJobs(
+            self._duration(of_worker),
+            self._queue_time(of_queue),
+            {state: self._finished((*of_worker, state)) for state in OUTCOMES},
+        )
         if of_worker not in self._seen:
             self._seen.add(of_worker)
-            for state in OUTCOMES:
+            for add in found.finished.values():
                 # Counters begin at 0, so that the first job of a kind shows as an increase.
-                self._finished((*of_worker, state), 0)
+                add(0)
         if OTHER not in of_worker:
             # Cached only for names with labels of their own, whose number is limited.
-            self._labels[queue, worker] = found
+            self._of_jobs[queue, worker] = found
         return found
 
     def _job_deadline_missed(self, oban: Oban, missed: JobDeadlineMissed) -> None:
         labels = (self._queue(missed.job.queue), self._worker(missed.job.worker))
-        self._finished((*labels, JobState.CANCELLED.value), 1)
+        self._finished((*labels, JobState.CANCELLED.value))(1)
 
     def _claim_stop(self, oban: Oban, stop: ClaimStop) -> None:
         labels = (self._queue(stop.queue),)
-        self._claim_duration(labels, stop.duration)
+        self._claim_duration(labels)(stop.duration)
         if stop.count:
-            self._claimed(labels, stop.count)
+            self._claimed(labels)(stop.count)
         if stop.discarded:
-            self._finished((*labels, UNKNOWN, JobState.DISCARDED.value), len(stop.discarded))
+            self._finished((*labels, UNKNOWN, JobState.DISCARDED.value))(len(stop.discarded))
 
     def _ack_stop(self, oban: Oban, stop: AckStop) -> None:
-        self._write_duration((), stop.duration)
-        self._write_size((), stop.count)
+        self._write_duration(())(stop.duration)
+        self._write_size(())(stop.count)
         if stop.dropped:
-            self._dropped((), len(stop.dropped))
+            self._dropped(())(len(stop.dropped))
 
     def _outcome_refused(self, oban: Oban, refused: OutcomeRefused) -> None:
-        self._refused((self._queue(refused.queue),), 1)
+        self._refused((self._queue(refused.queue),))(1)
 
     def _outcome_delayed(self, oban: Oban, delayed: OutcomeDelayed) -> None:
-        self._delayed((self._queue(delayed.queue),), 1)
+        self._delayed((self._queue(delayed.queue),))(1)
 
     def _stage_stop(self, oban: Oban, stop: StageStop) -> None:
         self._collector.tick()
-        self._stage_duration((), stop.duration)
+        self._stage_duration(())(stop.duration)
         if stop.count:
-            self._staged((), stop.count)
+            self._staged(())(stop.count)
 
     def _give_back_stop(self, oban: Oban, stop: GiveBackStop) -> None:
-        self._given_back((self._queue(stop.queue),), len(stop.ids))
+        self._given_back((self._queue(stop.queue),))(len(stop.ids))
 
     def _rescue_stop(self, oban: Oban, stop: RescueStop) -> None:
         outcomes = {"available": stop.rescued, "discarded": stop.discarded}
         for state, ids in {**outcomes, "cancelled": stop.cancelled}.items():
             if ids:
-                self._rescued((state,), len(ids))
+                self._rescued((state,))(len(ids))
 
     def _prune_stop(self, oban: Oban, stop: PruneStop) -> None:
         if stop.count:
-            self._pruned((), stop.count)
+            self._pruned(())(stop.count)
 
     def _cron_stop(self, oban: Oban, stop: CronStop) -> None:
         if stop.count:
-            self._cron_enqueued((), stop.count)
+            self._cron_enqueued(())(stop.count)
 
     def _service_failed(self, oban: Oban, failed: ServiceFailed) -> None:
-        self._outages((self._queue(failed.service),), 1)
+        self._outages((self._queue(failed.service),))(1)
 
     def _notifier_lost(self, oban: Oban, lost: NotifierLost) -> None:
-        self._notifier_losses((), 1)
+        self._notifier_losses(())(1)
 
     def _jobs_counted(self, oban: Oban, counted: JobsCounted) -> None:
         self._counted[oban.name] = counted

@@ -11,7 +11,7 @@ from . import instruments
 from .gauges import Reading
 from .instruments import Instrument, Kind
 from .labels import Labels
-from .measurements import Record
+from .measurements import Record, Recorder
 
 
 class Collector:
@@ -28,7 +28,7 @@ class Collector:
         # Sessions enqueue in any thread.
         self._lock = Lock()
 
-    def counter(self, instrument: Instrument) -> Record:
+    def counter(self, instrument: Instrument) -> Recorder:
         # Counted here, and read by the SDK: an addition in the SDK takes as long as a whole job.
         totals = self._totals.get(instrument.name)
         if totals is None:
@@ -44,9 +44,9 @@ class Collector:
             with self._lock:
                 totals[labels] = totals.get(labels, 0) + value
 
-        return add
+        return lambda labels: partial(add, labels)
 
-    def histogram(self, instrument: Instrument) -> Record:
+    def histogram(self, instrument: Instrument) -> Recorder:
         kept = self._meter.create_histogram(
             instrument.name,
             instrument.unit,
@@ -54,7 +54,12 @@ class Collector:
             explicit_bucket_boundaries_advisory=instrument.buckets,
         )
         attributes = _attributes(instrument)
-        return lambda labels, value: kept.record(value, attributes(labels))
+
+        def by_labels(labels: Labels) -> Record:
+            given = attributes(labels)
+            return lambda value: kept.record(value, given)
+
+        return by_labels
 
     def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
         self._read = read

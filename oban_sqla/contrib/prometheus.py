@@ -24,7 +24,7 @@ from .gauges import Reading
 from .instruments import Instrument
 from .labels import Labels
 from .listeners import Listener
-from .measurements import Measurements, Record
+from .measurements import Measurements, Record, Recorder
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -68,7 +68,7 @@ class Collector:
         self._registered: list[Any] = []
         self._shared: _SharedGauges | None = None
 
-    def counter(self, instrument: Instrument) -> Record:
+    def counter(self, instrument: Instrument) -> Recorder:
         metric = self._keep(
             Counter(
                 instrument.prometheus_name,
@@ -77,10 +77,9 @@ class Collector:
                 registry=self._registry,
             )
         )
-        child = _children(metric)
-        return lambda labels, value: child(labels).inc(value)
+        return _by_labels(metric, lambda child: child.inc)
 
-    def histogram(self, instrument: Instrument) -> Record:
+    def histogram(self, instrument: Instrument) -> Recorder:
         metric = self._keep(
             Histogram(
                 instrument.prometheus_name,
@@ -90,8 +89,7 @@ class Collector:
                 registry=self._registry,
             )
         )
-        child = _children(metric)
-        return lambda labels, value: child(labels).observe(value)
+        return _by_labels(metric, lambda child: child.observe)
 
     def gauges(self, read: Callable[[], Iterator[Reading]]) -> None:
         if MULTIPROCESS in os.environ:
@@ -163,14 +161,14 @@ class _SharedGauges:
             gauge.labels(*labels).set(value)
 
 
-def _children(metric: Any) -> Callable[[Labels], Any]:
-    """Get the children of a metric by labels, with a cache: the client's lookup is slow."""
-    children: dict[Labels, Any] = {}
+def _by_labels(metric: Any, record: Callable[[Any], Record]) -> Recorder:
+    """Find the function of a metric by labels, with a cache: the client's lookup is slow."""
+    found: dict[Labels, Record] = {}
 
-    def child(labels: Labels) -> Any:
-        found = children.get(labels)
-        if found is None:
-            found = children[labels] = metric.labels(*labels) if labels else metric
-        return found
+    def by_labels(labels: Labels) -> Record:
+        known = found.get(labels)
+        if known is None:
+            known = found[labels] = record(metric.labels(*labels) if labels else metric)
+        return known
 
-    return child
+    return by_labels
