@@ -33,7 +33,7 @@ LONGEST_KEY = 200
 """The most characters of a key. A longer key is replaced by its beginning and a digest."""
 
 _PENDING = "_limits_pending"
-"""The key in `vars(job)` of a new job's limits, while a key waits for a flush."""
+"""The key in `values_of(job)` of a new job's limits, while a key waits for a flush."""
 
 
 class _Pending(Exception):  # noqa: N818 - not an error: a flush will give the key
