@@ -267,6 +267,12 @@ class TestWhatIsRefused:
             @job(name="declarations.other", queue="limits", rate=Rate(15, per=1, name="postmark"))
             def other(to: str) -> None: ...
 
+    def test_two_limits_of_one_name(self) -> None:
+        with pytest.raises(ValueError, match="'deep' can't have two definitions"):
+
+            @job(name="declarations.shallow", queue="limits", limit=Limit(3, name="deep"))
+            def shallow() -> None: ...
+
     def test_the_same_definition_twice_is_fine(self) -> None:
         @job(
             name="declarations.same",
