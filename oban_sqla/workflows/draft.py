@@ -43,7 +43,9 @@ class Draft:
     waits_for: "dict[Draft, None]" = field(default_factory=dict)
     """The deps that are inserted together with this step."""
     waits_for_stored: list[int] = field(default_factory=list)
-    """The jobs of the stored deps."""
+    """The jobs of the stored deps that have not ended."""
+    dep_ended_at: float | None = None
+    """When the last of the stored deps that have ended did so, in seconds of the epoch."""
 
     @property
     def is_stored(self) -> bool:

@@ -57,17 +57,22 @@ def find_stored_deps(plan: Plan) -> Series[tuple[Make, Parameters], None]:
                     f"{workflow.label}: step {draft.name!r} waits for {dep.name!r}, which is no"
                     " step"
                 )
-            job_id, kind, ended = known[dep]
+            job_id, kind, ended, ended_at = known[dep]
             if kind != STEP and dep.workflow_id == id:
                 raise ValueError(
                     f"{workflow.label}: step {draft.name!r} can't wait for {dep.name!r}, which runs"
                     " when all steps have ended"
                 )
-            _wait_for_stored(workflow, draft, dep.name, job_id, ended)
+            _wait_for_stored(workflow, draft, dep.name, job_id, ended, ended_at)
 
 
 def _wait_for_stored(
-    workflow: Workflow, draft: Draft, name: str, job_id: int, ended: str | None
+    workflow: Workflow,
+    draft: Draft,
+    name: str,
+    job_id: int,
+    ended: str | None,
+    ended_at: float | None,
 ) -> None:
     rule = "run" if ended == "completed" else draft.rules.get(f"{ended}", "run")
     if ended is not None and rule != "run":
@@ -75,8 +80,10 @@ def _wait_for_stored(
             f"{workflow.label}: step {draft.name!r} waits for {name!r}, which was {ended}: retry"
             " that one first, or add the step with on_failure='run'"
         )
-    if ended is None and job_id not in draft.waits_for_stored:
+    if ended is None:
         draft.waits_for_stored.append(job_id)
+    elif ended_at is not None:
+        draft.dep_ended_at = max(float(ended_at), draft.dep_ended_at or 0.0)
 
 
 def dependents_of_stored(plan: Plan) -> list[dict[str, Any]]:

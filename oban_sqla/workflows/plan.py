@@ -1,6 +1,7 @@
 """`Plan`: how the steps that were added to a workflow are inserted."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from .draft import Draft, refuse_circle, refuse_stored
 from .graph import STEP
 from .values import From
 from .workflow import Workflow, known_id
+
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""The latest time for which a step can be scheduled."""
 
 
 class Planned(NamedTuple):
@@ -68,6 +72,9 @@ class Plan:
         for draft, workflow, _ in self.steps:
             values = values_of(draft.job)
             begins_at = workflow.graph.begins_at
+            if draft.delay is not None and draft.dep_ended_at is not None:
+                due = min(draft.dep_ended_at + draft.delay, LATEST.timestamp())
+                begins_at = datetime.fromtimestamp(due, UTC)
             if draft.waits_for or draft.waits_for_stored or draft.kind != STEP:
                 values["state"] = JobState.SUSPENDED
             elif begins_at is not None and values["state"] is JobState.AVAILABLE:
@@ -95,7 +102,7 @@ class Plan:
         """
         graph = workflow.graph
         for draft in graph.new:
-            draft.waits_for, draft.waits_for_stored = {}, []
+            draft.waits_for, draft.waits_for_stored, draft.dep_ended_at = {}, [], None
             for dep in draft.deps:
                 for found in self._find(workflow, f"step {draft.name!r}", dep):
                     self._wait_for(draft, found)

@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import aliased
 
+from ..clock import nearest, seconds
+from ..models import Job
 from .step import Step
 from .workflow import Workflow
 
@@ -110,11 +112,19 @@ def lock_path(*, prefix: str | None = None, announced: bool = True) -> Executabl
 
 @lru_cache(maxsize=64)
 def look_up(*, prefix: str | None = None, announced: bool = True) -> Executable:
-    """The steps of the workflow `id` among the `names`: name, job, kind and outcome."""
+    """The steps of the workflow `id` among the `names`: name, job, kind, outcome and its time.
+
+    The time is in seconds of the epoch; NULL if the job is gone.
+    """
     names = func.jsonb_array_elements_text(cast(bindparam("names", type_=Text), JSONB))
-    return select(Step.name, Step.job_id, Step.kind, Step.ended).where(
-        Step.workflow_id == bindparam("id", type_=Text),
-        Step.name.in_(select(names)),
+    ended_at = nearest(func.greatest(Job.completed_at, Job.cancelled_at, Job.discarded_at))
+    return (
+        select(Step.name, Step.job_id, Step.kind, Step.ended, seconds(ended_at))
+        .outerjoin(Job, Job.id == Step.job_id)
+        .where(
+            Step.workflow_id == bindparam("id", type_=Text),
+            Step.name.in_(select(names)),
+        )
     )
 
 

@@ -187,8 +187,26 @@ async def test_steps_are_added_while_it_runs(sessions: Sessions) -> None:
             await session.flush()
 
 
-def refused(flow: Workflow, engine: AsyncEngine) -> object:
-    return Oban(engine).enqueue(flow)
+async def test_a_step_that_is_added_waits_after_a_dep_that_has_ended(
+    start: StartOban, sessions: Sessions
+) -> None:
+    oban = await start(queues={"default": 10})
+    flow = Workflow()
+    flow.add("first", Step.new())
+    flow.add("open", Step.new(schedule_in=3600))
+    await oban.enqueue(flow)
+    done = await oban.wait(flow.steps["first"], timeout=20)
+    async with sessions.begin() as session:
+        stored = await session.get_one(Workflow, flow.id)
+        stored.add("later", Step.new(), deps="first", after=timedelta(days=1))
+        now = stored.add("now", Step.new(), deps="first", after=0)
+        stored.add("waits", Step.new(), deps=["first", "open", "open"], after=60)
+    await oban.wait(now, timeout=20)
+    found = await loaded(sessions, flow.id)
+    assert (states(found)["later"], states(found)["waits"]) == ("scheduled", "suspended")
+    assert done.completed_at is not None
+    due = found.steps["later"].scheduled_at
+    assert abs(due - done.completed_at - timedelta(days=1)) < timedelta(seconds=0.001)
 
 
 async def test_unknown_deps(engine: AsyncEngine) -> None:

@@ -216,7 +216,7 @@ async def test_a_deleted_step_cancels_in_the_same_transaction(
     assert (found.state, states(found)) == ("cancelled", {"next": "cancelled"})
 
 
-async def test_a_step_adds_steps(run: Run) -> None:
+async def test_a_step_adds_steps(run: Run, engine: AsyncEngine) -> None:
     class Split(Worker, name="flows.split"):
         async def process(self, job: Job, session: object) -> None:
             flow = current_workflow()
@@ -224,13 +224,21 @@ async def test_a_step_adds_steps(run: Run) -> None:
             flow.add("sum", Step.new(), deps=[*parts, "other"])
             session.add(flow)  # type: ignore[attr-defined]
 
+    class Through(Worker, name="flows.through"):
+        async def process(self, job: Job) -> None:
+            flow = current_workflow()
+            flow.add("through-oban", Step.new(), deps="other")
+            await Oban(engine).enqueue(flow)
+
     flow = Workflow()
+    flow.add("through", Through.new())
     flow.add("split", Split.new())
     flow.add("other", Step.new())
     flow.add_last("cleanup", Step.new())
     done = await run(flow)
-    assert done.progress == (7, 7)
-    assert ran[-2:] == ["sum", "cleanup"]
+    assert done.progress == (9, 9)
+    assert set(ran[-3:-1]) <= {"sum", "through-oban", "part-0", "part-1", "part-2"}
+    assert ran[-1] == "cleanup"
     assert current_job() is None
     with pytest.raises(ObanError, match="no step of a workflow"):
         current_workflow()
