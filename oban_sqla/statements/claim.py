@@ -46,7 +46,7 @@ NONE_LEFT = "the job was available with no attempt left, so it is discarded"
 
 
 @lru_cache(maxsize=8)
-def claim_of_queue(*, now: datetime | None = None) -> Executable:
+def claim_of_queue(*, now: datetime | None = None, keep_plan: bool = False) -> Executable:
     """Claim up to `limit` jobs of `queue_name` behind a position, for `producer` of `node_name`.
 
     The position is a place in the order of claims: `after_priority`, `after_scheduled_at` and
@@ -54,8 +54,11 @@ def claim_of_queue(*, now: datetime | None = None) -> Executable:
     `discarded`. If it were claimed, the table's check would fail the whole claim; if it were
     skipped, it would stay at the head of the queue. A job with `on_discard` and no attempt left
     comes back `executing`, with a mark in `attempted_by`.
+
+    keep_plan: the server may keep a plan, which suits few jobs in a table that has not grown since.
     """
-    chosen = first_available(of_queue(), behind_position(), planned_anew())
+    plan = () if keep_plan else (planned_anew(),)
+    chosen = first_available(of_queue(), behind_position(), *plan)
     jobs = executing(database_now(now), chosen)
     return select(*claimed_columns(jobs.c)).order_by(*claim_order(jobs.c))
 
