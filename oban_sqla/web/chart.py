@@ -10,6 +10,8 @@ from .show import span
 
 WIDTH, HEIGHT = 600, 100
 GAP = 1.5
+LEAST = 2.0
+"""The height of a part that stands for a few jobs."""
 STACK = ("completed", "retryable", "discarded", "cancelled")
 """The states in a bar, from the bottom up."""
 
@@ -58,7 +60,8 @@ def throughput(history: History) -> Chart:
         parts, y = [], float(HEIGHT)
         for state in STACK:
             if count := bucket.counts.get(state, 0):
-                height = HEIGHT * count / top
+                # A few failures among many completed jobs stay visible.
+                height = max(HEIGHT * count / top, LEAST)
                 y -= height
                 parts.append(Part(state, round(y, 2), round(height, 2)))
         bars.append(_bar(history, number, _counts(bucket), parts))

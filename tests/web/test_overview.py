@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from oban_sqla.runtime.database import Database
 from oban_sqla.web import history
 from oban_sqla.web.chart import nice, queue_times, throughput
-from oban_sqla.web.history import recent
+from oban_sqla.web.history import Ended, History, recent
 from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.web.conftest import Open
@@ -78,6 +78,15 @@ async def test_a_history(engine: AsyncEngine, add: Add) -> None:
     assert max(len(bar.parts) for bar in bars) == 2
     assert throughput(found).top == "25"
     assert not queue_times(found).is_empty
+
+
+def test_a_few_failures_are_visible_in_a_chart() -> None:
+    many = Ended({"completed": 10_000, "discarded": 1}, None)
+    found = throughput(History(datetime(2026, 1, 1), 3600.0, [many], {}, many, False))
+    assert found.summary == "10,000 completed, 1 discarded"
+    [completed, discarded] = found.bars[0].parts
+    assert (discarded.state, discarded.height) == ("discarded", 2.0)
+    assert discarded.y == completed.y - 2.0
 
 
 async def test_more_than_is_read_is_estimated(engine: AsyncEngine, add: Add) -> None:
