@@ -3,6 +3,7 @@
 from sqlalchemy.orm import make_transient_to_detached
 
 from ..errors import ObanError
+from ..models.instrumentation import values_of
 from ..models.job import Job
 from ..workers.current_job import current_job
 from .workflow import Workflow
@@ -15,7 +16,9 @@ def current_workflow() -> Workflow:
         flow.add("more", more.new(), deps="extract")
         session.add(flow)  # or: await oban.enqueue(flow)
 
-    New steps may wait for each other, and for stored steps by name. `ObanError` outside of a step.
+    New steps may wait for each other, and for stored steps by name. A new step has `on_failure` of
+    its own. Add the workflow to a session to read its other attributes. `ObanError` outside of a
+    step.
     """
     job: Job | None = current_job()
     id = job.meta.get("workflow_id") if job is not None and isinstance(job.meta, dict) else None
@@ -24,5 +27,9 @@ def current_workflow() -> Workflow:
     assert job is not None
     workflow = Workflow(job.meta.get("workflow_name"))
     workflow.id = id
+    workflow.parent_id = job.meta.get("sup_workflow_id")
+    # Unknown here: a session loads them.
+    for name in ("meta", "unique_key"):
+        values_of(workflow).pop(name)
     make_transient_to_detached(workflow)
     return workflow

@@ -216,6 +216,34 @@ async def test_a_deleted_step_cancels_in_the_same_transaction(
     assert (found.state, states(found)) == ("cancelled", {"next": "cancelled"})
 
 
+async def test_a_step_of_a_workflow_within_adds_steps(run: Run, sessions: Sessions) -> None:
+    seen: list[object] = []
+
+    class Grow(Worker, name="flows.grow"):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            flow, part = current_workflow(), Workflow("part")
+            flow.add("more", Step.new(), deps="grow")
+            part.add("deep", Step.new())
+            flow.add_workflow("part", part, deps="more")
+            flow.add_last("inner-last", Step.new())
+            session.add(flow)
+            await session.refresh(flow, ["meta"])
+            seen.append((flow.name, flow.meta["note"], flow.parent_id))
+
+    inner, flow = Workflow("inner", meta={"note": 7}), Workflow("outer")
+    inner.add("grow", Grow.new())
+    flow.add_workflow("inner", inner)
+    flow.add("after", Step.new(), deps="inner")
+    flow.add_last("last", Step.new())
+    done = await run(flow)
+    assert (done.state, done.progress) == ("completed", (6, 6))
+    assert seen == [("inner", 7, flow.id)]
+    assert ran.index("more") < ran.index("deep") < ran.index("inner-last") < ran.index("last")
+    within = await loaded(sessions, inner.id)
+    assert (within.state, within.progress) == ("completed", (4, 4))
+    assert within.steps["more"].meta["sup_workflow_id"] == flow.id
+
+
 async def test_a_step_adds_steps(run: Run, engine: AsyncEngine) -> None:
     class Split(Worker, name="flows.split"):
         async def process(self, job: Job, session: object) -> None:
