@@ -78,7 +78,7 @@ def _batch(jobs: Sequence[Job], text: str) -> Batch:
 
 
 def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
-    with paused():
+    with paused(len(jobs)):
         text = records(jobs)
     if len(text) <= MOST_CHARACTERS or len(jobs) == 1:
         yield _batch(jobs, text)

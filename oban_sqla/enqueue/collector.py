@@ -11,15 +11,19 @@ from ..models import Job
 SLICE = 500
 
 
-@contextmanager
-def paused() -> Iterator[None]:
-    """Pause the garbage collector during a block that awaits nothing.
+# With fewer jobs, the collector has nothing to do.
+_MANY = 50
 
-    A job consists of eleven objects that the collector tracks, and none of them is garbage. The
-    collector would go over all objects of the process several times while it makes 10,000 jobs,
+
+@contextmanager
+def paused(jobs: int) -> Iterator[None]:
+    """Pause the garbage collector during a block that awaits nothing, and handles so many jobs.
+
+    A job consists of nine objects that the collector tracks, and none of them is garbage. While
+    10,000 jobs are made, the collector would go over all objects of the process several times,
     which takes as long as the rest of their insertion.
     """
-    if not gc.isenabled():
+    if jobs < _MANY or not gc.isenabled():
         yield
         return
     gc.disable()
@@ -37,5 +41,5 @@ def slices(jobs: Iterable[Job]) -> Iterator[list[Job]]:
 
 
 def _taken(jobs: Iterator[Job]) -> list[Job]:
-    with paused():
+    with paused(SLICE):
         return [*islice(jobs, SLICE)]

@@ -22,7 +22,7 @@ def fill_from(rows: Sequence[Sequence[Any]], jobs: Sequence[Job]) -> None:
 
 def fill_pending(rows: Sequence[Sequence[Any]], jobs: Sequence[Job], session: Session) -> None:
     """`fill_from` for pending jobs of a session: they become persistent."""
-    with paused():
+    with paused(len(jobs)):
         _fill(jobs, *_read(rows))
         become_persistent(session, jobs)
     columns = frozenset(inspect(Job).column_attrs.keys())
@@ -37,7 +37,7 @@ def fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:
 
     A detached job that is added to a session is not inserted again.
     """
-    with paused():
+    with paused(len(jobs)):
         _fill(jobs, ids, inserted_at)
         become_detached(Job, jobs, ids)
 
