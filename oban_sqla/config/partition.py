@@ -32,8 +32,9 @@ class Partition:
         if unknown := sorted(map(str, given.keys() - {"fields", "keys"})):
             raise ValueError(f"partition has no {unknown[0]!r}; it is like {EXAMPLE}")
         fields, keys = (_names(word, given.get(word, ())) for word in ("fields", "keys"))
-        if not fields or (wrong := [field for field in fields if field not in FIELDS]):
-            shown = repr(wrong[0]) if fields else "none"
+        wrong = [field for field in fields if field not in FIELDS]
+        if wrong or not fields:
+            shown = repr(wrong[0]) if wrong else "none"
             raise ValueError(f"fields of partition must be of {', '.join(FIELDS)}, not {shown}")
         if fields == ("worker",) and keys:
             raise ValueError(f"keys of partition are keys of args or meta: name that field, {keys}")

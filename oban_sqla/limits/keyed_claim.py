@@ -7,33 +7,25 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
-    DateTime,
-    Double,
     Executable,
     FromClause,
     Integer,
     Numeric,
-    Select,
-    SmallInteger,
-    Text,
     and_,
     bindparam,
     cast,
-    false,
     func,
     literal,
-    null,
     or_,
     select,
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import EVER, database_now
+from ..clock import database_now
 from ..models import Job, JobState
-from ..statements.claim import claim_order, executing, of_queue
+from ..statements.claim import executing, of_queue
 from ..statements.claimed import claimed_columns
 from ..statements.states import constant
 from .queue_keys import (
@@ -47,10 +39,10 @@ from .queue_keys import (
     places_of_key,
 )
 from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, queue_room
-from .search import PRIORITIES
 from .starts import count_starts, forget_starts, save_tokens
 from .terms import Terms, is_partitioned, limits_of, partition_of
 from .walk import walk
+from .without_key import jobs_without_key, none_without_key
 
 WHOLE = 7
 """The number of columns about the whole claim, after the columns of a job."""
@@ -76,7 +68,7 @@ def claim_keyed(keys: QueueKeys | None = None, *, now: datetime | None = None) -
     own = queue_room(time)
     walked = walk(time, keys)
     shares = _shares(walked)
-    without_key = _without_key() if keys is None else _none_without_key()
+    without_key = jobs_without_key() if keys is None else none_without_key()
     chosen = _chosen(shares, without_key, own, keys)
     jobs = executing(time, select(chosen.c.id))
     started = _started(chosen, jobs, keys)
@@ -211,79 +203,6 @@ def _of_keys(shares: CTE, keys: QueueKeys | None) -> Any:
         first.c.period,
         *(() if keys is None else (shares.c[name] for name in OF_KEY)),
     ).select_from(shares.join(first, true()))
-
-
-def _without_key() -> CTE:
-    """The first jobs without limits, for each priority after its instant in `since`.
-
-    No index separates them from limited jobs, and a hundred thousand of those may wait before them.
-    Other programs may have inserted jobs with priorities beyond those in `since`.
-    """
-    since = (
-        func.unnest(bindparam("since", type_=ARRAY(DateTime)))
-        .table_valued("since", with_ordinality="n")
-        .render_derived(name="since")
-    )
-    job = aliased(Job)
-    first = (
-        _available_without_key(job)
-        .where(job.priority == cast(since.c.n - 1, SmallInteger))
-        .where(job.scheduled_at >= func.coalesce(since.c.since, EVER))
-        .order_by(job.scheduled_at, job.id)
-        .correlate(since)
-        .lateral("first_without_key")
-    )
-    other = aliased(Job)
-    beyond = (
-        _available_without_key(other)
-        .where(other.priority >= literal(PRIORITIES))
-        .order_by(*claim_order(other))
-        .subquery("beyond")
-    )
-    return union_all(
-        select(*_columns_without_key(first)).select_from(since.join(first, true())),
-        select(*_columns_without_key(beyond)),
-    ).cte("without_key")
-
-
-def _available_without_key(job: Any) -> Select[Any]:
-    return (
-        select(job.id, job.priority, job.scheduled_at)
-        .where(
-            job.state == constant(JobState.AVAILABLE),
-            job.queue == of_queue().right,
-            partition_of(job).is_(None),
-        )
-        .limit(bindparam("limit", type_=Integer))
-        .with_for_update(key_share=True, skip_locked=True)
-    )
-
-
-def _none_without_key() -> CTE:
-    """Every job of a queue with keys has one."""
-    job = aliased(Job)
-    none = select(job.id, job.priority, job.scheduled_at).where(false()).subquery("none")
-    of_key = (cast(null(), kind).label(name) for name, kind in OF_KEY.items())
-    return select(*_columns_without_key(none), *of_key).cte("without_key")
-
-
-def _columns_without_key(jobs: FromClause) -> list[ColumnElement[Any]]:
-    text, number = cast(null(), Text), cast(null(), Integer)
-    return [
-        jobs.c.id,
-        jobs.c.priority,
-        literal(1).label("without_key"),
-        literal(0).label("turn"),
-        literal(0).label("step"),
-        jobs.c.scheduled_at,
-        text.label("key"),
-        text.label("limit_id"),
-        number.label("limit_room"),
-        text.label("rate_id"),
-        number.label("permits"),
-        *(number.label(name) for name in ("weight", "allowed", "burst")),
-        cast(null(), Double).label("period"),
-    ]
 
 
 def _whole(
