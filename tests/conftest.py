@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,8 @@ StartOban = Callable[..., Awaitable[Oban]]
 Add = Callable[..., Awaitable[list[int]]]
 Tune = Callable[..., None]
 
+_ended = count(1)
+
 
 # The profile `default` of Hypothesis makes a hundred examples.
 settings.register_profile("few", max_examples=25)
@@ -56,6 +59,13 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+
+
+def pytest_runtest_logfinish() -> None:
+    # Objects that outlive many tests, such as compiled statements, are excluded as well.
+    if next(_ended) % 250 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from oban_sqla.migrations.version_table import NAME as VERSION_TABLE
 from oban_sqla.migrations.versions import TABLES as OURS
 from tests.databases import Base, sync_engine
 
-TABLES = tuple(table for table in OURS if table != VERSION_TABLE)
+KEPT = (*(table for table in OURS if table != VERSION_TABLE), "users")
+"""The tables that are emptied between two tests."""
 
 # Everything in a schema that a test may change, and that emptying its tables does not restore.
 SHAPE = """
@@ -37,6 +38,10 @@ RESTART = """
 SELECT count(setval(oid::regclass, 1, false)) FROM pg_class
 WHERE relnamespace = %s::regnamespace AND relkind = 'S'
 """
+OTHERS = """
+SELECT relname FROM pg_class
+WHERE relnamespace = %s::regnamespace AND relkind = 'r' AND relname <> ALL(%s)
+"""
 IS_LARGE = """
 SELECT pg_relation_size(%(table)s) > %(bytes)s
     OR pg_stat_get_dead_tuples(%(table)s::regclass) > %(dead)s
@@ -60,9 +65,11 @@ class Schemas:
     def give_back(self, name: str) -> None:
         """Empty a schema for the next test, or drop it if the test has changed its tables."""
         if self._shape(name) != self._shapes[name]:
-            self._drop(name)
-            return
-        tables = [sql.Identifier(name, table) for table in (*TABLES, "users")]
+            self._drop_others(name)
+            if self._shape(name) != self._shapes[name]:
+                self._drop(name)
+                return
+        tables = [sql.Identifier(name, table) for table in KEPT]
         if self._query(IS_LARGE, {"table": f"{name}.oban_jobs", "bytes": LARGE, "dead": MANY}):
             self._execute("TRUNCATE {} RESTART IDENTITY", sql.SQL(", ").join(tables))
         else:
@@ -86,6 +93,12 @@ class Schemas:
         engine.dispose()
         self._shapes[name] = self._shape(name)
         return name
+
+    def _drop_others(self, name: str) -> None:
+        """Drop the tables that a test has added."""
+        others = self._connection.execute(OTHERS, [name, [*KEPT, VERSION_TABLE]]).fetchall()
+        for (table,) in others:
+            self._execute("DROP TABLE {} CASCADE", sql.Identifier(name, table))
 
     def _drop(self, name: str) -> None:
         self._execute("DROP SCHEMA {} CASCADE", sql.Identifier(name))
