@@ -37,12 +37,17 @@ def blocks(text: str) -> list[Block]:
 
 def last_frame(text: str) -> str | None:
     """The last frame of the user's code in a traceback, or else of a library."""
-    frames = [found for line in text.splitlines() if (found := _FRAME.match(line))]
-    own = [one for one in frames if not _LIBRARY.search(one["file"])]
-    if not (chosen := (own or frames)[-1:]):
+    chosen = None
+    for line in reversed(text.splitlines()):
+        if frame := _FRAME.match(line):
+            is_own = not _LIBRARY.search(frame["file"])
+            chosen = frame if chosen is None or is_own else chosen
+            if is_own:
+                break
+    if chosen is None:
         return None
-    name = re.split(r"[\\/]", chosen[0]["file"])
-    return f"{'/'.join(name[-2:])}, in {chosen[0]['function'] or '?'}"
+    name = re.split(r"[\\/]", chosen["file"])
+    return f"{'/'.join(name[-2:])}, in {chosen['function'] or '?'}"
 
 
 def _runs(lines: list[str]) -> Iterator[tuple[list[str], bool]]:

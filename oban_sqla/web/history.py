@@ -10,7 +10,7 @@ from ..clock import client_now
 from ..runtime.database import Database
 from .ended import BUCKETS, are_more, ended, longest_wait
 
-MOST = 20_000
+MOST = 10_000
 """The most jobs of a state that are read. If more have ended, a sample of the table is read."""
 # The queue time is the wait that this percentage of jobs did not exceed.
 PERCENT = 95

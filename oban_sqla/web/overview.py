@@ -22,7 +22,7 @@ async def overview(request: Request) -> Response:
     queue = page.asked("queue") if page.asked("queue") in names else None
     listed = [one for one in status.queues if queue in (None, one.queue)]
     history = await page.board.history(WINDOWS[window], queue)
-    everything = await page.board.history(WINDOWS[window])
+    everything = history if queue is None else await page.board.history(WINDOWS[window])
     return await page.render(
         "overview.html",
         active="overview",
