@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Float, Text, bindparam, delete, func, literal, select
+from sqlalchemy import CTE, ColumnElement, Executable, Float, Text, bindparam, delete, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased
 
@@ -29,7 +29,8 @@ class WorkflowPruner(Service):
     """Deletes ended workflows with all their jobs, on the leader.
 
     The state of the workflow decides its retention. While a callback of a batch has not ended, the
-    batch is kept. If the server refuses to delete a workflow, the next pass tries again.
+    batch is kept. If rows of a workflow are locked, or the server refuses to delete it, the next
+    pass tries again.
     """
 
     name = "workflow pruner"
@@ -60,14 +61,15 @@ class WorkflowPruner(Service):
             refused = 0
             for id in ids:
                 try:
-                    ((deleted,),) = await self._database.fetch(delete_workflow(), {"id": id})
+                    (row,) = await self._database.fetch(delete_workflow(), {"id": id})
                 except DBAPIError as error:
                     if error.connection_invalidated:
                         raise
                     failures.append(error)
                     refused += 1
                 else:
-                    count += deleted
+                    count += row.jobs
+                    refused += not row.gone
             full = full or (len(ids) == BATCH and refused < BATCH)
         if count:
             self._emit("prune_stop", PruneStop(count, time.monotonic() - started))
@@ -101,14 +103,40 @@ def expired() -> Executable:
 
 @lru_cache(maxsize=1)
 def delete_workflow() -> Executable:
-    """Delete the workflow `id`, the workflows within it, and their jobs. Returns their number."""
-    tree: Any = select(bindparam("id", type_=Text).label("id")).cte("tree", recursive=True)
+    """Delete the workflow `id`, the workflows within it, and their jobs.
+
+    Returns the number of `jobs`, and whether the workflow is `gone`. If another transaction has
+    locked one of the rows, nothing is deleted.
+    """
+    outermost = (
+        select(Workflow.id)
+        .where(Workflow.id == bindparam("id", type_=Text))
+        .with_for_update(skip_locked=True)
+        .cte("outermost")
+    )
+    tree: Any = select(outermost.c.id).cte("tree", recursive=True)
     inner = aliased(Workflow, name="inner")
     tree = tree.union_all(select(inner.id).where(inner.parent_id == tree.c.id))
     within = select(tree.c.id)
-    steps = delete(Step).where(Step.workflow_id.in_(within)).returning(Step.job_id).cte("steps")
-    jobs = delete(Job).where(Job.id.in_(select(steps.c.job_id))).returning(Job.id).cte("jobs")
-    gone = delete(Workflow).where(Workflow.id.in_(within)).returning(literal(1)).cte("gone")
-    return select(select(func.count()).select_from(jobs).scalar_subquery().label("jobs")).where(
-        select(func.count()).select_from(gone).scalar_subquery() >= 0
+    own = select(Step.job_id).where(Step.workflow_id.in_(within))
+    free = (
+        select(Job.id)
+        .where(Job.id.in_(own))
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+        .cte("free")
     )
+    jobs_there = select(func.count()).where(Job.id.in_(own)).scalar_subquery()
+    are_free = _count(free) == jobs_there
+    steps = delete(Step).where(Step.workflow_id.in_(within), are_free).returning(Step.job_id)
+    gone = delete(Workflow).where(Workflow.id.in_(within), are_free).returning(Workflow.id)
+    jobs = delete(Job).where(Job.id.in_(select(free.c.id)), are_free).returning(Job.id)
+    return select(
+        _count(jobs.cte("jobs")).label("jobs"),
+        (_count(gone.cte("gone")) > 0).label("gone"),
+        _count(steps.cte("steps")).label("steps"),
+    )
+
+
+def _count(rows: CTE) -> ColumnElement[int]:
+    return select(func.count()).select_from(rows).scalar_subquery()

@@ -42,7 +42,9 @@ async def test_an_ended_workflow_goes_as_a_whole(
             .where(Job.id != running.graph.within["inner"].workflow.steps["a"].id)
             .values(done)
         )
-        over = Workflow.id.in_([ended.id, ended.graph.within["inner"].workflow.id])
+        ids = [ended.id, ended.graph.within["inner"].workflow.id]
+        await session.execute(update(Row).where(Row.workflow_id.in_(ids)).values(ended="completed"))
+        over = Workflow.id.in_(ids)
         await session.execute(
             update(Workflow).where(over).values(state="completed", completed_at=LONG_AGO)
         )
@@ -86,3 +88,40 @@ async def test_the_retention_of_a_worker_takes_no_step(
             for whole in (flow, ended)
             for one in (whole, whole.graph.within["inner"].workflow)
         }
+
+
+@pytest.mark.parametrize("locks", [Job, Workflow])
+async def test_a_locked_workflow_delays_no_other(
+    start: StartOban, sessions: Sessions, locks: type[Job | Workflow]
+) -> None:
+    flows = [nested() for _ in range(3)]
+    async with sessions.begin() as session:
+        session.add_all(flows)
+    async with sessions.begin() as session:
+        await session.execute(update(Job).values(state=JobState.COMPLETED, completed_at=LONG_AGO))
+        await session.execute(update(Row).values(ended="completed"))
+        await session.execute(update(Workflow).values(state="completed", completed_at=LONG_AGO))
+    held = flows[0].id if locks is Workflow else flows[0].steps["first"].id
+    async with sessions() as session:
+        await session.execute(select(locks.id).where(locks.id == held).with_for_update())
+        with hear(Oban, "prune_stop") as prunes:
+            oban = await start(queues={"other": 1}, retention=60)
+            await prunes.counted(4)
+        pruner = next(
+            one for one in services(oban).cluster_services if one.name == "workflow pruner"
+        )
+        assert await pruner.run_once() > 0
+        await session.rollback()
+    async with sessions() as session:
+        assert {*await session.scalars(select(Workflow.id))} == {
+            flows[0].id,
+            flows[0].graph.within["inner"].workflow.id,
+        }
+        assert await session.scalar(select(func.count()).select_from(Row)) == 2
+    await pruner.run_once()
+    async with sessions() as session:
+        left = [
+            await session.scalar(select(func.count()).select_from(table))
+            for table in (Workflow, Row, Job)
+        ]
+    assert left == [0, 0, 0]
