@@ -176,9 +176,9 @@ class LimitedClaim:
         return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=self._look_in(None))
 
     async def _claim_by_key(self, demand: int, producer: str) -> Claim:
-        statement, unkeyed = self._by_key, False
+        statement, unkeyed, keying_in = self._by_key, False, math.inf
         if (queue_keys := self._limits.keys) is not None:
-            statement, unkeyed = await self._write_keys(queue_keys)
+            statement, unkeyed, keying_in = await self._write_keys(queue_keys)
         own = {"cursor": self._cursor, "since": self._search.since()}
         rows, duration = await self._fetch(statement, demand, producer, **own)
         room, blocked, more, next_in, complete, looked_at, started = rows[0][-WHOLE:]
@@ -192,17 +192,23 @@ class LimitedClaim:
         self._blocked = blocked or room <= demand
         self._limits.started = (started or 0) + (len(jobs) if self._limits.rate else 0)
         exhausted = not full and not unkeyed and not (more and len(jobs) < room)
-        return Claim(jobs, full, exhausted, duration, look_in=self._look_in(next_in))
+        look_in = min(self._look_in(next_in), self._search.look_in, keying_in)
+        return Claim(jobs, full, exhausted, duration, look_in=look_in)
 
-    async def _write_keys(self, keys: QueueKeys) -> tuple[RawStatement, bool]:
-        """The claim by the queue's own keys, and whether jobs may be left without keys."""
+    async def _write_keys(self, keys: QueueKeys) -> tuple[RawStatement, bool, float]:
+        """Write keys of the queue's own.
+
+        Returns the claim by such keys, whether jobs may be left without keys, and the seconds until
+        the next look at all jobs.
+        """
         if self._keying is None or self._keying[0] != keys:
             claim = RawStatement(self._database, claim_keyed(keys), behind=lock_keys())
             self._keying = keys, QueueKeying(self._database, keys), claim
         _, keying, claim = self._keying
         # Jobs that get their keys now may be limited elsewhere, too: other nodes hear of all slots.
         self._keyed = True
-        return claim, await keying.write(self._params)
+        unkeyed = await keying.write(self._params)
+        return claim, unkeyed, keying.look_in
 
     async def _fetch(
         self, statement: RawStatement, demand: int, producer: str, **more: Any

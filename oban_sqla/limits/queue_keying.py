@@ -21,6 +21,11 @@ class QueueKeying:
         self._statement = RawStatement(database, key_jobs(keys))
         self._search = Search()
 
+    @property
+    def look_in(self) -> float:
+        """Seconds until a look at all waiting jobs finds jobs that this look passed over."""
+        return self._search.look_in
+
     async def write(self, params: Mapping[str, Any]) -> bool:
         """Write the keys of some jobs. Returns whether others may be left without keys."""
         own = {"since": self._search.since(), "batch": BATCH}

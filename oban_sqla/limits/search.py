@@ -1,5 +1,6 @@
 """`Search`: where to look for jobs without limits in a queue that also has limited jobs."""
 
+import math
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -30,17 +31,25 @@ class Search:
     def __init__(self) -> None:
         self._since: list[datetime | None] = [FRONT] * PRIORITIES
         self._from_front = True
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._cost = 0.0
 
     def since(self) -> list[datetime | None]:
         """The instants from which to search, by priority; `FRONT` is None."""
-        now = time.monotonic()
-        self._from_front = now - self._looked_at >= max(LONGEST, SHARE * self._cost)
+        self._from_front = self._front_in <= 0
         if self._from_front:
             self._since = [FRONT] * PRIORITIES
-            self._looked_at = now
+            self._looked_at = time.monotonic()
         return self._since
+
+    @property
+    def look_in(self) -> float:
+        """Seconds until a search from the front finds jobs that the last search has passed over."""
+        return math.inf if self._from_front else max(0.0, self._front_in)
+
+    @property
+    def _front_in(self) -> float:
+        return self._looked_at + max(LONGEST, SHARE * self._cost) - time.monotonic()
 
     def found(self, jobs: Iterable[Claimed], complete_at: datetime | None, duration: float) -> None:
         """Note the jobs that a search found, and its time if it found all jobs."""

@@ -3,6 +3,7 @@
 The node finds out that a queue has limited jobs when it claims the first one.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -54,6 +55,25 @@ async def test_jobs_that_go_back_take_no_permits_and_give_none(
         await until(lambda: claims.events)
     assert await rate.available() == 0
     assert len(Holding.begun) == 1
+
+
+BY_KEY = {"allowed": 1, "partition": {"fields": ["args"], "keys": ["key"]}}
+
+
+@pytest.mark.parametrize("limits", [{}, {"global_limit": BY_KEY}])
+async def test_a_job_of_a_long_transaction_does_not_wait_for_a_poll(
+    start: StartOban, add: Add, limits: dict[str, Any]
+) -> None:
+    """It is due before the jobs that the last claim has seen, and its news comes once."""
+    await add(One.new())
+    await start(queues={"found.declared": {"limit": 10, **limits}}, **NEVER)
+    await Holding.begin(1)
+    (next_one,) = await add(Free.new({"key": 1}))
+    assert (await Holding.begin(2))[1] == next_one
+    late = Free.new({"key": 2})
+    late.scheduled_at = datetime.now(UTC) - timedelta(seconds=10)
+    (id,) = await add(late)
+    assert (await Holding.begin(3))[2] == id
 
 
 @pytest.mark.parametrize("priority", [10, 32767])
