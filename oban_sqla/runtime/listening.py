@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from ..dsn import listen_target
 from ..errors import ObanError
+from .engine import with_own_pool
 
 Hear = Callable[[str, str], None]
 """Takes the channel and the payload of a notification."""
@@ -34,20 +35,20 @@ class Asyncpg(Protocol):
 class Listening:
     """A connection that listens.
 
-    The engine makes the connection, so its connect_args, creator and events apply, but the
-    connection leaves the pool. If `listen_dsn` is given, it is used instead.
+    The connection is made as the engine makes its own, with its connect_args, creator and events,
+    but is not of its pool: a connection that leaves a pool leaves an empty slot, which the pool
+    fills in its turn. If `listen_dsn` is given, it is used instead.
 
     This is a class instead of an async generator: at the end of an event loop, asyncio closes all
     generators at the same time, also nested ones, and reports errors for them.
     """
 
     def __init__(self, engine: AsyncEngine, listen_dsn: str | None) -> None:
-        self._own: AsyncEngine | None = None
-        if listen_dsn is not None:
+        if listen_dsn is None:
+            self._engine = with_own_pool(engine)
+        else:
             url, arguments = listen_target(listen_dsn)
-            engine = create_async_engine(url, connect_args=arguments, poolclass=NullPool)
-            self._own = engine
-        self._engine = engine
+            self._engine = create_async_engine(url, connect_args=arguments, poolclass=NullPool)
         self._connection: AsyncConnection | None = None
         self._driver: psycopg.AsyncConnection | Asyncpg | None = None
         self._closed = asyncio.Event()
@@ -87,8 +88,7 @@ class Listening:
             await driver.close()
         elif driver is not None:
             driver.terminate()
-        if self._own is not None:
-            await self._own.dispose()
+        await self._engine.dispose()
 
     async def _connect(self) -> psycopg.AsyncConnection | Asyncpg:
         connection = await self._engine.connect()

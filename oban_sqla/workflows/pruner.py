@@ -34,7 +34,7 @@ class WorkflowPruner(Service):
     """
 
     name = "workflow pruner"
-    begins_in = 6.0
+    begins_in = 8.0
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import make_url
+from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -210,6 +210,19 @@ async def test_a_driver_that_can_not_listen_is_named_once(
         "LISTEN works with psycopg and asyncpg, not with psycopg"
     ]
     assert "listen_dsn" in lost.events[0].reason
+
+
+async def test_it_leaves_no_empty_slot_in_the_pool_of_the_engine(engine: AsyncEngine) -> None:
+    """A pool fills its empty slots in turn, so an idle node would have one connection more."""
+    listening = listening_module.Listening(engine, None)
+    async with engine.connect():
+        await listening.open(["one"], lambda channel, payload: None)
+    pids = set()
+    for _ in range(3):
+        async with engine.connect() as connection:
+            pids.add(await connection.scalar(select(func.pg_backend_pid())))
+    await listening.close()
+    assert len(pids) == 1
 
 
 async def test_a_connection_of_its_own(
