@@ -37,7 +37,7 @@ class Start(Worker, name="benchmarks.start"):
 
 
 def fan(width: int) -> Workflow:
-    """One step, then so many at once, then one that waits for these."""
+    """A workflow: one step, `width` steps that wait for it, and one that waits for all of these."""
     flow = Workflow("fan")
     first = flow.add("first", Nothing.new({"number": 0}))
     parts = [flow.add(f"part-{n}", Nothing.new({"number": n}), deps=first) for n in range(width)]

@@ -50,7 +50,7 @@ class Partition:
 
     @property
     def label(self) -> str:
-        """What the jobs are counted by, in words: `account_id`, or `worker, meta.region`."""
+        """The key that counts the jobs, in words: `account_id`, or `worker, meta.region`."""
         return ", ".join(
             name
             for field in self.fields

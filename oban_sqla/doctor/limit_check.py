@@ -11,9 +11,9 @@ from .finding import Check, Result, note, problem
 from .limit_queries import holders, holds, limited
 
 HELD_LONG = 600.0
-"""Seconds after which a hold is told."""
+"""Seconds after which a hold is reported."""
 EXECUTES_LONG = 3600.0
-"""Seconds after which an executing job is told, if others wait for its place."""
+"""Seconds after which an executing job is reported, if others wait for its place."""
 MOST_NAMED = 10
 
 

@@ -17,7 +17,7 @@ _MANY = 50
 
 @contextmanager
 def paused(jobs: int) -> Iterator[None]:
-    """Pause the garbage collector during a block that awaits nothing, and handles so many jobs.
+    """Pause the garbage collector during a block that awaits nothing and handles many jobs.
 
     A job consists of nine objects that the collector tracks, and none of them is garbage. While
     10,000 jobs are made, the collector would go over all objects of the process several times,

@@ -10,7 +10,7 @@ LONGEST_ARGS = 2_000
 """The most characters of arguments in a list."""
 ERROR_END = 3_000
 """The most characters of an error that are read, from its end, which names the exception."""
-# Bytes of a column as stored. A longer one is not read: to cut it takes as long as to read it.
+# Bytes of a stored column. A longer one is not read: cutting it takes as long as reading it.
 _STORED = 50_000
 _TOO_LONG = "(too long for a list)"
 
