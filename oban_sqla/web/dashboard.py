@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -64,7 +65,8 @@ def dashboard(
             Route("/workflows/confirm", workflow_actions.confirm, methods=["POST"]),
             Route("/workflows/change", workflow_actions.change, methods=["POST"]),
             Route("/workflows/{id:path}", workflows.workflow),
-            Mount("/static", _Static(directory=STATIC)),
+            # Only static files are compressed: the length of a compressed page tells of its token.
+            Mount("/static", GZipMiddleware(_Static(directory=STATIC))),
         ],
         middleware=[Middleware(Guard, authorize=authorize)],
         exception_handlers={HTTPException: _refused, **dict.fromkeys(OUTAGES, _outage)},

@@ -425,6 +425,7 @@ async def test_charts_have_words_and_a_table(open_page: Open, add: Add) -> None:
     await table.get_by_role("cell", name="2 completed").wait_for(timeout=2 * PATIENCE)
 
 
+@pytest.mark.timeout(300)
 async def test_a_million_jobs(
     open_page: Open, address: str, engine: AsyncEngine, prefix: str
 ) -> None:

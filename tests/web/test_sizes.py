@@ -37,6 +37,19 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 
 
+async def test_a_first_visit_is_small(site: Site) -> None:
+    page = await site.read()
+    files = [one for one in page.addresses if "/static/" in one]
+    size = len((await site.get()).content)
+    for file in files:
+        async with site.client.stream("GET", file) as response:
+            size += sum([len(chunk) async for chunk in response.aiter_raw()])
+    assert len(files) >= 5
+    assert size < LARGEST / 2
+    # A compressed page would tell of its token by its length.
+    assert "content-encoding" not in (await site.get()).headers
+
+
 ERRORS = [error(traceback(200), n) for n in range(1, 21)]
 
 
