@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     DateTime,
     Executable,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    tuple_,
     union_all,
     update,
 )
@@ -42,22 +44,28 @@ PARTITION, LIMITS = COUNTED_BY
 
 @lru_cache(maxsize=64)
 def key_jobs(keys: QueueKeys) -> Executable:
-    """Write the keys of up to `batch` available jobs of `queue_name`, from `since` on by priority.
+    """Write the keys of up to `batch` available jobs of `queue_name`.
 
-    A job needs it once, and again if its arguments, its queue or the partition have changed. Locked
-    jobs are skipped. Returns at least one row: the time of the search, and the `priority` and
-    `scheduled_at` of a job, NULL for none.
+    For each priority, it looks behind the position of an instant in `since` and an id in `after`.
+    A job needs them once, and again if its arguments, its queue or the partition have changed.
+    Locked jobs are skipped. Returns at least one row: the time of the search, and the `priority`,
+    `scheduled_at` and `id` of a job, NULL for none.
     """
     since = (
-        func.unnest(bindparam("since", type_=ARRAY(DateTime)))
-        .table_valued("since", with_ordinality="n")
+        func.unnest(
+            bindparam("since", type_=ARRAY(DateTime)), bindparam("after", type_=ARRAY(BigInteger))
+        )
+        .table_valued("since", "after", with_ordinality="n")
         .render_derived(name="since")
     )
     job, other = aliased(Job), aliased(Job)
     first = (
         _without_keys(job, keys)
         .where(job.priority == cast(since.c.n - 1, SmallInteger))
-        .where(job.scheduled_at >= func.coalesce(since.c.since, EVER))
+        .where(
+            tuple_(job.scheduled_at, job.id)
+            > tuple_(func.coalesce(since.c.since, EVER), since.c.after)
+        )
         .correlate(since)
         .lateral("first")
     )
@@ -70,7 +78,7 @@ def key_jobs(keys: QueueKeys) -> Executable:
         update(Job)
         .where(Job.id.in_(select(found.c.id).limit(bindparam("batch", type_=Integer))))
         .values(meta=with_meta(_entries(keys)))
-        .returning(Job.priority, Job.scheduled_at)
+        .returning(Job.priority, Job.scheduled_at, Job.id)
         .cte("keyed")
     )
     time = select(database_now().label("looked_at")).subquery("time")
@@ -79,6 +87,7 @@ def key_jobs(keys: QueueKeys) -> Executable:
         keyed.c.priority,
         # Python can't represent every instant.
         case((representable(keyed.c.scheduled_at), keyed.c.scheduled_at)).label("scheduled_at"),
+        keyed.c.id,
     ).select_from(time.outerjoin(keyed, true()))
 
 

@@ -28,12 +28,12 @@ class QueueKeying:
 
     async def write(self, params: Mapping[str, Any]) -> bool:
         """Write the keys of some jobs. Returns whether others may be left without keys."""
-        own = {"since": self._search.since(), "batch": BATCH}
+        own = {"since": self._search.since(), "after": self._search.after, "batch": BATCH}
         started = time.monotonic()
         rows = await self._statement.fetch({**params, **own})
         jobs = sorted(
-            (priority, scheduled_at.replace(tzinfo=None))
-            for _, priority, scheduled_at in rows
+            (priority, scheduled_at.replace(tzinfo=None), id)
+            for _, priority, scheduled_at, id in rows
             if scheduled_at is not None
         )
         complete = len(rows) < BATCH

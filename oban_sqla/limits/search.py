@@ -30,6 +30,8 @@ class Search:
 
     def __init__(self) -> None:
         self._since: list[datetime | None] = [FRONT] * PRIORITIES
+        self.after = [0] * PRIORITIES
+        """The ids behind which to search at these instants, by priority."""
         self._from_front = True
         self._looked_at = -math.inf
         self._cost = 0.0
@@ -38,7 +40,7 @@ class Search:
         """The instants from which to search, by priority; `FRONT` is None."""
         self._from_front = self._front_in <= 0
         if self._from_front:
-            self._since = [FRONT] * PRIORITIES
+            self._since, self.after = [FRONT] * PRIORITIES, [0] * PRIORITIES
             self._looked_at = time.monotonic()
         return self._since
 
@@ -53,21 +55,25 @@ class Search:
 
     def found(self, jobs: Iterable[Claimed], complete_at: datetime | None, duration: float) -> None:
         """Note the jobs that a search found, and its time if it found all jobs."""
-        places = ((job.priority, job.scheduled_at) for job in jobs if job.scheduled_at is not None)
+        # Without the id: a job that was locked may be at the same instant.
+        places = (
+            (job.priority, job.scheduled_at, 0) for job in jobs if job.scheduled_at is not None
+        )
         self.passed(places, complete_at, duration)
 
     def passed(
         self,
-        places: Iterable[tuple[int, datetime]],
+        places: Iterable[tuple[int, datetime, int]],
         complete_at: datetime | None,
         duration: float,
     ) -> None:
-        """`found`, for the priorities and instants of jobs, in this order."""
+        """`found`, for the priorities, instants and ids of jobs, in this order."""
         if self._from_front:
             self._cost = duration
         if complete_at is not None:
             self._since = [complete_at.replace(tzinfo=None) - MARGIN] * PRIORITIES
+            self.after = [0] * PRIORITIES
             return
-        for priority, scheduled_at in places:
+        for priority, scheduled_at, id in places:
             if 0 <= priority < PRIORITIES:
-                self._since[priority] = scheduled_at
+                self._since[priority], self.after[priority] = scheduled_at, id
