@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -167,14 +166,14 @@ def session_factory(postgres_dsn: str, prefix: str) -> Iterator[sessionmaker[Ses
 
 @pytest.fixture
 def tune(monkeypatch: pytest.MonkeyPatch) -> Tune:
-    """Give constants of a module other values for one test: `tune(outbox, FULL=1)`."""
+    """Give constants of a module or a class other values for one test: `tune(outbox, FULL=1)`."""
 
-    def tune(module: ModuleType | str, **constants: Any) -> None:
-        if isinstance(module, str):
-            module = import_module(module)
+    def tune(of: Any, **constants: Any) -> None:
+        if isinstance(of, str):
+            of = import_module(of)
         for name, value in constants.items():
-            assert name.isupper(), f"{name} is no constant"
-            monkeypatch.setattr(module, name, value)
+            assert not callable(getattr(of, name)), f"{name} is no constant"
+            monkeypatch.setattr(of, name, value)
 
     return tune
 

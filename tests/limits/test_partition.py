@@ -12,11 +12,12 @@ from oban_sqla import ConfigError, Job, JobState, Limit, Oban, Rate, RateLimited
 from oban_sqla.limits import queue_keying
 from oban_sqla.limits.rows import RateRow, StartRow
 from oban_sqla.settings import parse_queues
-from tests.conftest import Add, StartOban
+from tests.conftest import Add, StartOban, Tune
 from tests.databases import async_engine
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import paused_in_claims
 
 Sessions = async_sessionmaker[AsyncSession]
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
@@ -249,10 +250,10 @@ class TestKeys:
         assert set((await executing(sessions, "region")).values()) == {1}
 
     async def test_few_jobs_get_their_keys_at_once(
-        self, start: StartOban, add: Add, monkeypatch: pytest.MonkeyPatch
+        self, start: StartOban, add: Add, tune: Tune
     ) -> None:
         """All jobs have their keys in the end."""
-        monkeypatch.setattr(queue_keying, "BATCH", 3)
+        tune(queue_keying, BATCH=3)
         ids = await add(*of(*[1] * 20, 2), *of(3, priority=5))
         await start(queues=queue(global_limit=TWO), **NEVER)
         assert {*ids[-2:]} < {*await Holding.begin(4)}
@@ -336,25 +337,16 @@ class TestRate:
             assert await session.scalar(select(func.sum(StartRow.starts))) == 4
 
     async def test_a_job_that_did_not_start_gives_its_permit_back(
-        self, start: StartOban, sessions: Sessions, add: Add, monkeypatch: pytest.MonkeyPatch
+        self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         rate = {"allowed": 1, "period": 3600, "partition": BY_ACCOUNT}
         oban = await start(queues=queue(rate_limit=rate), **NEVER)
-        assert oban._supervisor is not None
-        producer = oban._supervisor.producers["partitioned"]
-        claim = producer._way.claim
-
-        async def paused_meanwhile(*given: Any) -> Any:
-            found = await claim(*given)
-            if found.jobs:
-                producer.pause()
-            return found
-
-        monkeypatch.setattr(producer._way, "claim", paused_meanwhile)
-        with hear(oban, "give_back_stop") as returns:
+        with (
+            hear(oban, "give_back_stop") as returns,
+            paused_in_claims(oban, "partitioned") as producer,
+        ):
             await add(*of(1))
             await returns.wait()
-        monkeypatch.undo()
         producer.resume()
         await Holding.begin(1)
 

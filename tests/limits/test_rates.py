@@ -16,7 +16,7 @@ from tests.conftest import Add, StartOban
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
-from tests.services import services
+from tests.services import paused_in_claims
 
 Sessions = async_sessionmaker[AsyncSession]
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
@@ -149,25 +149,14 @@ async def _counted(sessions: Sessions, count: int) -> bool:
 
 
 async def test_a_job_that_did_not_start_gives_its_permit_back(
-    start: StartOban, sessions: Sessions, add: Add, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     """The queue is paused during the claim."""
     oban = await start(queues={"limits": {"limit": 5, "rate_limit": Rate(2, per=3600)}}, **NEVER)
-    producer = services(oban).producers["limits"]
-    claim = producer._way.claim
-
-    async def paused_meanwhile(*given: Any) -> Any:
-        found = await claim(*given)
-        if found.jobs:
-            producer.pause()
-        return found
-
-    monkeypatch.setattr(producer._way, "claim", paused_meanwhile)
-    with hear(oban, "give_back_stop") as returns:
+    with hear(oban, "give_back_stop") as returns, paused_in_claims(oban, "limits") as producer:
         await add(Slow.new())
         await returns.wait()
-    await until(lambda: _counted(sessions, 0))
-    monkeypatch.undo()
+        await until(lambda: _counted(sessions, 0))
     producer.resume()
     await Holding.begin(1)
     assert await _counted(sessions, 2)  # the limit of the worker, and that of the queue

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import Counter
-from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -12,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Oban, job
 from oban_sqla.runtime.claim_ahead import ClaimAhead
 from oban_sqla.runtime.producer import Producer
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 from tests.runtime.conftest import Rows
 from tests.runtime.workers import Held, Quick
-from tests.services import services
+from tests.services import paused_in_claims, services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -71,12 +70,9 @@ class TestAllowance:
 
 
 @pytest.fixture
-async def holding(
-    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Oban, list[int]]:
+async def holding(start: StartOban, sessions: Sessions, tune: Tune) -> tuple[Oban, list[int]]:
     """An instance that runs two jobs, which don't end, and holds three more; and the five ids."""
-    monkeypatch.setattr(ClaimAhead, "allowance", 3)
-    monkeypatch.setattr(ClaimAhead, "longest_hold", 3600.0)
+    tune(ClaimAhead, allowance=3, longest_hold=3600.0)
     ids = await add(sessions, *(Held.new() for _ in range(5)))
     oban = await start(queues={"default": 2}, **NEVER)
     await Held.begun()
@@ -121,10 +117,10 @@ class TestHeldJobs:
         assert await rows() == RETURNED
 
     async def test_go_back_at_a_scale_down(
-        self, holding: tuple[Oban, list[int]], rows: Rows, monkeypatch: pytest.MonkeyPatch
+        self, holding: tuple[Oban, list[int]], rows: Rows, tune: Tune
     ) -> None:
         oban, _ = holding
-        monkeypatch.setattr(ClaimAhead, "allowance", 0)
+        tune(ClaimAhead, allowance=0)
         with hear(oban, "give_back_stop") as returns:
             await oban.scale_queue(queue="default", limit=1)
             await returns.wait()
@@ -141,11 +137,11 @@ class TestHeldJobs:
         assert await rows() == [(S.COMPLETED, 1)] * 2 + [(S.AVAILABLE, 0)] * 3
 
     async def test_go_back_when_their_turn_does_not_come(
-        self, holding: tuple[Oban, list[int]], rows: Rows, monkeypatch: pytest.MonkeyPatch
+        self, holding: tuple[Oban, list[int]], rows: Rows, tune: Tune
     ) -> None:
         oban, _ = holding
-        monkeypatch.setattr(ClaimAhead, "allowance", 0)
-        monkeypatch.setattr(of(oban)._held, "_longest", 0.0)
+        tune(ClaimAhead, allowance=0)
+        tune(of(oban)._held, _longest=0.0)
         with hear(oban, "give_back_stop") as returns:
             of(oban).wake()
             await returns.wait()
@@ -210,21 +206,11 @@ class TestHeldJobs:
 
 
 async def test_jobs_claimed_during_a_pause_go_back(
-    start: StartOban, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, rows: Rows
 ) -> None:
     """The pause comes during the claim."""
     oban = await start(queues={"default": 5}, **NEVER)
-    producer = of(oban)
-    claim = producer._way.claim
-
-    async def paused_meanwhile(*given: Any) -> Any:
-        found = await claim(*given)
-        if found.jobs:
-            producer.pause()
-        return found
-
-    monkeypatch.setattr(producer._way, "claim", paused_meanwhile)
-    with hear(oban, "give_back_stop") as returns:
+    with hear(oban, "give_back_stop") as returns, paused_in_claims(oban, "default"):
         ids = await add(sessions, Quick.new(), Quick.new())
         await returns.wait()
     assert returns.events[0].ids == tuple(ids)

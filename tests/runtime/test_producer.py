@@ -169,15 +169,20 @@ async def test_a_commit_between_a_claim_and_the_sleep_is_not_missed(
         await acks.counted(1)
 
 
+@pytest.fixture
+def unescaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are sent as they are, so that the database refuses some of them."""
+    monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
+
+
 async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     quick: None,
     start: StartOban,
     sessions: Sessions,
     rows: Rows,
     expect_errors: None,
-    monkeypatch: pytest.MonkeyPatch,
+    unescaped: None,
 ) -> None:
-    monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
     oban = await start(queues={"default": 9}, **NEVER)
     with hear(oban, "ack_stop") as acks:
         await add(sessions, Held.new(), Held.new(), Unstorable.new(), Held.new())
@@ -342,9 +347,8 @@ class TestStop:
         sessions: Sessions,
         rows: Rows,
         expect_errors: None,
-        monkeypatch: pytest.MonkeyPatch,
+        unescaped: None,
     ) -> None:
-        monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
         await add(sessions, Unstorable.new(), Held.new(), Held.new())
         oban = Oban(sessions, queues={"default": 9}, shutdown_grace_period=PATIENCE, **NEVER)
         with hear(oban, "job_start") as starts:

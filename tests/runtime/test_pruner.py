@@ -385,9 +385,9 @@ async def test_the_log_names_a_job_that_can_not_be_deleted_once(
     execute: Execute,
     start: StartOban,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune,
 ) -> None:
-    monkeypatch.setattr(Pruner, "begins_in", 0.0)
+    tune(Pruner, begins_in=0.0)
     await add(sessions, job("completed", 100, "kept"))
     await execute(*REFER)
     with hear(Oban, "prune_stop") as stops:

@@ -70,9 +70,9 @@ async def stress(service: Service) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_service_may_delay_its_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_may_delay_its_first_pass(tune: Tune) -> None:
     """A wake-up does not make the first pass earlier, and a stop does not wait for it."""
-    monkeypatch.setattr(Counter, "begins_in", 0.05)
+    tune(Counter, begins_in=0.05)
     service = Counter()
     started = asyncio.get_running_loop().time()
     await service.start()
@@ -80,7 +80,7 @@ async def test_a_service_may_delay_its_first_pass(monkeypatch: pytest.MonkeyPatc
     await service.passed(1)
     assert asyncio.get_running_loop().time() - started >= 0.05
     await service.stop()
-    monkeypatch.setattr(Counter, "begins_in", 3600.0)
+    tune(Counter, begins_in=3600.0)
     await service.start()
     await asyncio.sleep(0)
     service.wake()

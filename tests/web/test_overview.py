@@ -1,5 +1,6 @@
 """The overview: the jobs that ended, and those that wait."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import Any
@@ -103,10 +104,16 @@ def test_the_top_of_a_chart() -> None:
     assert [nice(value) for value in (0, 0.3, 1, 1.1, 7, 2300)] == [1, 0.5, 1, 2, 10, 2500]
 
 
+@pytest.fixture
+def look_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the page send a statement of the test's own."""
+    return lambda sent: monkeypatch.setattr(history, "are_more", lambda *_: text(sent))
+
+
 async def test_a_slow_statement_is_stopped(
-    open_site: Open, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    open_site: Open, engine: AsyncEngine, look_with: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(history, "are_more", lambda *_: text("SELECT pg_sleep(60)"))
+    look_with("SELECT pg_sleep(60)")
     site = open_site(timeout=0.2)
     page = await site.read("", 503)
     assert "took too long" in page.text
@@ -116,9 +123,8 @@ async def test_a_slow_statement_is_stopped(
     assert shown == "0"
 
 
-async def test_pages_can_not_write(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = "CREATE TEMPORARY TABLE t (n int)"
-    monkeypatch.setattr(history, "are_more", lambda *_: text(write))
+async def test_pages_can_not_write(open_site: Open, look_with: Callable[[str], None]) -> None:
+    look_with("CREATE TEMPORARY TABLE t (n int)")
     page = await open_site().read("", 503)
     assert "does not answer" in page.text
 

@@ -53,8 +53,8 @@ def test_a_call_is_bound_or_refused_as_by_inspect(
 
 def test_a_plain_call_needs_no_inspect(monkeypatch: pytest.MonkeyPatch) -> None:
     binding = Binding(plain, session=False)
-    monkeypatch.setattr(inspect.Signature, "bind", fails)
-    monkeypatch.setattr(inspect, "BoundArguments", fails)
+    for owner, name in ((inspect.Signature, "bind"), (inspect, "BoundArguments")):
+        monkeypatch.setattr(owner, name, fails)
     arguments = binding.arguments("w", (1,), {"b": 5, "d": 4})
     assert arguments == {"a": 1, "b": 5, "d": 4}
     assert binding.call("w", arguments, None) == {"a": 1, "b": 5, "c": 3, "d": 4}

@@ -9,7 +9,7 @@ from oban_sqla import Job, JobState, Oban, Workflow
 from oban_sqla.runtime.pruner import Pruner
 from oban_sqla.workflows.pruner import WorkflowPruner
 from oban_sqla.workflows.step import Step as Row
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
 from tests.listening import hear
 from tests.services import services
 from tests.workflows.conftest import Sessions
@@ -28,10 +28,10 @@ def nested() -> Workflow:
 
 
 async def test_an_ended_workflow_goes_as_a_whole(
-    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     for kind in (Pruner, WorkflowPruner):
-        monkeypatch.setattr(kind, "begins_in", 0.0)
+        tune(kind, begins_in=0.0)
     ended, running = nested(), nested()
     async with sessions.begin() as session:
         session.add_all([ended, running, Job("w")])
