@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import select
@@ -96,5 +97,42 @@ async def test_every_step_runs_when_its_deps_allow_while_processes_are_killed(
             ends = [steps[dep].completed_at for dep in deps_of(flow, name)]
             assert all(job.attempted_at >= end for end in ends), (flow.id, name)
             moves.update(job.args.get("transfer", [])[:2])
+    assert {id: count for id, (_, count) in runs.accounts().items() if count} == moves
+    assert runs.rescued()
+
+
+async def test_chains_run_in_order_while_processes_are_killed(
+    runs: Runs,  # noqa: F811
+    spawn: Spawn,  # noqa: F811
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    chains, length, kills = 40, 25, 10
+    runs.open_accounts(ACCOUNTS, balance=1_000)
+    async with sessions.begin() as session:
+        for number in range(length):
+            jobs = [(note if number % 2 else transfer)() for _ in range(chains)]
+            for chain, job in enumerate(jobs):
+                job.meta = {"chain_id": f"torture:[{chain}]", "chain": "go_on"}
+            session.add_all(jobs)
+            await session.flush()
+    nodes = [await spawn(limit=10, heartbeat_expiry=1.0) for _ in range(3)]
+    for goal in sorted(random.sample(range(20, chains * length - 100), kills)):
+        await runs.until(lambda goal=goal: runs.completed() >= goal)
+        victim = nodes.pop(0)
+        victim.kill()
+        await ended(victim)
+        nodes.append(await spawn(limit=10, heartbeat_expiry=1.0))
+    await runs.all_completed(chains * length)
+
+    moves: Counter[int] = Counter()
+    by_chain: dict[str, list[Job]] = {}
+    async with sessions() as session:
+        for job in await session.scalars(select(Job).order_by(Job.id)):
+            by_chain.setdefault(job.meta["chain_id"], []).append(job)
+            moves.update(job.args.get("transfer", [])[:2])
+    assert [len(jobs) for jobs in by_chain.values()] == [length] * chains
+    for jobs in by_chain.values():
+        for job, following in pairwise(jobs):
+            assert job.completed_at <= following.attempted_at, (job.id, following.id)
     assert {id: count for id, (_, count) in runs.accounts().items() if count} == moves
     assert runs.rescued()
