@@ -116,19 +116,27 @@ def executed(state: ORMExecuteState) -> Any:
 
 
 def announce_moved(
-    session: Session, moved: Wakeup = _NOTHING, cancelled: Collection[int] = ()
+    session: Session,
+    moved: Wakeup = _NOTHING,
+    cancelled: Collection[int] = (),
+    *,
+    freed: bool = False,
 ) -> None:
     """Announce jobs that were moved without a flush, and jobs that were cancelled while they run.
 
+    freed: whether a limit may have a free slot, since it no longer counts a running job.
+
     NOTIFY is sent now. The instances of this process are woken at the root commit.
     """
-    if not moved and not cancelled:
+    if not moved and not cancelled and not freed:
         return
     connection = session.connection(bind_arguments=BIND)
     tables = _tables(connection)
     _news(session, tables).total |= moved
     if _may_notify(connection):
-        connection.execute(announce(prefix=tables.prefix), announcement(moved, cancelled))
+        connection.execute(
+            announce(prefix=tables.prefix), announcement(moved, cancelled, freed=freed)
+        )
 
 
 def wake(session: Session) -> None:

@@ -168,7 +168,9 @@ def _update(
     _refresh(session, [row.id for row in rows])
     available = frozenset(row.queue for row in rows if row.state is JobState.AVAILABLE)
     waiting = (row.scheduled_at for row in rows if row.state in STAGEABLE)
-    announce_moved(session, Wakeup(available, min(waiting, default=None)))
+    # A limit may count a running job no more, in its new queue or with its new arguments.
+    freed = any(row.state is JobState.EXECUTING for row in rows)
+    announce_moved(session, Wakeup(available, min(waiting, default=None)), freed=freed)
     return jobs
 
 

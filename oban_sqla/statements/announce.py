@@ -69,10 +69,16 @@ def announce(*, prefix: str | None = None) -> Select[Any]:
     return notify(select(rows.c.channel, rows.c.payload), prefix)
 
 
-def announcement(wakeup: Wakeup, cancelled: Collection[int] = ()) -> dict[str, str]:
-    """The parameters of `announce` for new jobs, and for jobs `cancelled` while they run."""
+def announcement(
+    wakeup: Wakeup, cancelled: Collection[int] = (), *, freed: bool = False
+) -> dict[str, str]:
+    """The parameters of `announce` for new jobs, and for jobs `cancelled` while they run.
+
+    freed: whether any limit may have a free slot.
+    """
     killed = [(SIGNAL, {"action": "pkill", "job_id": id}) for id in sorted(cancelled)]
-    return _parameters([*_about_new(wakeup), *killed])
+    slots: list[tuple[str, Mapping[str, Any]]] = [(FREED, {})] if freed else []
+    return _parameters([*_about_new(wakeup), *killed, *slots])
 
 
 def only_notification(wakeup: Wakeup) -> dict[str, str] | None:

@@ -134,6 +134,15 @@ class TestAnotherNodeStartsTheNextJob:
         Holding.release(first)
         await _begins_at_once(2)
 
+    async def test_when_an_executing_job_is_moved_to_another_queue(
+        self, start: StartOban, add: Add, client: Oban
+    ) -> None:
+        (held,) = await add(Job("other", queue="slots", state=JobState.EXECUTING))
+        two = await start(queues=ONE, **SELDOM)
+        await _finds_no_slot(two, add, Plain.new())
+        await client.update_jobs(held, {"queue": "elsewhere"})
+        await _begins_at_once(1)
+
     @pytest.mark.parametrize("kind", ["queue", "key"])
     async def test_when_a_dead_node_leaves_a_job_without_attempts(
         self, start: StartOban, add: Add, engine: AsyncEngine, prefix: str, kind: str
