@@ -45,8 +45,9 @@ class RunningJobs:
 
     def start(self, claimed: Claimed, held: float) -> float:
         """Start a job, and return the time after its first step."""
-        self._jobs[claimed] = time.monotonic()
+        # First, so that an error in reading the job takes no place of the queue for ever.
         execution = self._executor.execute_claimed(claimed, held, self._is_abandoned)
+        self._jobs[claimed] = time.monotonic()
         task = begin(execution, f"oban-job-{claimed.id}")
         if task.done():
             return self._end(claimed, task)
