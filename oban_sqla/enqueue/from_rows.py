@@ -47,7 +47,7 @@ def _read(rows: Sequence[Sequence[Any]]) -> tuple[Sequence[int], object]:
         raise ValueError("execute() returned no rows for jobs that it had to insert")
     ids, inserted_at, *_ = rows[0]
     # `insert_few` returns a row for each job, `insert` one row with all ids.
-    return [row[0] for row in rows] if isinstance(ids, int) else ids, inserted_at
+    return sorted(row[0] for row in rows) if isinstance(ids, int) else ids, inserted_at
 
 
 def _fill(jobs: Sequence[Job], ids: Sequence[int], inserted_at: object) -> None:

@@ -21,7 +21,7 @@ FEW = 10
 def insert_few(*, prefix: str | None = None, announced: bool = True) -> Executable:
     """Insert the parameter `jobs`, which `records()` makes, and send `payload` on `channel`.
 
-    Returns the id and `inserted_at` of each job, in the order of their ids.
+    Returns the id and `inserted_at` of each job. The smallest id belongs to the first job.
     """
     columns: list[Any] = [Job.id, Job.inserted_at]
     if announced:
