@@ -44,6 +44,18 @@ FROM (SELECT n, timezone('UTC', now()) - (:rows - n) * interval '1 day' / :rows 
     FROM generate_series(1, CAST(:rows AS int)) AS n) AS job
 """
 
+FILL_WORKFLOWS = """
+INSERT INTO oban_workflows (id, name, state, total, completed, open, inserted_at, completed_at)
+SELECT 'w' || n, 'import ' || n % 100, state, 10, CASE state WHEN 'completed' THEN 10 ELSE 3 END,
+    CASE state WHEN 'completed' THEN 0 ELSE 7 END, at,
+    CASE state WHEN 'completed' THEN at + interval '1 min' END
+FROM (SELECT n, timezone('UTC', now()) - (:rows - n) * interval '1 day' / :rows AS at,
+    CASE WHEN n > :rows * 0.99 THEN 'executing' ELSE 'completed' END AS state
+    FROM generate_series(1, CAST(:rows AS int)) AS n) AS workflow
+"""
+SHARE = 10
+"""There is a workflow for each ten jobs."""
+
 PAGES = {
     "overview, an hour": "",
     "overview, a day": "?window=day",
@@ -59,6 +71,9 @@ PAGES = {
     "a job": "jobs/{half}",
     "queues": "queues",
     "errors": "errors",
+    "workflows": "workflows",
+    "workflows, a name": "workflows?q=import+7",
+    "cron": "cron",
 }
 
 
@@ -100,8 +115,9 @@ def main() -> None:
         with engine.begin() as connection:
             upgrade(connection)
             connection.execute(text(FILL), {"rows": given.rows})
+            connection.execute(text(FILL_WORKFLOWS), {"rows": given.rows // SHARE})
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE oban_jobs"))
+            connection.execute(text("VACUUM ANALYZE oban_jobs, oban_workflows"))
         engine.dispose()
         good = asyncio.run(measure(url.render_as_string(hide_password=False), given.rows))
     sys.exit(0 if good else "a page is slower or larger than its target")
