@@ -97,8 +97,17 @@ def unprepared() -> Iterator[None]:
     event.remove(Pool, "connect", set_threshold)
 
 
-# asyncpg names its statements. Its users must configure that themselves.
-@pytest.mark.parametrize("name", [name for name in CONN_KINDS if "asyncpg" not in name])
+# asyncpg names its statements. Its users must configure that themselves. Beside a node on asyncpg,
+# two kinds of `conn` suffice.
+@pytest.mark.parametrize(
+    ("name", "pooled"),
+    [
+        *((name, "psycopg") for name in CONN_KINDS if "asyncpg" not in name),
+        ("AsyncSession-psycopg", "asyncpg"),
+        ("psycopg.Connection", "asyncpg"),
+    ],
+    indirect=["pooled"],
+)
 @pytest.mark.usefixtures("unprepared")
 async def test_jobs_enqueued_by_every_way_run(
     name: str, bouncer: PgBouncer, pooled: AsyncEngine, start: StartOban, prefix: str, runs: Runs
