@@ -320,7 +320,8 @@ class TestNodes:
             await rescues.wait(4)
         assert await rows() == [(S.EXECUTING, 1)]
         assert [stop for stop in rescues.events if stop.rescued] == []
-        assert node.is_leader or other.is_leader
+        # A busy machine may lose the short lease for a moment.
+        await until(lambda: node.is_leader or other.is_leader)
 
     async def test_a_worker_that_blocks_the_event_loop_loses_nothing(
         self,
