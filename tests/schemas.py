@@ -60,7 +60,7 @@ class Schemas:
         self._shapes: dict[str, str] = {}
 
     def take(self) -> str:
-        return self._free.pop() if self._free else self._install()
+        return self._free.pop() if self._free else self.install()
 
     def give_back(self, name: str) -> None:
         """Empty a schema for the next test, or drop it if the test has changed its tables."""
@@ -84,7 +84,8 @@ class Schemas:
             self._drop(name)
         self._connection.close()
 
-    def _install(self) -> str:
+    def install(self) -> str:
+        """The name of a new schema, of whose tables the server has no statistics."""
         name = f"oban_{uuid4().hex[:8]}"
         engine = sync_engine(self._dsn, name)
         with engine.begin() as connection:
