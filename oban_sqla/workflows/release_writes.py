@@ -126,9 +126,11 @@ def update_counts(counts: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
         else_=literal("completed", Text),
     )
     names = ("open", "lasts", "untried", "completed", "cancelled", "discarded")
+    # The index finds the ids, whatever the server believes about the size of the table.
+    ids = func.array(select(left.id).scalar_subquery(), type_=ARRAY(Text))
     return (
         update(Workflow)
-        .where(Workflow.id == left.id, _free_of(blocked, left.root))
+        .where(Workflow.id == any_(ids), Workflow.id == left.id, _free_of(blocked, left.root))
         .values(
             **{name: left[name] for name in names},
             state=case((over, state), else_=Workflow.state),
