@@ -54,7 +54,8 @@ async def drain(engine: AsyncEngine, sent: list[str]) -> set[str]:
         with hear(oban, "ack_stop") as acks:
             await oban.enqueue_many(Plain.new({"n": n}) for n in range(JOBS))
             await acks.counted(JOBS)
-        texts = [text for text in sent if "oban_jobs" in text]
+        # The look for cancelled jobs that run comes with the first look for orders, or not.
+        texts = [text for text in sent if "oban_jobs" in text and "%(running)" not in text]
     assert sum("INSERT INTO" in text for text in texts) == 1
     assert sum("FROM acknowledged" in text for text in texts) == len(acks.events)
     return set(texts)
