@@ -201,7 +201,9 @@ async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
             walked = await _buffers(server, prefix, batch=5000)
             position = Position(NOW - timedelta(hours=1), 5000)
             behind_them = await _buffers(server, prefix, batch=5000, **behind(position))
-    assert walked > 100 > 20 > behind_them
+    # Not a number of pages: the index may have dead entries of other tests, too.
+    assert walked > 100
+    assert behind_them < walked / 3, (walked, behind_them)
 
 
 async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
