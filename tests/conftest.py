@@ -131,6 +131,14 @@ def prefix(schemas: Schemas) -> Iterator[str]:
 
 
 @pytest.fixture
+def new_schema(schemas: Schemas) -> Iterator[str]:
+    """A schema that no test has used, for plans: statistics and dead rows lead to other plans."""
+    name = schemas.install()
+    yield name
+    schemas.give_back(name)
+
+
+@pytest.fixture
 async def engine(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
     """An async engine on psycopg that finds all tables, the test's own too, in `prefix`."""
     engine = async_engine(postgres_dsn, prefix)

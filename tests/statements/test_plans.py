@@ -55,7 +55,7 @@ SELECT gen_random_uuid(), 'Oban', 'n1', 'q' || n, '{{}}' FROM generate_series(1,
 @pytest.fixture(scope="module", params=[False, True], ids=["new", "few producers"])
 def prefix(request: pytest.FixtureRequest, postgres_dsn: str, schemas: Schemas) -> Iterator[str]:
     """100,000 jobs, in a new schema, or in one that has statistics of a few producers."""
-    name = schemas.take()
+    name = schemas.install()
     jobs, producers, state = (
         sql.Identifier(name, part) for part in ("oban_jobs", "oban_producers", "oban_job_state")
     )

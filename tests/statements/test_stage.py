@@ -184,30 +184,28 @@ async def test_jobs_that_are_passed_over_are_told_of(
 
 
 async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
-    add: Add, engine: AsyncEngine, postgres_dsn: str, prefix: str
+    engine: AsyncEngine, postgres_dsn: str, new_schema: str
 ) -> None:
     """While another transaction is open, the entries of promoted jobs stay in the index."""
     async with engine.connect() as other:
         await other.execute(select(func.pg_current_xact_id()))
         async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
-            jobs = sql.Identifier(prefix, "oban_jobs")
+            jobs = sql.Identifier(new_schema, "oban_jobs")
             await server.execute(
                 sql.SQL(
                     "INSERT INTO {} (worker, state, scheduled_at)"
                     " SELECT 'w', 'scheduled', '2026-11-23 11:00' FROM generate_series(1, 5000)"
                 ).format(jobs)
             )
-            await _buffers(server, prefix, batch=5000)
-            walked = await _buffers(server, prefix, batch=5000)
+            await _buffers(server, new_schema, batch=5000)
+            walked = await _buffers(server, new_schema, batch=5000)
             position = Position(NOW - timedelta(hours=1), 5000)
-            behind_them = await _buffers(server, prefix, batch=5000, **behind(position))
-    # Not a number of pages: the index may have dead entries of other tests, too.
-    assert walked > 100
-    assert behind_them < walked / 3, (walked, behind_them)
+            behind_them = await _buffers(server, new_schema, batch=5000, **behind(position))
+    assert walked > 100 > 20 > behind_them
 
 
 async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
-    postgres_dsn: str, prefix: str
+    postgres_dsn: str, new_schema: str
 ) -> None:
     """The planner expects a few due jobs, and there may be hundreds of thousands."""
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as server:
@@ -215,11 +213,11 @@ async def test_due_jobs_are_not_sorted_in_a_table_that_was_never_analyzed(
             sql.SQL(
                 "INSERT INTO {} (worker, state, scheduled_at)"
                 " SELECT 'w', 'scheduled', '2026-11-23 11:00' FROM generate_series(1, 20000)"
-            ).format(sql.Identifier(prefix, "oban_jobs"))
+            ).format(sql.Identifier(new_schema, "oban_jobs"))
         )
-        compiled = stage(now=NOW, prefix=prefix).compile(
+        compiled = stage(now=NOW, prefix=new_schema).compile(
             dialect=psycopg_dialect.dialect(),
-            schema_translate_map={None: prefix},
+            schema_translate_map={None: new_schema},
             render_schema_translate=True,
         )
         query = f"EXPLAIN (COSTS OFF) {compiled}".encode()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,17 +13,13 @@ from oban_sqla.runtime.following import Followed, InTransaction, follow_by
 from oban_sqla.workflows.step import Step as Row
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import StartOban
-from tests.schemas import Schemas
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.workers import Step
 
 
 @pytest.fixture
-def prefix(schemas: Schemas) -> Iterator[str]:
-    """A new schema: statistics from other tests lead to other plans."""
-    name = schemas.install()
-    yield name
-    schemas.give_back(name)
+def prefix(new_schema: str) -> str:
+    return new_schema
 
 
 async def finish(connection: AsyncConnection, *jobs: Job, wait: bool = True) -> Followed:
