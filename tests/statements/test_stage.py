@@ -235,6 +235,8 @@ async def _buffers(server: psycopg.AsyncConnection, prefix: str, **params: Any) 
     )
     query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}".encode()
     await server.execute("SET enable_seqscan = off")
+    # The driver passes instants with their time zone; the types of the engine would convert them.
+    await server.execute("SET TIME ZONE 'UTC'")
     cursor = await server.execute(query, {**compiled.params, **params})
     (((found,),),) = await cursor.fetchall()
     return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
