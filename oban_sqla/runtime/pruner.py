@@ -91,7 +91,7 @@ class Pruner(Service):
     """
 
     name = "pruner"
-    begins_in = 7.0
+    begins_in = 1.0
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class WorkflowPruner(Service):
     """
 
     name = "workflow pruner"
-    begins_in = 8.0
+    begins_in = 2.0
 
     def __init__(
         self,
