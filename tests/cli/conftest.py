@@ -15,6 +15,8 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from oban_sqla.cli.app import app
+from oban_sqla.workers import registry
+from oban_sqla.workers.unfinished import unfinished
 from tests.forked import Completed, Process, Python
 
 COMMAND = ("-m", "oban_sqla.cli")
@@ -79,8 +81,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in imported:
         del sys.modules[name]
     if imported:
+        # A known worker keeps the classes of its module alive.
+        ours = tuple(f"{name}." for name in imported)
+        origins = {name: known.options.origin for name, known in registry._registrations.items()}
+        for name in [name for name, origin in origins.items() if origin.startswith(ours)]:
+            del registry._registrations[name]
         # A class lives until it is garbage-collected, and nodes look for workers without process().
         gc.collect()
+        assert not [cls for cls in unfinished() if cls.__module__ in imported]
 
 
 @pytest.fixture
