@@ -28,6 +28,7 @@ from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.workers import registry
 from tests.database_pool import DatabasePool
 from tests.databases import async_engine, sync_engine
+from tests.enqueue.conn_kinds import ConnKind, opened
 from tests.forked import Python
 from tests.schemas import Schemas
 
@@ -144,6 +145,25 @@ async def engine(postgres_dsn: str, prefix: str) -> AsyncIterator[AsyncEngine]:
     engine = async_engine(postgres_dsn, prefix)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture(params=["psycopg", "asyncpg"])
+async def each_engine(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[AsyncEngine]:
+    """`engine`, on one async driver after the other."""
+    engine = async_engine(postgres_dsn, prefix, request.param)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def kind(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[ConnKind]:
+    """A `conn` of the kind whose name is the parameter."""
+    async with opened(request.param, postgres_dsn, prefix) as kind:
+        yield kind
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from .words import VERBS, Verb
 
 MOST = 100_000
 """The most jobs that one action changes, the oldest first."""
-# Seconds after which an action stops. The page says how many jobs were changed.
+# Seconds after which an action stops. The page says how many jobs or workflows were changed.
 LONGEST = 25.0
 MOST_IDS = 5000
 

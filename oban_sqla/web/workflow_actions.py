@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..workflows.workflow import Workflow
+from .actions import LONGEST
 from .outage import OUTAGES
 from .page import Page
 from .workflow_verbs import FLOW_VERBS, FlowVerb
@@ -16,8 +17,6 @@ from .workflows import columns, matching
 
 MOST = 500
 """The most workflows that one action changes, the oldest first."""
-# Seconds after which an action stops. The page says how many workflows were changed.
-LONGEST = 25.0
 LONGEST_ID = 1000
 
 

@@ -15,7 +15,7 @@ from oban_sqla.enqueue import batch, chunks, collector
 from tests.conftest import Tune
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind, opened
+from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind
 
 
 class Send(Worker, name="tests.chunks.Send", queue="mailers"):
@@ -29,14 +29,6 @@ class Once(Worker, name="tests.chunks.Once", unique=True):
 @pytest.fixture
 def oban(engine: AsyncEngine) -> Oban:
     return Oban(engine)
-
-
-@pytest.fixture
-async def kind(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[ConnKind]:
-    async with opened(request.param, postgres_dsn, prefix) as kind:
-        yield kind
 
 
 @pytest.fixture(autouse=True)

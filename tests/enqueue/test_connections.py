@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -28,7 +27,6 @@ from tests.enqueue.conn_kinds import (
     ConnKind,
     SessionKind,
     ending_badly,
-    opened,
 )
 from tests.factories import JobFactory
 
@@ -44,14 +42,6 @@ class Send(Worker, name="tests.Send", queue="mailers", max_attempts=7, priority=
 def oban(engine: AsyncEngine) -> Oban:
     """An instance that was never started, and knows the schema."""
     return Oban(engine)
-
-
-@pytest.fixture
-async def kind(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[ConnKind]:
-    async with opened(request.param, postgres_dsn, prefix) as kind:
-        yield kind
 
 
 @pytest.fixture

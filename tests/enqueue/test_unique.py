@@ -1,7 +1,6 @@
 """Unique jobs: through each kind of `conn`, under concurrent enqueues, in all states."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,7 @@ from oban_sqla.statements.stage import stage
 from tests import models_as_arguments as models
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
-from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind, ending_badly, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind, ending_badly
 from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -99,14 +98,6 @@ async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
     async with AsyncSession(engine) as session:
         jobs = (await session.scalars(select(Job).order_by(Job.id))).all()
         assert [(job.id, job.args["v"]) for job in jobs] == [(first.id, 1), (new.id, 2)]
-
-
-@pytest.fixture
-async def kind(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[ConnKind]:
-    async with opened(request.param, postgres_dsn, prefix) as kind:
-        yield kind
 
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)

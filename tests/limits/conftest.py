@@ -1,11 +1,13 @@
 """Workers that note how many of them run, for the tests of limits."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Oban
+from oban_sqla import Job, Oban
 from tests.conftest import StartOban
 from tests.limits.workers import Holding
 
@@ -29,3 +31,16 @@ async def start(start: StartOban) -> AsyncIterator[StartOban]:
 def client(engine: AsyncEngine, prefix: str) -> Oban:
     """An instance that runs no queues, and gives orders."""
     return Oban(engine, prefix=prefix)
+
+
+async def many(engine: AsyncEngine, job: Job, count: int, **columns: Any) -> None:
+    """Insert this number of jobs like one, in one statement."""
+    like = {"worker": job.worker, "queue": job.queue, "args": job.args, "meta": job.meta} | columns
+    values = [
+        bindparam(name, value, Job.__table__.c[name].type).label(name)
+        for name, value in like.items()
+    ]
+    numbers = func.generate_series(1, count).table_valued("number")
+    async with engine.begin() as connection:
+        rows = select(*values).select_from(numbers)
+        await connection.execute(insert(Job.__table__).from_select([*like], rows))

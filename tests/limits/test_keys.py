@@ -5,13 +5,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, func, insert, literal, select, text, update
+from sqlalchemy import func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Limit, Oban
 from tests.conftest import Add, StartOban
 from tests.databases import async_engine
+from tests.limits.conftest import many
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -90,19 +91,6 @@ async def test_a_better_priority_goes_first_whatever_its_key(
     assert {*await Holding.begin(2)} == {first, second}
     Holding.release_all()
     await Holding.begin(4)
-
-
-async def many(engine: AsyncEngine, job: Job, count: int, **columns: Any) -> None:
-    """Insert this number of jobs like one, in one statement."""
-    like = {"worker": job.worker, "queue": job.queue, "args": job.args, "meta": job.meta} | columns
-    values = [
-        bindparam(name, value, Job.__table__.c[name].type).label(name)
-        for name, value in like.items()
-    ]
-    numbers = func.generate_series(1, count).table_valued("number")
-    async with engine.begin() as connection:
-        rows = select(*values).select_from(numbers)
-        await connection.execute(insert(Job.__table__).from_select([*like], rows))
 
 
 async def test_a_full_key_does_not_block_those_behind_it(

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import ConfigError, Job, JobState, Limit, Oban, Rate, RateLimited
@@ -14,6 +14,7 @@ from oban_sqla.limits.rows import RateRow, StartRow
 from oban_sqla.settings import parse_queues
 from tests.conftest import Add, StartOban, Tune
 from tests.databases import async_engine
+from tests.limits.conftest import many
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -101,7 +102,7 @@ class TestLimit:
     async def test_a_full_key_does_not_block_those_behind_it(
         self, start: StartOban, sessions: Sessions, engine: AsyncEngine, add: Add
     ) -> None:
-        await many(engine, 30_000, {"account_id": 1})
+        await many(engine, Mail.new({"account_id": 1}), 30_000)
         (behind,) = await add(*of(2))
         await start(queues=queue(global_limit=TWO), **NEVER)
         assert behind in await Holding.begin(3)
@@ -161,18 +162,6 @@ class TestLimit:
         better = await add(*of(3, 3, priority=1))
         await start(queues=queue(2, global_limit=TWO), **NEVER)
         assert sorted(await Holding.begin(2)) == sorted(better)
-
-
-async def many(engine: AsyncEngine, count: int, args: dict[str, Any]) -> None:
-    like = {"worker": "partition.mail", "queue": "partitioned", "args": args}
-    values = [
-        bindparam(name, value, Job.__table__.c[name].type).label(name)
-        for name, value in like.items()
-    ]
-    numbers = func.generate_series(1, count).table_valued("number")
-    async with engine.begin() as connection:
-        rows = select(*values).select_from(numbers)
-        await connection.execute(insert(Job.__table__).from_select([*like], rows))
 
 
 class TestKeys:

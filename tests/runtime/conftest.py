@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState
 from oban_sqla.runtime import running_jobs
 from oban_sqla.runtime import service as service_module
+from oban_sqla.runtime.database import Database
 from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE
 from tests.proxy import Proxy
@@ -25,6 +26,15 @@ async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
     """A proxy between a test and the server; give an instance `proxy.dsn`."""
     async with Proxy(postgres_dsn) as proxy:
         yield proxy
+
+
+@pytest.fixture
+async def database(engine: AsyncEngine, prefix: str) -> AsyncIterator[Database]:
+    """A database that keeps connections, like that of a running node."""
+    database = Database(engine, prefix)
+    database.keep_connections()
+    yield database
+    await database.release_connections()
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The plain claim: when the server plans it anew."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla.config.queues import Queue
 from oban_sqla.runtime import claiming
@@ -17,15 +16,6 @@ from tests.conftest import Tune
 from tests.runtime.workers import Quick
 
 PRODUCER = str(uuid4())
-
-
-@pytest.fixture
-async def database(engine: AsyncEngine, prefix: str) -> AsyncIterator[Database]:
-    """A database that keeps its connection, and with it the prepared statements."""
-    database = Database(engine, prefix)
-    database.keep_connections()
-    yield database
-    await database.release_connections()
 
 
 @pytest.fixture

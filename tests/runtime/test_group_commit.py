@@ -18,7 +18,6 @@ from oban_sqla import Job, Oban, Worker
 from oban_sqla.events import Enqueueing
 from oban_sqla.runtime import group_commit
 from tests.conftest import Tune
-from tests.databases import async_engine
 from tests.runtime.conftest import until
 
 BLOCKING = """
@@ -47,28 +46,19 @@ def patient(tune: Tune) -> None:
     tune(group_commit, LINGER=1.0)
 
 
-@pytest.fixture(params=["psycopg", "asyncpg"])
-async def own_engine(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[AsyncEngine]:
-    engine = async_engine(postgres_dsn, prefix, request.param)
-    yield engine
-    await engine.dispose()
-
-
 @pytest.fixture
-async def oban(own_engine: AsyncEngine) -> AsyncIterator[Oban]:
-    oban = Oban(own_engine)
+async def oban(each_engine: AsyncEngine) -> AsyncIterator[Oban]:
+    oban = Oban(each_engine)
     yield oban
     await oban.stop()
-    assert own_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert each_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def checkouts(own_engine: AsyncEngine) -> list[Any]:
+def checkouts(each_engine: AsyncEngine) -> list[Any]:
     """One entry for each connection that is taken from the pool."""
     taken: list[Any] = []
-    event.listen(own_engine.sync_engine, "checkout", lambda *args: taken.append(args))
+    event.listen(each_engine.sync_engine, "checkout", lambda *args: taken.append(args))
     return taken
 
 
@@ -146,19 +136,19 @@ async def test_calls_at_once_share_statements(
 
 
 async def test_calls_in_a_rush_keep_a_connection(
-    oban: Oban, own_engine: AsyncEngine, checkouts: list[Any]
+    oban: Oban, each_engine: AsyncEngine, checkouts: list[Any]
 ) -> None:
     await rush(oban)
     before = len(checkouts)
-    await until(lambda: not own_engine.pool.checkedout())  # type: ignore[attr-defined]
+    await until(lambda: not each_engine.pool.checkedout())  # type: ignore[attr-defined]
     for _ in range(3):
         await rush(oban)
     assert len(checkouts) < before + 3 * group_commit.RUSH
 
 
-async def test_a_single_call_leaves_no_connection_out(oban: Oban, own_engine: AsyncEngine) -> None:
+async def test_a_single_call_leaves_no_connection_out(oban: Oban, each_engine: AsyncEngine) -> None:
     await oban.enqueue(Send.new())
-    assert own_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert each_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("bad", [[0], [7], [19], [3, 11, 12], range(20)])
@@ -273,17 +263,17 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
 
 
 async def test_a_connection_that_became_read_only_is_kept_no_longer(
-    oban: Oban, own_engine: AsyncEngine, outside: psycopg.AsyncConnection
+    oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection
 ) -> None:
     """As after a failover: the connection leads to a standby."""
-    if own_engine.dialect.driver != "psycopg":
+    if each_engine.dialect.driver != "psycopg":
         pytest.skip("another driver's error is SQLAlchemy's affair")
     taken: list[psycopg.AsyncConnection] = []
 
     def note(dbapi_connection: Any, *args: Any) -> None:
         taken.append(dbapi_connection.driver_connection)
 
-    event.listen(own_engine.sync_engine, "checkout", note)
+    event.listen(each_engine.sync_engine, "checkout", note)
     await rush(oban)
     await taken[-1].execute("SET default_transaction_read_only = on")
     await asyncio.gather(*(oban.enqueue(Send.new({"n": n})) for n in range(5)))

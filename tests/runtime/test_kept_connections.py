@@ -1,7 +1,6 @@
 """The connections that a node keeps: few, shared fairly, and no failed ones."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -19,15 +18,6 @@ from tests.runtime.conftest import locked, until
 from tests.runtime.workers import Quick
 
 PID = select(func.pg_backend_pid())
-
-
-@pytest.fixture
-async def database(engine: AsyncEngine, prefix: str) -> AsyncIterator[Database]:
-    """A database that keeps connections, like that of a running node."""
-    database = Database(engine, prefix)
-    database.keep_connections()
-    yield database
-    await database.release_connections()
 
 
 async def pids(*fetching: Any) -> set[int]:

@@ -1,25 +1,15 @@
 """Workflows go in through each kind of `conn`, and obey its transaction."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Oban, Workflow
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, ending_badly, opened
+from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, ending_badly
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.test_adding import count
 from tests.workflows.workers import Step
 
 STATES = {"first": "available", "next": "suspended", "cleanup": "suspended"}
-
-
-@pytest.fixture
-async def kind(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[ConnKind]:
-    async with opened(request.param, postgres_dsn, prefix) as kind:
-        yield kind
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 """Workflows, batches and chains run on an engine of each driver."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import Batch, Job, JobState, Worker, Workflow
 from tests.conftest import StartOban
-from tests.databases import async_engine
 from tests.workflows.conftest import states
 from tests.workflows.workers import InTransaction, Step, ran
 
@@ -19,13 +16,9 @@ class Chained(Worker, name="drivers.chained", chain="account"):
         ran.append(str(job.args["n"]))
 
 
-@pytest.fixture(params=["psycopg", "asyncpg"])
-async def engine(
-    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
-) -> AsyncIterator[AsyncEngine]:
-    engine = async_engine(postgres_dsn, prefix, request.param)
-    yield engine
-    await engine.dispose()
+@pytest.fixture
+def engine(each_engine: AsyncEngine) -> AsyncEngine:
+    return each_engine
 
 
 @pytest.fixture(autouse=True)
