@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterable, Iterable
 
 from .enqueue.chunks import enqueue_stream
-from .enqueue.collector import slices
 from .enqueue.enqueue import Conn, each, enqueue
+from .enqueue.gc_pause import slices
 from .models import Job
 from .runtime.database import Database
 from .runtime.enqueuer import Enqueuer

@@ -12,7 +12,7 @@ from ..statements.execute import Make, Parameters
 from ..statements.insert import insert, records
 from ..statements.insert_few import FEW, insert_few
 from ..wakeups import Wakeup
-from .collector import paused
+from .gc_pause import paused
 
 # Encoding a batch blocks the event loop for some microseconds per job.
 MOST_ROWS = 1_000

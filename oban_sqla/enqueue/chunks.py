@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ..models import Job
 from ..wakeups import Wakeup
-from . import collector, encoding, references
+from . import encoding, gc_pause, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute, insert_unique_through
 from .enqueue import Conn, begin, enqueue
@@ -133,13 +133,13 @@ async def chunks(jobs: Source) -> AsyncIterator[list[Job]]:
 
 async def _slices(jobs: Source) -> AsyncIterator[list[Job]]:
     if not isinstance(jobs, AsyncIterable):
-        for some in collector.slices(jobs):
+        for some in gc_pause.slices(jobs):
             yield some
         return
     some = []
     async for job in jobs:
         some.append(job)
-        if len(some) == collector.SLICE:
+        if len(some) == gc_pause.SLICE:
             yield some
             some = []
     yield some

@@ -10,7 +10,7 @@ from sqlalchemy.orm.attributes import instance_state
 from ..models import Job, validation
 from ..models.instrumentation import become_detached, become_persistent, values_of
 from ..models.job import BY_ROW, UNSET
-from .collector import paused
+from .gc_pause import paused
 
 _NOTHING: Mapping[str, Any] = dict.fromkeys(UNSET)
 

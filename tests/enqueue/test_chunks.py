@@ -11,7 +11,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, Oban, Unique, Worker
-from oban_sqla.enqueue import batch, chunks, collector
+from oban_sqla.enqueue import batch, chunks, gc_pause
 from tests.conftest import Tune
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
@@ -36,7 +36,7 @@ def small_chunks(tune: Tune) -> None:
     """Chunks of three jobs."""
     tune(batch, MOST_ROWS=3)
     tune(chunks, MOST_ROWS=3)
-    tune(collector, SLICE=3)
+    tune(gc_pause, SLICE=3)
 
 
 def made(count: int, worker: type[Worker] = Send) -> Iterator[Job]:
