@@ -46,6 +46,9 @@ IS_LARGE = """
 SELECT pg_relation_size(%(table)s) > %(bytes)s
     OR pg_stat_get_dead_tuples(%(table)s::regclass) > %(dead)s
 """
+APPLICATION = "the schemas of the tests"
+"""A test that terminates the connections of its nodes spares this one."""
+
 LARGE = 1_000_000  # bytes
 MANY = 2_000  # dead rows, which each DELETE leaves
 
@@ -55,7 +58,7 @@ class Schemas:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._connection = psycopg.connect(dsn, autocommit=True)
+        self._connection = psycopg.connect(dsn, autocommit=True, application_name=APPLICATION)
         self._free: list[str] = []
         self._shapes: dict[str, str] = {}
 

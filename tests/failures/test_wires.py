@@ -20,6 +20,7 @@ from oban_sqla.migrations import upgrade
 from tests.databases import async_engine, sync_engine
 from tests.failures.conftest import PATIENCE, Runs, Spawn, ended, enqueue, notes
 from tests.proxy import Proxy
+from tests.schemas import APPLICATION
 
 pytestmark = pytest.mark.torture
 
@@ -124,8 +125,9 @@ async def test_backends_that_are_terminated(
         async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as own:
             await own.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE query LIKE %s AND pid <> pg_backend_pid() AND query NOT LIKE %s",
-                [f"%{prefix}%", "%runs%"],
+                " WHERE query LIKE %s AND pid <> pg_backend_pid() AND query NOT LIKE %s"
+                " AND application_name <> %s",
+                [f"%{prefix}%", "%runs%", APPLICATION],
             )
 
     certain = 0
