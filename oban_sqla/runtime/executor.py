@@ -28,7 +28,7 @@ from .connecting import UnconnectedError
 from .deadline import missed
 from .left_behind import LeftBehind
 from .outcome import failure, rate_limited, storable, success
-from .perform import perform
+from .perform import absorb_cancellation, perform
 from .service import Emit
 from .worker_session import WorkerSessions, Written
 
@@ -119,6 +119,7 @@ class Executor:
                 return self._fail(attempt, error, abandoned)
             return self._end(attempt, outcome)
         finally:
+            await absorb_cancellation()
             executing.reset(token)
             if self._attempts.get(attempt.id) is attempt:
                 del self._attempts[attempt.id]

@@ -52,6 +52,17 @@ async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
     return await work
 
 
+async def absorb_cancellation() -> None:
+    """Take a cancellation of this task that is requested, but not raised yet.
+
+    A worker may cancel its own task and return. asyncio would then drop the result of the task.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+
 Work = Coroutine[Any, Any, Any]
 Process = Callable[[Attempt, WorkerSessions], Work]
 
@@ -220,6 +231,8 @@ async def _caught(work: Work) -> tuple[Any, BaseException | None]:
         return await work, None
     except BaseException as error:
         return None, error
+    finally:
+        await absorb_cancellation()
 
 
 def _returned(result: Any, error: BaseException | None) -> Any:

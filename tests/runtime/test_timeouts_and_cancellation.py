@@ -162,6 +162,42 @@ async def test_a_result_after_the_cancellation_counts(start: StartOban, sessions
     assert await states(sessions) == [JobState.COMPLETED]
 
 
+def cancel_own_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+@job(name="cancel.itself")
+async def cancels_itself(suspended: bool, fails: bool) -> None:
+    if suspended:
+        await asyncio.sleep(0)
+    cancel_own_task()
+    if fails:
+        raise ValueError("as well")
+
+
+class CancelsItself(Worker, name="cancel.itself_in_time", timeout=20.0):
+    async def process(self, job: Job) -> None:
+        cancel_own_task()
+
+
+async def test_a_job_that_cancels_its_own_task_and_ends_has_its_outcome(
+    start: StartOban, sessions: Sessions
+) -> None:
+    oban = await start(queues={"default": 1})
+    with hear(oban, "ack_stop") as acks:
+        await oban.enqueue_many(
+            cancels_itself.new(suspended=False, fails=False),
+            cancels_itself.new(suspended=True, fails=False),
+            cancels_itself.new(suspended=False, fails=True),
+            CancelsItself.new(),
+        )
+        await acks.counted(4)
+    completed, retryable = JobState.COMPLETED, JobState.RETRYABLE
+    assert await states(sessions) == [completed, completed, retryable, completed]
+
+
 async def states(sessions: Sessions) -> list[JobState]:
     async with sessions() as session:
         return list(await session.scalars(select(Job.state).order_by(Job.id)))
