@@ -64,7 +64,10 @@ _lock = Lock()
 
 
 def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], None]:
-    """Call `deliver` for each wake-up, on the running event loop. Returns a function to end it."""
+    """Call `deliver` for each wake-up, on the running event loop. Returns a function to end it.
+
+    `deliver` must neither block nor raise: a commit on this event loop calls it directly.
+    """
     global _subscriptions
     subscription = _Subscription(address, prefix, asyncio.get_running_loop(), deliver)
     with _lock:
@@ -74,15 +77,27 @@ def subscribe(address: Address, prefix: str, deliver: Deliver) -> Callable[[], N
 
 def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
     """Wake the subscribers of a database, from any thread. Without a prefix, wake all of them."""
+    here = _running_loop()
     for subscription in _subscriptions:
         if subscription.address != address:
             continue
         if prefix is None or subscription.prefix == prefix:
+            if subscription.loop is here:
+                # A turn of the event loop would delay the claim.
+                subscription.deliver(wakeup)
+                continue
             try:
                 subscription.loop.call_soon_threadsafe(subscription.deliver, wakeup)
             except RuntimeError:
                 # The event loop was closed before the subscriber could unsubscribe.
                 _unsubscribe(subscription)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _unsubscribe(subscription: _Subscription) -> None:

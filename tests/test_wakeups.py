@@ -38,6 +38,14 @@ async def test_a_subscriber_is_woken_on_its_loop_until_it_unsubscribes() -> None
     assert len(woken) == 1
 
 
+async def test_a_subscriber_on_the_publishing_loop_is_woken_at_once() -> None:
+    woken: list[Wakeup] = []
+    unsubscribe = wakeups.subscribe(HERE, "public", woken.append)
+    wakeups.publish(HERE, "public", WAKEUP)
+    assert woken == [WAKEUP]
+    unsubscribe()
+
+
 @pytest.mark.parametrize(
     ("address", "prefix", "count"),
     [
