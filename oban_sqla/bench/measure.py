@@ -245,7 +245,7 @@ class _Bench:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
         async with self._database.autocommit() as connection:
-            yield await driver_of(connection)
+            yield driver_of(connection)
 
 
 def _rate(took: Sequence[float]) -> float:

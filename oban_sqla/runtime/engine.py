@@ -1,6 +1,7 @@
 """Get the engine of an instance: the given engine, or a new engine for a URL."""
 
-from typing import TypeAlias
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, TypeAlias
 
 import psycopg
 from sqlalchemy import URL, Engine
@@ -55,8 +56,26 @@ def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
     )
 
 
-async def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
-    """The psycopg connection behind a connection of SQLAlchemy."""
-    driver = (await connection.get_raw_connection()).driver_connection
+def driver_of(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """The psycopg connection behind an open connection of SQLAlchemy."""
+    # `get_raw_connection()` switches to a greenlet, since it may reconnect. That costs 15 µs.
+    assert connection.sync_connection is not None
+    driver = connection.sync_connection.connection.driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)
     return driver
+
+
+def is_closed(connection: AsyncConnection) -> bool:
+    """Whether an unused connection was closed, perhaps by the server, without asking the server."""
+    if connection.invalidated or connection.sync_connection is None:
+        return True
+    driver: Any = connection.sync_connection.connection.driver_connection
+    if not isinstance(driver, psycopg.AsyncConnection):
+        asks = getattr(driver, "is_closed", None)  # asyncpg
+        return asks is not None and bool(asks())
+    if driver.closed:
+        return True
+    # psycopg does not look at an unused connection. If there is something to read, it is the end.
+    with DefaultSelector() as selector:
+        selector.register(driver, EVENT_READ)
+        return bool(selector.select(0))

@@ -131,7 +131,7 @@ class GroupCommit:
             async with self._database.autocommit() as connection:
                 try:
                     if self._database.engine.dialect.driver == "psycopg":
-                        self._driver = await driver_of(connection)
+                        self._driver = driver_of(connection)
                     await self._insert_waiting(connection)
                 except BaseException:
                     # The connection may be in any state, so it must not be used again.

@@ -57,7 +57,7 @@ class RawStatement:
             self._compile()
         try:
             async with self._database.statement(at_once=self._at_once) as connection:
-                driver = await driver_of(connection)
+                driver = driver_of(connection)
                 if self._behind is not None:
                     return await self._fetch_behind(driver, params)
                 cursor = AsyncRawCursor(driver, row_factory=tuple_row)
