@@ -21,6 +21,7 @@ from ..wakeups import Address
 from .engine import EngineLike, engine_of, with_own_pool
 from .home_loop import HomeLoop
 from .kept_connections import KeptConnections
+from .pool import capacity
 from .primary import trusting_primary
 from .tables import find_schema, verify, verify_encoding
 from .time_limits import ANSWER_TIMEOUT, deadline
@@ -53,6 +54,8 @@ class Database:
         self._prefix: str | None = prefix or schemas.get(None)
         # While a node runs in this event loop, all statements share its kept connections.
         self._kept: tuple[asyncio.AbstractEventLoop, KeptConnections] | None = None
+        self.address = Address.of(self.engine.url)
+        """The address at which commits of this process are published."""
         self.home = HomeLoop()
         self.in_transactions = False
         """Whether each statement gets a transaction, since AUTOCOMMIT has failed."""
@@ -69,11 +72,6 @@ class Database:
     def loads(self) -> Loads:
         """Parses JSON as the engine does."""
         return loads_of(self.engine.dialect)
-
-    @property
-    def address(self) -> Address:
-        """The address at which commits of this process are published."""
-        return Address.of(self.engine.url)
 
     @property
     def prefix(self) -> str | None:
@@ -164,7 +162,9 @@ class Database:
     def keep_connections(self) -> None:
         """From now on, keep connections in this event loop from one statement to the next."""
         self.home.settle()
-        self._kept = asyncio.get_running_loop(), KeptConnections(self._autocommit)
+        # If the pool has a single connection, the sessions of workers need it now and then.
+        kept = KeptConnections(self._autocommit, keep_last=capacity(self.engine) != 1)
+        self._kept = asyncio.get_running_loop(), kept
 
     async def release_connections(self) -> None:
         """Give the kept connections back to the pool."""

@@ -9,24 +9,31 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .engine import is_closed
+
 GROW_AFTER = 0.1
 """Seconds that a statement waits for a connection before another one is taken."""
 KEEP = 1.0
-"""Seconds without a statement after which a connection is no longer kept."""
+"""Seconds without a statement after which a connection is closed, except the last one."""
 
 
 class KeptConnections:
-    """Connections in AUTOCOMMIT, taken from the engine's pool and kept while they are in use.
+    """Connections in AUTOCOMMIT, taken from the engine's pool and kept while a node runs.
 
     Getting a connection from the pool for each statement costs more than the statement. Waiting
     statements are served in order. A connection that was not used for `KEEP` seconds is closed. The
-    last one goes back to the pool. So an idle node has few connections.
+    last one stays, so an idle node has one connection of the pool. If it went back, the pool would
+    fill the slots of the closed ones again, since a pool gives out its slots in turn.
 
     The connections belong to the event loop in which they are first used.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]]) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[AsyncConnection]], *, keep_last: bool = True
+    ) -> None:
+        """keep_last: if false, an unused last connection goes back to the pool, too."""
         self._connect = connect
+        self._least = 1 if keep_last else 0
         # Last in, first out, so that connections that a lower load does not need stay unused.
         self._free: list[tuple[AsyncConnection, float]] = []
         # The waiting statements, and whether each of them is `at_once`.
@@ -70,8 +77,13 @@ class KeptConnections:
             await asyncio.wait(self._closing)
 
     async def _acquire(self, at_once: bool) -> AsyncConnection:
-        if self._free:
-            return self._free.pop()[0]
+        while self._free:
+            connection, since = self._free.pop()
+            if time.monotonic() - since < KEEP or not is_closed(connection):
+                return connection
+            # The server has closed it, and the statement would fail.
+            self._open -= 1
+            self._in_background(_closed(connection))
         waiter: asyncio.Future[AsyncConnection] = asyncio.get_running_loop().create_future()
         self._waiting.append((waiter, at_once))
         self._grow_if_wanted()
@@ -95,9 +107,7 @@ class KeptConnections:
             self._in_background(_returned(connection))
             return
         self._free.append((connection, time.monotonic()))
-        if self._giving_up is None:
-            loop = asyncio.get_running_loop()
-            self._giving_up = loop.call_later(KEEP, self._give_up_unused)
+        self._give_up_in(KEEP)
 
     def _discard(self, connection: AsyncConnection) -> None:
         self._open -= 1
@@ -141,21 +151,24 @@ class KeptConnections:
             if not waiter.done():
                 waiter.set_exception(error)
 
+    def _give_up_in(self, seconds: float) -> None:
+        if self._giving_up is None and self._open > self._least:
+            loop = asyncio.get_running_loop()
+            self._giving_up = loop.call_later(seconds, self._give_up_unused)
+
     def _give_up_unused(self) -> None:
         self._giving_up = None
         now = time.monotonic()
         kept = []
         for connection, since in self._free:
-            if now - since < KEEP:
+            if now - since < KEEP or self._open == self._least:
                 kept.append((connection, since))
                 continue
             self._open -= 1
             self._in_background(_closed(connection) if self._open else _returned(connection))
         self._free = kept
         if kept:
-            delay = KEEP - (now - min(since for _, since in kept))
-            loop = asyncio.get_running_loop()
-            self._giving_up = loop.call_later(delay, self._give_up_unused)
+            self._give_up_in(KEEP - (now - min(since for _, since in kept)))
 
     def _in_background(self, closing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(closing)

@@ -13,6 +13,7 @@ from oban_sqla import Job, Oban
 from oban_sqla.runtime import kept_connections as module
 from oban_sqla.runtime.database import Database
 from tests.conftest import StartOban, Tune
+from tests.databases import async_engine
 from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import locked, until
 from tests.runtime.workers import Quick
@@ -22,6 +23,11 @@ PID = select(func.pg_backend_pid())
 
 async def pids(*fetching: Any) -> set[int]:
     return {pid for ((pid,),) in await asyncio.gather(*fetching)}
+
+
+async def three_at_once(database: Database) -> None:
+    sleep = text("SELECT pg_sleep(0.2)")
+    await asyncio.gather(*(database.fetch(sleep, at_once=True) for _ in range(3)))
 
 
 async def test_statements_share_one_while_none_waits_for_long(
@@ -92,18 +98,53 @@ async def test_a_waiting_statement_that_is_cancelled_takes_no_connection_away(
     assert await database.fetch(select(1)) == [(1,)]
 
 
-async def test_unused_ones_are_closed_and_the_last_goes_back_to_the_pool(
+async def test_unused_ones_are_closed_and_the_last_is_kept(
     engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
     tune(module, KEEP=0.05)
     database = Database(engine, prefix)
     database.keep_connections()
-    sleep = [database.fetch(text("SELECT pg_sleep(0.2)"), at_once=True) for _ in range(3)]
-    await asyncio.gather(*sleep)
+    await three_at_once(database)
     pool: Any = engine.pool
-    assert pool.checkedout() == 3
+    await until(lambda: pool.checkedout() == 1)
+    ((kept,),) = await database.fetch(PID)
+    # Without a timer that could still give it up.
+    assert pool.checkedout() == 1
+    assert await database.fetch(PID) == [(kept,)]
+    await database.release_connections()
+    assert pool.checkedout() == 0
+
+
+async def test_a_pool_of_one_connection_gets_it_back(
+    postgres_dsn: str, prefix: str, tune: Tune
+) -> None:
+    tune(module, KEEP=0.05)
+    engine = async_engine(postgres_dsn, prefix, pool_size=1, max_overflow=0)
+    database = Database(engine, prefix)
+    database.keep_connections()
+    await database.fetch(PID)
+    pool: Any = engine.pool
     await until(lambda: pool.checkedout() == 0)
     await database.release_connections()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_an_unused_one_that_the_server_has_closed_is_not_used(
+    postgres_dsn: str, prefix: str, tune: Tune, driver: str
+) -> None:
+    tune(module, KEEP=0.0)
+    engine = async_engine(postgres_dsn, prefix, driver)
+    database = Database(engine, prefix)
+    database.keep_connections()
+    ((before,),) = await database.fetch(PID)
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as other:
+        # With a timeout, the server waits for the end of the process.
+        await other.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+    ((after,),) = await database.fetch(PID)
+    assert before != after
+    await database.release_connections()
+    await engine.dispose()
 
 
 async def test_one_in_use_at_the_stop_goes_back_to_the_pool(
