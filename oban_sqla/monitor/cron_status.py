@@ -1,12 +1,12 @@
 """The state of cron: the entries, their next and last ticks, and their last jobs."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..runtime.cron import NEVER
 from ..runtime.database import Database
 from ..statements.cron import last_job, ticked
-from ..workers.cron import REBOOT
+from ..workers.cron import REBOOT, Cron
 from ..workers.registry import with_cron
 
 
@@ -22,7 +22,7 @@ class EntryStatus:
     next_tick: datetime | None
     """`None` for `@reboot`."""
     last_tick: datetime | None
-    """The last tick that a leader handled; `None` if no leader has seen the entry."""
+    """The last tick that a leader handled; `None` if a leader has handled none."""
     last_job: int | None
     """The id of the last job of the entry, if the job still exists."""
     last_state: str | None
@@ -54,10 +54,20 @@ async def cron_status(database: Database, *, instance: str, timezone: str) -> li
                 cron.timezone or timezone,
                 worker.queue,
                 None if cron.expr == REBOOT else next(cron.after(now, timezone), None),
-                None if last == NEVER else last,
+                last if _is_tick(cron, last, timezone) else None,
                 job_id,
                 state,
                 run_at,
             )
         )
     return sorted(found, key=lambda entry: entry.worker)
+
+
+def _is_tick(cron: Cron, instant: datetime | None, timezone: str) -> bool:
+    """Whether an instant is a tick. The leader also stores when it first saw the entry."""
+    if instant is None or instant == NEVER or cron.expr == REBOOT:
+        return instant not in (None, NEVER)
+    try:
+        return next(cron.after(instant - timedelta(seconds=1), timezone), None) == instant
+    except OverflowError:
+        return False  # Another program may have stored the first or the last day that Python knows.

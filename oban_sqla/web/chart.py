@@ -45,8 +45,8 @@ class Chart:
     bars: Sequence[Bar]
     summary: str
     """The whole chart in words."""
-    top: str
-    """The value at the top."""
+    values: Sequence[str]
+    """The values along the side: at the top, in the middle and at the bottom."""
     times: Sequence[datetime]
     """The instants along the bottom."""
     is_empty: bool
@@ -66,7 +66,7 @@ def throughput(history: History) -> Chart:
                 parts.append(Part(state, round(y, 2), round(height, 2)))
         bars.append(_bar(history, number, _counts(bucket), parts))
     is_empty = not any(bar.parts for bar in bars)
-    return Chart(bars, _counts(history.total), f"{top:,.0f}", _times(history), is_empty)
+    return Chart(bars, _counts(history.total), _values(top), _times(history), is_empty)
 
 
 def queue_times(history: History) -> Chart:
@@ -79,8 +79,8 @@ def queue_times(history: History) -> Chart:
         part = Part("wait", round(HEIGHT - height, 2), round(height, 2))
         text = _waits(value)
         bars.append(_bar(history, number, text, [part] if value else []))
-    said = _waits(history.total.queue_time)
-    return Chart(bars, said, span(top), _times(history), not any(known))
+    said, values = _waits(history.total.queue_time), (span(top), span(top / 2), "0")
+    return Chart(bars, said, values, _times(history), not any(known))
 
 
 def nice(value: float) -> float:
@@ -95,6 +95,11 @@ def _bar(history: History, number: int, text: str, parts: Sequence[Part]) -> Bar
     slot = WIDTH / len(history.buckets)
     at = _at(history, number / len(history.buckets))
     return Bar(at, round(number * slot + GAP / 2, 2), round(slot - GAP, 2), text, parts)
+
+
+def _values(top: float) -> Sequence[str]:
+    # Half a job is no value.
+    return f"{top:,.0f}", f"{top / 2:,.0f}" if top % 2 == 0 else "", "0"
 
 
 def _waits(value: float | None) -> str:

@@ -22,7 +22,7 @@ from .frames import Block, blocks
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
 from .reads import Reads
-from .show import end, instant
+from .show import between, end, instant
 from .words import VERBS
 from .workflows import waited_for
 
@@ -95,8 +95,8 @@ async def job(request: Request) -> Response:
         job={**found, **fields},
         hidden=(HIDDEN, MASKED, UNREADABLE),
         unreadable=unreadable,
-        waited=_between(found["scheduled_at"], found["attempted_at"]),
-        took=_between(found["attempted_at"], found["completed_at"]),
+        waited=between(found["scheduled_at"], found["attempted_at"]),
+        took=between(found["attempted_at"], found["completed_at"]),
         failures=failures[: -MOST_ERRORS - 1 : -1],
         failures_count=len(failures),
         steps=sorted(_steps(found, failures), key=lambda step: step.at),
@@ -174,7 +174,7 @@ def _steps(job: Mapping[str, Any], failures: list[Failure]) -> Iterator[Step]:
         if failure.at is not None:
             at = failure.at.replace(tzinfo=UTC)
             yield Step(at, f"attempt {failure.attempt} failed", "discarded", failure.summary)
-    if (_between(inserted, scheduled) or 0) > 0:
+    if (between(inserted, scheduled) or 0) > 0:
         yield Step(scheduled, "due", "scheduled")
     if isinstance(job["attempted_at"], datetime):
         by = job["attempted_by"]
@@ -194,13 +194,6 @@ def _unreadable(job: Mapping[str, Any]) -> Iterator[str]:
     for name in JSON_COLUMNS:
         if job[name] == UNREADABLE:
             yield name
-
-
-def _between(first: Any, second: Any) -> float | None:
-    """Seconds; `None` if an instant is missing, or Python can't represent it."""
-    if isinstance(first, datetime) and isinstance(second, datetime):
-        return (second - first).total_seconds()
-    return None
 
 
 def _input(value: Any) -> str:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
 
-WIDTH, HEIGHT = 148, 46
-GAP_X, GAP_Y = 40, 14
+HEIGHT = 46
+# The width of the boxes of short and of long names, and of a character.
+NARROWEST, WIDEST, _CHARACTER = 128, 236, 8
+GAP_X, GAP_Y = 40, 12
 # The height of the lane of an edge in a layer that it passes through.
 _LANE = 12
 # The number of times that the layers are sorted by their neighbours.
@@ -29,10 +31,18 @@ class Layout:
     """The two steps of each line, and its SVG path."""
 
 
-def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> Layout:
+def box_of(names: Iterable[str]) -> int:
+    """The width of boxes in which the names fit, beside an icon; long names do not."""
+    longest = max(map(len, names), default=0)
+    return min(max(longest * _CHARACTER + 50, NARROWEST), WIDEST)
+
+
+def lay_out(
+    steps: Sequence[int], dependents: Mapping[int, Iterable[int]], box: int = NARROWEST
+) -> Layout:
     """Lay out a graph: each step is right of its deps, and few lines cross.
 
-    Unknown steps are left out. `graphlib.CycleError` for a cycle.
+    Unknown steps are left out. box: the width of the boxes. `graphlib.CycleError` for a cycle.
     """
     known = set(steps)
     edges = [(a, b) for a in steps for b in dict.fromkeys(dependents.get(a, ())) if b in known]
@@ -46,7 +56,7 @@ def lay_out(steps: Sequence[int], dependents: Mapping[int, Iterable[int]]) -> La
             assert isinstance(vertex, tuple)
             layers[vertex[2]].append(vertex)
     ordered = _sorted([layers[rank] for rank in sorted(layers)], chains.values())
-    return _drawn(ordered, chains)
+    return _drawn(ordered, chains, box)
 
 
 def _ranks(steps: Sequence[int], edges: Iterable[tuple[int, int]]) -> dict[int, int]:
@@ -97,7 +107,9 @@ def _middle(
 
 
 def _drawn(
-    layers: Sequence[Sequence[_Vertex]], chains: Mapping[tuple[int, int], Sequence[_Vertex]]
+    layers: Sequence[Sequence[_Vertex]],
+    chains: Mapping[tuple[int, int], Sequence[_Vertex]],
+    box: int,
 ) -> Layout:
     sizes = [[HEIGHT if isinstance(v, int) else _LANE for v in layer] for layer in layers]
     heights = [sum(size) + GAP_Y * max(0, len(size) - 1) for size in sizes]
@@ -107,20 +119,23 @@ def _drawn(
     for rank, layer in enumerate(layers):
         y = (height - heights[rank]) / 2
         for vertex, size in zip(layer, sizes[rank], strict=True):
-            corners[vertex] = rank * (WIDTH + GAP_X), round(y, 1)
+            corners[vertex] = rank * (box + GAP_X), round(y, 1)
             middles[vertex] = round(y + size / 2, 1)
             y += size + GAP_Y
-    lines = [(a, b, _path(chain, corners, middles)) for (a, b), chain in chains.items()]
-    width = len(layers) * (WIDTH + GAP_X) - GAP_X if layers else 0
+    lines = [(a, b, _path(chain, corners, middles, box)) for (a, b), chain in chains.items()]
+    width = len(layers) * (box + GAP_X) - GAP_X if layers else 0
     steps = {v: corner for v, corner in corners.items() if isinstance(v, int)}
     return Layout(width, height, steps, lines)
 
 
 def _path(
-    chain: Sequence[_Vertex], corners: Mapping[_Vertex, Point], middles: Mapping[_Vertex, float]
+    chain: Sequence[_Vertex],
+    corners: Mapping[_Vertex, Point],
+    middles: Mapping[_Vertex, float],
+    box: int,
 ) -> str:
     """A curve from the right side of a step to the left side of another step."""
-    x, y = corners[chain[0]][0] + WIDTH, middles[chain[0]]
+    x, y = corners[chain[0]][0] + box, middles[chain[0]]
     drawn = [f"M{x} {y}"]
     for vertex in chain[1:]:
         to_x, to_y = corners[vertex][0], middles[vertex]
@@ -128,6 +143,6 @@ def _path(
         drawn.append(f"C{half} {y} {half} {to_y} {to_x} {to_y}")
         x, y = to_x, to_y
         if isinstance(vertex, tuple):
-            x += WIDTH
+            x += box
             drawn.append(f"H{x}")
     return "".join(drawn)

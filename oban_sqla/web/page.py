@@ -116,7 +116,9 @@ class Page:
     async def render(self, template: str, status_code: int = 200, **context: Any) -> Response:
         """Answer with a page that has the numbers of jobs."""
         status = await self.board.status()
-        return self.answer(template, status_code, status=status, mark=mark_of(status), **context)
+        # The answer to a form does not refresh itself: a GET of its address is another page.
+        mark = mark_of(status) if self.request.method == "GET" else ""
+        return self.answer(template, status_code, status=status, mark=mark, **context)
 
     def answer(self, template: str, status_code: int = 200, **context: Any) -> Response:
         """Answer with a page."""

@@ -67,7 +67,7 @@ async def order(request: Request) -> Response:
         raise HTTPException(400, str(error)) from None
     where = f"{queue} on {node}" if node else queue
     page.report(f"{action}_queue", where, 1)
-    return page.redirect("queues", ordered=action, queue=queue)
+    return page.redirect("queues", ordered=action, queue=queue, node=node)
 
 
 def _changes(form: Form) -> dict[str, Any]:

@@ -48,10 +48,22 @@ def plain(value: float | None) -> str:
 
 
 def span(value: float | None) -> str:
-    """Seconds in words."""
+    """A duration in few characters: 4.2 s."""
     if value is None:
         return NONE
-    return f"{1000 * value:.0f} ms" if value < 1 else duration(value)
+    if value < 1:
+        return f"{1000 * value:.0f} ms"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if value >= 2 * length:
+            return f"{value / length:.0f} {unit}"
+    return f"{value:.1f}".removesuffix(".0") + " s" if value < 10 else f"{value:.0f} s"
+
+
+def between(first: Any, second: Any) -> float | None:
+    """Seconds; `None` if an instant is missing, or Python can't represent it."""
+    if isinstance(first, datetime) and isinstance(second, datetime):
+        return (second - first).total_seconds()
+    return None
 
 
 def instant(value: datetime) -> str:

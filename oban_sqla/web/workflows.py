@@ -18,9 +18,10 @@ from ..statements.claimed import fetchable, if_representable
 from ..workflows.graph import LAST
 from ..workflows.step import Step
 from ..workflows.workflow import Workflow
-from .layout import HEIGHT, WIDTH, lay_out
+from .layout import HEIGHT, box_of, lay_out
 from .page import Page
 from .reads import Reads
+from .show import between
 from .workflow_verbs import FLOW_VERBS
 
 ROWS = 50
@@ -34,6 +35,7 @@ COUNTS = (
 )
 """The states in the order of the bars of progress."""
 ENDED = ("completed", "discarded", "cancelled")
+_ENDED_AT = tuple(f"{state}_at" for state in ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ async def workflow(request: Request) -> Response:
     if len(steps) > MOST_LISTED:
         counts = Counter(ended(found[0]))
     drawn = steps if len(steps) <= MOST_DRAWN else []
-    graph = lay_out([step.job_id for step in drawn], _dependents(drawn))
+    box = box_of(step.name for step in drawn)
+    graph = lay_out([step.job_id for step in drawn], _dependents(drawn), box)
     return await page.render(
         "workflow.html",
         active="workflows",
@@ -95,7 +98,8 @@ async def workflow(request: Request) -> Response:
         more=len(steps) > MOST_LISTED,
         graph=graph if drawn else None,
         by_id={step.job_id: step for step in steps},
-        size=(WIDTH, HEIGHT),
+        took={step.job_id: _took(step) for step in steps},
+        size=(box, HEIGHT),
         meta=page.shown("meta", found[0].meta, "") if found[0].meta else None,
         verbs=FLOW_VERBS,
     )
@@ -104,6 +108,12 @@ async def workflow(request: Request) -> Response:
 async def _read(reads: Reads, statement: Executable) -> Sequence[Any]:
     await reads.verify()
     return await reads.fetch(statement)
+
+
+def _took(step: Any) -> float | None:
+    """The seconds of the last attempt of an ended step; `None` if they are not known."""
+    seconds = between(step.attempted_at, step.ended_at) if step.state in ENDED else None
+    return seconds if seconds is not None and seconds >= 0 else None
 
 
 def _dependents(steps: Sequence[Any]) -> dict[int, list[int]]:
@@ -169,6 +179,9 @@ def steps_of(id: str, limit: int) -> Executable:
         func.coalesce(cast(Job.state, Text), Step.ended, "deleted").label("state"),
         *(Job.worker, Job.queue, Job.id.label("stored")),
         fetchable("attempted_at", Job.attempted_at),
+        func.coalesce(
+            *(fetchable(name, getattr(Job, name)) for name in _ENDED_AT), type_=UTCDateTime
+        ).label("ended_at"),
     )
     return (
         select(*shown)

@@ -29,6 +29,8 @@ async def test_a_selection(site: Site, add: Add, oban: Oban) -> None:
     asked = await site.send(page, ("action", "retry"), 200, id=chosen)
     question = Reader(asked.text)
     assert "Retry 1 job?" in question.text
+    # The question does not refresh itself: its address is that of a form.
+    assert not [given for tag, given in question.elements if tag == "main" and "hx-get" in given]
     assert await states(oban, ids) == ["discarded", "executing", "discarded"]
     with hear(oban, "dashboard_action") as done:
         answer = await site.send(question, ("action", "retry"))

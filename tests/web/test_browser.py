@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +39,18 @@ window.shifts = [];
 new PerformanceObserver((list) => {
   for (const one of list.getEntries()) if (!one.hadRecentInput) window.shifts.push(one.value);
 }).observe({type: "layout-shift", buffered: true});
+"""
+
+SHIFTED = "window.shifts.reduce((a, b) => a + b, 0)"
+# Let a page read itself again, as after a change of the table, and wait for the new content.
+REREAD = """
+() => new Promise((done) => {
+  if (!document.querySelector("main[hx-get]")) return done();
+  document.addEventListener("htmx:after:swap", (event) => {
+    if (event.target.id === "main" || event.detail?.ctx?.target?.id === "main") done();
+  });
+  document.body.dispatchEvent(new CustomEvent("pulse"));
+})
 """
 
 Open = Callable[..., Awaitable[Any]]
@@ -140,6 +153,11 @@ async def test_pages(
 
     async def check() -> None:
         await page.wait_for_load_state("load")
+        if await page.locator("#findings").count():
+            await page.locator("#findings details, #findings .good").first.wait_for()
+        await page.evaluate(REREAD)
+        shifts = await page.evaluate(SHIFTED)
+        assert shifts < 0.01, f"the layout of {page.url} shifts by {shifts}"
         await page.evaluate(
             "document.querySelectorAll('details').forEach((one) => one.open = true)"
         )
@@ -175,7 +193,7 @@ async def test_a_page_follows_the_table(open_page: Open, add: Add) -> None:
     assert await jobs.locator(f"#j{second}").count() == 0
     await row.get_by_role("checkbox").uncheck()
     await jobs.locator(f"#j{second}").wait_for()
-    assert await overview.evaluate("window.shifts.reduce((a, b) => a + b, 0)") < 0.02
+    assert await overview.evaluate(SHIFTED) < 0.02
 
 
 async def test_live_can_be_turned_off(open_page: Open, add: Add, oban: Oban) -> None:
@@ -194,6 +212,7 @@ async def test_live_can_be_turned_off(open_page: Open, add: Add, oban: Oban) -> 
 async def test_a_selection_is_retried_by_keyboard(open_page: Open, add: Add, oban: Oban) -> None:
     ids = await some_jobs(add)
     page = await open_page("jobs?state=discarded")
+    assert await page.get_by_role("button", name="retry").is_disabled()
     await page.locator("#every").focus()
     await page.keyboard.press("Space")
     await page.get_by_text("1 selected").wait_for()
@@ -289,7 +308,7 @@ async def test_why_are_the_mails_late(open_page: Open, start: StartOban, add: Ad
     await add(*(JobFactory(queue="mailers", scheduled_at=late) for _ in range(3)))
     page = await open_page()
     row = page.get_by_role("row", name="mailers paused")
-    await row.get_by_text("5 minutes").wait_for()
+    await row.get_by_text("5 min", exact=True).wait_for()
     await row.get_by_role("link", name="mailers").click()
     await page.wait_for_url("**/jobs?**state=available*")
     await page.locator("tbody tr .what a").first.click()
@@ -304,7 +323,7 @@ async def test_why_are_the_mails_late(open_page: Open, start: StartOban, add: Ad
 async def test_a_rate_is_set(open_page: Open, start: StartOban) -> None:
     await start(queues={"mailers": 3})
     page = await open_page("queues")
-    await page.get_by_text("Over all nodes:").click()
+    await page.get_by_text("Limits over all nodes:").click()
     await page.get_by_label("at once").fill("20")
     await page.get_by_label("starts").fill("14")
     await page.get_by_label("in seconds").fill("1.5")
@@ -344,6 +363,7 @@ async def test_a_workflow_is_retried(
 async def test_a_queue_is_scaled_on_a_node(open_page: Open, start: StartOban) -> None:
     await start(queues={"mailers": 3}, node="n1")
     page = await open_page("queues")
+    await page.get_by_text("1 node: n1").click()
     await page.get_by_label("Limit of mailers on n1").fill("7")
     await page.get_by_role("button", name="scale").click()
     await page.get_by_role("row", name="n1 0/7").wait_for()
@@ -417,6 +437,8 @@ async def test_charts_have_words_and_a_table(open_page: Open, add: Add) -> None:
     chart = page.get_by_role("img", name="Jobs that ended in the last hour")
     await chart.wait_for()
     assert await chart.locator("desc").text_content() == "1 completed"
+    await page.locator("#main .plot g", has=page.locator(".f-completed")).hover()
+    await page.locator(".tip", has_text=re.compile(r"^\d\d:\d\d\s+1 completed$")).wait_for()
     await page.get_by_text("as a table").first.click()
     table = page.get_by_role("region", name="jobs that ended")
     await table.get_by_role("cell", name="1 completed").wait_for()

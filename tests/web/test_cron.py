@@ -3,9 +3,13 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban, Worker
+from oban_sqla.models import CronEntry
 from oban_sqla.web.cron import local
+from oban_sqla.workers.registry import with_cron
 from tests.listening import hear
 from tests.web.site import Reader, Site
 
@@ -28,6 +32,23 @@ async def test_ticks_of_a_zone(site: Site) -> None:
         async def process(self, job: Job) -> None: ...
 
     assert "06:30 JST" in (await site.read("cron")).text
+
+
+async def test_the_first_look_of_a_leader_is_no_tick(
+    site: Site, oban: Oban, engine: AsyncEngine
+) -> None:
+    class Tick(Worker, name="tick", cron={"expr": "30 6 * * *", "timezone": "Asia/Tokyo"}):
+        async def process(self, job: Job) -> None: ...
+
+    [label] = [entry.cron.label(entry.name) for entry in with_cron() if entry.cron]
+    row = {"name": oban.name, "entry": label, "ticked_at": datetime(2026, 1, 4, 20, 11, tzinfo=UTC)}
+    async with engine.begin() as connection:
+        await connection.execute(insert(CronEntry).values(row))
+    assert "05:11" not in (await site.read("cron")).text
+    tick = update(CronEntry).values(ticked_at=datetime(2026, 1, 4, 21, 30, tzinfo=UTC))
+    async with engine.begin() as connection:
+        await connection.execute(tick)
+    assert "Mon 05 Jan 06:30 JST" in (await site.read("cron")).text
 
 
 async def test_run_now(site: Site, oban: Oban) -> None:

@@ -91,7 +91,7 @@ async def test_a_job_of_a_row(site: Site, oban: Oban, prefix: str, engine: objec
                 ' "$key": {"id": 7}}}\'::jsonb'
             )
         )
-    assert "refers to shop.Invoice id=7" in (await site.read(f"jobs/{id}")).text
+    assert "Refers to shop.Invoice id=7" in (await site.read(f"jobs/{id}")).text
 
 
 @pytest.mark.parametrize("id", ["0", "999", "99999999999999999999999"])

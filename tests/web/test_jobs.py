@@ -28,7 +28,7 @@ async def test_states_and_queues(site: Site, add: Add) -> None:
     assert ids(await site.read("jobs?state=discarded")) == [failed]
     page = await site.read("jobs?queue=default")
     assert ids(page) == [failed, done]
-    assert "all 2" in page.text
+    assert "2 all" in page.text
     assert "completed 1" in page.text
 
 
@@ -105,7 +105,7 @@ async def test_a_search_that_no_index_serves_looks_at_a_part(
     looked = 0
     while path and not ids(page := await site.read(path)):
         looked += 1
-        assert "searched down to job" in page.text
+        assert "Searched down to job" in page.text
         path = page.link("before=")
     assert looked == 2
     assert ids(page) == [4]
@@ -136,5 +136,5 @@ def test_a_search_that_can_not_be(search: str) -> None:
 
 async def test_the_page_explains_an_invalid_search(site: Site) -> None:
     page = await site.read("jobs?q=colour:red", 400)
-    assert "there is no word 'colour'; use worker:" in page.text
+    assert "There is no word 'colour'; use worker:" in page.text
     assert "no NUL" in (await site.read("jobs?queue=%00", 400)).text

@@ -75,7 +75,7 @@ async def test_limits_over_all_nodes_are_set_and_removed(open_site: Open, start:
     await send(global_limit="8")
     await shows("8 at once on all nodes 14 starts in 1.5 s, and a burst of 6")
     await send(starts="", period="", burst="", global_limit="")
-    await shows("Over all nodes: no limit")
+    await shows("Limits over all nodes: none")
     assert node.check_one_queue("mail").meta.keys().isdisjoint({"global_limit", "rate_limit"})
 
 

@@ -1,5 +1,6 @@
 """Workflows and their graphs."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -8,7 +9,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, Workflow
-from oban_sqla.web.layout import HEIGHT, WIDTH, lay_out
+from oban_sqla.web.layout import HEIGHT, NARROWEST, WIDEST, box_of, lay_out
 from tests.listening import hear
 from tests.web.conftest import Open
 from tests.web.site import Reader, Site
@@ -82,6 +83,22 @@ async def test_a_workflow(site: Site, oban: Oban, sessions: Sessions) -> None:
     assert f"workflows/{flow.id}" in " ".join(job.addresses)
 
 
+async def test_how_long_steps_took(site: Site, oban: Oban, sessions: Sessions) -> None:
+    flow = await enqueued(oban)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    ended = Job.id == flow.steps["fetch"].id
+    again = Job.id == flow.steps["load-0"].id
+    async with sessions.begin() as session:
+        times = {"attempted_at": began, "completed_at": began + timedelta(seconds=42)}
+        await session.execute(update(Job).where(ended).values(state="completed", **times))
+        # A retried step keeps the time at which it had ended before.
+        times = {"attempted_at": began, "discarded_at": began - timedelta(seconds=77)}
+        await session.execute(update(Job).where(again).values(state="executing", **times))
+    text = (await site.read(f"workflows/{flow.id}")).text
+    assert "completed · 42 s" in text
+    assert "77" not in text
+
+
 async def test_a_deleted_job_keeps_its_place(site: Site, oban: Oban, sessions: Sessions) -> None:
     flow = await enqueued(oban)
     async with sessions.begin() as session:
@@ -126,10 +143,17 @@ def test_layers() -> None:
     assert columns[1] < columns[2] == columns[3] < columns[4]
     assert len(graph.lines) == 5
     assert abs(graph.corners[2][1] - graph.corners[3][1]) >= HEIGHT
-    assert graph.width == columns[4] + WIDTH
+    assert graph.width == columns[4] + NARROWEST
     past = next(path for a, b, path in graph.lines if (a, b) == (1, 4))
     assert "H" in past
     assert lay_out([], {}).width == 0
+
+
+def test_boxes_are_as_wide_as_the_names() -> None:
+    assert box_of(["a", "fetch"]) == NARROWEST
+    assert NARROWEST < box_of(["load_orders_staging"]) < WIDEST
+    assert box_of(["x" * 200]) == WIDEST
+    assert lay_out([1, 2], {1: [2]}, WIDEST).corners[2][0] > WIDEST
 
 
 def test_no_lines_cross_where_none_need_to() -> None:

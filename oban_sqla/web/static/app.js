@@ -94,12 +94,14 @@ function words(seconds) {
   return whole === 1 ? "1 second" : `${whole} seconds`;
 }
 
+const clock = (at) => at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+
 function tell() {
   const now = Date.now();
   for (const time of document.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if ("clock" in time.dataset) {
-      time.textContent = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+      time.textContent = clock(at);
     } else {
       const passed = (now - at) / 1000;
       time.textContent = passed >= 0 ? `${words(passed)} ago` : `in ${words(-passed)}`;
@@ -109,12 +111,35 @@ function tell() {
 tell();
 setInterval(tell, 5000);
 
+// The numbers of a bar in a chart.
+document.addEventListener("pointerover", (event) => {
+  const bar = event.target.closest?.(".plot g");
+  for (const tip of document.querySelectorAll(".tip")) {
+    const plot = tip.parentElement;
+    tip.hidden = !bar || !plot.contains(bar);
+    if (tip.hidden) continue;
+    tip.textContent = `${clock(new Date(1000 * bar.dataset.at))}  ${bar.dataset.text}`;
+    const place = bar.getBoundingClientRect(), around = plot.getBoundingClientRect();
+    const middle = place.x + place.width / 2 - around.x - tip.offsetWidth / 2;
+    tip.style.left = `${Math.max(0, Math.min(middle, around.width - tip.offsetWidth))}px`;
+  }
+});
+
+// A graph that is wider than the page begins at the first step that runs or has failed.
+function scroll() {
+  const step = document.querySelector(".graph :is(.s-executing, .s-retryable, .s-discarded)");
+  const graph = step?.closest(".graph");
+  if (graph) graph.scrollLeft = Number(step.querySelector(".box").getAttribute("x")) - graph.clientWidth / 3;
+}
+
 // Selecting jobs.
 function count() {
   const boxes = [...document.querySelectorAll("input[name=id]")];
   const chosen = boxes.filter((box) => box.checked).length;
   const label = document.getElementById("chosen");
-  if (label) label.textContent = chosen ? `${chosen} selected` : "select";
+  if (label) label.textContent = `${chosen} selected`;
+  const all = document.querySelector("[data-scope]")?.checked;
+  for (const button of document.querySelectorAll("[data-needs]")) button.disabled = !chosen && !all;
   const every = document.getElementById("every");
   if (every) {
     every.checked = chosen > 0 && chosen === boxes.length;
@@ -132,5 +157,6 @@ document.addEventListener("change", (event) => {
 document.addEventListener("htmx:after:swap", () => { tell(); count(); });
 
 count();
+scroll();
 connect();
 plan(AFTER);
