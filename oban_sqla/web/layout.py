@@ -8,8 +8,8 @@ from itertools import pairwise
 
 HEIGHT = 46
 # The width of the boxes of short and of long names, and of a character.
-NARROWEST, WIDEST, _CHARACTER = 128, 236, 8
-GAP_X, GAP_Y = 40, 12
+NARROWEST, WIDEST, _CHARACTER = 148, 236, 8
+GAP_X, GAP_Y = 36, 12
 # The height of the lane of an edge in a layer that it passes through.
 _LANE = 12
 # The number of times that the layers are sorted by their neighbours.
