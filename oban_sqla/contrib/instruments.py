@@ -142,3 +142,6 @@ PROBLEMS = _gauge(
     *("oban", "check"),
     merge="livemostrecent",
 )
+
+EVERY = tuple(one for one in vars().copy().values() if isinstance(one, Instrument))
+GAUGES = tuple(one for one in EVERY if one.kind is Kind.GAUGE)

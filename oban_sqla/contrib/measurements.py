@@ -1,7 +1,8 @@
 """Listeners that record measurements, for any collector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from threading import RLock
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .. import instances
 from ..errors import UnknownWorkerError
@@ -73,6 +74,8 @@ class Measurements:
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
+        # Reentrant, since the garbage collector may call code of the user that enqueues.
+        self._lock = RLock()
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
         self._seen: set[Labels] = set()
@@ -105,10 +108,10 @@ class Measurements:
 
     @property
     def listeners(self) -> Sequence[Listener]:
-        return (
+        listeners: tuple[Listener, ...] = (
             (Enqueueing, "enqueue_stop", self._enqueue_stop),
             (Oban, "job_stop", self._job_stop),
-            (Oban, "job_exception", self._job_stop),
+            (Oban, "job_exception", self._job_exception),
             (Oban, "job_deadline_missed", self._job_deadline_missed),
             (Oban, "claim_stop", self._claim_stop),
             (Oban, "ack_stop", self._ack_stop),
@@ -125,6 +128,17 @@ class Measurements:
             (Oban, "doctor_stop", self._doctor_stop),
             (Oban, "elect_stop", self._elect_stop),
         )
+        return [(target, event, self._one_at_a_time(listen)) for target, event, listen in listeners]
+
+    def _one_at_a_time(self, listen: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        """A listener that holds the lock: sessions enqueue in any thread."""
+        lock = self._lock
+
+        def locked(target: object, data: object) -> None:
+            with lock:
+                listen(target, data)
+
+        return locked
 
     def readings(self) -> Iterator[Reading]:
         """The current values of the gauges."""
@@ -153,15 +167,21 @@ class Measurements:
     def _job_stop(self, oban: Oban, stop: JobStop | JobException) -> None:
         # Bypasses the instrumentation, which takes as long as recording a value.
         job = values_of(stop.job)
-        unknown = isinstance(stop, JobException) and isinstance(stop.error, UnknownWorkerError)
-        worker = UNKNOWN if unknown else job["worker"]
-        known = self._of_jobs.get((job["queue"], worker))
-        duration, queue_time, finished = known or self._find(job["queue"], worker)
-        finished[stop.state](1)
-        duration(stop.duration)
-        queue_time(stop.queue_time)
+        self._attempted(job, job["worker"], stop)
+
+    def _job_exception(self, oban: Oban, exception: JobException) -> None:
+        job = values_of(exception.job)
+        unknown = isinstance(exception.error, UnknownWorkerError)
+        self._attempted(job, UNKNOWN if unknown else job["worker"], exception)
+
+    def _attempted(self, job: Mapping[str, Any], worker: str, stop: JobStop | JobException) -> None:
+        queue, queue_time = job["queue"], stop.queue_time
+        of_jobs = self._of_jobs.get((queue, worker)) or self._find(queue, worker)
+        of_jobs.finished[stop.state](1)
+        of_jobs.duration(stop.duration)
+        of_jobs.queue_time(queue_time)
         if job["scheduled_at"] > job["inserted_at"]:
-            self._lateness((self._queue(job["queue"]),))(stop.queue_time)
+            self._lateness((self._queue(queue),))(queue_time)
 
     def _find(self, queue: str, worker: str) -> _OfJobs:
         of_queue = (self._queue(queue),)

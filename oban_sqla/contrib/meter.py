@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
-from threading import Lock
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 from .. import __version__
 from . import instruments
 from .gauges import Reading
-from .instruments import Instrument, Kind
+from .instruments import Instrument
 from .labels import Labels
 from .measurements import Record, Recorder
+from .totals import Count, Totals
 
 
 class Collector:
@@ -24,27 +24,20 @@ class Collector:
         self._meter = get_meter("oban_sqla", __version__, provider)
         self._read: Callable[[], Iterator[Reading]] | None = None
         self._observed = False
-        self._totals: dict[str, dict[Labels, float]] = {}
-        # Sessions enqueue in any thread.
-        self._lock = Lock()
+        self._totals: dict[Instrument, Totals[Count]] = {}
 
     def counter(self, instrument: Instrument) -> Recorder:
         # Counted here, and read by the SDK: an addition in the SDK takes as long as a whole job.
-        totals = self._totals.get(instrument.name)
+        totals = self._totals.get(instrument)
         if totals is None:
-            totals = self._totals[instrument.name] = {}
+            totals = self._totals[instrument] = Totals(instrument, Count)
             self._meter.create_observable_counter(
                 instrument.name,
-                [partial(_observe_totals, instrument, totals)],
+                [partial(_observe_totals, totals)],
                 instrument.unit,
                 instrument.description,
             )
-
-        def add(labels: Labels, value: float) -> None:
-            with self._lock:
-                totals[labels] = totals.get(labels, 0) + value
-
-        return lambda labels: partial(add, labels)
+        return totals
 
     def histogram(self, instrument: Instrument) -> Recorder:
         kept = self._meter.create_histogram(
@@ -66,14 +59,13 @@ class Collector:
         if self._observed:
             return
         self._observed = True
-        for instrument in vars(instruments).values():
-            if isinstance(instrument, Instrument) and instrument.kind is Kind.GAUGE:
-                self._meter.create_observable_gauge(
-                    instrument.name,
-                    [partial(self._observe, instrument)],
-                    instrument.unit,
-                    instrument.description,
-                )
+        for instrument in instruments.GAUGES:
+            self._meter.create_observable_gauge(
+                instrument.name,
+                [partial(self._observe, instrument)],
+                instrument.unit,
+                instrument.description,
+            )
 
     def tick(self) -> None:
         """Do nothing: the SDK collects by itself."""
@@ -88,11 +80,9 @@ class Collector:
                 yield Observation(value, dict(zip(instrument.labels, labels, strict=True)))
 
 
-def _observe_totals(
-    instrument: Instrument, totals: Mapping[Labels, float], options: CallbackOptions
-) -> Iterable[Observation]:
-    for labels, total in list(totals.items()):
-        yield Observation(total, dict(zip(instrument.labels, labels, strict=True)))
+def _observe_totals(totals: Totals[Count], options: CallbackOptions) -> Iterable[Observation]:
+    for labels, count in totals:
+        yield Observation(count.total, dict(zip(totals.instrument.labels, labels, strict=True)))
 
 
 @cache

@@ -36,6 +36,8 @@ _LINK = "link"
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KEYS = ("traceparent", "tracestate", "baggage")
+# The context without a span. A context can't be changed.
+_EMPTY = Context()
 _trace_context = TraceContextTextMapPropagator()
 _baggage = W3CBaggagePropagator()
 
@@ -74,11 +76,11 @@ class Propagation:
         The context in which the instance was started is never used.
         """
         meta = values["meta"]
-        if self._relationship == "none" or not isinstance(meta, dict):
-            return Context(), ()
+        if not meta or self._relationship == "none" or not isinstance(meta, dict):
+            return _EMPTY, ()
         sent_by = _parsed(meta)
         if sent_by is None:
-            return Context(), ()
+            return _EMPTY, ()
         links: Sequence[Link] = ()
         if self._is_child(values, sent_by):
             context = set_span_in_context(NonRecordingSpan(sent_by), Context())

@@ -122,31 +122,28 @@ class Tracing:
         self._processing.set((span, token))
 
     def _job_stop(self, oban: Oban, stop: JobStop) -> None:
-        self._end(stop.state.value)
+        if (span := self._leave()) is not None:
+            _end(span, stop.state.value)
 
     def _job_exception(self, oban: Oban, exception: JobException) -> None:
-        failed = exception.state in _FAILED
-        self._end(exception.state.value, exception.error if failed else None)
+        if (span := self._leave()) is not None:
+            failed = exception.state in _FAILED
+            _end(span, exception.state.value, exception.error if failed else None)
 
     def _job_dropped(self, oban: Oban, dropped: JobDropped) -> None:
-        self._end("dropped")
+        if (span := self._leave()) is not None:
+            _end(span, "dropped")
 
-    def _end(self, state: str, error: BaseException | None = None) -> None:
+    def _leave(self) -> Span | None:
+        """The span of the attempt that ends, if it records. The span is not current any more."""
         processing = self._processing.get()
         if processing is None:
             # The job started before the listeners were attached.
-            return
+            return None
         self._processing.set(None)
         span, token = processing
         detach(token)
-        if span.is_recording():
-            span.set_attribute("oban.job.state", state)
-            if error is not None:
-                span.set_attribute("error.type", _type(error))
-                with parameters_hidden(error):
-                    span.record_exception(error)
-                span.set_status(Status(StatusCode.ERROR, _type(error)))
-        span.end()
+        return span if span.is_recording() else None
 
     def _of_sending(self, jobs: Sequence[Job], queue: str | None) -> _Attributes:
         attributes: _Attributes = {
@@ -181,6 +178,16 @@ class Tracing:
         if self._arguments:
             attributes["oban.job.args"] = _as_json(values["args"])
         return attributes
+
+
+def _end(span: Span, state: str, error: BaseException | None = None) -> None:
+    span.set_attribute("oban.job.state", state)
+    if error is not None:
+        span.set_attribute("error.type", _type(error))
+        with parameters_hidden(error):
+            span.record_exception(error)
+        span.set_status(Status(StatusCode.ERROR, _type(error)))
+    span.end()
 
 
 def current_ids() -> Mapping[str, str]:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +13,22 @@ from typing import Any, TypeAlias
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban_sqla import Job, Oban, Snooze, Unique, Worker
-from oban_sqla.contrib import instruments, labels, opentelemetry, prometheus
+from oban_sqla.contrib import instruments, labels, multiprocess, opentelemetry, prometheus
 from oban_sqla.contrib.instruments import Instrument, Kind
+from oban_sqla.contrib.measurements import Measurements, Recorder
 from oban_sqla.events import (
     AckStop,
     CronStop,
     DoctorStop,
     ElectStop,
+    EnqueueStart,
+    EnqueueStop,
     GiveBackStop,
     JobDeadlineMissed,
     JobsCounted,
@@ -34,6 +40,7 @@ from oban_sqla.events import (
     ServiceFailed,
     StageStop,
     emit,
+    enqueueing,
 )
 from tests.conftest import StartOban, Tune
 from tests.forked import Python
@@ -41,8 +48,6 @@ from tests.listening import hear
 
 Read: TypeAlias = Callable[..., float | None]
 """The value of an instrument with labels; for a histogram, the number of its values."""
-
-EVERY = [one for one in vars(instruments).values() if isinstance(one, Instrument)]
 
 
 class Work(Worker, name="tests.metrics.Work", max_attempts=1):
@@ -255,7 +260,85 @@ async def test_names_are_labels_up_to_a_bound(read: Read, engine: AsyncEngine, t
 
 def test_no_label_has_values_that_users_make_without_bound() -> None:
     bounded = {"queue", "worker", "state", "service", "oban", "check"}
-    assert {label for one in EVERY for label in one.labels} == bounded
+    assert {label for one in instruments.EVERY for label in one.labels} == bounded
+
+
+def test_prometheus_s_own_metrics_would_show_the_same(engine: AsyncEngine) -> None:
+    shown, expected = CollectorRegistry(), CollectorRegistry()
+    size = Histogram(
+        "oban_write_size", "Outcomes of a queue", registry=expected, buckets=instruments.SIZES
+    )
+    given_back = Counter("oban_jobs_given_back", "Jobs", ["queue"], registry=expected)
+    prometheus.attach(shown)
+    for count in (0, 1, 2, 3, 999, 1000, 1001, 5, 5):
+        emit(Oban(engine), "ack_stop", AckStop("q", count, (), 0.1))
+        size.observe(count)
+    for queue in ("a", 'with "quotes"', "a"):
+        emit(Oban(engine), "give_back_stop", GiveBackStop(queue, (1, 2)))
+        given_back.labels(queue).inc(2)
+    samples, wanted = samples_of(shown), samples_of(expected)
+    assert len(wanted) == 13 + 2
+    assert wanted.items() <= samples.items()
+    prometheus.detach()
+
+
+def samples_of(registry: CollectorRegistry) -> dict[Any, float]:
+    """The samples of a scrape by name and labels, without the times of creation."""
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (sample.name, *sample.labels.items()): sample.value
+        for sample in samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_a_registry_with_metrics_of_these_names_refuses_ours() -> None:
+    registry = CollectorRegistry()
+    theirs = Gauge("oban_leader", "Somebody else's", registry=registry)
+    with pytest.raises(ValueError, match="oban_leader"):
+        prometheus.attach(registry)
+    registry.unregister(theirs)
+    prometheus.attach(registry)
+    prometheus.detach()
+
+
+class Forgetful:
+    """A collector whose counters lose a value if two threads record at once."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = {}
+
+    def counter(self, instrument: Instrument) -> Recorder:
+        def record(value: float) -> None:
+            before = self.totals.get(instrument.name, 0)
+            time.sleep(0)  # lets another thread run
+            self.totals[instrument.name] = before + value
+
+        return lambda labels: record
+
+    histogram = counter
+
+    def gauges(self, read: object) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+def test_threads_that_enqueue_at_once_lose_no_count() -> None:
+    collector = Forgetful()
+    ((_, _, enqueue_stop), *_) = Measurements(collector).listeners
+
+    def enqueue() -> None:
+        for _ in range(100):
+            enqueue_stop(enqueueing, EnqueueStop(start, 0.1, None))
+
+    start = EnqueueStart([Work.new(), Work.new()])
+    threads = [threading.Thread(target=enqueue) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert collector.totals[instruments.ENQUEUED.name] == 800
 
 
 UNTOLD = """
@@ -279,11 +362,12 @@ import sys
 from sqlalchemy import create_engine
 from oban_sqla import Oban
 from oban_sqla.contrib import prometheus
-from oban_sqla.events import GiveBackStop, JobsCounted, emit
+from oban_sqla.events import AckStop, GiveBackStop, JobsCounted, emit
 
 prometheus.attach()
 oban = Oban("postgresql://localhost/nowhere")
 emit(oban, "give_back_stop", GiveBackStop("default", (1, 2)))
+emit(oban, "ack_stop", AckStop("default", 7, (), 0.1))
 emit(oban, "jobs_counted", JobsCounted({("default", "available"): 3}, False, {}, 0.1))
 if sys.argv[1:]:
     from prometheus_client import generate_latest
@@ -292,9 +376,11 @@ if sys.argv[1:]:
 
 
 def test_the_processes_of_a_directory_are_measured_together(python: Python, tmp_path: Path) -> None:
-    environment = {**os.environ, prometheus.MULTIPROCESS: str(tmp_path)}
+    environment = {**os.environ, multiprocess.DIRECTORY: str(tmp_path)}
     for arguments in ((), ("show",)):
         done = python.run("-c", PROCESS, *arguments, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     assert 'oban_jobs_given_back_total{queue="default"} 4.0' in done.stdout
+    assert 'oban_write_size_bucket{le="5.0"} 0.0' in done.stdout
+    assert 'oban_write_size_bucket{le="10.0"} 2.0' in done.stdout
     assert 'oban_jobs{oban="Oban",queue="default",state="available"} 3.0' in done.stdout

@@ -20,7 +20,6 @@ from oban_sqla import Job, Oban, Worker, instances
 from oban_sqla.contrib import instruments, prometheus
 from oban_sqla.contrib.check_ups import CheckUps
 from oban_sqla.contrib.endpoint import serving
-from oban_sqla.contrib.instruments import Instrument
 from oban_sqla.events import (
     GiveBackStop,
     OutcomeDelayed,
@@ -125,10 +124,9 @@ async def test_every_label_of_a_query_is_one_of_its_metric(exposed: str) -> None
 async def test_every_instrument_is_exposed_and_described(exposed: str) -> None:
     page = (DOCS / "observability.md").read_text()
     names = {family.name for family in text_string_to_metric_families(exposed)}
-    for instrument in vars(instruments).values():
-        if isinstance(instrument, Instrument):
-            assert instrument.prometheus_name in names
-            assert f"`{instrument.prometheus_name}" in page
+    for instrument in instruments.EVERY:
+        assert instrument.prometheus_name in names
+        assert f"`{instrument.prometheus_name}" in page
 
 
 def test_the_dashboard_tells_its_panels_apart() -> None:
