@@ -15,7 +15,14 @@ from ..config.retention import Retention
 from ..errors import sqlstate
 from ..events import PruneRefused, PruneStop
 from ..models import JobState
-from ..statements.prune import FIRST, LOCK_TIMEOUT, expiring, prune, prune_listed
+from ..statements.prune import (
+    FIRST,
+    LOCK_TIMEOUT,
+    expiring,
+    oldest_finished,
+    prune,
+    prune_listed,
+)
 from .database import Database
 from .service import Emit, Service
 from .time_limits import ANSWER_TIMEOUT, deadline
@@ -138,9 +145,11 @@ class Pruner(Service):
         if rule.after == FIRST:
             rule.retry_at = time.monotonic() + RETRY_AFTER
         count = await self._prune_locked(rule)
+        params = rule.parameters() | rule.position()
+        if not await self._database.fetch(oldest_finished(rule.state), params):
+            return count
         try:
             statement = prune(rule.state, named=rule.named)
-            params = rule.parameters() | rule.position()
             (row,) = await self._database.fetch(statement, params)
         except (DBAPIError, TimeoutError) as error:
             if isinstance(error, DBAPIError) and not _is_of_jobs(error):

@@ -82,6 +82,21 @@ def prune(state: JobState, *, named: bool, now: datetime | None = None) -> Execu
 
 
 @lru_cache(maxsize=4)
+def oldest_finished(state: JobState, *, now: datetime | None = None) -> Executable:
+    """Select the first job behind a position that finished in `state` more than `age` seconds ago.
+
+    Without such a job, `prune` deletes nothing. `prune` takes an event loop 6 ms to compile.
+    """
+    order = (_FINISHED_AT[state], Job.id)
+    return (
+        select(Job.id)
+        .where(*_finished(state, now), tuple_(*order) > tuple_(*_position()))
+        .order_by(*order)
+        .limit(1)
+    )
+
+
+@lru_cache(maxsize=4)
 def prune_listed(state: JobState, *, now: datetime | None = None) -> Executable:
     """Delete the jobs in `state` whose ids are `ids`, if they finished more than `age` seconds ago.
 
@@ -122,7 +137,6 @@ def expired(state: JobState, *, named: bool, now: datetime | None = None) -> Exe
 
 def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
     order = (_FINISHED_AT[state], Job.id)
-    after = bindparam("after_at", type_=UTCDateTime), bindparam("after_id", type_=BigInteger)
     scan = bindparam("scan", type_=Integer)
     part = (
         select(
@@ -131,7 +145,7 @@ def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
             _is_wanted(named).label("wanted"),
             func.row_number().over(order_by=order).label("number"),
         )
-        .where(*_finished(state, now), tuple_(*order) > tuple_(*after))
+        .where(*_finished(state, now), tuple_(*order) > tuple_(*_position()))
         .order_by(*order)
         # A subquery hides the number from the planner. With the number, it would sort all jobs of a
         # table that was not analyzed yet.
@@ -146,6 +160,10 @@ def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
         .order_by(part.c.finished_at, part.c.id)
         .limit(bindparam("batch", type_=Integer))
     )
+
+
+def _position() -> tuple[ColumnElement[Any], ...]:
+    return bindparam("after_at", type_=UTCDateTime), bindparam("after_id", type_=BigInteger)
 
 
 def _finished(state: JobState, now: datetime | None) -> tuple[ColumnElement[bool], ...]:

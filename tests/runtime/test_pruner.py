@@ -197,6 +197,24 @@ async def test_a_rule_reads_the_jobs_that_it_keeps_once(
     assert rule.after[0] > datetime.now(UTC) - timedelta(seconds=5 + 60 + 20)
 
 
+async def test_a_rule_without_old_jobs_only_looks(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
+    await add(sessions, job("completed", 30), job("discarded", 90), job("executing", 90))
+    sent: list[str] = []
+
+    def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "oban_jobs" in statement:
+            sent.append(statement.split()[0])
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    await pruner(engine, prefix).run_once()
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    # The rules of completed, cancelled and discarded jobs look; the last one deletes.
+    assert sorted(sent) == ["SELECT", "SELECT", "SELECT", "WITH"]
+    assert await left(sessions) == [("completed", "w"), ("executing", "w")]
+
+
 async def test_only_full_rules_make_another_pass_at_once(
     engine: AsyncEngine,
     prefix: str,
@@ -221,6 +239,7 @@ async def test_only_full_rules_make_another_pass_at_once(
 async def test_an_old_job_behind_the_position_of_a_rule_is_found_in_the_end(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
+    await add(sessions, job("completed", 3600))
     service = pruner(engine, prefix)
     await service.run_once()
     await add(sessions, job("completed", 3600))

@@ -22,7 +22,7 @@ from oban_sqla.statements.acknowledge import acknowledge, unsettled
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.counts import counts
 from oban_sqla.statements.give_back import give_back
-from oban_sqla.statements.prune import prune, prune_listed
+from oban_sqla.statements.prune import oldest_finished, prune, prune_listed
 from oban_sqla.statements.rescue import bury, rescue
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.unique import find, settle
@@ -108,6 +108,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (stage(shared=True), INDEX),
         (prune(JobState.COMPLETED, named=True), "oban_jobs_completed_at_index"),
         (prune(JobState.COMPLETED, named=False), "oban_jobs_completed_at_index"),
+        (oldest_finished(JobState.COMPLETED), "oban_jobs_completed_at_index"),
         (prune_listed(JobState.COMPLETED), KEY),
         (give_back(), INDEX),
         (rescue(), INDEX),
@@ -129,6 +130,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
             "stage shared",
             "prune a worker's jobs",
             "prune the jobs of other workers",
+            "oldest_finished",
             "prune listed jobs",
             "give_back",
             "rescue",
