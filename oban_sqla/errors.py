@@ -68,14 +68,17 @@ class StandbyError(ObanError):
 
 
 class UnreadableJobError(ObanError):
-    """A claimed job has a value that Python can't represent, or JSON that can't be parsed."""
+    """A job has a value that Python can't represent, or JSON that can't be parsed.
+
+    A claimed job is discarded with this error; `oban.wait` raises it.
+    """
 
     __module__ = "oban_sqla"
 
     def __init__(self, id: int, column: str) -> None:
         super().__init__(
-            f"the column {column} of job {id} can't be read, so the job is discarded; correct the"
-            " value in oban_jobs, and retry the job"
+            f"the column {column} of job {id} can't be read; correct the value in oban_jobs, and"
+            " retry the job"
         )
 
 

@@ -11,9 +11,10 @@ from sqlalchemy import Executable
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from ..config import Config
+from ..errors import UnreadableJobError
 from ..models import Job
-from ..models.job import COLUMNS, detached
 from ..statements.announce import AWAIT, DONE, about, announce, ids_in
+from ..statements.claimed import Claimed
 from ..statements.finished import finished
 from .database import Database
 from .notifier import Notifier
@@ -82,7 +83,8 @@ class OutcomeWatch(Service):
         waiters = [self._join(id) for id in ids]
         self.wake()
         try:
-            return list(await asyncio.gather(*waiters))
+            # Most calls wait for one job, and need no gather().
+            return [await waiters[0]] if len(waiters) == 1 else await asyncio.gather(*waiters)
         finally:
             for id, waiter in zip(ids, waiters, strict=True):
                 waiter.cancel()
@@ -144,12 +146,22 @@ class OutcomeWatch(Service):
         for id, exists, *columns in rows:
             waiters = self._waiting.pop(id, ())
             if exists:
-                _answer(waiters, dict(zip(COLUMNS, columns, strict=True)))
+                self._answer(waiters, columns)
             else:
                 _fail(
                     waiters,
                     LookupError(f"there is no job {id}: it was deleted, or is not committed yet"),
                 )
+
+    def _answer(self, waiters: Iterable[asyncio.Future[Job]], columns: Sequence[Any]) -> None:
+        waiting = [waiter for waiter in waiters if not waiter.done()]
+        for number, waiter in enumerate(waiting):
+            # Each waiter gets its own instance and values, since it may add them to a session.
+            row = Claimed(deepcopy(columns) if number else columns)
+            try:
+                waiter.set_result(row.job(self._database.loads))
+            except UnreadableJobError as error:
+                waiter.set_exception(error)
 
     async def _fetch(self, statement: Executable, params: dict[str, Any]) -> Sequence[Any]:
         async with self._turn:
@@ -211,13 +223,6 @@ def _concerns_a_row(error: Exception) -> bool:
     if isinstance(error, SQLAlchemyError):
         return isinstance(error, DataError)
     return not isinstance(error, OSError)
-
-
-def _answer(waiters: Iterable[asyncio.Future[Job]], values: dict[str, Any]) -> None:
-    waiting = [waiter for waiter in waiters if not waiter.done()]
-    for number, waiter in enumerate(waiting):
-        # Each waiter gets its own instance and values, since it may add them to a session.
-        waiter.set_result(detached(deepcopy(values) if number else values))
 
 
 def _fail(waiters: Iterable[asyncio.Future[Job]], error: Exception) -> None:

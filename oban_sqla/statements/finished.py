@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..models import Job
 from ..models.state import FINISHED
+from .claimed import claimed_columns
 from .states import state_in
 
 
@@ -14,8 +15,8 @@ from .states import state_in
 def finished() -> Executable:
     """Select the jobs of `ids` that have ended, and the ids without a job.
 
-    Returns the id, whether the job exists, and all its columns. Jobs that have not ended return no
-    row: usually few of the awaited jobs have ended.
+    Returns the id, whether the job exists, and its `claimed_columns`. Jobs that have not ended
+    return no row: usually few of the awaited jobs have ended.
     """
     given = (
         func.unnest(bindparam("ids", type_=ARRAY(BigInteger)))
@@ -24,7 +25,7 @@ def finished() -> Executable:
     )
     exists = Job.id.is_not(None)
     return (
-        select(given.c.id, exists, *Job.__table__.c)
+        select(given.c.id, exists, *claimed_columns(Job.__table__.c))
         .select_from(given.outerjoin(Job, Job.id == given.c.id))
         .where(or_(~exists, state_in(*FINISHED)))
         .order_by(given.c.id)

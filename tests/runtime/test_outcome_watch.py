@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import NullPool, event, inspect
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Oban
-from oban_sqla.errors import SchemaMissingError
+from oban_sqla.errors import SchemaMissingError, UnreadableJobError
 from oban_sqla.runtime import notifier, outcome_watch
 from oban_sqla.statements.announce import DONE, about
 from tests.conftest import Add, StartOban, Tune
@@ -387,7 +387,9 @@ class TestOutages:
         found = await asyncio.gather(
             *(client.wait(id, timeout=PATIENCE) for id in ids), return_exceptions=True
         )
-        assert isinstance(found.pop(7), DataError)
+        error = found.pop(7)
+        assert isinstance(error, UnreadableJobError)
+        assert "inserted_at" in str(error)
         assert [job.id for job in found if isinstance(job, Job)] == ids[:7] + ids[8:]
 
 
