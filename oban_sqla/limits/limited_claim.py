@@ -45,18 +45,20 @@ class LimitedClaim:
         self._limits = QueueLimits(queue)
         # Whether jobs of this queue may have limits of their own. Known at once from the imported
         # workers, otherwise from the first limited job that a claim returns.
-        self._keyed = any(
-            worker.queue == queue.name and (worker.limit or worker.rate)
-            for worker in declarations()
-        )
+        limited = [w for w in declarations() if w.queue == queue.name and (w.limit or w.rate)]
+        self._keyed = bool(limited)
+        # The same for rates, which make a claim more expensive.
+        self._rated = any(worker.rate for worker in limited)
+        # The last claim by keys, by the keys of the queue and whether rates count.
+        self._statements: dict[tuple[QueueKeys | None, bool], RawStatement] = {}
         self._position = ClaimPosition()
         self._cursor = ""
         self._search = Search()
         self._cleared_at = time.monotonic()
         # The new holds: the seconds by the name of a rate or a key.
         self._holds: dict[str, float] = {}
-        # For a queue that counts by keys: it writes them, and claims by them.
-        self._keying: tuple[QueueKeys, QueueKeying, RawStatement] | None = None
+        # For a queue that counts by keys: it writes them.
+        self._keying: tuple[QueueKeys, QueueKeying] | None = None
         # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
         # Whether jobs have ended since the last claim was sent.
@@ -75,9 +77,17 @@ class LimitedClaim:
         statement = claim_within_global_limit()
         return RawStatement(self._database, statement, behind=lock_queue())
 
-    @cached_property
     def _by_key(self) -> RawStatement:
-        return RawStatement(self._database, claim_keyed(), behind=lock_keys())
+        which = self._limits.keys, self._rates
+        if which not in self._statements:
+            statement = claim_keyed(which[0], rates=which[1])
+            self._statements = {which: RawStatement(self._database, statement, behind=lock_keys())}
+        return self._statements[which]
+
+    @property
+    def _rates(self) -> bool:
+        """Whether rates may count jobs of this queue."""
+        return self._rated or self._limits.rate is not None
 
     @property
     def ahead(self) -> bool:
@@ -90,6 +100,9 @@ class LimitedClaim:
     def news(self) -> None:
         self._plain.news()
         self._position.news()
+        self._search.news()
+        if self._keying is not None:
+            self._keying[1].news()
 
     def frees(self, *, here: bool) -> bool:
         if here and not self.ahead:
@@ -154,7 +167,7 @@ class LimitedClaim:
         self._untold |= not self.ahead
         counted = [id for id in ids if id not in self._uncounted]
         self._uncounted.difference_update(ids)
-        if counted and self._by_keys:
+        if counted and self._rates:
             params = {"ids": counted, "queue_name": self._params["queue_name"]}
             await self._database.fetch(take_back_starts(), {**params, **self._limits.params})
 
@@ -176,12 +189,13 @@ class LimitedClaim:
         return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=self._look_in(None))
 
     async def _claim_by_key(self, demand: int, producer: str) -> Claim:
-        statement, unkeyed, keying_in = self._by_key, False, math.inf
+        unkeyed, keying_in = False, math.inf
         if (queue_keys := self._limits.keys) is not None:
-            statement, unkeyed, keying_in = await self._write_keys(queue_keys)
+            unkeyed, keying_in = await self._write_keys(queue_keys)
         own = {"cursor": self._cursor, "since": self._search.since()}
-        rows, duration = await self._fetch(statement, demand, producer, **own)
-        room, blocked, more, next_in, complete, looked_at, started = rows[0][-WHOLE:]
+        rows, duration = await self._fetch(self._by_key(), demand, producer, **own)
+        room, blocked, more, next_in, complete, looked_at, started, rated = rows[0][-WHOLE:]
+        self._rated |= rated
         found = [row[: -WHOLE - 1] for row in rows if row[0] is not None]
         keys = [row[-WHOLE - 1] for row in rows if row[0] is not None]
         self._cursor = next((key for key in reversed(keys) if key is not None), self._cursor)
@@ -191,24 +205,24 @@ class LimitedClaim:
         full = len(jobs) == demand
         self._blocked = blocked or room <= demand
         self._limits.started = (started or 0) + (len(jobs) if self._limits.rate else 0)
-        exhausted = not full and not unkeyed and not (more and len(jobs) < room)
+        # Jobs with a rate are left to the next claim, which counts their starts.
+        exhausted = not (full or unkeyed or rated or (more and len(jobs) < room))
         look_in = min(self._look_in(next_in), self._search.look_in, keying_in)
         return Claim(jobs, full, exhausted, duration, look_in=look_in)
 
-    async def _write_keys(self, keys: QueueKeys) -> tuple[RawStatement, bool, float]:
+    async def _write_keys(self, keys: QueueKeys) -> tuple[bool, float]:
         """Write keys of the queue's own.
 
-        Returns the claim by such keys, whether jobs may be left without keys, and the seconds until
-        the next look at all jobs.
+        Returns whether jobs may be left without keys, and the seconds until the next look at all
+        jobs.
         """
         if self._keying is None or self._keying[0] != keys:
-            claim = RawStatement(self._database, claim_keyed(keys), behind=lock_keys())
-            self._keying = keys, QueueKeying(self._database, keys), claim
-        _, keying, claim = self._keying
+            self._keying = keys, QueueKeying(self._database, keys)
+        _, keying = self._keying
         # Jobs that get their keys now may be limited elsewhere, too: other nodes hear of all slots.
         self._keyed = True
         unkeyed = await keying.write(self._params)
-        return claim, unkeyed, keying.look_in
+        return unkeyed, keying.look_in
 
     async def _fetch(
         self, statement: RawStatement, demand: int, producer: str, **more: Any

@@ -13,6 +13,7 @@ BY_INDEX = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
+    "enable_memoize": "off",
     "jit": "off",
 }
 """The planner's settings for a claim by keys."""

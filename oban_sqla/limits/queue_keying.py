@@ -21,6 +21,10 @@ class QueueKeying:
         self._statement = RawStatement(database, key_jobs(keys))
         self._search = Search()
 
+    def news(self) -> None:
+        """Note that there may be new jobs."""
+        self._search.news()
+
     @property
     def look_in(self) -> float:
         """Seconds until a look at all waiting jobs finds jobs that this look passed over."""

@@ -13,6 +13,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    null,
     select,
     true,
 )
@@ -34,16 +35,24 @@ QUEUE_RATE: ColumnElement[str] = func.concat(
 """The name under which the starts of a queue are counted."""
 
 
-def queue_room(time: ColumnElement[Any]) -> CTE:
+def queue_room(time: ColumnElement[Any], *, rates: bool) -> CTE:
     """One row: the `room`, and `next_in`, the seconds until the rate lets a job start again.
 
-    Also the number of starts that count for the rate (NULL without a rate).
+    Also the number of starts that count for the rate (NULL without a rate). Without `rates`, only
+    the global limit counts.
     """
     limit = cast(bindparam("global_limit", type_=Integer), Integer)
     # Count no further than the limit, since more jobs do not change the result.
     counted = select(Job.id).where(state_in(JobState.EXECUTING), of_queue()).limit(limit).subquery()
     count = select(func.count()).select_from(counted).scalar_subquery()
     free = case((limit.is_(None), MOST), else_=limit - count)
+    limits = select(cast(free, Integer).label("free")).subquery("own")
+    if not rates:
+        return select(
+            func.greatest(limits.c.free, 0).label("room"),
+            cast(null(), Double).label("next_in"),
+            cast(null(), Integer).label("started"),
+        ).cte("queue_room")
     row = aliased(RateRow)
     most = RATE_ALLOWED + RATE_BURST
     saved = tokens(row, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, time)
@@ -64,7 +73,6 @@ def queue_room(time: ColumnElement[Any]) -> CTE:
     )
     in_log = enough_in(QUEUE_RATE, most, RATE_PERIOD, literal(1), time)
     next_in = case((rate.c.permits < 1, func.greatest(in_log, rate.c.token_in)))
-    limits = select(cast(free, Integer).label("free")).subquery("own")
     return (
         select(
             func.greatest(func.least(limits.c.free, rate.c.permits), 0).label("room"),

@@ -28,6 +28,7 @@ from .rows import StartRow
 # A literal, because with a bound parameter the server can't use an index on the expression.
 PARTITION: ColumnElement[str] = literal_column("'partition_key'", Text)
 LIMIT_ID: ColumnElement[Any] = literal_column("'{oban_sqla_limits,limit,id}'")
+RATE_ID: ColumnElement[Any] = literal_column("'{oban_sqla_limits,rate,id}'")
 LIMITS: ColumnElement[str] = literal_column("'oban_sqla_limits'", Text)
 
 
@@ -92,7 +93,7 @@ class Terms(NamedTuple):
             allowed=whole(rate["allowed"], 1),
             burst=whole(rate["burst"], 0),
             period=period_of(rate["period"]),
-            weight=func.greatest(whole(rate["weight"], 1), 1),
+            weight=func.greatest(whole(rate["weight"], 1), 1, type_=Integer),
         )
 
 

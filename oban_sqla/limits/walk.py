@@ -34,29 +34,22 @@ from ..models import Job, JobState
 from ..statements.claim import of_queue
 from ..statements.states import constant
 from .queue_keys import OF_KEY, QueueKeys, key_state
+from .rate_state import OF_RATE, rate_state
 from .rows import RateRow
-from .terms import (
-    Terms,
-    enough_in,
-    executing_by_limit,
-    is_partitioned,
-    limits_of,
-    partition_of,
-    tokens,
-    used,
-)
+from .terms import Terms, executing_by_limit, is_partitioned, limits_of, partition_of
 
 
-def walk(time: ColumnElement[Any], queue_keys: QueueKeys | None = None) -> CTE:
+def walk(time: ColumnElement[Any], *, rates: bool, queue_keys: QueueKeys | None = None) -> CTE:
     """The keys of the queue `queue_name` by priority, around each priority from `cursor` on.
 
     The walk ends when `limit` jobs are found that may start, each of a key without executing jobs.
-    A row has the terms of the key's first job, the number of `executing` jobs of its limit, its
-    `permits`, the `room` for jobs of the key, and `next_in`, the seconds until there is room, if
-    that is known. Rows without terms only begin a priority. For a queue with keys, there
-    are the columns `OF_KEY`, too, and `executing` counts the jobs of its key.
+    A row has the terms of the key's first job, the number of `executing` jobs of its limit, the
+    `room` for jobs of the key, and `next_in`, the seconds until there is room, if that is known.
+    Rows without terms only begin a priority. With `rates`, there are the columns `OF_RATE`, too;
+    otherwise a key with a rate has no room. For a queue with keys, there are the columns `OF_KEY`,
+    and `executing` counts the jobs of its key.
     """
-    columns = _STATE if queue_keys is None else {**_STATE, **OF_KEY}
+    columns = {**_STATE, **(OF_RATE if rates else {}), **(OF_KEY if queue_keys else {})}
     start = select(
         cast(literal(-1), SmallInteger).label("priority"),
         cast(literal("", Text), Text).label("key"),
@@ -68,10 +61,13 @@ def walk(time: ColumnElement[Any], queue_keys: QueueKeys | None = None) -> CTE:
     )
     before = start.cte("walk", recursive=True)
     following = _following(before)
-    terms = _terms(following)
-    counted = _counted(following, terms, time)
-    state = _state(terms, counted, time)
-    sources = before.join(following, true()).join(terms, true()).join(counted, true())
+    limits = _limits_state(following, time)
+    state = _state(limits, rates=rates)
+    sources = before.join(following, true()).join(limits, true())
+    if rates:
+        of_rate = rate_state(following, time)
+        sources = sources.outerjoin(of_rate, true())
+        state = _with_rate(state, of_rate.c)
     if queue_keys is not None:
         of_key = key_state(following, queue_keys, time)
         sources = sources.join(of_key, true())
@@ -100,7 +96,6 @@ _STATE: dict[str, Any] = {
     "executing": Integer,
     "limit_room": Integer,
     "rate_id": Text,
-    "permits": Integer,
     "room": Integer,
     "next_in": Double,
 }
@@ -166,65 +161,59 @@ def _waiting(job: Any) -> list[ColumnElement[bool]]:
     return [job.state == constant(JobState.AVAILABLE), is_partitioned(job), queue]
 
 
-def _terms(following: FromClause) -> FromClause:
-    """The terms of the key. OFFSET makes the server compute each of them only once."""
+def _limits_state(following: FromClause, time: ColumnElement[Any]) -> FromClause:
+    """The terms of the key's limit, and its counts.
+
+    OFFSET makes the server compute each of them only once.
+    """
     terms = Terms.of(following.c.limits)
-    columns = [column.label(name) for name, column in terms._asdict().items()]
+    names = ("limit_id", "most", "shares", "rate_id")
     one = select(literal(1).label("one")).subquery()
-    terms_of = select(*columns).select_from(one).offset(literal_column("0"))
-    return terms_of.correlate(following).lateral("terms")
-
-
-def _counted(following: FromClause, terms: FromClause, time: ColumnElement[Any]) -> FromClause:
-    """The counts of the key's limit and rate, each computed once."""
-    of = terms.c
-    executing = cast(executing_by_limit()[of.limit_id].astext, Integer)
+    of = (
+        select(*(getattr(terms, name).label(name) for name in names))
+        .select_from(one)
+        .offset(literal_column("0"))
+        .correlate(following)
+        .lateral("terms")
+    )
     row = aliased(RateRow)
-    name = func.coalesce(of.rate_id, of.limit_id, following.c.key)
-    starts = case((of.rate_id.is_not(None), used(of.rate_id, of.period, time)))
-    one = select(literal(1).label("one")).subquery()
+    name = func.coalesce(of.c.rate_id, of.c.limit_id, following.c.key)
+    executing = cast(executing_by_limit()[of.c.limit_id].astext, Integer)
     return (
         select(
+            *of.c,
             func.coalesce(executing, 0).label("executing"),
-            starts.label("starts"),
-            tokens(row, of.allowed, of.burst, of.period, time).label("saved"),
             seconds(row.held_until - time).label("held_in"),
         )
-        .select_from(one.outerjoin(row, row.rate == name))
+        .select_from(of.outerjoin(row, row.rate == name))
         .offset(literal_column("0"))
-        .correlate(following, terms)
-        .lateral("counted")
+        .correlate(following)
+        .lateral("of_limit")
     )
 
 
-def _state(
-    terms: FromClause, counted: FromClause, time: ColumnElement[Any]
-) -> dict[str, ColumnElement[Any]]:
-    of, now = terms.c, counted.c
-    limited = and_(of.limit_id.is_not(None), ~of.shares)
-    limit_room = case((limited, of.most - now.executing))
-    log = of.allowed + of.burst - now.starts
-    saved = case((of.burst > 0, cast(func.floor(now.saved), Integer)))
-    permits = case((of.rate_id.is_not(None), func.least(log, saved)))
-    held = func.coalesce(now.held_in > 0, false())
-    too_few = func.coalesce(permits < of.weight, false())
-    room = case(
-        (or_(held, too_few), 0),
-        else_=func.greatest(func.least(MOST, limit_room, permits), 0),
-    )
-    in_log = enough_in(of.rate_id, of.allowed + of.burst, of.period, of.weight, time)
-    in_tokens = case((of.burst > 0, (of.weight - now.saved) * of.period / of.allowed))
-    next_in = func.greatest(
-        case((held, now.held_in)), case((too_few, func.greatest(in_log, in_tokens)))
-    )
+def _state(limits: FromClause, *, rates: bool) -> dict[str, ColumnElement[Any]]:
+    of = limits.c
+    limit_room = case((and_(of.limit_id.is_not(None), ~of.shares), of.most - of.executing))
+    held = func.coalesce(of.held_in > 0, false())
+    closed = held if rates else or_(held, of.rate_id.is_not(None))
     return {
         "limit_id": of.limit_id,
-        "executing": now.executing,
+        "executing": of.executing,
         "limit_room": limit_room,
         "rate_id": of.rate_id,
-        "permits": permits,
-        "room": room,
-        "next_in": next_in,
+        "room": case((closed, 0), else_=func.greatest(func.least(MOST, limit_room), 0)),
+        "next_in": case((held, of.held_in)),
+    }
+
+
+def _with_rate(state: dict[str, ColumnElement[Any]], of: Any) -> dict[str, ColumnElement[Any]]:
+    """The state of a job that has a rate, too."""
+    return {
+        **state,
+        "permits": of.permits,
+        "room": func.greatest(func.least(state["room"], of.room), 0),
+        "next_in": func.greatest(state["next_in"], of.next_in),
     }
 
 

@@ -6,12 +6,10 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     DateTime,
-    Double,
     FromClause,
     Integer,
     Select,
     SmallInteger,
-    Text,
     bindparam,
     cast,
     false,
@@ -29,14 +27,14 @@ from ..clock import EVER
 from ..models import Job, JobState
 from ..statements.claim import claim_order, of_queue
 from ..statements.states import constant
-from .queue_keys import OF_KEY
 from .search import PRIORITIES
 from .terms import partition_of
 
 
-def jobs_without_key() -> CTE:
+def jobs_without_key(like: Select[Any]) -> CTE:
     """The first jobs without limits, for each priority after its instant in `since`.
 
+    The columns are those of `like`, NULL if only limited jobs have them.
     No index separates them from limited jobs, and a hundred thousand of those may wait before them.
     Other programs may have inserted jobs with priorities beyond those in `since`.
     """
@@ -62,8 +60,8 @@ def jobs_without_key() -> CTE:
         .subquery("beyond")
     )
     return union_all(
-        select(*_columns(first)).select_from(since.join(first, true())),
-        select(*_columns(beyond)),
+        select(*_columns(first, like)).select_from(since.join(first, true())),
+        select(*_columns(beyond, like)),
     ).cte("without_key")
 
 
@@ -80,28 +78,23 @@ def _available(job: Any) -> Select[Any]:
     )
 
 
-def none_without_key() -> CTE:
+def none_without_key(like: Select[Any]) -> CTE:
     """Every job of a queue with keys has one."""
     job = aliased(Job)
     none = select(job.id, job.priority, job.scheduled_at).where(false()).subquery("none")
-    of_key = (cast(null(), kind).label(name) for name, kind in OF_KEY.items())
-    return select(*_columns(none), *of_key).cte("without_key")
+    return select(*_columns(none, like)).cte("without_key")
 
 
-def _columns(jobs: FromClause) -> list[ColumnElement[Any]]:
-    text, number = cast(null(), Text), cast(null(), Integer)
+def _columns(jobs: FromClause, like: Select[Any]) -> list[ColumnElement[Any]]:
+    own: dict[str, ColumnElement[Any]] = {
+        "id": jobs.c.id,
+        "priority": jobs.c.priority,
+        "without_key": literal(1),
+        "turn": literal(0),
+        "step": literal(0),
+        "scheduled_at": jobs.c.scheduled_at,
+    }
     return [
-        jobs.c.id,
-        jobs.c.priority,
-        literal(1).label("without_key"),
-        literal(0).label("turn"),
-        literal(0).label("step"),
-        jobs.c.scheduled_at,
-        text.label("key"),
-        text.label("limit_id"),
-        number.label("limit_room"),
-        text.label("rate_id"),
-        number.label("permits"),
-        *(number.label(name) for name in ("weight", "allowed", "burst")),
-        cast(null(), Double).label("period"),
+        own.get(name, cast(null(), column.type)).label(name)
+        for name, column in like.selected_columns.items()
     ]

@@ -61,7 +61,9 @@ def partition(job: Job, worker: str, limit: Limit | None, rate: Rate | None) -> 
         # Kept even after the insert: after a rollback, the row may get another key.
         values_of(job)[_PENDING] = worker, limit, rate
         return
-    meta[ENTRY] = " ".join(entry["id"] for entry in limits.values())
+    # Jobs with a limit, and others with a rate of the same name, must not share a key.
+    kind = ["rate"] if limit is None else []
+    meta[ENTRY] = " ".join([*kind, *(entry["id"] for entry in limits.values())])
     meta[LIMITS] = limits
 
 

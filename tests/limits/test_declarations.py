@@ -201,7 +201,7 @@ class TestWaysIn:
 
         tick = job_of_tick(ticking.__oban__, ticking.__oban__.cron, client_now(), "UTC")
         assert key(tick) == "declarations.ticking"
-        assert key(send.options(priority=3).new("x")) == "postmark"
+        assert key(send.options(priority=3).new("x")) == "rate postmark"
 
     async def test_bulk_and_connections(self, engine: AsyncEngine, sessions: Sessions) -> None:
         oban = Oban(engine)
@@ -281,7 +281,7 @@ class TestWhatIsRefused:
         )
         def same(to: str) -> None: ...
 
-        assert key(same.new("x")) == 'postmark="x"'
+        assert key(same.new("x")) == 'rate postmark="x"'
 
     def test_a_limit_of_a_key_below_one(self) -> None:
         class Broken(Worker, name="broken", queue="limits", limit=Limit(lambda key: 0, by="k")):

@@ -27,6 +27,14 @@ class Rated(Holding, queue="found.declared", rate=Rate(2, per=3600, name="found.
     """Two starts in an hour."""
 
 
+class Limited(Holding, queue="found.declared", limit=Limit(2, name="found.service")):
+    """Two jobs at once."""
+
+
+class AlsoRated(Holding, queue="found.declared", rate=Rate(1, per=3600, name="found.service")):
+    """One start in an hour of a rate that has the name of a limit."""
+
+
 class Free(Holding, queue="found.declared"):
     """A worker without a limit."""
 
@@ -55,6 +63,47 @@ async def test_jobs_that_go_back_take_no_permits_and_give_none(
         await until(lambda: claims.events)
     assert await rate.available() == 0
     assert len(Holding.begun) == 1
+
+
+async def test_a_limit_and_a_rate_of_one_name_count_apart(
+    start: StartOban, add: Add, client: Oban
+) -> None:
+    workers = (Limited, AlsoRated, AlsoRated, Limited)
+    first, rated, _, second = await add(*(worker.new(queue="found") for worker in workers))
+    await start(queues={"found": 10}, **NEVER)
+    assert {*await Holding.begin(3)} == {first, rated, second}
+    assert await client.rate("found.service").available() == 0
+    (last,) = await add(Free.new(queue="found"))
+    assert (await Holding.begin(4))[3] == last
+
+
+async def test_other_terms_behind_the_same_key_count(
+    start: StartOban, add: Add, client: Oban
+) -> None:
+    """Another program may give any keys."""
+    made = [worker.new(queue="found") for worker in (Limited, AlsoRated, AlsoRated)]
+    for job in made:
+        job.meta = {**job.meta, "partition_key": "found.service"}
+    limited, rated, _ = await add(*made)
+    await start(queues={"found": 10}, **NEVER)
+    assert await Holding.begin(1) == [limited]
+    Holding.release_all()
+    assert await Holding.begin(2) == [limited, rated]
+    assert await client.rate("found.service").available() == 0
+    (last,) = await add(Free.new(queue="found"))
+    assert await Holding.begin(3) == [limited, rated, last]
+
+
+async def test_the_first_job_with_a_rate_counts(start: StartOban, add: Add, client: Oban) -> None:
+    """A claim in a queue with limits only claims no job with a rate."""
+    await start(queues={"found": {"limit": 10, "global_limit": 10}}, **NEVER)
+    await add(Limited.new(queue="found"))
+    await Holding.begin(1)
+    first, *_ = await add(*(AlsoRated.new(queue="found") for _ in range(3)))
+    assert (await Holding.begin(2))[1] == first
+    assert await client.rate("found.service").available() == 0
+    (last,) = await add(Free.new(queue="found"))
+    assert (await Holding.begin(3))[2] == last
 
 
 BY_KEY = {"allowed": 1, "partition": {"fields": ["args"], "keys": ["key"]}}

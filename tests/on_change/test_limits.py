@@ -74,7 +74,7 @@ class TestFlush:
         session.add(item := Item(shop_id=2))
         session.flush()
         assert keys(session, ByRow) == [f"change.by_row={item.id}"]
-        assert keys(session, ByShop) == ["change.by_shop=2"]
+        assert keys(session, ByShop) == ["rate change.by_shop=2"]
         assert keys(session, Alone) == ["change.alone"]
 
     def test_of_another_row_in_a_savepoint(self, session: Session) -> None:
@@ -85,7 +85,7 @@ class TestFlush:
         session.add(undone)
         session.flush()
         savepoint.rollback()
-        assert keys(session, ByShop) == ["change.by_shop=1"]
+        assert keys(session, ByShop) == ["rate change.by_shop=1"]
 
     def test_of_a_model(self, session: Session) -> None:
         session.add(order := Order(shop_id=2))
@@ -110,7 +110,7 @@ class TestExpired:
         session.expire(items[0])
         items[0].price = 7
         session.flush()
-        assert keys(session, ByShop) == ["change.by_shop=2"]
+        assert keys(session, ByShop) == ["rate change.by_shop=2"]
 
     def test_of_a_model(self, session: Session, items: list[Item]) -> None:
         order = session.get_one(Order, 5)
@@ -130,16 +130,16 @@ class TestStatements:
     def test_an_update(self, session: Session, items: list[Item]) -> None:
         session.execute(update(Item).where(Item.id < 3).values(price=7))
         assert sorted(keys(session, ByRow)) == ["change.by_row=1", "change.by_row=2"]
-        assert sorted(keys(session, ByShop)) == ["change.by_shop=1", "change.by_shop=2"]
+        assert sorted(keys(session, ByShop)) == ["rate change.by_shop=1", "rate change.by_shop=2"]
         assert keys(session, Alone) == ["change.alone"] * 2
 
     def test_it_sets_the_key(self, session: Session, items: list[Item]) -> None:
         session.execute(update(Item).where(Item.id == 1).values(shop_id=1))
-        assert keys(session, ByShop) == ["change.by_shop=1"]
+        assert keys(session, ByShop) == ["rate change.by_shop=1"]
 
     def test_a_bulk_update_by_primary_key(self, session: Session, items: list[Item]) -> None:
         session.execute(update(Item), [{"id": 1, "price": 5}, {"id": 3, "price": 6}])
-        assert keys(session, ByShop) == ["change.by_shop=2"] * 2
+        assert keys(session, ByShop) == ["rate change.by_shop=2"] * 2
 
     def test_of_a_model(self, session: Session, items: list[Item]) -> None:
         session.execute(update(Order).values(note="y"))
