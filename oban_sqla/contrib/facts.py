@@ -67,3 +67,9 @@ def shorten(error: BaseException, longest: int = 500) -> str:
         text = f"{type(error).__name__}, which can't be printed"
     text = hide_passwords(text)
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def cause(error: BaseException) -> str:
+    """The first line of the driver's message, without the statement."""
+    found = getattr(error, "orig", None) or error
+    return next(iter(shorten(found).splitlines()), type(found).__name__)

@@ -18,6 +18,7 @@ from ..events import (
     DashboardAction,
     ElectStop,
     GiveBackStop,
+    MoveRefused,
     OutcomeDelayed,
     OutcomeRefused,
     PoolTooSmall,
@@ -29,7 +30,7 @@ from ..events import (
 from ..oban import Oban
 from ..workers.unfinished import UNFINISHED
 from . import activity, job_log, listeners, outage_log
-from .facts import Facts, ids_in_words, shorten
+from .facts import Facts, cause, ids_in_words, shorten
 from .listeners import Listener
 
 logger = logging.getLogger("oban_sqla")
@@ -83,6 +84,17 @@ def _outcome_delayed(oban: Oban, delayed: OutcomeDelayed) -> None:
         delayed.id,
         delayed.reason,
         extra=Facts(oban, delayed),
+    )
+
+
+def _move_refused(oban: Oban, refused: MoveRefused) -> None:
+    logger.warning(
+        "%s: can't %s job %s, trying again until it succeeds: the database refuses it: %s",
+        oban.name,
+        refused.move,
+        refused.id,
+        cause(refused.error),
+        extra=Facts(oban, refused),
     )
 
 
@@ -193,6 +205,7 @@ _LISTENERS: dict[str, Callable[[Any, Any], None]] = {
     "ack_stop": _ack_stop,
     "outcome_refused": _outcome_refused,
     "outcome_delayed": _outcome_delayed,
+    "move_refused": _move_refused,
     "give_back_stop": _give_back_stop,
     "elect_stop": _elect_stop,
     "rescue_stop": _rescue_stop,

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import sqlstate
 from ..events import NotifierLost, NotifierRestored, ServiceFailed, ServiceRestored
 from ..oban import Oban
-from .facts import Facts, shorten
+from .facts import Facts, cause
 from .listeners import Listener
 from .outages import Outage, Outages, is_outage
 
@@ -33,7 +33,7 @@ def _service_failed(oban: Oban, failed: ServiceFailed) -> None:
         "%s: %s failed, trying again until it succeeds: %s%s",
         oban.name,
         service,
-        _cause(error),
+        cause(error),
         _remedy(error),
         exc_info=_traceback(error),
         extra=Facts(oban, failed),
@@ -61,7 +61,7 @@ def _tell(oban: Oban, outage: Outage, service: str, error: BaseException, data: 
             oban.name,
             oban.node,
             service,
-            _cause(error),
+            cause(error),
             extra=Facts(oban, data),
         )
 
@@ -90,12 +90,6 @@ def _traceback(error: BaseException) -> Any:
     if not logger.isEnabledFor(logging.DEBUG):
         return None
     return type(error), error, error.__traceback__
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the driver's message, without the statement."""
-    cause = getattr(error, "orig", None) or error
-    return next(iter(shorten(cause).splitlines()), type(cause).__name__)
 
 
 def _notifier_lost(oban: Oban, lost: NotifierLost) -> None:

@@ -133,6 +133,12 @@ class NodeChecks:
                         "see its log for the reason: a transaction that locks the row, or a"
                         " constraint or trigger of the table that refuses the outcome",
                     )
+                for id in queue.refused_jobs:
+                    yield problem(
+                        f"{node.node} can't claim job {id} of queue {queue.queue}",
+                        "see its log for the reason: a constraint or trigger of the table that"
+                        " refuses the claim; correct it, or cancel the job",
+                    )
 
     async def _threads(self) -> AsyncIterator[Result]:
         for node in self._presence.nodes:

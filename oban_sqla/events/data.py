@@ -119,6 +119,16 @@ class OutcomeDelayed:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveRefused:
+    id: int
+    """The job that the database refuses to move. Other jobs are moved; it is tried again later."""
+    move: str
+    """What was to happen to the job: "claim", "stage", "give back" or "rescue"."""
+    error: BaseException
+    """The server's error, for example of a trigger or a constraint."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageStop:
     count: int
     queues: tuple[str, ...]

@@ -60,6 +60,12 @@ class ObanEvents(event.Events[Observable]):
         Emitted once for each outcome.
         """
 
+    def move_refused(self, oban: Any, refused: data.MoveRefused) -> None:
+        """The database refuses to claim, stage, give back or rescue a job.
+
+        Emitted once for each job, or again after the job could be moved.
+        """
+
     def stage_stop(self, oban: Any, stop: data.StageStop) -> None:
         """The stager made a pass."""
 

@@ -10,8 +10,11 @@ from sqlalchemy.exc import DBAPIError
 from ..clock import LONGEST_INTERVAL
 from ..errors import sqlstate
 from ..events import RescueStop
+from ..models import JobState
+from ..statements.move_apart import make_available, rescuable
 from ..statements.rescue import bury, rescue
 from .database import Database
+from .refused_jobs import RefusedJobs
 from .service import Emit, Service
 
 # The most orphans of one statement.
@@ -43,6 +46,14 @@ class Lifeline(Service):
     ) -> None:
         super().__init__(emit)
         self._database = database
+        self._refused = RefusedJobs(
+            database,
+            emit,
+            "rescue",
+            states=[JobState.EXECUTING],
+            candidates=rescuable(),
+            trial=make_available(JobState.EXECUTING),
+        )
         self._is_leader = is_leader
         self._heartbeat_expiry = heartbeat_expiry
         self._rescue_after = min(rescue_after, LONGEST_INTERVAL)
@@ -93,13 +104,12 @@ class Lifeline(Service):
         return len(rescued) + len(discarded) + len(cancelled)
 
     async def _rescue(self, *, on_discard: bool = True) -> Any:
-        (row,) = await self._database.fetch(
-            rescue(prefix=self._database.prefix, on_discard=on_discard),
-            {
-                "batch": BATCH,
-                "expiry": self._heartbeat_expiry,
-                "settled": self._two_beats,
-                "rescue_after": self._rescue_after,
-            },
-        )
+        statement = rescue(prefix=self._database.prefix, on_discard=on_discard)
+        params = {
+            "batch": BATCH,
+            "expiry": self._heartbeat_expiry,
+            "settled": self._two_beats,
+            "rescue_after": self._rescue_after,
+        }
+        (row,) = await self._refused.passing(lambda: self._database.fetch(statement, params), {})
         return row

@@ -4,8 +4,12 @@ import math
 import time
 from collections.abc import Collection, Sequence
 
+from ..models import JobState
 from ..statements.give_back import give_back
+from ..statements.move_apart import make_available, returnable
 from .database import Database
+from .refused_jobs import RefusedJobs
+from .service import Emit
 
 # A server that has lost its client may still finish a claim, so look again for this long.
 DOUBT = 60.0
@@ -16,8 +20,16 @@ LOOK_INTERVAL = 600.0
 class LostClaims:
     """Gives back jobs of claims that were carried out, but whose answers were lost."""
 
-    def __init__(self, database: Database, queue: str) -> None:
+    def __init__(self, database: Database, emit: Emit, queue: str) -> None:
         self._database = database
+        self._refused = RefusedJobs(
+            database,
+            emit,
+            "give back",
+            states=[JobState.EXECUTING],
+            candidates=returnable(),
+            trial=make_available(JobState.EXECUTING),
+        )
         self._queue = queue
         self.possible = False
         """Whether the database may have jobs that are claimed under the uuid."""
@@ -48,10 +60,9 @@ class LostClaims:
 
         returning: the ids of jobs that must be among them, now or later.
         """
-        rows = await self._database.fetch(
-            give_back(prefix=self._database.prefix),
-            {"queue_name": self._queue, "producer": uuid, "running": list(known)},
-        )
+        params = {"queue_name": self._queue, "producer": uuid, "running": list(known)}
+        statement = give_back(prefix=self._database.prefix)
+        rows = await self._refused.passing(lambda: self._database.fetch(statement, params), params)
         ids = tuple(sorted(row.id for row in rows))
         self._looked_at = time.monotonic()
         if not {*returning} <= {*ids}:

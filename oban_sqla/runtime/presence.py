@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config.oban_settings import LONGEST_EXPIRY
-from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY, LEFT_BEHIND
+from ..statements.heartbeat import DELAYED, EXPIRY, FOREIGN_EXPIRY, LEFT_BEHIND, REFUSED
 from ..statements.presence import leaders, producers
 from .database import Database
 from .pool import NEEDED, SIZE
@@ -32,6 +32,8 @@ class RunningQueue:
     uuid: str
     delayed_outcomes: tuple[int, ...] = ()
     """Ids of ended jobs whose outcomes can't be written."""
+    refused_jobs: tuple[int, ...] = ()
+    """Ids of available jobs that the database refuses to claim."""
     left_behind: tuple[int, ...] = ()
     """Ids of ended jobs whose threads or tasks still run."""
     foreign: bool = False
@@ -159,6 +161,7 @@ def _running_queue(row: Any) -> RunningQueue:
         started_at=row.started_at,
         uuid=row.uuid,
         delayed_outcomes=_ids(meta.get(DELAYED)),
+        refused_jobs=_ids(meta.get(REFUSED)),
         left_behind=_ids(meta.get(LEFT_BEHIND)),
         foreign=EXPIRY not in meta,
         global_limit=_object(meta.get("global_limit")),

@@ -4,14 +4,17 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from ..events import ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import JobState
 from ..statements.acknowledge import Ack
+from ..statements.claim import claim
 from ..statements.claimed import Claimed
-from ..statements.heartbeat import DELAYED, LEFT_BEHIND
+from ..statements.heartbeat import DELAYED, LEFT_BEHIND, REFUSED
+from ..statements.move_apart import claimable
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
 from .database import Database
@@ -20,6 +23,7 @@ from .farewell import farewell
 from .held_jobs import HeldJobs
 from .lost_claims import LostClaims
 from .outbox import Outbox
+from .refused_jobs import RefusedJobs
 from .running_jobs import Outcome, RunningJobs
 from .service import GRACE, Emit, Service
 from .time_limits import FAREWELL, deadline
@@ -73,7 +77,15 @@ class Producer(Service):
         self._held = HeldJobs(self._ahead.longest_hold)
         # Whether the last claim found all available jobs, and no news has come since.
         self._exhausted = False
-        self._lost = LostClaims(database, queue)
+        self._refused = RefusedJobs(
+            database,
+            emit,
+            "claim",
+            states=[JobState.AVAILABLE],
+            candidates=claimable(),
+            trial=claim(),
+        )
+        self._lost = LostClaims(database, emit, queue)
         self._draining = False
 
     @property
@@ -88,6 +100,8 @@ class Producer(Service):
             meta[DELAYED] = delayed
         if left_behind := self._executor.left_behind.ids(self.queue):
             meta[LEFT_BEHIND] = left_behind
+        if refused := self._refused.ids:
+            meta[REFUSED] = refused
         return meta
 
     @property
@@ -240,10 +254,17 @@ class Producer(Service):
         async with self._claims:
             self._lost.possible = True
             try:
-                return await self._way.claim(demand, str(self.uuid))
+                return await self._refused.passing(
+                    partial(self._way.claim, demand, str(self.uuid)), self._trial_params
+                )
             except BaseException:
                 self._lost.suspect()
                 raise
+
+    @property
+    def _trial_params(self) -> dict[str, Any]:
+        own = {"producer": str(self.uuid), "node_name": "", "limit": CLAIM_BATCH}
+        return {"queue_name": self.queue, **own}
 
     def _wait_for_turn(self, seconds: float) -> float:
         """The delay until the next pass: `seconds`, or until a held job has waited too long."""

@@ -8,8 +8,11 @@ from typing import Any
 
 from ..events import StageStop
 from ..models import validation
+from ..models.state import STAGEABLE
+from ..statements.move_apart import make_available, stageable
 from ..statements.stage import FRONT, Position, behind, stage
 from .database import Database
+from .refused_jobs import RefusedJobs
 from .service import Emit, Service
 
 # While more jobs are due than one pass promotes, the batch is adapted so that a pass takes about
@@ -55,6 +58,14 @@ class Stager(Service):
         """
         super().__init__(emit)
         self._database = database
+        self._refused = RefusedJobs(
+            database,
+            emit,
+            "stage",
+            states=STAGEABLE,
+            candidates=stageable(),
+            trial=make_available(*STAGEABLE),
+        )
         self._queues = queues
         self._wake_queues = wake_queues
         self._poll_interval = poll_interval
@@ -146,7 +157,7 @@ class Stager(Service):
             share = max(1, batch // (2 * len(queues)))
             params |= {"sharing": queues, "share": share}
         statement = stage(prefix=self._database.prefix, shared=shared)
-        (row,) = await self._database.fetch(statement, params)
+        (row,) = await self._refused.passing(lambda: self._database.fetch(statement, params), {})
         return row
 
     def _next_position(self, now: float) -> Position:

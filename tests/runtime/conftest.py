@@ -18,6 +18,7 @@ from tests.listening import PATIENCE
 from tests.proxy import Proxy
 from tests.runtime.workers import Blocking, Held, Quick
 
+Refuse = Callable[..., Awaitable[None]]
 Rows = Callable[[], Awaitable[list[tuple[JobState, int]]]]
 
 
@@ -72,6 +73,32 @@ def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:
             return [(state, attempt) for state, attempt in await session.execute(query)]
 
     return rows
+
+
+@pytest.fixture
+async def refuse(engine: AsyncEngine, prefix: str) -> AsyncIterator[Refuse]:
+    """Make a trigger refuse updates of jobs, as a user's trigger might."""
+
+    async def execute(*statements: str) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text(f'SET LOCAL search_path = "{prefix}", public'))
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    async def refuse(when: str, do: str = "RAISE EXCEPTION ''not this one'';") -> None:
+        await execute(
+            "CREATE FUNCTION refusal() RETURNS trigger LANGUAGE plpgsql"
+            f" AS 'BEGIN {do} RETURN NULL; END'",
+            f"CREATE TRIGGER refusal {when} EXECUTE FUNCTION refusal()",
+        )
+
+    yield refuse
+    await execute("DROP FUNCTION IF EXISTS refusal() CASCADE")
+
+
+def of_rows(condition: str) -> str:
+    """Make the trigger refuse single rows."""
+    return f"BEFORE UPDATE ON oban_jobs FOR EACH ROW WHEN ({condition})"
 
 
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:

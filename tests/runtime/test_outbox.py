@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,13 +17,11 @@ from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime.database import Database
 from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE, hear
-from tests.runtime.conftest import Rows, until
+from tests.runtime.conftest import Refuse, Rows, of_rows, until
 from tests.runtime.workers import Held, Quick
 from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
-
-Refuse = Callable[..., Awaitable[None]]
 
 S = JobState
 DONE = (S.COMPLETED, 1)
@@ -43,32 +41,6 @@ async def row_locked(engine: AsyncEngine, id: int) -> AsyncIterator[None]:
         await connection.execute(select(Job.id).where(Job.id == id).with_for_update())
         yield
         await connection.rollback()
-
-
-@pytest.fixture
-async def refuse(engine: AsyncEngine, prefix: str) -> AsyncIterator[Refuse]:
-    """Make a trigger refuse updates of jobs, as a user's trigger might."""
-
-    async def execute(*statements: str) -> None:
-        async with engine.begin() as connection:
-            await connection.execute(text(f'SET LOCAL search_path = "{prefix}", public'))
-            for statement in statements:
-                await connection.execute(text(statement))
-
-    async def refuse(when: str, do: str = "RAISE EXCEPTION ''not this one'';") -> None:
-        await execute(
-            "CREATE FUNCTION refusal() RETURNS trigger LANGUAGE plpgsql"
-            f" AS 'BEGIN {do} RETURN NULL; END'",
-            f"CREATE TRIGGER refusal {when} EXECUTE FUNCTION refusal()",
-        )
-
-    yield refuse
-    await execute("DROP FUNCTION IF EXISTS refusal() CASCADE")
-
-
-def of_rows(condition: str) -> str:
-    """Make the trigger refuse single rows."""
-    return f"BEFORE UPDATE ON oban_jobs FOR EACH ROW WHEN ({condition})"
 
 
 async def test_outcomes_of_all_queues_are_written_together(

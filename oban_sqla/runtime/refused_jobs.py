@@ -1,0 +1,157 @@
+"""`RefusedJobs`: jobs whose move the database refuses, so that the statement passes over them."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable
+
+from ..errors import sqlstate
+from ..events import MoveRefused
+from ..models import JobState
+from ..statements.move_apart import CHECK_NOW, hide, unmoved
+from .database import Database
+from .refusals import concerns_some, concerns_structure
+from .service import Emit
+from .time_limits import ANSWER_TIMEOUT, deadline
+
+T = TypeVar("T")
+
+LOOK, LONGEST_LOOK = 100, 10_000
+"""The least and the most jobs among which a search looks for refused ones."""
+MOST_FOUND = 10
+"""The most refused jobs that one search finds."""
+SEARCHES = 10
+"""The most searches for one statement."""
+FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
+"""The first and the longest delay, in seconds, until a refused job is tried again."""
+
+
+class RefusedJobs:
+    """Runs a statement that moves many jobs, and passes over jobs whose move is refused.
+
+    A trigger or a constraint of the user may raise for one job. Then the statement fails for all
+    jobs, and would fail again and again. So the first jobs are tried in halves, in transactions
+    that are rolled back. A refused job is locked while the statement runs, which passes over locked
+    jobs. It is tried again now and then.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        emit: Emit,
+        move: str,
+        *,
+        states: Sequence[JobState],
+        candidates: Executable,
+        trial: Executable,
+    ) -> None:
+        """`candidates` selects ids of jobs that the statement may move from one of the `states`.
+
+        `trial` moves the jobs with some `ids`, except locked ones, and returns their ids. `move`
+        is what happens to a job, for the event.
+        """
+        self._database = database
+        self._emit = emit
+        self._move = move
+        self._candidates = candidates
+        self._trial = trial
+        self._hide = hide(*states)
+        self._unmoved = unmoved(*states)
+        self._look = LOOK
+        # When each refused job is tried again, and the delay after that.
+        self._apart: dict[int, tuple[float, float]] = {}
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the refused jobs."""
+        return [*self._apart]
+
+    async def passing(self, send: Callable[[], Awaitable[T]], params: Mapping[str, Any]) -> T:
+        """Return what `send` returns, which runs the statement. `params` are for a search."""
+        if self._apart:
+            await self._try_again(params)
+        for _ in range(SEARCHES):
+            try:
+                return await self._send(send)
+            except Exception as error:
+                state = sqlstate(error)
+                # One job: a server that is too slow for many is no reason to look at each.
+                if not concerns_some(state, 1):
+                    raise
+                if not await self._search(params, state) and not self._apart:
+                    raise
+        return await self._send(send)
+
+    async def _send(self, send: Callable[[], Awaitable[T]]) -> T:
+        if not self._apart:
+            return await send()
+        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+            await connection.execute(self._hide, {"ids": self.ids})
+            return await send()
+
+    async def _search(self, params: Mapping[str, Any], state: str) -> bool:
+        """Set refused jobs apart. Returns whether the statement may succeed now."""
+        own = {**params, "most": self._look, "known": self.ids}
+        ids = [id for (id,) in await self._database.fetch(self._candidates, own)]
+        refused, accepted = await self._try(ids, params)
+        if not refused and not accepted.issuperset(ids):
+            # Another node has locked a job, perhaps to try it.
+            return True
+        if not refused or (concerns_structure(state) and len(refused) == len(ids)):
+            # The statement may have met jobs that come later.
+            self._look = min(LONGEST_LOOK, 4 * self._look)
+            return False
+        self._look = LOOK
+        for id, error in refused.items():
+            self._apart[id] = time.monotonic() + FIRST_DELAY, 2 * FIRST_DELAY
+            self._emit("move_refused", MoveRefused(id, self._move, error))
+        return True
+
+    async def _try_again(self, params: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        due = [id for id, (at, _) in self._apart.items() if at <= now][:MOST_FOUND]
+        if not due:
+            return
+        _, accepted = await self._try(due, params)
+        rows = await self._database.fetch(self._unmoved, {"ids": due})
+        # A locked job is neither refused nor accepted.
+        left = {id for (id,) in rows} - accepted
+        for id in due:
+            _, delay = self._apart.pop(id)
+            if id in left:
+                self._apart[id] = now + delay, min(LONGEST_DELAY, 2 * delay)
+
+    async def _try(
+        self, ids: Sequence[int], params: Mapping[str, Any]
+    ) -> tuple[dict[int, Exception], set[int]]:
+        """Try to move jobs, and move none.
+
+        Returns the jobs that are refused by themselves, at most `MOST_FOUND`, each with its error,
+        and the accepted jobs.
+        """
+        refused: dict[int, Exception] = {}
+        accepted: set[int] = set()
+        parts = [ids] if ids else []
+        while parts and len(refused) < MOST_FOUND:
+            part = parts.pop()
+            try:
+                accepted |= await self._roll_back(part, params)
+            except Exception as error:
+                if not concerns_some(sqlstate(error), 1):
+                    raise
+                if len(part) == 1:
+                    refused[part[0]] = error
+                    continue
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+        return refused, accepted
+
+    async def _roll_back(self, ids: Sequence[int], params: Mapping[str, Any]) -> set[int]:
+        """Move jobs in a transaction that is rolled back. Returns the ids of the moved ones."""
+        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+            moved = await connection.execute(self._trial, {**params, "ids": [*ids]})
+            found = {row.id for row in moved}
+            await connection.execute(CHECK_NOW)
+            await connection.rollback()
+        return found
