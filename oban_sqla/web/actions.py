@@ -1,7 +1,6 @@
 """Actions on jobs: ask for a confirmation with the number of jobs, and change them in batches."""
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -19,15 +18,13 @@ from ..oban import Oban
 from .errors import groups_of
 from .job import WAITING
 from .jobs import search_of
-from .outage import OUTAGES
 from .page import Page
 from .search import Search, SearchError
-from .words import VERBS, Verb
+from .steps import carry_out
+from .words import VERBS, JobVerb
 
 MOST = 100_000
 """The most jobs that one action changes, the oldest first."""
-# Seconds after which an action stops. The page says how many jobs or workflows were changed.
-LONGEST = 25.0
 MOST_IDS = 5000
 
 _CHANGES: dict[str, Callable[[Oban, Select[Any], AsyncSession], Awaitable[int]]] = {
@@ -40,7 +37,7 @@ _CHANGES: dict[str, Callable[[Oban, Select[Any], AsyncSession], Awaitable[int]]]
 async def confirm(request: Request) -> Response:
     """Ask for a confirmation to change the selected jobs, with their number."""
     page = Page(request)
-    verb, search = _verb(page), await _asked(page)
+    verb, search = page.chosen(VERBS), await _asked(page)
     tally = await _selection(verb, search).tally(page.board.reads)
     return await page.render(
         "confirm.html",
@@ -57,26 +54,11 @@ async def confirm(request: Request) -> Response:
 async def change(request: Request) -> Response:
     """Change the confirmed jobs that still match the selection."""
     page = Page(request)
-    verb, search = _verb(page), await _asked(page)
+    verb, search = page.chosen(VERBS), await _asked(page)
     last, total = _number(page, "last"), _number(page, "total")
     selection = _selection(verb, search)
-    changed, until = 0, time.monotonic() + LONGEST
-    batches = selection.batches(page.board.reads, Tally({verb.name: total}, last))
-    try:
-        async for _, batch in batches:
-            async with page.board.session() as session:
-                changed += await _CHANGES[verb.name](page.board.oban, batch, session)
-            if time.monotonic() > until:
-                break
-    except OUTAGES as error:
-        if not changed:
-            raise
-        said = f"{changed:,} jobs were {verb.done}, and then the database failed."
-        raise HTTPException(503, f"{said} Repeat it for the other jobs.") from error
-    finally:
-        # Reported even if the database failed half way.
-        if changed:
-            page.report(f"{verb.name}_jobs", _target(search), changed)
+    steps = _steps(page, verb, selection, Tally({verb.name: total}, last))
+    changed = await carry_out(page, verb, "job", steps, lambda _: _target(search))
     back = _back(page)
     return page.redirect(back or "jobs", **_params(page, back), done=verb.name, n=changed)
 
@@ -113,12 +95,13 @@ def _edited(page: Page) -> dict[str, Any]:
     return changes
 
 
-def _verb(page: Page) -> Verb:
-    verb = VERBS.get(page.form.get("action"))
-    if verb is None:
-        raise HTTPException(400, "There is no such action.")
-    page.require(verb.name)
-    return verb
+async def _steps(
+    page: Page, verb: JobVerb, selection: Selection, tally: Tally
+) -> AsyncGenerator[int, None]:
+    async for _, batch in selection.batches(page.board.reads, tally):
+        async with page.board.session() as session:
+            changed = await _CHANGES[verb.name](page.board.oban, batch, session)
+        yield changed
 
 
 async def _asked(page: Page) -> Search:
@@ -148,7 +131,7 @@ def _by_ids(ids: list[int]) -> Search:
     return Search(ids=known)
 
 
-def _selection(verb: Verb, search: Search) -> Selection:
+def _selection(verb: JobVerb, search: Search) -> Selection:
     chosen = bool(search.ids or search.state)
     return Selection(search.filters(), verb.states if chosen else verb.default, limit=MOST)
 

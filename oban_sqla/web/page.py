@@ -1,6 +1,6 @@
 """`Page`: a request for a page, with its access, and the ways to answer it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -22,9 +22,10 @@ from .guard import FIELD
 from .live import mark_of
 from .search import id_of
 from .show import cut, environment, query, version_of
-from .words import STATES, VERBS
+from .words import STATES, VERBS, Verb
 
 T = TypeVar("T")
+V = TypeVar("V", bound=Verb)
 
 MASKED = "(masked)"
 # The most characters of a target in the log.
@@ -68,6 +69,14 @@ class Page:
         """The sent form, whose token was checked."""
         form: Form = self.request.state.form
         return form
+
+    def chosen(self, verbs: Mapping[str, V]) -> V:
+        """The action that the form has chosen; status 403 if the viewer lacks the right for it."""
+        verb = verbs.get(self.form.get("action"))
+        if verb is None:
+            raise HTTPException(400, "There is no such action.")
+        self.require(verb.name)
+        return verb
 
     @property
     def id(self) -> int:

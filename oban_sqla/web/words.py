@@ -68,45 +68,51 @@ EMPTY: Mapping[JobState | None, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """An action on jobs."""
+    """An action."""
 
     name: Right
     done: str
     """The past participle."""
     icon: str
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobVerb(Verb):
+    """An action on jobs."""
+
     states: tuple[JobState, ...]
     """The states in which it is possible."""
     default: tuple[JobState, ...]
     """The states of the jobs that a search finds, if it names no state."""
-    warning: str
 
 
-VERBS: Mapping[str, Verb] = {
+VERBS: Mapping[str, JobVerb] = {
     verb.name: verb
     for verb in (
-        Verb(
+        JobVerb(
             "retry",
             "retried",
             "retry",
+            "The jobs run again as soon as their queues have free slots.",
             RETRYABLE,
             (JobState.RETRYABLE, JobState.DISCARDED, JobState.CANCELLED),
-            "The jobs run again as soon as their queues have free slots.",
         ),
-        Verb(
+        JobVerb(
             "cancel",
             "cancelled",
             "cancelled",
-            CANCELLABLE,
-            CANCELLABLE,
             "Waiting jobs will not run. Executing jobs are told to stop.",
+            CANCELLABLE,
+            CANCELLABLE,
         ),
-        Verb(
+        JobVerb(
             "delete",
             "deleted",
             "trash",
-            DELETABLE,
-            DELETABLE,
             "The jobs are gone for good, with their arguments and errors.",
+            DELETABLE,
+            DELETABLE,
         ),
     )
 }

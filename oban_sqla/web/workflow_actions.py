@@ -1,7 +1,7 @@
 """Actions on workflows: ask for a confirmation with their number, and cancel or retry them."""
 
-import time
 from collections import Counter
+from collections.abc import AsyncGenerator
 
 from sqlalchemy import Executable, select
 from starlette.exceptions import HTTPException
@@ -9,9 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..workflows.workflow import Workflow
-from .actions import LONGEST
-from .outage import OUTAGES
 from .page import Page
+from .steps import carry_out
 from .workflow_verbs import FLOW_VERBS, FlowVerb
 from .workflows import columns, matching
 
@@ -23,7 +22,7 @@ LONGEST_ID = 1000
 async def confirm(request: Request) -> Response:
     """Ask for a confirmation to change the selected workflows, with their number."""
     page = Page(request)
-    verb = _verb(page)
+    verb = page.chosen(FLOW_VERBS)
     await page.board.reads.verify()
     found = await page.board.reads.fetch(_chosen(page, verb))
     return await page.render(
@@ -42,39 +41,22 @@ async def confirm(request: Request) -> Response:
 async def change(request: Request) -> Response:
     """Change the confirmed workflows that still have steps to change."""
     page = Page(request)
-    verb = _verb(page)
+    verb = page.chosen(FLOW_VERBS)
     await page.board.reads.verify()
     found = await page.board.reads.fetch(_chosen(page, verb))
+    ids = [row.id for row in found]
+    steps = _steps(page, verb, ids)
+    changed = await carry_out(page, verb, "workflow", steps, lambda count: _target(ids[:count]))
+    return page.redirect(**_back(page), done=verb.name, n=changed)
+
+
+async def _steps(page: Page, verb: FlowVerb, ids: list[str]) -> AsyncGenerator[int, None]:
     oban = page.board.oban
     act = {"retry": oban.retry, "cancel": oban.cancel}[verb.name]
-    changed: list[str] = []
-    until = time.monotonic() + LONGEST
-    try:
-        for row in found:
-            async with page.board.session() as session:
-                await act(row.id, conn=session)
-            changed.append(row.id)
-            if time.monotonic() > until:
-                break
-    except OUTAGES as error:
-        if not changed:
-            raise
-        noun = "workflow" if len(changed) == 1 else "workflows"
-        said = f"{len(changed):,} {noun} {verb.done}, and then the database failed."
-        raise HTTPException(503, f"{said} Repeat it for the other workflows.") from error
-    finally:
-        # Reported even if the database failed half way.
-        if changed:
-            page.report(f"{verb.name}_workflows", _target(changed), len(changed))
-    return page.redirect(**_back(page), done=verb.name, n=len(changed))
-
-
-def _verb(page: Page) -> FlowVerb:
-    verb = FLOW_VERBS.get(page.form.get("action"))
-    if verb is None:
-        raise HTTPException(400, "There is no such action on workflows.")
-    page.require(verb.name)
-    return verb
+    for id in ids:
+        async with page.board.session() as session:
+            await act(id, conn=session)
+        yield 1
 
 
 def _chosen(page: Page, verb: FlowVerb) -> Executable:

@@ -7,22 +7,17 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from ..workflows.workflow import Workflow
-from .access import Right
+from .words import Verb
 
 
 @dataclass(frozen=True, slots=True)
-class FlowVerb:
+class FlowVerb(Verb):
     """An action on workflows."""
 
-    name: Right
-    done: str
-    """The past participle."""
-    icon: str
     possible: ColumnElement[bool]
     """Whether a workflow has steps that the action may change."""
     steps: str
     """The steps that the action changes, in words."""
-    warning: str
 
     def count(self, row: Any) -> int:
         """The number of these steps in a workflow."""
@@ -39,18 +34,18 @@ FLOW_VERBS: Mapping[str, FlowVerb] = {
             "retry",
             "retried",
             "retry",
+            "These steps run again. Completed steps do not.",
             Workflow.discarded + Workflow.cancelled > 0,
             "that failed or were cancelled",
-            "These steps run again. Completed steps do not.",
         ),
         FlowVerb(
             "cancel",
             "cancelled",
             "cancelled",
-            Workflow.state == "executing",
-            "that have not ended",
             "Waiting steps will not run, except the last steps that clean up. Executing steps are"
             " told to stop.",
+            Workflow.state == "executing",
+            "that have not ended",
         ),
     )
 }

@@ -249,5 +249,5 @@ async def test_half_of_the_workflows_are_reported_if_the_database_fails(
     fields = [("action", "cancel"), *(("id", flow.id) for flow in flows), await site.token()]
     with hear(oban, "dashboard_action") as done:
         page = await site.post("/workflows/change", fields, 503)
-    assert "1 workflow cancelled, and then the database failed." in Reader(page.text).text
+    assert "1 workflow was cancelled, and then the database failed." in Reader(page.text).text
     assert [one.count for one in done.events] == [1]

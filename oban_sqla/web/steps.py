@@ -1,0 +1,48 @@
+"""Steps: carry out an action on many jobs or workflows, in one transaction a step."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from starlette.exceptions import HTTPException
+
+from .outage import OUTAGES
+from .page import Page
+from .words import Verb
+
+# Seconds after which an action stops. The page says how many jobs or workflows were changed.
+LONGEST = 25.0
+
+
+async def carry_out(
+    page: Page,
+    verb: Verb,
+    noun: str,
+    steps: AsyncGenerator[int, None],
+    target: Callable[[int], str],
+) -> int:
+    """Take steps until none is left, or for `LONGEST` seconds; returns how many rows they changed.
+
+    steps: yields the number of rows that each committed step has changed.
+    target: what the event reports, for the number of changed rows.
+
+    Raises an `HTTPException` with the number if the database fails after the first step.
+    """
+    changed, until = 0, time.monotonic() + LONGEST
+    try:
+        async with aclosing(steps):
+            async for count in steps:
+                changed += count
+                if time.monotonic() > until:
+                    break
+    except OUTAGES as error:
+        if not changed:
+            raise
+        nouns = f"{noun} was" if changed == 1 else f"{noun}s were"
+        said = f"{changed:,} {nouns} {verb.done}, and then the database failed."
+        raise HTTPException(503, f"{said} Repeat it for the other {noun}s.") from error
+    finally:
+        # Reported even if the database failed half way.
+        if changed:
+            page.report(f"{verb.name}_{noun}s", target(changed), changed)
+    return changed
