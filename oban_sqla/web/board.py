@@ -20,6 +20,7 @@ from ..runtime.cron import job_of_tick
 from ..workers.registry import with_cron
 from .history import History, Recent, recent
 from .reads import Reads, limits
+from .rows import RowHook
 from .shared import Refreshes, Shared
 
 Mask = Callable[[str, Any, str], Any]
@@ -37,11 +38,19 @@ class Board:
     """An `Oban`, and how pages read from it and change it."""
 
     def __init__(
-        self, oban: Oban, *, engine: AsyncEngine | None, timeout: float, mask: Mask | None
+        self,
+        oban: Oban,
+        *,
+        engine: AsyncEngine | None,
+        timeout: float,
+        mask: Mask | None,
+        row: RowHook | None,
     ) -> None:
         database = oban._database
         self.oban = oban
         self.mask = mask
+        self.row = row
+        self.timeout = timeout
         self.config = oban._config
         self.reads = Reads(
             database.engine if engine is None else engine, oban.prefix, timeout=timeout

@@ -20,6 +20,7 @@ from .guard import Guard
 from .live import stream
 from .outage import OUTAGES, explain
 from .page import Page
+from .rows import RowHook
 from .show import STATIC
 
 
@@ -28,6 +29,7 @@ def dashboard(
     *,
     authorize: Authorize | None = None,
     mask: Mask | None = None,
+    row: RowHook | None = None,
     engine: AsyncEngine | None = None,
     timeout: float = 5.0,
 ) -> Starlette:
@@ -42,9 +44,12 @@ def dashboard(
         `authorize`, only this machine has access, with all rights.
     mask: takes the name of a field (`args`, `meta`, `errors` or `recorded`), its value and the name
         of the worker, and returns the value to show. If it raises, no value is shown.
+    row: takes the name of a model and a key, and returns the columns of that row to show, or an
+        awaitable of them, for viewers with the right `args`. Without `row`, the page of a job only
+        names the rows to which its arguments refer.
     engine: the engine with which pages read, for example one of a role that may only read. The
         default is the engine of the instance.
-    timeout: seconds after which the database stops a statement of a page.
+    timeout: seconds after which the database stops a statement of a page, and `row` is cancelled.
     """
     app = Starlette(
         routes=[
@@ -71,7 +76,7 @@ def dashboard(
         middleware=[Middleware(Guard, authorize=authorize)],
         exception_handlers={HTTPException: _refused, **dict.fromkeys(OUTAGES, _outage)},
     )
-    app.state.board = Board(oban, engine=engine, timeout=timeout, mask=mask)
+    app.state.board = Board(oban, engine=engine, timeout=timeout, mask=mask, row=row)
     return app
 
 

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..limits.why import why
-from ..models.notation import Reference, references
 from ..models.unique import COUNTED_BY
 from ..monitor.browse import describe, summary
 from ..monitor.readable import UNREADABLE
@@ -22,6 +21,7 @@ from .frames import Block, blocks
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
 from .reads import Reads
+from .rows import Row, rows_of
 from .show import between, end, instant
 from .words import VERBS
 from .workflows import waited_for
@@ -104,7 +104,7 @@ async def job(request: Request) -> Response:
         flow=page.quoted(str(flow)) if flow is not None else None,
         step=found["meta"].get("name") if flow is not None else None,
         waited_for=read.waited_for,
-        rows=[*_rows(fields["args"])],
+        rows=await _rows(page, fields["args"]),
         can={name: found["state"] in verb.states for name, verb in VERBS.items()},
         editable=found["state"] in WAITING and not unreadable,
         scheduled_input=_input(found["scheduled_at"]),
@@ -196,21 +196,15 @@ def _unreadable(job: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
+async def _rows(page: Page, args: Any) -> list[Row]:
+    """The rows to which the shown arguments refer, shared by viewers with the right `args`."""
+    if not page.may("args"):
+        return []
+    return await page.shared("rows", partial(rows_of, args, page.board.row, page.board.timeout))
+
+
 def _input(value: Any) -> str:
     return instant(value)[:19] if isinstance(value, datetime) else ""
-
-
-def _rows(args: Any) -> Iterator[str]:
-    """The rows to which the arguments refer: model and key."""
-    for reference in references(args):
-        yield f"{reference.get('$model')} {_key(reference)}"
-
-
-def _key(reference: Reference) -> str:
-    key = reference.get("$key")
-    if not isinstance(key, dict):
-        return str(key)
-    return ", ".join(f"{name}={value}" for name, value in key.items())
 
 
 def _instant(value: Any) -> datetime | None:

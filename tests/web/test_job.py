@@ -78,22 +78,6 @@ async def test_the_history_of_a_job(site: Site, add: Add) -> None:
     assert text.index("late: x") < text.index("Traceback")
 
 
-async def test_a_job_of_a_row(site: Site, oban: Oban, prefix: str, engine: object) -> None:
-    from sqlalchemy import text
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    assert isinstance(engine, AsyncEngine)
-    [id] = [(await oban.enqueue(Job("app.Bill", {"n": 1}))).id]
-    async with engine.begin() as connection:
-        await connection.execute(
-            text(
-                f'UPDATE "{prefix}".oban_jobs SET args = \'{{"self": {{"$model": "shop.Invoice",'
-                ' "$key": {"id": 7}}}\'::jsonb'
-            )
-        )
-    assert "Refers to shop.Invoice id=7" in (await site.read(f"jobs/{id}")).text
-
-
 @pytest.mark.parametrize("id", ["0", "999", "99999999999999999999999"])
 async def test_no_such_job(site: Site, id: str) -> None:
     assert "no" in (await site.read(f"jobs/{id}", 404)).text
