@@ -186,8 +186,9 @@ class Page:
 
 
 def _is_file(module: Any, path: Path) -> bool:
+    # Compared as text, since each snippet asks it of every module that is loaded.
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).is_relative_to(path)
+    return isinstance(file, str) and (file == str(path) or file.startswith(f"{path}{os.sep}"))
 
 
 def _check_extras(command: list[str]) -> None:

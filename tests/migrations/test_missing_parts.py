@@ -36,6 +36,12 @@ def run(connection: Connection, script: str) -> None:
     connection.execute(text(script.replace(":", r"\:")))
 
 
+def drop(connection: Connection, part: str) -> None:
+    kind, name = part.split()
+    table = "oban_sqla_workflow_steps" if "steps" in name else "oban_jobs"
+    run(connection, DROP[kind].format(name=name, table=table))
+
+
 @pytest.fixture
 def installed(connection: Connection) -> Connection:
     upgrade(connection)
@@ -74,23 +80,25 @@ def test_uninstalled_and_installed_by_oban_py(installed: Connection) -> None:
     assert installed.scalar(text("SELECT count(*) FROM oban_jobs")) == 1
 
 
-@pytest.mark.parametrize(
-    ("version", "part"), [(version, part) for version, parts in PARTS.items() for part in parts]
-)
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_each_part_is_mended(
-    connection: Connection, version: int, part: str, prefix: str | None
-) -> None:
+def test_each_part_is_mended(connection: Connection, prefix: str | None) -> None:
     upgrade(connection, prefix=prefix)
     if prefix is not None:
         connection.execute(text(f"SET search_path TO {prefix}"))
-    kind, name = part.split()
-    table = "oban_sqla_workflow_steps" if "steps" in name else "oban_jobs"
-    run(connection, DROP[kind].format(name=name, table=table))
-    assert part in missing(connection, prefix=prefix)
-    assert current(connection, prefix=prefix) == version - 1
-    assert upgrade(connection, prefix=prefix) == ALL[version - 1 :]
-    assert missing(connection, prefix=prefix) == []
+    mended, expected = {}, {}
+    for version, parts in PARTS.items():
+        for part in parts:
+            with connection.begin_nested() as savepoint:
+                drop(connection, part)
+                mended[part] = (
+                    part in missing(connection, prefix=prefix),
+                    current(connection, prefix=prefix),
+                    upgrade(connection, prefix=prefix),
+                    missing(connection, prefix=prefix),
+                )
+                savepoint.rollback()
+            expected[part] = (True, version - 1, ALL[version - 1 :], [])
+    assert mended == expected
 
 
 def test_the_remaining_parts_can_be_dropped(installed: Connection) -> None:
