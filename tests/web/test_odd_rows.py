@@ -77,7 +77,10 @@ async def test_pages(site: Site, add: Add, engine: AsyncEngine, state: str) -> N
         await site.get(path)
     assert {f"j{id}" for id in [*odd, sound]} <= rows(await site.read("jobs"))
     assert "Can't be read" not in (await site.read(f"jobs/{sound}")).text
-    for id, (column, value) in zip(odd, [*UNREADABLE, *ODD], strict=True):
+    # The page of a job shows the values in the same way in each state, so look at each value in one.
+    turn, turns = STATES.index(state), len(STATES)
+    shown = list(zip(odd, [*UNREADABLE, *ODD], strict=True))[turn::turns]
+    for id, (column, value) in shown:
         page = await site.read(f"jobs/{id}")
         named = f"{column} ({value})" if column.endswith("_at") else column
         said = f"Can't be read, so the job can't run: {named}. Correct the row"
@@ -88,17 +91,20 @@ FAR = [
     *("infinity", "-infinity", "20000-01-01", "0044-03-15 BC"),
     *("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"),
 ]
+EACH_PAGE = ("infinity", *FAR[-2:])
 
 
 @pytest.mark.parametrize("at", FAR)
 async def test_far_times_of_jobs(site: Site, add: Add, engine: AsyncEngine, at: str) -> None:
-    ids = []
-    for state in STATES:
-        for column in INSTANTS:
-            [id] = await add(job(state))
+    shown = []
+    for turn, state in enumerate(STATES):
+        ids = await add(*(job(state) for _ in INSTANTS))
+        for id, column in zip(ids, INSTANTS, strict=True):
             await spoil(engine, id, column, at)
-            ids.append(id)
-    for path in ("", "?window=day", "jobs", "queues", "errors", *(f"jobs/{id}" for id in ids)):
+        # Python reads none of the other times, so look at one of their jobs for each state.
+        turn += FAR.index(at)
+        shown += ids if at in EACH_PAGE else [ids[turn % len(ids)]]
+    for path in ("", "?window=day", "jobs", "queues", "errors", *(f"jobs/{id}" for id in shown)):
         await site.get(path)
 
 
