@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -72,13 +72,13 @@ async def look(order: Order, note: str = "") -> None:
     seen.append({"order": order, "note": note})
 
 
-async def run(start: StartOban, *, then: str = "job_stop") -> Any:
-    """Run the one job, and return the event of its end."""
+async def run(start: StartOban, *, then: str = "job_stop", jobs: int = 1) -> Any:
+    """Run the jobs one by one, and return the event of the end of the last one."""
     with hear(Oban, then) as heard:
         oban = await start(queues={"default": 1})
-        (found,) = await heard.wait()
-    await oban.stop()  # the stop writes its outcome
-    return found
+        found = await heard.wait(jobs)
+    await oban.stop()  # the stop writes the outcomes
+    return found[-1]
 
 
 async def store(sessions: Sessions, worker: type[Worker], args: dict[str, Any]) -> None:
@@ -168,37 +168,32 @@ class TestKeysOfAUsersTypes:
         async with sessions.begin() as session:
             await session.run_sync(lambda s: keys.Base.metadata.drop_all(s.connection()))
 
-    @pytest.mark.parametrize(
-        "make",
-        [
-            pytest.param(make, id=make().__class__.__name__)
-            for make in (
-                lambda: keys.OfGUID(),
-                lambda: keys.OfVariant(id=uuid4()),
-                lambda: keys.OfBinary(id=uuid4()),
-                lambda: keys.OfNumber(id=keys.Number(7)),
-                lambda: keys.OfNested(id=keys.Number(7)),
-                lambda: keys.OfCode(id=keys.Number(7)),
-                lambda: keys.OfColor(id=keys.Color.RED),
-                lambda: keys.OfPadded(id="a"),
-                lambda: keys.OfAddress(id=ip_address("10.0.0.1")),
-                lambda: keys.OfPath(id=(1, 2)),
-                lambda: keys.OfBoth(number=keys.Number(1), guid=uuid4(), code=uuid4()),
-            )
-        ],
-    )
-    async def test_a_row_is_found(
-        self, sessions: Sessions, start: StartOban, make: Callable[[], Any]
-    ) -> None:
-        row = make()
-        await add_with(sessions, [row], Look.new({"row": row, "rows": [row]}))
+    async def test_a_row_is_found(self, sessions: Sessions, start: StartOban) -> None:
+        rows: list[Any] = [
+            keys.OfGUID(),
+            keys.OfVariant(id=uuid4()),
+            keys.OfBinary(id=uuid4()),
+            keys.OfNumber(id=keys.Number(7)),
+            keys.OfNested(id=keys.Number(7)),
+            keys.OfCode(id=keys.Number(7)),
+            keys.OfColor(id=keys.Color.RED),
+            keys.OfPadded(id="a"),
+            keys.OfAddress(id=ip_address("10.0.0.1")),
+            keys.OfPath(id=(1, 2)),
+            keys.OfBoth(number=keys.Number(1), guid=uuid4(), code=uuid4()),
+        ]
+        for row in rows:
+            await add_with(sessions, [row], Look.new({"row": row, "rows": [row]}))
         async with sessions() as session:
-            found = await session.scalars(select(Job).where(Job.args_contain({"row": row})))
-            assert len(found.all()) == 1
-        assert (await run(start)).state == JobState.COMPLETED
-        (given,) = seen
-        assert type(given["row"]) is type(row)
-        assert given["rows"] == [given["row"]]
+            for row in rows:
+                found = await session.scalars(select(Job).where(Job.args_contain({"row": row})))
+                assert len(found.all()) == 1
+        await run(start, jobs=len(rows))
+        async with sessions() as session:
+            states = await session.scalars(select(Job.state))
+            assert set(states) == {JobState.COMPLETED}
+        assert [type(given["row"]) for given in seen] == [type(row) for row in rows]
+        assert all(given["rows"] == [given["row"]] for given in seen)
 
     async def test_a_key_that_a_job_can_not_store_is_refused_when_it_is_enqueued(
         self, sessions: Sessions
@@ -359,9 +354,8 @@ class TestJSONThatLooksLikeAReference:
         return order
 
     @pytest.mark.parametrize("worker", [Look, LookInThread, LookInSession])
-    @pytest.mark.parametrize(
-        "args",
-        [
+    async def test_arrives_as_it_is(self, start: StartOban, add: Add, worker: type[Worker]) -> None:
+        given: list[dict[str, Any]] = [
             {"payload": LOOKALIKE},
             {"of": [[{"payload": LOOKALIKE}]]},
             {"payload": {"$model": LOOKALIKE, "$key": LOOKALIKE}},
@@ -369,14 +363,10 @@ class TestJSONThatLooksLikeAReference:
             {"payload": {"$model": None, "$key": LOOKALIKE}},
             LOOKALIKE,
             {"self": LOOKALIKE},
-        ],
-    )
-    async def test_arrives_as_it_is(
-        self, start: StartOban, add: Add, worker: type[Worker], args: dict[str, Any]
-    ) -> None:
-        await add(worker.new(args))
-        await run(start)
-        assert seen == [args]
+        ]
+        await add(*map(worker.new, given))
+        await run(start, jobs=len(given))
+        assert seen == given
 
     async def test_arrives_as_it_is_beside_an_instance(
         self, start: StartOban, add: Add, secret: Order

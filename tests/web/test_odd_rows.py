@@ -77,7 +77,7 @@ async def test_pages(site: Site, add: Add, engine: AsyncEngine, state: str) -> N
         await site.get(path)
     assert {f"j{id}" for id in [*odd, sound]} <= rows(await site.read("jobs"))
     assert "Can't be read" not in (await site.read(f"jobs/{sound}")).text
-    # The page of a job shows the values in the same way in each state, so look at each value in one.
+    # All states show a value alike, so look at the page of each value in one state.
     turn, turns = STATES.index(state), len(STATES)
     shown = list(zip(odd, [*UNREADABLE, *ODD], strict=True))[turn::turns]
     for id, (column, value) in shown:
