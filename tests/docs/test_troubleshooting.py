@@ -4,8 +4,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from tests.docs.page import DOCS, ROOT
 
 HEADINGS = re.findall(
@@ -25,14 +23,15 @@ def texts() -> Iterator[str]:
                 )
 
 
-TEXTS = sorted(set(texts()))
-
-
-def test_there_are_messages() -> None:
+def test_the_page_has_messages() -> None:
     assert len(HEADINGS) > 30
 
 
-@pytest.mark.parametrize("message", HEADINGS)
-def test_the_message_is_one_of_ours(message: str) -> None:
-    wanted = re.compile(".*".join(map(re.escape, message.split("..."))), re.DOTALL)
-    assert any(map(wanted.search, TEXTS)), message
+def test_each_message_is_one_of_ours() -> None:
+    ours = "\0".join(set(texts()))
+    strange = []
+    for message in HEADINGS:
+        wanted = "[^\0]*".join(map(re.escape, message.split("...")))
+        if not re.search(wanted, ours):
+            strange.append(message)
+    assert strange == []

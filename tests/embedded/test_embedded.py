@@ -84,10 +84,11 @@ def is_running(dsn: str) -> bool:
 
 
 class TestLife:
-    def test_a_temporary_server_leaves_nothing_behind(self) -> None:
-        with embedded_postgres() as dsn:
+    @pytest.mark.parametrize("version", [16, 18])
+    def test_a_temporary_server_leaves_nothing_behind(self, version: int) -> None:
+        with embedded_postgres(version=version) as dsn:  # type: ignore[arg-type]
             data = Path(str(make_url(dsn).query["host"]))
-            assert is_running(dsn)
+            assert str(run(dsn, "SHOW server_version")[0][0]).startswith(f"{version}.")
         assert not is_running(dsn)
         assert not data.parent.exists()
 
@@ -98,11 +99,6 @@ class TestLife:
         with embedded_postgres(str(missing)) as second:
             assert run(second, "SELECT answer FROM kept") == [(42,)]
         assert first == second
-
-    @pytest.mark.parametrize("version", [16, 18])
-    def test_it_is_the_version_asked_for(self, version: int) -> None:
-        with embedded_postgres(version=version) as dsn:  # type: ignore[arg-type]
-            assert str(run(dsn, "SHOW server_version")[0][0]).startswith(f"{version}.")
 
     def test_it_can_be_entered_again_but_not_twice(self, directory: Path) -> None:
         postgres = embedded_postgres(directory)
@@ -141,7 +137,7 @@ class TestLife:
             assert connection.scalar(text("SELECT 1")) == 1
         engine.dispose()
 
-    @pytest.mark.parametrize("name", ["x" * 120, "a,b", 'it\'s $HOME, 100% `id` "&" ü +1'])
+    @pytest.mark.parametrize("name", ["x" * 120, 'it\'s $HOME,100% `id` "&" ü +1'])
     def test_any_path_will_do(self, missing: Path, name: str) -> None:
         with embedded_postgres(missing / name) as dsn:
             assert run(dsn, "SHOW data_directory") == [(str(missing / name / "pgdata"),)]
