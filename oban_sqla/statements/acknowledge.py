@@ -30,15 +30,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import aliased
 
 from ..clock import database_now, interval
-from ..models import Job, JobState
+from ..models import JobState
 from ..models.types import job_state
 from .announce import announce_rows
 from .cancel_mark import marked, with_meta
 from .on_discard import enqueued
 from .states import constant
+from .tables import JOB, JOBS
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
 """If a job was cancelled while it ran, it becomes `cancelled` instead of one of these."""
@@ -72,7 +72,7 @@ def acknowledge(*, skip_locked: bool = False, now: datetime | None = None) -> Se
     Returns the ids of the jobs whose outcomes applied. If another transaction holds the lock of a
     job, the statement waits for that transaction; with `skip_locked`, it skips the job.
     """
-    applied = _applied(skip_locked, now, Job.id)
+    applied = _applied(skip_locked, now, JOB.id)
     return select(applied.c.id)
 
 
@@ -81,7 +81,7 @@ def acknowledge_discards(
     *, prefix: str | None = None, skip_locked: bool = False, now: datetime | None = None
 ) -> Select[int]:
     """`acknowledge` that also enqueues the `on_discard` jobs of discarded jobs."""
-    applied = _applied(skip_locked, now, Job.id, Job.state, Job.meta)
+    applied = _applied(skip_locked, now, JOB.id, JOB.state, JOB.meta)
     return select(applied.c.id, announce_rows(enqueued(applied), prefix))
 
 
@@ -95,22 +95,22 @@ def _applied(skip_locked: bool, now: datetime | None, *returned: Any) -> CTE:
         return case((ack.state == _name(state), time), else_=otherwise)
 
     return (
-        update(Job)
-        .where(Job.id == ack.id)
+        update(JOBS)
+        .where(JOB.id == ack.id)
         .values(
             state=case((ended, constant(JobState.CANCELLED)), else_=cast(ack.state, job_state)),
-            attempt=case((or_(ack.spent, ended), Job.attempt), else_=Job.attempt - 1),
-            scheduled_at=case((or_(ack.delay.is_(None), ended), Job.scheduled_at), else_=due),
-            completed_at=reached(JobState.COMPLETED, Job.completed_at),
+            attempt=case((or_(ack.spent, ended), JOB.attempt), else_=JOB.attempt - 1),
+            scheduled_at=case((or_(ack.delay.is_(None), ended), JOB.scheduled_at), else_=due),
+            completed_at=reached(JobState.COMPLETED, JOB.completed_at),
             discarded_at=case(
-                (ended, Job.discarded_at), else_=reached(JobState.DISCARDED, Job.discarded_at)
+                (ended, JOB.discarded_at), else_=reached(JobState.DISCARDED, JOB.discarded_at)
             ),
-            cancelled_at=case((ended, time), else_=reached(JobState.CANCELLED, Job.cancelled_at)),
+            cancelled_at=case((ended, time), else_=reached(JobState.CANCELLED, JOB.cancelled_at)),
             errors=case(
-                (ack.error.is_(None), Job.errors),
-                else_=Job.errors.op("||")(error_entry(ack.attempt, time, ack.error)),
+                (ack.error.is_(None), JOB.errors),
+                else_=JOB.errors.op("||")(error_entry(ack.attempt, time, ack.error)),
             ),
-            meta=case((ack.meta.is_(None), Job.meta), else_=with_meta(ack.meta)),
+            meta=case((ack.meta.is_(None), JOB.meta), else_=with_meta(ack.meta)),
         )
         .returning(*returned)
         .cte("acknowledged")
@@ -121,7 +121,7 @@ def _applied(skip_locked: bool, now: datetime | None, *returned: Any) -> CTE:
 def unsettled() -> Select[int]:
     """The ids of the jobs in `acks` whose fence still holds: their outcomes are not written yet."""
     ack = _given()
-    return select(Job.id).join(ack, _fence(Job, ack.c))
+    return select(JOB.id).join(ack, _fence(JOB, ack.c))
 
 
 def outcomes(acks: Iterable[Ack]) -> dict[str, str]:
@@ -155,10 +155,10 @@ def _naive(instant: datetime) -> str:
 
 def _locked(skip_locked: bool) -> CTE:
     ack = _given()
-    job = aliased(Job, name="job")
+    job = JOBS.alias("job")
     return (
         select(ack)
-        .join(job, _fence(job, ack.c))
+        .join(job, _fence(job.c, ack.c))
         # NO KEY UPDATE does not block inserts of rows that refer to the job by a foreign key.
         .with_for_update(of=job, key_share=True, skip_locked=skip_locked)
         .cte("ack")

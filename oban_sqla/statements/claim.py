@@ -26,7 +26,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from ..clock import database_now
-from ..models import Job
 from ..models.on_discard import ENTRY
 from ..models.state import JobState
 from ..models.types import UTCDateTime
@@ -35,6 +34,7 @@ from .cancel_mark import MARK, marked
 from .claimed import NONE_LEFT_MARK, claimed_columns
 from .custom_plan import planned_anew
 from .states import constant, state_in
+from .tables import JOB, JOBS
 
 CLAIMER = "oban_sqla"
 """The third element of `attempted_by`: oban_sqla claimed the job, so its producer beats."""
@@ -66,7 +66,7 @@ def claim_of_queue(*, now: datetime | None = None, keep_plan: bool = False) -> E
 @lru_cache(maxsize=8)
 def claim(*, now: datetime | None = None) -> Executable:
     """Claim up to `limit` of the jobs with these `ids`; returns the rows of `claim_of_queue`."""
-    chosen = Job.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+    chosen = JOB.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
     jobs = executing(database_now(now), first_available(chosen))
     return select(*claimed_columns(jobs.c)).order_by(*claim_order(jobs.c))
 
@@ -78,12 +78,13 @@ def claim_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
 
 def of_queue() -> ColumnElement[bool]:
     """Whether a job is in the queue `queue_name`."""
-    return Job.queue == bindparam("queue_name", type_=Text)
+    found: ColumnElement[bool] = JOB.queue == bindparam("queue_name", type_=Text)
+    return found
 
 
 def behind_position() -> ColumnElement[bool]:
     """Whether a job comes after the position in the parameters."""
-    return tuple_(*claim_order(Job)) > tuple_(
+    return tuple_(*claim_order(JOB)) > tuple_(
         bindparam("after_priority", type_=SmallInteger),
         bindparam("after_scheduled_at", type_=UTCDateTime),
         bindparam("after_id", type_=BigInteger),
@@ -94,9 +95,9 @@ def first_available(*which: ColumnElement[bool], limit: Any = None) -> Select[in
     """Lock the first available jobs, and select their ids: at most `limit`, or the parameter."""
     most = bindparam("limit", type_=Integer) if limit is None else limit
     return (
-        select(Job.id)
+        select(JOB.id)
         .where(state_in(JobState.AVAILABLE), *which)
-        .order_by(*claim_order(Job))
+        .order_by(*claim_order(JOB))
         .limit(most)
         # NO KEY UPDATE does not block inserts of rows that refer to the job by a foreign key.
         .with_for_update(key_share=True, skip_locked=True)
@@ -105,10 +106,10 @@ def first_available(*which: ColumnElement[bool], limit: Any = None) -> Select[in
 
 def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
     """Move the available jobs with these ids to `executing`, for `producer` of `node_name`."""
-    left = Job.attempt < Job.max_attempts
+    left = JOB.attempt < JOB.max_attempts
     # The claim enqueues no jobs. The node discards such a job with an outcome, which does; if the
     # node dies before that, the rescue discards it.
-    on_discard = Job.meta.has_key(ENTRY)
+    on_discard = JOB.meta.has_key(ENTRY)
     taken = or_(left, on_discard)
     claimer = (
         bindparam("node_name", type_=Text),
@@ -116,27 +117,27 @@ def executing(time: ColumnElement[Any], ids: Select[int]) -> CTE:
         literal(CLAIMER, Text),
     )
     return (
-        update(Job)
+        update(JOBS)
         # An array instead of a join: for a join the planner expects a tenth of the table.
-        .where(Job.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
+        .where(JOB.id == any_(func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
             state=case((taken, constant(JobState.EXECUTING)), else_=constant(JobState.DISCARDED)),
-            attempt=case((left, Job.attempt + 1), else_=Job.attempt),
-            attempted_at=case((taken, time), else_=Job.attempted_at),
+            attempt=case((left, JOB.attempt + 1), else_=JOB.attempt),
+            attempted_at=case((taken, time), else_=JOB.attempted_at),
             attempted_by=case(
                 (left, array(claimer)),
                 (on_discard, array([*claimer, literal(NONE_LEFT_MARK, Text)])),
-                else_=Job.attempted_by,
+                else_=JOB.attempted_by,
             ),
-            discarded_at=case((taken, Job.discarded_at), else_=time),
+            discarded_at=case((taken, JOB.discarded_at), else_=time),
             # When oban-py retries a cancelled job, it leaves the mark there. An old mark must not
             # cancel the attempt that begins now.
-            meta=case((marked(), Job.meta.op("-")(literal(MARK, Text))), else_=Job.meta),
+            meta=case((marked(), JOB.meta.op("-")(literal(MARK, Text))), else_=JOB.meta),
             errors=case(
-                (taken, Job.errors),
-                else_=Job.errors.op("||")(error_entry(Job.attempt, time, literal(NONE_LEFT, Text))),
+                (taken, JOB.errors),
+                else_=JOB.errors.op("||")(error_entry(JOB.attempt, time, literal(NONE_LEFT, Text))),
             ),
         )
-        .returning(*Job.__table__.c)
+        .returning(*JOB)
         .cte("claimed")
     )

@@ -5,10 +5,10 @@ from functools import lru_cache
 from sqlalchemy import BigInteger, Executable, bindparam, column, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models import Job
 from ..models.state import FINISHED
 from .claimed import claimed_columns
 from .states import state_in
+from .tables import JOB, JOBS
 
 
 @lru_cache(maxsize=1)
@@ -23,10 +23,10 @@ def finished() -> Executable:
         .table_valued(column("id", BigInteger))
         .render_derived(name="given")
     )
-    exists = Job.id.is_not(None)
+    exists = JOB.id.is_not(None)
     return (
-        select(given.c.id, exists, *claimed_columns(Job.__table__.c))
-        .select_from(given.outerjoin(Job, Job.id == given.c.id))
+        select(given.c.id, exists, *claimed_columns(JOB))
+        .select_from(given.outerjoin(JOBS, JOB.id == given.c.id))
         .where(or_(~exists, state_in(*FINISHED)))
         .order_by(given.c.id)
     )

@@ -21,10 +21,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now
-from ..models import Job, JobState
+from ..models import JobState
 from .announce import notify, queue_news
 from .cancel_mark import marked
 from .states import constant, state_in
+from .tables import JOB, JOBS
 
 
 @lru_cache(maxsize=64)
@@ -35,29 +36,29 @@ def give_back(*, prefix: str | None = None, now: datetime | None = None) -> Exec
     needed: only this producer claims under its uuid, and it does not claim meanwhile.
     """
     claimed = (
-        select(Job.id)
-        .where(state_in(JobState.EXECUTING), Job.queue == bindparam("queue_name", type_=Text))
-        .where(Job.attempted_by[2] == bindparam("producer", type_=Text))
-        .where(Job.id != all_(bindparam("running", type_=ARRAY(BigInteger))))
-        .order_by(Job.id)
+        select(JOB.id)
+        .where(state_in(JobState.EXECUTING), JOB.queue == bindparam("queue_name", type_=Text))
+        .where(JOB.attempted_by[2] == bindparam("producer", type_=Text))
+        .where(JOB.id != all_(bindparam("running", type_=ARRAY(BigInteger))))
+        .order_by(JOB.id)
         .with_for_update(key_share=True, skip_locked=True)
     )
     returned = (
-        update(Job)
-        .where(Job.id == any_(func.array(claimed.scalar_subquery(), type_=ARRAY(BigInteger))))
+        update(JOBS)
+        .where(JOB.id == any_(func.array(claimed.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
             state=case(
                 (marked(), constant(JobState.CANCELLED)), else_=constant(JobState.AVAILABLE)
             ),
             attempt=case(
-                (marked(), Job.attempt),
+                (marked(), JOB.attempt),
                 # The claim of a job that had no attempt left did not count one.
-                (Job.attempted_by[4].is_not(None), Job.attempt),
-                else_=func.greatest(Job.attempt - 1, 0),
+                (JOB.attempted_by[4].is_not(None), JOB.attempt),
+                else_=func.greatest(JOB.attempt - 1, 0),
             ),
-            cancelled_at=case((marked(), database_now(now)), else_=Job.cancelled_at),
+            cancelled_at=case((marked(), database_now(now)), else_=JOB.cancelled_at),
         )
-        .returning(Job.id, Job.queue, Job.state)
+        .returning(JOB.id, JOB.queue, JOB.state)
         .cte("returned")
     )
     queues = (

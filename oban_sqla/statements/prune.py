@@ -33,9 +33,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval
-from ..models import Job, JobState
+from ..models import JobState
 from ..models.types import UTCDateTime
 from .states import state_in
+from .tables import JOB, JOBS
 
 FIRST = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """The position (a time and an id) before all jobs."""
@@ -47,9 +48,9 @@ _IDS = ARRAY(BigInteger)
 # The model of the feature is above.
 _STEPS = Table("oban_sqla_workflow_steps", MetaData(), Column("job_id", BigInteger))
 _FINISHED_AT = {
-    JobState.COMPLETED: Job.completed_at,
-    JobState.CANCELLED: Job.cancelled_at,
-    JobState.DISCARDED: Job.discarded_at,
+    JobState.COMPLETED: JOB.completed_at,
+    JobState.CANCELLED: JOB.cancelled_at,
+    JobState.DISCARDED: JOB.discarded_at,
 }
 
 
@@ -87,9 +88,9 @@ def oldest_finished(state: JobState, *, now: datetime | None = None) -> Executab
 
     Without such a job, `prune` deletes nothing. `prune` takes an event loop 6 ms to compile.
     """
-    order = (_FINISHED_AT[state], Job.id)
+    order = (_FINISHED_AT[state], JOB.id)
     return (
-        select(Job.id)
+        select(JOB.id)
         .where(*_finished(state, now), tuple_(*order) > tuple_(*_position()))
         .order_by(*order)
         .limit(1)
@@ -103,7 +104,7 @@ def prune_listed(state: JobState, *, now: datetime | None = None) -> Executable:
     Returns one row: the number of `deleted` jobs, and the ids of `locked` jobs (NULL for none).
     """
     listed = bindparam("ids", type_=_IDS)
-    wanted = select(Job.id).where(*_finished(state, now), Job.id == any_(listed))
+    wanted = select(JOB.id).where(*_finished(state, now), JOB.id == any_(listed))
     pruned = _pruned(state, listed, now)
     count = select(func.count()).select_from(pruned).scalar_subquery()
     return select(count.label("deleted"), _locked(wanted, pruned))
@@ -131,16 +132,16 @@ def expired(state: JobState, *, named: bool, now: datetime | None = None) -> Exe
     If `named`, these are jobs of the `workers`, else of all other workers. The oldest come first.
     """
     at = _FINISHED_AT[state]
-    jobs = select(Job.id).where(*_finished(state, now), _is_wanted(named))
-    return jobs.order_by(at, Job.id).limit(bindparam("batch", type_=Integer))
+    jobs = select(JOB.id).where(*_finished(state, now), _is_wanted(named))
+    return jobs.order_by(at, JOB.id).limit(bindparam("batch", type_=Integer))
 
 
 def _expiring(state: JobState, named: bool, now: datetime | None) -> Any:
-    order = (_FINISHED_AT[state], Job.id)
+    order = (_FINISHED_AT[state], JOB.id)
     scan = bindparam("scan", type_=Integer)
     part = (
         select(
-            Job.id,
+            JOB.id,
             order[0].label("finished_at"),
             _is_wanted(named).label("wanted"),
             func.row_number().over(order_by=order).label("number"),
@@ -176,23 +177,23 @@ def _cutoff(now: datetime | None) -> ColumnElement[datetime]:
 
 def _is_wanted(named: bool) -> ColumnElement[bool]:
     workers = bindparam("workers", type_=ARRAY(Text))
-    of_worker = Job.worker == any_(workers) if named else Job.worker != all_(workers)
+    of_worker = JOB.worker == any_(workers) if named else JOB.worker != all_(workers)
     return and_(of_worker, not_(_is_step()))
 
 
 def _is_step() -> ColumnElement[bool]:
     """Whether a job is a step of a workflow, which is pruned as a whole."""
-    found = select(literal_column("1")).where(_STEPS.c.job_id == Job.id).exists()
-    return and_(Job.meta.has_key(literal_column("'workflow_id'")), found)
+    found = select(literal_column("1")).where(_STEPS.c.job_id == JOB.id).exists()
+    return and_(JOB.meta.has_key(literal_column("'workflow_id'")), found)
 
 
 def _pruned(state: JobState, ids: Any, now: datetime | None) -> CTE:
-    free = select(Job.id).where(*_finished(state, now), Job.id == any_(ids))
+    free = select(JOB.id).where(*_finished(state, now), JOB.id == any_(ids))
     locked = free.with_for_update(skip_locked=True).scalar_subquery()
     return (
-        delete(Job)
-        .where(Job.id == any_(func.array(locked, type_=_IDS)))
-        .returning(Job.id)
+        delete(JOBS)
+        .where(JOB.id == any_(func.array(locked, type_=_IDS)))
+        .returning(JOB.id)
         .cte("pruned")
     )
 

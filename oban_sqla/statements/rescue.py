@@ -41,7 +41,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..clock import database_now, interval, seconds
 from ..config.oban_settings import LONGEST_EXPIRY
-from ..models import Job, JobState, ProducerRow
+from ..models import JobState
 from ..models.on_discard import ENTRY
 from .acknowledge import error_entry
 from .announce import FREED, announce_rows, notify, queue_news
@@ -50,6 +50,7 @@ from .claim import CLAIMER
 from .heartbeat import EXPIRY, FOREIGN_EXPIRY, LONG, UNBROKEN_SINCE
 from .on_discard import enqueued
 from .states import constant, state_in
+from .tables import JOB, JOBS, PRODUCER, PRODUCERS
 
 DIED = "the node that ran the job died, and no attempt was left, so it is discarded"
 
@@ -114,14 +115,14 @@ def rescue(
 def bury(*, now: datetime | None = None) -> Executable:
     """Delete the expired rows of producers without executing jobs; `expiry` as in `rescue`."""
     executing = exists().where(
-        state_in(JobState.EXECUTING), Job.attempted_by[2] == cast(ProducerRow.uuid, Text)
+        state_in(JobState.EXECUTING), JOB.attempted_by[2] == cast(PRODUCER.uuid, Text)
     )
-    return delete(ProducerRow).where(_left(database_now(now)) <= 0, ~executing)
+    return delete(PRODUCERS).where(_left(database_now(now)) <= 0, ~executing)
 
 
 def _producers(time: ColumnElement[Any]) -> CTE:
     """The producers with a row: `claimer`, seconds until expiry (`left`), and whether `ours`."""
-    claimer = cast(ProducerRow.uuid, Text).label("claimer")
+    claimer = cast(PRODUCER.uuid, Text).label("claimer")
     ours = _own_expiry().is_not(None).label("ours")
     return select(claimer, _left(time).label("left"), ours).cte("producers")
 
@@ -134,20 +135,20 @@ def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
 
 def _own_expiry() -> ColumnElement[float]:
     """The expiry in the meta of a row; NULL if it is not a sane number."""
-    said = cast(ProducerRow.meta[EXPIRY], Numeric)
+    said = cast(PRODUCER.meta[EXPIRY], Numeric)
     sane = case((said.between(0, LONGEST_EXPIRY), said))
-    return cast(case((_is(ProducerRow.meta[EXPIRY], "number"), sane)), Float)
+    return cast(case((_is(PRODUCER.meta[EXPIRY], "number"), sane)), Float)
 
 
 def _silent_for(time: ColumnElement[Any]) -> ColumnElement[float]:
     # A beat in the future was written before the clock was set back. If its producer lives, the
     # next beat is in the present.
-    return func.abs(seconds(time - ProducerRow.updated_at))
+    return func.abs(seconds(time - PRODUCER.updated_at))
 
 
 def _settled_in(time: ColumnElement[Any]) -> ColumnElement[float]:
     epoch = cast(extract("epoch", time), Numeric)
-    said = ProducerRow.meta[UNBROKEN_SINCE]
+    said = PRODUCER.meta[UNBROKEN_SINCE]
     since = case((_is(said, "number"), cast(said, Numeric)))
     expiry = _own_expiry()
     witnesses = and_(
@@ -167,13 +168,13 @@ def _given(name: str) -> ColumnElement[float]:
 
 def _orphans(time: ColumnElement[Any], producers: CTE, wanted: ColumnElement[bool]) -> CTE:
     after = interval(bindparam("rescue_after", type_=Float))
-    old = func.coalesce(Job.attempted_at, Job.scheduled_at) <= time - after
-    ours = Job.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
+    old = func.coalesce(JOB.attempted_at, JOB.scheduled_at) <= time - after
+    ours = JOB.attempted_by[3].is_not_distinct_from(literal(CLAIMER, Text))
     left = producers.c.left
     # The limit is in a second CTE: in one, PostgreSQL may walk the whole primary key to sort.
     orphans = (
-        select(Job.id, Job.attempt, Job.attempted_at)
-        .outerjoin(producers, producers.c.claimer == Job.attempted_by[2])
+        select(JOB.id, JOB.attempt, JOB.attempted_at)
+        .outerjoin(producers, producers.c.claimer == JOB.attempted_by[2])
         .where(state_in(JobState.EXECUTING), wanted)
         .where(or_(left.is_(None), left <= 0), or_(ours, producers.c.ours, old))
         .cte("orphans")
@@ -190,40 +191,40 @@ def _orphans(time: ColumnElement[Any], producers: CTE, wanted: ColumnElement[boo
 
 def _has_on_discard() -> ColumnElement[bool]:
     """Whether another job is enqueued when this job is discarded for want of attempts."""
-    none_left: ColumnElement[bool] = Job.attempt >= Job.max_attempts
-    return and_(none_left, func.coalesce(Job.meta.has_key(ENTRY), false()))
+    none_left: ColumnElement[bool] = JOB.attempt >= JOB.max_attempts
+    return and_(none_left, func.coalesce(JOB.meta.has_key(ENTRY), false()))
 
 
 def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
     # A job that was claimed again after the statement looked for orphans is no orphan any more.
     locked = (
-        select(Job.id)
-        .join(found, found.c.id == Job.id)
+        select(JOB.id)
+        .join(found, found.c.id == JOB.id)
         .where(
             state_in(JobState.EXECUTING),
-            Job.attempt == found.c.attempt,
-            Job.attempted_at.is_not_distinct_from(found.c.attempted_at),
+            JOB.attempt == found.c.attempt,
+            JOB.attempted_at.is_not_distinct_from(found.c.attempted_at),
         )
-        .with_for_update(skip_locked=True, of=Job)
+        .with_for_update(skip_locked=True, of=JOBS)
     )
     cancelled = marked()
-    left = Job.attempt < Job.max_attempts
+    left = JOB.attempt < JOB.max_attempts
     discarded = and_(~cancelled, ~left)
     return (
-        update(Job)
-        .where(Job.id == any_(func.array(locked.scalar_subquery(), type_=ARRAY(BigInteger))))
+        update(JOBS)
+        .where(JOB.id == any_(func.array(locked.scalar_subquery(), type_=ARRAY(BigInteger))))
         .values(
             state=case(
                 (cancelled, constant(JobState.CANCELLED)),
                 (left, constant(JobState.AVAILABLE)),
                 else_=constant(JobState.DISCARDED),
             ),
-            cancelled_at=case((cancelled, time), else_=Job.cancelled_at),
-            discarded_at=case((discarded, time), else_=Job.discarded_at),
-            meta=case((and_(~cancelled, left), _counted()), else_=Job.meta),
-            errors=case((discarded, _with_reason(time)), else_=Job.errors),
+            cancelled_at=case((cancelled, time), else_=JOB.cancelled_at),
+            discarded_at=case((discarded, time), else_=JOB.discarded_at),
+            meta=case((and_(~cancelled, left), _counted()), else_=JOB.meta),
+            errors=case((discarded, _with_reason(time)), else_=JOB.errors),
         )
-        .returning(Job.id, Job.queue, Job.state, Job.meta)
+        .returning(JOB.id, JOB.queue, JOB.state, JOB.meta)
         .cte("moved")
     )
 
@@ -231,7 +232,7 @@ def _moved(time: ColumnElement[Any], found: CTE) -> CTE:
 def _freed(moved: CTE) -> SelectBase:
     """A notification about free slots, if a limit counted one of the jobs."""
     of_queue = exists().where(
-        ProducerRow.queue == moved.c.queue, ProducerRow.meta.has_key("global_limit")
+        PRODUCER.queue == moved.c.queue, PRODUCER.meta.has_key("global_limit")
     )
     keyed = moved.c.meta.op("?", is_comparison=True)(literal("partition_key", Text))
     counted = select(moved.c.id).where(or_(keyed, of_queue)).exists()
@@ -240,15 +241,15 @@ def _freed(moved: CTE) -> SelectBase:
 
 def _counted() -> ColumnElement[Any]:
     """The job's meta with `rescued` incremented, as in Oban. A meta that is no object stays."""
-    before = Job.meta["rescued"]
+    before = JOB.meta["rescued"]
     count = case((_is(before, "number"), cast(before, Numeric)), else_=0)
     more = func.jsonb_build_object(literal("rescued", Text), count + 1)
-    return case((_is(Job.meta, "object"), Job.meta.op("||")(more)), else_=Job.meta)
+    return case((_is(JOB.meta, "object"), JOB.meta.op("||")(more)), else_=JOB.meta)
 
 
 def _with_reason(time: ColumnElement[Any]) -> ColumnElement[Any]:
-    entry = func.jsonb_build_array(error_entry(Job.attempt, time, literal(DIED, Text)))
-    return case((_is(Job.errors, "array"), Job.errors.op("||")(entry)), else_=entry)
+    entry = func.jsonb_build_array(error_entry(JOB.attempt, time, literal(DIED, Text)))
+    return case((_is(JOB.errors, "array"), JOB.errors.op("||")(entry)), else_=entry)
 
 
 def _is(value: SQLColumnExpression[Any], kind: str) -> ColumnElement[bool]:

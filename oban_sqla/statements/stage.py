@@ -30,16 +30,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, array
 
 from ..clock import EVER, NEVER, database_now, seconds
-from ..models import Job, JobState
+from ..models import JobState
 from ..models.state import STAGEABLE
 from ..models.types import UTCDateTime, job_state
 from .announce import notify, queue_news
 from .states import constant, state_in
+from .tables import JOB, JOBS
 
 # The highest priority is 0.
 LOWEST_PRIORITY = 9
 
-_ORDER: tuple[Any, ...] = (Job.scheduled_at, Job.id)
+_ORDER: tuple[Any, ...] = (JOB.scheduled_at, JOB.id)
 
 
 class Position(NamedTuple):
@@ -80,7 +81,7 @@ def stage(
     time = database_now(now)
     due = _after(select(*_ORDER), time).where(state_in(*STAGEABLE))
     if of_queues:
-        due = due.where(Job.queue == any_(bindparam("queue_names", type_=ARRAY(Text))))
+        due = due.where(JOB.queue == any_(bindparam("queue_names", type_=ARRAY(Text))))
     batch = bindparam("batch", type_=Integer)
     # A subquery hides the number from the planner. In a table that was not analyzed, the planner
     # expects less than one batch of due jobs, and would sort them all.
@@ -89,10 +90,10 @@ def stage(
     chosen = select(first.c.id)
     every = union_all(chosen, select(_shares(time).c.id)) if shared else chosen
     staged = (
-        update(Job)
-        .where(Job.id == any_(func.array(every.scalar_subquery(), type_=ARRAY(BIGINT))))
+        update(JOBS)
+        .where(JOB.id == any_(func.array(every.scalar_subquery(), type_=ARRAY(BIGINT))))
         .values(state=constant(JobState.AVAILABLE))
-        .returning(Job.queue)
+        .returning(JOB.queue)
         .cte("staged")
     )
     queues = select(staged.c.queue).distinct().subquery("queues")
@@ -105,9 +106,9 @@ def stage(
     on_the_way = or_(count < batch, tuple_(*seen.c) <= last)
     met = select(func.count()).select_from(seen).where(on_the_way).scalar_subquery()
     next_at = (
-        select(Job.scheduled_at)
-        .where(state_in(*STAGEABLE), Job.scheduled_at > time, Job.scheduled_at < NEVER)
-        .order_by(Job.scheduled_at)
+        select(JOB.scheduled_at)
+        .where(state_in(*STAGEABLE), JOB.scheduled_at > time, JOB.scheduled_at < NEVER)
+        .order_by(JOB.scheduled_at)
         .limit(1)
         .scalar_subquery()
     )
@@ -128,7 +129,7 @@ def stage(
 def _after(jobs: Select[Any], time: ColumnElement[Any]) -> Select[Any]:
     after_at = func.coalesce(bindparam("after_at", None, type_=UTCDateTime), EVER)
     after_id = bindparam("after_id", FRONT.id, type_=BIGINT)
-    return jobs.where(Job.scheduled_at <= time, tuple_(*_ORDER) > tuple_(after_at, after_id))
+    return jobs.where(JOB.scheduled_at <= time, tuple_(*_ORDER) > tuple_(after_at, after_id))
 
 
 def _shares(time: ColumnElement[Any]) -> Subquery:
@@ -138,9 +139,9 @@ def _shares(time: ColumnElement[Any]) -> Subquery:
     queue = _each(func.unnest(bindparam("sharing", type_=ARRAY(Text))), "queue", Text)
     priority = _each(func.generate_series(0, LOWEST_PRIORITY), "priority", Integer)
     lane = (
-        _after(select(Job.id), time)
-        .where(Job.state == state.c.state, Job.queue == queue.c.queue)
-        .where(Job.priority == priority.c.priority)
+        _after(select(JOB.id), time)
+        .where(JOB.state == state.c.state, JOB.queue == queue.c.queue)
+        .where(JOB.priority == priority.c.priority)
         .order_by(*_ORDER)
         .limit(bindparam("share", type_=Integer))
         .with_for_update(skip_locked=True)

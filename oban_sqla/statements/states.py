@@ -2,8 +2,9 @@
 
 from sqlalchemy import ColumnElement, cast, literal_column
 
-from ..models import Job, JobState
+from ..models import JobState
 from ..models.types import job_state
+from .tables import JOB
 
 
 def constant(state: JobState) -> ColumnElement[JobState]:
@@ -14,5 +15,7 @@ def constant(state: JobState) -> ColumnElement[JobState]:
 def state_in(*states: JobState) -> ColumnElement[bool]:
     """Whether a job is in one of the states."""
     if len(states) == 1:
-        return Job.state == constant(states[0])
-    return Job.state.in_([constant(state) for state in states])
+        one: ColumnElement[bool] = JOB.state == constant(states[0])
+        return one
+    some: ColumnElement[bool] = JOB.state.in_([constant(state) for state in states])
+    return some
