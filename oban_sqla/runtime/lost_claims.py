@@ -33,6 +33,8 @@ class LostClaims:
         self._queue = queue
         self.possible = False
         """Whether the database may have jobs that are claimed under the uuid."""
+        self.unaccounted = 0.0
+        """How many claimed jobs have no outcome yet; `math.inf` after a claim that failed."""
         # Until when a claim whose answer was lost may still take effect.
         self._doubtful_until = -math.inf
         self._looked_at = time.monotonic()
@@ -51,7 +53,7 @@ class LostClaims:
 
     def suspect(self) -> None:
         """Note a failed claim. It may have been carried out, so its jobs must be found."""
-        self._doubtful_until = math.inf
+        self._doubtful_until = self.unaccounted = math.inf
 
     async def give_back(
         self, uuid: str, known: Sequence[int], returning: Collection[int]

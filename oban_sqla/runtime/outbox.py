@@ -65,10 +65,7 @@ class Outbox(Service):
         """
         super().__init__(emit)
         self._database = database
-        self._statements = [
-            RawStatement(database, self._acknowledge(discards), at_once=True)
-            for discards in (False, True)
-        ]
+        self._statements: dict[bool, RawStatement] = {}
         self._due_in = due_in
         self._written = written
         self._freed = freed
@@ -184,12 +181,19 @@ class Outbox(Service):
         try:
             if batch[0].ack.followed:
                 return await self._send_followed(params, discards)
-            rows = await self._statements[discards].fetch(params)
+            rows = await self._statement(discards).fetch(params)
         except BaseException:
             for one in batch:
                 one.sent = True
             raise
         return frozenset(row[0] for row in rows)
+
+    def _statement(self, discards: bool) -> RawStatement:
+        # Made when it is needed: most nodes discard no job.
+        if discards not in self._statements:
+            made = RawStatement(self._database, self._acknowledge(discards), at_once=True)
+            self._statements[discards] = made
+        return self._statements[discards]
 
     def _acknowledge(self, discards: bool) -> Executable:
         if discards:
@@ -209,7 +213,7 @@ class Outbox(Service):
                 raise
             # An error of the feature must not prevent the outcome. The leader repairs the rest
             # later, or reports why it can't.
-            rows = await self._statements[discards].fetch(params)
+            rows = await self._statement(discards).fetch(params)
             return frozenset(row[0] for row in rows)
         self._tell(followed)
         return frozenset(ids)

@@ -205,9 +205,9 @@ class Producer(Service):
         """Give back the claimed jobs, if the database answers."""
         self._return_held()
         async with deadline(FAREWELL):
-            if self._lost.possible:
+            if self._lost.possible and self._lost.unaccounted:
                 await farewell(self._give_back_lost)
-                self._lost.possible = False
+            self._lost.possible, self._lost.unaccounted = False, 0.0
             while (seconds := self._way.tell_in) < math.inf:
                 await asyncio.sleep(seconds)
                 await self._way.tell()
@@ -231,6 +231,7 @@ class Producer(Service):
         claim = await self._send_claim(demand)
         self._ahead.claim_ended(full=claim.full)
         wanted = [job for job in claim.jobs if job.state is JobState.EXECUTING]
+        self._lost.unaccounted += len(wanted) + len(claim.unwanted)
         discarded = tuple(job.id for job in claim.jobs if job.state is not JobState.EXECUTING)
         stop = ClaimStop(self.queue, len(wanted), discarded, claim.duration)
         self._emit("claim_stop", stop)
@@ -291,6 +292,8 @@ class Producer(Service):
         self._start_held()
 
     def _ended(self, claimed: Claimed, outcome: Outcome, started: float, now: float) -> None:
+        if outcome is not None:
+            self._lost.unaccounted -= 1
         match outcome:
             case Ack() as ack:
                 last = claimed.attempt >= claimed.max_attempts

@@ -171,9 +171,9 @@ class Supervisor:
         await self._loop_end.forget()
         grace = self._config.shutdown_grace_period
         await asyncio.gather(*(service.stop() for service in (self.orders, *self.cluster_services)))
-        # Resign now, so that another node leads while the jobs of this node still run.
-        await self.leader.stop()
-        await asyncio.gather(*(producer.stop(grace) for producer in self.producers.values()))
+        # The leader resigns now, so that another node leads while the jobs of this node still run.
+        producers = (producer.stop(grace) for producer in self.producers.values())
+        await asyncio.gather(self.leader.stop(), *producers)
         await self.outbox.stop()
         last = (self.stager, self.outcome_announcer, self.heartbeat, self.notifier)
         await asyncio.gather(*(service.stop() for service in last))

@@ -576,6 +576,28 @@ class TestLostAnswers:
             await acks.counted(2)
         assert await rows() == [(S.COMPLETED, 1)] * 2
 
+    async def test_a_stop_looks_for_lost_jobs_only_if_one_has_no_outcome(
+        self, start: StartOban, engine: AsyncEngine, sessions: Sessions
+    ) -> None:
+        looks: list[str] = []
+
+        def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            if "WITH returned AS" in statement:
+                looks.append(statement)
+
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+        for name, worker in (("quick", Quick), ("held", Held)):
+            oban = await start(name=name, queues={"default": 5}, shutdown_grace_period=0.0, **NEVER)
+            with hear(oban, "claim_stop") as claims, hear(oban, "ack_stop") as acks:
+                await add(sessions, worker.new())
+                of(oban).wake()
+                await claims.until(lambda events: sum(stop.count for stop in events) == 1)
+                if worker is Quick:
+                    await acks.counted(1)
+            await oban.stop()
+            assert bool(looks) is (worker is Held)
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+
     async def test_a_server_that_does_not_answer_is_given_up(
         self,
         quick: None,
