@@ -1,6 +1,7 @@
 """Listeners that record measurements, for any collector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from threading import RLock
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -78,7 +79,6 @@ class Measurements:
         self._lock = RLock()
         self._queue, self._worker = Names(), Names()
         self._counted: dict[str, JobsCounted] = {}
-        self._seen: set[Labels] = set()
         self._of_jobs: dict[tuple[str, str], _OfJobs] = {}
         self._problems: dict[str, DoctorStop] = {}
         self._enqueued = collector.counter(instruments.ENQUEUED)
@@ -134,6 +134,7 @@ class Measurements:
         """A listener that holds the lock: sessions enqueue in any thread."""
         lock = self._lock
 
+        @wraps(listen)
         def locked(target: object, data: object) -> None:
             with lock:
                 listen(target, data)
@@ -191,11 +192,9 @@ class Measurements:
             self._queue_time(of_queue),
             {state: self._finished((*of_worker, state)) for state in OUTCOMES},
         )
-        if of_worker not in self._seen:
-            self._seen.add(of_worker)
-            for add in found.finished.values():
-                # Counters begin at 0, so that the first job of a kind shows as an increase.
-                add(0)
+        for add in found.finished.values():
+            # Counters begin at 0, so that the first job of a kind shows as an increase.
+            add(0)
         if OTHER not in of_worker:
             # Cached only for names with labels of their own, whose number is limited.
             self._of_jobs[queue, worker] = found

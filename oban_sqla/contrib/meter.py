@@ -46,11 +46,11 @@ class Collector:
             instrument.description,
             explicit_bucket_boundaries_advisory=instrument.buckets,
         )
-        attributes = _attributes(instrument)
 
+        @cache
         def by_labels(labels: Labels) -> Record:
-            given = attributes(labels)
-            return lambda value: kept.record(value, given)
+            attributes = _attributes(instrument, labels)
+            return lambda value: kept.record(value, attributes)
 
         return by_labels
 
@@ -77,27 +77,19 @@ class Collector:
     def _observe(self, instrument: Instrument, options: CallbackOptions) -> Iterable[Observation]:
         for one, labels, value in self._read() if self._read else ():
             if one is instrument:
-                yield Observation(value, dict(zip(instrument.labels, labels, strict=True)))
+                yield Observation(value, _attributes(instrument, labels))
 
 
 def _observe_totals(totals: Totals[Count], options: CallbackOptions) -> Iterable[Observation]:
     for labels, count in totals:
-        yield Observation(count.total, dict(zip(totals.instrument.labels, labels, strict=True)))
+        yield Observation(count.total, _attributes(totals.instrument, labels))
+
+
+def _attributes(instrument: Instrument, labels: Labels) -> Mapping[str, str]:
+    return dict(zip(instrument.labels, labels, strict=True))
 
 
 @cache
 def collector(provider: MeterProvider | None) -> Collector:
     """The collector of a provider; `None` is the global one."""
     return Collector(provider)
-
-
-def _attributes(instrument: Instrument) -> Callable[[Labels], Mapping[str, str]]:
-    made: dict[Labels, Mapping[str, str]] = {}
-
-    def attributes(labels: Labels) -> Mapping[str, str]:
-        found = made.get(labels)
-        if found is None:
-            found = made[labels] = dict(zip(instrument.labels, labels, strict=True))
-        return found
-
-    return attributes

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,7 +11,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from .gauges import Reading
 from .instruments import Instrument
-from .labels import Labels
 from .measurements import Record, Recorder
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -89,13 +89,5 @@ class Collector:
 
 
 def _by_labels(metric: Any, record: Callable[[Any], Record]) -> Recorder:
-    """Find the function of a metric by labels, with a cache: the client's lookup is slow."""
-    found: dict[Labels, Record] = {}
-
-    def by_labels(labels: Labels) -> Record:
-        known = found.get(labels)
-        if known is None:
-            known = found[labels] = record(metric.labels(*labels) if labels else metric)
-        return known
-
-    return by_labels
+    # Cached, since the client's lookup is slow.
+    return cache(lambda labels: record(metric.labels(*labels) if labels else metric))
