@@ -62,6 +62,11 @@ def database_now(now: datetime | None = None) -> ColumnElement[Any]:
     return func.timezone("UTC", func.statement_timestamp(), type_=DateTime())
 
 
+def since_statement() -> ColumnElement[float]:
+    """The seconds that the statement has taken so far."""
+    return seconds(func.clock_timestamp() - func.statement_timestamp())
+
+
 def interval(seconds: Any) -> ColumnElement[Any]:
     """A number of seconds as an SQL interval."""
     return func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now
+from ..clock import database_now, since_statement
 from ..models import Job, JobState
 from ..statements.claim import executing, of_queue
 from ..statements.claimed import claimed_columns
@@ -70,7 +70,8 @@ def claim_keyed(
     Returns at least one row. It has the columns of a job (NULL if there is none) and its `key`. The
     other columns are about the whole claim: the `room` that the queue's own limits left, whether
     another limit has `blocked` jobs, whether `more` jobs may be claimed at once, `next_in`, the
-    seconds until a rate lets the next job start, and whether jobs are left since they have a rate.
+    seconds from the end of the statement until a rate lets the next job start, and whether jobs are
+    left since they have a rate.
     """
     time = database_now(now)
     own = queue_room(time, rates=rates)
@@ -244,7 +245,7 @@ def _whole(
         own.c.room,
         or_(blocked.exists(), filled.exists()).label("blocked"),
         and_(some, may_be).label("more"),
-        func.least(next_in, own.c.next_in).label("next_in"),
+        (func.least(next_in, own.c.next_in) - since_statement()).label("next_in"),
         and_(found == taken, found < bindparam("limit", type_=Integer)).label("complete"),
         time.label("looked_at"),
         own.c.started,

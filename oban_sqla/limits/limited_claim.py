@@ -28,7 +28,7 @@ CLEAR_INTERVAL = 600.0
 """Seconds between two deletions of unused rows of rates and keys."""
 TELL_INTERVAL = 0.05
 """Seconds between two notifications about free slots."""
-SOONEST = 0.001
+SOONEST = 0.0002
 """Seconds added to the time of the next permit, since the clocks differ a little."""
 
 

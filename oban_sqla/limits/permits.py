@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now, seconds
+from ..clock import database_now, seconds, since_statement
 from .rows import RateRow, StartRow
 from .starts import count_starts, save_tokens
 from .terms import enough_in, tokens, used
@@ -68,7 +68,7 @@ def take_permits() -> Executable:
         .cte("started")
     )
     in_log = enough_in(rate_id, allowed + burst, period, weight, time)
-    next_in = func.greatest(now.c.held_in, in_log, now.c.token_in)
+    next_in = func.greatest(now.c.held_in, in_log, now.c.token_in) - since_statement()
     return select(
         enough.label("taken"), now.c.permits, case((~enough, next_in)).label("next_in")
     ).add_cte(count_starts(started, time), save_tokens(started, time))

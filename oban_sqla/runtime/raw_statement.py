@@ -74,8 +74,9 @@ class RawStatement:
         # An old libpq has no pipelines, so there are four messages.
         async with driver.pipeline() if Pipeline.is_supported() else nullcontext():
             await first.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED")
-            await first.execute(*self._texts[0].filled(params))
-            await then.execute(*self._texts[1].filled(params))
+            # Prepared at once, since the server plans a claim by keys for some milliseconds.
+            await first.execute(*self._texts[0].filled(params), prepare=True)
+            await then.execute(*self._texts[1].filled(params), prepare=True)
             await first.execute(b"COMMIT")
         return await then.fetchall()
 

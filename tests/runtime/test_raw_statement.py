@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
-from sqlalchemy import Integer, Text, bindparam, func, literal, make_url, select
+from sqlalchemy import Integer, Text, bindparam, func, literal, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from oban_sqla import Job
@@ -30,9 +30,9 @@ async def test_values_are_bound_and_constants_kept(database: Database) -> None:
     given = bindparam("given", type_=Text)
     statement = select(given.label("a"), func.concat(given, literal(" 100% %(given)s", Text)))
     prepared = RawStatement(database, statement)
-    for text in ("x", "'; %s", "%(given)s"):
-        assert [tuple(row) for row in await prepared.fetch({"given": text})] == [
-            (text, f"{text} 100% %(given)s")
+    for value in ("x", "'; %s", "%(given)s"):
+        assert [tuple(row) for row in await prepared.fetch({"given": value})] == [
+            (value, f"{value} 100% %(given)s")
         ]
 
 
@@ -55,3 +55,12 @@ async def test_it_goes_on_after_a_failure(database: Database) -> None:
             await prepared.fetch({"given": 0})
         assert [tuple(row) for row in await prepared.fetch({"given": 4})] == [(3,)]
         assert [tuple(row) for row in await prepared.fetch({"given": 6})] == [(2,)]
+
+
+async def test_a_statement_behind_another_one_is_prepared_at_once(database: Database) -> None:
+    """It is long, and the server would plan it anew five times on each connection."""
+    texts = text("SELECT statement FROM pg_prepared_statements").columns(statement=Text)
+    behind = select(literal("lock", Text).label("behind"))
+    prepared = RawStatement(database, texts, behind=behind)
+    first = await prepared.fetch({})
+    assert any("behind" in row[0] for row in first) or database.engine.dialect.driver == "asyncpg"
