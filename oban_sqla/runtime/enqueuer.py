@@ -32,7 +32,10 @@ class Enqueuer:
         begin([job])
         references.refuse_without_key([job])
         loop = asyncio.get_running_loop()
-        await self._groups.setdefault(loop, GroupCommit(self._database)).insert(job)
+        group = self._groups.get(loop)
+        if group is None:
+            group = self._groups[loop] = GroupCommit(self._database)
+        await group.insert(job)
 
     async def close(self) -> None:
         """Give back the connection that is kept for this event loop."""

@@ -1,32 +1,27 @@
-"""`GroupCommit`: calls that come while a statement runs share the next statement."""
+"""`GroupCommit`: inserts single jobs. Many calls in a row share a connection and statements."""
 
 import asyncio
 from collections.abc import Sequence
 from contextvars import Context
 from typing import NamedTuple
 
-import psycopg
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .. import wakeups
-from ..enqueue.batch import MOST_ROWS, encoded, wakeup
-from ..enqueue.connections import execute, insert_jobs
-from ..enqueue.from_rows import fill_from
+from ..enqueue.batch import MOST_ROWS, wakeup
+from ..enqueue.connections import insert_jobs
 from ..enqueue.observed import observed
 from ..models import Job
 from ..models.unique_job import may_hold_key
 from .database import Database
-from .engine import driver_of
-from .primary import is_lost
+from .insert_connection import InsertConnection
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 # A rush is at least this many calls, each within LINGER seconds after the one before.
 RUSH = 10
-# In a rush, the connection is kept for this many seconds after a statement.
+# In a rush, the connection is kept for this many seconds after a call.
 LINGER = 0.02
-# If a statement takes longer than this, in seconds, other calls no longer wait for its end.
+# Seconds that a call waits for the end of a statement with other jobs.
 PATIENCE = 0.1
 
 
@@ -42,8 +37,9 @@ class _Call(NamedTuple):
 class GroupCommit:
     """Inserts single jobs in one event loop. Each is committed when its call returns.
 
-    A single call takes a connection of the pool, or one that a running node keeps. Calls that come
-    while a statement runs share the next statement, which is sent as soon as the first one has
+    A single call takes a connection of the pool, or one that a running node keeps. In a rush, a
+    task keeps a connection, and a call uses it directly while it is free. Calls that come while a
+    statement runs share the next statement, which the task sends as soon as the first one has
     ended. If the database refuses a statement, its jobs are tried in halves, so that a bad job
     fails only its own call.
     """
@@ -51,14 +47,15 @@ class GroupCommit:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: list[_Call] = []
-        # The calls whose jobs are inserted now, and the calls of the running statement.
+        # The calls that the task has taken, and those of the statement that it sends.
         self._taken: Sequence[_Call] = ()
         self._sent: Sequence[_Call] = ()
         self._alone = 0
         self._serving: asyncio.Task[None] | None = None
-        # Without SQLAlchemy, a statement takes half of the CPU time.
-        self._driver: psycopg.AsyncConnection | None = None
-        self._idle: asyncio.Future[None] | None = None
+        self._kept: InsertConnection | None = None
+        self._busy = False
+        self._news: asyncio.Future[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._slow = False
         self._rush = 0
         self._last_call = 0.0
@@ -73,7 +70,7 @@ class GroupCommit:
         self._rush = self._rush + 1 if loop.time() - self._last_call < LINGER else 0
         try:
             with observed([job]):
-                if not self._is_shared(job) or not await self._insert_with_others(job):
+                if not self._is_shared(job) or not await self._insert_on_kept(job):
                     await self._insert_alone(job)
         finally:
             self._last_call = loop.time()
@@ -116,6 +113,23 @@ class GroupCommit:
         async with database.transaction() as connection:
             await insert_jobs(connection, [job], database.prefix)
 
+    async def _insert_on_kept(self, job: Job) -> bool:
+        """Insert a job on the kept connection; false if it must be inserted alone."""
+        kept = self._kept
+        if kept is None or self._busy or self._waiting or not kept.is_usable:
+            return await self._insert_with_others(job)
+        # A turn of the event loop would cost more than the statement.
+        self._busy = True
+        try:
+            inserted = await kept.insert([job])
+        finally:
+            self._end_statement()
+            if self._waiting or not kept.is_usable:
+                self._wake_up()
+        if inserted:
+            self._publish([job])
+        return inserted
+
     async def _insert_with_others(self, job: Job) -> bool:
         loop = asyncio.get_running_loop()
         call = _Call(job, loop.create_future())
@@ -123,93 +137,89 @@ class GroupCommit:
         if self._serving is None:
             # In a context of its own, since the task outlives the call.
             self._serving = loop.create_task(self._serve(), name="oban-enqueue", context=Context())
+        if self._busy and self._patience is None:
+            self._patience = loop.call_later(PATIENCE, self._lose_patience)
         self._wake_up()
         return await call.inserted
 
     async def _serve(self) -> None:
         try:
             async with self._database.autocommit() as connection:
+                usable = False
                 try:
-                    if self._database.engine.dialect.driver == "psycopg":
-                        self._driver = driver_of(connection)
-                    await self._insert_waiting(connection)
-                except BaseException:
-                    # The connection may be in any state, so it must not be used again.
-                    await connection.invalidate()
-                    raise
+                    kept = await InsertConnection.on(connection, self._database.prefix)
+                    try:
+                        self._kept = kept
+                        await self._insert_waiting(kept)
+                        usable = kept.is_usable
+                    finally:
+                        self._kept = None
+                        kept.release()
+                finally:
+                    if not usable:
+                        await connection.invalidate()
         except Exception as error:
             # These jobs may have been inserted or not.
             for call in self._sent:
                 if not call.inserted.done():
                     call.inserted.set_exception(error)
         finally:
-            self._serving = self._driver = None
+            self._serving = None
             self._refer_to_pool([*self._taken, *self._waiting])
             self._taken, self._sent, self._waiting = (), (), []
 
-    async def _insert_waiting(self, connection: AsyncConnection) -> None:
-        while await self._are_calls_waiting():
-            taken, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
-            # Leaves out cancelled calls.
-            self._taken = [call for call in taken if not call.inserted.done()]
-            if self._taken:
-                await self._insert(self._taken, connection)
+    async def _insert_waiting(self, kept: InsertConnection) -> None:
+        while await self._is_used() and kept.is_usable:
+            if self._waiting and not self._busy:
+                await self._insert_next(kept)
 
-    async def _are_calls_waiting(self) -> bool:
-        if not self._waiting and self._rush >= RUSH:
-            loop = asyncio.get_running_loop()
-            self._idle = loop.create_future()
+    async def _is_used(self) -> bool:
+        """Whether the connection is in use, or was until a moment ago. May wait for calls."""
+        loop = asyncio.get_running_loop()
+        if self._busy or (not self._waiting and self._rush >= RUSH):
+            self._news = loop.create_future()
             timer = loop.call_later(LINGER, self._wake_up)
-            await self._idle
+            await self._news
             timer.cancel()
-        return bool(self._waiting)
+        is_rush = self._rush >= RUSH and loop.time() - self._last_call < LINGER
+        return bool(self._waiting) or self._busy or is_rush
 
-    async def _insert(self, calls: Sequence[_Call], connection: AsyncConnection) -> None:
-        if await self._send(calls, connection):
+    async def _insert_next(self, kept: InsertConnection) -> None:
+        taken, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
+        # Leaves out cancelled calls.
+        self._taken = [call for call in taken if not call.inserted.done()]
+        self._busy = True
+        try:
+            if self._taken:
+                await self._insert(self._taken, kept)
+            if len(self._taken) > 1:
+                # Callers that call again at once share the next statement. A single one does not.
+                await asyncio.sleep(0)
+        finally:
+            self._end_statement()
+
+    async def _insert(self, calls: Sequence[_Call], kept: InsertConnection) -> None:
+        self._sent = calls
+        async with deadline(ANSWER_TIMEOUT):
+            inserted = await kept.insert([call.job for call in calls])
+        self._sent = ()
+        if inserted:
             for call in calls:
                 call.answer(True)
             self._publish([call.job for call in calls])
-        elif len(calls) == 1:
+        elif len(calls) == 1 or not kept.is_usable:
             # Alone, the job fails with the error that the engine raises.
             self._refer_to_pool(calls)
         else:
             middle = len(calls) // 2
             for half in (calls[:middle], calls[middle:]):
-                await self._insert(half, connection)
+                await self._insert(half, kept)
 
-    async def _send(self, calls: Sequence[_Call], connection: AsyncConnection) -> bool:
-        """Insert the jobs; false if they can't be inserted together."""
-        try:
-            batches = [*encoded([call.job for call in calls])]
-        except (TypeError, ValueError):
-            return False
-        if len(batches) > 1:
-            return False
-        batch = batches[0]
-        self._sent = calls
-        patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
-        try:
-            async with deadline(ANSWER_TIMEOUT):
-                rows = await execute(
-                    self._driver or connection, batch.make, batch.parameters, self._database.prefix
-                )
-                fill_from(rows, batch.jobs)
-                return True
-        except psycopg.Error as error:
-            # If the connection is lost, this raises SQLAlchemy's error.
-            await connection.execute(select(1))
-            if is_lost(error):
-                # A standby has inserted nothing, so the calls can try again on the primary.
-                self._sent = ()
-                raise
-            return False
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return False
-        finally:
-            patience.cancel()
-            self._slow = False
+    def _end_statement(self) -> None:
+        self._busy = self._slow = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _lose_patience(self) -> None:
         self._slow = True
@@ -221,8 +231,8 @@ class GroupCommit:
             call.answer(False)
 
     def _wake_up(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     def _publish(self, jobs: Sequence[Job]) -> None:
         wakeups.publish(self._database.address, self._database.prefix, wakeup(jobs))

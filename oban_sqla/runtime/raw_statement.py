@@ -41,7 +41,7 @@ class RawStatement:
         self._statement = statement
         self._at_once = at_once
         self._behind = behind
-        self._texts: list[_Text] = []
+        self._texts: list[Text] = []
         self._direct = database.engine.dialect.driver == "psycopg"
         # After a failure, SQLAlchemy executes the statement once: if that fails, too, the engine
         # drops all lost connections of the pool.
@@ -91,10 +91,10 @@ class RawStatement:
         schemas = tuple(self._database.schemas["schema_translate_map"].items())
         dialect = self._database.engine.dialect
         behind = () if self._behind is None else (self._behind,)
-        self._texts = [_compiled(one, dialect, schemas) for one in (*behind, self._statement)]
+        self._texts = [compiled(one, dialect, schemas) for one in (*behind, self._statement)]
 
 
-class _Text(NamedTuple):
+class Text(NamedTuple):
     """A compiled statement, and the names of its parameters in the order of their numbers."""
 
     text: bytes
@@ -108,9 +108,7 @@ class _Text(NamedTuple):
 
 # Cached, since compiling takes 5 ms, and the claims of all queues have the same text.
 @lru_cache(maxsize=64)
-def _compiled(
-    statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]
-) -> _Text:
+def compiled(statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]) -> Text:
     assert isinstance(statement, ClauseElement)
     compiled = statement.compile(
         dialect=dialect, schema_translate_map=dict(schemas), render_schema_translate=True
@@ -118,4 +116,4 @@ def _compiled(
     names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
-    return _Text(text.replace("%%", "%").encode(), names, compiled.params or {})
+    return Text(text.replace("%%", "%").encode(), names, compiled.params or {})

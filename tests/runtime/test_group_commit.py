@@ -214,7 +214,7 @@ async def test_a_call_cancelled_later_takes_no_other_one_along(
 ) -> None:
     await rush(oban)
     jobs = [Send.new({"n": n, "blocked": True}) for n in range(3)]
-    calls = [asyncio.create_task(oban.enqueue(job)) for job in jobs]
+    _, *calls = (asyncio.create_task(oban.enqueue(job)) for job in (Send.new(), *jobs))
     await is_blocked(outside)
     calls[1].cancel()
     await asyncio.wait([calls[1]])
@@ -248,9 +248,8 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
 ) -> None:
     tune(group_commit, PATIENCE=60.0)
     await rush(oban)
-    sent = [
-        asyncio.create_task(oban.enqueue(Send.new({"n": n, "blocked": True}))) for n in range(3)
-    ]
+    jobs = [Send.new({"n": n, "blocked": True}) for n in range(3)]
+    _, *sent = (asyncio.create_task(oban.enqueue(job)) for job in (Send.new(), *jobs))
     pid = await is_blocked(outside)
     waiting = [asyncio.create_task(oban.enqueue(Send.new({"n": n}))) for n in (3, 4)]
     await asyncio.sleep(0)
@@ -272,12 +271,15 @@ async def test_a_connection_that_became_read_only_is_kept_no_longer(
 
     def note(dbapi_connection: Any, *args: Any) -> None:
         taken.append(dbapi_connection.driver_connection)
+        if len(taken) == group_commit.RUSH + 1:
+            dbapi_connection.cursor().execute("SET default_transaction_read_only = on")
+            dbapi_connection.commit()
 
     event.listen(each_engine.sync_engine, "checkout", note)
-    await rush(oban)
-    await taken[-1].execute("SET default_transaction_read_only = on")
-    await asyncio.gather(*(oban.enqueue(Send.new({"n": n})) for n in range(5)))
-    assert await numbers(outside) == [0, 1, 2, 3, 4]
+    for n in range(group_commit.RUSH + 3):
+        await oban.enqueue(Send.new({"n": n}))
+    await asyncio.gather(*(oban.enqueue(Send.new({"n": n})) for n in range(20, 25)))
+    assert await numbers(outside) == [*range(group_commit.RUSH + 3), *range(20, 25)]
     await until(lambda: taken[group_commit.RUSH].closed)
 
 
@@ -331,3 +333,51 @@ async def test_an_event_loop_that_ends_closes_the_kept_connection(
         check=True,
     )
     assert done.stderr == ""
+
+
+async def test_a_single_call_in_a_rush_sends_its_job_itself(
+    oban: Oban, outside: psycopg.AsyncConnection, blocked: asyncio.Event
+) -> None:
+    await rush(oban)
+    call = asyncio.create_task(oban.enqueue(Send.new({"n": 0, "blocked": True})))
+    await is_blocked(outside)
+    call.cancel()
+    await asyncio.wait([call])
+    assert call.cancelled()
+    for n in range(1, group_commit.RUSH + 3):
+        await oban.enqueue(Send.new({"n": n}))
+    blocked.set()
+    assert await numbers(outside) == [*range(1, group_commit.RUSH + 3)]
+
+
+async def test_a_single_call_in_a_rush_fails_with_its_connection(
+    oban: Oban, outside: psycopg.AsyncConnection, blocked: asyncio.Event
+) -> None:
+    await rush(oban)
+    call = asyncio.create_task(oban.enqueue(Send.new({"n": 0, "blocked": True})))
+    pid = await is_blocked(outside)
+    await outside.execute("SELECT pg_terminate_backend(%s)", [pid])
+    with pytest.raises(DBAPIError):
+        await call
+    await rush(oban)
+    assert await numbers(outside) == []
+
+
+async def test_a_kept_connection_that_the_server_has_closed_fails_no_call(
+    oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection
+) -> None:
+    if each_engine.dialect.driver != "psycopg":
+        pytest.skip("SQLAlchemy does not look at a connection before it sends a statement")
+    taken: list[psycopg.AsyncConnection] = []
+
+    def note(dbapi_connection: Any, *args: Any) -> None:
+        taken.append(dbapi_connection.driver_connection)
+
+    event.listen(each_engine.sync_engine, "checkout", note)
+    await rush(oban)
+    kept = taken[-1]
+    await outside.execute("SELECT pg_terminate_backend(%s)", [kept.info.backend_pid])
+    await until(lambda: kept.closed)
+    for n in range(3):
+        await oban.enqueue(Send.new({"n": n}))
+    assert await numbers(outside) == [0, 1, 2]
