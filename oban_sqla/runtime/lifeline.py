@@ -12,7 +12,7 @@ from ..errors import sqlstate
 from ..events import RescueStop
 from ..models import JobState
 from ..statements.move_apart import make_available, rescuable
-from ..statements.rescue import bury, rescue
+from ..statements.rescue import bury, rescue, until_settled
 from .database import Database
 from .refused_jobs import RefusedJobs
 from .service import Emit, Service
@@ -57,6 +57,7 @@ class Lifeline(Service):
         self._is_leader = is_leader
         self._heartbeat_expiry = heartbeat_expiry
         self._rescue_after = min(rescue_after, LONGEST_INTERVAL)
+        self._settled = False
 
     @property
     def longest_retry(self) -> float:
@@ -67,10 +68,21 @@ class Lifeline(Service):
     def _two_beats(self) -> float:
         return self._heartbeat_expiry / 2
 
+    @property
+    def _times(self) -> dict[str, float]:
+        return {"expiry": self._heartbeat_expiry, "settled": self._two_beats}
+
     async def run_once(self) -> float:
         """Rescue a batch, and wait until the next heartbeat may expire."""
         if not self._is_leader():
             return math.inf
+        if not self._settled:
+            # A new node can't rescue anything yet, so its first jobs need not wait for the
+            # compilation of the statement that rescues.
+            (row,) = await self._database.fetch(until_settled(), self._times)
+            if row.settled_in is None or row.settled_in > 0:
+                return self._pause(row.settled_in)
+            self._settled = True
         started = time.monotonic()
         try:
             row = await self._rescue()
@@ -80,10 +92,8 @@ class Lifeline(Service):
             # A constraint or a trigger of the user's refuses an `on_discard` job.
             self._tell(await self._rescue(on_discard=False), started)
             raise
-        if row.settled_in is None:
-            return self._two_beats / 2
-        if row.settled_in > 0:
-            return float(row.settled_in)
+        if row.settled_in is None or row.settled_in > 0:
+            return self._pause(row.settled_in)
         count = self._tell(row, started)
         if row.found > count:
             return 0.0 if count else LOCKED_RETRY
@@ -93,6 +103,9 @@ class Lifeline(Service):
             await self._database.fetch(bury(), {"expiry": self._heartbeat_expiry})
         longest = self._heartbeat_expiry
         return longest if row.next_in is None else min(longest, row.next_in)
+
+    def _pause(self, settled_in: float | None) -> float:
+        return self._two_beats / 2 if settled_in is None else float(settled_in)
 
     def _tell(self, row: Any, started: float) -> int:
         """Emit the rescued jobs, and return their number."""
@@ -105,11 +118,6 @@ class Lifeline(Service):
 
     async def _rescue(self, *, on_discard: bool = True) -> Any:
         statement = rescue(prefix=self._database.prefix, on_discard=on_discard)
-        params = {
-            "batch": BATCH,
-            "expiry": self._heartbeat_expiry,
-            "settled": self._two_beats,
-            "rescue_after": self._rescue_after,
-        }
+        params = {**self._times, "batch": BATCH, "rescue_after": self._rescue_after}
         (row,) = await self._refused.passing(lambda: self._database.fetch(statement, params), {})
         return row

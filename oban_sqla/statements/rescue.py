@@ -112,6 +112,12 @@ def rescue(
 
 
 @lru_cache(maxsize=8)
+def until_settled(*, now: datetime | None = None) -> Executable:
+    """Select the `settled_in` that `rescue` returns, in a statement that is quick to compile."""
+    return select(_settled_in(database_now(now)).label("settled_in"))
+
+
+@lru_cache(maxsize=8)
 def bury(*, now: datetime | None = None) -> Executable:
     """Delete the expired rows of producers without executing jobs; `expiry` as in `rescue`."""
     executing = exists().where(

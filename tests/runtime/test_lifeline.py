@@ -139,6 +139,21 @@ class TestPass:
         await made.run_once()
         assert await rows() == [(S.AVAILABLE, 1)] * 2
 
+    async def test_before_two_beats_it_does_not_prepare_to_rescue(
+        self, made: Made, sessions: Sessions, engine: AsyncEngine
+    ) -> None:
+        sent: list[str] = []
+
+        def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            sent.append(statement)
+
+        new = producer(0, unbroken_for=10)
+        await add(sessions, new)
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+        await made.run_once()
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+        assert [statement for statement in sent if "UPDATE" in statement] == []
+
     async def test_while_no_node_beats_it_rescues_no_job(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
