@@ -50,15 +50,17 @@ def lock_keys() -> Executable:
 
 @lru_cache(maxsize=1)
 def lock_rates() -> Executable:
-    """Lock all keys in the schema `home`, after other claims that count by keys.
-
-    Returns the `isolation` of the transaction.
-    """
+    """Lock all keys in the schema `home`, after other claims that count by keys."""
     return select(
-        func.current_setting(literal("transaction_isolation", Text)).label("isolation"),
         _lock("keys", bindparam("home", type_=Text)),
         _for_this_transaction("idle_in_transaction_session_timeout", LONGEST_IDLE),
     )
+
+
+@lru_cache(maxsize=1)
+def isolation() -> Executable:
+    """The isolation level of the transaction."""
+    return select(func.current_setting(literal("transaction_isolation", Text)))
 
 
 def _lock(*names: str | ColumnElement[str]) -> ColumnElement[None]:

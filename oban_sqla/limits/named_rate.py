@@ -49,10 +49,11 @@ class NamedRate:
         """Take permits, waiting until there are enough. They count for jobs, too.
 
         timeout: seconds or a `timedelta`; `TimeoutError` if there are not enough permits by then.
-        conn: a session or connection of SQLAlchemy, whose transaction takes the permits. A rollback
-            gives them back. From then until the transaction ends, queues with limited jobs or a
-            rate start no job on any node, and no other code takes permits: so take them last. The
-            server ends a transaction that is idle for 5 s after it took permits.
+        conn: a session or connection of SQLAlchemy, or a connection or cursor of psycopg, whose
+            transaction takes the permits. A rollback gives them back. From then until the
+            transaction ends, queues with limited jobs or a rate start no job on any node, and no
+            other code takes permits: so take them last. The server ends a transaction that is idle
+            for 5 s after it took permits.
 
         `ValueError` for more permits than the rate can ever have, and for a transaction that is
         REPEATABLE READ or SERIALIZABLE. `TypeError` for another `conn`.

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from oban_sqla import Job, Oban, Rate, Worker
 from tests.conftest import Add, StartOban
 from tests.databases import sync_engine
+from tests.enqueue.conn_kinds import CONN_KINDS
 from tests.limits.workers import Holding
 from tests.runtime.conftest import until
 
@@ -99,6 +100,8 @@ class TestInTheTransactionOfTheCaller:
         [
             *("async session", "async scoped session", "session", "scoped session"),
             *("async connection", "connection"),
+            *("psycopg.AsyncConnection", "psycopg.AsyncCursor"),
+            *("psycopg.AsyncConnection-pipeline", "psycopg.Connection", "psycopg.Cursor"),
         ],
     )
     async def test_a_rollback_gives_them_back(
@@ -149,6 +152,16 @@ class TestInTheTransactionOfTheCaller:
             await rate.acquire(2, conn=session)
             assert 0.2 <= time.monotonic() - began < 1.0
 
+    async def test_a_wait_holds_no_lock(self, client: Oban, postgres_dsn: str, prefix: str) -> None:
+        rate = client.rate("calls")
+        await rate.acquire(3)
+        async with CONN_KINDS["psycopg.AsyncConnection"](postgres_dsn, prefix) as opened:
+            await opened.run("CREATE TEMPORARY TABLE kept (id int) ON COMMIT DROP")
+            with pytest.raises(TimeoutError, match="not 1 permits of rate 'calls'"):
+                await rate.acquire(conn=opened.conn, timeout=0.05)
+            assert await rate.available() == 0
+            await opened.run("SELECT id FROM kept")
+
     async def test_a_timeout_keeps_the_transaction(self, client: Oban, sessions: Sessions) -> None:
         rate = client.rate("calls")
         await rate.acquire(3)
@@ -191,6 +204,10 @@ async def _transaction(engine: AsyncEngine, dsn: str, prefix: str, kind: str) ->
             }
             yield conns.get(kind, connection), _Awaited(transaction)
         sync.dispose()
+        return
+    if kind.startswith("psycopg"):
+        async with CONN_KINDS[kind](dsn, prefix) as opened:
+            yield opened.conn, opened
         return
     async with engine.connect() as connection, connection.begin() as transaction:
         scoped = async_scoped_session(async_sessionmaker(connection), asyncio.current_task)
