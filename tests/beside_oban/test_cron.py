@@ -12,6 +12,7 @@ from oban_sqla import Job, Worker
 from oban_sqla.runtime.cron import Cron
 from oban_sqla.runtime.database import Database
 from tests.beside_oban.conftest import StartTheirs, Table
+from tests.conftest import Tune
 
 pytestmark = [pytest.mark.oban, pytest.mark.usefixtures("no_workers")]
 
@@ -19,8 +20,8 @@ NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(their_scheduler, "_scheduled_entries", [])
+def own_entries(tune: Tune) -> None:
+    tune(their_scheduler, _scheduled_entries=[])
 
 
 def declare(entry: Any) -> None:

@@ -68,7 +68,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     Modules that commands import from it are not known to other tests.
     """
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = [*sys.path]
     for variable in os.environ:
         if _is_ours(variable):
             monkeypatch.delenv(variable)
@@ -76,6 +76,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+    sys.path[:] = path
     modules = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     imported = [name for name, file in modules.items() if (file or "").startswith(str(tmp_path))]
     for name in imported:

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -13,12 +15,15 @@ from oban_sqla import Job, JobState
 from oban_sqla.runtime import running_jobs
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban, Tune
 from tests.listening import PATIENCE
 from tests.proxy import Proxy
 from tests.runtime.workers import Blocking, Held, Quick
 
 Refuse = Callable[..., Awaitable[None]]
+NoteFetch = Callable[[RawStatement, Mapping[str, Any]], None]
+NoteFetches = Callable[..., None]
 Rows = Callable[[], Awaitable[list[tuple[JobState, int]]]]
 
 
@@ -43,6 +48,46 @@ def quick(tune: Tune) -> None:
     """Shorten the delays of retries and of unwinding."""
     tune(service_module, FIRST_RETRY=0.01, LONGEST_RETRY=0.05, GRACE=0.5, UNWINDING=0.05)
     tune(running_jobs, UNWINDING=0.05)
+
+
+class Clock:
+    """A monotonic clock that a test sets forward."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], Clock]:
+    """Give a module a monotonic clock of its own: `clock = clock_of(leader)`."""
+
+    def clock_of(module: ModuleType) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(module, "time", clock)
+        return clock
+
+    return clock_of
+
+
+@pytest.fixture
+def note_fetches(monkeypatch: pytest.MonkeyPatch) -> NoteFetches:
+    """Call functions before and after a node sends each claim and each write of outcomes."""
+    fetch = RawStatement.fetch
+
+    def note_fetches(before: NoteFetch, after: Callable[[], None] | None = None) -> None:
+        async def noted(self: RawStatement, params: Mapping[str, Any]) -> Sequence[Any]:
+            before(self, params)
+            rows = await fetch(self, params)
+            if after is not None:
+                after()
+            return rows
+
+        monkeypatch.setattr(RawStatement, "fetch", noted)
+
+    return note_fetches
 
 
 @pytest.fixture(autouse=True)

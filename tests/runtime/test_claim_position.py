@@ -1,6 +1,8 @@
 """Where a claim starts: behind the last claim, and often enough at the front."""
 
+from collections.abc import Callable
 from datetime import datetime
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -8,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import JobState, Oban
 from oban_sqla.models.job import COLUMNS
-from oban_sqla.runtime import claim_position as module
+from oban_sqla.runtime import claim_position
 from oban_sqla.runtime.claim_position import ClaimPosition
 from oban_sqla.statements.claim import FRONT
 from oban_sqla.statements.claimed import Claimed
 from tests.conftest import StartOban, Tune
 from tests.listening import hear
-from tests.runtime.conftest import Rows
+from tests.runtime.conftest import Clock, Rows
 from tests.runtime.workers import Held, Quick
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -28,11 +30,8 @@ def claimed(priority: int, at: datetime | None, id: int) -> Claimed:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, which the test controls."""
-    now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return now
+def clock(clock_of: Callable[[ModuleType], Clock]) -> Clock:
+    return clock_of(claim_position)
 
 
 def behind(position: ClaimPosition) -> Any:
@@ -41,16 +40,16 @@ def behind(position: ClaimPosition) -> Any:
 
 
 class TestNext:
-    def test_the_first_claim_starts_at_the_front(self, clock: list[float]) -> None:
+    def test_the_first_claim_starts_at_the_front(self, clock: Clock) -> None:
         assert behind(ClaimPosition()) is None
 
-    def test_after_a_full_one_behind_its_last_job(self, clock: list[float]) -> None:
+    def test_after_a_full_one_behind_its_last_job(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1), claimed(2, AT, 7)], full=True, duration=0.01)
         assert behind(position) == (2, AT, 7)
 
-    def test_after_one_that_was_not_full_at_the_front(self, clock: list[float]) -> None:
+    def test_after_one_that_was_not_full_at_the_front(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
@@ -59,31 +58,27 @@ class TestNext:
         assert not position.at_front
         assert behind(position) is None
 
-    def test_news_are_looked_for_at_the_front_but_not_all_the_time(
-        self, clock: list[float]
-    ) -> None:
+    def test_news_are_looked_for_at_the_front_but_not_all_the_time(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
         position.news()
         assert behind(position) == (0, AT, 1)
-        clock[0] += 0.11
+        clock.now += 0.11
         assert behind(position) is None
         position.claimed([claimed(0, AT, 2)], full=True, duration=0.0)
         assert behind(position) == (0, AT, 2)
 
-    def test_without_news_now_and_then(self, clock: list[float]) -> None:
+    def test_without_news_now_and_then(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
-        clock[0] += 0.9
+        clock.now += 0.9
         assert behind(position) == (0, AT, 1)
-        clock[0] += 0.2
+        clock.now += 0.2
         assert behind(position) is None
 
-    def test_behind_an_instant_that_python_can_not_hold_is_nowhere(
-        self, clock: list[float]
-    ) -> None:
+    def test_behind_an_instant_that_python_can_not_hold_is_nowhere(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, None, 1)], full=True, duration=0.01)
@@ -94,7 +89,7 @@ async def test_a_job_of_better_priority_overtakes_those_that_wait(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     """Its position is before that of the last claim."""
-    tune(module, SHARE=0.0)
+    tune(claim_position, SHARE=0.0)
     async with sessions.begin() as session:
         session.add_all([Held.new(priority=5) for _ in range(6)])
     oban = await start(queues={"default": 1}, claim_ahead=0, poll_interval=3600.0)

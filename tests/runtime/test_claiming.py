@@ -1,6 +1,5 @@
 """The plain claim: when the server plans it anew."""
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,8 +10,8 @@ from oban_sqla.config.queues import Queue
 from oban_sqla.runtime import claiming
 from oban_sqla.runtime.claiming import CALM, PlainClaim
 from oban_sqla.runtime.database import Database
-from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import Tune
+from tests.runtime.conftest import NoteFetches
 from tests.runtime.workers import Quick
 
 PRODUCER = str(uuid4())
@@ -24,16 +23,10 @@ def way(database: Database) -> PlainClaim:
 
 
 @pytest.fixture
-def sent(way: PlainClaim, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def sent(way: PlainClaim, note_fetches: NoteFetches) -> list[str]:
     """What the claims of this test let the server do with their plans."""
     found: list[str] = []
-    fetch = RawStatement.fetch
-
-    async def note(self: RawStatement, params: Any) -> Any:
-        found.append("plan" if self is way._planned else "keep")
-        return await fetch(self, params)
-
-    monkeypatch.setattr(RawStatement, "fetch", note)
+    note_fetches(lambda statement, _: found.append("plan" if statement is way._planned else "keep"))
     return found
 
 

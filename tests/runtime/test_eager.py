@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from oban_sqla.events import JobStart
 from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban
 from tests.listening import hear
+from tests.runtime.conftest import NoteFetches
 from tests.runtime.workers import Quick
 
 NEVER = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
@@ -49,20 +50,18 @@ async def test_a_job_counts_as_running_in_its_first_step(
 
 
 async def test_the_end_of_a_job_in_its_first_step_brings_no_second_claim(
-    start: StartOban, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, note_fetches: NoteFetches
 ) -> None:
     sent: list[str] = []
-    fetch = RawStatement.fetch
 
-    async def note(self: RawStatement, params: Mapping[str, Any]) -> Sequence[Any]:
+    def note(statement: RawStatement, params: Mapping[str, Any]) -> None:
         sent.append("claim" if "after_id" in params else "write")
-        return await fetch(self, params)
 
     with hear(Oban, "claim_stop") as claims:
         oban = await start(queues={"default": 20}, notify="poll", **NEVER)
         await claims.wait(1)
     with hear(oban, "ack_stop") as acks:
-        monkeypatch.setattr(RawStatement, "fetch", note)
+        note_fetches(note)
         await oban.enqueue(Quick.new())
         await acks.counted(1)
     # A second claim would be sent before the write is back.

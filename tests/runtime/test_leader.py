@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.proxy import Proxy
-from tests.runtime.conftest import until
+from tests.runtime.conftest import Clock, until
 from tests.runtime.workers import Held
 from tests.services import services
 
@@ -158,19 +159,19 @@ class TestElection:
 
 class TestLosingIt:
     async def test_the_lease_counts_from_before_the_request(
-        self, make: Make, monkeypatch: pytest.MonkeyPatch
+        self,
+        make: Make,
+        clock_of: Callable[[ModuleType], Clock],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The server may have written the lease at once, and the answer may have come late."""
-        late = 0.0
-        clock = time.monotonic
-        monkeypatch.setattr(leader_module.time, "monotonic", lambda: clock() + late)
+        clock = clock_of(leader_module)
         leader = make(lease=20.0)
         fetch = leader._database.fetch
 
         async def fetch_slowly(*args: Any) -> Any:
-            nonlocal late
             rows = await fetch(*args)
-            late += 25.0
+            clock.now += 25.0
             return rows
 
         monkeypatch.setattr(leader._database, "fetch", fetch_slowly)

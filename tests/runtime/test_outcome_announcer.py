@@ -1,7 +1,8 @@
 """A node announces the outcomes for which processes wait, and no others."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.outcome_announcer import OutcomeAnnouncer
 from oban_sqla.statements.announce import AWAIT, about
 from tests.conftest import Tune
+from tests.runtime.conftest import Clock
 
 
 @pytest.fixture
@@ -69,14 +71,13 @@ async def test_more_outcomes_than_one_notification_holds(
 async def test_waiters_are_forgotten_after_a_while(
     announcer: OutcomeAnnouncer,
     listener: psycopg.AsyncConnection,
-    monkeypatch: pytest.MonkeyPatch,
+    clock_of: Callable[[ModuleType], Clock],
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(outcome_announcer.time, "monotonic", lambda: now)
+    clock = clock_of(outcome_announcer)
     announcer.hear({"ids": [1, 2]})
-    now += 60
+    clock.now += 60
     announcer.hear({"ids": [2]})
-    now += 61
+    clock.now += 61
     announcer.written([1, 2])
     assert await announced(announcer, listener) == [2]
     announcer.hear({"ids": [3]})

@@ -16,13 +16,12 @@ from oban_sqla.events import GiveBackStop
 from oban_sqla.runtime import lost_claims
 from oban_sqla.runtime import outbox as outbox_module
 from oban_sqla.runtime.producer import Producer
-from oban_sqla.runtime.raw_statement import RawStatement
 from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.factories import JobFactory
 from tests.listening import PATIENCE, hear
 from tests.proxy import Proxy
-from tests.runtime.conftest import Rows, locked, until
+from tests.runtime.conftest import NoteFetches, Rows, locked, until
 from tests.runtime.workers import Blocking, Held, Quick, Unstorable
 from tests.services import services
 
@@ -57,21 +56,13 @@ def claim_of(oban: Oban) -> bytes:
 
 
 async def test_a_job_begins_before_the_next_claim_is_made(
-    start: StartOban, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    start: StartOban, sessions: Sessions, note_fetches: NoteFetches
 ) -> None:
     """Also if the queue was woken in between, as by the notification of the job itself."""
     order = []
-    fetch = RawStatement.fetch
-
-    async def woken_meanwhile(self: RawStatement, params: Any) -> Any:
-        order.append("claim")
-        rows = await fetch(self, params)
-        of(oban).wake()
-        return rows
-
     await add(sessions, Quick.new())
     oban = await start(queues=PAUSED, **NEVER)
-    monkeypatch.setattr(RawStatement, "fetch", woken_meanwhile)
+    note_fetches(lambda *_: order.append("claim"), of(oban).wake)
     with hear(oban, "job_start") as starts, hear(oban, "claim_stop") as claims:
         event.listen(oban, "job_start", lambda oban, start: order.append("job"))
         resume(oban)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.models import LeaderLease
 from oban_sqla.runtime import following
+from tests.conftest import Tune
 from tests.listening import hear
 from tests.workflows.conftest import Sessions
 
@@ -62,12 +63,10 @@ async def drain(engine: AsyncEngine, sent: list[str]) -> set[str]:
 
 
 @pytest.mark.usefixtures("leader")
-async def test_plain_jobs(
-    engine: AsyncEngine, sent: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_plain_jobs(engine: AsyncEngine, sent: list[str], tune: Tune) -> None:
     with_workflows = await drain(engine, sent)
     assert following._followers
-    monkeypatch.setattr(following, "_followers", [])
+    tune(following, _followers=[])
     assert await drain(engine, sent) == with_workflows
     assert not any("workflow" in text or "chain" in text for text in with_workflows)
 
