@@ -24,7 +24,7 @@ def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(engine: AsyncEn
     assert instances.get("Oban") is first
 
 
-def test_one_that_starts_again_is_the_newest(engine: AsyncEngine) -> None:
+def test_an_instance_that_starts_again_is_the_newest(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     instances.register(first)

@@ -155,7 +155,9 @@ class TestVariables:
         monkeypatch.setenv("OBAN_QUEUES", "")
         assert load().arguments == {}
 
-    def test_one_that_may_be_misspelt_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_variable_that_may_be_misspelt_is_noted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("OBAN_QUEUE", "default:1")
         monkeypatch.setenv("OBAN_DISPATCHER", "own")  # a variable of another program
         assert load().notes == ("OBAN_QUEUE is not a setting; did you mean OBAN_QUEUES?",)

@@ -28,7 +28,7 @@ async def theirs(start_theirs: StartTheirs) -> oban_py.Oban:
 
 
 class TestTheyOrderOurQueues:
-    async def test_to_pause_and_to_resume(
+    async def test_they_pause_and_resume_our_queue(
         self, ours: Oban, theirs: oban_py.Oban, table: Table
     ) -> None:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
@@ -40,14 +40,14 @@ class TestTheyOrderOurQueues:
         await table.until({"completed": 1})
         assert (await table.job(job.id))["attempt"] == 1
 
-    async def test_all_of_them(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_they_order_all_our_queues(self, ours: Oban, theirs: oban_py.Oban) -> None:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
             await theirs.pause_all_queues()
             await paused.wait()
             await theirs.resume_all_queues()
             await resumed.wait()
 
-    async def test_of_one_node(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_they_order_the_queue_of_one_node(self, ours: Oban, theirs: oban_py.Oban) -> None:
         with hear(ours, "queue_paused") as paused:
             await theirs.scale_queue(queue="shared", limit=99, node="another")
             await theirs.pause_queue("shared", node=OURS)
@@ -55,11 +55,11 @@ class TestTheyOrderOurQueues:
         assert ours.check_queue("shared").limit == 5
         assert not theirs.check_queue("shared").paused
 
-    async def test_to_scale(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_they_scale_our_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await theirs.scale_queue(queue="shared", limit=17)
         await until(lambda: ours.check_queue("shared").limit == 17)
 
-    async def test_to_start_and_to_stop(
+    async def test_they_start_and_stop_our_queue(
         self, ours: Oban, theirs: oban_py.Oban, table: Table
     ) -> None:
         await theirs.start_queue(queue="extra", limit=2, paused=True)
@@ -87,28 +87,28 @@ class TestTheyOrderOurQueues:
 
 
 class TestWeOrderTheirQueues:
-    async def test_to_pause_and_to_resume(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_we_pause_and_resume_their_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.pause_queue("shared")
         await until(lambda: theirs.check_queue("shared").paused)
         await ours.resume_queue("shared")
         await until(lambda: not theirs.check_queue("shared").paused)
 
-    async def test_all_of_them(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_we_order_all_their_queues(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.pause_all_queues()
         await until(lambda: theirs.check_queue("shared").paused)
         await ours.resume_all_queues()
         await until(lambda: not theirs.check_queue("shared").paused)
 
-    async def test_of_one_node(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_we_order_the_queue_of_one_node(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.pause_queue("shared", node=THEIRS)
         await until(lambda: theirs.check_queue("shared").paused)
         assert not ours.check_queue("shared").paused
 
-    async def test_to_scale(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_we_scale_their_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.scale_queue(queue="shared", limit=17)
         await until(lambda: theirs.check_queue("shared").limit == 17)
 
-    async def test_to_start_and_to_stop(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_we_start_and_stop_their_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.start_queue(queue="extra", limit=2, paused=True)
         await until(lambda: theirs.check_queue("extra") is not None)
         started = theirs.check_queue("extra")
@@ -116,7 +116,7 @@ class TestWeOrderTheirQueues:
         await ours.stop_queue("extra")
         await until(lambda: theirs.check_queue("extra") is None)
 
-    async def test_from_a_client_that_runs_nothing(
+    async def test_a_client_without_queues_orders_their_queue(
         self, start: StartOban, theirs: oban_py.Oban
     ) -> None:
         await (await start(node="client")).pause_queue("shared")

@@ -96,15 +96,15 @@ class TestAnOutage:
             restore(oban, "producer a")
         assert lines == [BEGUN, OVER] * 2
 
-    def test_of_a_node_that_was_restarted_is_another_one(
-        self, oban: Oban, lines: list[str]
-    ) -> None:
+    def test_a_restarted_node_begins_a_new_outage(self, oban: Oban, lines: list[str]) -> None:
         fail(oban, "producer a", CUT)
         fail(oban, "producer a", CUT)
         restore(oban, "producer a")
         assert lines == [BEGUN, BEGUN, OVER]
 
-    def test_of_each_node_is_told(self, oban: Oban, engine: AsyncEngine, lines: list[str]) -> None:
+    def test_the_outage_of_each_node_is_reported(
+        self, oban: Oban, engine: AsyncEngine, lines: list[str]
+    ) -> None:
         other = Oban(engine, node="n2")
         fail(oban, "producer a", CUT)
         fail(other, "producer a", CUT)
@@ -126,14 +126,14 @@ class TestNotifications:
     def patience(self, tune: Tune) -> None:
         tune(outage_log, PATIENCE=0.0)
 
-    async def test_that_are_lost_and_soon_back_are_no_line(
+    async def test_notifications_that_are_soon_back_are_not_logged(
         self, oban: Oban, lines: list[str]
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT))
         emit(oban, "notifier_restored", NotifierRestored())
         assert lines == []
 
-    async def test_that_stay_lost_are_an_outage(
+    async def test_notifications_that_stay_lost_are_an_outage(
         self, oban: Oban, lines: list[str], patience: None
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT))

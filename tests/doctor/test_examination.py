@@ -256,7 +256,7 @@ async def beats(sessions: Sessions, silent_for: float = 0, uuid: UUID | None = N
 
 
 class TestNodes:
-    async def test_none(self, database: Database) -> None:
+    async def test_no_node_runs(self, database: Database) -> None:
         (found,) = [one for one in await findings(database) if one.check == "nodes"]
         assert (found.level, found.text) == ("note", "no node runs")
 
@@ -287,7 +287,7 @@ class TestOrphans:
             (["n9", str(uuid4())], 3500, False),
         ],
     )
-    async def test_of_a_producer_that_has_no_row(
+    async def test_a_job_whose_producer_has_no_row(
         self,
         database: Database,
         sessions: Sessions,
@@ -306,7 +306,7 @@ class TestOrphans:
         assert [one.text for one in found] == texts
 
     @pytest.mark.parametrize(("silent_for", "gone"), [(300, True), (0, False)])
-    async def test_of_one_that_is_silent(
+    async def test_a_job_of_a_silent_producer(
         self, database: Database, sessions: Sessions, silent_for: float, gone: bool
     ) -> None:
         uuid = uuid4()
@@ -319,7 +319,7 @@ class TestOrphans:
         assert len(found) == gone
 
     @pytest.mark.parametrize(("age", "gone"), [(3500, False), (3601, True)])
-    async def test_of_a_silent_one_of_another_oban(
+    async def test_a_job_of_a_silent_producer_of_another_oban(
         self, database: Database, sessions: Sessions, age: float, gone: bool
     ) -> None:
         """A worker that blocks its event loop stops the heartbeat of its node, too."""
@@ -348,7 +348,7 @@ async def test_a_queue_that_no_node_runs(database: Database, sessions: Sessions)
 
 class TestLimits:
     @pytest.mark.parametrize("state", ["available", "executing"])
-    async def test_of_jobs_that_a_node_of_another_oban_ignores(
+    async def test_a_node_of_another_oban_ignores_limits_of_jobs(
         self, database: Database, sessions: Sessions, state: str
     ) -> None:
         await beats(sessions)
@@ -360,7 +360,7 @@ class TestLimits:
             "n1 is a node of another Oban, and runs the queue default: it ignores the limits"
         )
 
-    async def test_of_a_queue(self, database: Database, sessions: Sessions) -> None:
+    async def test_a_limit_of_a_queue(self, database: Database, sessions: Sessions) -> None:
         await beats(sessions)
         await beats(sessions, uuid=(own := uuid4()))
         of_own = update(ProducerRow).where(ProducerRow.uuid == own)
@@ -438,7 +438,7 @@ class TestLimits:
 
 
 class TestJobs:
-    async def test_in_a_state_that_is_not_known(self, own: AsyncEngine) -> None:
+    async def test_jobs_in_an_unknown_state(self, own: AsyncEngine) -> None:
         await execute(
             own,
             "ALTER TYPE oban_job_state ADD VALUE 'held'",
@@ -448,7 +448,7 @@ class TestJobs:
         assert found.text.startswith("jobs are in the state 'held'")
         assert found.text.endswith(": 2")
 
-    async def test_that_are_not_well_formed(self, own: AsyncEngine) -> None:
+    async def test_jobs_that_are_not_well_formed(self, own: AsyncEngine) -> None:
         await execute(
             own,
             "INSERT INTO oban_jobs (worker, args, meta, state) VALUES"
@@ -477,7 +477,7 @@ class TestPauses:
 
         return ordered
 
-    async def test_one_that_was_forgotten(self, database: Database, ordered: Any) -> None:
+    async def test_a_forgotten_pause(self, database: Database, ordered: Any) -> None:
         await ordered(3)
         await ordered(0.5, queue="young")
         await ordered(3, "resume", queue="resumed")
@@ -488,14 +488,14 @@ class TestPauses:
         assert one.text == "one was paused on n1 4 days ago, and is still paused"
         assert one.remedy == "oban-sqla queues resume one --node n1 --name Other"
 
-    async def test_one_of_every_queue(self, database: Database, ordered: Any) -> None:
+    async def test_a_pause_of_every_queue(self, database: Database, ordered: Any) -> None:
         await ordered(3, queue="*")
         (found,) = await problems(database, "pauses")
         assert found.text.startswith("every queue was paused 3 days ago")
         assert found.remedy == "oban-sqla queues resume --all"
 
     @pytest.mark.parametrize("newer", [{"queue": "*"}, {"node": "*"}])
-    async def test_one_that_was_ended_by_a_wider_order(
+    async def test_a_pause_that_a_wider_order_ended(
         self, database: Database, ordered: Any, newer: dict[str, str]
     ) -> None:
         await ordered(3, node="n1")

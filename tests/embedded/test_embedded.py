@@ -289,7 +289,9 @@ class TestSettings:
                 pass
             assert is_running(dsn)
 
-    def test_one_that_the_server_refuses_is_told_with_its_reason(self, directory: Path) -> None:
+    def test_a_setting_that_the_server_refuses_is_reported_with_the_reason(
+        self, directory: Path
+    ) -> None:
         with (
             pytest.raises(
                 EmbeddedPostgresError, match='unrecognized configuration parameter "nix"'

@@ -512,7 +512,9 @@ class TestOwnTransaction:
         assert job.id < first.id < second.id
         assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
 
-    async def test_all_of_them_or_none(self, oban: Oban, observer: Observer, tune: Tune) -> None:
+    async def test_all_jobs_are_inserted_or_none(
+        self, oban: Oban, observer: Observer, tune: Tune
+    ) -> None:
         tune(batch, MOST_ROWS=1)
         jobs = [Send.new({"n": n}) for n in range(3)]
         # The validators accept it, so only the database refuses it.

@@ -215,7 +215,7 @@ class TestTheFlush:
 class TestRollback:
     """After a rollback a job is transient again and keeps its attributes, like any object."""
 
-    def test_of_the_transaction(self, session_factory: Sessions) -> None:
+    def test_a_job_is_transient_after_a_rollback(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             session.add(job := Send.new({"n": 1}))
             session.flush()
@@ -238,7 +238,7 @@ class TestRollback:
             assert job.id != gone
             assert session.scalars(select(Job.id)).all() == [job.id]
 
-    def test_of_a_savepoint(self, session_factory: Sessions) -> None:
+    def test_a_rollback_of_a_savepoint(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             session.add(before := Send.new({"n": 1}))
             savepoint = session.begin_nested()
@@ -252,7 +252,7 @@ class TestRollback:
             assert session.scalars(select(Job.args).order_by(Job.id)).all() == [{"n": 1}, {"n": 3}]
 
     @pytest.mark.parametrize("depth", [1, 2, 3])
-    def test_of_the_transaction_around_released_savepoints(
+    def test_a_rollback_around_released_savepoints(
         self, session_factory: Sessions, depth: int
     ) -> None:
         with session_factory() as session:
@@ -265,7 +265,7 @@ class TestRollback:
             assert inspect(job).transient
             assert job.args == {"n": 1}
 
-    def test_of_the_outer_one_of_two_savepoints(self, session_factory: Sessions) -> None:
+    def test_a_rollback_of_the_outer_savepoint(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             outer = session.begin_nested()
             session.begin_nested()
@@ -317,7 +317,7 @@ class TestRollback:
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
     @pytest.mark.parametrize("unique", [False, True])
-    def test_of_a_job_that_the_session_let_go_of(
+    def test_a_rollback_without_a_job_that_left_the_session(
         self, session_factory: Sessions, unique: bool
     ) -> None:
         with session_factory() as session:
@@ -338,7 +338,9 @@ class TestRollback:
             assert not [one for one in session if isinstance(one, Job)]
             session.rollback()
 
-    async def test_of_an_async_session(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    async def test_a_rollback_of_an_async_session(
+        self, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
         async with sessions() as session:
             session.add(job := Send.new({"n": 1}))
             await session.flush()

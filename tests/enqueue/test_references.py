@@ -318,7 +318,7 @@ class TestWhatHasNoRow:
         session.commit()
         assert stored(session) == []
 
-    def test_in_a_flush_that_fails(self, session: Session) -> None:
+    def test_a_row_whose_flush_fails(self, session: Session) -> None:
         """The rollback also expunges the instance. The error is that of the database."""
         session.add(first := Order())
         session.commit()

@@ -102,7 +102,7 @@ async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
-    async def test_of_many_the_first_one_is_inserted(
+    async def test_the_first_of_many_duplicates_is_inserted(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         jobs = [Sync.new({"n": n % 3}) for n in range(9)] + [Sync.new({"n": 7}, unique=False)]
@@ -225,7 +225,7 @@ class TestConcurrent:
         assert sum(not job.conflict for jobs in batches for job in jobs) == 100
         assert all(sorted(job.id for job in jobs) == ids for jobs in batches)
 
-    async def test_one_waits_for_the_transaction_of_the_other(
+    async def test_a_duplicate_waits_for_the_transaction_of_the_first_job(
         self, sessions: Sessions, observer: Observer
     ) -> None:
         async with sessions() as session, sessions() as second:
@@ -530,7 +530,7 @@ class TestSession:
         assert [again.conflict, job.conflict] == [False, True]
         assert again.id == job.id
 
-    async def test_one_that_waits_beside_rows_that_may_refer_to_jobs_is_refused(
+    async def test_a_waiting_unique_job_beside_rows_that_may_refer_to_jobs_is_refused(
         self, session_factory: sessionmaker[Session]
     ) -> None:
         with session_factory() as session:
@@ -547,7 +547,7 @@ class TestSession:
             assert job.id is not None
             session.rollback()
 
-    async def test_one_that_is_added_while_a_flush_runs_is_refused(
+    async def test_a_unique_job_added_while_a_flush_runs_is_refused(
         self, session_factory: sessionmaker[Session]
     ) -> None:
         with session_factory() as session:
@@ -560,7 +560,7 @@ class TestSession:
             with pytest.raises(ObanError, match="was added while a flush ran"):
                 session.flush()
 
-    def test_one_that_is_added_after_a_flush_is_unique(
+    def test_a_job_added_after_a_flush_is_unique(
         self, session_factory: sessionmaker[Session]
     ) -> None:
         with session_factory() as session:
@@ -573,7 +573,7 @@ class TestSession:
             session.flush()
             assert len(session.scalars(select(Job)).all()) == 1
 
-    def test_one_that_is_merged_is_unique(self, session_factory: sessionmaker[Session]) -> None:
+    def test_a_merged_job_is_unique(self, session_factory: sessionmaker[Session]) -> None:
         with session_factory() as session:
             models.Base.metadata.create_all(session.connection())
             session.add(models.Order())  # in addition to the jobs
@@ -597,7 +597,7 @@ class TestSession:
             ),
         ],
     )
-    def test_one_that_passes_by_the_flush_is_refused(
+    def test_a_unique_job_that_bypasses_the_flush_is_refused(
         self, session_factory: sessionmaker[Session], store: Any
     ) -> None:
         with session_factory() as session:

@@ -371,20 +371,20 @@ class TestUpdates:
         options = load_only(Job.id, Job.state)
         assert await move(JobFactory(retryable=True, queue="a"), retry, options) == news("a")
 
-    async def test_to_another_queue(self, move: Any) -> None:
+    async def test_a_job_moved_to_another_queue(self, move: Any) -> None:
         def put(job: Job) -> None:
             job.queue = "b"
 
         assert await move(job("a"), put) == news("b")
 
     @pytest.mark.parametrize("trait", ["scheduled", "retryable"])
-    async def test_to_another_time(self, move: Any, trait: str) -> None:
+    async def test_a_job_moved_to_another_time(self, move: Any, trait: str) -> None:
         def reschedule(job: Job) -> None:
             job.scheduled_at = SOON
 
         assert await move(JobFactory(**{trait: True}), reschedule) == [SOON_NEWS]
 
-    async def test_to_an_end(self, move: Any, sent: list[str]) -> None:
+    async def test_a_job_that_is_ended(self, move: Any, sent: list[str]) -> None:
         def cancel(job: Job) -> None:
             job.state = JobState.CANCELLED
             job.cancelled_at = SOON

@@ -94,7 +94,7 @@ there_or_here = pytest.mark.parametrize(
 
 
 @here_or_there
-def test_from_zero(project: Project) -> None:
+def test_the_migrations_run_on_an_empty_database(project: Project) -> None:
     project.alembic("upgrade", "head")
     assert project.tables() >= project.all_tables()
     assert "No new upgrade operations" in project.alembic("check")

@@ -64,10 +64,10 @@ class TestKeys:
         for args in ({}, {"order": 5}, {"order": {"customer": None}}):
             assert key(Deep.new(args)) == "deep=null"
 
-    def test_of_a_function(self) -> None:
+    def test_a_function_declares_a_key(self) -> None:
         assert key(ByFunction.new({"n": 3})).endswith("ByFunction=1")
 
-    def test_of_a_limit_and_a_rate(self) -> None:
+    def test_a_limit_and_a_rate_have_keys(self) -> None:
         made = Both.new({"to": "x"})
         assert key(made) == 'both both="x"'
         assert made.meta["oban_sqla_limits"] == {

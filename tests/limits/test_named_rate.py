@@ -73,7 +73,7 @@ async def test_many_callers_get_no_more_than_there_are(client: Oban) -> None:
     assert sum(result is None for result in results) == 3
 
 
-async def test_by_key(client: Oban) -> None:
+async def test_a_named_rate_counts_by_key(client: Oban) -> None:
     await client.rate("named_rate.by_key", key="a").acquire(2)
     assert await client.rate("named_rate.by_key", key="a").available() == 0
     assert await client.rate("named_rate.by_key", key="b").available() == 2

@@ -186,7 +186,7 @@ class TestKeys:
             ),
         ],
     )
-    async def test_of_each_field(
+    async def test_each_field_gives_a_key(
         self, start: StartOban, add: Add, partition: dict[str, Any], jobs: list[Any], running: int
     ) -> None:
         made = [
@@ -407,7 +407,7 @@ class TestWhatOthersSee:
 
 
 class TestSettings:
-    def test_in_a_variable(self) -> None:
+    def test_a_variable_sets_a_partition(self) -> None:
         queues = {"mail": {"limit": 20, "global_limit": TWO}}
         assert parse_queues(json.dumps(queues)) == queues
 

@@ -133,7 +133,7 @@ class TestInstances:
         await oban.cancel_jobs(ids[0], conn=unit.conn)
         assert jobs[0].state is S.CANCELLED
 
-    async def test_one_that_is_deleted_leaves_and_comes_back_with_a_rollback(
+    async def test_a_deleted_job_leaves_the_session_until_a_rollback(
         self, oban: Oban, unit: UnitOfWork, ids: list[int]
     ) -> None:
         jobs = await unit.jobs()
@@ -146,7 +146,7 @@ class TestInstances:
         await unit.do(lambda session: session.commit())
         assert not inspect(jobs[2]).persistent
 
-    async def test_one_that_was_added_is_flushed_first(
+    async def test_an_added_job_is_flushed_first(
         self, oban: Oban, unit: UnitOfWork, states: States
     ) -> None:
         job, other = JobFactory(), JobFactory(args={"n": "other"})
@@ -158,7 +158,7 @@ class TestInstances:
         await unit.do(lambda session: session.commit())
         assert await states() == [S.CANCELLED, S.CANCELLED]
 
-    async def test_one_that_was_added_where_nothing_flushes_has_no_id(
+    async def test_an_added_job_has_no_id_without_autoflush(
         self, oban: Oban, unit: UnitOfWork
     ) -> None:
         job = JobFactory()

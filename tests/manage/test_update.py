@@ -88,12 +88,12 @@ class TestChanges:
             assert found.priority == (n % 10 if n % 3 == 0 else 0)
             assert found.tags == ([f"t{n}"] if n % 3 == 1 else [])
 
-    async def test_none_at_all_is_fine(self, oban: Oban, add: Add) -> None:
+    async def test_an_update_without_changes(self, oban: Oban, add: Add) -> None:
         (id,) = await add(JobFactory())
         assert (await oban.update_job(id, {})).id == id
         assert (await oban.update_job(id, lambda job: {})).id == id
 
-    async def test_of_a_job_that_runs_too(self, oban: Oban, add: Add) -> None:
+    async def test_a_running_job_is_updated(self, oban: Oban, add: Add) -> None:
         (id,) = await add(JobFactory(executing=True))
         await oban.cancel_job(id)
         updated = await oban.update_job(id, {"meta": {"new": 1}, "priority": 2})

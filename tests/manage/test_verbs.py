@@ -106,7 +106,7 @@ class TestDelete:
 
 
 class TestSpellingsOfOban:
-    async def test_of_one(self, oban: Oban, add: Add, states: States) -> None:
+    async def test_one_job_by_the_names_of_oban(self, oban: Oban, add: Add, states: States) -> None:
         job = JobFactory()
         (id,) = await add(job)
         await oban.cancel_job(job)
@@ -121,7 +121,7 @@ class TestSpellingsOfOban:
         await oban.delete_job(job)
         assert await oban.get_job(id) is None
 
-    async def test_of_many(self, oban: Oban, add: Add, find: Find) -> None:
+    async def test_many_jobs_by_the_names_of_oban(self, oban: Oban, add: Add, find: Find) -> None:
         jobs = [JobFactory(), JobFactory()]
         ids = await add(*jobs)
         assert await oban.cancel_many_jobs([jobs[0], ids[1]]) == 2
@@ -149,12 +149,12 @@ class TestSpellingsOfOban:
     @pytest.mark.parametrize(
         "verb", ["cancel_job", "retry_job", "delete_job", "get_job", "cancel_many_jobs"]
     )
-    async def test_one_that_was_not_enqueued_has_no_id(self, oban: Oban, verb: str) -> None:
+    async def test_a_job_that_was_not_enqueued_has_no_id(self, oban: Oban, verb: str) -> None:
         job: Any = [JobFactory()] if "many" in verb else JobFactory()
         with pytest.raises(ValueError, match="has no id"):
             await getattr(oban, verb)(job)
 
-    async def test_one_that_is_not_there_can_t_be_updated(self, oban: Oban, add: Add) -> None:
+    async def test_a_missing_job_can_not_be_updated(self, oban: Oban, add: Add) -> None:
         job = JobFactory()
         await add(job)
         await oban.delete_job(job)

@@ -103,7 +103,7 @@ def project(tmp_path: Path, connection: Connection) -> Project:
 
 @pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_from_nothing(
+def test_autogenerate_from_no_tables(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
     project.write_env(metadata, f"oban_prefix={prefix!r}" if prefix else "")
@@ -120,7 +120,9 @@ def test_from_nothing(
     assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
-def test_from_a_schema_that_lost_a_part(project: Project, connection: Connection) -> None:
+def test_autogenerate_from_a_schema_that_lost_a_part(
+    project: Project, connection: Connection
+) -> None:
     upgrade(connection)
     connection.execute(text("DROP TABLE oban_sqla_cron"))
     connection.commit()
@@ -134,7 +136,7 @@ def test_from_a_schema_that_lost_a_part(project: Project, connection: Connection
 
 @pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_from_an_older_version_of_ours(
+def test_autogenerate_from_an_older_version(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
     upgrade(connection, version=1, prefix=prefix)
@@ -202,7 +204,7 @@ def test_nothing_is_logged_of_tables_that_are_up_to_date(
         (1, "jobs", f"Detected version 1 of oban_sqla in schema 'jobs', not version {LATEST}"),
     ],
 )
-def test_what_is_found_of_ours_is_logged(
+def test_a_change_of_our_tables_is_logged(
     project: Project,
     connection: Connection,
     version: int | None,

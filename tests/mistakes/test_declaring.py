@@ -31,14 +31,14 @@ class TestTheDecorator:
             @job  # type: ignore[call-overload]
             def bare() -> None: ...
 
-    def test_of_classes_is_on_a_function(self) -> None:
+    def test_the_decorator_of_classes_on_a_function(self) -> None:
         def report() -> None: ...
 
         with fails(TypeError, "@worker() is for classes; make TestTheDecorator.") as raised:
             worker()(report)  # type: ignore[arg-type]
         assert str(raised.value).endswith("report a job with @job()")
 
-    def test_of_functions_is_on_a_class(self) -> None:
+    def test_the_decorator_of_functions_on_a_class(self) -> None:
         with fails(TypeError, "Mailer a worker with @worker(), or inherit from Worker"):
             job(name="mistakes.other")(Mailer)
 

@@ -36,7 +36,7 @@ def fails(kind: type[Exception], message: str) -> Any:
 class TestTheTables:
     """The tables are missing, or in another schema: the traceback ends with the remedy."""
 
-    async def test_for_a_session(self, postgres_dsn: str) -> None:
+    async def test_a_session_finds_no_tables(self, postgres_dsn: str) -> None:
         engine = async_engine(postgres_dsn, ELSEWHERE)
         with pytest.raises(ProgrammingError) as raised:
             async with AsyncSession(engine) as session, session.begin():
@@ -45,7 +45,7 @@ class TestTheTables:
         _says_how_to_install(raised.value)
 
     @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-    def test_for_a_sync_session(self, postgres_dsn: str, driver: str) -> None:
+    def test_a_sync_session_finds_no_tables(self, postgres_dsn: str, driver: str) -> None:
         engine = sync_engine(postgres_dsn, ELSEWHERE, driver)
         with pytest.raises(ProgrammingError) as raised, Session(engine) as session, session.begin():
             session.add(Mailer.new())
@@ -53,7 +53,7 @@ class TestTheTables:
         _says_how_to_install(raised.value)
 
     @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-    async def test_for_an_instance(self, postgres_dsn: str, driver: str) -> None:
+    async def test_an_instance_finds_no_tables(self, postgres_dsn: str, driver: str) -> None:
         engine = async_engine(postgres_dsn, ELSEWHERE, driver)
         oban = Oban(engine)
         for attempt in (

@@ -238,7 +238,9 @@ class TestATransaction:
             session.flush()
         assert [args["change"] for args in jobs(session)] == ["insert"]
 
-    def test_that_is_rolled_back_has_none(self, session: Session, order: Order) -> None:
+    def test_a_rolled_back_transaction_enqueues_no_job(
+        self, session: Session, order: Order
+    ) -> None:
         savepoint = session.begin_nested()
         order.status = "paid"
         session.flush()
@@ -264,7 +266,9 @@ class TestATransaction:
         savepoint.rollback()
         assert jobs(session) == []
 
-    def test_of_a_row_that_came_and_went_has_none(self, session: Session, order: Order) -> None:
+    def test_a_row_inserted_and_deleted_enqueues_no_job(
+        self, session: Session, order: Order
+    ) -> None:
         order.lines.append(line := Line())
         session.flush()
         assert len(jobs(session)) == 1
@@ -272,7 +276,7 @@ class TestATransaction:
         session.flush()
         assert jobs(session) == []
 
-    def test_of_an_update_and_a_delete_has_the_delete(
+    def test_an_update_and_a_delete_enqueue_the_job_of_the_delete(
         self, session: Session, lines: list[Line]
     ) -> None:
         lines[0].amount = 5
@@ -301,7 +305,7 @@ class TestATransaction:
         changes = [args["change"] for args in jobs(session, IndexPage)]
         assert changes == ["delete", "update"]
 
-    def test_of_a_row_with_the_key_of_one_that_was_deleted_has_both(
+    def test_a_row_with_the_key_of_a_deleted_row_enqueues_both_jobs(
         self, session: Session, lines: list[Line], order: Order
     ) -> None:
         lines[0].amount = 5
@@ -438,7 +442,7 @@ class TestStatements:
             ),
         ],
     )
-    def test_that_set_the_key(
+    def test_a_statement_that_sets_the_key(
         self, session: Session, statement: Update, given: Any, keys: list[Any]
     ) -> None:
         rows = [{"number": number, "hall": "A", "free": True} for number in (1, 2)]
@@ -447,7 +451,7 @@ class TestStatements:
         found = [args["row"]["$key"] for args in jobs(session, Print)]
         assert sorted((key["hall"], key["number"]) for key in found) == keys
 
-    def test_of_a_session_that_writes_elsewhere_than_it_reads(
+    def test_statements_of_a_session_that_writes_elsewhere_than_it_reads(
         self, session_factory: Sessions
     ) -> None:
         writer = session_factory.kw["bind"]
@@ -489,7 +493,7 @@ class TestStatements:
             ),
         ],
     )
-    def test_that_do_not_tell_their_rows_are_refused(
+    def test_statements_that_do_not_return_their_rows_are_refused(
         self, session: Session, order: Order, statement: Any, why: str
     ) -> None:
         with pytest.raises(ObanError, match=why):

@@ -42,10 +42,10 @@ class TestAllowance:
             ahead.job_ended(now - took, now)
         return ahead
 
-    def test_as_many_as_ended_in_the_window(self) -> None:
+    def test_the_allowance_is_the_number_of_jobs_that_ended_in_the_window(self) -> None:
         assert self.ended(7).allowance == 7
 
-    def test_none_of_what_ended_before_it(self) -> None:
+    def test_jobs_that_ended_before_the_window_do_not_count(self) -> None:
         assert self.ended(7, ago=1.1).allowance == 0
 
     def test_long_jobs_do_not_count(self) -> None:
@@ -147,7 +147,7 @@ class TestHeldJobs:
             await returns.wait()
         assert await rows() == RETURNED
 
-    async def test_one_that_is_cancelled_never_starts(
+    async def test_a_cancelled_held_job_never_starts(
         self, holding: tuple[Oban, list[int]], rows: Rows
     ) -> None:
         oban, ids = holding
@@ -159,7 +159,7 @@ class TestHeldJobs:
         done = (S.COMPLETED, 1)
         assert await rows() == [done, done, done, (S.CANCELLED, 1), done]
 
-    async def test_one_that_is_cancelled_is_found_without_notifications(
+    async def test_a_cancelled_held_job_is_found_without_notifications(
         self, holding: tuple[Oban, list[int]], sessions: Sessions, rows: Rows
     ) -> None:
         oban, ids = holding
@@ -171,7 +171,7 @@ class TestHeldJobs:
             await returns.wait()
         assert (await rows())[3] == (S.CANCELLED, 1)
 
-    async def test_one_whose_row_is_locked_goes_back_later(
+    async def test_a_held_job_whose_row_is_locked_goes_back_later(
         self,
         holding: tuple[Oban, list[int]],
         engine: AsyncEngine,

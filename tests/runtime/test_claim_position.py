@@ -43,13 +43,13 @@ class TestNext:
     def test_the_first_claim_starts_at_the_front(self, clock: Clock) -> None:
         assert behind(ClaimPosition()) is None
 
-    def test_after_a_full_one_behind_its_last_job(self, clock: Clock) -> None:
+    def test_the_claim_after_a_full_one_starts_behind_its_last_job(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1), claimed(2, AT, 7)], full=True, duration=0.01)
         assert behind(position) == (2, AT, 7)
 
-    def test_after_one_that_was_not_full_at_the_front(self, clock: Clock) -> None:
+    def test_the_claim_after_one_that_was_not_full_starts_at_the_front(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
@@ -69,7 +69,7 @@ class TestNext:
         position.claimed([claimed(0, AT, 2)], full=True, duration=0.0)
         assert behind(position) == (0, AT, 2)
 
-    def test_without_news_now_and_then(self, clock: Clock) -> None:
+    def test_a_claim_without_news_starts_at_the_front_now_and_then(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)

@@ -37,7 +37,7 @@ class TestAnAttempt:
         assert await state(Plain, meta={ENTRY: own}) is JobState.COMPLETED
 
     @pytest.mark.parametrize("meta", [[], "text", None, 5])
-    async def test_of_a_job_with_a_strange_meta_runs(self, meta: Any) -> None:
+    async def test_a_job_with_a_strange_meta_runs(self, meta: Any) -> None:
         assert await state(Plain, meta=meta) is JobState.COMPLETED
 
     async def test_goes_by_its_worker(self) -> None:
@@ -49,10 +49,10 @@ class TestAnAttempt:
     async def test_after_the_first_one_runs(self) -> None:
         assert await state(Prompt, attempt=2) is JobState.COMPLETED
 
-    async def test_of_an_unknown_worker_fails_as_without(self) -> None:
+    async def test_a_job_of_an_unknown_worker_fails_as_without_a_deadline(self) -> None:
         assert (await execute(claimed("app.Unknown"))).state is JobState.RETRYABLE
 
-    async def test_that_is_cancelled_tells_why_and_never_starts(self) -> None:
+    async def test_an_attempt_cancelled_by_its_deadline_tells_why_and_never_starts(self) -> None:
         emitted: Emitted = []
         ack = await execute(claimed(Prompt.new().worker), emitted)
         assert ack.error == "the job had not begun by its deadline, 2026-11-01T11:59:59+00:00"

@@ -64,7 +64,7 @@ def beaten(sessions: Sessions, since: datetime) -> Callable[[], Any]:
 
 
 class TestRows:
-    async def test_one_for_each_queue_while_it_runs(self, sessions: Sessions) -> None:
+    async def test_each_queue_has_a_row_while_it_runs(self, sessions: Sessions) -> None:
         queues: dict[str, Any] = {"alpha": 2, "beta": {"limit": 3, "paused": True}}
         async with Oban(sessions, queues=queues, name="main", node="n1") as oban:
             alpha, beta = await producers(sessions)

@@ -73,7 +73,7 @@ async def test_waiting_statements_are_served_in_order(database: Database, tune: 
     assert served == list(range(30))
 
 
-async def test_one_that_failed_is_not_used_again(database: Database) -> None:
+async def test_a_failed_connection_is_not_used_again(database: Database) -> None:
     ((before,),) = await database.fetch(PID)
     with pytest.raises(DBAPIError):
         await database.fetch(text("SELECT 1/0"))
@@ -147,7 +147,7 @@ async def test_an_unused_one_that_the_server_has_closed_is_not_used(
     await engine.dispose()
 
 
-async def test_one_in_use_at_the_stop_goes_back_to_the_pool(
+async def test_a_connection_in_use_at_the_stop_goes_back_to_the_pool(
     database: Database, engine: AsyncEngine
 ) -> None:
     async with database.kept_or_pooled(at_once=True) as connection:

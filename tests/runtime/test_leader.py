@@ -132,7 +132,7 @@ class TestElection:
         assert not old.is_leader
         assert old.changes == [True, False]
 
-    async def test_never_do_two_lead_at_once(self, make: Make) -> None:
+    async def test_two_nodes_never_lead_at_once(self, make: Make) -> None:
         """Each node considers its lease lost before the database does."""
         leaders = [make(f"n{number}", lease=0.05) for number in range(5)]
         seen = []

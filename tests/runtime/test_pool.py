@@ -102,7 +102,7 @@ async def examined(engine: AsyncEngine, prefix: str) -> list[Finding]:
 
 class TestAnAttempt:
     @pytest.mark.parametrize("worker", [Asks, Wraps, Flushes, OnlyAdds, Nests, InTime])
-    async def test_that_waits_for_a_connection_is_not_spent(
+    async def test_an_attempt_that_waits_for_a_connection_is_not_spent(
         self, worker: type[Worker], small: AsyncEngine
     ) -> None:
         heard: Emitted = []
@@ -119,7 +119,7 @@ class TestAnAttempt:
         await nowhere.dispose()
 
     @pytest.mark.parametrize("worker", [OnAnotherEngine, OfAnotherSession])
-    async def test_that_waits_for_a_pool_of_its_own_is_spent(
+    async def test_an_attempt_that_waits_for_a_pool_of_its_own_is_spent(
         self, worker: Any, small: AsyncEngine, engine: AsyncEngine
     ) -> None:
         worker.engine = small
@@ -130,7 +130,7 @@ class TestAnAttempt:
 
 
 class TestTheLimit:
-    def test_of_a_pool_is_its_size_with_its_overflow(self) -> None:
+    def test_the_limit_of_a_pool_is_its_size_with_its_overflow(self) -> None:
         for options, limit in [
             ({}, 15),
             ({"pool_size": 20, "max_overflow": 0}, 20),
@@ -141,7 +141,7 @@ class TestTheLimit:
             engine = async_engine("postgresql://localhost/b", "public", **options)
             assert pool.capacity(engine) == limit, options
 
-    def test_that_is_needed_counts_the_queues_of_workers_with_a_session(self) -> None:
+    def test_the_needed_limit_counts_the_queues_of_workers_with_a_session(self) -> None:
         assert pool.needed({"pool.nobody": 50}) == 5
         assert pool.needed({"pool.nobody": 50, QUEUE: 20}) == 25
 
@@ -164,7 +164,7 @@ class TestOneThatIsTooSmall:
         assert (finding.level, "n1" in finding.text) == ("problem", True)
         assert "may use 25 at once" in finding.text
 
-    async def test_one_that_is_large_enough_is_not(
+    async def test_a_pool_that_is_large_enough_is_not_reported(
         self,
         start: StartOban,
         engine: AsyncEngine,

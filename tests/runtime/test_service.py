@@ -163,7 +163,7 @@ async def test_a_laggard_is_named_and_cancelled() -> None:
     assert service.closed == 1
 
 
-async def test_one_that_takes_a_cancellation_for_something_else_is_cancelled_again(
+async def test_a_service_that_ignores_a_cancellation_is_cancelled_again(
     quick: None,
 ) -> None:
     async def swallow() -> float:

@@ -74,7 +74,7 @@ async def test_the_outcome_of_a_job_that_runs_elsewhere(
     assert not client._waiter._watches  # without waiters, nothing listens
 
 
-async def test_one_that_is_finished_already(client: Oban, start: StartOban) -> None:
+async def test_a_job_that_is_finished_already(client: Oban, start: StartOban) -> None:
     node = await start(queues={"default": 5})
     with hear(node, "ack_stop") as acks:
         job = await client.enqueue(Answer.new({"value": 1}))
@@ -158,7 +158,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="has no id"):
             await client.wait(Answer.new())
 
-    async def test_one_that_is_deleted_meanwhile(self, engine: AsyncEngine, prefix: str) -> None:
+    async def test_a_job_that_is_deleted_meanwhile(self, engine: AsyncEngine, prefix: str) -> None:
         oban = Oban(engine, prefix=prefix, fallback_interval=0.02, poll_interval=0.02)
         job = await oban.enqueue(Answer.new())
         waiting = asyncio.create_task(oban.wait(job))

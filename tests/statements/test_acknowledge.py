@@ -112,7 +112,7 @@ async def test_it_does_not_apply_to_another_attempt_or_state(
     assert (job.state, job.errors) == (fields["state"], [])
 
 
-async def test_only_once(add: Add, run: Run, find: Find) -> None:
+async def test_an_outcome_applies_only_once(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing())
     ack = Ack(id, 2, BEGUN, S.RETRYABLE, delay=1, error="x")
     assert await acknowledge(run, ack) == [id]
@@ -120,9 +120,7 @@ async def test_only_once(add: Add, run: Run, find: Find) -> None:
     assert len((await find(id)).errors) == 1
 
 
-async def test_of_two_attempts_of_a_job_the_current_one_counts(
-    add: Add, run: Run, find: Find
-) -> None:
+async def test_the_outcome_of_the_current_attempt_counts(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing())
     late = Ack(id, 1, BEGUN - timedelta(minutes=1), S.DISCARDED, error="late")
     assert await acknowledge(run, late, Ack(id, 2, BEGUN, S.COMPLETED)) == [id]

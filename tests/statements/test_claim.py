@@ -50,7 +50,7 @@ def claim(run: Run) -> Claim:
     return claim
 
 
-async def test_by_priority_then_time_then_id(add: Add, claim: Claim) -> None:
+async def test_jobs_are_claimed_by_priority_then_time_then_id(add: Add, claim: Claim) -> None:
     later, urgent, first, second, early = await add(
         JobFactory(priority=1, scheduled_at=PAST, state=JobState.AVAILABLE),
         JobFactory(priority=0, scheduled_at=NOW, state=JobState.AVAILABLE),
@@ -69,7 +69,7 @@ async def test_no_more_than_the_limit(add: Add, claim: Claim) -> None:
     assert await claim() == []
 
 
-async def test_only_available_jobs_of_its_queue(add: Add, claim: Claim) -> None:
+async def test_only_available_jobs_of_the_queue_are_claimed(add: Add, claim: Claim) -> None:
     (expected, *_) = await add(
         JobFactory(),
         JobFactory(queue="other"),

@@ -116,7 +116,7 @@ async def test_the_clock_is_the_databases(run: Run) -> None:
     assert 0 < row.expires_in <= 20
 
 
-async def test_of_two_at_once_one_gets_it(engine: AsyncEngine) -> None:
+async def test_one_of_two_concurrent_nodes_gets_the_lease(engine: AsyncEngine) -> None:
     """The second node waits for the transaction of the first, and finds the lease taken."""
     params = {"instance": "Oban", "lease": 20.0}
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = :pid")

@@ -96,7 +96,7 @@ async def rescued(run: Run, **params: Any) -> list[int]:
 
 
 class TestEvidence:
-    async def test_while_its_producer_lives_no_job_is_an_orphan_however_old(
+    async def test_a_job_is_no_orphan_while_its_producer_lives(
         self, add: Add, run: Run, alive: Alive
     ) -> None:
         uuid = await alive(59.9)
@@ -184,7 +184,7 @@ class TestEvidence:
         )
         assert await rescued(run) == ids[:4]
 
-    async def test_only_executing_jobs_are(self, add: Add, run: Run) -> None:
+    async def test_only_executing_jobs_are_orphans(self, add: Add, run: Run) -> None:
         others = [ours(uuid4(), state=state) for state in JobState if state is not S.EXECUTING]
         await add(*others)
         assert await rescued(run) == []

@@ -43,7 +43,7 @@ async def test_jobs_due_by_the_given_clock(add: Add, run: Run, find: Find) -> No
     assert (await find(ids[2])).scheduled_at == NOW - timedelta(days=1)
 
 
-async def test_by_the_databases_clock(add: Add, run: Run) -> None:
+async def test_the_databases_clock_decides_what_is_due(add: Add, run: Run) -> None:
     before = datetime.now(UTC).timestamp()
     await add(JobFactory(scheduled=True))  # due in an hour
     (row,) = await run(stage(), batch=100)

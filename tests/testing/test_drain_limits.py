@@ -30,7 +30,7 @@ def add(session: AsyncSession) -> None:
     session.add_all([*(Rated.new({"key": key}) for key in "aaab"), Limited.new(), Limited.new()])
 
 
-async def test_by_default_they_are_ignored(sessions: Sessions, ran: list[str]) -> None:
+async def test_limits_are_ignored_by_default(sessions: Sessions, ran: list[str]) -> None:
     async with sessions() as session:
         add(session)
         assert (await drain_queue(session))["completed"] == 6

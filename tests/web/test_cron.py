@@ -16,7 +16,7 @@ from tests.web.site import Reader, Site
 pytestmark = pytest.mark.usefixtures("no_workers")
 
 
-async def test_none(site: Site) -> None:
+async def test_no_cron_entries(site: Site) -> None:
     assert "has a cron entry" in (await site.read("cron")).text
 
 

@@ -21,7 +21,7 @@ def error(file: str, user: int) -> list[dict[str, object]]:
     ]
 
 
-async def test_none(site: Site) -> None:
+async def test_no_errors(site: Site) -> None:
     assert "No job fails" in (await site.read("errors")).text
 
 

@@ -32,7 +32,7 @@ async def enqueued(oban: Oban, name: str = "import") -> Workflow:
     return flow
 
 
-async def test_none(site: Site) -> None:
+async def test_no_workflows(site: Site) -> None:
     assert "There is no workflow" in (await site.read("workflows")).text
     assert "no such workflow" in (await site.read("workflows/nothing", 404)).text
 

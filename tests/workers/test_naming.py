@@ -119,7 +119,9 @@ def test_a_script_may_be_imported_by_its_own_modules(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "place"), [(["-"], "<stdin>"), (["-c", SCRIPT], "an interactive session")]
 )
-def test_without_a_file_there_is_no_name(folder: Folder, arguments: list[str], place: str) -> None:
+def test_a_worker_without_a_file_has_no_name(
+    folder: Folder, arguments: list[str], place: str
+) -> None:
     assert folder.new_python(*arguments, stdin=SCRIPT) == (
         "ValueError: worker 'Ping' is defined where no other process could import it"
         f" ({place}): give it a name, name='...', or move it to a module"

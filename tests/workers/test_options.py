@@ -73,7 +73,7 @@ def test_a_wrong_value_is_refused_when_declared(declare: Any, option: str) -> No
 
 @every_way
 @pytest.mark.parametrize("option", WorkerOptions.__annotations__)
-def test_none_stands_for_an_option_that_is_not_given(declare: Any, option: str) -> None:
+def test_an_option_of_none_is_not_given(declare: Any, option: str) -> None:
     plain = vars(declare().__oban__)
     assert vars(declare(**{option: None}).__oban__) == plain
 

@@ -226,7 +226,9 @@ async def test_a_circle(engine: AsyncEngine) -> None:
         await Oban(engine).enqueue(flow)
 
 
-async def test_what_can_not_be_a_step(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_an_object_that_is_no_step_is_refused(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
     flow = Workflow("import")
     job = flow.add("a", Step.new())
     with pytest.raises(ValueError, match="has a step 'a' already"):

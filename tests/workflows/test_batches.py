@@ -68,7 +68,9 @@ async def test_callbacks(
     assert done.total == 2
 
 
-async def test_all_were_tried_once(start: StartOban, sessions: Sessions) -> None:
+async def test_on_attempted_runs_when_each_job_was_tried(
+    start: StartOban, sessions: Sessions
+) -> None:
     oban = await start(queues={"default": 10})
     batch = batch_of(Retried.new(), Step.new())
     with hear(oban, "job_stop") as stops:

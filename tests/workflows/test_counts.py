@@ -9,7 +9,9 @@ from tests.workflows.conftest import Sessions, loaded
 from tests.workflows.workers import Step
 
 
-async def test_what_waits_and_runs_is_counted_anew(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_waiting_and_running_steps_are_counted_anew(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
     flow, locked = Workflow(), Workflow()
     for one in (flow, locked):
         first = one.add("first", Step.new())

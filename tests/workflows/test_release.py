@@ -57,7 +57,9 @@ async def test_two_transactions_finish_the_last_two_deps(
     assert states(await loaded(sessions, flow.id))["end"] == "available"
 
 
-async def test_without_waiting_it_is_put_off_whole(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_a_release_that_may_not_wait_is_put_off_as_a_whole(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
     flow = fan_in(2)
     async with sessions.begin() as session:
         session.add(flow)
