@@ -37,8 +37,10 @@ def own_deadline(meta: object) -> datetime | float | None:
     value = meta.get(ENTRY) if isinstance(meta, Mapping) else None
     if isinstance(value, int | float):
         return value
+    if not isinstance(value, str):
+        return None
     try:
-        instant = datetime.fromisoformat(str(value))
+        instant = datetime.fromisoformat(value)
     except ValueError:
         return None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
