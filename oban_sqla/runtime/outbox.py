@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import psycopg
 from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 
@@ -23,11 +24,12 @@ from ..statements.acknowledge import (
 )
 from .database import Database
 from .farewell import farewell
-from .following import Followed, InTransaction, follow_by
+from .following import Followed, follow_by
 from .raw_statement import RawStatement
+from .raw_transaction import RawTransactions
 from .refusals import concerns_encoding, concerns_some, concerns_structure
 from .service import Emit, Service
-from .time_limits import ANSWER_TIMEOUT, FAREWELL, deadline
+from .time_limits import FAREWELL, deadline
 from .unwritten import Unwritten, first_line
 from .worker_session import Written
 
@@ -66,6 +68,7 @@ class Outbox(Service):
         super().__init__(emit)
         self._database = database
         self._statements: dict[bool, RawStatement] = {}
+        self._transactions = RawTransactions(database)
         self._due_in = due_in
         self._written = written
         self._freed = freed
@@ -137,9 +140,11 @@ class Outbox(Service):
 
     async def close(self) -> None:
         """Write all outcomes. If an outcome can't be written, its job will be rescued."""
-        if self._waiting or self._apart:
+        if self._waiting or self._apart or self._late:
             for one in self._apart:
                 one.due = 0.0
+            if self._late:
+                self._late_due = 0.0
             async with deadline(FAREWELL):
                 await farewell(self._write_all)
 
@@ -201,14 +206,13 @@ class Outbox(Service):
         return acknowledge(skip_locked=True)
 
     async def _send_followed(self, params: Mapping[str, Any], discards: bool) -> frozenset[int]:
-        database = self._database
         try:
-            async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
-                fetches = InTransaction(connection)
+            async with self._transactions.begin() as fetches:
                 rows = await fetches.fetch(self._acknowledge(discards), params)
                 ids = [row[0] for row in rows]
-                followed = await follow_by(fetches, ids, database.prefix) if ids else Followed()
-        except DBAPIError as error:
+                prefix = self._database.prefix
+                followed = await follow_by(fetches, ids, prefix) if ids else Followed()
+        except (DBAPIError, psycopg.Error) as error:
             if not concerns_some(sqlstate(error), 2):
                 raise
             # An error of the feature must not prevent the outcome. The leader repairs the rest
@@ -220,11 +224,10 @@ class Outbox(Service):
 
     async def _follow_late(self) -> None:
         late, self._late, self._late_due = self._late, set(), math.inf
-        database = self._database
         try:
-            async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
-                followed = await follow_by(InTransaction(connection), [*late], database.prefix)
-        except DBAPIError as error:
+            async with self._transactions.begin() as fetches:
+                followed = await follow_by(fetches, [*late], self._database.prefix)
+        except BaseException as error:
             if not concerns_some(sqlstate(error), 2):
                 self._late, self._late_due = late, 0.0
                 raise

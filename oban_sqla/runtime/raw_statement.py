@@ -113,6 +113,8 @@ def compiled(statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, 
     compiled = statement.compile(
         dialect=dialect, schema_translate_map=dict(schemas), render_schema_translate=True
     )
+    # SQLAlchemy expands values in `in_()` only when it executes a statement: use literals there.
+    assert "POSTCOMPILE" not in str(compiled)
     names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))

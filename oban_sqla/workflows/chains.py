@@ -45,7 +45,7 @@ LOCKS = 8
 
 _IDS = ARRAY(BigInteger)
 _LIVE = [
-    state.value
+    literal(state.value, Text)
     for state in (
         JobState.AVAILABLE,
         JobState.SCHEDULED,
@@ -110,14 +110,14 @@ def advance(
     if not free:
         return Followed(late=late)
     moved = yield release_next(now=held_at()), {"chains": free, "ids": list(ids)}
-    released = [row for row in moved if row.state is not JobState.CANCELLED]
-    queues = frozenset(row.queue for row in released if row.state is JobState.AVAILABLE)
-    due = [row.scheduled_at for row in released if row.state is JobState.SCHEDULED]
+    released = [row for row in moved if row.state != JobState.CANCELLED]
+    queues = frozenset(row.queue for row in released if row.state == JobState.AVAILABLE)
+    due = [row.scheduled_at for row in released if row.state == JobState.SCHEDULED]
     due_at = min(due, default=None)
     wakeup = Wakeup(queues, due_at.replace(tzinfo=UTC) if due_at is not None else None)
     if wakeup and announced:
         yield announce(prefix=prefix), announcement(wakeup)
-    cancelled = [row.id for row in moved if row.state is JobState.CANCELLED]
+    cancelled = [row.id for row in moved if row.state == JobState.CANCELLED]
     return Followed(wakeup, cancelled, late=late)
 
 

@@ -18,8 +18,8 @@ from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
 from .chains import advance, idle_chains, in_chain
 from .counts import recount
-from .ended_steps import has_workflow
 from .step import Step
+from .uncounted_steps import has_workflow
 
 INTERVAL = 1.0
 """The least seconds between two looks."""

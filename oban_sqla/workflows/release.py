@@ -37,10 +37,18 @@ from sqlalchemy.orm import aliased
 from ..clock import database_now, nearest
 from ..models import Job, JobState
 from ..statements.states import constant
-from .ended_steps import IDS, counts_left, deps_of_ended, ended_steps, has_workflow, waits
 from .graph import LAST, STEP
 from .release_writes import move_jobs, note_steps, update_counts
 from .step import Step
+from .uncounted_steps import (
+    IDS,
+    among,
+    counts_left,
+    deps_of_ended,
+    has_workflow,
+    uncounted_steps,
+    waits,
+)
 from .workflow import Workflow
 
 
@@ -76,10 +84,10 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     the `cancelled` jobs, the `ended` workflows, and the `blocked` roots, which are left for later.
     """
     time = database_now(now)
-    ended = ended_steps()
-    deps = deps_of_ended(ended)
-    counts = counts_left(ended)
-    targets = _targets(ended, deps, counts)
+    uncounted = uncounted_steps()
+    deps = deps_of_ended(uncounted)
+    counts = counts_left(uncounted)
+    targets = _targets(uncounted, deps, counts)
     free = (
         select(Job.id)
         .where(Job.id == any_(_array(targets.c.job_id)), _is_suspended(Job))
@@ -87,16 +95,14 @@ def release(*, now: datetime | None = None) -> Select[Any]:
         .with_for_update(skip_locked=True)
         .cte("free")
     )
-    target = aliased(Step, name="target")
     blocked = (
-        select(target.path[1].label("root"))
-        .join(targets, targets.c.job_id == target.job_id)
+        select(targets.c.root)
         .where(targets.c.job_id.not_in(select(free.c.id)))
         .distinct()
         .cte("blocked")
     )
     moved = move_jobs(targets, free, blocked, time)
-    noted = note_steps(ended, deps, targets, blocked)
+    noted = note_steps(uncounted, deps, targets, blocked)
     counted = update_counts(counts, blocked, time)
     available = select(moved.c.queue).where(moved.c.state == constant(JobState.AVAILABLE))
     later = select(func.min(nearest(moved.c.scheduled_at))).where(
@@ -116,8 +122,9 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     )
 
 
-def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
+def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
     """The suspended jobs to run or to cancel, each once."""
+    known = select(uncounted.c.job_id).where(uncounted.c.outcome.is_not(None))
     satisfied = func.count().filter(deps.c.rule == "run")
     ready = (
         select(
@@ -126,37 +133,47 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
             deps.c.delay,
             cast(null(), BigInteger).label("cause"),
             cast(null(), Text).label("reason"),
+            deps.c.root,
         )
-        .where(deps.c.job_id.not_in(select(ended.c.job_id)), deps.c.kind == STEP)
-        .group_by(deps.c.job_id, deps.c.waits, deps.c.delay)
+        .where(deps.c.job_id.not_in(known), deps.c.kind == STEP)
+        .group_by(deps.c.job_id, deps.c.waits, deps.c.delay, deps.c.root)
         .having(deps.c.waits - satisfied <= 0)
     )
     reason = func.concat("the step '", deps.c.name, "' that it waits for was ", deps.c.outcome)
     doomed = (
-        select(ended.c.job_id, false(), null(), func.min(deps.c.cause), func.min(reason))
-        .join(deps, and_(deps.c.job_id == ended.c.job_id, deps.c.rule == "cancel"))
-        .where(not_(ended.c.given))
-        .group_by(ended.c.job_id)
+        select(
+            deps.c.job_id, false(), null(), func.min(deps.c.cause), func.min(reason), deps.c.root
+        )
+        .join(uncounted, and_(uncounted.c.job_id == deps.c.job_id, not_(uncounted.c.given)))
+        .where(deps.c.rule == "cancel")
+        .group_by(deps.c.job_id, deps.c.root)
     )
     # Its OFFSET forbids a join, and the use of the index of all steps that have not ended.
     callbacks = select(Step).where(Step.workflow_id == counts.c.id, Step.kind != STEP).offset(0)
     called = aliased(Step, callbacks.correlate_except(Step).lateral("called"))
     over = counts.c.open <= 0
     due = or_(
-        and_(called.kind.in_((LAST, "on_exhausted")), over),
+        and_(among(called.kind, LAST, "on_exhausted"), over),
         and_(called.kind == "on_completed", over, counts.c.completed >= counts.c.total),
         and_(called.kind == "on_discarded", counts.c.discarded > 0),
         and_(called.kind == "on_cancelled", counts.c.cancelled > 0),
         and_(called.kind == "on_attempted", counts.c.untried <= 0),
     )
     fired = (
-        select(called.job_id, due, null(), null(), literal("nothing called for it", Text))
+        select(
+            called.job_id,
+            due,
+            null(),
+            null(),
+            literal("nothing called for it", Text),
+            counts.c.root,
+        )
         .select_from(counts)
         .join(called, true())
         .join(Job, Job.id == called.job_id)
         .where(
             called.ended.is_(None),
-            called.job_id.not_in(select(ended.c.job_id)),
+            called.job_id.not_in(known),
             _is_suspended(Job),
             or_(due, over),
         )
@@ -169,6 +186,7 @@ def _targets(ended: CTE, deps: CTE, counts: CTE) -> CTE:
             cast(every.c.delay, Float).label("delay"),
             every.c.cause,
             every.c.reason,
+            every.c.root,
         )
         .where(waits(every.c.job_id))
         .cte("targets")

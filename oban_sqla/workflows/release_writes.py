@@ -24,25 +24,21 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import aliased
 
 from ..clock import interval
 from ..models import Job, JobState
 from ..statements.acknowledge import error_entry
 from ..statements.states import constant
-from .ended_steps import tried_jobs
 from .step import Step
 from .workflow import Workflow
 
 
 def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
     """Make the jobs of the targets available, scheduled or cancelled."""
-    step = aliased(Step, name="moving")
     changes = (
         select(targets)
-        .join(step, step.job_id == targets.c.job_id)
         .where(
-            _free_of(blocked, step.path[1]),
+            _free_of(blocked, targets.c.root),
             # Without a join: the planner expects one row, and would compare all pairs of rows.
             targets.c.job_id.in_(select(free.c.id)).is_(true()),
         )
@@ -68,7 +64,7 @@ def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -
     )
 
 
-def note_steps(ended: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
+def note_steps(uncounted: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
     """Update the steps, each once, since a second change in a statement would be lost."""
     nothing = null()
     satisfied = (
@@ -84,12 +80,10 @@ def note_steps(ended: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
         .group_by(deps.c.job_id)
     )
     none: ColumnElement[int] = literal(0, Integer)
-    outcomes = select(ended.c.job_id, ended.c.outcome, none, nothing, false(), true())
+    counted = select(uncounted.c.job_id, uncounted.c.outcome, none, nothing, false(), true())
     cancelled = case((targets.c.runs, nothing), else_=literal("cancelled", Text))
     moves = select(targets.c.job_id, cancelled, none, targets.c.cause, targets.c.runs, false())
-    tried = tried_jobs()
-    attempts = select(tried.c.job_id, nothing, none, nothing, false(), true())
-    every = union_all(satisfied, outcomes, moves, attempts).subquery("every_change")
+    every = union_all(satisfied, counted, moves).subquery("every_change")
     change = (
         select(
             every.c.job_id,

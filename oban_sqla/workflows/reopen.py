@@ -30,9 +30,9 @@ from sqlalchemy.orm import aliased
 from ..models import Job, JobState
 from ..models.state import FINISHED
 from ..statements.states import constant
-from .ended_steps import rule_for, unnested
 from .graph import LAST, STEP
 from .step import Step
+from .uncounted_steps import rule_for, unnested
 from .workflow import Workflow
 
 _IDS = ARRAY(BigInteger)

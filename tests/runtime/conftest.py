@@ -8,10 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState
+from oban_sqla.dsn import database_url
 from oban_sqla.runtime import running_jobs
 from oban_sqla.runtime import service as service_module
 from oban_sqla.runtime.database import Database
@@ -32,6 +33,19 @@ async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
     """A proxy between a test and the server; give an instance `proxy.dsn`."""
     async with Proxy(postgres_dsn) as proxy:
         yield proxy
+
+
+@pytest.fixture(params=["psycopg", "asyncpg"])
+async def any_database(
+    request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
+) -> AsyncIterator[Database]:
+    """A database with an engine of each driver."""
+    if request.param == "asyncpg":
+        pytest.importorskip("asyncpg")
+    url = make_url(database_url(postgres_dsn)).set(drivername=f"postgresql+{request.param}")
+    database = Database(url, prefix)
+    yield database
+    await database.dispose()
 
 
 @pytest.fixture

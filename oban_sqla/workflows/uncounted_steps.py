@@ -1,4 +1,4 @@
-"""The reads of a release: the ended steps, the steps that wait for them, and the counts left."""
+"""The reads of a release: the steps to count, the steps that wait for them, and the counts left."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ from sqlalchemy import (
     func,
     literal,
     not_,
+    null,
     or_,
     select,
     true,
-    union,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
@@ -36,44 +36,71 @@ from .workflow import Workflow
 
 IDS = ARRAY(BigInteger)
 FAILED = ("cancelled", "discarded", "deleted")
+_READ = ("job_id", "workflow_id", "path", "name", "kind", "dependents", "tried")
+"""The columns of a step that a release reads."""
 
 
-def ended_steps() -> CTE:
-    """The ended jobs with their outcomes, and the steps that are cancelled because of them."""
-    step = aliased(Step, name="given")
+def uncounted_steps() -> CTE:
+    """The steps to count, each with its outcome; NULL if only an attempt has ended.
+
+    These are the steps of the jobs `ids`, and the steps that are cancelled because of them, which
+    are not `given`.
+    """
+    given = _given_steps()
+    failures = _failures(given)
+    step = aliased(Step, name="doomed")
+    doomed = (
+        select(*(getattr(step, name) for name in _READ), failures.c.outcome, false().label("given"))
+        .join(failures, failures.c.job_id == step.job_id)
+        .where(not_(failures.c.given))
+    )
+    return select(given, true().label("given")).union_all(doomed).cte("uncounted")
+
+
+def _given_steps() -> CTE:
+    step = aliased(Step, name="step")
+    is_over = and_(step.ended.is_(None), or_(Job.id.is_(None), state_in(*FINISHED)))
+    was_tried = and_(not_(step.tried), Job.attempt > 0, not_(state_in(JobState.EXECUTING)))
     outcome = case((Job.id.is_(None), literal("deleted", Text)), else_=cast(Job.state, Text))
-    ended = (
-        select(step.job_id, outcome.label("outcome"), true().label("given"))
+    return (
+        select(
+            *(getattr(step, name) for name in _READ),
+            case((is_over, outcome), else_=cast(null(), Text)).label("outcome"),
+        )
         .outerjoin_from(step, Job, Job.id == step.job_id)
         .where(
             step.job_id == any_(bindparam("ids", type_=IDS)),
             step.path[1] == any_(bindparam("roots", type_=ARRAY(Text))),
-            step.ended.is_(None),
-            or_(Job.id.is_(None), state_in(*FINISHED)),
+            or_(is_over, was_tried),
         )
-        .cte("ended", recursive=True)
+        .cte("given_steps")
+    )
+
+
+def _failures(given: CTE) -> CTE:
+    """The failed steps, and the steps that are cancelled because of them."""
+    failed = (
+        select(given.c.job_id, given.c.outcome, true().label("given"))
+        .where(among(given.c.outcome, *FAILED))
+        .cte("failures", recursive=True)
     )
     dep = aliased(Step, name="dep")
     dependent = unnested(dep.dependents, BigInteger(), "dependent")
     waiter = _open_step(dependent.c.id)
     cancelled = (
         select(waiter.job_id, literal("cancelled", Text), false())
-        .select_from(ended)
-        .join(dep, dep.job_id == ended.c.job_id)
+        .select_from(failed)
+        .join(dep, dep.job_id == failed.c.job_id)
         .join(dependent, true())
         .join(waiter, true())
-        .where(
-            ended.c.outcome.in_(FAILED),
-            rule_for(waiter, ended.c.outcome) == "cancel",
-            waits(waiter.job_id),
-        )
+        .where(rule_for(waiter, failed.c.outcome) == "cancel", waits(waiter.job_id))
     )
-    return ended.union(cancelled)
+    return failed.union(cancelled)
 
 
-def deps_of_ended(ended: CTE) -> CTE:
+def deps_of_ended(uncounted: CTE) -> CTE:
     """The pairs of an ended step and a step that waits for it."""
-    dep = aliased(Step, name="dep")
+    dep = uncounted.c
     dependent = unnested(dep.dependents, BigInteger(), "dependent")
     waiter = _open_step(dependent.c.id)
     return (
@@ -81,105 +108,65 @@ def deps_of_ended(ended: CTE) -> CTE:
             waiter.job_id.label("job_id"),
             dep.job_id.label("cause"),
             dep.name.label("name"),
-            ended.c.outcome,
-            rule_for(waiter, ended.c.outcome).label("rule"),
+            dep.outcome,
+            rule_for(waiter, dep.outcome).label("rule"),
             waiter.waits.label("waits"),
             waiter.delay.label("delay"),
             waiter.kind.label("kind"),
+            waiter.path[1].label("root"),
         )
-        .select_from(ended)
-        .join(dep, dep.job_id == ended.c.job_id)
+        .select_from(uncounted)
         .join(dependent, true())
         .join(waiter, true())
+        .where(dep.outcome.is_not(None))
         .cte("deps")
     )
 
 
-def counts_left(ended: CTE) -> CTE:
-    """The workflows of the ended steps, and the numbers of steps that are left."""
-    step = aliased(Step, name="counted")
+def counts_left(uncounted: CTE) -> CTE:
+    """The workflows of the uncounted steps, and the numbers of steps that are left."""
+    step = uncounted.c
     around = unnested(step.path, Text(), "around")
     own = around.c.id == step.workflow_id
+    has_ended = step.outcome.is_not(None)
     is_last = and_(step.kind == LAST, own)
 
-    def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.count().filter(condition)
+    def count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return cast(func.count().filter(and_(*conditions)), Integer)
 
-    outcome = ended.c.outcome
-    tried = tried_jobs()
     more = (
         select(
             around.c.id.label("id"),
-            count(not_(is_last)).label("open"),
-            count(is_last).label("lasts"),
-            count(outcome == "completed").label("completed"),
-            count(outcome.in_(("cancelled", "deleted"))).label("cancelled"),
-            count(outcome == "discarded").label("discarded"),
+            count(has_ended, not_(is_last)).label("open"),
+            count(has_ended, is_last).label("lasts"),
+            count(own, step.kind == STEP, not_(step.tried)).label("untried"),
+            count(step.outcome == "completed").label("completed"),
+            count(among(step.outcome, "cancelled", "deleted")).label("cancelled"),
+            count(step.outcome == "discarded").label("discarded"),
             func.min(step.path[1]).label("root"),
         )
-        .select_from(ended)
-        .join(step, step.job_id == ended.c.job_id)
+        .select_from(uncounted)
         .join(around, true())
-        .where(step.kind.in_((STEP, LAST)))
+        .where(among(step.kind, STEP, LAST), or_(has_ended, own))
         .group_by(around.c.id)
         .cte("more")
     )
-    untried = aliased(Step, name="untried")
-    attempted = union(select(ended.c.job_id), select(tried.c.job_id)).subquery("attempted")
-    attempts = (
-        select(
-            untried.workflow_id.label("id"),
-            func.count().label("tried"),
-            func.min(untried.path[1]).label("root"),
-        )
-        .join(attempted, attempted.c.job_id == untried.job_id)
-        .where(not_(untried.tried), untried.kind == STEP)
-        .group_by(untried.workflow_id)
-        .cte("attempts")
-    )
-    zero = literal(0, Integer)
-    changed = union(select(more.c.id), select(attempts.c.id)).subquery("changed")
     # Its LIMIT forbids a join: the planner would read all workflows.
-    found = select(Workflow).where(Workflow.id == changed.c.id).limit(1)
+    found = select(Workflow).where(Workflow.id == more.c.id).limit(1)
     flow = aliased(Workflow, found.correlate_except(Workflow).lateral("flow"))
-    left = {
-        name: getattr(flow, name) - func.coalesce(more.c[name], zero) for name in ("open", "lasts")
-    }
+    down, up = ("open", "lasts", "untried"), ("completed", "cancelled", "discarded")
     return (
         select(
             flow.id,
-            *(value.label(name) for name, value in left.items()),
-            (flow.untried - func.coalesce(attempts.c.tried, zero)).label("untried"),
-            *(
-                (getattr(flow, name) + func.coalesce(more.c[name], zero)).label(name)
-                for name in ("completed", "cancelled", "discarded")
-            ),
+            *((getattr(flow, name) - more.c[name]).label(name) for name in down),
+            *((getattr(flow, name) + more.c[name]).label(name) for name in up),
             flow.total,
             flow.state.label("was"),
-            func.coalesce(more.c.root, attempts.c.root).label("root"),
+            more.c.root,
         )
-        .select_from(changed)
+        .select_from(more)
         .join(flow, true())
-        .outerjoin(more, more.c.id == flow.id)
-        .outerjoin(attempts, attempts.c.id == flow.id)
         .cte("counts")
-    )
-
-
-def tried_jobs() -> Any:
-    """The jobs of `ids` that have ended an attempt."""
-    step = aliased(Step, name="at_work")
-    return (
-        select(step.job_id)
-        .join(Job, Job.id == step.job_id)
-        .where(
-            step.job_id == any_(bindparam("ids", type_=IDS)),
-            step.path[1] == any_(bindparam("roots", type_=ARRAY(Text))),
-            not_(step.tried),
-            Job.attempt > 0,
-            not_(state_in(JobState.EXECUTING)),
-        )
-        .subquery("tried")
     )
 
 
@@ -189,6 +176,12 @@ def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
         *((outcome == failed, getattr(waiter, f"on_{failed}")) for failed in FAILED),
         else_=literal("run", Text),
     )
+
+
+def among(text: Any, *values: str) -> ColumnElement[bool]:
+    """Whether a text is one of the values, which a `RawStatement` can send."""
+    is_among: ColumnElement[bool] = text.in_([literal(value, Text) for value in values])
+    return is_among
 
 
 def waits(job_id: Any) -> ColumnElement[bool]:
