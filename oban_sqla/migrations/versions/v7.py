@@ -165,6 +165,7 @@ def _create_job_indexes(op: Operations, prefix: str | None) -> None:
         "oban_jobs",
         [sa.text("(meta ->> 'workflow_id')")],
         schema=prefix,
+        postgresql_using="hash",
         postgresql_where=sa.text("meta ? 'workflow_id'"),
         if_not_exists=True,
     )
