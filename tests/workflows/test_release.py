@@ -8,11 +8,14 @@ import pytest
 from sqlalchemy import event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from oban_sqla import Job, JobState, Workflow
+from oban_sqla import Job, JobState, Oban, Workflow
+from oban_sqla.runtime import outbox
 from oban_sqla.runtime.following import Followed, InTransaction, follow_by
+from oban_sqla.workflows import keeper
 from oban_sqla.workflows.step import Step as Row
 from tests.blocking import pid_of, until_blocked
-from tests.conftest import StartOban
+from tests.conftest import StartOban, Tune
+from tests.listening import hear
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.workers import Step
 
@@ -91,6 +94,27 @@ async def test_a_locked_step_delays_the_whole_release(
         await one.rollback()
         await follow_by(InTransaction(two), late.late, None)
         await two.commit()
+    assert states(await loaded(sessions, flow.id))["end"] == "available"
+
+
+async def test_a_stop_tries_a_late_release_once_more(
+    engine: AsyncEngine, sessions: Sessions, tune: Tune
+) -> None:
+    """Otherwise the steps would wait until the leader finds them."""
+    tune(outbox, FIRST_DELAY=3600.0)
+    tune(keeper, NEWS_DELAY=3600.0)
+    oban = Oban(engine, queues={"default": {"limit": 1, "paused": True}})
+    await oban.start()
+    flow = fan_in(1)
+    await oban.enqueue(flow)
+    async with engine.connect() as other:
+        await other.execute(select(Workflow.id).with_for_update())
+        with hear(oban, "ack_stop") as acks:
+            await oban.resume_queue("default")
+            await acks.counted(1)
+        await oban.pause_queue("default")
+        assert states(await loaded(sessions, flow.id))["end"] == "suspended"
+    await oban.stop()
     assert states(await loaded(sessions, flow.id))["end"] == "available"
 
 
