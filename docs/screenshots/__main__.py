@@ -91,7 +91,7 @@ async def take(address: str, wanted: list[str]) -> None:
             await page.locator("#findings details, #findings .good, h1.job").first.wait_for()
             if name == "workflow":
                 half_done = re.compile("^(load-.|prices|stock|reindex): executing")
-                await page.get_by_role("link", name=half_done).first.wait_for()
+                await page.get_by_role("link", name=half_done).first.wait_for(timeout=120_000)
             await page.screenshot(path=IMAGES / f"dashboard_{name}.png")
         await browser.close()
 

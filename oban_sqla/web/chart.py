@@ -72,7 +72,9 @@ def throughput(history: History) -> Chart:
 def queue_times(history: History) -> Chart:
     """The waits of jobs in each bucket."""
     known = [one.queue_time or 0.0 for one in history.buckets]
-    top = nice(max(known, default=0.0))
+    longest = max(known, default=0.0)
+    unit = next((one for one in (3600.0, 60.0) if longest >= 2 * one), 1.0)
+    top = unit * nice(longest / unit)
     bars = []
     for number, value in enumerate(known):
         height = max(HEIGHT * value / top, 1.0) if value else 0.0
@@ -84,11 +86,13 @@ def queue_times(history: History) -> Chart:
 
 
 def nice(value: float) -> float:
-    """The next round number above a value, or the value itself."""
+    """The next number above a value that is round, as is its half; or the value itself."""
     if value <= 0:
         return 1.0
     power = 10.0 ** floor(log10(value))
-    return float(next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * 0.999))
+    return float(
+        next(step * power for step in (1, 2, 3, 4, 6, 8, 10) if step * power >= value * 0.999)
+    )
 
 
 def _bar(history: History, number: int, text: str, parts: Sequence[Part]) -> Bar:

@@ -77,7 +77,7 @@ async def test_a_history(engine: AsyncEngine, add: Add) -> None:
     assert found.queues["a"].queue_time == pytest.approx(2.0, rel=0.2)
     bars = throughput(found).bars
     assert max(len(bar.parts) for bar in bars) == 2
-    assert throughput(found).values == ("25", "", "0")
+    assert throughput(found).values == ("30", "15", "0")
     assert not queue_times(found).is_empty
 
 
@@ -101,7 +101,20 @@ async def test_more_than_is_read_is_estimated(engine: AsyncEngine, add: Add) -> 
 
 
 def test_the_top_of_a_chart() -> None:
-    assert [nice(value) for value in (0, 0.3, 1, 1.1, 7, 2300)] == [1, 0.5, 1, 2, 10, 2500]
+    assert [nice(value) for value in (0, 0.3, 1, 1.1, 7, 2300)] == pytest.approx(
+        [1, 0.3, 1, 2, 8, 3000]
+    )
+
+
+def test_the_values_of_queue_times_are_round_in_their_unit() -> None:
+    def values(waited: float) -> tuple[str, ...]:
+        one = Ended({"completed": 1}, waited)
+        return tuple(queue_times(History(datetime(2026, 1, 1), 60.0, [one], {}, one, False)).values)
+
+    assert values(0.25) == ("300 ms", "150 ms", "0")
+    assert values(24.0) == ("30 s", "15 s", "0")
+    assert values(190.0) == ("4 min", "2 min", "0")
+    assert values(30_000.0) == ("10 h", "5 h", "0")
 
 
 @pytest.fixture
