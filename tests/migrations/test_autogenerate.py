@@ -101,8 +101,11 @@ def project(tmp_path: Path, connection: Connection) -> Project:
     return Project(directory, connection)
 
 
-@pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
-@pytest.mark.parametrize("prefix", [None, "jobs"])
+@pytest.mark.parametrize(
+    ("metadata", "prefix"),
+    [("own", None), ("[own, oban_metadata]", "jobs")],
+    ids=["alone", "with ours in a schema"],
+)
 def test_autogenerate_from_no_tables(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
@@ -134,8 +137,11 @@ def test_autogenerate_from_a_schema_that_lost_a_part(
     project.check()
 
 
-@pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
-@pytest.mark.parametrize("prefix", [None, "jobs"])
+@pytest.mark.parametrize(
+    ("metadata", "prefix"),
+    [("own", None), ("[own, oban_metadata]", "jobs")],
+    ids=["alone", "with ours in a schema"],
+)
 def test_autogenerate_from_an_older_version(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
@@ -172,8 +178,9 @@ def test_our_tables_are_neither_dropped_nor_changed(
     project.check()
 
 
-@pytest.mark.parametrize("metadata", ["own", "[own, oban_metadata]"], ids=["alone", "with ours"])
-@pytest.mark.parametrize("options", ["", "include_schemas=True"])
+@pytest.mark.parametrize(
+    ("metadata", "options"), [("own", "include_schemas=True"), ("[own, oban_metadata]", "")]
+)
 def test_nothing_is_logged_of_tables_that_are_up_to_date(
     project: Project,
     connection: Connection,
