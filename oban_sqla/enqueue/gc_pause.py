@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 
 from ..models import Job
@@ -15,22 +14,28 @@ SLICE = 500
 _MANY = 50
 
 
-@contextmanager
-def paused(jobs: int) -> Iterator[None]:
+class paused:  # noqa: N801 - used like a function
     """Pause the garbage collector during a block that awaits nothing and handles many jobs.
 
     A job consists of nine objects that the collector tracks, and none of them is garbage. While
     10,000 jobs are made, the collector would go over all objects of the process several times,
     which takes as long as the rest of their insertion.
     """
-    if jobs < _MANY or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+
+    # Not a generator, which would cost a single job more than its encoding.
+
+    __slots__ = ("_pauses",)
+
+    def __init__(self, jobs: int) -> None:
+        self._pauses = jobs >= _MANY and gc.isenabled()
+
+    def __enter__(self) -> None:
+        if self._pauses:
+            gc.disable()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pauses:
+            gc.enable()
 
 
 def slices(jobs: Iterable[Job]) -> Iterator[list[Job]]:

@@ -35,19 +35,24 @@ class _Event:
         emit(enqueueing, "enqueue_stop", EnqueueStop(self._start, duration, error))
 
 
-@contextmanager
-def observed(jobs: Sequence[Job]) -> Iterator[None]:
+class observed:  # noqa: N801 - used like a function
     """Emit the events around a block that inserts the jobs."""
-    if not jobs or not is_observed():
-        yield
-        return
-    event = _Event(jobs)
-    try:
-        yield
-    except BaseException as error:
-        event.stop(error)
-        raise
-    event.stop()
+
+    # Not a generator, which would cost a single job more, also without listeners.
+
+    __slots__ = ("_event", "_jobs")
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self._event: _Event | None = None
+
+    def __enter__(self) -> None:
+        if self._jobs and is_observed():
+            self._event = _Event(self._jobs)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._event is not None:
+            self._event.stop(error)
 
 
 @contextmanager

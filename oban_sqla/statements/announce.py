@@ -83,11 +83,19 @@ def announcement(
 
 def only_notification(wakeup: Wakeup) -> dict[str, str] | None:
     """The channel and the payload if new jobs make one notification, as most of them do."""
+    if wakeup.due_at is None and wakeup.queues is not None and len(wakeup.queues) == 1:
+        (queue,) = wakeup.queues
+        return {"channel": INSERT, "payload": _payload(queue)}
     sent = _about_new(wakeup)
     if len(sent) != 1:
         return None
     channel, news = sent[0]
     return {"channel": channel, "payload": json.dumps(news)}
+
+
+@lru_cache(maxsize=256)
+def _payload(queue: str) -> str:
+    return json.dumps({"queue": queue})
 
 
 def _about_new(wakeup: Wakeup) -> list[tuple[str, Mapping[str, Any]]]:
