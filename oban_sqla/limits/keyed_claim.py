@@ -12,7 +12,6 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Numeric,
-    Select,
     and_,
     bindparam,
     cast,
@@ -170,7 +169,7 @@ def _chosen(jobs: CompoundSelect[Any], own: CTE, keys: QueueKeys | None, *, rate
     )
 
 
-def _of_keys(shares: CTE, keys: QueueKeys | None, *, rates: bool) -> Select[Any]:
+def _of_keys(shares: CTE, keys: QueueKeys | None, *, rates: bool) -> Any:
     job = aliased(Job)
     terms = Terms.of(limits_of(job))
     of_rate = ("weight", "allowed", "burst", "period") if rates else ()

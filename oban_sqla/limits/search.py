@@ -55,7 +55,7 @@ class Search:
             self._since, self.after = [FRONT] * PRIORITIES, [0] * PRIORITIES
             self._front_at = now + LONGEST
         elif self._complete_at is not None:
-            at = self._complete_at - (MARGIN if self._recent else timedelta())
+            at: datetime | None = self._complete_at - (MARGIN if self._recent else timedelta())
             self._since, self.after = [at] * PRIORITIES, [0] * PRIORITIES
         return self._since
 

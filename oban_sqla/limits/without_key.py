@@ -65,7 +65,7 @@ def jobs_without_key(like: Select[Any]) -> CTE:
     ).cte("without_key")
 
 
-def _available(job: Any) -> Select[Any]:
+def _available(job: Any) -> Any:
     return (
         select(job.id, job.priority, job.scheduled_at)
         .where(

@@ -8,8 +8,12 @@ from uuid import uuid4
 from sqlalchemy import Executable
 
 from ..clock import held_at
+from ..config.queues import Queue
+from ..config.values import LARGEST_COUNT
 from ..events import JobException
+from ..limits.key_jobs import key_jobs
 from ..limits.keyed_claim import WHOLE, claim_keyed
+from ..limits.queue_limits import QueueLimits
 from ..limits.search import FRONT, PRIORITIES
 from ..models import JobState
 from ..runtime.executor import Executor
@@ -59,21 +63,25 @@ class Attempts:
         claimed = await self._claim(id)
         return None if claimed is None else await self._run(claimed)
 
-    async def run_within_limits(self, queue: str) -> tuple[int, JobState | None] | None:
+    async def run_within_limits(self, queue: Queue) -> tuple[int, JobState | None] | None:
         """Run the next job of a queue that its limits let start, and return its id and state.
 
         `None` if none may start.
         """
+        limits = QueueLimits(queue)
+        front = {"queue_name": queue.name, "since": [FRONT] * PRIORITIES}
+        if limits.keys is not None:
+            write = {**front, "after": [0] * PRIORITIES, "batch": LARGEST_COUNT}
+            await self._database.fetch(key_jobs(limits.keys), write)
         params = {
-            "queue_name": queue,
+            **front,
             "limit": 1,
             "node_name": "testing",
             "producer": self._producer,
             "cursor": self._cursor,
-            "since": [FRONT] * PRIORITIES,
-            **dict.fromkeys(("global_limit", "rate_allowed", "rate_burst", "rate_period")),
+            **limits.params,
         }
-        (row, *_) = await self._database.fetch(claim_keyed(now=held_at()), params)
+        (row, *_) = await self._database.fetch(claim_keyed(limits.keys, now=held_at()), params)
         if row[0] is None:
             return None
         *columns, key = row[:-WHOLE]

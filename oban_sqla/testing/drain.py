@@ -1,7 +1,7 @@
 """`drain_queue()`: run the enqueued jobs now."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, overload
@@ -9,6 +9,7 @@ from typing import Any, overload
 from sqlalchemy import select
 
 from ..clock import held_at
+from ..config.queues import Queue
 from ..errors import ObanError
 from ..models import Job, JobState, validation
 from ..oban import Oban
@@ -89,6 +90,8 @@ def drain_queue(
             worker enqueues. Otherwise the jobs that are available at first run once each.
         with_safety: whether to only record the errors of workers. Otherwise an error is recorded,
             and raised here.
+        with_limits: whether to leave jobs that may not start, by the limits and rates of workers,
+            and of the queues of an `Oban`.
 
     `ObanError` if a job snoozes 100 times, since the call would not end.
     """
@@ -97,7 +100,12 @@ def drain_queue(
     queues = _queues(queue)
     if with_limits and not with_recursion:
         raise ValueError("with_limits runs what becomes available meanwhile: with_recursion=True")
-    run = _run_within_limits if with_limits else partial(_run, recursive=with_recursion)
+    limited = given._config.queues if isinstance(given, Oban) else ()
+    run = (
+        partial(_run_within_limits, limited={queue.name: queue for queue in limited})
+        if with_limits
+        else partial(_run, recursive=with_recursion)
+    )
     return answer(given, _drain(given, queues, until, run, with_safety))
 
 
@@ -140,7 +148,11 @@ async def _run(
 
 
 async def _run_within_limits(
-    database: JobDatabase, attempts: Attempts, queues: list[str] | None, until: datetime | None
+    database: JobDatabase,
+    attempts: Attempts,
+    queues: list[str] | None,
+    until: datetime | None,
+    limited: Mapping[str, Queue],
 ) -> None:
     snoozes: Counter[int] = Counter()
     ran = True
@@ -150,7 +162,7 @@ async def _run_within_limits(
         waiting = select(Job.queue).where(state_in(JobState.AVAILABLE)).distinct()
         for (queue,) in await database.fetch(waiting.order_by(Job.queue)):
             if queues is None or queue in queues:
-                found = await attempts.run_within_limits(queue)
+                found = await attempts.run_within_limits(limited.get(queue) or Queue(queue, 1))
                 ran = ran or found is not None
                 if found is not None:
                     _count_snooze(snoozes, *found)

@@ -1,6 +1,9 @@
 """`drain_queue` obeys limits, or ignores them."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Limit, Oban, Rate, Worker
@@ -17,6 +20,10 @@ class Rated(Worker, queue="limits", rate=Rate(2, per=3600, by="key", name="drain
 
 
 class Limited(Worker, queue="limits", limit=Limit(1)):
+    async def process(self, job: Job) -> None: ...
+
+
+class Plain(Worker, queue="plain"):
     async def process(self, job: Job) -> None: ...
 
 
@@ -60,6 +67,33 @@ async def test_of_an_instance(sessions: Sessions, engine: object) -> None:
     async with sessions.begin() as session:
         add(session)
     assert (await drain_queue(oban, with_limits=True))["completed"] == 5
+
+
+BY_KEY = {"fields": ["args"], "keys": ["key"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "ended"),
+    [
+        ({"rate_limit": Rate(2, per=3600)}, 2),
+        ({"rate_limit": {"allowed": 2, "period": 3600, "partition": BY_KEY}}, 3),
+        ({"global_limit": 1}, 0),
+        ({"global_limit": {"allowed": 1, "partition": BY_KEY}}, 1),
+    ],
+)
+async def test_the_limits_of_the_queues_of_an_instance(
+    sessions: Sessions, limits: dict[str, Any], ended: int
+) -> None:
+    oban = Oban(sessions, queues={"plain": {"limit": 5, **limits}})
+    async with sessions.begin() as session:
+        session.add_all(Plain.new({"key": key}) for key in "aaab")
+        if "global_limit" in limits:
+            session.add(Plain.new({"key": "a"}, meta={"running": True}))
+            await session.flush()
+            running = Job.meta.has_key("running")
+            await session.execute(update(Job).where(running).values(state=JobState.EXECUTING))
+    assert (await drain_queue(oban, with_limits=True))["completed"] == ended
+    assert (await drain_queue(oban))["completed"] == 4 - ended
 
 
 async def test_a_mix_that_makes_no_sense(sessions: Sessions) -> None:
