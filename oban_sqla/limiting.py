@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-MOST = 2**31 - 1
+MOST = 1_000_000_000
+"""The largest number of jobs. PostgreSQL can add two such numbers as integers."""
 LONGEST_PERIOD = 366 * 86400.0
 
 By: TypeAlias = str | Callable[[Any], object] | None

@@ -56,7 +56,9 @@ def circumstances() -> Executable:
     log = terms.allowed + terms.burst - used(terms.rate_id, terms.period, time)
     fewer = case((terms.burst > 0, cast(func.floor(saved), Integer)))
     in_log = enough_in(terms.rate_id, terms.allowed + terms.burst, terms.period, terms.weight, time)
-    in_tokens = case((terms.burst > 0, (terms.weight - saved) * terms.period / terms.allowed))
+    in_tokens = case(
+        (terms.burst > 0, (terms.weight - saved) * terms.period / func.nullif(terms.allowed, 0))
+    )
     too_few = and_(terms.rate_id.is_not(None), func.least(log, fewer) < terms.weight)
     held_id = func.coalesce(terms.rate_id, terms.limit_id, partition_of(Job))
     return (

@@ -49,7 +49,9 @@ def take_permits() -> Executable:
         select(
             case((held_in > 0, 0), else_=func.greatest(func.least(log, fewer), 0)).label("permits"),
             held_in.label("held_in"),
-            case((burst > 0, (weight - saved) * period / allowed)).label("token_in"),
+            case((burst > 0, (weight - saved) * period / func.nullif(allowed, 0))).label(
+                "token_in"
+            ),
         )
         .select_from(one.outerjoin(row, row.rate == rate_id))
         .cte("now")

@@ -56,7 +56,9 @@ def rate_state(following: FromClause, time: ColumnElement[Any]) -> FromClause:
     permits = func.least(log, case((now.burst > 0, cast(func.floor(now.saved), Integer))))
     too_few = permits < now.weight
     in_log = enough_in(now.rate_id, now.allowed + now.burst, now.period, now.weight, time)
-    in_tokens = case((now.burst > 0, (now.weight - now.saved) * now.period / now.allowed))
+    in_tokens = case(
+        (now.burst > 0, (now.weight - now.saved) * now.period / func.nullif(now.allowed, 0))
+    )
     return (
         select(
             permits.label("permits"),

@@ -98,16 +98,18 @@ class Terms(NamedTuple):
 
 
 def whole(value: SQLColumnExpression[Any], default: int) -> ColumnElement[int]:
-    """A number of jobs in JSON; `default` if the value is not such a number."""
+    """A number of jobs in JSON, at most `MOST`; `default` if the value is not such a number."""
     number = cast(value, Numeric)
-    sane = case((number.between(0, MOST), cast(number, Integer)), else_=default)
+    sane = case((number >= 0, cast(func.least(number, MOST), Integer)), else_=default)
     return case((func.jsonb_typeof(value) == literal("number", Text), sane), else_=default)
 
 
 def period_of(value: SQLColumnExpression[Any]) -> ColumnElement[float]:
     """A period in JSON, in seconds; one second if the value is not a period."""
     number = cast(value, Numeric)
-    sane = case((number.between(0.001, LONGEST_PERIOD), cast(number, Double)), else_=1.0)
+    # Compared with a float, PostgreSQL would convert the number to one, and fail for 1e400.
+    least, most = (cast(literal(bound), Numeric) for bound in (0.001, LONGEST_PERIOD))
+    sane = case((number.between(least, most), cast(number, Double)), else_=1.0)
     return case((func.jsonb_typeof(value) == literal("number", Text), sane), else_=1.0)
 
 

@@ -142,7 +142,8 @@ def _left(time: ColumnElement[Any]) -> ColumnElement[float]:
 def _own_expiry() -> ColumnElement[float]:
     """The expiry in the meta of a row; NULL if it is not a sane number."""
     said = cast(PRODUCER.meta[EXPIRY], Numeric)
-    sane = case((said.between(0, LONGEST_EXPIRY), said))
+    # Compared with a float, PostgreSQL would convert the number to one, and fail for 1e400.
+    sane = case((said.between(0, cast(literal(LONGEST_EXPIRY), Numeric)), said))
     return cast(case((_is(PRODUCER.meta[EXPIRY], "number"), sane)), Float)
 
 

@@ -114,6 +114,18 @@ class TestPass:
         await made.run_once()
         assert await uuids(sessions) == [living.uuid]
 
+    async def test_a_number_that_is_no_float_in_a_row_stops_no_rescue(
+        self, made: Made, sessions: Sessions, rows: Rows
+    ) -> None:
+        """Another program may write any JSON into the meta of its producer."""
+        foreign = producer(1)
+        foreign.meta = {"expiry": 10**400, "unbroken_since": 10**400}
+        dead = producer(61)
+        await add(sessions, dead, producer(1), foreign)
+        await add(sessions, claimed_by(dead.uuid, "oban_sqla"))
+        await made.run_once()
+        assert await rows() == [(S.AVAILABLE, 1)]
+
     async def test_a_follower_does_nothing(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
