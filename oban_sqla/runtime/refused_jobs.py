@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import sqlstate
 from ..events import MoveRefused
 from ..models import JobState
-from ..statements.move_apart import CHECK_NOW, hide, unmoved
+from ..statements.move_apart import CHECK_NOW, hide, limit_idle_time, unmoved
 from .database import Database
 from .refusals import concerns_some, concerns_structure
 from .service import Emit
@@ -86,9 +87,24 @@ class RefusedJobs:
     async def _send(self, send: Callable[[], Awaitable[T]]) -> T:
         if not self._apart:
             return await send()
-        async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
-            await connection.execute(self._hide, {"ids": self.ids})
-            return await send()
+        sent: list[T] = []
+        refusal: Exception | None = None
+        try:
+            async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+                # A change of the table waits for this transaction, and the statement for the
+                # change. Then the server ends this transaction, which is no failure.
+                await connection.execute(limit_idle_time())
+                await connection.execute(self._hide, {"ids": self.ids})
+                try:
+                    sent.append(await send())
+                except Exception as error:
+                    refusal = error
+        except DBAPIError:
+            if not sent and refusal is None:
+                raise
+        if refusal is not None:
+            raise refusal
+        return sent[0]
 
     async def _search(self, params: Mapping[str, Any], state: str) -> bool:
         """Set refused jobs apart. Returns whether the statement may succeed now."""

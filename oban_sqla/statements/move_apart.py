@@ -15,6 +15,8 @@ from sqlalchemy import (
     all_,
     any_,
     bindparam,
+    func,
+    literal,
     select,
     text,
     update,
@@ -30,8 +32,19 @@ from .states import constant, state_in
 CHECK_NOW: TextClause = text("SET CONSTRAINTS ALL IMMEDIATE")
 """Checks the deferred constraints of a transaction before its end."""
 
+LONGEST_IDLE = "500ms"
+"""How long a transaction that hides jobs may wait for the statement."""
+
 _QUEUE = Job.queue == bindparam("queue_name", type_=Text)
 _PRODUCER = Job.attempted_by[2] == bindparam("producer", type_=Text)
+
+
+@lru_cache(maxsize=1)
+def limit_idle_time() -> Executable:
+    """Let the server end this transaction if it sends nothing for `LONGEST_IDLE`."""
+    return select(
+        func.set_config("idle_in_transaction_session_timeout", LONGEST_IDLE, literal(True))
+    )
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,7 @@
 """A trigger or constraint that refuses to move one job: the other jobs go on, and it is named."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -15,6 +17,7 @@ from oban_sqla.runtime.lifeline import Lifeline
 from oban_sqla.runtime.refused_jobs import RefusedJobs
 from oban_sqla.statements.claim import claim
 from oban_sqla.statements.move_apart import claimable
+from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add, StartOban, Tune
 from tests.factories import JobFactory
 from tests.listening import hear
@@ -207,6 +210,44 @@ async def test_the_other_orphans_are_rescued(
     assert [(one.id, one.move) for one in refused] == [(jobs[2].id, "rescue")]
     rescued = (S.AVAILABLE, 1)
     assert await rows() == [rescued, rescued, (S.EXECUTING, 1), rescued, rescued]
+
+
+async def test_a_change_of_the_table_is_not_held_up(
+    add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
+) -> None:
+    """Such as the removal of the trigger, which comes while a refused job is hidden."""
+    (id,) = await add(Quick.new())
+    await refuse(becomes("executing", id))
+    database = Database(engine, prefix)
+    await database.verify()
+    refused = RefusedJobs(
+        database,
+        lambda *event: None,
+        "claim",
+        states=[S.AVAILABLE],
+        candidates=claimable(),
+        trial=claim(),
+    )
+    params = {"queue_name": "default", "node_name": "", "producer": "", "limit": 10}
+    changes: list[asyncio.Task[None]] = []
+
+    async def change(pid: asyncio.Future[int]) -> None:
+        async with engine.begin() as connection:
+            pid.set_result(await pid_of(connection))
+            await connection.execute(text(f'LOCK TABLE "{prefix}".oban_jobs'))
+
+    async def send() -> int | None:
+        if not refused.ids:
+            await database.fetch(claim(), params | {"ids": [id]})
+        pid = asyncio.get_running_loop().create_future()
+        changes.append(asyncio.create_task(change(pid)))
+        await until_blocked(engine, await pid)
+        async with engine.connect() as connection:
+            return await connection.scalar(select(func.count()).select_from(Job))
+
+    assert await asyncio.wait_for(refused.passing(send, params), 20) == 1
+    assert len(changes) == 1
+    await changes[0]
 
 
 async def test_an_error_of_the_structure_sets_no_job_apart(
