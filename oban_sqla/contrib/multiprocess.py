@@ -89,5 +89,5 @@ class Collector:
 
 
 def _by_labels(metric: Any, record: Callable[[Any], Record]) -> Recorder:
-    # Cached, since the client's lookup is slow.
+    """The functions of a metric, with a cache, since the client's lookup is slow."""
     return cache(lambda labels: record(metric.labels(*labels) if labels else metric))
