@@ -236,7 +236,8 @@ class TestLosingIt:
         await leader.start()
         await until(lambda: leader.is_leader)
         proxy.silent = True
-        await until(lambda: leader.changes == [True, False])
+        # On a busy machine, the lease may have been lost before.
+        await until(lambda: not leader.changes[-1])
         proxy.silent = False
         await until(lambda: leader.is_leader)
         await leader.stop()
