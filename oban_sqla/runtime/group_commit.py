@@ -147,7 +147,7 @@ class GroupCommit:
             async with self._database.autocommit() as connection:
                 usable = False
                 try:
-                    kept = await InsertConnection.on(connection, self._database.prefix)
+                    kept = await InsertConnection.on(self._database, connection)
                     try:
                         self._kept = kept
                         await self._insert_waiting(kept)

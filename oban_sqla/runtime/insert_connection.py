@@ -14,6 +14,7 @@ from ..enqueue.from_rows import fill_from
 from ..errors import sqlstate
 from ..models import Job
 from ..statements.inspect import home
+from .database import Database
 from .direct_connection import DirectConnection
 from .engine import driver_of
 from .primary import is_lost
@@ -24,16 +25,22 @@ class InsertConnection:
     """A connection in AUTOCOMMIT. With psycopg, statements are sent past SQLAlchemy."""
 
     def __init__(
-        self, connection: AsyncConnection, direct: DirectConnection | None, prefix: str | None
+        self,
+        database: Database,
+        connection: AsyncConnection,
+        direct: DirectConnection | None,
+        prefix: str | None,
     ) -> None:
+        self._database = database
         self._connection = connection
         self._direct = direct
         self._prefix = prefix
         self._failed = False
 
     @classmethod
-    async def on(cls, connection: AsyncConnection, prefix: str | None) -> Self:
-        """Insert through `connection`, into the schema `prefix` or that of the search path."""
+    async def on(cls, database: Database, connection: AsyncConnection) -> Self:
+        """Insert through `connection`, into the tables of `database`."""
+        prefix = database.prefix
         if prefix is None:
             # Otherwise each statement would look for the schema.
             rows = (await connection.execute(home())).all()
@@ -41,7 +48,7 @@ class InsertConnection:
         direct = None
         if connection.dialect.driver == "psycopg":
             direct = DirectConnection(driver_of(connection))
-        return cls(connection, direct, prefix)
+        return cls(database, connection, direct, prefix)
 
     @property
     def is_usable(self) -> bool:
@@ -64,8 +71,8 @@ class InsertConnection:
             rows = await self._fetch(batch)
         except psycopg.Error as error:
             await self._raise_if_lost(error)
-            # A standby has inserted nothing, so the jobs can be inserted on the primary.
-            self._failed = is_lost(error)
+            # The jobs were not inserted, so they can be inserted in another way.
+            self._failed = is_lost(error) or self._database.needs_transactions_after(error)
             return False
         except DBAPIError as error:
             if error.connection_invalidated:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.events import Enqueueing
 from oban_sqla.runtime import group_commit
+from oban_sqla.runtime.direct_connection import DirectConnection
 from tests.conftest import Tune
 from tests.runtime.conftest import until
 
@@ -381,3 +382,19 @@ async def test_a_kept_connection_that_the_server_has_closed_fails_no_call(
     for n in range(3):
         await oban.enqueue(Send.new({"n": n}))
     assert await numbers(outside) == [0, 1, 2]
+
+
+async def test_a_prepared_statement_that_a_pooler_has_lost_ends_autocommit(
+    oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection, monkeypatch: Any
+) -> None:
+    if each_engine.dialect.driver != "psycopg":
+        pytest.skip("SQLAlchemy prepares the statements of other drivers")
+
+    async def prepare_elsewhere(self: DirectConnection, text: bytes) -> bytes:
+        return b"on_another_connection"
+
+    monkeypatch.setattr(DirectConnection, "_prepare", prepare_elsewhere)
+    for n in range(group_commit.RUSH + 3):
+        await oban.enqueue(Send.new({"n": n}))
+    assert await numbers(outside) == [*range(group_commit.RUSH + 3)]
+    assert oban._database.in_transactions
