@@ -92,7 +92,7 @@ class Orders(Service):
             paused = limited = False
             for row in await self._kept():
                 if row.setting == KINDS["pause"]:
-                    paused = paused or row.value["action"] == "pause"
+                    paused = paused or _is_pause(row.value)
                     # A resume without an earlier pause is skipped, so that a queue that is
                     # configured as paused stays paused.
                     if paused:
@@ -176,5 +176,9 @@ class Orders(Service):
         return await self._database.fetch(orders_to(self._name, self._node))
 
 
+def _is_pause(news: Any) -> bool:
+    return isinstance(news, Mapping) and news.get("action") == "pause"
+
+
 def _fits(limit: int) -> bool:
-    return 0 < limit <= LARGEST_COUNT
+    return not isinstance(limit, bool) and 0 < limit <= LARGEST_COUNT

@@ -1,5 +1,6 @@
 """Orders that reach a node in different ways."""
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Oban
@@ -28,3 +29,26 @@ async def test_an_order_given_while_its_wire_is_cut(
         await Oban(engine, prefix=prefix).pause_queue("alpha")
         await proxy.allow()
         await paused.wait()
+
+
+async def test_a_stored_order_that_is_none_does_not_stop_the_start(
+    engine: AsyncEngine, start: StartOban, prefix: str
+) -> None:
+    """Other programs may have written any JSON."""
+    insert = text(
+        f'INSERT INTO "{prefix}".oban_sqla_controls (name, node, queue, setting, value, changed_at)'
+        " VALUES ('Oban', '*', :queue, 'paused', CAST(:value AS jsonb), now())"
+    )
+    async with engine.begin() as connection:
+        for number, value in enumerate(("[]", "null", "{}", '"pause"')):
+            await connection.execute(insert, {"queue": f"q{number}", "value": value})
+    oban = await start(queues={"alpha": 1})
+    assert not oban.check_one_queue("alpha").paused
+
+
+async def test_a_limit_that_is_a_bool_is_no_limit(start: StartOban) -> None:
+    oban = await start(queues={"alpha": 2})
+    orders = services(oban).orders
+    orders.hear({"action": "scale", "queue": "alpha", "limit": True, "ident": "any"})
+    await orders.run_once()
+    assert oban.check_one_queue("alpha").limit == 2
