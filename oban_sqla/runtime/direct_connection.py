@@ -52,12 +52,11 @@ class DirectConnection:
         return self._rows(await self._answered())
 
     def release(self) -> None:
-        """Take the socket out of the event loop. Afterwards, psycopg may use the connection."""
-        if self._socket >= 0:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-            self._socket = -1
-        self.is_usable = False
+        """Take the socket out of the event loop. Afterwards, psycopg may use the connection.
+
+        A statement under way fails: nobody would read its answer.
+        """
+        self._fail(psycopg.OperationalError("the connection was given up before the answer"))
 
     async def _prepare(self, text: bytes) -> bytes:
         # The connection may come back from the pool later, with the statements of an earlier time.
@@ -72,8 +71,11 @@ class DirectConnection:
         """Wait for the last result of what was sent; raise its error."""
         self._results = []
         self._answer = self._loop.create_future()
-        if self._libpq.flush():
-            self._loop.add_writer(self._socket, self._write)
+        try:
+            if self._libpq.flush():
+                self._loop.add_writer(self._socket, self._write)
+        except psycopg.Error as error:
+            self._fail(error)
         try:
             await self._answer
         except asyncio.CancelledError:
@@ -116,7 +118,11 @@ class DirectConnection:
             self._answer.set_result(None)
 
     def _fail(self, error: psycopg.Error) -> None:
-        self.release()
+        self.is_usable = False
+        if self._socket >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket = -1
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 

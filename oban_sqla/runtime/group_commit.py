@@ -121,7 +121,8 @@ class GroupCommit:
         # A turn of the event loop would cost more than the statement.
         self._busy = True
         try:
-            inserted = await kept.insert([job])
+            async with deadline(ANSWER_TIMEOUT):
+                inserted = await kept.insert([job])
         finally:
             self._end_statement()
             if self._waiting or not kept.is_usable:
@@ -158,18 +159,21 @@ class GroupCommit:
                 finally:
                     if not usable:
                         await connection.invalidate()
-        except Exception as error:
+        except BaseException as error:
             # These jobs may have been inserted or not.
             for call in self._sent:
                 if not call.inserted.done():
                     call.inserted.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._serving = None
             self._refer_to_pool([*self._taken, *self._waiting])
             self._taken, self._sent, self._waiting = (), (), []
 
     async def _insert_waiting(self, kept: InsertConnection) -> None:
-        while await self._is_used() and kept.is_usable:
+        # A call that uses the connection still needs it to learn how it was lost.
+        while await self._is_used() and (self._busy or kept.is_usable):
             if self._waiting and not self._busy:
                 await self._insert_next(kept)
 

@@ -105,5 +105,7 @@ class InsertConnection:
             return
         self._failed = True
         self._direct.release()
-        await self._connection.execute(select(1))  # raises SQLAlchemy's error
+        # A closed one would take another connection from the pool, and not give it back.
+        if not (self._connection.invalidated or self._connection.closed):
+            await self._connection.execute(select(1))  # raises SQLAlchemy's error
         raise error

@@ -364,6 +364,59 @@ async def test_a_single_call_in_a_rush_fails_with_its_connection(
     assert await numbers(outside) == []
 
 
+async def test_the_loss_of_a_connection_under_a_call_leaves_no_other_one_out(
+    oban: Oban,
+    each_engine: AsyncEngine,
+    outside: psycopg.AsyncConnection,
+    blocked: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task looks at the lost connection before the call does."""
+    if each_engine.dialect.driver != "psycopg":
+        pytest.skip("another driver's connection is not released before the call goes on")
+    release = DirectConnection.release
+
+    def wake_up_first(self: DirectConnection) -> None:
+        release(self)
+        group._wake_up()
+
+    await rush(oban)
+    call = asyncio.create_task(oban.enqueue(Send.new({"n": 0, "blocked": True})))
+    pid = await is_blocked(outside)
+    (group,) = oban._enqueuer._groups.values()
+    monkeypatch.setattr(DirectConnection, "release", wake_up_first)
+    await outside.execute("SELECT pg_terminate_backend(%s)", [pid])
+    with pytest.raises(DBAPIError):
+        await call
+    await rush(oban)
+    assert await numbers(outside) == []
+
+
+async def test_a_call_whose_connection_is_given_up_fails(
+    oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection, blocked: asyncio.Event
+) -> None:
+    """Something cancels the tasks of the event loop, but not the call."""
+    if each_engine.dialect.driver != "psycopg":
+        pytest.skip("SQLAlchemy waits for the statements of other drivers")
+    await rush(oban)
+    call = asyncio.create_task(oban.enqueue(Send.new({"n": 0, "blocked": True})))
+    await is_blocked(outside)
+    (serving,) = (task for task in asyncio.all_tasks() if task.get_name() == "oban-enqueue")
+    serving.cancel()
+    with pytest.raises((DBAPIError, psycopg.OperationalError)):
+        await call
+    await asyncio.wait([serving])
+
+
+async def test_a_call_whose_statement_gets_no_answer_fails(
+    oban: Oban, outside: psycopg.AsyncConnection, blocked: asyncio.Event, tune: Tune
+) -> None:
+    await rush(oban)
+    tune(group_commit, ANSWER_TIMEOUT=0.5)
+    with pytest.raises(TimeoutError):
+        await oban.enqueue(Send.new({"n": 0, "blocked": True}))
+
+
 async def test_a_kept_connection_that_the_server_has_closed_fails_no_call(
     oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection
 ) -> None:
