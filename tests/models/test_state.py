@@ -23,6 +23,7 @@ from oban_sqla.statements.acknowledge import Ack, outcomes
 from oban_sqla.statements.acknowledge import acknowledge as acknowledgement
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.give_back import give_back
+from oban_sqla.statements.move_apart import make_available
 from oban_sqla.statements.rescue import rescue
 from oban_sqla.statements.stage import stage
 
@@ -114,6 +115,10 @@ def stage_what_is_due(session: Session) -> None:
     session.execute(stage(now=NOW), {"batch": 1000})
 
 
+def make_all_available(session: Session) -> None:
+    session.execute(make_available(*STAGEABLE), {"ids": every_id(session)})
+
+
 def replace_time(at: datetime) -> Callable[[Session], None]:
     """Enqueue a duplicate of every job, which replaces its time in any state."""
     rules = {state: ["scheduled_at"] for state in JobState}
@@ -163,6 +168,9 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
             if state not in (JobState.AVAILABLE, JobState.EXECUTING)
         }
     },
+    "move_apart": {
+        make_all_available: {(state, "available") for state in ("scheduled", "retryable")},
+    },
     "stage": {stage_what_is_due: {("scheduled", "available"), ("retryable", "available")}},
     "update": {
         put_off(1): {("available", "scheduled")},
@@ -193,6 +201,7 @@ STILL = {
     "presence",
     "prune",
     "states",
+    "tables",
 }
 """Modules that move no job."""
 
