@@ -17,7 +17,10 @@ def execute_core(
     """Execute a statement through a connection of SQLAlchemy, in the schema of the tables."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
     home = schemas.get(None) or prefix
-    options = {"schema_translate_map": {**schemas, None: home}} if home else {}
+    # A cursor of the server, which a user may want for other statements, can't insert rows.
+    options: dict[str, Any] = {"stream_results": False, "yield_per": None}
+    if home:
+        options["schema_translate_map"] = {**schemas, None: home}
     # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.
     announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
     statement = make(prefix=home, announced=announced)

@@ -171,7 +171,17 @@ class JobFunction(Generic[P, R]):
         return job
 
     def process(self, job: Job, session: Any = None) -> R:
-        """Call the function with the arguments of a job, and with the session if it takes one."""
+        """Call the function with the arguments of a job, and with the session if it takes one.
+
+        `TypeError` if the arguments do not fit the function.
+        """
+        args: object = job.args
+        # Another program may write any JSON to the row.
+        if not isinstance(args, Mapping):
+            raise TypeError(
+                f"the args of job {job.id} are {args!r}, but {self.__oban__.name}"
+                f"{self._binding.signature} takes its arguments by name: a JSON object is expected"
+            )
         result: R = self._binding.call(self.__oban__.name, job.args, session)
         return result
 

@@ -339,6 +339,23 @@ class TestConnections:
         assert await observer.args() == [{"n": 1}]
 
 
+@pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 2}])
+async def test_a_connection_that_streams_its_results(
+    engine: AsyncEngine, oban: Oban, observer: Observer, options: dict[str, Any]
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execution_options(**options)
+        await oban.enqueue(Send.new({"n": 1}), conn=connection)
+        jobs = await oban.enqueue_many([Send.new({"n": n}) for n in (2, 3, 4)], conn=connection)
+        assert all(job.id is not None for job in jobs)
+        await oban.enqueue(Send.new({"n": 5}, unique=True), conn=connection)
+        async with AsyncSession(connection) as session:
+            session.add(Send.new({"n": 6}))
+            await session.flush()
+            await session.commit()
+    assert await observer.args() == [{"n": n} for n in range(1, 7)]
+
+
 @pytest.mark.parametrize(
     "kind",
     [

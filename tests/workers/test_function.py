@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_overloads
@@ -150,6 +151,14 @@ class TestArguments:
     def test_values_that_are_not_json_are_refused(self) -> None:
         with pytest.raises(TypeError, match=r"args\['month'\] is a datetime, not JSON"):
             build_report.new(NOON)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("args", [["2026-11"], "2026-11", None])
+    def test_a_job_without_names_of_arguments_says_so(self, args: Any) -> None:
+        job = build_report.new("2026-11")
+        job.__dict__.update(id=7, args=args)  # as if loaded
+        message = re.escape(f"the args of job 7 are {args!r}, but ") + ".*build_report.*JSON object"
+        with pytest.raises(TypeError, match=message):
+            build_report.process(job)
 
     def test_a_job_with_an_argument_too_much_says_so(self) -> None:
         message = r"build_report\(month.*\) -> .* takes no argument 'year'"
