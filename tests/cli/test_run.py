@@ -13,9 +13,12 @@ from tests.forked import Process
 
 WORKERS = """
 import asyncio
+import gc
 import time
 
 from oban_sqla import worker
+
+LOADED = []
 
 
 @worker()
@@ -37,6 +40,13 @@ class Blocking:
     async def process(self, job):
         print("begun", job.id, flush=True)
         time.sleep(job.args["seconds"])
+
+
+@worker()
+class Collected:
+    async def process(self, job):
+        found = any(one is LOADED for one in gc.get_objects())
+        print("modules:", "collected" if found else "left out", flush=True)
 """
 
 
@@ -101,6 +111,16 @@ def test_it_runs_jobs_until_a_signal(
     assert f"{number.name}: stopping" in said
     assert "ran 2" in said  # the process has ended
     assert states(postgres_dsn, prefix) == [("completed", 1)] * 2
+
+
+def test_the_garbage_collector_leaves_out_what_was_loaded_before_the_start(
+    spawn: Spawn, postgres_dsn: str, prefix: str
+) -> None:
+    enqueue(postgres_dsn, prefix, "Collected")
+    process = spawn("start", *at(postgres_dsn, prefix))
+    assert wait_for(process, "modules: ") == "modules: left out\n"
+    process.terminate()
+    end(process)
 
 
 def test_jobs_that_exceed_the_grace_period_go_back(
