@@ -123,7 +123,7 @@ class MoveRefused:
     id: int
     """The job that the database refuses to move. Other jobs are moved; it is tried again later."""
     move: str
-    """What was to happen to the job: "claim", "stage", "give back" or "rescue"."""
+    """The refused move: "claim", "stage", "give back" or "rescue"."""
     error: BaseException
     """The server's error, for example of a trigger or a constraint."""
 

@@ -10,8 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from ..clock import LONGEST_INTERVAL
 from ..errors import sqlstate
 from ..events import RescueStop
-from ..models import JobState
-from ..statements.move_apart import make_available, rescuable
+from ..statements.move_apart import rescue_move
 from ..statements.rescue import bury, rescue, until_settled
 from .database import Database
 from .refused_jobs import RefusedJobs
@@ -46,14 +45,7 @@ class Lifeline(Service):
     ) -> None:
         super().__init__(emit)
         self._database = database
-        self._refused = RefusedJobs(
-            database,
-            emit,
-            "rescue",
-            states=[JobState.EXECUTING],
-            candidates=rescuable(),
-            trial=make_available(JobState.EXECUTING),
-        )
+        self._refused = RefusedJobs(database, emit, rescue_move)
         self._is_leader = is_leader
         self._heartbeat_expiry = heartbeat_expiry
         self._rescue_after = min(rescue_after, LONGEST_INTERVAL)

@@ -4,9 +4,8 @@ import math
 import time
 from collections.abc import Collection, Sequence
 
-from ..models import JobState
 from ..statements.give_back import give_back
-from ..statements.move_apart import make_available, returnable
+from ..statements.move_apart import give_back_move
 from .database import Database
 from .refused_jobs import RefusedJobs
 from .service import Emit
@@ -22,14 +21,7 @@ class LostClaims:
 
     def __init__(self, database: Database, emit: Emit, queue: str) -> None:
         self._database = database
-        self._refused = RefusedJobs(
-            database,
-            emit,
-            "give back",
-            states=[JobState.EXECUTING],
-            candidates=returnable(),
-            trial=make_available(JobState.EXECUTING),
-        )
+        self._refused = RefusedJobs(database, emit, give_back_move)
         self._queue = queue
         self.possible = False
         """Whether the database may have jobs that are claimed under the uuid."""

@@ -11,10 +11,9 @@ from uuid import UUID, uuid4
 from ..events import ClaimStop, GiveBackStop, QueuePaused, QueueResumed
 from ..models import JobState
 from ..statements.acknowledge import Ack
-from ..statements.claim import claim
 from ..statements.claimed import Claimed
 from ..statements.heartbeat import DELAYED, LEFT_BEHIND, REFUSED
-from ..statements.move_apart import claimable
+from ..statements.move_apart import claim_move
 from .claim_ahead import ClaimAhead
 from .claiming import Claim, WayToClaim
 from .database import Database
@@ -77,14 +76,7 @@ class Producer(Service):
         self._held = HeldJobs(self._ahead.longest_hold)
         # Whether the last claim found all available jobs, and no news has come since.
         self._exhausted = False
-        self._refused = RefusedJobs(
-            database,
-            emit,
-            "claim",
-            states=[JobState.AVAILABLE],
-            candidates=claimable(),
-            trial=claim(),
-        )
+        self._refused = RefusedJobs(database, emit, claim_move)
         self._lost = LostClaims(database, emit, queue)
         self._draining = False
 

@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import sqlstate
 from ..events import MoveRefused
-from ..models import JobState
-from ..statements.move_apart import CHECK_NOW, hide, limit_idle_time, unmoved
+from ..statements.move_apart import CHECK_NOW, Move, hide, limit_idle_time, unmoved
 from .database import Database
 from .refusals import concerns_some, concerns_structure
 from .service import Emit
@@ -37,31 +36,18 @@ class RefusedJobs:
     jobs. It is tried again now and then.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        emit: Emit,
-        move: str,
-        *,
-        states: Sequence[JobState],
-        candidates: Executable,
-        trial: Executable,
-    ) -> None:
-        """`candidates` selects ids of jobs that the statement may move from one of the `states`.
-
-        `trial` moves the jobs with some `ids`, except locked ones, and returns their ids. `move`
-        is what happens to a job, for the event.
-        """
+    def __init__(self, database: Database, emit: Emit, move: Callable[[], Move]) -> None:
+        """`move` is called when a job is refused, since most nodes never need its statements."""
         self._database = database
         self._emit = emit
-        self._move = move
-        self._candidates = candidates
-        self._trial = trial
-        self._hide = hide(*states)
-        self._unmoved = unmoved(*states)
+        self._make_move = move
         self._look = LOOK
         # When each refused job is tried again, and the delay after that.
         self._apart: dict[int, tuple[float, float]] = {}
+
+    @cached_property
+    def _move(self) -> Move:
+        return self._make_move()
 
     @property
     def ids(self) -> list[int]:
@@ -94,7 +80,7 @@ class RefusedJobs:
                 # A change of the table waits for this transaction, and the statement for the
                 # change. Then the server ends this transaction, which is no failure.
                 await connection.execute(limit_idle_time())
-                await connection.execute(self._hide, {"ids": self.ids})
+                await connection.execute(hide(*self._move.states), {"ids": self.ids})
                 try:
                     sent.append(await send())
                 except Exception as error:
@@ -109,7 +95,7 @@ class RefusedJobs:
     async def _search(self, params: Mapping[str, Any], state: str) -> bool:
         """Set refused jobs apart. Returns whether the statement may succeed now."""
         own = {**params, "most": self._look, "known": self.ids}
-        ids = [id for (id,) in await self._database.fetch(self._candidates, own)]
+        ids = [id for (id,) in await self._database.fetch(self._move.candidates, own)]
         refused, accepted = await self._try(ids, params)
         if not refused and not accepted.issuperset(ids):
             # Another node has locked a job, perhaps to try it.
@@ -121,7 +107,7 @@ class RefusedJobs:
         self._look = LOOK
         for id, error in refused.items():
             self._apart[id] = time.monotonic() + FIRST_DELAY, 2 * FIRST_DELAY
-            self._emit("move_refused", MoveRefused(id, self._move, error))
+            self._emit("move_refused", MoveRefused(id, self._move.name, error))
         return True
 
     async def _try_again(self, params: Mapping[str, Any]) -> None:
@@ -130,7 +116,7 @@ class RefusedJobs:
         if not due:
             return
         _, accepted = await self._try(due, params)
-        rows = await self._database.fetch(self._unmoved, {"ids": due})
+        rows = await self._database.fetch(unmoved(*self._move.states), {"ids": due})
         # A locked job is neither refused nor accepted.
         left = {id for (id,) in rows} - accepted
         for id in due:
@@ -166,7 +152,7 @@ class RefusedJobs:
     async def _roll_back(self, ids: Sequence[int], params: Mapping[str, Any]) -> set[int]:
         """Move jobs in a transaction that is rolled back. Returns the ids of the moved ones."""
         async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
-            moved = await connection.execute(self._trial, {**params, "ids": [*ids]})
+            moved = await connection.execute(self._move.trial, {**params, "ids": [*ids]})
             found = {row.id for row in moved}
             await connection.execute(CHECK_NOW)
             await connection.rollback()

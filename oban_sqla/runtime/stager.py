@@ -8,8 +8,7 @@ from typing import Any
 
 from ..events import StageStop
 from ..models import validation
-from ..models.state import STAGEABLE
-from ..statements.move_apart import make_available, stageable
+from ..statements.move_apart import stage_move
 from ..statements.stage import FRONT, Position, behind, stage
 from .database import Database
 from .refused_jobs import RefusedJobs
@@ -58,14 +57,7 @@ class Stager(Service):
         """
         super().__init__(emit)
         self._database = database
-        self._refused = RefusedJobs(
-            database,
-            emit,
-            "stage",
-            states=STAGEABLE,
-            candidates=stageable(),
-            trial=make_available(*STAGEABLE),
-        )
+        self._refused = RefusedJobs(database, emit, stage_move)
         self._queues = queues
         self._wake_queues = wake_queues
         self._poll_interval = poll_interval

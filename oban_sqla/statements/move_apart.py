@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from ..clock import database_now
 from ..models import Job, JobState
 from ..models.state import STAGEABLE
-from .claim import claim_order, of_queue
+from .claim import claim, claim_order, of_queue
 from .states import constant, state_in
 
 CHECK_NOW: TextClause = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -37,6 +37,37 @@ LONGEST_IDLE = "500ms"
 
 _QUEUE = Job.queue == bindparam("queue_name", type_=Text)
 _PRODUCER = Job.attempted_by[2] == bindparam("producer", type_=Text)
+
+
+class Move(NamedTuple):
+    """What a statement does with many jobs, for the search for a job that the database refuses."""
+
+    name: str
+    """What happens to a job, for the event."""
+    states: Sequence[JobState]
+    """The states from which the statement moves jobs."""
+    candidates: Executable
+    """Selects the ids of jobs that the statement may move."""
+    trial: Executable
+    """Moves the jobs with some `ids`, except locked ones, and returns their ids."""
+
+
+def claim_move() -> Move:
+    return Move("claim", [JobState.AVAILABLE], claimable(), claim())
+
+
+def stage_move() -> Move:
+    return Move("stage", STAGEABLE, stageable(), make_available(*STAGEABLE))
+
+
+def give_back_move() -> Move:
+    executing = JobState.EXECUTING
+    return Move("give back", [executing], returnable(), make_available(executing))
+
+
+def rescue_move() -> Move:
+    executing = JobState.EXECUTING
+    return Move("rescue", [executing], rescuable(), make_available(executing))
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +89,7 @@ def hide(*states: JobState) -> Executable:
 
 @lru_cache(maxsize=4)
 def unmoved(*states: JobState) -> Select[int]:
-    """Those of `ids` that are in one of the states."""
+    """Select the jobs with these `ids` that are in one of the states."""
     return select(Job.id).where(_with_ids(), state_in(*states)).order_by(Job.id)
 
 

@@ -16,7 +16,7 @@ from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.lifeline import Lifeline
 from oban_sqla.runtime.refused_jobs import RefusedJobs
 from oban_sqla.statements.claim import claim
-from oban_sqla.statements.move_apart import claimable
+from oban_sqla.statements.move_apart import claim_move
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add, StartOban, Tune
 from tests.factories import JobFactory
@@ -220,14 +220,7 @@ async def test_a_change_of_the_table_is_not_held_up(
     await refuse(becomes("executing", id))
     database = Database(engine, prefix)
     await database.verify()
-    refused = RefusedJobs(
-        database,
-        lambda *event: None,
-        "claim",
-        states=[S.AVAILABLE],
-        candidates=claimable(),
-        trial=claim(),
-    )
+    refused = RefusedJobs(database, lambda *event: None, claim_move)
     params = {"queue_name": "default", "node_name": "", "producer": "", "limit": 10}
     changes: list[asyncio.Task[None]] = []
 
@@ -258,14 +251,7 @@ async def test_an_error_of_the_structure_sets_no_job_apart(
     await refuse(of_rows("true"), "PERFORM gone FROM pg_class;")
     database = Database(engine, prefix)
     await database.verify()
-    refused = RefusedJobs(
-        database,
-        lambda *event: None,
-        "claim",
-        states=[S.AVAILABLE],
-        candidates=claimable(),
-        trial=claim(),
-    )
+    refused = RefusedJobs(database, lambda *event: None, claim_move)
     params = {"queue_name": "default", "node_name": "", "producer": "", "limit": 10}
 
     async def send() -> object:
