@@ -15,12 +15,12 @@ from ..models import Job, JobState
 from ..models.job_id import LARGEST_ID
 from ..monitor.browse import Selection, Tally
 from ..oban import Oban
+from .carry_out import carry_out
 from .errors import groups_of
 from .job import WAITING
 from .jobs import search_of
 from .page import Page
 from .search import Search, SearchError
-from .steps import carry_out
 from .words import VERBS, JobVerb
 
 MOST = 100_000
@@ -57,8 +57,8 @@ async def change(request: Request) -> Response:
     verb, search = page.chosen(VERBS), await _asked(page)
     last, total = _number(page, "last"), _number(page, "total")
     selection = _selection(verb, search)
-    steps = _steps(page, verb, selection, Tally({verb.name: total}, last))
-    changed = await carry_out(page, verb, "job", steps, lambda _: _target(search))
+    parts = _parts(page, verb, selection, Tally({verb.name: total}, last))
+    changed = await carry_out(page, verb, "job", parts, lambda _: _target(search))
     back = _back(page)
     return page.redirect(back or "jobs", **_params(page, back), done=verb.name, n=changed)
 
@@ -95,7 +95,7 @@ def _edited(page: Page) -> dict[str, Any]:
     return changes
 
 
-async def _steps(
+async def _parts(
     page: Page, verb: JobVerb, selection: Selection, tally: Tally
 ) -> AsyncGenerator[int, None]:
     async for _, batch in selection.batches(page.board.reads, tally):

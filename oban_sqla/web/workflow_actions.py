@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..workflows.workflow import Workflow
+from .carry_out import carry_out
 from .page import Page
-from .steps import carry_out
 from .workflow_verbs import FLOW_VERBS, FlowVerb
 from .workflows import columns, matching
 
@@ -45,12 +45,12 @@ async def change(request: Request) -> Response:
     await page.board.reads.verify()
     found = await page.board.reads.fetch(_chosen(page, verb))
     ids = [row.id for row in found]
-    steps = _steps(page, verb, ids)
-    changed = await carry_out(page, verb, "workflow", steps, lambda count: _target(ids[:count]))
+    parts = _parts(page, verb, ids)
+    changed = await carry_out(page, verb, "workflow", parts, lambda count: _target(ids[:count]))
     return page.redirect(**_back(page), done=verb.name, n=changed)
 
 
-async def _steps(page: Page, verb: FlowVerb, ids: list[str]) -> AsyncGenerator[int, None]:
+async def _parts(page: Page, verb: FlowVerb, ids: list[str]) -> AsyncGenerator[int, None]:
     oban = page.board.oban
     act = {"retry": oban.retry, "cancel": oban.cancel}[verb.name]
     for id in ids:

@@ -7,7 +7,7 @@ from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban_sqla import JobState, Oban
-from oban_sqla.web import Access, actions, steps
+from oban_sqla.web import Access, actions, carry_out
 from tests.conftest import Add, Tune
 from tests.factories import JobFactory
 from tests.listening import hear
@@ -81,7 +81,7 @@ async def test_one_job(site: Site, add: Add, oban: Oban) -> None:
 
 
 async def test_it_stops_when_the_time_is_up(site: Site, add: Add, oban: Oban, tune: Tune) -> None:
-    tune(steps, LONGEST=-1.0)
+    tune(carry_out, LONGEST=-1.0)
     await add(*(JobFactory() for _ in range(1100)))
     asked = await site.send(await site.read("jobs"), ("action", "delete"), 200, scope="search")
     assert "Delete 1,100 jobs?" in Reader(asked.text).text

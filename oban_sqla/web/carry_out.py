@@ -1,4 +1,4 @@
-"""Steps: carry out an action on many jobs or workflows, in one transaction a step."""
+"""Carry out an action on many jobs or workflows in parts, each in a transaction of its own."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -18,20 +18,20 @@ async def carry_out(
     page: Page,
     verb: Verb,
     noun: str,
-    steps: AsyncGenerator[int, None],
+    parts: AsyncGenerator[int, None],
     target: Callable[[int], str],
 ) -> int:
-    """Take steps until none is left, or for `LONGEST` seconds; returns how many rows they changed.
+    """Carry out parts until none is left, or for `LONGEST` seconds; returns how many rows changed.
 
-    steps: yields the number of rows that each committed step has changed.
+    parts: yields the number of rows that each committed part has changed.
     target: what the event reports, for the number of changed rows.
 
-    Raises an `HTTPException` with the number if the database fails after the first step.
+    Raises an `HTTPException` with the number if the database fails after the first part.
     """
     changed, until = 0, time.monotonic() + LONGEST
     try:
-        async with aclosing(steps):
-            async for count in steps:
+        async with aclosing(parts):
+            async for count in parts:
                 changed += count
                 if time.monotonic() > until:
                     break
