@@ -1,5 +1,7 @@
 """The Typer application with all commands."""
 
+import inspect
+import re
 from typing import Annotated
 
 import typer
@@ -25,6 +27,12 @@ app.add_typer(workflows.app, name="workflows")
 app.add_typer(cron.app, name="cron")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")
+
+# Typer keeps the line breaks of docstrings, but a help text wraps to the width of the terminal.
+for group in (app, *(added.typer_instance for added in app.registered_groups)):
+    for command in group.registered_commands if group else ():
+        text = inspect.cleandoc(command.help or inspect.getdoc(command.callback) or "")
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
 @app.callback()

@@ -30,6 +30,8 @@ from .selecting import (
 )
 from .status import counted
 
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="The id of the job.")]
+
 COLUMNS: Columns = {
     "id": "right",
     "state": "left",
@@ -102,7 +104,7 @@ def list_jobs(
 
 @app.command("show")
 def show_job(
-    id: Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID)],
+    id: Id,
     dsn: Dsn = None,
     prefix: Prefix = None,
     path: Config = None,
@@ -130,7 +132,7 @@ def show_job(
 
 @app.command("why")
 def explain_job(
-    id: Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID)],
+    id: Id,
     dsn: Dsn = None,
     prefix: Prefix = None,
     path: Config = None,

@@ -41,7 +41,9 @@ def parse_object(text: str) -> Mapping[str, Any]:
 
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="ID", min=1, max=LARGEST_ID, show_default=False),
+    typer.Argument(
+        metavar="ID", min=1, max=LARGEST_ID, show_default=False, help="The ids of jobs."
+    ),
 ]
 States = Annotated[
     list[JobState] | None,

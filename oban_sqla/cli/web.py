@@ -45,7 +45,7 @@ async def _serve(settings: Settings, port: int) -> None:
 
         from ..web import dashboard
     except ModuleNotFoundError as error:
-        fail(f"{error}: the dashboard needs `python -m pip install 'oban-sqla[web]'`")
+        fail(f"{error}: the dashboard needs the extra: pip install 'oban-sqla[web]'")
 
     database, config = database_of(settings), settings.config
     oban = Oban(database.engine, prefix=config.prefix, name=config.name, timezone=config.timezone)

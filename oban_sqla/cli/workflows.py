@@ -38,12 +38,12 @@ app = typer.Typer(help="List, show, cancel or retry workflows.", no_args_is_help
 def list_workflows(
     state: Annotated[
         str | None,
-        typer.Option(help="executing, completed, discarded or cancelled.", show_default=False),
+        typer.Option(help="Workflows in this state: executing, completed, discarded or cancelled."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--named", help="Their name.", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most to list.")] = 20,
+    name: Annotated[str | None, typer.Option("--named", help="Workflows of this name.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="The most workflows to list.")
+    ] = 20,
     dsn: Dsn = None,
     prefix: Prefix = None,
     path: Config = None,

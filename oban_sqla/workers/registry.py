@@ -103,6 +103,11 @@ def resolve(name: str) -> Registration:
     """The imported worker that has this name or alias; `UnknownWorkerError` if there is none."""
     registration = _registrations.get(name)
     if registration is None:
+        if "<locals>" in name:
+            raise UnknownWorkerError(
+                f"worker {name!r} is defined in a function, where no other process can find it:"
+                " move it to the top of a module, or give it a name, name='...'"
+            )
         module = name.rpartition(".")[0] or name
         raise UnknownWorkerError(
             f"worker {name!r} is not registered; import its module with"

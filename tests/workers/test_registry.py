@@ -138,3 +138,8 @@ def test_an_unknown_name_says_how_to_make_it_known(name: str, module: str) -> No
         f"worker '{name}' is not registered; import its module with"
         f" `oban-sqla start --import {module}`, or before Oban starts"
     )
+
+
+def test_a_worker_defined_in_a_function_is_told_to_move() -> None:
+    with pytest.raises(UnknownWorkerError, match=r"defined in a function.* top of a module"):
+        resolve("app.main.<locals>.send")
