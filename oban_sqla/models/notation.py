@@ -17,6 +17,7 @@ MODEL = "$model"
 KEY = "$key"
 
 _OURS = re.compile(r"\$+(?:model|key)")
+_CONTAINERS = (dict, list)
 
 
 class Reference(dict[str, Any]):
@@ -58,9 +59,11 @@ def references(args: Any, depth: int = 0) -> Iterator[Reference]:
     elif not isinstance(args, list):
         return
     for item in args:
+        if not isinstance(item, _CONTAINERS):
+            continue
         if isinstance(item, Reference):
             yield item
-        elif isinstance(item, dict | list):
+        else:
             yield from references(item, depth + 1)
 
 

@@ -1,6 +1,7 @@
 """`Attempt`: one run of a claimed job, with its worker and fence."""
 
 import asyncio
+from datetime import datetime
 from operator import is_
 from typing import Any
 
@@ -38,13 +39,15 @@ class Attempt:
     )
 
     def __init__(self, job: Job, held: float = 0.0) -> None:
-        self.id = job.id
-        assert job.attempted_at is not None
-        self.fence = (job.id, job.attempt, job.attempted_at)
+        # Read from here, since each attribute of a mapped instance costs a call.
+        claimed = self._claimed = values_of(job).copy()
+        self.id: int = claimed["id"]
+        attempted_at: datetime = claimed["attempted_at"]
+        self.fence = (self.id, claimed["attempt"], attempted_at)
         """The id, attempt and claim time. An outcome applies only while the row has these."""
         waited: float = 0.0
-        if job.scheduled_at is not None:
-            waited = (job.attempted_at - job.scheduled_at).total_seconds()
+        if (scheduled_at := claimed["scheduled_at"]) is not None:
+            waited = (attempted_at - scheduled_at).total_seconds()
         self.queue_time = waited + held
         """Seconds from when the job was due to its start."""
         self.started = 0.0
@@ -54,8 +57,7 @@ class Attempt:
         """The object that processes the job: the row of a model, or a new object."""
         self._registration: Registration | None = None
         self._tried = False
-        self._claimed = values_of(job).copy()
-        self.followed = is_followed(self._claimed.get("meta"))
+        self.followed = is_followed(claimed["meta"])
         """Whether other jobs may wait for its outcome, as in a workflow."""
         self.cancelled = False
         """Whether the job was cancelled."""
@@ -79,9 +81,18 @@ class Attempt:
         self._tried = True
         return self.worker
 
-    def ack(self, state: JobState, **outcome: Any) -> Ack:
+    def ack(
+        self,
+        state: JobState,
+        *,
+        delay: float | None = None,
+        spent: bool = True,
+        error: str | None = None,
+        meta: dict[str, Any] | None = None,
+        holds: float | None = None,
+    ) -> Ack:
         """An outcome of this attempt."""
-        return Ack(*self.fence, state, followed=self.followed, **outcome)
+        return Ack(*self.fence, state, delay, spent, error, meta, self.followed, holds)
 
     @property
     def job(self) -> Job:

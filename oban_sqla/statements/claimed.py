@@ -35,9 +35,21 @@ INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.t
 
 
 def loads_of(dialect: Dialect) -> Loads:
-    """The function that parses JSON for an engine: its `json_deserializer`, else `json.loads`."""
+    """The function that parses JSON for an engine: its `json_deserializer`, else `parsed`."""
     # SQLAlchemy has no public name for it.
-    return getattr(dialect, "_json_deserializer", None) or json.loads
+    return getattr(dialect, "_json_deserializer", None) or parsed
+
+
+def parsed(text: str | bytes) -> Any:
+    """`json.loads`, in a third of its time if no white space is around the text, as in `jsonb`."""
+    if isinstance(text, str) and not text[:1].isspace():
+        value, end = _decode(text)
+        if end == len(text):
+            return value
+    return json.loads(text)
+
+
+_decode = json.JSONDecoder().raw_decode
 
 
 def claimed_columns(job: Any) -> list[ColumnElement[Any]]:
@@ -117,7 +129,8 @@ class Claimed:
         values["state"] = self.state
         for name in INSTANTS:
             if (instant := values[name]) is not None:
-                values[name] = instant.replace(tzinfo=UTC)
+                # In a fifth of the time of `instant.replace(tzinfo=UTC)`.
+                values[name] = datetime.combine(instant, instant.time(), UTC)
         return values
 
 
