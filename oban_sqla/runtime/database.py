@@ -18,6 +18,7 @@ from ..errors import ObanError, StandbyError, sqlstate
 from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import in_recovery
 from ..wakeups import Address
+from .direct_connection import forget
 from .engine import EngineLike, engine_of, with_own_pool
 from .home_loop import HomeLoop
 from .kept_connections import KeptConnections
@@ -60,7 +61,6 @@ class Database:
         self.in_transactions = False
         """Whether each statement gets a transaction, since AUTOCOMMIT has failed."""
         self._bind()
-
         self._worker_engine = trusting_primary(self.engine)
         self.isolation: str | None = None
         """The isolation level for transactions of workers; `None` for the engine's own."""
@@ -220,6 +220,7 @@ class Database:
                     raise
                 # After the rollback, the connection can be used again.
                 refused = error
+                forget(connection)
             await connection.execution_options(isolation_level="AUTOCOMMIT")
         if refused is not None:
             raise refused

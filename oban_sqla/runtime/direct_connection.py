@@ -1,15 +1,18 @@
 """`DirectConnection`: sends prepared statements through libpq, past the cursors of psycopg."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, pq
-from psycopg.adapt import Transformer
+from psycopg.adapt import PyFormat, Transformer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .engine import driver_of
 from .time_limits import CLOSING
 
 
@@ -18,8 +21,8 @@ class DirectConnection:
 
     A cursor of psycopg takes 56 µs of CPU for a statement: it makes an event, arms a timer, and
     adds the socket to the event loop and removes it again. Here, the socket stays in the event
-    loop until `release`, and a statement takes 20 µs. Nobody else may use the connection until
-    then.
+    loop from `attach` to `release`, and a statement takes 20 µs. Nobody else may use the connection
+    until then.
     """
 
     def __init__(self, driver: psycopg.AsyncConnection) -> None:
@@ -27,36 +30,60 @@ class DirectConnection:
         self._libpq = driver.pgconn
         self._encoding = driver.info.encoding
         self._adapter = Transformer(driver)
+        # The names of the prepared statements. An empty name: the statement was sent once.
         self._names: dict[bytes, bytes] = {}
         self._answer: asyncio.Future[None] | None = None
         self._results: list[pq.abc.PGresult] = []
+        self._is_answered = True
+        self._socket = -1
+        self.is_usable = False
+        """Whether a statement can be sent: no answer is missing, and the server is there."""
+
+    def attach(self) -> None:
+        """Add the socket to the event loop, so that statements can be sent."""
         self._loop = asyncio.get_running_loop()
         self._socket = self._libpq.socket
         self._loop.add_reader(self._socket, self._read)
         self.is_usable = True
-        """Whether a statement can be sent: no answer is missing, and the server is there."""
-
-    async def fetch(self, text: bytes, values: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Run a statement with the parameters `$1`, `$2` ..., and return its rows.
-
-        Raises the error of psycopg. If the call is cancelled, the connection is not usable any
-        more: the statement may still run.
-        """
-        encoded = [value.encode(self._encoding) for value in values]
-        if self._driver.prepare_threshold is None:
-            # The user says so for a pooler that can't keep prepared statements.
-            self._libpq.send_query_params(text, encoded)
-        else:
-            name = self._names.get(text) or await self._prepare(text)
-            self._libpq.send_query_prepared(name, encoded)
-        return self._rows(await self._answered())
 
     def release(self) -> None:
         """Take the socket out of the event loop. Afterwards, psycopg may use the connection.
 
         A statement under way fails: nobody would read its answer.
         """
-        self._fail(psycopg.OperationalError("the connection was given up before the answer"))
+        if self._answer is None:
+            self._detach()
+        else:
+            self._fail(psycopg.OperationalError("the connection was given up before the answer"))
+
+    async def fetch(self, text: bytes, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement with the parameters `$1`, `$2` ..., and return its rows.
+
+        A statement that is sent again is prepared. Raises the error of psycopg. If the call is
+        cancelled, it cancels the statement and waits for its end, and the connection is not usable
+        any more.
+        """
+        dumped = [self._dumped(value) for value in values]
+        if name := await self._prepared(text):
+            self._libpq.send_query_prepared(name, dumped)
+        else:
+            self._libpq.send_query_params(text, dumped)
+        result = await self._answered()
+        self._adapter.set_pgresult(result)
+        return self._adapter.load_rows(0, result.ntuples, tuple)
+
+    def _dumped(self, value: Any) -> Any:
+        return None if value is None else self._adapter.get_dumper(value, PyFormat.TEXT).dump(value)
+
+    async def _prepared(self, text: bytes) -> bytes:
+        """The name of a prepared statement; empty if it must be sent unprepared."""
+        name = self._names.get(text)
+        if name is None:
+            self._names[text] = b""
+        # With this threshold, the user says that a pooler can't keep prepared statements.
+        elif not name and self._driver.prepare_threshold is not None:
+            name = self._names[text] = await self._prepare(text)
+        return name or b""
 
     async def _prepare(self, text: bytes) -> bytes:
         # The connection may come back from the pool later, with the statements of an earlier time.
@@ -64,12 +91,11 @@ class DirectConnection:
         self._libpq.send_prepare(name, text)
         with suppress(errors.DuplicatePreparedStatement):
             await self._answered()
-        self._names[text] = name
         return name
 
     async def _answered(self) -> pq.abc.PGresult:
         """Wait for the last result of what was sent; raise its error."""
-        self._results = []
+        self._results, self._is_answered = [], False
         self._answer = self._loop.create_future()
         try:
             if self._libpq.flush():
@@ -90,9 +116,14 @@ class DirectConnection:
         return self._results[-1]
 
     async def _cancel(self) -> None:
-        # The connection will be closed in any case.
-        with suppress(psycopg.Error):
+        # Whether the statement was carried out must be certain before the caller goes on.
+        if self._is_answered:
+            return
+        self._answer = self._loop.create_future()
+        with suppress(psycopg.Error, TimeoutError):
             await self._driver.cancel_safe(timeout=CLOSING)
+            async with asyncio.timeout(CLOSING):
+                await self._answer
 
     def _read(self) -> None:
         try:
@@ -114,17 +145,22 @@ class DirectConnection:
             self._fail(error)
 
     def _finish(self) -> None:
+        self._is_answered = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
     def _fail(self, error: psycopg.Error) -> None:
+        self._detach()
+        self._is_answered = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _detach(self) -> None:
         self.is_usable = False
         if self._socket >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = -1
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
 
     def _error(self, result: pq.abc.PGresult) -> psycopg.Error:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -132,17 +168,27 @@ class DirectConnection:
             kind = errors.lookup(state)
         except KeyError:
             kind = psycopg.DatabaseError
-        return kind(result.error_message.decode(self._encoding, "replace"))
+        message = pq.error_message(result, self._encoding)
+        return kind(message, info=result, encoding=self._encoding)
 
-    def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
-        loads = [
-            self._adapter.get_loader(result.ftype(column), pq.Format.TEXT).load
-            for column in range(result.nfields)
-        ]
-        return [
-            tuple(
-                None if (value := result.get_value(row, column)) is None else load(value)
-                for column, load in enumerate(loads)
-            )
-            for row in range(result.ntuples)
-        ]
+
+# Kept from one block to the next, since each knows which statements it has prepared.
+_known: WeakKeyDictionary[AsyncConnection, DirectConnection] = WeakKeyDictionary()
+
+
+@contextmanager
+def attached(connection: AsyncConnection) -> Iterator[DirectConnection]:
+    """Send statements of a block past SQLAlchemy. `connection` is in AUTOCOMMIT."""
+    direct = _known.get(connection)
+    if direct is None:
+        direct = _known[connection] = DirectConnection(driver_of(connection))
+    direct.attach()
+    try:
+        yield direct
+    finally:
+        direct.release()
+
+
+def forget(connection: AsyncConnection) -> None:
+    """Prepare the statements again: after a rollback, psycopg deallocates all of them."""
+    _known.pop(connection, None)

@@ -48,6 +48,7 @@ class InsertConnection:
         direct = None
         if connection.dialect.driver == "psycopg":
             direct = DirectConnection(driver_of(connection))
+            direct.attach()
         return cls(database, connection, direct, prefix)
 
     @property

@@ -11,6 +11,7 @@ from psycopg.rows import tuple_row
 from sqlalchemy import ClauseElement, Dialect, Executable
 
 from .database import Database
+from .direct_connection import attached
 from .engine import driver_of
 from .time_limits import ANSWER_TIMEOUT, deadline
 
@@ -20,7 +21,8 @@ _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
 class RawStatement:
     """A statement for a database whose tables have been found.
 
-    With psycopg, the text goes directly to the driver, which halves the CPU time of a statement.
+    With psycopg, the text goes past SQLAlchemy and psycopg's cursor, which takes a third of the CPU
+    time.
     The values are those of psycopg: an instant has no time zone, a state is a string. With another
     driver, SQLAlchemy executes the statement. `at_once` is as in `Database.fetch`.
 
@@ -57,12 +59,10 @@ class RawStatement:
             self._compile()
         try:
             async with self._database.statement(at_once=self._at_once) as connection:
-                driver = driver_of(connection)
                 if self._behind is not None:
-                    return await self._fetch_behind(driver, params)
-                cursor = AsyncRawCursor(driver, row_factory=tuple_row)
-                await cursor.execute(*self._texts[0].filled(params))
-                return await cursor.fetchall()
+                    return await self._fetch_behind(driver_of(connection), params)
+                with attached(connection) as direct:
+                    return await direct.fetch(*self._texts[0].filled(params))
         except BaseException as error:
             self._failed = True
             if not self._database.needs_transactions_after(error):

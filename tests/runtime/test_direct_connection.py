@@ -23,6 +23,7 @@ async def driver(postgres_dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
 @pytest.fixture
 async def direct(driver: psycopg.AsyncConnection) -> AsyncIterator[DirectConnection]:
     direct = DirectConnection(driver)
+    direct.attach()
     yield direct
     direct.release()
 
@@ -48,12 +49,22 @@ async def test_rows_have_the_values_of_psycopg(
         rows = await direct.fetch(text, ["grüße", "7"])
         assert rows == [("grüße", 7, None, datetime(2026, 12, 1, 1, 2, 3), [1, 2])]
     prepared = b"SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'oban_sqla%'"
-    assert await direct.fetch(prepared, []) == [(0 if threshold is None else 2,)]
+    assert await direct.fetch(prepared, []) == [(0 if threshold is None else 1,)]
+
+
+async def test_values_are_sent_as_psycopg_writes_them(direct: DirectConnection) -> None:
+    given = [7, None, datetime(2026, 12, 1, 1, 2, 3), [1, 2], "\\N 'x'", True]
+    text = b"SELECT $1::int, $2::text, $3::timestamp, $4::bigint[], $5::text, $6::boolean"
+    assert await direct.fetch(text, given) == [tuple(given)]
+    with pytest.raises(psycopg.DataError, match="NUL"):
+        await direct.fetch(b"SELECT $1::text", ["\0"])
+    assert direct.is_usable
 
 
 async def test_a_released_connection_is_psycopgs_again(driver: psycopg.AsyncConnection) -> None:
     for _ in range(2):
         direct = DirectConnection(driver)
+        direct.attach()
         assert await direct.fetch(b"SELECT 1", []) == [(1,)], "prepared before, the second time"
         direct.release()
         assert not direct.is_usable
@@ -98,6 +109,19 @@ async def test_a_cancelled_call_cancels_its_statement(
         return not await is_active(outside, pid)
 
     await until(is_idle)
+
+
+async def test_a_cancelled_call_waits_for_the_end_of_its_statement(
+    driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
+) -> None:
+    """A cancelled claim may have been carried out: only then is it certain whether it was."""
+    pid = driver.info.backend_pid
+    sleeping = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
+    await until(lambda: is_active(outside, pid))
+    sleeping.cancel()
+    await asyncio.wait([sleeping])
+    assert driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    assert not await is_active(outside, pid)
 
 
 async def test_a_connection_that_the_server_closes_is_not_usable(

@@ -51,3 +51,36 @@ async def test_a_statement_behind_another_one_is_prepared_at_once(any_database: 
     assert (
         any("behind" in row[0] for row in first) or any_database.engine.dialect.driver == "asyncpg"
     )
+
+
+async def test_a_kept_connection_also_serves_sqlalchemy(any_database: Database) -> None:
+    raw = RawStatement(any_database, select(bindparam("given", type_=Integer)))
+    any_database.keep_connections()
+    try:
+        for n in range(8):
+            assert [tuple(row) for row in await raw.fetch({"given": n})] == [(n,)]
+            assert [tuple(row) for row in await any_database.fetch(select(literal(n)))] == [(n,)]
+    finally:
+        await any_database.release_connections()
+
+
+async def test_it_is_prepared_again_after_a_rollback(any_database: Database) -> None:
+    """psycopg deallocates all statements after a rollback, also those that it does not know of."""
+
+    async def roll_back() -> None:
+        async with any_database.shared_transaction() as connection:
+            # Often enough for psycopg to prepare it.
+            for _ in range(8):
+                await connection.execute(select(literal(1)))
+            await connection.execute(text("SELECT 1 / 0"))
+
+    raw = RawStatement(any_database, select(bindparam("given", type_=Integer)))
+    any_database.keep_connections()
+    try:
+        for n in range(8):
+            assert [tuple(row) for row in await raw.fetch({"given": n})] == [(n,)]
+            with pytest.raises(DBAPIError):
+                await roll_back()
+        assert not any_database.in_transactions
+    finally:
+        await any_database.release_connections()
