@@ -63,11 +63,11 @@ async def test_the_snippets_run_as_written(
 
 
 def test_the_commands_in_units_and_images_exist() -> None:
-    """Commands in `systemd` and `dockerfile` blocks are not run, but their options are checked."""
+    """Commands of units, images and pods are not run, but their options are checked."""
     lines = []
     for name in NAMES:
         text = (DOCS / f"{name}.md").read_text()
-        for block in re.findall(r"^```(?:systemd|dockerfile)\n(.*?)^```", text, re.S | re.M):
+        for block in re.findall(r"^```(?:systemd|dockerfile|yaml)\n(.*?)^```", text, re.S | re.M):
             lines += re.findall(r"oban-sqla\W+(start\W.*)", block)
     assert lines
     group = get_command(app)
