@@ -3,15 +3,11 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
 
-import psycopg
 from sqlalchemy import Executable
-from sqlalchemy.exc import DBAPIError
 
-from .. import wakeups
 from ..errors import sqlstate
 from ..events import AckStop, OutcomeDelayed, OutcomeRefused
 from ..models import JobState
@@ -24,9 +20,8 @@ from ..statements.acknowledge import (
 )
 from .database import Database
 from .farewell import farewell
-from .following import Followed, follow_by
+from .followed_outcomes import FollowedOutcomes
 from .raw_statement import RawStatement
-from .raw_transaction import RawTransactions
 from .refusals import concerns_encoding, concerns_some, concerns_structure
 from .service import Emit, Service
 from .time_limits import FAREWELL, deadline
@@ -68,13 +63,10 @@ class Outbox(Service):
         super().__init__(emit)
         self._database = database
         self._statements: dict[bool, RawStatement] = {}
-        self._transactions = RawTransactions(database)
+        self._followed = FollowedOutcomes(database, emit, written)
         self._due_in = due_in
         self._written = written
         self._freed = freed
-        # The ids of written outcomes that must be followed later, since rows were locked.
-        self._late: set[int] = set()
-        self._late_due = math.inf
         self._waiting: dict[Unwritten, None] = {}
         self._apart: dict[Unwritten, None] = {}
         self._settled = asyncio.Event()
@@ -99,7 +91,7 @@ class Outbox(Service):
         self._emit("ack_stop", AckStop(queue, int(applied), dropped, written.duration))
         if applied:
             self._written([ack.id], [queue])
-            self._tell(written.followed)
+            self._followed.tell(written.followed)
             if ack.delay is not None:
                 self._due_in(ack.delay)
 
@@ -119,14 +111,14 @@ class Outbox(Service):
         now = time.monotonic()
         if due := [one for one in self._apart if one.due <= now][:BATCH]:
             await self._write_parts(due)
-        if self._late_due <= now:
-            await self._follow_late()
+        if self._followed.due <= now:
+            await self._followed.follow_late()
         if was_full and not self.full:
             self._freed()
         if self._waiting:
             return 0.0
         soonest = min((one.due for one in self._apart), default=math.inf)
-        return max(0.0, min(soonest, self._late_due) - now)
+        return max(0.0, min(soonest, self._followed.due) - now)
 
     async def settle(self, queue: str, seconds: float) -> None:
         """Wait until no outcome of a queue waits to be written, for at most `seconds`."""
@@ -140,11 +132,10 @@ class Outbox(Service):
 
     async def close(self) -> None:
         """Write all outcomes. If an outcome can't be written, its job will be rescued."""
-        if self._waiting or self._apart or self._late:
+        self._followed.hurry()
+        if self._waiting or self._apart or self._followed.due < math.inf:
             for one in self._apart:
                 one.due = 0.0
-            if self._late:
-                self._late_due = 0.0
             async with deadline(FAREWELL):
                 await farewell(self._write_all)
 
@@ -185,7 +176,11 @@ class Outbox(Service):
         discards = any(one.ack.state is JobState.DISCARDED for one in batch)
         try:
             if batch[0].ack.followed:
-                return await self._send_followed(params, discards)
+                applied = await self._followed.write(self._acknowledge(discards), params)
+                if applied is not None:
+                    return applied
+                # An error of the feature must not prevent the outcome. The leader repairs the rest
+                # later, or reports why it can't.
             rows = await self._statement(discards).fetch(params)
         except BaseException:
             for one in batch:
@@ -204,44 +199,6 @@ class Outbox(Service):
         if discards:
             return acknowledge_discards(prefix=self._database.prefix, skip_locked=True)
         return acknowledge(skip_locked=True)
-
-    async def _send_followed(self, params: Mapping[str, Any], discards: bool) -> frozenset[int]:
-        try:
-            async with self._transactions.begin() as fetches:
-                rows = await fetches.fetch(self._acknowledge(discards), params)
-                ids = [row[0] for row in rows]
-                prefix = self._database.prefix
-                followed = await follow_by(fetches, ids, prefix) if ids else Followed()
-        except (DBAPIError, psycopg.Error) as error:
-            if not concerns_some(sqlstate(error), 2):
-                raise
-            # An error of the feature must not prevent the outcome. The leader repairs the rest
-            # later, or reports why it can't.
-            rows = await self._statement(discards).fetch(params)
-            return frozenset(row[0] for row in rows)
-        self._tell(followed)
-        return frozenset(ids)
-
-    async def _follow_late(self) -> None:
-        late, self._late, self._late_due = self._late, set(), math.inf
-        try:
-            async with self._transactions.begin() as fetches:
-                followed = await follow_by(fetches, [*late], self._database.prefix)
-        except BaseException as error:
-            if not concerns_some(sqlstate(error), 2):
-                self._late, self._late_due = late, 0.0
-                raise
-            return
-        self._tell(followed)
-
-    def _tell(self, followed: Followed) -> None:
-        wakeups.publish(self._database.address, self._database.prefix, followed.wakeup)
-        self._written(followed.ended, ())
-        for name, event in followed.events:
-            self._emit(name, event)
-        if followed.late:
-            self._late.update(followed.late)
-            self._late_due = time.monotonic() + FIRST_DELAY
 
     async def _locked(self, missing: Sequence[Unwritten]) -> frozenset[int]:
         """The ids of outcomes that did not apply because another transaction locks their jobs."""

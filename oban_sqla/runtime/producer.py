@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,24 +12,21 @@ from ..models import JobState
 from ..statements.acknowledge import Ack
 from ..statements.claimed import Claimed
 from ..statements.heartbeat import DELAYED, LEFT_BEHIND, REFUSED
-from ..statements.move_apart import claim_move
 from .claim_ahead import ClaimAhead
-from .claiming import Claim, WayToClaim
+from .claim_sender import CLAIM_BATCH, ClaimSender
+from .claiming import WayToClaim
 from .database import Database
 from .executor import Executor
 from .farewell import farewell
 from .held_jobs import HeldJobs
 from .lost_claims import LostClaims
 from .outbox import Outbox
-from .refused_jobs import RefusedJobs
 from .running_jobs import Outcome, RunningJobs
 from .service import GRACE, Emit, Service
 from .time_limits import FAREWELL, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
 
-# The most jobs of one claim.
-CLAIM_BATCH = 1000
 # Seconds for which held jobs begin before the event loop gets a turn.
 TURN = 0.002
 
@@ -67,7 +63,6 @@ class Producer(Service):
         self._way = way
         self._executor = executor
         self._outbox = outbox
-        self._claims = claims
         self._poll_interval = poll_interval
         self._running = RunningJobs(executor, self._ended, self._start_held)
         # Whether the next turn of the event loop starts held jobs.
@@ -76,8 +71,8 @@ class Producer(Service):
         self._held = HeldJobs(self._ahead.longest_hold)
         # Whether the last claim found all available jobs, and no news has come since.
         self._exhausted = False
-        self._refused = RefusedJobs(database, emit, claim_move)
         self._lost = LostClaims(database, emit, queue)
+        self._claims = ClaimSender(database, emit, way, self._lost, claims, queue=queue)
         self._draining = False
 
     @property
@@ -92,7 +87,7 @@ class Producer(Service):
             meta[DELAYED] = delayed
         if left_behind := self._executor.left_behind.ids(self.queue):
             meta[LEFT_BEHIND] = left_behind
-        if refused := self._refused.ids:
+        if refused := self._claims.refused:
             meta[REFUSED] = refused
         return meta
 
@@ -188,10 +183,10 @@ class Producer(Service):
         if demand := self._demand():
             delay = await self._claim(demand)
         else:
-            delay = self._wait_for_turn(self._poll_interval() if self._lost.in_doubt else math.inf)
+            delay = self._poll_interval() if self._lost.in_doubt else math.inf
         # After the claim, which may have used the slots of jobs that ended here.
         await self._way.tell()
-        return min(delay, self._way.tell_in)
+        return max(0.0, min(delay, self._held.turn_ends_in, self._way.tell_in))
 
     async def close(self) -> None:
         """Give back the claimed jobs, if the database answers."""
@@ -220,7 +215,7 @@ class Producer(Service):
         return min(CLAIM_BATCH, max(0, self._free) + ahead - held)
 
     async def _claim(self, demand: int) -> float:
-        claim = await self._send_claim(demand)
+        claim = await self._claims.send(demand, str(self.uuid))
         self._ahead.claim_ended(full=claim.full)
         wanted = [job for job in claim.jobs if job.state is JobState.EXECUTING]
         self._lost.unaccounted += len(wanted) + len(claim.unwanted)
@@ -241,27 +236,7 @@ class Producer(Service):
             await asyncio.sleep(0)
         if claim.unwanted or (not self._exhausted and self._demand()):
             return 0.0
-        return self._wait_for_turn(min(self._poll_interval(), claim.look_in))
-
-    async def _send_claim(self, demand: int) -> Claim:
-        async with self._claims:
-            self._lost.possible = True
-            try:
-                return await self._refused.passing(
-                    partial(self._way.claim, demand, str(self.uuid)), self._trial_params
-                )
-            except BaseException:
-                self._lost.suspect()
-                raise
-
-    @property
-    def _trial_params(self) -> dict[str, Any]:
-        own = {"producer": str(self.uuid), "node_name": "", "limit": CLAIM_BATCH}
-        return {"queue_name": self.queue, **own}
-
-    def _wait_for_turn(self, seconds: float) -> float:
-        """The delay until the next pass: `seconds`, or until a held job has waited too long."""
-        return min(seconds, max(0.0, self._held.turn_ends_in))
+        return min(self._poll_interval(), claim.look_in)
 
     def _start_held(self) -> None:
         """Start held jobs while places are free, also those of jobs that end in their first step.

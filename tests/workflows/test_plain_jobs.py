@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban, Worker
 from oban_sqla.models import LeaderLease
 from oban_sqla.runtime import following
+from oban_sqla.runtime.direct_connection import DirectConnection
 from tests.conftest import Tune
 from tests.listening import hear
 from tests.workflows.conftest import Sessions
@@ -25,15 +26,20 @@ class Plain(Worker, name="flows.plain"):
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The statements that the driver sends."""
+    """The statements that are sent by the driver or past it."""
     sent: list[str] = []
-    execute = psycopg.AsyncCursor.execute
 
-    async def note(self: Any, query: Any, *args: Any, **options: Any) -> Any:
-        sent.append(query.decode() if isinstance(query, bytes) else str(query))
-        return await execute(self, query, *args, **options)
+    def note(sender: type, method: str) -> None:
+        send = getattr(sender, method)
 
-    monkeypatch.setattr(psycopg.AsyncCursor, "execute", note)
+        async def noted(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+            sent.append(query.decode() if isinstance(query, bytes) else str(query))
+            return await send(self, query, *args, **options)
+
+        monkeypatch.setattr(sender, method, noted)
+
+    note(psycopg.AsyncCursor, "execute")
+    note(DirectConnection, "fetch")
     return sent
 
 
