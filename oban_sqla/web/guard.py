@@ -31,11 +31,10 @@ FIELD = "csrf"
 # 256 bits in URL-safe base64.
 _TOKEN_LENGTH = 43
 
-FORBIDDEN = """\
-You may not see this dashboard.
-
-Without authorize=, it is served only to this machine, by the name localhost and without a proxy.
-Pass dashboard(oban, authorize=...) to serve it to others.
+FORBIDDEN = "You may not see this dashboard."
+ONLY_HERE = """\
+Without authorize=, this dashboard is served only to its own machine, by the name localhost and
+without a proxy. Pass dashboard(oban, authorize=...) to serve it to others.
 """
 
 
@@ -67,7 +66,7 @@ class Guard:
         if isinstance(access, Response):
             return access
         if access is None:
-            return PlainTextResponse(FORBIDDEN, 403)
+            return PlainTextResponse(FORBIDDEN if self._authorize else ONLY_HERE, 403)
         request.state.access = access
         request.state.csrf = token
         if request.method in ("GET", "HEAD"):

@@ -48,7 +48,7 @@ async def test_this_machine_by_its_names(oban: Oban, host: str) -> None:
 async def test_no_access(open_site: Open) -> None:
     site = open_site(authorize=lambda request: None)
     for path in PAGES:
-        await site.get(path, 403)
+        assert (await site.get(path, 403)).text == "You may not see this dashboard."
 
 
 async def test_a_response_is_sent(open_site: Open) -> None:
