@@ -1,16 +1,16 @@
 """Insert a few jobs that make one notification: `insert` with less work for the server.
 
-For one job, the server takes 86 instead of 115 µs of CPU time, and psycopg 58 instead of 70: there
+For two jobs, the server takes 84 instead of 99 µs of CPU time, and psycopg 45 instead of 49: there
 are no WITH and no aggregate, and the notification is not JSON that the server has to read.
 """
 
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Text, bindparam, func, select
+from sqlalchemy import Executable, Text, bindparam
 
 from ..models import Job
-from .announce import schema
+from .announce import notify_once
 from .insert import inserting
 
 FEW = 10
@@ -25,8 +25,6 @@ def insert_few(*, prefix: str | None = None, announced: bool = True) -> Executab
     """
     columns: list[Any] = [Job.id, Job.inserted_at]
     if announced:
-        home = schema(prefix)
-        channel = home.c.name + "." + bindparam("channel", type_=Text)
-        sent = select(func.pg_notify(channel, bindparam("payload", type_=Text))).select_from(home)
-        columns.append(sent.scalar_subquery())
+        channel, payload = bindparam("channel", type_=Text), bindparam("payload", type_=Text)
+        columns.append(notify_once(channel, payload, prefix))
     return inserting().returning(*columns)
