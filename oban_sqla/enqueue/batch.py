@@ -11,6 +11,7 @@ from ..statements.announce import announcement, only_notification
 from ..statements.execute import Make, Parameters
 from ..statements.insert import insert, records
 from ..statements.insert_few import FEW, insert_few
+from ..statements.insert_one import fits, insert_one, parameters
 from ..wakeups import Wakeup
 from .gc_pause import paused
 
@@ -78,6 +79,9 @@ def _batch(jobs: Sequence[Job], text: str) -> Batch:
 
 
 def _halved(jobs: Sequence[Job]) -> Iterator[Batch]:
+    if len(jobs) == 1 and fits(jobs[0]):
+        yield Batch(jobs, wakeup(jobs), insert_one, parameters(jobs[0]))
+        return
     with paused(len(jobs)):
         text = records(jobs)
     if len(text) <= MOST_CHARACTERS or len(jobs) == 1:

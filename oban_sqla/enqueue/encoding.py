@@ -9,6 +9,8 @@ import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..models.instrumentation import values_of
+from ..statements.insert import FIELDS
 from .batch import Batch
 
 # Python's names of encodings, by PostgreSQL's names, if they differ.
@@ -29,9 +31,9 @@ def refuse_unstorable(conn: object, batches: Iterable[Batch]) -> None:
     except LookupError:
         return
     for batch in batches:
-        for job in json.loads(batch.parameters["jobs"]):
-            for field, value in job.items():
-                _check(field, value, name, codec)
+        for job in batch.jobs:
+            for field in FIELDS:
+                _check(field, values_of(job)[field], name, codec)
 
 
 def _check(field: str, value: Any, name: str, codec: codecs.CodecInfo) -> None:

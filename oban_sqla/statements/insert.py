@@ -43,6 +43,9 @@ _DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "tags": ([], "ARRAY[]::text[]"),
 }
 
+NOW = func.timezone(literal_column("'UTC'"), func.now())
+"""The time of the transaction, as a column stores it."""
+
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -65,13 +68,12 @@ def insert(*, prefix: str | None = None, announced: bool = True) -> Executable:
 def inserting() -> Insert:
     """The INSERT of the parameter `jobs`, without its RETURNING."""
     record = given().c
-    now = func.timezone("UTC", func.now())
     return insert_into(Job).from_select(
         [*FIELDS, "scheduled_at"],
         select(
             cast(record.state, job_state),
             *(record[field] for field in FIELDS[1:]),
-            func.coalesce(record.scheduled_at, now),
+            func.coalesce(record.scheduled_at, NOW),
         ).order_by(record.n),
         include_defaults=False,
     )
@@ -120,10 +122,31 @@ def records(jobs: Sequence[Job]) -> str:
     except (TypeError, ValueError, RecursionError):
         _check_all(jobs)
         raise
-    # PostgreSQL can't store a NUL character or half a surrogate pair, though JSON can escape them.
-    if "\\u0000" in text or "\\ud" in text:
+    if _may_be_unstorable(text):
         _check_all(jobs)
     return text
+
+
+def encoded_json(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Encode the args and the meta of one job.
+
+    `ValueError` or `TypeError` as for `records`.
+    """
+    try:
+        args, meta = _encode(values["args"]), _encode(values["meta"])
+        if may_hold_our_keys(args):
+            args = _encode(to_table(values["args"]))
+    except (TypeError, ValueError, RecursionError):
+        check_json(values)
+        raise
+    if _may_be_unstorable(args) or _may_be_unstorable(meta):
+        check_json(values)
+    return args, meta
+
+
+def _may_be_unstorable(text: str) -> bool:
+    # PostgreSQL can't store a NUL character or half a surrogate pair, though JSON can escape them.
+    return "\\u0000" in text or "\\ud" in text
 
 
 def _record(values: Mapping[str, Any], n: int) -> dict[str, Any]:

@@ -194,6 +194,7 @@ STILL = {
     "ids",
     "insert",
     "insert_few",
+    "insert_one",
     "inspect",
     "on_discard",
     "cancel_mark",
