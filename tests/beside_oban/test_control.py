@@ -27,8 +27,8 @@ async def theirs(start_theirs: StartTheirs) -> oban_py.Oban:
     return await start_theirs(node=THEIRS)
 
 
-class TestTheyOrderOurQueues:
-    async def test_they_pause_and_resume_our_queue(
+class TestObanPyOrdersOurQueues:
+    async def test_oban_py_pauses_and_resumes_our_queue(
         self, ours: Oban, theirs: oban_py.Oban, table: Table
     ) -> None:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
@@ -40,14 +40,16 @@ class TestTheyOrderOurQueues:
         await table.until({"completed": 1})
         assert (await table.job(job.id))["attempt"] == 1
 
-    async def test_they_order_all_our_queues(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_oban_py_orders_all_our_queues(self, ours: Oban, theirs: oban_py.Oban) -> None:
         with hear(ours, "queue_paused") as paused, hear(ours, "queue_resumed") as resumed:
             await theirs.pause_all_queues()
             await paused.wait()
             await theirs.resume_all_queues()
             await resumed.wait()
 
-    async def test_they_order_the_queue_of_one_node(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_oban_py_orders_the_queue_of_one_node(
+        self, ours: Oban, theirs: oban_py.Oban
+    ) -> None:
         with hear(ours, "queue_paused") as paused:
             await theirs.scale_queue(queue="shared", limit=99, node="another")
             await theirs.pause_queue("shared", node=OURS)
@@ -55,11 +57,11 @@ class TestTheyOrderOurQueues:
         assert ours.check_queue("shared").limit == 5
         assert not theirs.check_queue("shared").paused
 
-    async def test_they_scale_our_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
+    async def test_oban_py_scales_our_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await theirs.scale_queue(queue="shared", limit=17)
         await until(lambda: ours.check_queue("shared").limit == 17)
 
-    async def test_they_start_and_stop_our_queue(
+    async def test_oban_py_starts_and_stops_our_queue(
         self, ours: Oban, theirs: oban_py.Oban, table: Table
     ) -> None:
         await theirs.start_queue(queue="extra", limit=2, paused=True)
@@ -71,7 +73,7 @@ class TestTheyOrderOurQueues:
         query = "SELECT 1 FROM {oban_producers} WHERE queue = 'extra' AND node = %s"
         await until(lambda: table.finds_nothing(query, OURS))
 
-    async def test_their_order_holds_against_an_older_one_of_ours(
+    async def test_an_order_of_oban_py_replaces_our_older_order(
         self, ours: Oban, theirs: oban_py.Oban
     ) -> None:
         """Our orders are stored and may be read again; orders of oban-py are only heard."""
@@ -86,7 +88,7 @@ class TestTheyOrderOurQueues:
         assert ours.check_queue("shared").paused
 
 
-class TestWeOrderTheirQueues:
+class TestWeOrderQueuesOfObanPy:
     async def test_we_pause_and_resume_their_queue(self, ours: Oban, theirs: oban_py.Oban) -> None:
         await ours.pause_queue("shared")
         await until(lambda: theirs.check_queue("shared").paused)
@@ -124,7 +126,7 @@ class TestWeOrderTheirQueues:
 
 
 class TestCancelling:
-    async def test_they_cancel_a_job_that_runs_here(
+    async def test_oban_py_cancels_a_job_that_runs_here(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         job = await ours.enqueue(Ours.new({"do": "wait for cancel"}))
@@ -133,7 +135,7 @@ class TestCancelling:
         await table.until({"cancelled": 1})
         assert "heard: ours" in (await table.job(job.id))["errors"][0]["error"]
 
-    async def test_we_cancel_a_job_that_runs_there(
+    async def test_we_cancel_a_job_that_runs_on_oban_py(
         self, theirs: oban_py.Oban, start: StartOban, table: Table
     ) -> None:
         ours = await start(node="client")
@@ -143,7 +145,7 @@ class TestCancelling:
         await table.until({"cancelled": 1})
         assert "heard: theirs" in (await table.job(job.id))["errors"][0]["error"]
 
-    async def test_a_waiting_job(
+    async def test_each_side_cancels_a_waiting_job_of_the_other(
         self, start: StartOban, client: oban_py.Oban, table: Table
     ) -> None:
         ours = await start(node="client")
@@ -157,7 +159,7 @@ class TestCancelling:
         assert other["cancelled_at"] is not None
         assert one["meta"].keys() == other["meta"].keys() == {"cancel_attempted_at"}
 
-    async def test_a_job_that_they_cancelled_and_retried_is_not_cancelled_again(
+    async def test_a_job_that_oban_py_cancelled_and_retried_is_not_cancelled_again(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         """oban-py leaves the mark when it retries the job. The mark must not cancel the next
@@ -175,7 +177,7 @@ class TestCancelling:
 
 
 class TestRetrying:
-    async def test_jobs_that_the_other_side_finished(
+    async def test_each_side_retries_jobs_that_the_other_finished(
         self, ours: Oban, client: oban_py.Oban, table: Table
     ) -> None:
         job = await ours.enqueue(Ours.new({"do": "cancel"}))
@@ -189,7 +191,7 @@ class TestRetrying:
         await table.until({"cancelled": 1})
         assert [entry["attempt"] for entry in (await table.job(job.id))["errors"]] == [1, 2, 3]
 
-    async def test_spent_attempts_are_given_anew_by_both(
+    async def test_a_retry_by_either_side_leaves_an_attempt(
         self, start: StartOban, client: oban_py.Oban, table: Table
     ) -> None:
         ours = await start(node="client")
@@ -203,7 +205,7 @@ class TestRetrying:
             assert (row["state"], row["attempt"], row["max_attempts"]) == ("available", 3, 4)
 
 
-async def test_both_delete_and_change_what_the_other_enqueued(
+async def test_each_side_deletes_and_changes_jobs_of_the_other(
     start: StartOban, client: oban_py.Oban, table: Table
 ) -> None:
     ours = await start(node="client")

@@ -42,7 +42,7 @@ def declare(entry: Any) -> None:
     ["* * * * *", "@hourly", {"expr": "0 13 * * SUN", "timezone": "Europe/Berlin"}],
     ids=["expression", "nickname", "time zone"],
 )
-async def test_meta_is_the_same(
+async def test_a_cron_job_has_the_meta_that_oban_py_gives(
     entry: Any, start_theirs: StartTheirs, engine: AsyncEngine, prefix: str, table: Table
 ) -> None:
     declare(entry)

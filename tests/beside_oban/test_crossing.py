@@ -22,8 +22,8 @@ async def test_one_name_stands_for_both_workers() -> None:
     assert Ours.new().worker == Theirs.new().worker
 
 
-class TestTheyEnqueueWeRun:
-    async def test_a_job_at_once(self, client: oban_py.Oban, start: StartOban) -> None:
+class TestObanPyEnqueuesWeRun:
+    async def test_a_job_runs_at_once(self, client: oban_py.Oban, start: StartOban) -> None:
         """Only the NOTIFY of oban-py can have told our node."""
         ours = await start(queues={"shared": 5}, fallback_interval=NEVER)
         with hear(ours, "job_stop") as stops:
@@ -37,7 +37,7 @@ class TestTheyEnqueueWeRun:
         assert job.meta == {"k": 1}
         assert job.max_attempts == 5
 
-    async def test_many_in_one_transaction(
+    async def test_many_jobs_of_one_transaction_run(
         self, client: oban_py.Oban, start: StartOban, table: Table
     ) -> None:
         await start(queues={"shared": 5}, fallback_interval=NEVER)
@@ -55,7 +55,7 @@ class TestTheyEnqueueWeRun:
             (stop,) = await stops.wait()
         assert stop.job.attempted_at >= stop.job.scheduled_at > stop.job.inserted_at
 
-    async def test_a_scheduled_job_of_a_full_node_is_ours_after_a_poll(
+    async def test_our_node_polls_for_a_scheduled_job_of_a_full_oban_py_node(
         self,
         start_theirs: StartTheirs,
         client: oban_py.Oban,
@@ -71,7 +71,7 @@ class TestTheyEnqueueWeRun:
         await table.until({"executing": 1, "completed": 1})
         assert (await table.job(job.id))["attempted_by"][0] != THEIRS
 
-    async def test_both_in_one_session(
+    async def test_one_session_enqueues_through_both_libraries(
         self, client: oban_py.Oban, start: StartOban, sessions: Sessions, table: Table
     ) -> None:
         """During a migration, code may call both libraries in one transaction. It commits or rolls
@@ -93,8 +93,8 @@ class TestTheyEnqueueWeRun:
         assert await table.states() == {"completed": 2}
 
 
-class TestWeEnqueueTheyRun:
-    async def test_through_a_session(
+class TestWeEnqueueObanPyRuns:
+    async def test_a_job_of_a_session_runs(
         self, start_theirs: StartTheirs, sessions: Sessions, table: Table
     ) -> None:
         # Otherwise the stager of oban-py would find it.
@@ -104,7 +104,7 @@ class TestWeEnqueueTheyRun:
         await table.until({"completed": 1})
         assert Script.ran == [(THEIRS, job.id)]
 
-    async def test_without_conn_and_many(
+    async def test_jobs_without_conn_run(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         await start_theirs(stager={"interval": NEVER})
@@ -114,7 +114,7 @@ class TestWeEnqueueTheyRun:
         await table.until({"completed": 51})
         assert {side for side, _ in Script.ran} == {THEIRS}
 
-    async def test_a_scheduled_job(
+    async def test_a_scheduled_job_runs(
         self, start_theirs: StartTheirs, sessions: Sessions, table: Table
     ) -> None:
         await start_theirs()
@@ -125,7 +125,7 @@ class TestWeEnqueueTheyRun:
         row = await table.job(job.id)
         assert row["attempted_at"].replace(tzinfo=UTC) >= at
 
-    async def test_they_read_our_jobs(self, client: oban_py.Oban, sessions: Sessions) -> None:
+    async def test_oban_py_reads_our_jobs(self, client: oban_py.Oban, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             session.add(job := Ours.new({"a": {"b": [1.5]}}, tags=["t"], meta={"k": None}))
         theirs = await client.get_job(job.id)
@@ -136,7 +136,7 @@ class TestWeEnqueueTheyRun:
             assert getattr(theirs, field) == getattr(job, field)
 
 
-async def test_both_drain_one_queue_and_each_job_runs_once(
+async def test_each_job_of_a_shared_queue_runs_once(
     start_theirs: StartTheirs,
     start: StartOban,
     client: oban_py.Oban,

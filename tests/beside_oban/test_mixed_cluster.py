@@ -78,7 +78,7 @@ async def enqueue(sessions: Sessions, client: oban_py.Oban) -> None:
             )
 
 
-async def test_20000_jobs_on_two_nodes_of_each_of_which_one_each_is_killed(
+async def test_each_of_20000_jobs_ends_once_while_nodes_are_killed(
     spawn: Spawn, sessions: Sessions, client: oban_py.Oban, table: Table, runs: Path
 ) -> None:
     nodes = [(side, await spawn(side)) for side in ("ours", "theirs") * 2]

@@ -24,7 +24,7 @@ async def ours_reads(sessions: Sessions, id: int | None) -> Job:
 
 
 class TestErrors:
-    async def test_theirs_are_entries_as_ours(
+    async def test_we_read_an_error_of_oban_py(
         self, start_theirs: StartTheirs, client: oban_py.Oban, sessions: Sessions, table: Table
     ) -> None:
         await start_theirs()
@@ -40,7 +40,7 @@ class TestErrors:
         assert job.discarded_at is not None
         assert job.attempted_by[0] == "theirs"
 
-    async def test_ours_are_entries_as_theirs(
+    async def test_oban_py_reads_our_error(
         self,
         start: StartOban,
         client: oban_py.Oban,
@@ -77,7 +77,7 @@ async def alternately(
         await table.an_hour_later()
 
 
-async def test_each_retries_jobs_that_failed_on_the_other(
+async def test_each_side_retries_jobs_that_failed_on_the_other(
     start_theirs: StartTheirs, start: StartOban, table: Table, sessions: Sessions
 ) -> None:
     async with sessions.begin() as session:
@@ -90,7 +90,7 @@ async def test_each_retries_jobs_that_failed_on_the_other(
     assert row["attempted_by"][0] == OURS
 
 
-async def test_snoozes_of_both_are_counted_together(
+async def test_snoozes_of_both_sides_are_counted_together(
     start_theirs: StartTheirs, start: StartOban, table: Table, sessions: Sessions
 ) -> None:
     async with sessions.begin() as session:
@@ -105,7 +105,7 @@ async def test_snoozes_of_both_are_counted_together(
 
 
 @pytest.mark.parametrize("side", [THEIRS, OURS])
-async def test_a_cancelled_job_says_why(
+async def test_a_cancelled_job_keeps_the_reason(
     side: str,
     start_theirs: StartTheirs,
     start: StartOban,

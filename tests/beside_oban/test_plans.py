@@ -26,7 +26,7 @@ TABLES = r"\b(oban_job_state|oban_jobs|oban_leaders|oban_producers)\b"
         ("cancel_many_jobs", "oban_jobs_pkey"),
     ],
 )
-async def test_no_scan_of_the_table(
+async def test_no_statement_scans_the_table(
     full: psycopg.AsyncConnection, prefix: str, query: str, index: str
 ) -> None:
     written = files("oban.queries").joinpath(f"{query}.sql").read_text()
@@ -39,7 +39,7 @@ async def test_no_scan_of_the_table(
     assert index in found, found
 
 
-async def test_a_page_of_finished_jobs_of_a_queue_is_a_range_of_the_index(
+async def test_a_page_of_finished_jobs_reads_a_range_of_the_index(
     full: psycopg.AsyncConnection, prefix: str
 ) -> None:
     """Dashboards and `counts` ask for such pages. Oban's index has the jobs of all states."""

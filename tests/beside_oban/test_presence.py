@@ -26,7 +26,7 @@ def brisk(tune: Tune) -> dict[str, float]:
 
 
 class TestOneLease:
-    async def test_theirs_stays_the_leader_and_we_follow_when_it_resigns(
+    async def test_we_lead_when_oban_py_resigns(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         theirs = await start_theirs(node=THEIRS)
@@ -41,7 +41,7 @@ class TestOneLease:
             await elections.until(lambda events: events[-1].leader)
         assert ours.is_leader
 
-    async def test_ours_stays_the_leader_and_theirs_follows_when_it_resigns(
+    async def test_oban_py_leads_when_we_resign(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         ours = await start(queues={"shared": 1})
@@ -52,7 +52,7 @@ class TestOneLease:
         await until(lambda: theirs.is_leader)
         assert await table.leader() == THEIRS
 
-    async def test_a_lease_that_ran_out_is_taken_over_by_either(
+    async def test_either_side_takes_over_an_expired_lease(
         self,
         start_theirs: StartTheirs,
         start: StartOban,
@@ -73,7 +73,7 @@ class TestOneLease:
         theirs = await start_theirs()
         assert theirs.is_leader
 
-    async def test_theirs_stays_the_leader_though_its_lease_runs_out_between_two_renewals(
+    async def test_oban_py_leads_on_although_its_lease_expires_between_renewals(
         self, start_theirs: StartTheirs, start: StartOban, table: Table, brisk: dict[str, float]
     ) -> None:
         """oban-py takes its lease for three seconds, and renews it every fifteen."""
@@ -92,8 +92,8 @@ class TestOneLease:
         assert theirs.is_leader
 
 
-class TestTheirLeader:
-    async def test_rows_of_our_producers_that_it_deletes_come_back(
+class TestObanPyLeads:
+    async def test_rows_of_our_producers_that_oban_py_deletes_come_back(
         self, start_theirs: StartTheirs, start: StartOban, table: Table
     ) -> None:
         """oban-py deletes producers that were silent for a minute. Running jobs go on."""
@@ -117,7 +117,7 @@ class TestTheirLeader:
         await table.until({"completed": 1})
         assert Script.ran == [(OURS, job.id)]
 
-    async def test_our_late_outcome_is_dropped_when_it_has_rescued_the_job(
+    async def test_our_late_outcome_is_dropped_after_oban_py_rescued_the_job(
         self, start_theirs: StartTheirs, start: StartOban, sessions: Sessions, table: Table
     ) -> None:
         """oban-py rescues by age: a job that runs longer than `rescue_after` runs again, alive or
@@ -139,8 +139,8 @@ class TestTheirLeader:
         assert row["meta"] == {"rescued": 1}
 
 
-class TestOurLeader:
-    async def test_their_running_jobs_are_no_orphans_whatever_our_expiry(
+class TestWeLead:
+    async def test_running_jobs_of_oban_py_are_no_orphans_whatever_our_expiry(
         self,
         start_theirs: StartTheirs,
         start: StartOban,
@@ -170,7 +170,7 @@ class TestOurLeader:
         await table.until({"completed": 1})
         assert Script.ran == [(THEIRS, job.id)]
 
-    async def test_their_late_outcome_is_dropped_when_we_have_rescued_the_job(
+    async def test_a_late_outcome_of_oban_py_is_dropped_after_we_rescued_the_job(
         self,
         start_theirs: StartTheirs,
         start: StartOban,
@@ -193,7 +193,7 @@ class TestOurLeader:
         assert row["attempt"] == 2
         assert row["meta"] == {"rescued": 1}
 
-    async def test_a_job_of_theirs_whose_node_is_silent_is_rescued_by_its_age(
+    async def test_a_job_of_a_silent_oban_py_node_is_rescued_by_its_age(
         self, start: StartOban, client: oban_py.Oban, table: Table, brisk: dict[str, float]
     ) -> None:
         uuid = "0b3c5d8e-0000-4000-8000-000000000000"

@@ -51,7 +51,7 @@ def table(database_dsn: str) -> Table:
     return Table(database_dsn, "public")
 
 
-async def test_theirs_is_adopted_with_its_jobs(
+async def test_tables_of_oban_py_are_adopted_with_their_jobs(
     pool: AsyncConnectionPool,
     client: oban_py.Oban,
     engine: AsyncEngine,
@@ -88,7 +88,7 @@ async def test_theirs_is_adopted_with_its_jobs(
     ]
 
 
-async def test_they_go_on_beside_an_upgrade(
+async def test_an_oban_py_node_runs_jobs_during_an_upgrade(
     pool: AsyncConnectionPool,
     client: oban_py.Oban,
     engine: AsyncEngine,
@@ -106,7 +106,7 @@ async def test_they_go_on_beside_an_upgrade(
     assert {side for side, _ in Script.ran} == {THEIRS}
 
 
-async def test_installing_theirs_over_ours_changes_nothing(
+async def test_installing_oban_py_over_our_tables_changes_nothing(
     pool: AsyncConnectionPool,
     client: oban_py.Oban,
     engine: AsyncEngine,
@@ -126,7 +126,7 @@ async def test_installing_theirs_over_ours_changes_nothing(
 
 
 @pytest.mark.parametrize("installed_again", [True, False])
-async def test_an_upgrade_repairs_tables_that_theirs_uninstalled(
+async def test_an_upgrade_repairs_tables_that_oban_py_uninstalled(
     pool: AsyncConnectionPool,
     client: oban_py.Oban,
     engine: AsyncEngine,
@@ -155,7 +155,7 @@ async def test_an_upgrade_repairs_tables_that_theirs_uninstalled(
 
 
 @pytest.mark.parametrize("prefixes", [["jobs"], ["jobs", "others"], ['"odd schema"', "jobs"]])
-async def test_their_metrics_find_the_estimate_of_each_schema(
+async def test_metrics_of_oban_py_find_the_count_estimate_of_each_schema(
     pool: AsyncConnectionPool, engine: AsyncEngine, prefixes: list[str]
 ) -> None:
     """oban-py calls the function without a schema, whatever the schema of its tables is."""
@@ -178,7 +178,9 @@ async def test_their_metrics_find_the_estimate_of_each_schema(
         assert found == [("available", "shared", count * 1000)]
 
 
-async def test_it_is_there_if_the_search_path_named_the_schema(engine: AsyncEngine) -> None:
+async def test_the_count_estimate_is_installed_for_a_schema_of_the_search_path(
+    engine: AsyncEngine,
+) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("CREATE SCHEMA jobs"))
         await connection.execute(text("SET LOCAL search_path TO jobs"))
@@ -187,7 +189,7 @@ async def test_it_is_there_if_the_search_path_named_the_schema(engine: AsyncEngi
         assert await connection.scalar(THERE)
 
 
-async def test_the_estimate_goes_with_the_last_schema(engine: AsyncEngine) -> None:
+async def test_the_count_estimate_is_dropped_with_the_last_schema(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         for prefix in ("one", "two"):
             await connection.run_sync(upgrade, prefix=prefix)

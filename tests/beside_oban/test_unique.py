@@ -21,7 +21,7 @@ async def theirs(start_theirs: StartTheirs) -> oban_py.Oban:
     return await start_theirs(node=THEIRS)
 
 
-async def test_they_retry_one_whose_place_is_taken(
+async def test_oban_py_retries_a_job_whose_unique_key_is_held(
     ours: Oban, theirs: oban_py.Oban, table: Table
 ) -> None:
     first = await ours.enqueue(Ours.new({"n": 1}, queue="nobody", unique=True))

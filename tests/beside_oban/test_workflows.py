@@ -43,7 +43,7 @@ async def ended(start_theirs: StartTheirs, start: StartOban, sessions: Sessions)
     return ended
 
 
-async def test_theirs_completes_steps(ended: Ended) -> None:
+async def test_oban_py_completes_steps(ended: Ended) -> None:
     flow = Workflow("import")
     first = flow.add("first", Ours.new())
     parts = [flow.add(f"part-{n}", Ours.new(), deps=first) for n in range(3)]
@@ -64,7 +64,7 @@ async def test_theirs_completes_steps(ended: Ended) -> None:
         (Ours.new({"do": "cancel"}), "cancelled"),
     ],
 )
-async def test_theirs_fails_a_step(ended: Ended, job: Job, outcome: str) -> None:
+async def test_oban_py_fails_a_step(ended: Ended, job: Job, outcome: str) -> None:
     flow = Workflow("import")
     flow.add("bad", Ours.new(dict(job.args), max_attempts=job.max_attempts))
     flow.add("next", Ours.new(), deps="bad")
@@ -87,14 +87,14 @@ async def test_theirs_fails_a_step(ended: Ended, job: Job, outcome: str) -> None
     assert len(Script.ran) == 3
 
 
-async def test_theirs_calls_the_callbacks_of_a_batch_once(ended: Ended, table: Table) -> None:
+async def test_oban_py_enqueues_the_callbacks_of_a_batch_once(ended: Ended, table: Table) -> None:
     batch = Batch([Ours.new() for _ in range(5)], on_completed=Ours.new(), on_discarded=Ours.new())
     await ended(batch)
     await table.until({"completed": 6, "cancelled": 1})
     assert len(Script.ran) == 6
 
 
-async def test_theirs_leaves_suspended_steps_alone(
+async def test_oban_py_leaves_suspended_steps_alone(
     start_theirs: StartTheirs, sessions: Sessions, client: oban_py.Oban, table: Table
 ) -> None:
     """It stages, prunes and rescues as the leader, with no node of ours beside it."""
@@ -120,7 +120,7 @@ def Theirs_new(n: int) -> oban_py.Job:  # noqa: N802
 
 
 @pytest.mark.usefixtures("expect_errors")
-async def test_values_of_theirs_are_refused(
+async def test_a_value_that_oban_py_recorded_is_refused(
     start_theirs: StartTheirs, start: StartOban, sessions: Sessions
 ) -> None:
     """It records an Erlang term, which is not taken for the value itself."""
@@ -157,7 +157,7 @@ def twenty_steps() -> Workflow:
     return flow
 
 
-async def test_mixed_nodes_run_a_graph_to_its_end(
+async def test_nodes_of_both_sides_run_a_workflow_to_its_end(
     start_theirs: StartTheirs, start: StartOban, sessions: Sessions
 ) -> None:
     for n in range(2):

@@ -25,7 +25,7 @@ def schema_in(said: str) -> str:
     return found[1]
 
 
-def test_it_prints_the_figures_of_the_server(cli: Cli, postgres_dsn: str) -> None:
+def test_bench_prints_the_figures_of_the_server(cli: Cli, postgres_dsn: str) -> None:
     done = cli("bench", "--seconds", "1", dsn=postgres_dsn)
     assert done.returncode == 0, done.stderr
     figures = [line.split()[-1] for line in done.stdout.splitlines()[2:]]
@@ -36,7 +36,7 @@ def test_it_prints_the_figures_of_the_server(cli: Cli, postgres_dsn: str) -> Non
     assert not exists(postgres_dsn, schema_in(done.stderr))
 
 
-def test_as_json(call: Say, postgres_dsn: str) -> None:
+def test_bench_prints_json(call: Say, postgres_dsn: str) -> None:
     done = call("bench", "--seconds", "1", "--json", "--dsn", postgres_dsn)
     figures = json.loads(done.stdout)
     assert all(figure["value"] > 0 for figure in figures)
@@ -44,7 +44,7 @@ def test_as_json(call: Say, postgres_dsn: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_drops_its_schema_also_when_it_is_interrupted(
+def test_an_interrupted_bench_drops_its_schema(
     spawn: Spawn, postgres_dsn: str, number: signal.Signals
 ) -> None:
     process = spawn("bench", "--seconds", "300", dsn=postgres_dsn)
@@ -58,7 +58,7 @@ def test_it_drops_its_schema_also_when_it_is_interrupted(
     assert not exists(postgres_dsn, schema)
 
 
-def test_it_drops_its_schema_when_measuring_fails(postgres_dsn: str) -> None:
+def test_a_bench_that_fails_drops_its_schema(postgres_dsn: str) -> None:
     used = []
 
     def fail() -> None:
@@ -72,7 +72,7 @@ def test_it_drops_its_schema_when_measuring_fails(postgres_dsn: str) -> None:
     assert not exists(postgres_dsn, *used)
 
 
-def test_it_says_how_to_drop_a_schema_that_it_can_not_drop(
+def test_bench_says_how_to_drop_a_schema_that_it_can_not_drop(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -87,7 +87,7 @@ def test_it_says_how_to_drop_a_schema_that_it_can_not_drop(
         connection.execute(remedy[0].encode())
 
 
-def test_a_figure_whose_rows_are_not_there_is_none(postgres_dsn: str) -> None:
+def test_a_figure_without_rows_is_none(postgres_dsn: str) -> None:
     with bench.temporary_schema(postgres_dsn) as schema, psycopg.connect(postgres_dsn) as own:
         # A trigger discards the enqueued jobs, like a user's trigger.
         own.execute(
@@ -108,7 +108,7 @@ def test_a_figure_whose_rows_are_not_there_is_none(postgres_dsn: str) -> None:
             asyncio.run(measure())
 
 
-def test_each_figure_is_of_something_however_short_the_time(postgres_dsn: str) -> None:
+def test_each_figure_measures_at_least_one_job(postgres_dsn: str) -> None:
     with bench.temporary_schema(postgres_dsn) as schema:
 
         async def measure() -> list[bench.Figure]:
@@ -118,11 +118,11 @@ def test_each_figure_is_of_something_however_short_the_time(postgres_dsn: str) -
     assert [figure.measured for figure in figures if figure.value <= 0] == []
 
 
-def test_without_a_database(call: Say) -> None:
+def test_bench_without_a_database_is_refused(call: Say) -> None:
     assert "--dsn" in call("bench", code=2).stderr
 
 
-def test_a_server_that_is_not_there(call: Say) -> None:
+def test_bench_without_a_server_fails(call: Say) -> None:
     said = call("bench", "--dsn", "postgresql://nobody@127.0.0.1:1/none", code=1).stderr
     assert "Connection refused" in said
     assert "DROP" not in said

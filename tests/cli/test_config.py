@@ -16,7 +16,7 @@ imports = ["json"]
 
 
 class TestCheck:
-    def test_it_shows_each_setting_and_where_it_comes_from(
+    def test_check_shows_each_setting_and_its_source(
         self, call: Say, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (here / "oban.toml").write_text(GOOD)
@@ -29,20 +29,20 @@ class TestCheck:
         assert rows["dsn"].split()[2] == '"(hidden)"'
         assert rows["notify"].split() == ["notify", "default", '"listen"']
 
-    def test_all_mistakes_are_listed(self, call: Say, here: Path) -> None:
+    def test_check_lists_all_mistakes(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("quues = 1\nstage_batch = 0\n")
         told = call("config", "check", code=1).stderr.splitlines()
         assert len(told) == 2
         assert "there is no setting 'quues'; did you mean 'queues'?" in told[0]
         assert f"{here}/oban.toml: stage_batch must be" in told[1]
 
-    def test_a_module_that_does_not_import(self, call: Say, here: Path) -> None:
+    def test_check_names_a_module_that_can_not_be_imported(self, call: Say, here: Path) -> None:
         (here / "other.toml").write_text('imports = ["no_such_app", "json"]\n')
         done = call("config", "check", "--config", "other.toml", code=1)
         assert "can't import 'no_such_app'" in done.stderr
         call("config", "check", "--config", "other.toml", "--no-imports")
 
-    def test_a_worker_that_can_not_process_jobs(self, call: Say, here: Path) -> None:
+    def test_check_names_a_worker_that_can_not_process_jobs(self, call: Say, here: Path) -> None:
         (here / "unfinished_app.py").write_text(
             """
 import abc
@@ -62,7 +62,7 @@ class Mixed(Worker, queue="mail"):
         (told,) = call("config", "check", code=1).stderr.splitlines()
         assert "unfinished_app.Mixed has no method process(self, job), so no job of it" in told
 
-    def test_in_json(self, call: Say, here: Path) -> None:
+    def test_check_prints_json(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("[retention]\ncompleted = inf\n")
         found = json.loads(call("config", "check", "--json").stdout)
         assert found["ok"] is True
@@ -76,7 +76,7 @@ class Mixed(Worker, queue="mail"):
 
 
 class TestStart:
-    def test_by_a_file_alone_with_a_log_in_json(
+    def test_a_file_alone_starts_a_node_with_a_json_log(
         self, spawn: Spawn, tmp_path: Path, postgres_dsn: str, prefix: str
     ) -> None:
         (tmp_path / "oban.toml").write_text(
@@ -103,12 +103,14 @@ class TestStart:
             ),
         ],
     )
-    def test_missing_settings(self, call: Say, here: Path, content: str, message: str) -> None:
+    def test_start_names_missing_settings(
+        self, call: Say, here: Path, content: str, message: str
+    ) -> None:
         (here / "oban.toml").write_text(content)
         told = call("start", code=2).stderr
         assert message in " ".join(told.replace("│", " ").split())
 
-    def test_all_that_is_wrong_in_whichever_source(self, call: Say, here: Path) -> None:
+    def test_start_lists_the_mistakes_of_all_sources(self, call: Say, here: Path) -> None:
         (here / "oban.toml").write_text("[queues]\na = 0\n")
         told = call("start", "--dsn", "mysql://h/d", "--log-format", "json", code=1).stderr
         assert told.count("\n") == 2
@@ -116,7 +118,7 @@ class TestStart:
         assert f"{here}/oban.toml: queues: the limit of queue 'a'" in told
 
 
-def test_the_schema_where_the_file_says(
+def test_schema_uses_the_prefix_of_the_file(
     call: Say, here: Path, postgres_dsn: str, new_prefix: str
 ) -> None:
     (here / "oban.toml").write_text(f'dsn = "{postgres_dsn}"\nprefix = "{new_prefix}"\n')

@@ -44,7 +44,7 @@ def test_a_command_that_changes_something_names_its_database(
         ("postgresql://a/?host=b", "database (default) on a"),
     ],
 )
-def test_a_place_shows_no_password(url: str, said: str) -> None:
+def test_the_name_of_a_database_shows_no_password(url: str, said: str) -> None:
     assert place(make_url(url)) == said
 
 
@@ -70,7 +70,7 @@ session = async_sessionmaker(engine)
     assert "the latest" in call("schema", "current", "--prefix", prefix).stdout
 
 
-def test_an_import_path_that_leads_nowhere(call: Say, here: Path) -> None:
+def test_an_import_path_without_an_object_is_refused(call: Say, here: Path) -> None:
     (here / "oban.toml").write_text("engine = 'no_shop:engine'\n")
     told = call("jobs", "list", code=1).stderr
     assert told == (

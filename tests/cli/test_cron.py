@@ -37,7 +37,7 @@ def stored(dsn: str, prefix: str) -> list[tuple[Any, ...]]:
 
 
 class TestCron:
-    def test_the_list(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+    def test_list_shows_each_entry(self, on: Say, postgres_dsn: str, prefix: str) -> None:
         said = on("cron", "list", "--import", "cronapp").stdout
         rows = {line.split()[0]: line for line in said.splitlines()[2:]}
         assert "0 9 * * MON   Europe/Berlin   reports" in rows["cronapp.Report"]
@@ -59,14 +59,16 @@ class TestCron:
             None,
         )
 
-    def test_an_entry_runs_now(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+    def test_run_enqueues_the_job_of_an_entry_now(
+        self, on: Say, postgres_dsn: str, prefix: str
+    ) -> None:
         said = on("cron", "run", "cronapp.Report").stdout
         assert said == "enqueued job 1 of cronapp.Report in queue reports\n"
         ((worker, state, queue, args, _, _, meta),) = stored(postgres_dsn, prefix)
         assert (worker, state, queue, args) == ("cronapp.Report", "available", "reports", {})
         assert (meta["cron"], meta["cron_tz"]) == (True, "Europe/Berlin")
 
-    def test_a_worker_without_an_entry(self, on: Say) -> None:
+    def test_a_worker_without_an_entry_is_refused(self, on: Say) -> None:
         assert "has no cron entry" in on("cron", "run", "cronapp.Once", code=1).stderr
 
 
@@ -87,14 +89,16 @@ class TestEnqueueing:
         assert (worker, state, queue) == ("cronapp.greet", "available", "mail")
         assert (args, tags) == ({"name": "bob"}, ["greeting"])
 
-    def test_options_of_its_own(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+    def test_options_of_the_command_precede_those_of_the_worker(
+        self, on: Say, postgres_dsn: str, prefix: str
+    ) -> None:
         options = ["--in", "5m", "--queue", "other", "--priority", "3", "--tag", "a", "--tag", "b"]
         said = on("jobs", "enqueue", "greet", "--import", "cronapp", *options).stdout
         assert said.startswith("enqueued job 1 of cronapp.greet in queue other, at ")
         ((_, state, queue, args, tags, priority, _),) = stored(postgres_dsn, prefix)
         assert (state, queue, args, tags, priority) == ("scheduled", "other", {}, ["a", "b"], 3)
 
-    def test_a_job_that_is_there_already(self, on: Say) -> None:
+    def test_enqueue_reports_a_duplicate(self, on: Say) -> None:
         on("jobs", "enqueue", "cronapp.Once")
         assert "job 1 is a duplicate" in on("jobs", "enqueue", "cronapp.Once").stdout
 
@@ -108,5 +112,7 @@ class TestEnqueueing:
             (["cronapp.greet", "{}", "--in", "5m", "--at", "2030-01-01"], 1, "schedule_in"),
         ],
     )
-    def test_mistakes(self, on: Say, arguments: list[str], code: int, message: str) -> None:
+    def test_enqueue_reports_mistakes(
+        self, on: Say, arguments: list[str], code: int, message: str
+    ) -> None:
         assert message in on("jobs", "enqueue", *arguments, code=code).stderr

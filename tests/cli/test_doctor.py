@@ -9,7 +9,9 @@ from tests.cli.test_run import enqueue
 from tests.cli.test_status import beat
 
 
-def test_findings_and_problems(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_doctor_prints_findings_and_fails_on_problems(
+    on: Say, postgres_dsn: str, prefix: str
+) -> None:
     enqueue(postgres_dsn, prefix, "Quick")
     said = on("doctor", code=1).stdout.splitlines()
     at = said.index("problem  queues: no node runs the queue default, which has available jobs: 1")

@@ -42,7 +42,7 @@ def left(dsn: str, prefix: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.usefixtures("jobs")
-def test_a_job_that_python_can_not_read(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_a_job_that_python_can_not_read_is_shown(on: Say, postgres_dsn: str, prefix: str) -> None:
     huge = "9" * 5001
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         change = (
@@ -72,10 +72,12 @@ class TestNamesOfWorkers:
     @pytest.mark.parametrize(
         ("name", "found"), [("mail.Send", 1), ("Work", 1), ("app.Work", 4), ("ork", 0)]
     )
-    def test_the_jobs_of_one(self, on: Say, name: str, found: int) -> None:
+    def test_a_short_name_finds_the_jobs_of_its_worker(
+        self, on: Say, name: str, found: int
+    ) -> None:
         assert len(json.loads(on("jobs", "list", "--json", "--worker", name).stdout)) == found
 
-    def test_several_that_match(self, on: Say) -> None:
+    def test_a_short_name_of_several_workers_is_refused(self, on: Say) -> None:
         for command in (["list"], ["delete", "--yes"]):
             told = on("jobs", *command, "--worker", "Send", code=1).stderr
             assert "several workers are named 'Send': app.mail.Send, app.sms.Send" in told
@@ -83,7 +85,7 @@ class TestNamesOfWorkers:
     @pytest.mark.parametrize(
         ("name", "meant"), [("app.Wrok", "app.Work"), ("send_", "app.sms.Send"), ("nothing", None)]
     )
-    def test_one_that_may_be_misspelt(self, on: Say, name: str, meant: str | None) -> None:
+    def test_a_misspelt_name_gets_a_suggestion(self, on: Say, name: str, meant: str | None) -> None:
         told = on("jobs", "list", "--worker", name)
         assert f"no job has a worker {name!r}" in told.stderr
         assert (f"did you mean {meant!r}?" in told.stderr) is (meant is not None)
@@ -92,7 +94,7 @@ class TestNamesOfWorkers:
 
 @pytest.mark.usefixtures("jobs")
 class TestLooking:
-    def test_the_list(self, on: Say) -> None:
+    def test_list_shows_jobs(self, on: Say) -> None:
         counts, _, header, _, *rows = on("jobs", "list", "--limit", "4").stdout.splitlines()
         assert counts == "in the database: 1 available, 1 retryable, 1 executing, 1 completed"
         assert header.split()[:6] == ["id", "state", "queue", "worker", "args", "tags"]
@@ -120,19 +122,17 @@ class TestLooking:
             (["--queue", "none"], []),
         ],
     )
-    def test_filters(self, on: Say, arguments: list[str], ids: list[int]) -> None:
+    def test_filters_select_jobs(self, on: Say, arguments: list[str], ids: list[int]) -> None:
         found = json.loads(on("jobs", "list", "--json", *arguments).stdout)
         assert [job["id"] for job in found] == ids
 
-    def test_a_document_has_everything(self, on: Say) -> None:
+    def test_json_has_every_field(self, on: Say) -> None:
         (job,) = json.loads(on("jobs", "list", "--json", "2").stdout)
         shown = json.loads(on("jobs", "show", "2", "--json").stdout)
         assert shown.items() <= job.items()
         assert job["error"] == "ValueError: [red]boom\x1b[31m"
 
-    def test_the_value_that_a_worker_recorded(
-        self, on: Say, postgres_dsn: str, prefix: str
-    ) -> None:
+    def test_show_prints_the_recorded_value(self, on: Say, postgres_dsn: str, prefix: str) -> None:
         with psycopg.connect(postgres_dsn) as connection:
             meta = json.dumps({"recorded": "json", "return": {"rows": [1, None]}})
             connection.execute(f"UPDATE {prefix}.oban_jobs SET meta = %s WHERE id = 4", [meta])
@@ -141,7 +141,7 @@ class TestLooking:
         job = json.loads(on("jobs", "show", "4", "--json").stdout)
         assert job["recorded"] == {"rows": [1, None]}
 
-    def test_all_of_one(self, on: Say) -> None:
+    def test_show_prints_one_job_in_full(self, on: Say) -> None:
         said = on("jobs", "show", "2").stdout
         assert 'args          {"a": [1]}' in said
         assert "  attempt 1, 2026-01-01T00:00:00Z\n    Traceback" in said
@@ -151,7 +151,7 @@ class TestLooking:
         assert on("jobs", "show", "99", code=1).stderr == "oban-sqla: there is no job 99\n"
 
 
-def test_a_state_that_this_version_does_not_know(call: Say, database_dsn: str) -> None:
+def test_an_unknown_state_is_shown(call: Say, database_dsn: str) -> None:
     call("schema", "upgrade", "--dsn", database_dsn)
     with psycopg.connect(database_dsn, autocommit=True) as connection:
         connection.execute("ALTER TYPE oban_job_state ADD VALUE 'pondering'")
@@ -165,7 +165,7 @@ def test_a_state_that_this_version_does_not_know(call: Say, database_dsn: str) -
 
 @pytest.mark.usefixtures("jobs")
 class TestChanging:
-    def test_by_ids(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+    def test_jobs_are_changed_by_their_ids(self, on: Say, postgres_dsn: str, prefix: str) -> None:
         assert on("jobs", "retry", "2", "3", "99", "--yes").stdout == "retried 1 job\n"
         assert left(postgres_dsn, prefix)[1] == (2, "available")
         said = on("jobs", "cancel", "1", "3", "4", "--yes").stdout
@@ -178,7 +178,7 @@ class TestChanging:
     @pytest.mark.parametrize(
         ("answer", "code", "count"), [("y\n", 0, 2), ("n\n", 1, 4), ("", 1, 4)]
     )
-    def test_it_asks_first(
+    def test_a_change_of_many_jobs_asks_first(
         self, on: Say, postgres_dsn: str, prefix: str, answer: str, code: int, count: int
     ) -> None:
         said = on("jobs", "delete", "--queue", "mailers", code=code, input=answer).stdout
@@ -196,13 +196,13 @@ class TestChanging:
             (["4"], 1),
         ],
     )
-    def test_a_retry_takes_failed_and_cancelled_jobs_unless_others_are_named(
+    def test_retry_takes_failed_and_cancelled_jobs_by_default(
         self, on: Say, arguments: list[str], count: int
     ) -> None:
         said = on("jobs", "retry", *arguments, "--yes", "--json").stdout
         assert json.loads(said) == {"found": count, "retried": count}
 
-    def test_all_of_them(self, on: Say, postgres_dsn: str, prefix: str) -> None:
+    def test_all_changes_every_job(self, on: Say, postgres_dsn: str, prefix: str) -> None:
         assert on("jobs", "delete", "--all", "--yes", "--limit", "1").stdout == "deleted 1 job\n"
         assert on("jobs", "delete", "--all", "--yes").stdout == "deleted 2 jobs\n"
         assert left(postgres_dsn, prefix) == [(3, "executing")]
@@ -243,12 +243,12 @@ class TestChanging:
         (["show"], "ID"),
     ],
 )
-def test_usage(on: Say, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_reported(on: Say, arguments: list[str], message: str) -> None:
     assert message in on("jobs", *arguments, code=2).stderr
 
 
 @pytest.mark.usefixtures("jobs")
-def test_why_a_job_waits(on: Say) -> None:
+def test_why_says_why_a_job_waits(on: Say) -> None:
     reason = on("jobs", "why", "1").stdout.strip()
     assert reason
     assert f"why           {reason}" in on("jobs", "show", "1").stdout.splitlines()

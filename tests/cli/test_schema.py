@@ -32,7 +32,9 @@ def new(call: Say, postgres_dsn: str, new_prefix: str) -> Say:
     return new
 
 
-def test_up_and_down(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_upgrade_and_downgrade_change_the_schema(
+    new: Say, postgres_dsn: str, new_prefix: str
+) -> None:
     def say(*command: str) -> str:
         done = new(*command)
         assert done.stderr.count("\n") <= 1  # the name of the database
@@ -48,7 +50,7 @@ def test_up_and_down(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     assert tables(postgres_dsn, new_prefix) == 0
 
 
-def test_the_dsn_from_the_environment(
+def test_the_environment_gives_the_dsn(
     call: Say, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str, new_prefix: str
 ) -> None:
     monkeypatch.setenv("OBAN_DSN", postgres_dsn)
@@ -66,7 +68,9 @@ def test_dropped_parts_are_named_and_repaired(new: Say, postgres_dsn: str, new_p
     assert "the latest" in new("current").stdout
 
 
-def test_it_says_for_whom_it_waits(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_upgrade_names_the_session_that_it_waits_for(
+    new: Say, postgres_dsn: str, new_prefix: str
+) -> None:
     new("upgrade", "--version", "1")
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(f"SELECT FROM {new_prefix}.oban_jobs")
@@ -75,7 +79,7 @@ def test_it_says_for_whom_it_waits(new: Say, postgres_dsn: str, new_prefix: str)
     assert f"SELECT FROM {new_prefix}.oban_jobs" in waited.stderr
 
 
-def test_grants(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_grant_gives_a_role_its_privileges(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     new("upgrade")
     assert "no role was named" in new("grant", code=1).stderr
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
@@ -92,7 +96,7 @@ def test_grants(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     assert "does not exist" in new("grant", "--run", "no_such_role", code=1).stderr
 
 
-def test_the_index_on_arguments(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_args_index_makes_and_drops_the_index(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     def indexes() -> int:
         with psycopg.connect(postgres_dsn) as connection:
             query = "SELECT count(*) FROM pg_indexes WHERE schemaname = %s AND indexname LIKE %s"
@@ -108,7 +112,7 @@ def test_the_index_on_arguments(new: Say, postgres_dsn: str, new_prefix: str) ->
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg", "postgresql+asyncpg"])
-def test_other_spellings_of_the_dsn(call: Say, postgres_dsn: str, scheme: str) -> None:
+def test_other_spellings_of_the_dsn_are_accepted(call: Say, postgres_dsn: str, scheme: str) -> None:
     dsn = postgres_dsn.replace("postgresql", scheme, 1)
     call("schema", "current", "--dsn", dsn, "--prefix", "no_such")
 
@@ -125,7 +129,9 @@ def test_downgrade_asks_first(
     assert tables(postgres_dsn, new_prefix) == left
 
 
-def test_a_newer_database(new: Say, postgres_dsn: str, new_prefix: str) -> None:
+def test_a_database_of_a_newer_version_is_refused(
+    new: Say, postgres_dsn: str, new_prefix: str
+) -> None:
     new("upgrade")
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(f"INSERT INTO {new_prefix}.oban_sqla_version VALUES ({LATEST + 1})")
@@ -144,7 +150,7 @@ def test_a_newer_database(new: Say, postgres_dsn: str, new_prefix: str) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["upgrade", "downgrade", "current"])
-def test_no_such_database(call: Say, command: str, dsn: str, message: str) -> None:
+def test_a_missing_database_is_named(call: Say, command: str, dsn: str, message: str) -> None:
     done = call("schema", command, "--dsn", dsn, code=1)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -160,5 +166,5 @@ def test_no_such_database(call: Say, command: str, dsn: str, message: str) -> No
         (["sideways"], "sideways"),
     ],
 )
-def test_usage(call: Say, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_reported(call: Say, arguments: list[str], message: str) -> None:
     assert message in call("schema", *arguments, code=2).stderr

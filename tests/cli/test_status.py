@@ -19,13 +19,13 @@ def beat(dsn: str, prefix: str, node: str, seconds_ago: int, queue: str = "defau
         )
 
 
-def test_of_nothing(on: Say, prefix: str) -> None:
+def test_status_says_that_nothing_runs(on: Say, prefix: str) -> None:
     assert on("status").stdout == (
         f"schema {prefix}\n\nno node runs\n\nno queue runs, and there are no jobs\n"
     )
 
 
-def test_nodes_queues_and_jobs(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_status_shows_nodes_queues_and_jobs(on: Say, postgres_dsn: str, prefix: str) -> None:
     beat(postgres_dsn, prefix, "n1", 1)
     beat(postgres_dsn, prefix, "gone", 3600, "\x1b[31mred")
     enqueue(postgres_dsn, prefix, "Quick")
@@ -42,7 +42,7 @@ def test_nodes_queues_and_jobs(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert json.loads(on("status", "--json", "--name", "Other").stdout)["nodes"] == []
 
 
-def test_without_tables_or_a_database(call: Say, postgres_dsn: str) -> None:
+def test_status_names_missing_tables_or_a_missing_database(call: Say, postgres_dsn: str) -> None:
     said = call("status", "--dsn", postgres_dsn, "--prefix", "no_such", code=1).stderr
     assert "oban-sqla schema upgrade" in said
     assert said.count("\n") == 1
@@ -52,7 +52,7 @@ def test_without_tables_or_a_database(call: Say, postgres_dsn: str) -> None:
 
 
 @pytest.mark.parametrize("driver", ["pg8000", "psycopg2", "no_such"])
-def test_a_driver_that_cannot_be_used(call: Say, driver: str) -> None:
+def test_a_driver_that_can_not_be_used_is_named(call: Say, driver: str) -> None:
     said = call("status", "--dsn", f"postgresql+{driver}://localhost/app", code=1).stderr
     assert "the DSN names a driver that can't be used" in said
     assert said.count("\n") == 1

@@ -69,7 +69,9 @@ def collector() -> Iterator[Collector]:
     thread.join()
 
 
-def test_metrics_health_and_readiness(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+def test_start_serves_metrics_health_and_readiness(
+    spawn: Spawn, postgres_dsn: str, prefix: str
+) -> None:
     enqueue(postgres_dsn, prefix, "Quick")
     process = spawn("start", *at(postgres_dsn, prefix), "--metrics", "127.0.0.1:0")
     found = re.search(r"at port (\d+)", wait_for(process, "served at port"))
@@ -87,7 +89,7 @@ def test_metrics_health_and_readiness(spawn: Spawn, postgres_dsn: str, prefix: s
     assert process.returncode == 0
 
 
-def test_traces(
+def test_start_exports_traces(
     spawn: Spawn,
     postgres_dsn: str,
     prefix: str,
@@ -126,7 +128,7 @@ def test_a_collector_that_is_down_holds_up_neither_jobs_nor_the_stop(
         (("--tracing",), "opentelemetry", "opentelemetry"),
     ],
 )
-def test_without_the_extra_it_says_which_one(
+def test_a_missing_extra_is_named(
     cli: Cli,
     tmp_path: Path,
     postgres_dsn: str,
@@ -143,6 +145,6 @@ def test_without_the_extra_it_says_which_one(
     assert f"pip install 'oban-sqla[{extra}]'" in done.stderr
 
 
-def test_an_address_that_is_none(call: Say, postgres_dsn: str, prefix: str) -> None:
+def test_an_invalid_address_is_refused(call: Say, postgres_dsn: str, prefix: str) -> None:
     done = call("start", *at(postgres_dsn, prefix), "--metrics", "nowhere", code=1)
     assert "metrics must be an address to listen at: 'nowhere' has no port" in done.stderr

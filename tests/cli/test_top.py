@@ -5,7 +5,7 @@ import psycopg
 from tests.cli.conftest import Say
 
 
-def test_the_queues_and_the_running_jobs(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_top_shows_the_queues_and_the_running_jobs(on: Say, postgres_dsn: str, prefix: str) -> None:
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         for state, queue in [("available", "mail"), ("executing", "mail"), ("retryable", "other")]:
             connection.execute(

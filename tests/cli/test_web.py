@@ -10,7 +10,7 @@ from tests.cli.conftest import Say, Spawn
 from tests.listening import PATIENCE
 
 
-def test_it_serves_this_machine(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
+def test_web_serves_this_machine(spawn: Spawn, postgres_dsn: str, prefix: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -26,7 +26,7 @@ def test_it_serves_this_machine(spawn: Spawn, postgres_dsn: str, prefix: str) ->
     assert process.wait(20) in (0, -signal.SIGINT, 130)
 
 
-def test_without_a_database(call: Say) -> None:
+def test_web_without_a_database_is_refused(call: Say) -> None:
     assert "OBAN_DSN" in call("web", code=2).stderr
 
 

@@ -29,7 +29,7 @@ def stored(dsn: str, prefix: str) -> Workflow:
     return flow
 
 
-def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_list_shows_the_workflows(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert on("workflows", "list").stdout == "no workflows\n"
     flow = stored(postgres_dsn, prefix)
     header, _, row = on("workflows", "list").stdout.splitlines()
@@ -40,7 +40,7 @@ def test_the_list(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert json.loads(on("workflows", "list", "--state", "completed", "--json").stdout) == []
 
 
-def test_the_tree(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_show_prints_the_steps_as_a_tree(on: Say, postgres_dsn: str, prefix: str) -> None:
     flow = stored(postgres_dsn, prefix)
     assert on("workflows", "show", flow.id).stdout.splitlines() == [
         "import: executing, 0 of 4 steps have ended",
@@ -55,7 +55,7 @@ def test_the_tree(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert "there is no workflow x" in on("workflows", "show", "x", code=1).stderr
 
 
-def test_why_a_step_waits(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_show_says_why_a_step_waits(on: Say, postgres_dsn: str, prefix: str) -> None:
     stored(postgres_dsn, prefix)
     with psycopg.connect(postgres_dsn) as connection:
         query = f'SELECT id FROM "{prefix}".oban_jobs WHERE meta @> \'{{"name": "load"}}\''
@@ -64,7 +64,7 @@ def test_why_a_step_waits(on: Say, postgres_dsn: str, prefix: str) -> None:
     assert on("jobs", "show", str(id)).stdout.splitlines()[-1].endswith("it waits for step extract")
 
 
-def test_cancel_and_retry(on: Say, postgres_dsn: str, prefix: str) -> None:
+def test_a_workflow_is_cancelled_and_retried(on: Say, postgres_dsn: str, prefix: str) -> None:
     flow = stored(postgres_dsn, prefix)
     said = on("workflows", "cancel", flow.id)
     assert said.stdout == f"workflow {flow.id}: 3 steps cancelled\n"

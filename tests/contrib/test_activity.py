@@ -59,7 +59,7 @@ async def lines(told: Told, count: int) -> list[str]:
     return told()
 
 
-async def test_it_says_how_the_jobs_ended(
+async def test_a_line_says_how_the_jobs_ended(
     oban: Oban, told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(oban, *[JobState.COMPLETED] * 1200, JobState.RETRYABLE, JobState.SCHEDULED)
@@ -110,7 +110,7 @@ async def test_a_claim_without_jobs_sets_no_timer(
     assert [line.split(": ")[0] for line in await lines(told, 1)] == ["other"]
 
 
-def test_in_another_event_loop_it_goes_on(oban: Oban, told: Told, tune: Tune) -> None:
+def test_reports_go_on_in_another_event_loop(oban: Oban, told: Told, tune: Tune) -> None:
     async def work(wait: bool) -> None:
         run(oban, JobState.COMPLETED)
         if wait:

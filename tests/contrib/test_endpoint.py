@@ -38,7 +38,7 @@ async def ready(start: StartOban, engine: Any = None, **options: Any) -> Oban:
     return oban
 
 
-async def test_it_serves_metrics(start: StartOban, registry: CollectorRegistry) -> None:
+async def test_the_endpoint_serves_metrics(start: StartOban, registry: CollectorRegistry) -> None:
     prometheus.attach(registry)
     try:
         oban = await start(queues={"default": 5})
@@ -54,7 +54,7 @@ class Quick(Worker, name="tests.endpoint.Quick"):
     async def process(self, job: Job) -> None: ...
 
 
-async def test_it_may_be_asked_from_any_thread_while_jobs_come_and_go(start: StartOban) -> None:
+async def test_any_thread_may_ask_the_endpoint_while_jobs_run(start: StartOban) -> None:
     oban = await start(queues={"default": 20})
     ended = threading.Event()
 
@@ -82,7 +82,7 @@ async def test_a_node_that_works_is_healthy_and_ready(start: StartOban) -> None:
         assert (await get(port, "/elsewhere")).status_code == 404
 
 
-async def test_an_address_of_ipv6(start: StartOban) -> None:
+async def test_the_endpoint_serves_ipv6(start: StartOban) -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     oban = await start(queues={"default": 5})
@@ -136,7 +136,7 @@ async def test_an_event_loop_that_is_blocked_is_not_healthy(start: StartOban, tu
     assert "a worker blocks it" in response.json()["reasons"][0]
 
 
-async def test_an_address_that_is_taken(start: StartOban) -> None:
+async def test_an_address_in_use_is_reported(start: StartOban) -> None:
     oban = await start(queues={"default": 5})
     async with serving(oban, "127.0.0.1", 0) as port:
         with pytest.raises(OSError, match="in use"):
@@ -144,7 +144,7 @@ async def test_an_address_that_is_taken(start: StartOban) -> None:
                 raise AssertionError
 
 
-async def test_the_leader_has_the_doctor_look(start: StartOban) -> None:
+async def test_the_doctor_runs_on_the_leader(start: StartOban) -> None:
     with hear(Oban, "elect_stop") as elections, hear(Oban, "doctor_stop") as stops:
         oban = await start(queues={"default": 5})
         await elections.until(lambda events: any(one.leader for one in events))

@@ -26,7 +26,7 @@ def record(message: str, *args: object, **extra: Any) -> logging.LogRecord:
     return logging.makeLogRecord({**given, **extra})
 
 
-def test_a_record_of_anybody() -> None:
+def test_a_record_of_any_logger_is_json() -> None:
     assert formatted(record("two\nlines of %s", "x\udce9")) == {
         "time": "1970-01-01T00:00:00.500000Z",
         "level": "info",
@@ -35,14 +35,14 @@ def test_a_record_of_anybody() -> None:
     }
 
 
-def test_attributes_given_as_extra() -> None:
+def test_attributes_given_as_extra_are_fields() -> None:
     line = formatted(record("m", order=7, level="mine", path=JsonFormatter))
     assert line["order"] == 7
     assert line["level"] == "info"
     assert "JsonFormatter" in line["path"]
 
 
-def test_values_that_json_lacks() -> None:
+def test_values_that_json_lacks_become_text() -> None:
     circle: list[Any] = []
     circle.append(circle)
     line = formatted(record("m", share=math.nan, circle=circle, order=7, odd={(1, 2): 3}))
@@ -50,7 +50,7 @@ def test_values_that_json_lacks() -> None:
     assert line["odd"] == "{(1, 2): 3}"
 
 
-def test_an_exception_with_its_traceback() -> None:
+def test_an_exception_has_its_traceback() -> None:
     try:
         raise LookupError("boom")
     except LookupError:
@@ -86,7 +86,7 @@ OF_JOB = {"job_id": 7, "worker": "app.Work", "queue": "default", "attempt": 1, "
         ),
     ],
 )
-def test_the_facts_of_an_event(
+def test_a_line_has_the_data_of_its_event(
     engine: AsyncEngine,
     caplog: pytest.LogCaptureFixture,
     event: str,

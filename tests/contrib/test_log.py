@@ -144,7 +144,7 @@ def test_each_event_has_its_line(
 @pytest.mark.parametrize(
     "error", [psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement]
 )
-def test_the_advice_behind_a_pooler(
+def test_behind_a_pooler_the_log_advises_a_listen_dsn(
     oban: Oban, caplog: pytest.LogCaptureFixture, error: type[psycopg.Error]
 ) -> None:
     wrapped = DBAPIError("SELECT 1", {}, error('prepared statement "_pg3_0"'))
@@ -153,7 +153,7 @@ def test_the_advice_behind_a_pooler(
     caplog.clear()
 
 
-def test_the_advice_behind_a_pooler_with_asyncpg(
+def test_behind_a_pooler_the_log_advises_how_to_set_up_asyncpg(
     oban: Oban, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = asyncpg.exceptions.DuplicatePreparedStatementError("__asyncpg_stmt_1__")
@@ -163,7 +163,9 @@ def test_the_advice_behind_a_pooler_with_asyncpg(
     caplog.clear()
 
 
-def test_a_look_in_vain_says_nothing(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_without_a_result_has_no_line(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
     emit(oban, "claim_stop", ClaimStop("q", 0, (), 0.1))
     emit(oban, "ack_stop", AckStop("q", 5, (), 0.1))
     emit(oban, "elect_stop", ElectStop(True, False, 0.1))
@@ -171,7 +173,7 @@ def test_a_look_in_vain_says_nothing(oban: Oban, caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
-def test_it_can_be_detached_and_attached_again(
+def test_the_log_can_be_detached_and_attached_again(
     oban: Oban, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.detach()

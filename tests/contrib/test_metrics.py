@@ -100,7 +100,7 @@ def of_reader(
     return None
 
 
-async def test_jobs_by_worker_queue_and_outcome(
+async def test_jobs_are_counted_by_worker_queue_and_outcome(
     read: Read, start: StartOban, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Without a leader, since workers of other tests have cron entries.
@@ -127,7 +127,7 @@ async def test_jobs_by_worker_queue_and_outcome(
     caplog.clear()
 
 
-async def test_duplicates_and_failures_of_the_enqueue(read: Read, engine: AsyncEngine) -> None:
+async def test_duplicates_and_failed_enqueues_are_counted(read: Read, engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session, session.begin():
         session.add_all(Work.new({"n": 1}, unique=Unique()) for _ in range(3))
     assert read(instruments.ENQUEUED, queue="default", worker="tests.metrics.Work") == 1
@@ -197,7 +197,7 @@ async def test_duplicates_and_failures_of_the_enqueue(read: Read, engine: AsyncE
         ),
     ],
 )
-async def test_the_metrics_of_the_services(
+async def test_services_have_metrics(
     read: Read,
     engine: AsyncEngine,
     event: str,
@@ -212,7 +212,7 @@ async def test_the_metrics_of_the_services(
     caplog.clear()
 
 
-async def test_how_a_node_does(read: Read, start: StartOban) -> None:
+async def test_a_node_has_metrics(read: Read, start: StartOban) -> None:
     with hear(Oban, "elect_stop") as elections, hear(Oban, "notifier_restored"):
         oban = await start(queues={"default": 5, "mailers": {"limit": 2, "paused": True}})
         await elections.wait()
@@ -235,7 +235,7 @@ COUNTED = JobsCounted(
 )
 
 
-async def test_the_leader_shows_the_table_as_long_as_it_leads(
+async def test_the_leader_shows_the_table_only_while_it_leads(
     read: Read, engine: AsyncEngine
 ) -> None:
     oban = Oban(engine)
@@ -249,7 +249,9 @@ async def test_the_leader_shows_the_table_as_long_as_it_leads(
     assert read(instruments.JOBS, oban="Oban", queue="default", state="available") is None
 
 
-async def test_names_are_labels_up_to_a_bound(read: Read, engine: AsyncEngine, tune: Tune) -> None:
+async def test_the_number_of_names_in_labels_is_bounded(
+    read: Read, engine: AsyncEngine, tune: Tune
+) -> None:
     tune(labels, MOST_NAMES=2)
     oban = Oban(engine)
     for queue in ("a", "b", "c", "d", "a"):
@@ -258,12 +260,12 @@ async def test_names_are_labels_up_to_a_bound(read: Read, engine: AsyncEngine, t
     assert counts == [2, 1, None, 2]
 
 
-def test_no_label_has_values_that_users_make_without_bound() -> None:
+def test_no_label_has_unbounded_values() -> None:
     bounded = {"queue", "worker", "state", "service", "oban", "check"}
     assert {label for one in instruments.EVERY for label in one.labels} == bounded
 
 
-def test_prometheus_s_own_metrics_would_show_the_same(engine: AsyncEngine) -> None:
+def test_prometheus_client_shows_the_same_metrics(engine: AsyncEngine) -> None:
     shown, expected = CollectorRegistry(), CollectorRegistry()
     size = Histogram(
         "oban_write_size", "Outcomes of a queue", registry=expected, buckets=instruments.SIZES
@@ -293,7 +295,7 @@ def samples_of(registry: CollectorRegistry) -> dict[Any, float]:
     }
 
 
-def test_a_registry_with_metrics_of_these_names_refuses_ours() -> None:
+def test_a_registry_that_has_these_names_refuses_our_metrics() -> None:
     registry = CollectorRegistry()
     theirs = Gauge("oban_leader", "Somebody else's", registry=registry)
     with pytest.raises(ValueError, match="oban_leader"):
@@ -324,7 +326,7 @@ class Forgetful:
     def tick(self) -> None: ...
 
 
-def test_threads_that_enqueue_at_once_lose_no_count() -> None:
+def test_concurrent_enqueues_lose_no_count() -> None:
     collector = Forgetful()
     ((_, _, enqueue_stop), *_) = Measurements(collector).listeners
 

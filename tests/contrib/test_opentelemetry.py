@@ -282,7 +282,7 @@ async def test_jobs_enqueued_one_by_one_beneath_a_span_fan_out_too(
 
 
 @pytest.mark.parametrize("relationship", ["parent", "link", "none"])
-async def test_the_relationship_is_a_choice(
+async def test_the_relationship_of_spans_can_be_chosen(
     relationship: Any,
     start: StartOban,
     attached: None,
@@ -377,7 +377,7 @@ async def test_a_span_ends_when_its_job_goes_back(
     assert of(process)["oban.job.state"] == "dropped"
 
 
-async def test_arguments_are_there_if_asked_for(
+async def test_spans_have_arguments_on_request(
     start: StartOban, exporter: Spans, attached: None, provider: TracerProvider
 ) -> None:
     opentelemetry.attach(tracer_provider=provider, arguments=True)
@@ -388,7 +388,7 @@ async def test_arguments_are_there_if_asked_for(
         assert json.loads(of(span)["oban.job.args"]) == {"n": 1}
 
 
-async def test_an_error_of_the_database_tells_no_parameters(
+async def test_a_database_error_shows_no_parameters(
     oban: Oban, exporter: Spans, discarding: None
 ) -> None:
     @job(name="tests.telemetry.divides", max_attempts=1, session=True)
@@ -401,7 +401,7 @@ async def test_an_error_of_the_database_tells_no_parameters(
     assert "s3cret" not in "".join(span.to_json() for span in exporter.get_finished_spans())
 
 
-async def test_jobs_that_can_t_be_inserted(
+async def test_a_failed_insert_is_a_failed_span(
     attached: None, exporter: Spans, engine: AsyncEngine
 ) -> None:
     nowhere = engine.execution_options(schema_translate_map={None: "nowhere"})
@@ -415,7 +415,7 @@ async def test_jobs_that_can_t_be_inserted(
     assert "s3cret" not in send.to_json()
 
 
-async def test_fastapi_s_instrumentation_around_the_enqueue(
+async def test_a_job_belongs_to_the_trace_of_its_fastapi_request(
     oban: Oban, provider: TracerProvider, exporter: Spans, sessions: Sessions
 ) -> None:
     app = FastAPI()
@@ -501,7 +501,7 @@ async def test_an_exporter_that_is_slow_disturbs_no_job(start: StartOban, attach
     assert {job.state for job in done} == {"completed"}
 
 
-async def test_the_json_log_has_the_ids(
+async def test_the_json_log_has_the_ids_of_the_span(
     oban: Oban, exporter: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines: list[dict[str, Any]] = []
@@ -531,7 +531,7 @@ def test_without_a_span_the_json_log_has_no_ids(attached: None) -> None:
     assert "trace_id" not in json.loads(JsonFormatter().format(record))
 
 
-async def test_auto_instrumentation_finds_it(
+async def test_auto_instrumentation_finds_the_instrumentor(
     provider: TracerProvider, exporter: Spans, sessions: Sessions
 ) -> None:
     (found,) = entry_points(group="opentelemetry_instrumentor", name="oban_sqla")
@@ -557,6 +557,6 @@ async def test_auto_instrumentation_finds_it(
         ({"prompt_within": -1}, "prompt_within must not be negative"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         opentelemetry.attach(**options)

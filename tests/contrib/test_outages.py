@@ -80,7 +80,7 @@ class TestAnOutage:
             record.message for record in caplog.records if record.levelno > logging.DEBUG
         )
 
-    def test_is_over_when_all_of_them_work_again(self, oban: Oban, lines: list[str]) -> None:
+    def test_is_over_when_all_services_work_again(self, oban: Oban, lines: list[str]) -> None:
         fail(oban, "producer a", CUT)
         fail(oban, "stager", REFUSED)
         restore(oban, "stager")
@@ -90,7 +90,7 @@ class TestAnOutage:
         restore(oban, "leader")
         assert lines == [BEGUN, OVER]
 
-    def test_may_come_again(self, oban: Oban, lines: list[str]) -> None:
+    def test_can_happen_again(self, oban: Oban, lines: list[str]) -> None:
         for _ in range(2):
             fail(oban, "producer a", CUT)
             restore(oban, "producer a")
@@ -110,7 +110,7 @@ class TestAnOutage:
         fail(other, "producer a", CUT)
         assert lines == [BEGUN, BEGUN.replace("n1", "n2")]
 
-    def test_is_not_what_a_single_service_fails_at(self, oban: Oban, lines: list[str]) -> None:
+    def test_is_not_the_failure_of_a_single_service(self, oban: Oban, lines: list[str]) -> None:
         fail(oban, "producer a", CUT)
         fail(oban, "stager", BUG)
         restore(oban, "stager")
@@ -143,7 +143,7 @@ class TestNotifications:
         emit(oban, "notifier_restored", NotifierRestored())
         assert lines == [BEGUN.replace("producer a", "notifier"), OVER]
 
-    async def test_are_part_of_the_outage_of_the_others(
+    async def test_lost_notifications_are_part_of_the_outage_of_the_services(
         self, oban: Oban, lines: list[str], patience: None
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT))
@@ -153,7 +153,7 @@ class TestNotifications:
         restore(oban, "producer a")
         assert lines == [BEGUN, OVER]
 
-    async def test_through_another_server_are_told_by_themselves(
+    async def test_lost_notifications_of_another_server_are_logged_apart(
         self, oban: Oban, lines: list[str]
     ) -> None:
         emit(oban, "notifier_lost", NotifierLost("cut", CUT, direct=True))
@@ -177,5 +177,5 @@ class TestNotifications:
         (ValueError("boom"), False),
     ],
 )
-def test_which_errors_are_an_outage(error: Exception, outage: bool) -> None:
+def test_only_connection_errors_are_an_outage(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage

@@ -113,20 +113,22 @@ async def test_an_error_has_its_job_without_arguments(start: StartOban, sent: Se
 
 
 @pytest.mark.parametrize("sent", [{"arguments": True}], indirect=True)
-async def test_arguments_if_asked_for(start: StartOban, sent: Sent) -> None:
+async def test_an_error_has_the_arguments_on_request(start: StartOban, sent: Sent) -> None:
     await run(start, Work.new({"do": "raise", "n": 7}))
     assert sent.of("event")[0]["contexts"]["oban job"]["args"] == {"do": "raise", "n": 7}
 
 
 @pytest.mark.parametrize("sent", [{"capture": "discarded"}], indirect=True)
-async def test_the_errors_of_jobs_that_are_discarded_alone(start: StartOban, sent: Sent) -> None:
+async def test_only_errors_of_discarded_jobs_are_sent_on_request(
+    start: StartOban, sent: Sent
+) -> None:
     await run(start, Work.new({"do": "raise"}), 2)
     (event,) = sent.of("event")
     assert event["contexts"]["oban job"]["attempt"] == 2
 
 
 @pytest.mark.parametrize(("do", "attempts"), [("cancel", 1), ("snooze", 2), (None, 1)])
-async def test_outcomes_that_are_no_errors(
+async def test_outcomes_without_an_error_send_nothing(
     do: str | None, attempts: int, start: StartOban, sent: Sent
 ) -> None:
     await run(start, Work.new({"do": do}), attempts)
@@ -164,7 +166,9 @@ async def test_one_trace_from_the_request_to_the_job(
     assert process["data"]["messaging.message.receive.latency"] >= 0
 
 
-async def test_an_attempt_that_a_stop_cuts_short_ends(start: StartOban, sent: Sent) -> None:
+async def test_an_attempt_that_a_stop_cuts_short_ends_its_transaction(
+    start: StartOban, sent: Sent
+) -> None:
     oban = await start(queues={"default": 5}, shutdown_grace_period=0.01)
     with hear(oban, "job_start") as starts:
         await oban.enqueue(Work.new({"do": "wait"}))
@@ -185,7 +189,9 @@ CRON = {
 
 @pytest.mark.parametrize("sent", [{"monitor_cron": True}], indirect=True)
 @pytest.mark.parametrize(("do", "status"), [(None, "ok"), ("raise", "error")])
-async def test_cron_checks_in(do: str | None, status: str, start: StartOban, sent: Sent) -> None:
+async def test_a_cron_job_checks_in(
+    do: str | None, status: str, start: StartOban, sent: Sent
+) -> None:
     await run(start, Work.new({"do": do}, meta=CRON, max_attempts=1))
     began, ended = sent.of("check_in")
     assert (began["status"], ended["status"]) == ("in_progress", status)
@@ -195,7 +201,7 @@ async def test_cron_checks_in(do: str | None, status: str, start: StartOban, sen
     assert began["monitor_config"] == {"schedule": schedule, "timezone": "Europe/Berlin"}
 
 
-async def test_cron_does_not_check_in_unless_asked(start: StartOban, sent: Sent) -> None:
+async def test_a_cron_job_checks_in_only_on_request(start: StartOban, sent: Sent) -> None:
     await run(start, Work.new(meta=CRON))
     assert sent.of("check_in") == []
 
@@ -210,7 +216,7 @@ async def test_a_transport_that_raises_disturbs_no_job(
     caplog.clear()
 
 
-async def test_without_the_integration_nothing_is_told(
+async def test_without_the_integration_nothing_is_sent(
     start: StartOban, sent: Sent, sessions: Sessions
 ) -> None:
     sentry_sdk.init(DSN, transport=sent, default_integrations=False)

@@ -10,9 +10,9 @@ NAMED = sorted(set(re.findall(r"`([\w/]+(?:\.py|\.md|\.toml|/))`", (DOCS / "code
 
 
 @pytest.mark.parametrize("path", NAMED)
-def test_it_is_there(path: str) -> None:
+def test_each_named_file_exists(path: str) -> None:
     assert (ROOT / path).exists() or (ROOT / "oban_sqla" / path).exists()
 
 
-def test_it_has_the_walks() -> None:
+def test_the_page_has_the_walks() -> None:
     assert {"workers/worker.py", "statements/insert.py", "statements/claim.py"} <= {*NAMED}

@@ -129,7 +129,7 @@ async def test_every_instrument_is_exposed_and_described(exposed: str) -> None:
         assert f"`{instrument.prometheus_name}" in page
 
 
-def test_the_dashboard_tells_its_panels_apart() -> None:
+def test_each_panel_of_the_dashboard_has_its_own_id_and_place() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
@@ -146,7 +146,9 @@ scrape_configs:
 
 
 @pytest.mark.skipif(server is None, reason="Prometheus is not installed")
-async def test_prometheus_draws_every_panel(registry: CollectorRegistry, tmp_path: Path) -> None:
+async def test_prometheus_answers_the_query_of_every_panel(
+    registry: CollectorRegistry, tmp_path: Path
+) -> None:
     (oban,) = (one for one in instances.every() if isinstance(one, Oban))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -14,5 +14,5 @@ CODE = "".join(one.code for page in PAGES for one in snippets(page) if one.langu
 
 
 @pytest.mark.parametrize("option", sorted({*CLASS_OPTIONS, *FUNCTION_OPTIONS, *JOB_OPTIONS}))
-def test_a_snippet_has(option: str) -> None:
+def test_a_snippet_has_each_option(option: str) -> None:
     assert re.search(rf"\b{option}=", CODE)

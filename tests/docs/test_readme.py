@@ -60,7 +60,7 @@ def test_the_second_command_is_what_ci_runs() -> None:
     assert command in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_first_command_runs_an_example_that_is_there() -> None:
+def test_the_first_command_runs_an_existing_example() -> None:
     (command,) = (block for block in blocks("sh") if "examples" in block)
     (module,) = re.findall(r"python -m (examples\.\w+)", command)
     assert (ROOT / module.replace(".", "/") / "__main__.py").is_file()

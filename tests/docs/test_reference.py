@@ -12,7 +12,7 @@ REFERENCE = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.
 
 
 @pytest.mark.parametrize("name", oban_sqla.__all__)
-def test_the_reference_has(name: str) -> None:
+def test_the_reference_documents_each_name(name: str) -> None:
     assert re.search(rf"^##+ `{name}(\(\))?`$", REFERENCE, re.MULTILINE)
 
 

@@ -23,7 +23,7 @@ def texts() -> Iterator[str]:
                 )
 
 
-def test_the_page_has_messages() -> None:
+def test_the_page_explains_each_message() -> None:
     assert len(HEADINGS) > 30
 
 
