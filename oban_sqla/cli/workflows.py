@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -31,15 +32,20 @@ COLUMNS: Columns = {
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the workflow.")]
 
+
+class WorkflowState(StrEnum):
+    EXECUTING = "executing"
+    COMPLETED = "completed"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+
+
 app = typer.Typer(help="List, show, cancel or retry workflows.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_workflows(
-    state: Annotated[
-        str | None,
-        typer.Option(help="Workflows in this state: executing, completed, discarded or cancelled."),
-    ] = None,
+    state: Annotated[WorkflowState | None, typer.Option(help="Workflows in this state.")] = None,
     name: Annotated[str | None, typer.Option("--named", help="Workflows of this name.")] = None,
     limit: Annotated[
         int, typer.Option(min=1, max=100_000, help="The most workflows to list.")
@@ -84,14 +90,14 @@ def show_workflow(
 def cancel_workflow(id: Id, dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
     """Cancel the steps that have not ended. Steps of add_last still run."""
     count = _manage(id, dsn, prefix, path, lambda oban: oban.cancel(id))
-    typer.echo(f"workflow {plain(id)}: {count} steps cancelled")
+    typer.echo(f"workflow {plain(id)}: {_steps(count)} cancelled")
 
 
 @app.command("retry")
 def retry_workflow(id: Id, dsn: Dsn = None, prefix: Prefix = None, path: Config = None) -> None:
     """Run discarded and cancelled steps again, and the steps that they had cancelled."""
     count = _manage(id, dsn, prefix, path, lambda oban: oban.retry(id))
-    typer.echo(f"workflow {plain(id)}: {count} steps retried")
+    typer.echo(f"workflow {plain(id)}: {_steps(count)} retried")
 
 
 def _manage(
@@ -113,6 +119,10 @@ def _manage(
     if count is None:
         fail(f"there is no workflow {id}")
     return count
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} {'step' if count == 1 else 'steps'}"
 
 
 def _row(found: WorkflowSummary) -> tuple[Any, ...]:

@@ -38,6 +38,7 @@ def test_list_shows_the_workflows(on: Say, postgres_dsn: str, prefix: str) -> No
     (found,) = json.loads(on("workflows", "list", "--named", "import", "--json").stdout)
     assert (found["id"], found["total"]) == (flow.id, 4)
     assert json.loads(on("workflows", "list", "--state", "completed", "--json").stdout) == []
+    assert "'discarded'" in on("workflows", "list", "--state", "failed", code=2).stderr
 
 
 def test_show_prints_the_steps_as_a_tree(on: Say, postgres_dsn: str, prefix: str) -> None:
@@ -77,4 +78,7 @@ def test_a_workflow_is_cancelled_and_retried(on: Say, postgres_dsn: str, prefix:
     with psycopg.connect(postgres_dsn) as connection:
         query = f'SELECT state FROM "{prefix}".oban_workflows WHERE parent_id IS NULL'
         assert connection.execute(query).fetchall() == [("executing",)]  # type: ignore[call-overload]
+        query = f'SELECT id FROM "{prefix}".oban_workflows WHERE parent_id IS NOT NULL'
+        ((inner,),) = connection.execute(query).fetchall()  # type: ignore[call-overload]
+    assert on("workflows", "cancel", inner).stdout == f"workflow {inner}: 1 step cancelled\n"
     assert "there is no workflow x" in on("workflows", "cancel", "x", code=1).stderr
