@@ -75,7 +75,7 @@ async def execute(engine: AsyncEngine, *statements: str) -> None:
             await connection.execute(text(statement))
 
 
-async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
+async def test_a_sound_installation_has_no_problem(database: Database, start: StartOban) -> None:
     oban = await start(queues={"default": 1}, node="n1")
     await until(lambda: oban.is_leader)
     found = await findings(database)
@@ -87,7 +87,7 @@ async def test_nothing_is_wrong(database: Database, start: StartOban) -> None:
     }
 
 
-async def test_no_tables(engine: AsyncEngine) -> None:
+async def test_missing_tables_are_a_problem(engine: AsyncEngine) -> None:
     found = await findings(Database(engine, "no_such_schema"))
     assert found[0].text.endswith("in schema 'no_such_schema' of database 'postgres'")
     assert found[0].remedy is not None
@@ -99,21 +99,21 @@ async def test_no_tables(engine: AsyncEngine) -> None:
 
 
 class TestSchema:
-    async def test_behind(self, database: Database) -> None:
+    async def test_an_older_schema_is_a_problem(self, database: Database) -> None:
         (found,) = await problems(database, "schema", latest=LATEST + 1)
         assert f"is at version {LATEST}, and {LATEST + 1} is the latest" in found.text
         assert found.remedy == "oban-sqla schema upgrade"
 
-    async def test_ahead(self, database: Database) -> None:
+    async def test_a_newer_schema_is_a_problem(self, database: Database) -> None:
         (found,) = await problems(database, "schema", latest=LATEST - 1)
         assert found.remedy == "install a newer oban_sqla"
 
-    async def test_installed_by_another_oban(self, own: AsyncEngine) -> None:
+    async def test_a_schema_of_another_oban_is_a_problem(self, own: AsyncEngine) -> None:
         await execute(own, "DROP TABLE oban_sqla_version")
         (found,) = await problems(Database(own, None), "schema")
         assert "is at version 0" in found.text
 
-    async def test_a_dropped_part(self, own: AsyncEngine) -> None:
+    async def test_a_dropped_part_is_a_problem(self, own: AsyncEngine) -> None:
         await execute(own, "ALTER TABLE oban_jobs DROP CONSTRAINT oban_sqla_unique")
         (found,) = await problems(Database(own, None), "schema")
         assert found.text.endswith("but constraint oban_sqla_unique is missing")
@@ -121,7 +121,7 @@ class TestSchema:
 
 
 class TestVacuum:
-    async def test_many_dead_rows(self, own: AsyncEngine, tune: Tune) -> None:
+    async def test_many_dead_rows_are_a_problem(self, own: AsyncEngine, tune: Tune) -> None:
         tune(server_checks, MANY_DEAD=10)
         await execute(
             own,
@@ -134,7 +134,7 @@ class TestVacuum:
         assert found.text == "oban_jobs has 25 live and 25 dead rows, vacuumed never"
         assert "VACUUM public.oban_jobs" in (found.remedy or "")
 
-    async def test_autovacuum_is_off(self, own: AsyncEngine) -> None:
+    async def test_autovacuum_turned_off_is_a_problem(self, own: AsyncEngine) -> None:
         await execute(own, "ALTER TABLE oban_jobs SET (autovacuum_enabled = false)")
         (found,) = await problems(Database(own, None), "vacuum")
         assert "autovacuum is off" in found.text
@@ -148,7 +148,7 @@ class TestListen:
         yield database
         await database.dispose()
 
-    async def test_behind_a_transaction_pooler(
+    async def test_listen_behind_a_transaction_pooler_is_a_problem(
         self, behind: Database, proxy: Proxy, tune: Tune
     ) -> None:
         assert await problems(behind, "listen") == []
@@ -158,11 +158,11 @@ class TestListen:
         assert "PgBouncer" in found.text
         assert "listen_dsn" in (found.remedy or "")
 
-    async def test_not_needed(self, behind: Database, proxy: Proxy) -> None:
+    async def test_a_node_that_polls_needs_no_listen(self, behind: Database, proxy: Proxy) -> None:
         proxy.deaf = True
         assert await problems(behind, "listen", notify="poll") == []
 
-    async def test_a_connection_apart(
+    async def test_the_listen_dsn_is_checked(
         self, behind: Database, proxy: Proxy, postgres_dsn: str
     ) -> None:
         proxy.deaf = True
@@ -172,7 +172,7 @@ class TestListen:
         assert "secret" not in found.text
 
 
-async def test_the_queue_of_notifications(database: Database, tune: Tune) -> None:
+async def test_a_full_queue_of_notifications_is_a_problem(database: Database, tune: Tune) -> None:
     tune(server_checks, FULL_QUEUE=0.0)
     (found,) = await problems(database, "notifications")
     assert "0% full" in found.text
@@ -183,7 +183,7 @@ class TestTransactions:
     def impatient(self, tune: Tune) -> None:
         tune(server_checks, LONG_TRANSACTION=0.0)
 
-    async def test_a_session_that_stays_in_one(self, own: AsyncEngine) -> None:
+    async def test_a_long_transaction_is_a_problem(self, own: AsyncEngine) -> None:
         async with own.execution_options(isolation_level="REPEATABLE READ").begin() as other:
             pid = await other.scalar(text("SELECT pg_backend_pid()"))
             (found,) = await problems(Database(own, None), "transactions")
@@ -192,7 +192,7 @@ class TestTransactions:
         assert found.remedy == f"SELECT pg_terminate_backend({pid})"
         assert await problems(Database(own, None), "transactions") == []
 
-    async def test_a_prepared_one(self, own: AsyncEngine) -> None:
+    async def test_a_long_prepared_transaction_is_a_problem(self, own: AsyncEngine) -> None:
         async with own.connect() as connection:
             await connection.execute(text("BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'o''k'"))
         (found,) = await problems(Database(own, None), "transactions")
@@ -200,14 +200,14 @@ class TestTransactions:
         assert found.remedy == "ROLLBACK PREPARED 'o''k'"
         await execute(own, found.remedy)
 
-    async def test_one_of_a_replica(self) -> None:
+    async def test_a_transaction_of_a_replica_is_judged_by_its_age(self) -> None:
         row = type("Row", (), {"seconds": None, "age": 10**9})
         assert server_checks.is_long(row)
         row.age = 10
         assert not server_checks.is_long(row)
 
 
-async def test_a_role_that_may_see_little(own: AsyncEngine) -> None:
+async def test_a_role_with_few_privileges_gets_a_report(own: AsyncEngine) -> None:
     role = f"watcher_{uuid4().hex[:8]}"
     await execute(
         own,
@@ -227,14 +227,14 @@ async def test_a_role_that_may_see_little(own: AsyncEngine) -> None:
     assert by_check["pauses"].text.startswith("the check failed: permission denied")
 
 
-async def test_too_few_connections(database: Database) -> None:
+async def test_too_few_connections_are_a_problem(database: Database) -> None:
     assert await problems(database, "connections") == []
     (found,) = await problems(database, "connections", pool_size=10_000)
     assert "one more node may open 10002" in found.text
 
 
 @pytest.mark.parametrize(("hours", "side"), [(1, "ahead of"), (-1, "behind")])
-async def test_clocks_that_differ(
+async def test_a_difference_of_clocks_is_a_problem(
     database: Database, monkeypatch: pytest.MonkeyPatch, hours: int, side: str
 ) -> None:
     shift = timedelta(hours=hours)
@@ -256,17 +256,17 @@ async def beats(sessions: Sessions, silent_for: float = 0, uuid: UUID | None = N
 
 
 class TestNodes:
-    async def test_no_node_runs(self, database: Database) -> None:
+    async def test_no_running_node_is_a_note(self, database: Database) -> None:
         (found,) = [one for one in await findings(database) if one.check == "nodes"]
         assert (found.level, found.text) == ("note", "no node runs")
 
-    async def test_a_silent_one(self, database: Database, sessions: Sessions) -> None:
+    async def test_a_silent_node_is_a_problem(self, database: Database, sessions: Sessions) -> None:
         await beats(sessions, silent_for=300)
         (found,) = await problems(database, "nodes")
         assert found.text == "n1 has sent no heartbeat for 5 minutes"
 
     @pytest.mark.parametrize("lease", [None, -1])
-    async def test_no_leader(
+    async def test_a_missing_leader_is_a_problem(
         self, database: Database, sessions: Sessions, lease: int | None
     ) -> None:
         await beats(sessions)
@@ -287,7 +287,7 @@ class TestOrphans:
             (["n9", str(uuid4())], 3500, False),
         ],
     )
-    async def test_a_job_whose_producer_has_no_row(
+    async def test_a_job_without_a_row_of_its_producer_is_an_orphan(
         self,
         database: Database,
         sessions: Sessions,
@@ -306,7 +306,7 @@ class TestOrphans:
         assert [one.text for one in found] == texts
 
     @pytest.mark.parametrize(("silent_for", "gone"), [(300, True), (0, False)])
-    async def test_a_job_of_a_silent_producer(
+    async def test_a_job_of_a_silent_producer_is_an_orphan(
         self, database: Database, sessions: Sessions, silent_for: float, gone: bool
     ) -> None:
         uuid = uuid4()
@@ -319,7 +319,7 @@ class TestOrphans:
         assert len(found) == gone
 
     @pytest.mark.parametrize(("age", "gone"), [(3500, False), (3601, True)])
-    async def test_a_job_of_a_silent_producer_of_another_oban(
+    async def test_a_job_of_a_silent_producer_of_another_oban_is_an_orphan_by_its_age(
         self, database: Database, sessions: Sessions, age: float, gone: bool
     ) -> None:
         """A worker that blocks its event loop stops the heartbeat of its node, too."""
@@ -337,7 +337,9 @@ class TestOrphans:
         assert [one.text for one in found] == texts
 
 
-async def test_a_queue_that_no_node_runs(database: Database, sessions: Sessions) -> None:
+async def test_a_queue_that_no_node_runs_is_a_problem(
+    database: Database, sessions: Sessions
+) -> None:
     await beats(sessions)
     async with sessions.begin() as session:
         session.add_all([JobFactory(), JobFactory(queue="lonely"), JobFactory(queue="lonely")])
@@ -360,7 +362,9 @@ class TestLimits:
             "n1 is a node of another Oban, and runs the queue default: it ignores the limits"
         )
 
-    async def test_a_limit_of_a_queue(self, database: Database, sessions: Sessions) -> None:
+    async def test_a_node_of_another_oban_ignores_limits_of_queues(
+        self, database: Database, sessions: Sessions
+    ) -> None:
         await beats(sessions)
         await beats(sessions, uuid=(own := uuid4()))
         of_own = update(ProducerRow).where(ProducerRow.uuid == own)
@@ -372,13 +376,17 @@ class TestLimits:
             await session.execute(of_own.values(meta={"global_limit": {}, EXPIRY: 60}))
         assert len(await problems(database, "limits")) == 1
 
-    async def test_without_limits(self, database: Database, sessions: Sessions) -> None:
+    async def test_nodes_of_another_oban_without_limits_are_no_problem(
+        self, database: Database, sessions: Sessions
+    ) -> None:
         await beats(sessions)
         async with sessions.begin() as session:
             session.add(JobFactory())
         assert await problems(database, "limits") == []
 
-    async def test_nodes_that_do_not_agree(self, database: Database, start: StartOban) -> None:
+    async def test_nodes_that_disagree_about_limits_are_a_problem(
+        self, database: Database, start: StartOban
+    ) -> None:
         one = {"default": {"limit": 1, "global_limit": 2, "rate_limit": Rate(5, per=1)}}
         two = {"default": {"limit": 1, "rate_limit": Rate(5, per=1)}}
         await start(queues=one, node="n1")
@@ -390,7 +398,7 @@ class TestLimits:
         )
 
     @pytest.mark.parametrize("kind", ["key", "queue"])
-    async def test_a_job_that_holds_a_place(
+    async def test_a_job_that_holds_a_slot_for_long_is_a_problem(
         self, database: Database, sessions: Sessions, start: StartOban, kind: str
     ) -> None:
         meta = {"partition_key": "x"} if kind == "key" else {}
@@ -415,7 +423,7 @@ class TestLimits:
             " place",
         ]
 
-    async def test_a_rate_that_is_held(self, database: Database, sessions: Sessions) -> None:
+    async def test_a_held_rate_is_reported(self, database: Database, sessions: Sessions) -> None:
         hour = datetime.now(UTC) + timedelta(hours=5)
         soon = datetime.now(UTC) + timedelta(minutes=5)
         async with sessions.begin() as session:
@@ -432,13 +440,15 @@ class TestLimits:
             "2 keys of sync are held for 5 hours more, since a job raised RateLimited",
         ]
 
-    async def test_on_nodes_of_our_own(self, database: Database, start: StartOban) -> None:
+    async def test_limits_on_our_nodes_are_no_problem(
+        self, database: Database, start: StartOban
+    ) -> None:
         await start(queues={"default": {"limit": 1, "global_limit": 1}})
         assert await problems(database, "limits") == []
 
 
 class TestJobs:
-    async def test_jobs_in_an_unknown_state(self, own: AsyncEngine) -> None:
+    async def test_jobs_in_an_unknown_state_are_a_problem(self, own: AsyncEngine) -> None:
         await execute(
             own,
             "ALTER TYPE oban_job_state ADD VALUE 'held'",
@@ -448,7 +458,7 @@ class TestJobs:
         assert found.text.startswith("jobs are in the state 'held'")
         assert found.text.endswith(": 2")
 
-    async def test_jobs_that_are_not_well_formed(self, own: AsyncEngine) -> None:
+    async def test_malformed_jobs_are_a_problem(self, own: AsyncEngine) -> None:
         await execute(
             own,
             "INSERT INTO oban_jobs (worker, args, meta, state) VALUES"
@@ -477,7 +487,7 @@ class TestPauses:
 
         return ordered
 
-    async def test_a_forgotten_pause(self, database: Database, ordered: Any) -> None:
+    async def test_a_forgotten_pause_is_a_problem(self, database: Database, ordered: Any) -> None:
         await ordered(3)
         await ordered(0.5, queue="young")
         await ordered(3, "resume", queue="resumed")
@@ -488,14 +498,16 @@ class TestPauses:
         assert one.text == "one was paused on n1 4 days ago, and is still paused"
         assert one.remedy == "oban-sqla queues resume one --node n1 --name Other"
 
-    async def test_a_pause_of_every_queue(self, database: Database, ordered: Any) -> None:
+    async def test_a_forgotten_pause_of_every_queue_is_a_problem(
+        self, database: Database, ordered: Any
+    ) -> None:
         await ordered(3, queue="*")
         (found,) = await problems(database, "pauses")
         assert found.text.startswith("every queue was paused 3 days ago")
         assert found.remedy == "oban-sqla queues resume --all"
 
     @pytest.mark.parametrize("newer", [{"queue": "*"}, {"node": "*"}])
-    async def test_a_pause_that_a_wider_order_ended(
+    async def test_a_pause_that_a_wider_order_ended_is_no_problem(
         self, database: Database, ordered: Any, newer: dict[str, str]
     ) -> None:
         await ordered(3, node="n1")
@@ -513,11 +525,11 @@ class TestPauses:
         (7200, "2 hours"),
     ],
 )
-def test_durations_in_words(seconds: float, words: str) -> None:
+def test_durations_are_written_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-async def test_jobs_that_are_not_pruned(
+async def test_jobs_past_their_retention_are_a_problem(
     database: Database, engine: AsyncEngine, prefix: str, add: Add, start: StartOban
 ) -> None:
     old = NOW - timedelta(days=2)

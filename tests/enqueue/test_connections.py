@@ -51,7 +51,7 @@ def insert_user(prefix: str) -> str:
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
-    async def test_a_job_of_a_rolled_back_savepoint_goes(
+    async def test_a_job_of_a_rolled_back_savepoint_is_gone(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
@@ -188,7 +188,9 @@ class TestMainKinds:
             (id, {"n": n}) for n, id in enumerate(ids)
         ]
 
-    async def test_no_jobs_are_fine(self, kind: ConnKind, oban: Oban, observer: Observer) -> None:
+    async def test_an_enqueue_of_no_jobs_is_allowed(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
         assert await oban.enqueue_many(conn=kind.conn) == []
         assert await oban.enqueue_many([], conn=kind.conn) == []
         await kind.commit()
@@ -340,7 +342,7 @@ class TestConnections:
 
 
 @pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 2}])
-async def test_a_connection_that_streams_its_results(
+async def test_a_connection_may_stream_its_results(
     engine: AsyncEngine, oban: Oban, observer: Observer, options: dict[str, Any]
 ) -> None:
     async with engine.begin() as connection:
@@ -380,7 +382,7 @@ async def test_the_jobs_of_several_batches_get_ids_in_their_order(
     assert [row["args"]["n"] for row in rows] == list(range(len(jobs)))
 
 
-async def test_a_bad_job_in_a_later_batch_keeps_the_earlier_ones_back(
+async def test_a_bad_job_in_a_later_batch_inserts_no_job(
     oban: Oban, observer: Observer, engine: AsyncEngine, tune: Tune
 ) -> None:
     tune(batch, MOST_ROWS=2)
@@ -471,7 +473,7 @@ class TestJoinedTransactions:
         assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
-async def test_another_threads_session(
+async def test_a_session_of_another_thread_enqueues(
     session_factory: sessionmaker[Session], observer: Observer
 ) -> None:
     def work() -> None:
@@ -489,7 +491,7 @@ async def test_another_threads_session(
 class TestAutocommit:
     """With autocommit each statement, and each enqueue, is a transaction."""
 
-    async def test_psycopg(
+    async def test_a_psycopg_connection_commits_each_enqueue(
         self, oban: Oban, postgres_dsn: str, observer: Observer, listener: Listener
     ) -> None:
         async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as conn:
@@ -502,7 +504,7 @@ class TestAutocommit:
         assert await observer.args() == [{"n": 1}, {"n": 3}]
         assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
 
-    async def test_sqlalchemy(
+    async def test_a_sqlalchemy_connection_commits_each_enqueue(
         self, oban: Oban, engine: AsyncEngine, observer: Observer, listener: Listener
     ) -> None:
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -543,11 +545,15 @@ class TestOwnTransaction:
     async def test_no_jobs_need_no_connection(self, oban: Oban) -> None:
         assert await Oban("postgresql://nobody@nowhere.invalid/none").enqueue_many() == []
 
-    async def test_the_worker_finds_the_instance(self, oban: Oban, observer: Observer) -> None:
+    async def test_the_worker_finds_the_running_instance(
+        self, oban: Oban, observer: Observer
+    ) -> None:
         await Send.enqueue({"n": 1})
         assert await observer.args() == [{"n": 1}]
 
-    async def test_the_pools_connection_of_psycopg(self, oban: Oban, observer: Observer) -> None:
+    async def test_the_psycopg_connection_of_the_instance_can_be_used(
+        self, oban: Oban, observer: Observer
+    ) -> None:
         async with oban.connection() as conn:
             async with ending_badly(conn.transaction()):
                 await oban.enqueue(Send.new({"n": 1}), conn=conn)
@@ -590,7 +596,7 @@ class TestPrefix:
         assert await observer.args() == [{"n": 1}, {"n": 2}, {"n": 3}]
         assert await listener.heard() == [("oban_insert", {"queue": "mailers"})] * 2
 
-    async def test_the_connections_own_translation_comes_first(
+    async def test_the_schema_map_of_the_connection_comes_first(
         self, engine: AsyncEngine, observer: Observer
     ) -> None:
         oban = Oban(engine, prefix="elsewhere")
@@ -598,7 +604,7 @@ class TestPrefix:
             await oban.enqueue(Send.new({"n": 1}), conn=connection)
         assert await observer.args() == [{"n": 1}]
 
-    async def test_a_name_that_needs_quotes(
+    async def test_a_schema_name_may_need_quotes(
         self, connection: psycopg.AsyncConnection, postgres_dsn: str, prefix: str
     ) -> None:
         # The channel's name would be too long with Oban's suffix: the jobs are inserted without a
@@ -629,7 +635,7 @@ class TestPrefix:
 class TestWrongConn:
     """An object that is not a connection is refused. The error lists the accepted kinds."""
 
-    async def test_types(
+    async def test_other_objects_are_refused(
         self,
         oban: Oban,
         engine: AsyncEngine,
@@ -678,7 +684,7 @@ class TestWrongConn:
         await transaction.rollback()
         await connection.close()
 
-    async def test_an_execute_without_rows(self, oban: Oban) -> None:
+    async def test_an_execute_that_returns_no_rows_is_refused(self, oban: Oban) -> None:
         class Silent:
             def __init__(self, result: object) -> None:
                 self.result = result
@@ -709,7 +715,7 @@ class TestTheJobAfterwards:
             assert job.id is None
             assert engine.pool.checkedout() == 0
 
-    async def test_session_add_is_the_same(
+    async def test_session_add_enqueues_as_well(
         self, sessions: async_sessionmaker[AsyncSession], observer: Observer
     ) -> None:
         async with sessions.begin() as session:
@@ -760,7 +766,7 @@ class TestTheJobAfterwards:
             assert job.attempted_at is None
             assert len(sent) == 1
 
-    async def test_with_expire_on_commit_it_is_loaded_as_any_object_is(
+    async def test_with_expire_on_commit_the_job_is_loaded_again(
         self, engine: AsyncEngine, session_factory: sessionmaker[Session], oban: Oban
     ) -> None:
         async with AsyncSession(engine) as session:
@@ -786,7 +792,7 @@ class TestTheJobAfterwards:
                 with pytest.raises(ValueError, match="expired with its session"):
                     await oban.enqueue(job, conn=conn)
 
-    async def test_a_detached_job_that_is_enqueued_again_is_a_second_one(
+    async def test_a_detached_job_that_is_enqueued_again_is_a_second_job(
         self, oban: Oban, sessions: async_sessionmaker[AsyncSession], observer: Observer
     ) -> None:
         async with sessions.begin() as session:

@@ -77,7 +77,7 @@ async def metas(observer: Observer) -> list[Any]:
     return [job["meta"] for job in await observer.jobs()]
 
 
-async def test_one_event_for_all_jobs_of_a_call(
+async def test_all_jobs_of_a_call_are_one_event(
     kind: ConnKind, told: Told, prefix: str, observer: Observer
 ) -> None:
     await enqueue([Mail.new({"n": 1}), Mail.new({"n": 2})], kind.conn, prefix=prefix)
@@ -90,7 +90,7 @@ async def test_one_event_for_all_jobs_of_a_call(
     assert await metas(observer) == [{"told": True}] * 2
 
 
-async def test_the_jobs_have_their_ids_at_the_stop(sessions: Sessions, told: Told) -> None:
+async def test_jobs_have_their_ids_in_the_stop_event(sessions: Sessions, told: Told) -> None:
     ids: list[int] = []
 
     def note(enqueueing: Enqueueing, stop: EnqueueStop) -> None:
@@ -120,7 +120,7 @@ async def test_a_flush_of_plain_and_unique_and_waiting_jobs_is_one_event(
     assert [meta["told"] for meta in await metas(observer)] == [True] * 3
 
 
-async def test_jobs_that_a_change_of_rows_enqueues(
+async def test_jobs_of_changed_rows_are_in_the_event_of_the_flush(
     sessions: Sessions, told: Told, observer: Observer, no_workers: None
 ) -> None:
     @worker(name="tests.observed.React", on=User, on_insert=True)
@@ -134,7 +134,7 @@ async def test_jobs_that_a_change_of_rows_enqueues(
     assert await metas(observer) == [{"told": True}] * 2
 
 
-async def test_a_job_that_a_listener_of_the_flush_adds(
+async def test_a_job_of_a_before_flush_listener_is_in_the_event_of_the_flush(
     sessions: Sessions, told: Told, observer: Observer
 ) -> None:
     def add(session: Session, *others: Any) -> None:
@@ -185,7 +185,7 @@ async def test_bad_input_ends_the_event(sessions: Sessions, told: Told) -> None:
     assert isinstance(stop.error, ValueError)
 
 
-async def test_rows_that_a_statement_inserts(
+async def test_jobs_of_an_insert_statement_are_one_event(
     sessions: Sessions, told: Told, observer: Observer
 ) -> None:
     rows: list[dict[str, Any]] = [

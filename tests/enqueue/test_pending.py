@@ -88,16 +88,14 @@ class TestTheFlush:
         with session_factory() as session:
             assert session.scalars(select(Job.priority)).all() == [3]
 
-    def test_it_is_loaded_again_after_the_commit(self, session_factory: Sessions) -> None:
+    def test_a_job_is_loaded_again_after_the_commit(self, session_factory: Sessions) -> None:
         with session_factory(expire_on_commit=True) as session:
             session.add(job := Send.new({"n": 1}))
             session.commit()
             assert inspect(job).expired
             assert job.args == {"n": 1}
 
-    def test_the_session_tells_its_listeners_as_of_any_object(
-        self, session_factory: Sessions
-    ) -> None:
+    def test_listeners_of_the_session_hear_of_a_job(self, session_factory: Sessions) -> None:
         told: list[tuple[str, type]] = []
         with session_factory() as session:
             for name in ("transient_to_pending", "pending_to_persistent", "pending_to_transient"):
@@ -139,7 +137,7 @@ class TestTheFlush:
             session.flush()
             assert count(session) == 0
 
-    def test_only_the_objects_that_a_flush_is_given(
+    def test_a_partial_flush_inserts_only_its_jobs(
         self, session_factory: Sessions, recwarn: pytest.WarningsRecorder
     ) -> None:
         with session_factory.begin() as session:
@@ -150,7 +148,7 @@ class TestTheFlush:
             assert inspect(second).pending
 
     @pytest.mark.parametrize("trait", ["executing", "retryable", "completed"])
-    def test_rows_as_no_new_job_is_are_inserted_as_they_are(
+    def test_jobs_in_other_states_are_inserted_unchanged(
         self, session_factory: Sessions, trait: str
     ) -> None:
         with session_factory.begin() as session:
@@ -160,7 +158,7 @@ class TestTheFlush:
             assert sorted(states) == sorted([JobState(trait), JobState.AVAILABLE])
             assert session.scalars(select(Job).where(Job.state == trait)).one().attempt == 1
 
-    def test_a_time_of_insertion_that_was_given_counts(self, session_factory: Sessions) -> None:
+    def test_a_given_inserted_at_is_kept(self, session_factory: Sessions) -> None:
         long_ago = datetime(2001, 1, 1, tzinfo=UTC)
         job = Send.new()
         job.inserted_at = long_ago
@@ -188,7 +186,7 @@ class TestTheFlush:
         finally:
             event.remove(Job, name, listener)
 
-    def test_a_job_added_by_a_listener_of_before_flush(self, session_factory: Sessions) -> None:
+    def test_a_job_of_a_before_flush_listener_is_inserted(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
 
             @event.listens_for(session, "before_flush")
@@ -200,7 +198,9 @@ class TestTheFlush:
         with session_factory() as session:
             assert session.scalars(select(Job.args)).all() == [{"late": True}]
 
-    async def test_concurrent_sessions(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    async def test_concurrent_sessions_keep_their_jobs_apart(
+        self, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
         async with sessions() as one, sessions() as other:
             one.add_all([first := Send.new({"n": 1}), User(name="ann")])
             other.add_all([second := Send.new({"n": 2}), User(name="bob")])
@@ -227,7 +227,7 @@ class TestRollback:
             session.commit()
             assert session.scalars(select(Job.id)).all() == [job.id]
 
-    def test_of_a_job_that_the_unit_of_work_inserts(self, session_factory: Sessions) -> None:
+    def test_an_executing_job_can_be_added_again(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             session.add(job := JobFactory(executing=True))
             session.flush()
@@ -238,7 +238,7 @@ class TestRollback:
             assert job.id != gone
             assert session.scalars(select(Job.id)).all() == [job.id]
 
-    def test_a_rollback_of_a_savepoint(self, session_factory: Sessions) -> None:
+    def test_a_savepoint_makes_only_its_jobs_transient(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             session.add(before := Send.new({"n": 1}))
             savepoint = session.begin_nested()
@@ -252,7 +252,7 @@ class TestRollback:
             assert session.scalars(select(Job.args).order_by(Job.id)).all() == [{"n": 1}, {"n": 3}]
 
     @pytest.mark.parametrize("depth", [1, 2, 3])
-    def test_a_rollback_around_released_savepoints(
+    def test_jobs_of_released_savepoints_become_transient(
         self, session_factory: Sessions, depth: int
     ) -> None:
         with session_factory() as session:
@@ -265,7 +265,7 @@ class TestRollback:
             assert inspect(job).transient
             assert job.args == {"n": 1}
 
-    def test_a_rollback_of_the_outer_savepoint(self, session_factory: Sessions) -> None:
+    def test_jobs_of_inner_savepoints_become_transient(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             outer = session.begin_nested()
             session.begin_nested()
@@ -275,7 +275,7 @@ class TestRollback:
             assert inspect(job).transient
             assert count(session) == 0
 
-    def test_a_change_since_the_flush_stays(self, session_factory: Sessions) -> None:
+    def test_a_change_since_the_flush_is_kept(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             session.add(job := Send.new())
             session.flush()
@@ -283,7 +283,9 @@ class TestRollback:
             session.rollback()
             assert job.priority == 7
 
-    def test_because_another_object_fails_the_flush(self, session_factory: Sessions) -> None:
+    def test_a_failure_of_another_object_makes_jobs_transient(
+        self, session_factory: Sessions
+    ) -> None:
         with session_factory() as session:
             session.add_all([job := Send.new({"n": 1}), User(name=None)])
             with pytest.raises(IntegrityError):
@@ -294,7 +296,9 @@ class TestRollback:
             session.commit()
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
-    def test_because_the_insert_fails(self, session_factory: Sessions, engine_: Engine) -> None:
+    def test_a_failed_insert_makes_jobs_transient(
+        self, session_factory: Sessions, engine_: Engine
+    ) -> None:
         def fail(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
             if "INSERT" in statement:
                 cursor.execute("SELECT 1/0")
@@ -317,7 +321,7 @@ class TestRollback:
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
     @pytest.mark.parametrize("unique", [False, True])
-    def test_a_rollback_without_a_job_that_left_the_session(
+    def test_an_expunged_job_does_not_disturb_the_rollback(
         self, session_factory: Sessions, unique: bool
     ) -> None:
         with session_factory() as session:
@@ -330,7 +334,7 @@ class TestRollback:
             assert inspect(job).transient
             assert job.id is None
 
-    def test_jobs_without_references_are_not_kept(self, session_factory: Sessions) -> None:
+    def test_the_session_keeps_no_unreferenced_jobs(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             session.add_all(Send.new({"n": n}) for n in range(10))
             session.flush()
@@ -338,7 +342,7 @@ class TestRollback:
             assert not [one for one in session if isinstance(one, Job)]
             session.rollback()
 
-    async def test_a_rollback_of_an_async_session(
+    async def test_a_job_of_an_async_session_is_transient(
         self, sessions: async_sessionmaker[AsyncSession]
     ) -> None:
         async with sessions() as session:

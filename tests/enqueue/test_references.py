@@ -88,7 +88,7 @@ class TestTheStoredForm:
         key = {"dog": reference("Dog", id=dog.id), "plain": reference("Plain", id=plain.id)}
         assert stored(session) == [key]
 
-    def test_needs_no_loading_of_an_expired_instance(self, session: Session) -> None:
+    def test_does_not_load_an_expired_instance(self, session: Session) -> None:
         session.add(order := Order(id=5))
         session.flush()
         session.expire(order)
@@ -149,13 +149,13 @@ class TestTheStoredForm:
         with pytest.raises(ValueError, match=r"Local can't be an argument: no other process"):
             Send.new({"it": Local()})
 
-    def test_meta_takes_none(self) -> None:
+    def test_is_refused_in_meta(self) -> None:
         with pytest.raises(TypeError, match=r"meta\['order'\] is a Order, not JSON"):
             Send.new(meta={"order": Order()})
 
 
 class TestPendingInstances:
-    def test_a_thousand_with_a_job_each_are_two_batches(
+    def test_a_thousand_rows_and_their_jobs_are_two_batches(
         self, session: Session, statements: list[str]
     ) -> None:
         for _ in range(1000):
@@ -171,7 +171,7 @@ class TestPendingInstances:
         keys = list(session.scalars(select(Order.id).order_by(Order.id)))
         assert stored(session) == [{"order": reference("Order", id=key)} for key in keys]
 
-    def test_a_key_that_a_column_default_makes(self, session: Session) -> None:
+    def test_a_key_may_come_from_a_column_default(self, session: Session) -> None:
         session.add(job := Send.new({"parcel": (parcel := Parcel())}))
         session.add(parcel)
         session.flush()
@@ -180,7 +180,9 @@ class TestPendingInstances:
         assert stored(session) == [job.args]
         assert job.id is not None
 
-    async def test_in_an_async_session(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    async def test_a_job_of_an_async_session_gets_the_key(
+        self, sessions: async_sessionmaker[AsyncSession]
+    ) -> None:
         async with sessions() as session:
             await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
             session.add(order := Order())
@@ -189,7 +191,7 @@ class TestPendingInstances:
             assert job.args == {"order": reference("Order", id=order.id)}
             assert [job.id] == list(await session.scalars(select(Job.id)))
 
-    def test_a_job_that_waits_is_as_any_other(self, session: Session) -> None:
+    def test_a_waiting_job_behaves_as_any_pending_object(self, session: Session) -> None:
         session.add_all([order := Order(), job := Send.new({"order": order}), Send.new()])
         session.flush()
         assert job in session
@@ -208,7 +210,7 @@ class TestPendingInstances:
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
         assert not session.dirty
 
-    def test_another_job_that_is_pending(self, session: Session) -> None:
+    def test_a_job_may_refer_to_a_pending_job(self, session: Session) -> None:
         first = Send.new()
         second = Send.new({"after": first})
         session.add_all([second, first, Send.new({"after": second})])
@@ -219,7 +221,7 @@ class TestPendingInstances:
             second.id,
         }
 
-    def test_added_by_a_listener_of_the_flush(self, session: Session) -> None:
+    def test_a_listener_of_the_flush_may_add_the_job(self, session: Session) -> None:
         @event.listens_for(session, "before_flush", once=True)
         def note(session: Session, *rest: Any) -> None:
             session.add_all([Send.new({"order": one}) for one in session.new])
@@ -228,7 +230,7 @@ class TestPendingInstances:
         session.flush()
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
 
-    def test_after_a_rollback_the_next_key_counts(self, session: Session) -> None:
+    def test_a_job_added_again_after_a_rollback_gets_the_new_key(self, session: Session) -> None:
         order, job = Order(), None
         savepoint = session.begin_nested()
         session.add_all([order, job := Send.new({"order": order})])
@@ -245,7 +247,7 @@ class TestPendingInstances:
         assert stored(session) == [{"order": reference("Order", id=order.id)}]
 
 
-class TestWhatHasNoRow:
+class TestInstancesWithoutARow:
     """The error is raised before the flush, so the transaction stays usable."""
 
     def refused(self, session: Session, why: str) -> None:
@@ -254,12 +256,12 @@ class TestWhatHasNoRow:
             session.flush()
         assert session.scalar(select(1)) == 1
 
-    def test_in_no_session(self, session: Session) -> None:
+    def test_an_instance_in_no_session_is_refused(self, session: Session) -> None:
         session.autoflush = False
         session.add(Send.new({"order": Order()}))
         self.refused(session, "refers to a Order, which is in no session and not stored: add the")
 
-    def test_pending_in_another_session(self, session: Session) -> None:
+    def test_an_instance_of_another_session_is_refused(self, session: Session) -> None:
         session.autoflush = False
         order = Order()
         with Session() as other:
@@ -267,13 +269,13 @@ class TestWhatHasNoRow:
             session.add(Send.new({"order": order}))
             self.refused(session, "which is pending in another session")
 
-    def test_expunged(self, session: Session) -> None:
+    def test_an_expunged_instance_is_refused(self, session: Session) -> None:
         session.autoflush = False
         session.add_all([order := Order(), Send.new({"order": order})])
         session.expunge(order)
         self.refused(session, "which is in no session")
 
-    def test_expunged_by_a_listener_of_the_flush(self, session: Session) -> None:
+    def test_an_instance_that_a_listener_expunged_is_refused(self, session: Session) -> None:
         def leave_out(session: Session, *rest: Any) -> None:
             session.expunge(order)
 
@@ -291,9 +293,7 @@ class TestWhatHasNoRow:
         session.commit()
         assert stored(session) == []
 
-    def test_a_listener_that_refuses_the_flush_is_heard_and_loses_no_job(
-        self, session: Session
-    ) -> None:
+    def test_a_listener_that_refuses_the_flush_loses_no_job(self, session: Session) -> None:
         def refuse(*_: Any) -> None:
             raise LookupError("not yet")
 
@@ -318,7 +318,9 @@ class TestWhatHasNoRow:
         session.commit()
         assert stored(session) == []
 
-    def test_a_row_whose_flush_fails(self, session: Session) -> None:
+    def test_a_row_whose_flush_fails_raises_the_error_of_the_database(
+        self, session: Session
+    ) -> None:
         """The rollback also expunges the instance. The error is that of the database."""
         session.add(first := Order())
         session.commit()
@@ -333,7 +335,7 @@ class TestWhatHasNoRow:
         session.commit()
         assert stored(session) == [{"order": reference("Order", id=taken)}]
 
-    def test_rolled_back(self, session: Session) -> None:
+    def test_an_instance_that_was_rolled_back_is_refused(self, session: Session) -> None:
         session.autoflush = False
         with session.begin_nested() as savepoint:
             session.add(order := Order())
@@ -344,7 +346,7 @@ class TestWhatHasNoRow:
         session.add(job)
         self.refused(session, "which is in no session")
 
-    def test_deleted(self, session: Session) -> None:
+    def test_a_deleted_instance_is_refused(self, session: Session) -> None:
         session.autoflush = False
         session.add(order := Order())
         session.flush()
@@ -360,7 +362,7 @@ class TestWhatHasNoRow:
         session.commit()
         assert session.scalar(select(Job.priority)) == 3
 
-    async def test_pending_where_no_flush_follows(
+    async def test_a_connection_refuses_a_pending_instance(
         self, sessions: async_sessionmaker[AsyncSession]
     ) -> None:
         async with sessions() as session:
@@ -378,7 +380,7 @@ class TestWhatHasNoRow:
             ),
         ],
     )
-    def test_pending_in_a_statement_that_passes_by_the_flush(
+    def test_an_insert_statement_refuses_a_pending_instance(
         self, session: Session, store: Any
     ) -> None:
         order = Order()
@@ -391,12 +393,12 @@ class TestWhatHasNoRow:
         store(session, Send.new({"order": [order]}))
         assert stored(session) == [{"order": [reference("Order", id=order.id)]}]
 
-    def test_pending_in_a_condition(self) -> None:
+    def test_a_condition_refuses_a_pending_instance(self) -> None:
         with pytest.raises(ValueError, match="args refers to a Order that has no key yet"):
             Job.args_contain({"order": Order()})
 
 
-def test_any_connection_takes_instances_with_a_key(session: Session) -> None:
+def test_any_connection_accepts_instances_with_a_key(session: Session) -> None:
     session.add(order := Order())
     session.flush()
     job = Send.new({"order": order})

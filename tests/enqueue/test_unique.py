@@ -73,7 +73,7 @@ def oban(engine: AsyncEngine) -> Oban:
     return Oban(engine)
 
 
-async def test_a_job_that_ends_before_it_is_replaced_is_replaced_no_more(
+async def test_a_job_that_ends_before_its_replacement_is_kept(
     engine: AsyncEngine, oban: Oban
 ) -> None:
     """The job ends while the duplicate that found it waits for the lock of its row."""
@@ -118,7 +118,7 @@ class TestEveryConn:
 
 @pytest.mark.parametrize("kind", MAIN_KINDS, indirect=True)
 class TestMainKinds:
-    async def test_a_duplicate_is_the_job_that_is_there(
+    async def test_a_duplicate_becomes_the_existing_job(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}, priority=3))
@@ -187,7 +187,7 @@ class TestMainKinds:
 
 class TestConcurrent:
     @pytest.mark.parametrize("turns", [20, pytest.param(500, marks=pytest.mark.torture)])
-    async def test_twenty_connections_and_fifty_keys(
+    async def test_each_key_has_one_job_of_twenty_connections(
         self, postgres_dsn: str, prefix: str, observer: Observer, turns: int
     ) -> None:
         engine = async_engine(postgres_dsn, prefix, pool_size=20)
@@ -211,7 +211,7 @@ class TestConcurrent:
         assert sorted(new) == [row["id"] for row in rows]
         assert all(len(ids) == 1 for ids in seen.values())
 
-    async def test_many_at_once_in_any_order(
+    async def test_batches_in_any_order_do_not_deadlock(
         self, oban: Oban, engine: AsyncEngine, observer: Observer
     ) -> None:
         async def enqueue(start: int) -> list[Job]:
@@ -249,7 +249,9 @@ class TestWhatIsCompared:
             (Unique(fields=["meta"], keys=["a"]), {"meta": {"a": 0, "b": 2}, "queue": "other"}),
         ],
     )
-    async def test_duplicates(self, oban: Oban, unique: Unique, given: Any) -> None:
+    async def test_jobs_that_agree_in_the_fields_are_duplicates(
+        self, oban: Oban, unique: Unique, given: Any
+    ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}, meta={"a": 0, "b": 1}, unique=unique))
         again = Sync.new({"n": 1}, **{"meta": {"a": 0, "b": 1}, **given}, unique=unique)
         await oban.enqueue(again)
@@ -266,7 +268,9 @@ class TestWhatIsCompared:
             (Unique(fields=["args", "meta"]), {"n": 1}, {"meta": {"a": 1}}),
         ],
     )
-    async def test_no_duplicates(self, oban: Oban, unique: Unique, args: Any, given: Any) -> None:
+    async def test_jobs_that_differ_in_a_field_are_no_duplicates(
+        self, oban: Oban, unique: Unique, args: Any, given: Any
+    ) -> None:
         await oban.enqueue(Sync.new({"n": 1}, unique=unique))
         other = await oban.enqueue(Sync.new(args, **given, unique=unique))
         assert not other.conflict
@@ -277,12 +281,12 @@ class TestWhatIsCompared:
         assert jobs[0].id != jobs[1].id
         assert not any(ENTRY in job.meta for job in jobs)
 
-    async def test_a_job_by_hand(self, oban: Oban) -> None:
+    async def test_a_job_made_without_a_worker_may_be_unique(self, oban: Oban) -> None:
         first = await oban.enqueue(Job("tests.Sync", {"n": 1}, unique=True))
         again = await oban.enqueue(Job("tests.Sync", {"n": 1}, unique=True))
         assert (again.conflict, again.id) == (True, first.id)
 
-    async def test_a_row_among_the_arguments_by_its_key(
+    async def test_rows_among_the_arguments_are_compared_by_their_keys(
         self, sessions: Sessions, observer: Observer
     ) -> None:
         async with sessions.begin() as session:
@@ -293,7 +297,7 @@ class TestWhatIsCompared:
         assert jobs[2].id == jobs[0].id
         assert len(await observer.jobs()) == 2
 
-    async def test_the_claim_of_a_job_whose_meta_is_given_on_is_not(self, oban: Oban) -> None:
+    async def test_the_unique_key_in_a_copied_meta_is_ignored(self, oban: Oban) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}))
         other = await oban.enqueue(Sync.new({"n": 2}, unique=False, meta=first.meta))
         assert not other.conflict
@@ -307,7 +311,9 @@ async def move(sessions: Sessions, job: Job, **values: Any) -> None:
 
 class TestWhileItCounts:
     @pytest.mark.parametrize("state", JobState)
-    async def test_in_its_states(self, oban: Oban, sessions: Sessions, state: JobState) -> None:
+    async def test_only_jobs_in_the_states_are_compared(
+        self, oban: Oban, sessions: Sessions, state: JobState
+    ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}))
         await move(sessions, first, state=state)
         again = await oban.enqueue(Sync.new({"n": 1}))
@@ -316,14 +322,16 @@ class TestWhileItCounts:
         if counts:
             assert again.state is state
 
-    async def test_a_new_job_that_does_not_count_claims_nothing(self, oban: Oban) -> None:
+    async def test_a_new_job_outside_the_states_holds_no_key(self, oban: Oban) -> None:
         unique = Unique(states=["scheduled"])
         jobs = [Sync.new({"n": 1}, unique=unique) for _ in range(2)]
         jobs += [Sync.new({"n": 1}, unique=unique, scheduled_at=SOON) for _ in range(2)]
         await oban.enqueue_many(jobs)
         assert [job.conflict for job in jobs] == [False, False, False, True]
 
-    async def test_for_its_period(self, oban: Oban, sessions: Sessions) -> None:
+    async def test_only_jobs_of_the_period_are_compared(
+        self, oban: Oban, sessions: Sessions
+    ) -> None:
         unique = Unique(period=timedelta(minutes=5))
         first = await oban.enqueue(Sync.new({"n": 1}, unique=unique))
         await move(sessions, first, inserted_at=first.inserted_at - timedelta(minutes=4))
@@ -341,7 +349,7 @@ class TestWhileItCounts:
 
 
 class TestMoves:
-    async def test_a_job_that_is_retried_gives_up_its_claim(
+    async def test_a_retried_job_gives_up_its_key_to_a_duplicate(
         self, oban: Oban, observer: Observer
     ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}))
@@ -367,7 +375,7 @@ class TestMoves:
         assert (rival.conflict, staged) == (False, 3)
         assert [row["state"] for row in await observer.jobs()] == ["available"] * 4
 
-    async def test_a_job_that_never_left_its_states_keeps_its_claim(
+    async def test_a_job_that_never_left_its_states_keeps_its_key(
         self, oban: Oban, sessions: Sessions
     ) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}))
@@ -377,7 +385,7 @@ class TestMoves:
         assert await oban.retry_jobs(first) == 1
         assert (await oban.enqueue(Sync.new({"n": 1}))).id == first.id
 
-    async def test_a_new_meta_keeps_the_claim(self, oban: Oban) -> None:
+    async def test_a_new_meta_keeps_the_key(self, oban: Oban) -> None:
         first = await oban.enqueue(Sync.new({"n": 1}, meta={"a": 1}))
         await oban.update_jobs(first, {"meta": {"b": 2}})
         again = await oban.enqueue(Sync.new({"n": 1}))
@@ -386,7 +394,7 @@ class TestMoves:
 
 
 class TestReplace:
-    async def test_by_the_state_of_the_job_that_is_there(
+    async def test_the_state_of_the_existing_job_decides_what_is_replaced(
         self, oban: Oban, sessions: Sessions
     ) -> None:
         unique = Unique(
@@ -405,7 +413,7 @@ class TestReplace:
         await move(sessions, first, state=JobState.COMPLETED)
         assert await again(4) == (2, 3)
 
-    async def test_all_that_may_be_replaced(self, oban: Oban, observer: Observer) -> None:
+    async def test_each_replaceable_field_is_replaced(self, oban: Oban, observer: Observer) -> None:
         names = ["args", "max_attempts", "meta", "priority", "queue", "scheduled_at", "tags"]
         unique = Unique(fields=["worker"], replace=[*names, "worker"])
         first = await oban.enqueue(Sync.new({"n": 1}, unique=unique, meta={"a": 1}))
@@ -457,7 +465,7 @@ class TestReplace:
         assert all(job.conflict for job in jobs)
         assert await observer.args() == [{"n": 4}]
 
-    async def test_attempts_are_not_replaced_by_fewer_than_there_were(
+    async def test_max_attempts_stays_above_the_spent_attempts(
         self, oban: Oban, sessions: Sessions
     ) -> None:
         unique = Unique(replace=["max_attempts"])
@@ -479,7 +487,7 @@ class TestSession:
             job.priority = 4
         assert (await oban.get_job(first.id)).priority == 4  # type: ignore[union-attr]
 
-    async def test_a_duplicate_of_a_job_that_the_session_has(
+    async def test_a_duplicate_of_a_job_that_the_session_has_is_detached(
         self, oban: Oban, sessions: Sessions
     ) -> None:
         first = await oban.enqueue(Index.new({"page": 1, "v": 1}, priority=2))
@@ -494,7 +502,7 @@ class TestSession:
             assert (held.args, held.priority) == ({"page": 1, "v": 2}, 3)
             assert held in session
 
-    def test_rows_that_refer_to_a_duplicate_refer_to_the_job_that_is_there(
+    def test_rows_that_refer_to_a_duplicate_refer_to_the_existing_job(
         self, session_factory: sessionmaker[Session]
     ) -> None:
         with session_factory() as session:
@@ -512,13 +520,13 @@ class TestSession:
             assert len(early.jobs) == 2
             session.rollback()
 
-    async def test_added_by_the_user(self, oban: Oban, sessions: Sessions) -> None:
+    async def test_session_add_finds_duplicates(self, oban: Oban, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             jobs = [Sync.new({"n": 1}) for _ in range(2)]
             session.add_all(jobs)
         assert [job.conflict for job in jobs] == [False, True]
 
-    async def test_a_job_that_a_connection_rolled_back(
+    async def test_a_job_that_a_connection_rolled_back_can_be_added(
         self, engine: AsyncEngine, oban: Oban, sessions: Sessions
     ) -> None:
         async with engine.connect() as connection:
@@ -607,7 +615,7 @@ class TestSession:
             store(session, Sync.new({"n": 1}, unique=False))
             assert session.scalars(select(Job.args)).all() == [{"n": 1}]
 
-    async def test_a_job_that_the_flush_deletes_or_ends_conflicts_no_more(
+    async def test_a_job_that_the_same_flush_deletes_or_ends_does_not_conflict(
         self, oban: Oban, sessions: Sessions, observer: Observer
     ) -> None:
         await oban.enqueue_many(Sync.new({"n": n}) for n in (1, 2))
@@ -644,7 +652,7 @@ class TestSession:
             assert len(session.scalars(select(Job)).all()) == 1
 
 
-async def test_no_meta_of_another_oban_is_in_the_way(oban: Oban, sessions: Sessions) -> None:
+async def test_meta_of_another_oban_stops_no_job(oban: Oban, sessions: Sessions) -> None:
     plain = await oban.enqueue(Sync.new({"n": 1}, unique=False))
     for meta in ([], "text", None, {ENTRY: 7}, {ENTRY: {"states": ["available"]}}):
         await move(sessions, plain, meta=meta)

@@ -168,7 +168,7 @@ class TestFlush:
             session.add(Job("tests.Nobody", state=JobState.SUSPENDED))
         assert await listener.heard() == []
 
-    async def test_a_state_given_as_text_counts_as_well(
+    async def test_a_job_with_its_state_as_text_is_announced(
         self, session_factory: Sessions, listener: Listener
     ) -> None:
         with session_factory.begin() as session:
@@ -185,7 +185,7 @@ class TestFlush:
         assert channel == "oban_schedule"
         assert datetime.fromisoformat(payload["at"]) < datetime.now(UTC)
 
-    async def test_sessions_without_jobs_send_nothing_more(
+    async def test_a_session_without_jobs_sends_no_further_statement(
         self, session_factory: Sessions, sent: list[str]
     ) -> None:
         def work() -> list[str]:
@@ -208,12 +208,14 @@ class TestFlush:
         with detached():
             assert work() == hooked
 
-    async def test_a_subclass_of_job(self, session_factory: Sessions, listener: Listener) -> None:
+    async def test_a_job_of_a_subclass_is_announced(
+        self, session_factory: Sessions, listener: Listener
+    ) -> None:
         with session_factory.begin() as session:
             session.add(SpecialJob("tests.Nobody", queue="special"))
         assert await listener.heard() == news("special")
 
-    async def test_merging(
+    async def test_a_merged_job_is_announced_once(
         self, session_factory: Sessions, sent: list[str], listener: Listener
     ) -> None:
         with session_factory.begin() as session:
@@ -299,7 +301,7 @@ class TestSavepoints:
         assert (row["id"], row["args"]) == (again.id, {"n": 1})
 
 
-class TestUpdates:
+class TestMovedJobs:
     """A loaded job that changes its queue or state is announced in its new queue."""
 
     async def test_only_the_earliest_time_of_moved_jobs_is_announced(
@@ -358,33 +360,33 @@ class TestUpdates:
 
         return move
 
-    async def test_back_to_available(self, move: Any) -> None:
+    async def test_a_job_made_available_is_announced(self, move: Any) -> None:
         def retry(job: Job) -> None:
             job.state = JobState.AVAILABLE
 
         assert await move(JobFactory(retryable=True, queue="a"), retry) == news("a")
 
-    async def test_back_to_available_with_a_queue_that_is_not_loaded(self, move: Any) -> None:
+    async def test_a_job_whose_queue_is_not_loaded_is_announced(self, move: Any) -> None:
         def retry(job: Job) -> None:
             job.state = JobState.AVAILABLE
 
         options = load_only(Job.id, Job.state)
         assert await move(JobFactory(retryable=True, queue="a"), retry, options) == news("a")
 
-    async def test_a_job_moved_to_another_queue(self, move: Any) -> None:
+    async def test_a_job_moved_to_another_queue_is_announced_there(self, move: Any) -> None:
         def put(job: Job) -> None:
             job.queue = "b"
 
         assert await move(job("a"), put) == news("b")
 
     @pytest.mark.parametrize("trait", ["scheduled", "retryable"])
-    async def test_a_job_moved_to_another_time(self, move: Any, trait: str) -> None:
+    async def test_a_job_moved_to_another_time_is_announced(self, move: Any, trait: str) -> None:
         def reschedule(job: Job) -> None:
             job.scheduled_at = SOON
 
         assert await move(JobFactory(**{trait: True}), reschedule) == [SOON_NEWS]
 
-    async def test_a_job_that_is_ended(self, move: Any, sent: list[str]) -> None:
+    async def test_an_ended_job_is_not_announced(self, move: Any, sent: list[str]) -> None:
         def cancel(job: Job) -> None:
             job.state = JobState.CANCELLED
             job.cancelled_at = SOON
@@ -392,14 +394,16 @@ class TestUpdates:
         assert await move(job(), cancel) == []
         assert notifies(sent) == 0
 
-    async def test_nowhere(self, move: Any, sent: list[str]) -> None:
+    async def test_a_job_with_another_change_is_not_announced(
+        self, move: Any, sent: list[str]
+    ) -> None:
         def annotate(job: Job) -> None:
             job.meta = {"seen": True}
 
         assert await move(job(), annotate, load_only(Job.id)) == []
         assert len(sent) == 1, "the UPDATE alone"
 
-    async def test_deleted(
+    async def test_a_deleted_job_is_not_announced(
         self, session_factory: Sessions, sent: list[str], observer: Observer
     ) -> None:
         with session_factory.begin() as session:
@@ -455,7 +459,7 @@ class TestBulkStatements:
             pytest.param(update(Job.__table__).values(priority=1), None, id="update-core"),
         ],
     )
-    async def test_statements(
+    async def test_statements_announce_their_jobs_at_the_commit(
         self,
         session_factory: Sessions,
         listener: Listener,
@@ -475,7 +479,7 @@ class TestBulkStatements:
         assert sorted(await listener.heard(), key=str) == list(self.NEWS)
         assert await woken() == [Wakeup(queues=None)]
 
-    async def test_the_result_is_the_users(self, session_factory: Sessions) -> None:
+    async def test_the_caller_gets_the_result(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             jobs = session.scalars(
                 insert(Job).returning(Job, sort_by_parameter_order=True), [_values(), _values("b")]
@@ -489,7 +493,7 @@ class TestBulkStatements:
             session.execute(update(Job), rows)
             assert session.query(Job).filter_by(state="cancelled").update({"queue": "c"}) == 2
 
-    async def test_an_async_session(
+    async def test_an_async_session_announces_its_jobs(
         self, sessions: async_sessionmaker[AsyncSession], listener: Listener
     ) -> None:
         async with sessions.begin() as session:
@@ -504,7 +508,7 @@ class TestBulkStatements:
             session.execute(insert(Job), [_values()])
         assert ["pg_notify" in statement for statement in sent] == [False, True]
 
-    async def test_a_statement_that_fails(
+    async def test_a_failed_statement_announces_nothing(
         self, session_factory: Sessions, sent: list[str], woken: Woken
     ) -> None:
         with session_factory() as session:
@@ -516,7 +520,7 @@ class TestBulkStatements:
             session.commit()
         assert await woken() == []
 
-    async def test_the_statements_own_translation(
+    async def test_the_schema_map_of_a_statement_is_respected(
         self, postgres_dsn: str, prefix: str, listener: Listener, woken: Woken
     ) -> None:
         engine = create_engine(postgres_dsn.replace("postgresql:", "postgresql+psycopg:", 1))
@@ -527,7 +531,7 @@ class TestBulkStatements:
         assert sorted(await listener.heard(), key=str) == list(self.NEWS)
         assert await woken() == [Wakeup(queues=None)]
 
-    async def test_other_statements_of_other_tables_are_left_alone(
+    async def test_statements_of_other_tables_are_unchanged(
         self, session_factory: Sessions, sent: list[str]
     ) -> None:
         with session_factory.begin() as session:
@@ -540,7 +544,7 @@ class TestBulkStatements:
 class TestCommit:
     """The commit of the root transaction wakes the instances of this process."""
 
-    async def test_once_with_all_that_the_transaction_brought(
+    async def test_instances_are_woken_once_with_all_news_of_the_transaction(
         self, session_factory: Sessions, woken: Woken
     ) -> None:
         with session_factory() as session:
@@ -562,7 +566,7 @@ class TestCommit:
             assert await woken() == []
 
     @pytest.mark.parametrize("end", ["rollback", "close", "reset", "invalidate"])
-    async def test_not_when_it_ends_otherwise(
+    async def test_a_transaction_that_is_not_committed_wakes_no_instance(
         self, session_factory: Sessions, woken: Woken, end: str
     ) -> None:
         with session_factory() as session:
@@ -574,14 +578,14 @@ class TestCommit:
             session.commit()
         assert await woken() == []
 
-    async def test_an_async_session(
+    async def test_an_async_session_wakes_instances(
         self, sessions: async_sessionmaker[AsyncSession], woken: Woken
     ) -> None:
         async with sessions.begin() as session:
             session.add(job("a"))
         assert await woken() == [Wakeup(frozenset("a"))]
 
-    async def test_a_sync_session_in_a_thread(
+    async def test_a_sync_session_in_a_thread_wakes_instances(
         self, session_factory: Sessions, woken: Woken
     ) -> None:
         def work() -> None:
@@ -591,7 +595,7 @@ class TestCommit:
         await asyncio.gather(*(asyncio.to_thread(work) for _ in range(10)))
         assert await woken() == [Wakeup(frozenset("a"))] * 10
 
-    async def test_only_the_instances_of_the_schema_and_the_database(
+    async def test_only_instances_of_the_same_schema_and_database_are_woken(
         self, session_factory: Sessions, sync_engine_: Engine, woken: Woken
     ) -> None:
         address = Address.of(sync_engine_.url)
@@ -606,7 +610,7 @@ class TestCommit:
             assert await other() == []
             other.unsubscribe()
 
-    async def test_every_instance_of_the_database_when_the_search_path_decides(
+    async def test_a_session_without_a_schema_wakes_all_instances_of_the_database(
         self, postgres_dsn: str, prefix: str, woken: Woken
     ) -> None:
         engine = create_engine(
@@ -618,12 +622,14 @@ class TestCommit:
         engine.dispose()
         assert await woken() == [Wakeup(frozenset("a"))]
 
-    async def test_nobody_is_there(self, session_factory: Sessions, observer: Observer) -> None:
+    async def test_a_commit_without_instances_works(
+        self, session_factory: Sessions, observer: Observer
+    ) -> None:
         with session_factory.begin() as session:
             session.add(job())
         assert len(await observer.jobs()) == 1
 
-    async def test_a_joined_session_may_wake_too_early_and_forgets(
+    async def test_a_joined_session_wakes_nodes_by_notify_alone(
         self, sync_engine_: Engine, woken: Woken, listener: Listener
     ) -> None:
         # This session gets no after_commit for it, so only NOTIFY tells the nodes.
@@ -636,7 +642,7 @@ class TestCommit:
             assert await listener.heard() == []
         assert await listener.heard() == news("a")
 
-    async def test_a_listener_of_the_users_that_raises(
+    async def test_a_listener_of_the_user_may_raise(
         self, session_factory: Sessions, woken: Woken
     ) -> None:
         with session_factory() as session:
@@ -652,7 +658,7 @@ class TestCommit:
             session.close()
             assert session.info == {}
 
-    async def test_a_commit_that_fails(
+    async def test_a_failed_commit_wakes_no_instance(
         self, session_factory: Sessions, sync_engine_: Engine, woken: Woken
     ) -> None:
         def fail(connection: Connection) -> None:
@@ -678,7 +684,7 @@ class TestTwoPhase:
     """PostgreSQL refuses to PREPARE a transaction with a NOTIFY, so only the short cut wakes."""
 
     @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-    async def test_a_session(
+    async def test_a_two_phase_session_wakes_instances_without_a_notify(
         self,
         postgres_dsn: str,
         prefix: str,
@@ -709,7 +715,7 @@ class TestTwoPhase:
         assert await woken() == []
         assert await listener.heard() == []
 
-    async def test_several_databases(
+    async def test_a_session_may_have_several_databases(
         self, postgres_dsn: str, prefix: str, woken: Woken, observer: Observer
     ) -> None:
         jobs, users = (sync_engine(postgres_dsn, prefix) for _ in range(2))
@@ -721,7 +727,7 @@ class TestTwoPhase:
         assert await woken() == [Wakeup(frozenset("a"))]
         assert await observer.users() == ["ann"]
 
-    async def test_a_connection(
+    async def test_a_two_phase_connection_inserts_without_a_notify(
         self, sync_engine_: Engine, observer: Observer, listener: Listener
     ) -> None:
         with sync_engine_.connect() as connection:
@@ -735,7 +741,7 @@ class TestTwoPhase:
 
 
 class TestKindsOfSessions:
-    async def test_a_sync_session_class_of_the_users(
+    async def test_a_session_class_of_the_user_is_heard(
         self, engine: AsyncEngine, woken: Woken, listener: Listener
     ) -> None:
         class OwnSession(Session):
@@ -747,7 +753,7 @@ class TestKindsOfSessions:
         assert await woken() == [Wakeup(frozenset("a"))]
         assert await listener.heard() == news("a")
 
-    async def test_binds(
+    async def test_a_session_with_binds_is_heard(
         self,
         sync_engine_: Engine,
         postgres_dsn: str,
@@ -767,7 +773,7 @@ class TestKindsOfSessions:
         assert await listener.heard() == [("oban_schedule", {})]
         assert await woken() == [Wakeup(frozenset("a")), Wakeup(queues=None)]
 
-    async def test_a_scoped_session(
+    async def test_a_scoped_session_is_heard(
         self, session_factory: Sessions, woken: Woken, listener: Listener
     ) -> None:
         session = scoped_session(session_factory)
@@ -778,7 +784,7 @@ class TestKindsOfSessions:
         assert await woken() == [Wakeup(frozenset("a"))]
         assert await listener.heard() == news("a")
 
-    async def test_the_users_entries_in_info_stay(self, sync_engine_: Engine) -> None:
+    async def test_entries_of_the_user_in_session_info_are_kept(self, sync_engine_: Engine) -> None:
         with Session(sync_engine_, info={"mine": 1}) as session:
             session.add(job())
             session.flush()
@@ -787,7 +793,7 @@ class TestKindsOfSessions:
             assert session.info == {"mine": 1}
 
     @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-    async def test_async_drivers(
+    async def test_each_async_driver_is_heard(
         self, postgres_dsn: str, prefix: str, driver: str, listener: Listener
     ) -> None:
         engine = async_engine(postgres_dsn, prefix, driver)
@@ -799,7 +805,7 @@ class TestKindsOfSessions:
         await engine.dispose()
         assert await listener.heard() == [*news("a"), SOON_NEWS, *news("c"), ("oban_schedule", {})]
 
-    async def test_a_job_is_pickled_as_any_object(self, session_factory: Sessions) -> None:
+    async def test_a_job_can_be_pickled(self, session_factory: Sessions) -> None:
         with session_factory.begin() as session:
             session.add(stored := Send.new({"n": 1}))
         copy = pickle.loads(pickle.dumps(stored))
@@ -820,7 +826,7 @@ class TestListeners:
         assert notifies(sent) == 1
         assert len(await woken()) == 1
 
-    async def test_detached_they_do_nothing(
+    async def test_detached_listeners_announce_nothing(
         self, session_factory: Sessions, sent: list[str], woken: Woken, observer: Observer
     ) -> None:
         with detached():

@@ -109,7 +109,7 @@ def test_the_dashboard_without_a_password_is_for_this_machine(open_shop: Open) -
     assert shop.get("/oban/", headers={"Host": "shop.test"}).status_code == 403
 
 
-def test_an_order_that_is_not_paid_is_reminded_of(open_shop: Open, provider: Provider) -> None:
+def test_an_unpaid_order_is_reminded_of(open_shop: Open, provider: Provider) -> None:
     shop = open_shop(REMIND_AFTER="0.5")
     shop.post("/orders", json={"email": "ann@x.test", "product_id": SAMOVAR})
     mails = [provider.call(), provider.call()]
@@ -161,7 +161,7 @@ def test_the_worker_as_a_process_of_its_own_is_killed_and_started_again(
     assert "receipt: completed, attempt 2" in orders[0]["jobs"]
 
 
-def test_one_command_is_enough(spawn: Spawn) -> None:
+def test_one_command_starts_the_example(spawn: Spawn) -> None:
     process = spawn(*WEB)
     process.says("PostgreSQL is up")
     with client_of(process) as shop:

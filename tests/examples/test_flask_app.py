@@ -49,7 +49,7 @@ def add(site: httpx.Client, url: str) -> str:
     return str(answer.headers["Location"])
 
 
-def test_a_title_is_read_by_another_process(
+def test_another_process_reads_the_title(
     site: httpx.Client, start_worker: StartWorker, provider: Provider, finished: Finished
 ) -> None:
     where = add(site, f"{provider.url}/page")
@@ -91,7 +91,7 @@ def test_a_refused_bookmark_leaves_no_job(site: httpx.Client, database_dsn: str)
         assert connection.execute("SELECT count(*) FROM oban_jobs").fetchone() == (1,)
 
 
-def test_one_command_is_enough(
+def test_one_command_starts_the_example(
     spawn: Spawn, provider: Provider, database_url: str, finished: Finished
 ) -> None:
     process = spawn("examples.flask_app", "--port", "0", "--dsn", database_url)

@@ -103,7 +103,7 @@ def test_the_migrations_run_on_an_empty_database(project: Project) -> None:
 
 
 @there_or_here
-def test_offline(project: Project) -> None:
+def test_offline_migrations_become_sql(project: Project) -> None:
     project.execute(project.alembic("upgrade", "head", "--sql"))
     assert project.tables() >= project.all_tables()
     assert "No new upgrade operations" in project.alembic("check")
@@ -112,7 +112,7 @@ def test_offline(project: Project) -> None:
 
 
 @there_or_here
-def test_autogenerate_writes_it_from_zero(project: Project) -> None:
+def test_autogenerate_writes_the_migrations_from_nothing(project: Project) -> None:
     for path in project.directory.glob("migrations/versions/*.py"):
         path.unlink()
     written = project.generate()
@@ -125,7 +125,7 @@ def test_autogenerate_writes_it_from_zero(project: Project) -> None:
 
 
 @here_or_there
-def test_autogenerate_upgrades_an_older_version_of_ours(project: Project) -> None:
+def test_autogenerate_upgrades_an_older_version(project: Project) -> None:
     project.rewrite(r"upgrade_oban\(version=\d+", "upgrade_oban(version=1")
     project.alembic("upgrade", "head")
     jobs = f"{project.prefix}.oban_jobs" if project.prefix else "oban_jobs"

@@ -46,7 +46,7 @@ def hear(provider: Provider, count: int, *, failing: bool = True) -> list[Call]:
     return heard
 
 
-def test_every_change_arrives_though_half_of_the_calls_fail(
+def test_every_change_arrives_although_half_of_the_calls_fail(
     orders: httpx.Client, provider: Provider, finished: Finished
 ) -> None:
     first, second = place(orders), place(orders, 3)
@@ -98,7 +98,7 @@ def test_a_committed_change_is_sent_after_a_crash(
         assert (call.json["id"], call.json["status"]) == (order, "paid")
 
 
-def test_one_command_brings_all_along(spawn: Spawn) -> None:
+def test_one_command_starts_the_example(spawn: Spawn) -> None:
     process = spawn("examples.outbox", "--port", "0", DATABASE_URL="")
     with client_of(process) as orders:
         place(orders)

@@ -51,7 +51,7 @@ def test_the_whole_library_is_indexed_and_checked() -> None:
 
 
 @pytest.mark.examples
-def test_a_second_run_stands_by_itself(indexed_dsn: str) -> None:
+def test_a_second_run_checks_only_its_own_files(indexed_dsn: str) -> None:
     ended = run("--dsn", indexed_dsn, "--files", "7")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "7 of 7" in ended.stdout

@@ -159,7 +159,7 @@ NIGHTS = {
 
 
 @pytest.mark.parametrize(("cron", "moments", "ticks"), NIGHTS.values(), ids=NIGHTS.keys())
-async def test_each_tick_of_a_night_comes_once(
+async def test_each_tick_is_enqueued_once_while_the_clock_changes(
     clock: Clock,
     spawn: Spawn,
     runs: Runs,

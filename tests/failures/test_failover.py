@@ -223,7 +223,7 @@ async def replayed(cluster: Cluster, position: str) -> bool:
         return await (await connection.execute(query, [position])).fetchone() == (True,)
 
 
-async def test_a_standby_is_called_one(pair: Pair, tables: None) -> None:
+async def test_an_error_names_a_standby(pair: Pair, tables: None) -> None:
     async with await psycopg.AsyncConnection.connect(dsn(pair.primary)) as connection:
         cursor = await connection.execute("SELECT pg_current_wal_lsn()")
         ((position,),) = await cursor.fetchall()

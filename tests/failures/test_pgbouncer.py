@@ -109,7 +109,7 @@ def unprepared() -> Iterator[None]:
     indirect=["pooled"],
 )
 @pytest.mark.usefixtures("unprepared")
-async def test_jobs_enqueued_by_every_way_run(
+async def test_jobs_of_each_kind_of_conn_run(
     name: str, bouncer: PgBouncer, pooled: AsyncEngine, start: StartOban, prefix: str, runs: Runs
 ) -> None:
     """Two clients take turns, so that they swap connections, and often enough for prepared
@@ -135,7 +135,7 @@ async def test_jobs_enqueued_by_every_way_run(
     assert runs.states() == {"completed": 15}
 
 
-async def test_scheduled_retried_and_snoozed_jobs(
+async def test_scheduled_retried_and_snoozed_jobs_run(
     pooled: AsyncEngine, start: StartOban, runs: Runs
 ) -> None:
     ours = await start(pooled, queues={"default": 5}, **POLLING)
@@ -200,7 +200,7 @@ async def test_the_leader_is_followed_and_its_jobs_are_rescued(
     assert runs.leader() is None
 
 
-async def test_a_pooler_that_is_restarted(
+async def test_jobs_run_after_the_pooler_is_restarted(
     bouncer: PgBouncer, spawn: Spawn, runs: Runs, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     node = await spawn(bouncer.dsn, limit=5, notify="poll", connect_args=UNPREPARED)
@@ -215,7 +215,7 @@ async def test_a_pooler_that_is_restarted(
     assert await ended(node) == 0
 
 
-async def test_an_instance_that_is_given_a_url(
+async def test_an_instance_made_from_a_url_works(
     bouncer: PgBouncer, start: StartOban, prefix: str, runs: Runs
 ) -> None:
     """As the command does: its URL has the settings that PgBouncer needs."""
@@ -257,7 +257,7 @@ class TestOrders:
 
 
 class TestLeading:
-    async def test_a_tick_is_enqueued_once_by_two_that_take_themselves_for_the_leader(
+    async def test_two_leaders_enqueue_a_tick_once(
         self,
         pooled: AsyncEngine,
         prefix: str,
@@ -296,7 +296,7 @@ class TestLeading:
 
 
 class TestListen:
-    async def test_it_is_found_not_to_work_and_the_queues_poll(
+    async def test_queues_poll_because_listen_does_not_work(
         self, pooled: AsyncEngine, start: StartOban, tune: Tune
     ) -> None:
         tune(notifier, ECHO_TIMEOUT=0.5)
@@ -309,7 +309,7 @@ class TestListen:
         assert "as behind a transaction pooler" in reason
         assert "listen_dsn=" in reason
 
-    async def test_it_works_over_a_direct_connection(
+    async def test_listen_works_over_a_direct_connection(
         self,
         postgres_dsn: str,
         pooled: AsyncEngine,

@@ -30,7 +30,7 @@ async def test_each_of_10000_jobs_runs_once_on_four_nodes(
     assert runs.producers() == {}
 
 
-async def test_one_of_three_is_killed_while_5000_jobs_run(
+async def test_each_of_5000_jobs_ends_while_one_of_three_nodes_is_killed(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
     """The leader is killed. Another node takes over, and rescues the jobs of the dead one."""
@@ -90,7 +90,7 @@ async def test_a_worker_that_blocks_the_event_loop_does_not_make_its_node_look_d
         assert await ended(node) == 0
 
 
-async def test_a_process_told_to_stop_under_load_orphans_nothing(
+async def test_a_process_that_stops_under_load_leaves_no_orphan(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
     await enqueue(sessions, [*notes(2_000), Job("failures.stuck", priority=9)])

@@ -66,7 +66,7 @@ async def finish(runs: Runs, certain: int, size: int) -> None:
     assert len(runs.per_job()) == total
 
 
-async def test_connections_cut_at_any_moment(
+async def test_connections_cut_at_any_moment_lose_no_job(
     runs: Runs, spawn: Spawn, proxy: Proxy, prefix: str
 ) -> None:
     """Cut connections many times: during claims, acks, stages, heartbeats and enqueues."""
@@ -90,7 +90,7 @@ async def test_connections_cut_at_any_moment(
         assert await ended(node) == 0
 
 
-async def test_answers_that_are_lost(
+async def test_lost_answers_lose_no_job(
     runs: Runs, spawn: Spawn, proxy: Proxy, sessions: Sessions
 ) -> None:
     """The server carries out a claim or an ack, and its answer is lost."""
@@ -115,7 +115,7 @@ async def test_answers_that_are_lost(
     assert await ended(node) == 0
 
 
-async def test_backends_that_are_terminated(
+async def test_terminated_backends_lose_no_job(
     runs: Runs, spawn: Spawn, postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:
     nodes = [await spawn(limit=10) for _ in range(2)]
@@ -151,7 +151,7 @@ def installed(dsn: str) -> Runs:
     return runs
 
 
-async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
+async def test_a_restarted_server_loses_no_job(spawn: Spawn) -> None:
     """The server is restarted twice under load, on the same address, with unlogged tables emptied
     or not.
     """
@@ -174,7 +174,7 @@ async def test_a_server_that_is_restarted(spawn: Spawn) -> None:
             assert await ended(node) == 0
 
 
-async def test_a_server_that_crashed_has_forgotten_who_is_alive(spawn: Spawn) -> None:
+async def test_no_living_node_loses_its_jobs_after_a_crash_of_the_server(spawn: Spawn) -> None:
     """The unlogged tables are empty, and more than `heartbeat_expiry` has passed."""
     expiry = 3.0
     with tempfile.TemporaryDirectory(prefix="oban-") as directory:
