@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     SmallInteger,
     Text,
+    any_,
     bindparam,
     case,
     cast,
@@ -74,9 +75,12 @@ def key_jobs(keys: QueueKeys) -> Executable:
     found = union_all(
         select(first.c.id).select_from(since.join(first, true())), select(beyond.c.id)
     ).subquery("found")
+    ids = select(found.c.id).limit(bindparam("batch", type_=Integer)).scalar_subquery()
     keyed = (
         update(Job)
-        .where(Job.id.in_(select(found.c.id).limit(bindparam("batch", type_=Integer))))
+        # An array is read once. If ANALYZE ran before the inserts committed, the planner expects
+        # a single row, and would search all jobs again for each job.
+        .where(Job.id == any_(func.array(ids, type_=ARRAY(BigInteger))))
         .values(meta=with_meta(_entries(keys)))
         .returning(Job.priority, Job.scheduled_at, Job.id)
         .cte("keyed")
