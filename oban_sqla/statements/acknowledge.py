@@ -36,6 +36,7 @@ from ..models import JobState
 from ..models.types import job_state
 from .announce import announce_rows
 from .cancel_mark import marked, with_meta
+from .ids import looked_up
 from .on_discard import enqueued
 from .states import constant
 from .tables import JOB, JOBS
@@ -96,7 +97,7 @@ def _applied(skip_locked: bool, now: datetime | None, *returned: Any) -> CTE:
 
     return (
         update(JOBS)
-        .where(JOB.id == ack.id)
+        .where(looked_up(JOB.id, ack.id))
         .values(
             state=case((ended, constant(JobState.CANCELLED)), else_=cast(ack.state, job_state)),
             attempt=case((or_(ack.spent, ended), JOB.attempt), else_=JOB.attempt - 1),
@@ -167,7 +168,7 @@ def _locked(skip_locked: bool) -> CTE:
 
 def _fence(job: Any, ack: Any) -> ColumnElement[bool]:
     return and_(
-        job.id == ack.id,
+        looked_up(job.id, ack.id),
         # The cast keeps the planner off the index of states. While any transaction is open, that
         # index keeps the dead entries of all jobs that were executing.
         cast(job.state, Text) == _name(JobState.EXECUTING),

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..models.state import FINISHED
 from .claimed import claimed_columns
+from .ids import looked_up
 from .states import state_in
 from .tables import JOB, JOBS
 
@@ -26,7 +27,7 @@ def finished() -> Executable:
     exists = JOB.id.is_not(None)
     return (
         select(given.c.id, exists, *claimed_columns(JOB))
-        .select_from(given.outerjoin(JOBS, JOB.id == given.c.id))
+        .select_from(given.outerjoin(JOBS, looked_up(JOB.id, given.c.id)))
         .where(or_(~exists, state_in(*FINISHED)))
         .order_by(given.c.id)
     )

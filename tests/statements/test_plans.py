@@ -12,6 +12,9 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import with_parent
 
 from oban_sqla import Job, JobState
+from oban_sqla.config.partition import Partition
+from oban_sqla.limits.key_jobs import key_jobs
+from oban_sqla.limits.queue_keys import QueueKeys
 from oban_sqla.manage.cancel import cancel
 from oban_sqla.manage.delete import delete
 from oban_sqla.manage.retry import retry
@@ -21,6 +24,7 @@ from oban_sqla.monitor.job_queries import Filters, newest, page, tally
 from oban_sqla.statements.acknowledge import acknowledge, unsettled
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.counts import counts
+from oban_sqla.statements.finished import finished
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.prune import oldest_finished, prune, prune_listed
 from oban_sqla.statements.rescue import bury, rescue
@@ -221,6 +225,45 @@ async def test_outcomes_are_found_by_their_ids_in_a_table_that_was_never_analyze
         found = await plan(connection, prefix, acknowledge(skip_locked=True))
     assert "Seq Scan on oban_jobs" not in found, found
     assert KEY in found, found
+
+
+BY_ACCOUNT = QueueKeys(Partition(("args",), ("account_id",)), None)
+COUNTED_TOO_EARLY = """
+UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / 8192
+WHERE oid = %(table)s::regclass
+    OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = %(table)s::regclass)
+"""
+
+
+@pytest.fixture
+def new_prefix(schemas: Schemas) -> Iterator[str]:
+    """A schema of whose tables the server has no statistics."""
+    name = schemas.install()
+    yield name
+    schemas.give_back(name)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [acknowledge(skip_locked=True), unsettled(), finished(), key_jobs(BY_ACCOUNT)],
+    ids=["acknowledge", "unsettled", "finished", "key_jobs"],
+)
+async def test_jobs_are_looked_up_if_the_planner_expects_a_single_one(
+    postgres_dsn: str, new_prefix: str, statement: Executable
+) -> None:
+    """ANALYZE ran before the transaction that inserted all jobs committed.
+
+    A join would compare each given job with each job of the table.
+    """
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        jobs = sql.Identifier(new_prefix, "oban_jobs")
+        state = sql.Identifier(new_prefix, "oban_job_state")
+        await connection.execute(sql.SQL(FILL).format(jobs, state), {"count": 10_000})
+        await connection.execute(COUNTED_TOO_EARLY, {"table": f"{new_prefix}.oban_jobs"})
+        lines = (await plan(connection, new_prefix, statement)).splitlines()
+        await connection.rollback()
+    joins = re.compile(r"(Join Filter|Hash Cond|Merge Cond): .*\bid = |Semi Join")
+    assert not [line for line in lines if joins.search(line)], "\n".join(lines)
 
 
 async def test_jobs_are_found_by_their_arguments(
