@@ -59,7 +59,7 @@ class TestKeys:
     def test_a_job_without_the_argument_has_the_key_none(self) -> None:
         assert key(Sync.new()) == key(Sync.new({"account": None}))
 
-    def test_inside_of_an_argument(self) -> None:
+    def test_may_be_a_value_inside_an_argument(self) -> None:
         assert key(Deep.new({"order": {"customer": {"id": 7}}})) == "deep=7"
         for args in ({}, {"order": 5}, {"order": {"customer": None}}):
             assert key(Deep.new(args)) == "deep=null"
@@ -89,11 +89,11 @@ class TestKeys:
         assert max(map(len, long)) < 250
 
     @pytest.mark.parametrize("value", [[1], {"a": 1}])
-    def test_no_scalar_is_refused(self, value: object) -> None:
+    def test_a_value_that_is_no_scalar_is_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"the argument 'account' is a .* no key to count by"):
             Sync.new({"account": value})
 
-    def test_the_meta_of_another_job_brings_no_key_along(self) -> None:
+    def test_a_copied_meta_brings_no_key_along(self) -> None:
         other = Sync.new({"account": 1})
         assert key(Sync.new({"account": 2}, meta=other.meta)) == "declarations.sync=2"
 
@@ -102,7 +102,7 @@ class TestKeys:
 
         assert Unlimited.new(meta=other.meta).meta == {}
 
-    def test_a_job_without_limits_has_no_bytes_more(self) -> None:
+    def test_a_job_without_limits_has_an_empty_meta(self) -> None:
         @job(name="declarations.plain")
         def plain() -> None: ...
 
@@ -112,13 +112,13 @@ class TestKeys:
 class TestRows:
     """A mapped instance stands for its primary key."""
 
-    async def test_a_row_that_is_there(self, sessions: Sessions) -> None:
+    async def test_a_stored_row_gives_its_key(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             session.add(user := User(name="x"))
             await session.flush()
             assert key(Sync.new({"account": user})) == f"declarations.sync={user.id}"
 
-    async def test_a_row_that_the_flush_writes(self, sessions: Sessions) -> None:
+    async def test_a_row_of_the_same_flush_gives_its_key(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             user = User(name="x")
             session.add_all([user, made := Sync.new({"account": user})])
@@ -129,7 +129,9 @@ class TestRows:
             assert key(stored) == f"declarations.sync={user.id}"
             assert stored.meta["oban_sqla_limits"]["limit"]["allowed"] == 2
 
-    async def test_a_unique_job_of_a_row_that_the_flush_writes(self, sessions: Sessions) -> None:
+    async def test_a_unique_job_gets_the_key_of_a_row_of_the_same_flush(
+        self, sessions: Sessions
+    ) -> None:
         async with sessions.begin() as session:
             user = User(name="x")
             session.add_all([user, Sync.new({"account": user}, unique=Unique(fields=["meta"]))])
@@ -137,7 +139,7 @@ class TestRows:
             (stored,) = await session.scalars(select(Job))
             assert key(stored) == f"declarations.sync={user.id}"
 
-    async def test_a_job_that_the_unit_of_work_writes_before_the_row(
+    async def test_a_job_with_values_of_its_own_gets_the_key_of_its_row(
         self, sessions: Sessions
     ) -> None:
         """The job has values that no new job has, so the flush inserts it itself."""
@@ -151,7 +153,7 @@ class TestRows:
             assert key(stored) == f"declarations.sync={user.id}"
             assert stored.meta["own"] == 1
 
-    async def test_a_row_that_was_flushed_meanwhile(
+    async def test_a_row_flushed_after_new_gives_its_key(
         self, sessions: Sessions, engine: AsyncEngine
     ) -> None:
         async with sessions() as session:
@@ -162,7 +164,7 @@ class TestRows:
             await Oban(engine).enqueue(made, conn=connection)
         assert key(made) == f"declarations.sync={user.id}"
 
-    async def test_an_attribute_of_a_row(self) -> None:
+    async def test_an_attribute_of_a_row_gives_the_key(self) -> None:
         class ByName(Worker, queue="limits", limit=Limit(1, by="user.name", name="by name")):
             def process(self, job: Job) -> None: ...
 
@@ -195,7 +197,7 @@ class TestRows:
 
 
 class TestWaysIn:
-    def test_options_and_cron(self) -> None:
+    def test_options_and_cron_entries_make_limited_jobs(self) -> None:
         @job(name="declarations.ticking", queue="limits", cron="@daily", limit=Limit(1))
         def ticking() -> None: ...
 
@@ -203,7 +205,9 @@ class TestWaysIn:
         assert key(tick) == "declarations.ticking"
         assert key(send.options(priority=3).new("x")) == "rate postmark"
 
-    async def test_bulk_and_connections(self, engine: AsyncEngine, sessions: Sessions) -> None:
+    async def test_enqueue_many_and_connections_keep_the_key(
+        self, engine: AsyncEngine, sessions: Sessions
+    ) -> None:
         oban = Oban(engine)
         await oban.enqueue_many(Sync.new({"account": n}) for n in range(3))
         async with engine.begin() as connection:
@@ -241,39 +245,39 @@ class TestWhatIsRefused:
             (lambda: Rate(2, per=1, burst=1, weight=4), "at most allowed \\+ burst, 3"),
         ],
     )
-    def test_in_a_definition(self, make: Any, message: str) -> None:
+    def test_an_invalid_definition_is_refused(self, make: Any, message: str) -> None:
         with pytest.raises((TypeError, ValueError), match=message):
             make()
 
-    def test_a_rate_without_a_period(self) -> None:
+    def test_a_rate_without_a_period_is_refused(self) -> None:
         with pytest.raises(TypeError, match="per"):
             Rate(1)  # type: ignore[call-arg]
 
-    def test_another_value_of_the_options(self) -> None:
+    def test_another_type_of_option_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"limit must be a Limit, like Limit\(2, by="):
             job(limit=5)(lambda: None)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="rate must be a Rate"):
             job(rate=5)(lambda: None)  # type: ignore[call-overload]
 
-    def test_an_argument_that_the_function_does_not_take(self) -> None:
+    def test_a_key_by_an_unknown_argument_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"counts by 'nope', .* there are to"):
 
             @job(name="declarations.nope", queue="limits", limit=Limit(1, by="nope"))
             def wrong(to: str) -> None: ...
 
-    def test_two_definitions_of_one_name(self) -> None:
+    def test_two_definitions_of_one_name_are_refused(self) -> None:
         with pytest.raises(ValueError, match="'postmark' can't have two definitions"):
 
             @job(name="declarations.other", queue="limits", rate=Rate(15, per=1, name="postmark"))
             def other(to: str) -> None: ...
 
-    def test_two_limits_of_one_name(self) -> None:
+    def test_two_limits_of_one_name_are_refused(self) -> None:
         with pytest.raises(ValueError, match="'deep' can't have two definitions"):
 
             @job(name="declarations.shallow", queue="limits", limit=Limit(3, name="deep"))
             def shallow() -> None: ...
 
-    def test_the_same_definition_twice_is_fine(self) -> None:
+    def test_the_same_definition_may_be_repeated(self) -> None:
         @job(
             name="declarations.same",
             queue="limits",
@@ -283,14 +287,14 @@ class TestWhatIsRefused:
 
         assert key(same.new("x")) == 'rate postmark="x"'
 
-    def test_a_limit_of_a_key_below_one(self) -> None:
+    def test_a_limit_of_a_key_below_one_is_refused(self) -> None:
         class Broken(Worker, name="broken", queue="limits", limit=Limit(lambda key: 0, by="k")):
             def process(self, job: Job) -> None: ...
 
         with pytest.raises(ValueError, match="the limit of broken for the key 'x' must be"):
             Broken.new({"k": "x"})
 
-    def test_a_weight_that_could_never_start(self) -> None:
+    def test_a_weight_above_the_rate_is_refused(self) -> None:
         @job(
             name="declarations.heavy",
             queue="limits",
@@ -303,6 +307,6 @@ class TestWhatIsRefused:
             heavy.new(3)
 
 
-def test_their_reprs() -> None:
+def test_limits_and_rates_have_a_repr() -> None:
     assert repr(Limit(2, by="account", burst=True)) == "Limit(2, burst=True, by='account')"
     assert repr(Rate(14, per=1, name="postmark")) == "Rate(14, per=1.0, name='postmark')"

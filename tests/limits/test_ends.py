@@ -62,7 +62,7 @@ ENDS = [("return", 5), ("cancel", 5), ("snooze", 5), ("record", 5), ("raise", 5)
         *((kind, *end) for kind in ("queue", "partition") for end in ENDS[1:3]),
     ],
 )
-async def test_the_slot_of_an_attempt_that_ends(
+async def test_an_attempt_that_ends_frees_its_slot(
     start: StartOban, add: Add, kind: str, end: str, attempts: int, expect_errors: None
 ) -> None:
     by_key = {"allowed": 1, "partition": {"fields": ["args"], "keys": ["key"]}}
@@ -77,7 +77,7 @@ async def test_the_slot_of_an_attempt_that_ends(
     assert Holding.most == 1
 
 
-async def test_the_slot_of_a_worker_that_completes_in_its_transaction(
+async def test_a_worker_that_completes_in_its_transaction_frees_its_slot(
     start: StartOban, add: Add
 ) -> None:
     InSession.ran.clear()

@@ -50,7 +50,7 @@ async def test_no_job_starts_beyond_a_limit_that_was_found(start: StartOban, add
     assert Holding.most == 1
 
 
-async def test_jobs_that_go_back_take_no_permits_and_give_none(
+async def test_jobs_that_go_back_leave_the_permits_unchanged(
     start: StartOban, add: Add, client: Oban
 ) -> None:
     """Their starts were not counted, so the starts of other jobs are not taken back."""
@@ -77,7 +77,7 @@ async def test_a_limit_and_a_rate_of_one_name_count_apart(
     assert (await Holding.begin(4))[3] == last
 
 
-async def test_other_terms_behind_the_same_key_count(
+async def test_limits_of_another_kind_behind_the_same_key_count(
     start: StartOban, add: Add, client: Oban
 ) -> None:
     """Another program may give any keys."""
@@ -126,7 +126,7 @@ async def test_a_job_of_a_long_transaction_does_not_wait_for_a_poll(
 
 
 @pytest.mark.parametrize("priority", [10, 32767])
-async def test_a_priority_that_only_other_programs_give(
+async def test_a_priority_out_of_our_range_is_claimed(
     start: StartOban, add: Add, engine: AsyncEngine, prefix: str, priority: int
 ) -> None:
     await add(*(One.new() for _ in range(2)))

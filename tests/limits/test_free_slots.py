@@ -125,7 +125,9 @@ class TestAnotherNodeStartsTheNextJob:
         # The first node has a slot for one of them.
         assert len(two.check_one_queue("slots").running) >= 2
 
-    async def test_of_another_queue(self, start: StartOban, add: Add) -> None:
+    async def test_when_the_slot_was_used_in_another_queue(
+        self, start: StartOban, add: Add
+    ) -> None:
         await start(queues={"other": 5}, node="one", **SELDOM)
         (first,) = await add(Shared.new(queue="other"))
         await Holding.begin(1)
@@ -182,7 +184,7 @@ async def test_a_slot_that_is_freed_during_a_claim_is_looked_for_again(
 
 
 class TestWhatIsSent:
-    async def test_nothing_by_a_queue_without_limits(
+    async def test_a_queue_without_limits_sends_nothing(
         self, start: StartOban, add: Add, freed: Any
     ) -> None:
         Holding.release_all()
@@ -193,7 +195,7 @@ class TestWhatIsSent:
         await oban.stop()
         assert await freed() == []
 
-    async def test_hardly_anything_by_a_node_that_uses_its_slots(
+    async def test_a_node_that_uses_its_slots_sends_little(
         self, start: StartOban, add: Add, freed: Any
     ) -> None:
         Holding.release_all()
@@ -204,7 +206,7 @@ class TestWhatIsSent:
         # On a busy machine an outcome may be written before the node has claimed again.
         assert len(await freed()) <= 2
 
-    async def test_few_notifications_for_many_jobs_with_keys(
+    async def test_many_jobs_with_keys_send_few_notifications(
         self, start: StartOban, add: Add, freed: Any
     ) -> None:
         Holding.release_all()
@@ -217,7 +219,7 @@ class TestWhatIsSent:
         most = (time.monotonic() - began) / TELL_INTERVAL + 1
         assert 1 <= len(await freed()) <= most
 
-    async def test_again_if_the_database_fails(
+    async def test_a_failed_notification_is_sent_again(
         self,
         start: StartOban,
         add: Add,

@@ -128,7 +128,7 @@ async def test_a_row_that_is_locked_keeps_no_slot(
     Holding.release_all()
 
 
-async def test_through_another_driver(
+async def test_asyncpg_obeys_the_limit(
     postgres_dsn: str, prefix: str, start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     pytest.importorskip("asyncpg")
@@ -145,7 +145,9 @@ async def test_through_another_driver(
 
 
 class TestOrders:
-    async def test_more_and_fewer(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+    async def test_an_order_raises_and_lowers_the_limit(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
         oban = await start(queues=limited(10, 1), **NEVER)
         ids = await add(*(Holding.new() for _ in range(5)))
         await Holding.begin(1)
@@ -173,7 +175,7 @@ class TestOrders:
         oban = await start(queues=limited(3, 5))
         assert "global_limit" not in oban.check_one_queue("limits").meta
 
-    async def test_orders_of_oban_web(
+    async def test_orders_of_oban_web_are_followed(
         self, start: StartOban, engine: AsyncEngine, prefix: str
     ) -> None:
         """Orders of Oban Web are followed. Invalid orders change nothing."""

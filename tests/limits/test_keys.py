@@ -116,7 +116,7 @@ async def test_jobs_without_a_limit_do_not_wait_for_those_with_one(
     assert {*free} < {*await Holding.begin(4)}
 
 
-async def test_jobs_that_are_due_since_ever_start(
+async def test_jobs_with_infinite_times_start(
     start: StartOban, sessions: Sessions, add: Add, prefix: str, expect_errors: None
 ) -> None:
     ids = await add(*jobs(One, "a", "b"), *jobs(Free, "c", "d"))
@@ -206,7 +206,9 @@ class TestFairness:
 
 
 class TestSharedLimits:
-    async def test_over_queues(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+    async def test_a_limit_is_shared_by_queues(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
         await add(*jobs(Shared, *"aaa"), *(Elsewhere.new({"account": "a"}) for _ in range(3)))
         await start(queues={"limits": 10, "other": 10}, poll_interval=0.05)
         await Holding.begin(2)
@@ -280,7 +282,7 @@ async def test_invalid_terms_of_other_programs_stop_nothing(
 class TestStatements:
     """The claim as SQLAlchemy sends it: through another driver, and after a failure."""
 
-    async def test_through_another_driver(
+    async def test_asyncpg_obeys_the_limits(
         self, postgres_dsn: str, prefix: str, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         pytest.importorskip("asyncpg")
@@ -294,7 +296,9 @@ class TestStatements:
         await oban.stop()
         await engine.dispose()
 
-    async def test_after_a_failure(self, start: StartOban, sessions: Sessions, add: Add) -> None:
+    async def test_claims_go_on_after_a_failure(
+        self, start: StartOban, sessions: Sessions, add: Add
+    ) -> None:
         oban = await start(queues={"limits": 10}, **NEVER)
         way = services(oban).producers["limits"]._way
         way._by_key()._failed = True

@@ -56,7 +56,7 @@ async def test_jobs_and_other_code_share_permits(start: StartOban, client: Oban,
     assert await rate.available() == 2
 
 
-async def test_it_waits_for_the_next_permit(client: Oban) -> None:
+async def test_acquire_waits_for_the_next_permit(client: Oban) -> None:
     rate = client.rate("short")
     began = time.monotonic()
     await rate.acquire(3)
@@ -65,7 +65,7 @@ async def test_it_waits_for_the_next_permit(client: Oban) -> None:
     assert 0.29 <= time.monotonic() - began < 1.0
 
 
-async def test_many_callers_get_no_more_than_there_are(client: Oban) -> None:
+async def test_many_callers_get_no_more_than_the_rate(client: Oban) -> None:
     rate = client.rate("calls")
     results = await asyncio.gather(
         *(rate.acquire(timeout=0.5) for _ in range(10)), return_exceptions=True
@@ -79,7 +79,7 @@ async def test_a_named_rate_counts_by_key(client: Oban) -> None:
     assert await client.rate("named_rate.by_key", key="b").available() == 2
 
 
-async def test_the_schema_is_found(engine: AsyncEngine) -> None:
+async def test_a_rate_uses_the_schema_of_its_instance(engine: AsyncEngine) -> None:
     assert await Oban(engine).rate("calls").available() == 3
 
 
@@ -104,7 +104,7 @@ class TestInTheTransactionOfTheCaller:
             *("psycopg.AsyncConnection-pipeline", "psycopg.Connection", "psycopg.Cursor"),
         ],
     )
-    async def test_a_rollback_gives_them_back(
+    async def test_a_rollback_gives_permits_back(
         self, client: Oban, engine: AsyncEngine, postgres_dsn: str, prefix: str, kind: str
     ) -> None:
         rate = client.rate("calls")
@@ -117,7 +117,9 @@ class TestInTheTransactionOfTheCaller:
             await transaction.commit()
         assert await rate.available() == 1
 
-    async def test_a_savepoint_gives_them_back(self, client: Oban, sessions: Sessions) -> None:
+    async def test_a_rolled_back_savepoint_gives_permits_back(
+        self, client: Oban, sessions: Sessions
+    ) -> None:
         """Other code may take them then, and before the transaction ends."""
         rate = client.rate("calls")
         async with sessions.begin() as session:
@@ -143,7 +145,9 @@ class TestInTheTransactionOfTheCaller:
         await Holding.begin(1)
         assert await rate.available() == 0
 
-    async def test_it_waits_for_the_next_permit(self, client: Oban, sessions: Sessions) -> None:
+    async def test_acquire_waits_for_the_next_permit(
+        self, client: Oban, sessions: Sessions
+    ) -> None:
         """By the database's clock, which goes on during the transaction."""
         rate = client.rate("short")
         await rate.acquire(3)

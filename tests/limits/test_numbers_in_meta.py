@@ -36,7 +36,7 @@ def changed(kind: str, field: str, value: int) -> Any:
     ("kind", "field"),
     [("limit", "allowed"), *[("rate", name) for name in ("allowed", "burst", "period", "weight")]],
 )
-async def test_the_other_jobs_run(
+async def test_an_invalid_number_in_meta_stops_no_other_job(
     start: StartOban, add: Add, kind: str, field: str, value: int
 ) -> None:
     await add(changed(kind, field, value))

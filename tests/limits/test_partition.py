@@ -73,7 +73,7 @@ class TestLimit:
         Holding.release_all()
         await Holding.begin(9)
 
-    async def test_jobs_that_another_program_inserts(
+    async def test_jobs_that_another_program_inserts_are_limited(
         self, start: StartOban, sessions: Sessions, engine: AsyncEngine, prefix: str
     ) -> None:
         await start(queues=queue(global_limit=TWO), **NEVER)
@@ -119,7 +119,7 @@ class TestLimit:
         await Holding.begin(18)
 
     @pytest.mark.parametrize(("keys", "shares"), [(2, [2, 3]), (3, [1, 2, 2])])
-    async def test_with_a_burst_all_slots_are_used(
+    async def test_a_burst_uses_all_slots(
         self, start: StartOban, sessions: Sessions, add: Add, keys: int, shares: list[int]
     ) -> None:
         await add(*of(*[key for key in range(keys) for _ in range(10)]))
@@ -128,7 +128,7 @@ class TestLimit:
         await Holding.begin(5)
         assert sorted((await executing(sessions)).values()) == shares
 
-    async def test_a_limit_of_the_worker_holds_too(
+    async def test_a_limit_of_the_worker_applies_too(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         regions = [{"account_id": n % 3, "region": "eu"} for n in range(9)]
@@ -217,7 +217,7 @@ class TestKeys:
         await Holding.begin(3)
         assert await executing(sessions) == {1: 2, 2: 1}
 
-    async def test_a_job_that_is_moved_here_or_away(
+    async def test_a_job_moved_to_another_queue_changes_its_key(
         self, start: StartOban, client: Oban, add: Add
     ) -> None:
         queues = queue(global_limit=TWO) | {"other": {"limit": 9, "global_limit": TWO}}
@@ -227,7 +227,7 @@ class TestKeys:
         await client.update_jobs(third, {"queue": "other"})
         assert (await Holding.begin(3))[2] == third
 
-    async def test_another_partition(
+    async def test_a_changed_partition_changes_the_keys(
         self, start: StartOban, client: Oban, sessions: Sessions, add: Add
     ) -> None:
         await add(*(Mail.new({"account_id": 1, "region": n}) for n in range(6)))
@@ -238,7 +238,7 @@ class TestKeys:
         await Holding.begin(6)
         assert set((await executing(sessions, "region")).values()) == {1}
 
-    async def test_few_jobs_get_their_keys_at_once(
+    async def test_jobs_get_their_keys_in_batches(
         self, start: StartOban, add: Add, tune: Tune
     ) -> None:
         """All jobs have their keys in the end."""
@@ -256,7 +256,7 @@ class TestKeys:
             await start(queues=queue(global_limit=TWO), **NEVER)
             assert await Holding.begin(1) == [second]
 
-    async def test_the_other_entries_of_the_meta_stay(
+    async def test_other_entries_of_the_meta_are_kept(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         (id,) = await add(Own.new({"account_id": 7, "region": "eu"}, meta={"own": [1]}))
@@ -271,7 +271,7 @@ class TestKeys:
         }
         assert meta["partition_key"] == 'partition.own="eu" queue partitioned account_id=7'
 
-    async def test_through_another_driver(
+    async def test_asyncpg_obeys_the_limits(
         self, postgres_dsn: str, prefix: str, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         pytest.importorskip("asyncpg")
@@ -288,7 +288,7 @@ class TestKeys:
 
 
 class TestRate:
-    async def test_counts_the_starts_of_each_key(
+    async def test_a_rate_counts_the_starts_of_each_key(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*of(1, 1, 1, 1, 2))
@@ -313,7 +313,7 @@ class TestRate:
             at = [*await session.scalars(query)]
         assert all((at[n + 3] - at[n]).total_seconds() >= 0.3 for n in range(4))
 
-    async def test_with_a_limit_of_all_jobs_together(
+    async def test_a_limit_of_all_jobs_applies_too(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*of(1, 1, 1, 2, 2, 2))
@@ -359,7 +359,7 @@ class TestRate:
 
 
 class TestWhatOthersSee:
-    async def test_why(self, start: StartOban, client: Oban, add: Add) -> None:
+    async def test_why_names_the_key(self, start: StartOban, client: Oban, add: Add) -> None:
         ids = await add(*of(42, 42, 42))
         await start(queues=queue(global_limit=TWO), **NEVER)
         await Holding.begin(2)
@@ -367,7 +367,9 @@ class TestWhatOthersSee:
             "2 of 2 executing for account_id 42 in queue partitioned (jobs 1, 2)"
         )
 
-    async def test_why_of_a_rate(self, start: StartOban, client: Oban, add: Add) -> None:
+    async def test_why_names_the_rate_of_the_key(
+        self, start: StartOban, client: Oban, add: Add
+    ) -> None:
         _, waiting = await add(*of("x", "x"))
         rate = {"allowed": 1, "period": 3600, "partition": BY_ACCOUNT}
         await start(queues=queue(rate_limit=rate), **NEVER)
@@ -375,7 +377,7 @@ class TestWhatOthersSee:
         sentence = await client.why(waiting)
         assert sentence.startswith('the next permit of queue partitioned for account_id "x" is at ')
 
-    async def test_the_row_of_the_producer(self, start: StartOban) -> None:
+    async def test_the_row_of_the_producer_has_the_limits(self, start: StartOban) -> None:
         one = {"allowed": 1, "burst": True}
         rate = Rate(60, per=60)
         oban = await start(

@@ -102,7 +102,9 @@ async def test_the_next_start_comes_at_the_instant_of_the_permit(
     assert all(0.3 <= gap < 0.8 for gap in gaps), gaps
 
 
-async def test_a_burst_is_saved_up(start: StartOban, sessions: Sessions, add: Add) -> None:
+async def test_unused_starts_are_saved_for_a_burst(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
     await add(*(Bursting.new() for _ in range(20)))
     await start(queues={"limits": 20}, **NEVER)
     await until(lambda: _completed(sessions, 20))
@@ -163,7 +165,7 @@ async def test_a_job_that_did_not_start_gives_its_permit_back(
 
 
 class TestOfAQueue:
-    async def test_counts_all_its_jobs(
+    async def test_a_rate_of_a_queue_counts_all_its_jobs(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*(Plain.new() for _ in range(12)))
@@ -188,7 +190,7 @@ class TestOfAQueue:
             "windows": [{"curr_count": 1, "prev_count": 0}],
         }
 
-    async def test_an_order_changes_it_and_outlasts_a_restart(
+    async def test_an_order_changes_the_rate_and_outlasts_a_restart(
         self, start: StartOban, client: Oban, add: Add, sessions: Sessions
     ) -> None:
         oban = await start(
@@ -240,7 +242,7 @@ class OfAccount(Service, name="rates.account", limit=Limit(5, by="account")):
 
 
 class TestRateLimited:
-    async def test_nothing_of_the_rate_starts_on_any_node_until_then(
+    async def test_no_job_of_the_rate_starts_on_any_node_before_the_time(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         nodes = [await start(queues={"limits": 1}, node=name, **NEVER) for name in "ab"]
@@ -285,7 +287,7 @@ class TestRateLimited:
         await until(lambda: _completed(sessions, 1))
 
     @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
-    def test_a_time_that_is_none(self, seconds: float) -> None:
+    def test_an_invalid_time_is_refused(self, seconds: float) -> None:
         with pytest.raises(ValueError, match=r"RateLimited\(retry_after\)"):
             RateLimited(seconds)
 
@@ -296,9 +298,7 @@ async def _held(sessions: Sessions, name: str) -> bool:
         return row is not None and row.held_until is not None
 
 
-async def test_rows_that_are_not_in_use_any_more_are_taken_away(
-    engine: AsyncEngine, sessions: Sessions
-) -> None:
+async def test_unused_rows_are_deleted(engine: AsyncEngine, sessions: Sessions) -> None:
     now = datetime.now(UTC)
     day, hour = timedelta(days=1), timedelta(hours=1)
     async with sessions.begin() as session:

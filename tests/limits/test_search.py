@@ -25,11 +25,11 @@ def complete() -> Search:
     return made
 
 
-def test_begins_at_the_last_search_that_found_all_jobs(complete: Search) -> None:
+def test_a_search_begins_at_the_last_search_that_found_all_jobs(complete: Search) -> None:
     assert complete.since() == [AT] * PRIORITIES
 
 
-def test_begins_earlier_after_news(complete: Search) -> None:
+def test_a_search_begins_earlier_after_news(complete: Search) -> None:
     """Otherwise each claim would pass over all limited jobs of two seconds."""
     complete.news()
     assert complete.since() == [AT - MARGIN] * PRIORITIES
@@ -37,7 +37,7 @@ def test_begins_earlier_after_news(complete: Search) -> None:
     assert complete.since() == [AT] * PRIORITIES
 
 
-def test_begins_earlier_in_a_part_of_the_time(complete: Search, tune: Tune) -> None:
+def test_some_searches_begin_earlier(complete: Search, tune: Tune) -> None:
     complete.news()
     complete.since()
     tune(search, SHARE=1e9)
@@ -47,7 +47,7 @@ def test_begins_earlier_in_a_part_of_the_time(complete: Search, tune: Tune) -> N
     assert 0 < complete.look_in < 3600
 
 
-def test_begins_behind_the_jobs_that_it_found(complete: Search) -> None:
+def test_a_search_begins_behind_the_jobs_that_it_found(complete: Search) -> None:
     complete.since()
     complete.passed([(3, AT, 7)], None, 0.001)
     assert complete.since() == [AT] * PRIORITIES

@@ -38,28 +38,28 @@ def says(sentence: str, pattern: str) -> None:
     assert re.fullmatch(pattern, sentence), sentence
 
 
-async def test_the_limit_of_its_key(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_limit_of_the_key(start: StartOban, client: Oban, add: Add) -> None:
     ids = await add(*(ForAccount.new({"account": 42}) for _ in range(3)))
     await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(2)
     assert await client.why(ids[2]) == "2 of 2 executing for account 42 (jobs 1, 2)"
 
 
-async def test_the_limit_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_limit_of_the_worker(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(OneAtATime.new(), OneAtATime.new())
     await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(1)
     assert await client.why(waiting) == "1 of 1 executing for why.one (job 1)"
 
 
-async def test_the_rate_of_its_worker(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_rate_of_the_worker(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Hourly.new(), Hourly.new())
     await start(queues={"limits": 10}, **NEVER)
     await Holding.begin(1)
     says(await client.why(waiting), rf"the next permit of mailgun is at (\S+ )?{AT}")
 
 
-async def test_a_key_that_is_held(
+async def test_why_names_a_held_key(
     start: StartOban, client: Oban, add: Add, sessions: Sessions
 ) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
@@ -73,7 +73,7 @@ async def test_a_key_that_is_held(
     )
 
 
-async def test_the_limit_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_limit_of_the_queue(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
     oban = await start(queues={"limits": {"limit": 5, "global_limit": 1}}, **NEVER)
     await Holding.begin(1)
@@ -81,14 +81,14 @@ async def test_the_limit_of_its_queue(start: StartOban, client: Oban, add: Add) 
     assert await client.why(waiting) == "1 of 1 executing in queue limits, on all nodes"
 
 
-async def test_the_rate_of_its_queue(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_rate_of_the_queue(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
     await start(queues={"limits": {"limit": 5, "rate_limit": Rate(1, per=3600)}}, **NEVER)
     await Holding.begin(1)
     says(await client.why(waiting), rf"the next permit of queue limits is at (\S+ )?{AT}")
 
 
-async def test_the_slots_of_the_nodes(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_the_slots_of_the_nodes(start: StartOban, client: Oban, add: Add) -> None:
     _, waiting = await add(Holding.new(), Holding.new())
     await start(queues={"limits": 1}, claim_ahead=0, **NEVER)
     await Holding.begin(1)
@@ -97,7 +97,7 @@ async def test_the_slots_of_the_nodes(start: StartOban, client: Oban, add: Add) 
     )
 
 
-async def test_a_pause(start: StartOban, client: Oban, add: Add) -> None:
+async def test_why_names_a_pause(start: StartOban, client: Oban, add: Add) -> None:
     (waiting,) = await add(Holding.new())
     oban = await start(queues={"limits": {"limit": 1, "paused": True}}, **NEVER)
     assert await client.why(waiting) == "queue limits is paused, as its nodes are configured"
@@ -113,7 +113,7 @@ async def test_a_pause(start: StartOban, client: Oban, add: Add) -> None:
     says(await client.why(another), rf"queue limits is paused since {AT}")
 
 
-async def test_no_node(client: Oban, add: Add) -> None:
+async def test_why_names_a_queue_without_a_node(client: Oban, add: Add) -> None:
     (waiting,) = await add(Holding.new())
     assert await client.why(waiting) == "no node runs the queue limits"
 
@@ -125,7 +125,7 @@ async def idle_node(sessions: Sessions) -> None:
         session.add(ProducerRow(uuid=uuid4(), name="Oban", node="n", queue="limits", meta=meta))
 
 
-async def test_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_counts_the_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> None:
     await idle_node(sessions)
     first, second, third = await add(*(Holding.new() for _ in range(3)))
     assert await client.why(first) == "it is next: a node claims it as soon as it looks"
@@ -133,7 +133,7 @@ async def test_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> Non
     assert await client.why(third) == "2 jobs are before it in queue limits"
 
 
-async def test_its_time(client: Oban, add: Add) -> None:
+async def test_why_says_when_the_job_is_due(client: Oban, add: Add) -> None:
     scheduled, retryable = await add(
         Holding.new(schedule_in=180.5),
         Job(
@@ -146,7 +146,7 @@ async def test_its_time(client: Oban, add: Add) -> None:
     assert await client.why(retryable) == "it is due in 5 hours, since attempt 0 of 20 failed"
 
 
-async def test_a_stager(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_names_a_missing_stager(client: Oban, add: Add, sessions: Sessions) -> None:
     await idle_node(sessions)
     (due,) = await add(Holding.new(schedule_in=3600))
     async with sessions.begin() as session:
@@ -155,7 +155,7 @@ async def test_a_stager(client: Oban, add: Add, sessions: Sessions) -> None:
     assert await client.why(due) == "it is due, and the next look of a stager makes it available"
 
 
-async def test_a_suspended_job(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_explains_a_suspended_job(client: Oban, add: Add, sessions: Sessions) -> None:
     (alone,) = await add(Holding.new())
     async with sessions.begin() as session:
         await session.execute(update(Job).values(state=JobState.SUSPENDED))
@@ -164,7 +164,9 @@ async def test_a_suspended_job(client: Oban, add: Add, sessions: Sessions) -> No
     )
 
 
-async def test_a_time_beyond_python(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_explains_a_time_beyond_python(
+    client: Oban, add: Add, sessions: Sessions
+) -> None:
     (beyond,) = await add(Holding.new(schedule_in=60))
     async with sessions.begin() as session:
         await session.execute(
@@ -175,7 +177,7 @@ async def test_a_time_beyond_python(client: Oban, add: Add, sessions: Sessions) 
     )
 
 
-async def test_a_job_that_does_not_wait(
+async def test_why_explains_a_job_that_does_not_wait(
     start: StartOban, client: Oban, add: Add, sessions: Sessions
 ) -> None:
     (running,) = await add(Holding.new())
@@ -191,7 +193,7 @@ async def test_a_job_that_does_not_wait(
     says(await client.why(cancelled), rf"it was cancelled at {AT}")
 
 
-async def test_a_job_that_does_not_exist(client: Oban, engine: AsyncEngine) -> None:
+async def test_a_missing_job_is_an_error(client: Oban, engine: AsyncEngine) -> None:
     with pytest.raises(JobNotFoundError, match="there is no job 7"):
         await client.why(7)
     with pytest.raises(ValueError, match="has no id"):

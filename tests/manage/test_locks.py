@@ -62,7 +62,7 @@ class TestClaimedMeanwhile:
             assert (job.state, job.attempt, job.cancelled_at) == (S.EXECUTING, 1, None)
             assert "cancel_attempted_at" in job.meta
 
-    async def test_it_is_not_deleted(
+    async def test_a_job_that_has_started_is_not_deleted(
         self, engine: AsyncEngine, sessions: Sessions, add: Add, states: States
     ) -> None:
         ids = await add(JobFactory())
@@ -120,7 +120,7 @@ async def test_locks_are_taken_in_the_order_of_the_ids(
             assert (len(result) if isinstance(result, list) else result) == 5
 
 
-async def test_many_at_once_end(oban: Oban, add: Add, states: States) -> None:
+async def test_concurrent_calls_do_not_deadlock(oban: Oban, add: Add, states: States) -> None:
     ids = await add(*(JobFactory() for _ in range(40)))
     chosen = select(Job).order_by(Job.id.desc())
     async with asyncio.timeout(60):

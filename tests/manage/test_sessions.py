@@ -36,7 +36,7 @@ async def ids(add: Add) -> list[int]:
 
 
 class TestTransaction:
-    async def test_nothing_is_seen_before_its_commit(
+    async def test_changes_are_invisible_before_the_commit(
         self, oban: Oban, unit: UnitOfWork, ids: list[int], states: States, find: Find
     ) -> None:
         await cancel_retry_delete_and_update(oban, ids, unit.conn)
@@ -45,7 +45,7 @@ class TestTransaction:
         assert await states() == [S.CANCELLED, S.AVAILABLE, S.AVAILABLE]
         assert [job.priority for job in await find()] == [0, 0, 7]
 
-    async def test_nothing_is_left_of_it_after_a_rollback(
+    async def test_a_rollback_undoes_the_change(
         self, oban: Oban, unit: UnitOfWork, ids: list[int], states: States, find: Find
     ) -> None:
         await cancel_retry_delete_and_update(oban, ids, unit.conn)
@@ -53,7 +53,7 @@ class TestTransaction:
         assert await states() == [S.AVAILABLE, S.CANCELLED, S.AVAILABLE, S.AVAILABLE]
         assert [job.priority for job in await find()] == [0, 0, 0, 0]
 
-    async def test_a_savepoint_takes_it_back(
+    async def test_a_rolled_back_savepoint_undoes_the_change(
         self, oban: Oban, unit: UnitOfWork, ids: list[int], states: States
     ) -> None:
         await oban.cancel_jobs(ids[0], conn=unit.conn)
@@ -76,7 +76,7 @@ class TestTransaction:
         await unit.do(lambda session: session.commit())
         assert await states() == [S.CANCELLED]
 
-    async def test_bad_input_does_not_harm_it(
+    async def test_bad_input_does_not_break_the_transaction(
         self, oban: Oban, unit: UnitOfWork, ids: list[int], states: States
     ) -> None:
         wrong: list[tuple[Any, Any]] = [
@@ -198,7 +198,7 @@ def jobs_ids(jobs: list[Job]) -> list[int]:
 class TestAlone:
     """Without `conn`, the call has a transaction of its own."""
 
-    async def test_it_is_committed(
+    async def test_a_call_without_conn_commits(
         self, oban: Oban, ids: list[int], states: States, find: Find
     ) -> None:
         await cancel_retry_delete_and_update(oban, ids, None)
@@ -221,7 +221,9 @@ class TestAlone:
         await oban.cancel_jobs(job)
         assert job.state is S.AVAILABLE
 
-    async def test_all_or_nothing(self, oban: Oban, ids: list[int], find: Find) -> None:
+    async def test_a_call_changes_all_jobs_or_none(
+        self, oban: Oban, ids: list[int], find: Find
+    ) -> None:
         def change(job: Job) -> dict[str, Any]:
             return {"priority": 9} if job.id < ids[3] else {"priority": 10}
 
@@ -229,7 +231,7 @@ class TestAlone:
             await oban.update_jobs(ids, change)
         assert {job.priority for job in await find()} == {0}
 
-    async def test_the_schema_of_the_tables_may_be_named(
+    async def test_a_call_uses_the_prefix_of_the_instance(
         self, postgres_dsn: str, prefix: str, ids: list[int], states: States
     ) -> None:
         oban = Oban(postgres_dsn, prefix=prefix)
@@ -239,7 +241,7 @@ class TestAlone:
 
 
 @pytest.mark.parametrize("verb", ["cancel_jobs", "retry_jobs", "delete_jobs"])
-async def test_no_statement_for_each_job(
+async def test_many_jobs_need_few_statements(
     oban: Oban, add: Add, engine: AsyncEngine, verb: str
 ) -> None:
     state = S.CANCELLED if verb == "retry_jobs" else S.AVAILABLE
@@ -263,7 +265,7 @@ async def test_no_statement_for_each_job(
     ],
     ids=repr,
 )
-async def test_another_conn_is_refused(oban: Oban, conn: Any) -> None:
+async def test_an_invalid_conn_is_refused(oban: Oban, conn: Any) -> None:
     for call in (
         oban.cancel_jobs(1, conn=conn),
         oban.retry_jobs(1, conn=conn),
@@ -295,7 +297,7 @@ async def test_a_session_may_know_several_databases(
     assert await states() == []
 
 
-async def test_a_two_phase_transaction_may_not_notify_and_does_not(
+async def test_a_two_phase_transaction_sends_no_notify(
     oban: Oban, session_factory: sessionmaker[Session], add: Add, listener: Listener
 ) -> None:
     running, finished = await add(JobFactory(executing=True), JobFactory(completed=True))
@@ -310,7 +312,7 @@ async def test_a_two_phase_transaction_may_not_notify_and_does_not(
     assert await listener.heard() == []
 
 
-async def test_the_time_is_that_of_the_database_when_it_is_done(
+async def test_times_come_from_the_clock_of_the_database(
     oban: Oban, sessions: Sessions, add: Add
 ) -> None:
     """The time is not that of the beginning of a long transaction."""

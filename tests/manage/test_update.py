@@ -31,7 +31,7 @@ def function() -> None: ...
 
 
 class TestChanges:
-    async def test_they_are_kept_as_a_job_keeps_them(self, oban: Oban, add: Add) -> None:
+    async def test_changed_values_are_stored_as_in_a_new_job(self, oban: Oban, add: Add) -> None:
         (id,) = await add(JobFactory(meta={"old": 1}))
         changes = {
             "args": MappingProxyType({"to": ("a", "b")}),
@@ -61,13 +61,13 @@ class TestChanges:
         ],
         ids=repr,
     )
-    async def test_a_worker_is_named_or_given(
+    async def test_a_worker_is_given_as_a_name_or_a_class(
         self, oban: Oban, add: Add, given: Any, name: str
     ) -> None:
         (id,) = await add(JobFactory())
         assert (await oban.update_job(id, {"worker": given})).worker == name
 
-    async def test_they_may_depend_on_the_job(
+    async def test_changes_may_depend_on_the_job(
         self, oban: Oban, add: Add, find: Find, engine: AsyncEngine
     ) -> None:
         ids = await add(*(JobFactory(args={"n": n}) for n in range(60)))
@@ -88,7 +88,7 @@ class TestChanges:
             assert found.priority == (n % 10 if n % 3 == 0 else 0)
             assert found.tags == ([f"t{n}"] if n % 3 == 1 else [])
 
-    async def test_an_update_without_changes(self, oban: Oban, add: Add) -> None:
+    async def test_an_update_without_changes_is_allowed(self, oban: Oban, add: Add) -> None:
         (id,) = await add(JobFactory())
         assert (await oban.update_job(id, {})).id == id
         assert (await oban.update_job(id, lambda job: {})).id == id
@@ -103,7 +103,9 @@ class TestChanges:
 
 
 class TestTime:
-    async def test_into_the_future_and_back(self, oban: Oban, add: Add, listener: Listener) -> None:
+    async def test_a_new_time_moves_the_job_into_the_future_and_back(
+        self, oban: Oban, add: Add, listener: Listener
+    ) -> None:
         (id,) = await add(JobFactory(queue="mails"))
         await listener.heard()
         updated = await oban.update_job(id, {"schedule_in": timedelta(hours=1)})
@@ -132,7 +134,7 @@ class TestTime:
             await oban.update_job(put_off, {"schedule_in": 0.05})
             await acks.counted(2)
 
-    async def test_a_queue_that_a_job_moves_to_is_told(
+    async def test_the_new_queue_of_a_job_is_notified(
         self, oban: Oban, add: Add, listener: Listener
     ) -> None:
         await add(JobFactory(), JobFactory(completed=True), JobFactory(executing=True))
@@ -175,7 +177,7 @@ class TestRefused:
         ],
         ids=str,
     )
-    async def test_before_anything_is_sent(
+    async def test_invalid_changes_are_refused_before_a_statement(
         self, engine: AsyncEngine, add: Add, changes: Any, error: type[Exception], message: str
     ) -> None:
         (id,) = await add(JobFactory())
@@ -186,7 +188,9 @@ class TestRefused:
         with pytest.raises(error, match=message):
             await Oban(engine).update_jobs(id, lambda job: changes)
 
-    async def test_less_attempts_than_a_job_has_had(self, oban: Oban, add: Add, find: Find) -> None:
+    async def test_max_attempts_below_the_spent_attempts_is_refused(
+        self, oban: Oban, add: Add, find: Find
+    ) -> None:
         _, second = await add(JobFactory(attempt=2), JobFactory(attempt=3))
         message = f"max_attempts 2 is less than the 3 attempts that job {second} has had"
         for changes in ({"max_attempts": 2}, lambda job: {"max_attempts": 2}):

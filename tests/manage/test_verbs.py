@@ -30,7 +30,7 @@ def pkill(id: int) -> tuple[str, dict[str, Any]]:
     return ("oban_signal", {"action": "pkill", "job_id": id})
 
 
-async def test_one_job_is_there_or_an_error(oban: Oban, one_of_each: dict[JobState, int]) -> None:
+async def test_a_missing_job_is_an_error(oban: Oban, one_of_each: dict[JobState, int]) -> None:
     id = one_of_each[S.COMPLETED]
     assert (await oban.get_one_job(id)).state is S.COMPLETED
     await oban.delete_jobs(id)
@@ -46,7 +46,7 @@ class TestCancel:
         assert await oban.cancel_jobs(one_of_each.values()) == 5
         assert await listener.heard() == [pkill(one_of_each[S.EXECUTING])]
 
-    async def test_a_node_hears_of_it_at_the_commit(
+    async def test_a_node_hears_of_a_cancellation_at_the_commit(
         self, oban: Oban, sessions: Sessions, add: Add, listener: Listener
     ) -> None:
         first, second = await add(JobFactory(executing=True), JobFactory(executing=True))
@@ -68,7 +68,7 @@ class TestCancel:
 
 
 class TestRetry:
-    async def test_their_queues_are_told(
+    async def test_the_queues_of_retried_jobs_are_notified(
         self, oban: Oban, one_of_each: dict[JobState, int], listener: Listener, states: States
     ) -> None:
         assert await oban.retry_jobs(one_of_each.values()) == 6
@@ -81,7 +81,7 @@ class TestRetry:
         assert sorted(await states()) == [S.AVAILABLE] * 7 + [S.EXECUTING]
 
     @pytest.mark.parametrize("own", [True, False])
-    async def test_this_process_is_woken_at_the_commit(
+    async def test_queues_of_this_process_are_woken_at_the_commit(
         self, start: StartOban, oban: Oban, add: Add, sessions: Sessions, own: bool
     ) -> None:
         (id,) = await add(Quick.new())
@@ -98,7 +98,7 @@ class TestRetry:
 
 
 class TestDelete:
-    async def test_all_jobs_except_running_ones(
+    async def test_all_jobs_but_running_ones_are_deleted(
         self, oban: Oban, one_of_each: dict[JobState, int], states: States
     ) -> None:
         assert await oban.delete_jobs(one_of_each.values()) == 7
@@ -106,7 +106,9 @@ class TestDelete:
 
 
 class TestSpellingsOfOban:
-    async def test_one_job_by_the_names_of_oban(self, oban: Oban, add: Add, states: States) -> None:
+    async def test_the_names_of_oban_change_one_job(
+        self, oban: Oban, add: Add, states: States
+    ) -> None:
         job = JobFactory()
         (id,) = await add(job)
         await oban.cancel_job(job)
@@ -121,7 +123,9 @@ class TestSpellingsOfOban:
         await oban.delete_job(job)
         assert await oban.get_job(id) is None
 
-    async def test_many_jobs_by_the_names_of_oban(self, oban: Oban, add: Add, find: Find) -> None:
+    async def test_the_names_of_oban_change_many_jobs(
+        self, oban: Oban, add: Add, find: Find
+    ) -> None:
         jobs = [JobFactory(), JobFactory()]
         ids = await add(*jobs)
         assert await oban.cancel_many_jobs([jobs[0], ids[1]]) == 2
@@ -131,7 +135,9 @@ class TestSpellingsOfOban:
         assert [job.priority for job in await find()] == [3, 3]
         assert await oban.delete_many_jobs(jobs) == 2
 
-    async def test_in_a_session(self, oban: Oban, add: Add, sessions: Sessions) -> None:
+    async def test_the_names_of_oban_join_a_session(
+        self, oban: Oban, add: Add, sessions: Sessions
+    ) -> None:
         (id,) = await add(JobFactory())
         async with sessions() as session:
             await oban.cancel_job(id, conn=session)
@@ -149,12 +155,12 @@ class TestSpellingsOfOban:
     @pytest.mark.parametrize(
         "verb", ["cancel_job", "retry_job", "delete_job", "get_job", "cancel_many_jobs"]
     )
-    async def test_a_job_that_was_not_enqueued_has_no_id(self, oban: Oban, verb: str) -> None:
+    async def test_a_job_that_was_not_enqueued_is_refused(self, oban: Oban, verb: str) -> None:
         job: Any = [JobFactory()] if "many" in verb else JobFactory()
         with pytest.raises(ValueError, match="has no id"):
             await getattr(oban, verb)(job)
 
-    async def test_a_missing_job_can_not_be_updated(self, oban: Oban, add: Add) -> None:
+    async def test_an_update_of_a_missing_job_is_an_error(self, oban: Oban, add: Add) -> None:
         job = JobFactory()
         await add(job)
         await oban.delete_job(job)

@@ -28,7 +28,7 @@ async def manage(oban: Oban, verb: str, which: Any, **options: Any) -> Any:
 
 
 class TestGiven:
-    async def test_a_job_or_its_id(self, oban: Oban, add: Add, states: States) -> None:
+    async def test_a_job_or_an_id_is_accepted(self, oban: Oban, add: Add, states: States) -> None:
         jobs = [JobFactory(), JobFactory(), JobFactory()]
         ids = await add(*jobs)
         assert await oban.cancel_jobs(jobs[0]) == 1
@@ -36,7 +36,7 @@ class TestGiven:
         assert await states() == [S.CANCELLED, S.AVAILABLE, S.CANCELLED]
 
     @pytest.mark.parametrize("kind", [list, tuple, iter, set, lambda given: (x for x in given)])
-    async def test_any_number_of_them(
+    async def test_any_iterable_of_jobs_and_ids_is_accepted(
         self, oban: Oban, add: Add, states: States, kind: Callable[[Any], Any]
     ) -> None:
         jobs = [JobFactory(), JobFactory(), JobFactory()]
@@ -44,7 +44,7 @@ class TestGiven:
         assert await oban.cancel_jobs(kind([jobs[0], ids[2]])) == 2
         assert await states() == [S.CANCELLED, S.AVAILABLE, S.CANCELLED]
 
-    async def test_once_is_enough_and_some_may_be_missing(
+    async def test_repeated_and_missing_ids_count_once_or_not_at_all(
         self, oban: Oban, add: Add, states: States
     ) -> None:
         job = JobFactory()
@@ -52,14 +52,16 @@ class TestGiven:
         assert await oban.cancel_jobs([id, job, id, 2**63 - 1]) == 1
         assert await states() == [S.CANCELLED]
 
-    async def test_no_jobs_at_all(self, oban: Oban, add: Add, states: States) -> None:
+    async def test_an_empty_iterable_changes_nothing(
+        self, oban: Oban, add: Add, states: States
+    ) -> None:
         await add(JobFactory())
         for verb in VERBS:
             assert await manage(oban, verb, []) == 0
         assert await oban.update_jobs([], {"priority": 1}) == []
         assert await states() == [S.AVAILABLE]
 
-    async def test_a_job_that_expired_in_a_session_is_not_loaded_for_its_id(
+    async def test_an_expired_job_is_not_loaded_for_its_id(
         self, oban: Oban, add: Add, engine: AsyncEngine, states: States
     ) -> None:
         async with AsyncSession(engine) as session:
@@ -68,7 +70,9 @@ class TestGiven:
             assert await oban.cancel_jobs(job) == 1
         assert await states() == [S.CANCELLED]
 
-    async def test_very_many(self, oban: Oban, sessions: Sessions, states: States) -> None:
+    async def test_3000_jobs_are_accepted(
+        self, oban: Oban, sessions: Sessions, states: States
+    ) -> None:
         jobs = await oban.enqueue_many(Job("app.Worker") for _ in range(3000))
         assert await oban.cancel_jobs(jobs) == 3000
         assert set(await states()) == {S.CANCELLED}
@@ -106,7 +110,7 @@ class TestSelected:
         ids=lambda value: "" if isinstance(value, list | range) else str(value)[-60:].strip(),
     )
     @pytest.mark.parametrize("verb", [*VERBS, "update_jobs"])
-    async def test_only_the_found_jobs(
+    async def test_only_jobs_that_the_select_finds_are_changed(
         self, oban: Oban, ids: list[int], sessions: Sessions, verb: str, statement: Any, found: Any
     ) -> None:
         await oban.update_jobs(ids, {"tags": ["old"]})
@@ -143,19 +147,21 @@ class TestWrong:
         ["17", b"17", None, True, 1.0, {1: 2}, Job, [1, "2"], [[1]], [None], ..., JobFactory],
         ids=repr,
     )
-    async def test_an_object_that_is_not_a_job(self, oban: Oban, verb: str, which: Any) -> None:
+    async def test_an_object_that_is_not_a_job_is_refused(
+        self, oban: Oban, verb: str, which: Any
+    ) -> None:
         with pytest.raises(
             TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"
         ):
             await manage(oban, verb, which)
 
     @pytest.mark.parametrize("id", [0, -1, 2**63, 10**30])
-    async def test_an_invalid_id(self, oban: Oban, id: int) -> None:
+    async def test_an_invalid_id_is_refused(self, oban: Oban, id: int) -> None:
         with pytest.raises(ValueError, match=r"no job has the id"):
             await oban.cancel_jobs([1, id])
 
     @pytest.mark.parametrize("verb", [*VERBS, "update_jobs"])
-    async def test_a_job_that_was_not_enqueued(self, oban: Oban, verb: str) -> None:
+    async def test_a_job_that_was_not_enqueued_is_refused(self, oban: Oban, verb: str) -> None:
         with pytest.raises(ValueError, match=r"<Job worker=tests.Nobody .* has no id: it was not"):
             await manage(oban, verb, JobFactory())
 
@@ -173,7 +179,7 @@ class TestWrong:
         ],
         ids=lambda statement: str(statement).replace("\n", " ")[:40],
     )
-    async def test_a_select_of_something_else(self, oban: Oban, statement: Any) -> None:
+    async def test_a_select_of_another_entity_is_refused(self, oban: Oban, statement: Any) -> None:
         with pytest.raises(TypeError, match=r"the SELECT must be of Job only, select\(Job\)"):
             await oban.delete_jobs(statement)
 
@@ -182,6 +188,6 @@ class TestWrong:
         [delete(Job), union(select(Job), select(Job)), select(Job).from_statement(select(Job))],
         ids=["delete", "union", "from_statement"],
     )
-    async def test_another_kind_of_statement(self, oban: Oban, statement: Any) -> None:
+    async def test_another_kind_of_statement_is_refused(self, oban: Oban, statement: Any) -> None:
         with pytest.raises(TypeError, match=r"which must be a Job"):
             await oban.delete_jobs(statement)

@@ -67,7 +67,7 @@ def test_we_install_the_same_tables_as_oban_py(connection: Connection) -> None:
     assert catalog(connection) == theirs
 
 
-def test_rows_are_kept_and_nothing_changes(connection: Connection) -> None:
+def test_rows_of_oban_py_are_kept_unchanged(connection: Connection) -> None:
     install_oban_py(connection)
     connection.execute(
         text("INSERT INTO oban_jobs (worker, tags) SELECT 'w', '{a,b}' FROM generate_series(1, 9)")
@@ -124,7 +124,7 @@ def test_missing_parts_are_added(connection: Connection, missing: str) -> None:
     assert catalog(connection) == complete
 
 
-def test_the_state_that_older_types_lack(connection: Connection) -> None:
+def test_a_state_that_an_older_type_lacks_is_added(connection: Connection) -> None:
     install_oban_py(connection)
     complete = catalog(connection)
     connection.rollback()

@@ -58,7 +58,7 @@ def installed(connection: Connection) -> Connection:
     return connection
 
 
-def test_it_is_not_there_unless_it_is_wanted(installed: Connection) -> None:
+def test_the_index_is_made_only_on_request(installed: Connection) -> None:
     query = text("SELECT indexdef FROM pg_indexes WHERE tablename = 'oban_jobs'")
     assert not [index for index in installed.scalars(query) if "USING gin" in index]
 
@@ -70,12 +70,14 @@ def test_a_database_of_version_5_loses_its_index(installed: Connection) -> None:
     installed.execute(text("DELETE FROM oban_sqla_version WHERE version >= 6"))
     assert upgrade(installed) == [*range(6, LATEST + 1)]
     installed.commit()
-    test_it_is_not_there_unless_it_is_wanted(installed)
+    test_the_index_is_made_only_on_request(installed)
 
 
 @pytest.mark.parametrize("concurrently", [True, False])
 @pytest.mark.parametrize("prefix", ["jobs", ODD])
-def test_in_a_schema_and_twice(connection: Connection, prefix: str, concurrently: bool) -> None:
+def test_the_index_can_be_made_twice_in_a_schema(
+    connection: Connection, prefix: str, concurrently: bool
+) -> None:
     upgrade(connection, prefix=prefix)
     connection.commit()
     for change in (create_args_index, drop_args_index):
@@ -85,7 +87,7 @@ def test_in_a_schema_and_twice(connection: Connection, prefix: str, concurrently
         assert len(schemas(connection)) == (change is create_args_index)
 
 
-def test_concurrently_no_enqueue_waits_for_it(engine: Engine, installed: Connection) -> None:
+def test_a_concurrent_build_blocks_no_enqueue(engine: Engine, installed: Connection) -> None:
     """The build waits for older transactions, but no enqueue waits for the build."""
     with engine.connect() as other, engine.connect() as third:
         other.execute(text("INSERT INTO oban_jobs (worker) VALUES ('w')"))
@@ -103,7 +105,7 @@ def test_concurrently_no_enqueue_waits_for_it(engine: Engine, installed: Connect
     assert schemas(installed) == ["public"]
 
 
-def test_in_a_history(tmp_path: Path, connection: Connection) -> None:
+def test_a_migration_makes_the_index(tmp_path: Path, connection: Connection) -> None:
     (tmp_path / "env.py").write_text(ENV)
     (tmp_path / "versions").mkdir()
     (tmp_path / "versions" / "a1.py").write_text(REVISION)
@@ -117,7 +119,7 @@ def test_in_a_history(tmp_path: Path, connection: Connection) -> None:
     assert current(connection, prefix="jobs") == 0
 
 
-def test_offline(connection: Connection) -> None:
+def test_offline_the_index_becomes_sql(connection: Connection) -> None:
     script = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql",
@@ -130,7 +132,7 @@ def test_offline(connection: Connection) -> None:
     assert written.index("COMMIT") < written.index("CREATE") < written.index("BEGIN")
 
 
-def test_upgrading_offline_again_keeps_it(connection: Connection, installed: Connection) -> None:
+def test_an_offline_upgrade_keeps_the_index(connection: Connection, installed: Connection) -> None:
     create_args_index(connection)
     connection.execute(text("DELETE FROM oban_sqla_version"))
     upgrade(connection)

@@ -106,7 +106,7 @@ def project(tmp_path: Path, connection: Connection) -> Project:
     [("own", None), ("[own, oban_metadata]", "jobs")],
     ids=["alone", "with ours in a schema"],
 )
-def test_autogenerate_from_no_tables(
+def test_autogenerate_writes_a_migration_from_no_tables(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
     project.write_env(metadata, f"oban_prefix={prefix!r}" if prefix else "")
@@ -123,7 +123,7 @@ def test_autogenerate_from_no_tables(
     assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
-def test_autogenerate_from_a_schema_that_lost_a_part(
+def test_autogenerate_repairs_a_schema_that_lost_a_part(
     project: Project, connection: Connection
 ) -> None:
     upgrade(connection)
@@ -142,7 +142,7 @@ def test_autogenerate_from_a_schema_that_lost_a_part(
     [("own", None), ("[own, oban_metadata]", "jobs")],
     ids=["alone", "with ours in a schema"],
 )
-def test_autogenerate_from_an_older_version(
+def test_autogenerate_upgrades_an_older_version(
     project: Project, connection: Connection, metadata: str, prefix: str | None
 ) -> None:
     upgrade(connection, version=1, prefix=prefix)
@@ -181,7 +181,7 @@ def test_our_tables_are_neither_dropped_nor_changed(
 @pytest.mark.parametrize(
     ("metadata", "options"), [("own", "include_schemas=True"), ("[own, oban_metadata]", "")]
 )
-def test_nothing_is_logged_of_tables_that_are_up_to_date(
+def test_tables_that_are_up_to_date_are_not_logged(
     project: Project,
     connection: Connection,
     metadata: str,
@@ -228,7 +228,7 @@ def test_a_change_of_our_tables_is_logged(
     assert [record.message for record in caplog.records if "alembic.auto" in record.name] == [said]
 
 
-def test_filters_of_the_user_keep_their_say(project: Project, connection: Connection) -> None:
+def test_filters_of_the_user_still_apply(project: Project, connection: Connection) -> None:
     upgrade(connection)
     connection.execute(text("CREATE TABLE legacy (id int)"))
     connection.commit()
@@ -241,7 +241,7 @@ def test_filters_of_the_user_keep_their_say(project: Project, connection: Connec
     assert "orders" not in written
 
 
-def test_check_tells_that_the_schema_is_behind(project: Project, connection: Connection) -> None:
+def test_check_reports_a_schema_that_is_behind(project: Project, connection: Connection) -> None:
     project.write_env("MetaData()")
     upgrade(connection, version=1)
     connection.commit()

@@ -52,13 +52,13 @@ def elixir(connection: Connection) -> Connection:
 
 
 @pytest.mark.parametrize("prefix", [None, "public"])
-def test_it_is_refused_and_nothing_changes(elixir: Connection, prefix: str | None) -> None:
+def test_a_schema_of_elixir_is_refused_unchanged(elixir: Connection, prefix: str | None) -> None:
     with pytest.raises(ObanError, match=r"Oban for Elixir: its column errors is jsonb\[\]"):
         upgrade(elixir, prefix=prefix)
     assert set(inspect(elixir).get_table_names()) == {"oban_jobs", "oban_peers"}
 
 
-def test_a_script_refuses_it(elixir: Connection) -> None:
+def test_an_offline_script_refuses_a_schema_of_elixir(elixir: Connection) -> None:
     script = io.StringIO()
     opts = {"as_sql": True, "literal_binds": True, "output_buffer": script}
     context = MigrationContext.configure(dialect_name="postgresql", opts=opts)
@@ -69,7 +69,7 @@ def test_a_script_refuses_it(elixir: Connection) -> None:
     elixir.rollback()
 
 
-def test_ours_may_be_beside_it_in_another_schema(elixir: Connection) -> None:
+def test_our_tables_may_be_in_another_schema_beside_it(elixir: Connection) -> None:
     assert upgrade(elixir, prefix="jobs")[-1] == LATEST
 
 
@@ -79,7 +79,9 @@ class Mail(Worker, name="elixir.mail", queue="mails"):
             raise ValueError("once more")
 
 
-async def test_the_doctor_names_one_that_was_adopted(elixir: Connection, database_dsn: str) -> None:
+async def test_the_doctor_names_an_adopted_schema_of_elixir(
+    elixir: Connection, database_dsn: str
+) -> None:
     run(elixir, "CREATE TABLE other AS SELECT 1")
     elixir.commit()
     convert(elixir)
@@ -96,7 +98,7 @@ async def test_the_doctor_names_one_that_was_adopted(elixir: Connection, databas
     assert "convert it" in (schema.remedy or "")
 
 
-async def test_once_it_is_converted_its_jobs_run(
+async def test_jobs_of_a_converted_schema_run(
     elixir: Connection, database_dsn: str, start: StartOban
 ) -> None:
     convert(elixir)

@@ -65,7 +65,7 @@ def allow(engine: Engine, prefix: str | None, **roles: str) -> None:
             grant(connection, **roles, prefix=prefix)
 
 
-async def test_a_role_that_enqueues(
+async def test_a_role_with_the_enqueue_grant_enqueues(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     allow(engine, prefix, enqueue=role)
@@ -88,7 +88,7 @@ async def test_a_role_that_enqueues(
 
 
 @pytest.mark.parametrize("statement", [update(Job).values(args={}), delete(Job)])
-async def test_a_role_that_enqueues_may_not_change_jobs(
+async def test_a_role_with_the_enqueue_grant_may_not_change_jobs(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None, statement: Any
 ) -> None:
     allow(engine, prefix, enqueue=role)
@@ -97,7 +97,7 @@ async def test_a_role_that_enqueues_may_not_change_jobs(
             await connection.execute(statement)
 
 
-async def test_replacing_needs_the_right_to_update(
+async def test_replace_needs_the_privilege_to_update(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     allow(engine, prefix, enqueue=role)
@@ -108,7 +108,7 @@ async def test_replacing_needs_the_right_to_update(
     assert "or replaces unique jobs, needs op.grant_oban(run=...)" in caught.value.__notes__[0]
 
 
-async def test_a_role_that_runs_jobs(
+async def test_a_role_with_the_run_grant_runs_jobs(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None, start: StartOban
 ) -> None:
     allow(engine, prefix, run=role)
@@ -121,7 +121,7 @@ async def test_a_role_that_runs_jobs(
     assert await oban.delete_jobs(job) == 1
 
 
-async def test_a_role_that_looks(
+async def test_a_role_with_the_read_grant_sees_the_status(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     allow(engine, prefix, read=role)
@@ -134,7 +134,7 @@ async def test_a_role_that_looks(
             await connection.execute(insert(Job).values(worker="w"))
 
 
-async def test_a_node_that_lacks_a_privilege(
+async def test_a_node_names_a_missing_privilege(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     allow(engine, prefix, run=role)
@@ -150,7 +150,7 @@ async def test_a_node_that_lacks_a_privilege(
     assert "INSERT, DELETE on oban_producers: grant them with `oban-sqla schema grant" in said
 
 
-async def test_a_node_without_any_grant(
+async def test_a_node_without_a_grant_does_not_start(
     as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -158,7 +158,7 @@ async def test_a_node_without_any_grant(
             await stack.enter_async_context(Oban(as_role, prefix=prefix, queues={"mails": 1}))
 
 
-async def test_a_node_that_may_not_use_the_schema_on_its_search_path(
+async def test_a_node_without_usage_of_its_schema_finds_no_tables(
     engine: Engine, as_role: AsyncEngine, role: str, prefix: str | None
 ) -> None:
     """The server finds nothing in the schema, as if the tables were missing."""
@@ -173,7 +173,9 @@ async def test_a_node_that_may_not_use_the_schema_on_its_search_path(
             await stack.enter_async_context(Oban(plain, queues={"mails": 1}))
 
 
-async def test_enqueueing_without_a_grant(as_role: AsyncEngine, prefix: str | None) -> None:
+async def test_an_enqueue_without_a_grant_names_the_remedy(
+    as_role: AsyncEngine, prefix: str | None
+) -> None:
     async with AsyncSession(as_role) as session:
         session.add(Mail.new())
         with pytest.raises(ProgrammingError, match="permission denied") as caught:

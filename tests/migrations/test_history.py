@@ -40,7 +40,7 @@ def alembic(python: Python) -> Alembic:
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs", 'odd "%(x)s :name'])
-def test_the_commands(
+def test_the_commands_of_alembic_work(
     alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
 ) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]
@@ -64,7 +64,7 @@ def test_the_commands(
     assert inspect(connection).get_enums(schema=prefix) == []
 
 
-def test_check_sees_a_difference(
+def test_check_reports_a_difference(
     alembic: Alembic, database_dsn: str, connection: Connection
 ) -> None:
     assert alembic("upgrade", "head", dsn=database_dsn).returncode == 0
@@ -96,20 +96,20 @@ def test_an_application_has_its_own_tables_and_history(
         ("postgresql://localhost:1/app", "no connection to the database"),
     ],
 )
-def test_no_database(alembic: Alembic, dsn: str | None, message: str) -> None:
+def test_a_missing_dsn_is_named(alembic: Alembic, dsn: str | None, message: str) -> None:
     done = alembic("current", dsn=dsn)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_dsn_as_an_option(alembic: Alembic, database_dsn: str) -> None:
+def test_an_option_gives_the_dsn(alembic: Alembic, database_dsn: str) -> None:
     done = alembic("-x", f"dsn={database_dsn}", "upgrade", "head", dsn="postgresql://localhost:1/x")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_offline_scripts(
+def test_offline_scripts_can_be_run(
     alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
 ) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]

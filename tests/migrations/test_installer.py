@@ -39,7 +39,7 @@ def add_job(connection: Connection) -> None:
     connection.execute(text("INSERT INTO oban_jobs (worker) VALUES ('w')"))
 
 
-def test_upgrade_and_downgrade(connection: Connection) -> None:
+def test_upgrade_and_downgrade_make_and_drop_the_tables(connection: Connection) -> None:
     assert current(connection) == 0
     assert upgrade(connection) == ALL
     assert current(connection) == LATEST
@@ -55,7 +55,7 @@ def test_upgrade_and_downgrade(connection: Connection) -> None:
     assert upgrade(connection) == ALL
 
 
-def test_twice_is_a_no_op(connection: Connection) -> None:
+def test_a_repeated_upgrade_does_nothing(connection: Connection) -> None:
     upgrade(connection)
     add_job(connection)
     assert upgrade(connection) == []
@@ -63,18 +63,18 @@ def test_twice_is_a_no_op(connection: Connection) -> None:
     assert connection.scalar(text("SELECT count(*) FROM oban_jobs")) == 1
 
 
-def test_a_downgrade_without_an_installation(connection: Connection) -> None:
+def test_a_downgrade_without_tables_does_nothing(connection: Connection) -> None:
     assert downgrade(connection, 0) == []
 
 
-def test_the_models_match(connection: Connection) -> None:
+def test_the_tables_match_the_models(connection: Connection) -> None:
     upgrade(connection)
     options = {"compare_type": True, "compare_server_default": True}
     context = MigrationContext.configure(connection, opts=options)
     assert compare_metadata(context, metadata) == []
 
 
-def test_the_transaction_is_the_callers(engine: Engine) -> None:
+def test_an_upgrade_is_part_of_the_transaction_of_the_caller(engine: Engine) -> None:
     with engine.connect() as connection:
         upgrade(connection)
         connection.rollback()
@@ -85,7 +85,7 @@ def test_the_transaction_is_the_callers(engine: Engine) -> None:
         assert current(connection) == LATEST
 
 
-def test_a_failure_leaves_nothing(engine: Engine) -> None:
+def test_a_failed_upgrade_leaves_nothing(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text("CREATE TABLE oban_jobs (id int)")
@@ -97,7 +97,7 @@ def test_a_failure_leaves_nothing(engine: Engine) -> None:
         assert inspect(connection).get_enums() == []
 
 
-async def test_on_an_async_connection(database_dsn: str) -> None:
+async def test_an_async_connection_can_upgrade(database_dsn: str) -> None:
     engine = create_async_engine(
         database_dsn.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool
     )
@@ -108,7 +108,7 @@ async def test_on_an_async_connection(database_dsn: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_many_at_once(engine: Engine, prefix: str | None) -> None:
+def test_concurrent_upgrades_work(engine: Engine, prefix: str | None) -> None:
     together = Barrier(6)
 
     def install(_: int) -> list[int]:
@@ -122,7 +122,7 @@ def test_many_at_once(engine: Engine, prefix: str | None) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["jobs", "select", "odd \"%(x)s :name '; --", "$do$$function$"])
-def test_prefix(connection: Connection, prefix: str) -> None:
+def test_the_prefix_names_the_schema(connection: Connection, prefix: str) -> None:
     assert upgrade(connection, prefix=prefix) == ALL
     assert upgrade(connection, prefix=prefix) == []
     assert current(connection, prefix=prefix) == LATEST
@@ -136,7 +136,7 @@ def test_prefix(connection: Connection, prefix: str) -> None:
     assert prefix in inspect(connection).get_schema_names()
 
 
-def test_prefixes_are_apart(connection: Connection) -> None:
+def test_schemas_are_independent(connection: Connection) -> None:
     for prefix in (None, "one", "two"):
         assert upgrade(connection, prefix=prefix) == ALL
     downgrade(connection, 0, prefix="one")
@@ -158,7 +158,7 @@ def test_the_count_estimate_finds_its_tables(connection: Connection, prefix: str
     assert connection.scalar(estimate) == 1000
 
 
-def test_an_existing_schema_needs_no_right_to_create_one(connection: Connection) -> None:
+def test_an_existing_schema_needs_no_privilege_to_create_one(connection: Connection) -> None:
     role = "oban_migrations_owner"
     connection.execute(text(f"CREATE ROLE {role}"))
     connection.execute(text(f"CREATE SCHEMA jobs AUTHORIZATION {role}"))
@@ -167,7 +167,7 @@ def test_an_existing_schema_needs_no_right_to_create_one(connection: Connection)
     connection.rollback()  # roles belong to the server, so drop this one
 
 
-def test_a_newer_database(connection: Connection) -> None:
+def test_a_newer_version_of_the_database_is_refused(connection: Connection) -> None:
     upgrade(connection)
     connection.execute(text(f"INSERT INTO oban_sqla_version VALUES ({LATEST + 1})"))
     assert current(connection) == LATEST + 1
@@ -179,12 +179,14 @@ def test_a_newer_database(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("version", [0, -1, LATEST + 1, "1"])
-def test_no_such_version_to_upgrade_to(connection: Connection, version: Any) -> None:
+def test_an_unknown_version_to_upgrade_to_is_refused(connection: Connection, version: Any) -> None:
     with pytest.raises(ValueError, match=f"version must be from 1 to {LATEST}, got {version!r}"):
         upgrade(connection, version=version)
 
 
 @pytest.mark.parametrize("version", [-1, LATEST + 1, None])
-def test_no_such_version_to_downgrade_to(connection: Connection, version: Any) -> None:
+def test_an_unknown_version_to_downgrade_to_is_refused(
+    connection: Connection, version: Any
+) -> None:
     with pytest.raises(ValueError, match=f"version must be from 0 to {LATEST}, got {version!r}"):
         downgrade(connection, version)

@@ -66,7 +66,7 @@ def in_background(threads: ThreadPoolExecutor, engine: Engine, change: Change) -
 
 @pytest.mark.parametrize("change", [up, down, drop])
 @pytest.mark.parametrize("statement", [REPORT, ENQUEUE], ids=["report", "writer"])
-def test_enqueues_do_not_wait_behind_it(
+def test_enqueues_do_not_wait_behind_a_waiting_upgrade(
     engine: Engine,
     threads: ThreadPoolExecutor,
     caplog: pytest.LogCaptureFixture,
@@ -96,7 +96,7 @@ def test_enqueues_do_not_wait_behind_it(
 
 
 @pytest.mark.parametrize("change", [up, down, drop])
-def test_it_gives_up_and_changes_nothing(engine: Engine, change: Change) -> None:
+def test_an_upgrade_that_gives_up_changes_nothing(engine: Engine, change: Change) -> None:
     with using_the_tables(engine, REPORT), engine.connect() as connection:
         with pytest.raises(ObanError, match=r"waited 0.3 s for a lock .* process .*reports"):
             change(connection, wait=0.3)
@@ -106,14 +106,14 @@ def test_it_gives_up_and_changes_nothing(engine: Engine, change: Change) -> None
         assert change(connection)
 
 
-def test_another_migration(engine: Engine) -> None:
+def test_an_upgrade_names_another_migration_that_it_waits_for(engine: Engine) -> None:
     with engine.connect() as first, engine.connect() as second:
         upgrade(first)
         with pytest.raises(ObanError, match=r"another migration of oban_sqla to end.* process "):
             upgrade(second, wait=0.3)
 
 
-def test_a_prepared_transaction(engine: Engine) -> None:
+def test_an_upgrade_names_a_prepared_transaction_that_it_waits_for(engine: Engine) -> None:
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:
         for statement in ("BEGIN", str(ENQUEUE), "PREPARE TRANSACTION 'o''k'"):
@@ -125,7 +125,7 @@ def test_a_prepared_transaction(engine: Engine) -> None:
         connection.execute(text("ROLLBACK PREPARED 'o''k'"))
 
 
-def test_no_setting_is_left(engine: Engine) -> None:
+def test_an_upgrade_restores_the_lock_timeout(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '7s'"))
         upgrade(connection)
@@ -134,6 +134,6 @@ def test_no_setting_is_left(engine: Engine) -> None:
         assert connection.scalar(text("SHOW lock_timeout")) == "7s"
 
 
-def test_in_autocommit(engine: Engine) -> None:
+def test_an_upgrade_works_in_autocommit(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         assert upgrade(connection) == [*range(5, LATEST + 1)]

@@ -49,11 +49,11 @@ def installed(connection: Connection) -> Connection:
     return connection
 
 
-def test_nothing_is_missing(installed: Connection) -> None:
+def test_a_new_installation_lacks_no_part(installed: Connection) -> None:
     assert missing(installed) == []
 
 
-def test_each_index_is_a_part_or_a_key(installed: Connection) -> None:
+def test_each_index_is_listed_as_a_part_or_is_a_primary_key(installed: Connection) -> None:
     names = set(
         installed.scalars(text("SELECT indexname FROM pg_indexes WHERE tablename ~ '^oban'"))
     )
@@ -62,7 +62,7 @@ def test_each_index_is_a_part_or_a_key(installed: Connection) -> None:
     assert names - keys - listed == set()
 
 
-def test_uninstalled_by_oban_py(installed: Connection) -> None:
+def test_an_upgrade_repairs_tables_that_oban_py_uninstalled(installed: Connection) -> None:
     run(installed, UNINSTALL)
     assert current(installed) == 0
     assert "table oban_jobs" in missing(installed)
@@ -70,7 +70,7 @@ def test_uninstalled_by_oban_py(installed: Connection) -> None:
     assert (current(installed), missing(installed)) == (LATEST, [])
 
 
-def test_uninstalled_and_installed_by_oban_py(installed: Connection) -> None:
+def test_an_upgrade_repairs_tables_that_oban_py_installed_again(installed: Connection) -> None:
     run(installed, UNINSTALL)
     run(installed, INSTALL)
     run(installed, "INSERT INTO oban_jobs (worker) VALUES ('w')")
@@ -81,7 +81,7 @@ def test_uninstalled_and_installed_by_oban_py(installed: Connection) -> None:
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_each_part_is_mended(connection: Connection, prefix: str | None) -> None:
+def test_an_upgrade_mends_each_part(connection: Connection, prefix: str | None) -> None:
     upgrade(connection, prefix=prefix)
     if prefix is not None:
         connection.execute(text(f"SET search_path TO {prefix}"))

@@ -47,24 +47,24 @@ def operations(connection: Connection) -> Iterator[Operations]:
         yield operations
 
 
-def test_they_are_methods_of_op(connection: Connection, operations: Operations) -> None:
+def test_the_operations_are_methods_of_op(connection: Connection, operations: Operations) -> None:
     assert op.upgrade_oban(version=1) == [1]  # type: ignore[attr-defined]
     assert current(connection) == 1
     assert op.downgrade_oban() == [1]  # type: ignore[attr-defined]
     assert current(connection) == 0
 
 
-def test_the_default_is_the_latest(connection: Connection, operations: Operations) -> None:
+def test_the_default_version_is_the_latest(connection: Connection, operations: Operations) -> None:
     operations.upgrade_oban()  # type: ignore[attr-defined]
     assert current(connection) == LATEST
 
 
-def test_a_version_that_is_there_already_is_left_alone(operations: Operations) -> None:
+def test_an_installed_version_is_not_changed(operations: Operations) -> None:
     assert operations.upgrade_oban(1) == [1]  # type: ignore[attr-defined]
     assert operations.upgrade_oban(1) == []  # type: ignore[attr-defined]
 
 
-def test_in_a_history(tmp_path: Path, connection: Connection) -> None:
+def test_a_migration_runs_the_operations(tmp_path: Path, connection: Connection) -> None:
     (tmp_path / "env.py").write_text(ENV)
     (tmp_path / "versions").mkdir()
     (tmp_path / "versions" / "a1.py").write_text(REVISION)
@@ -95,7 +95,7 @@ def test_offline_steps_can_be_repeated(connection: Connection, prefix: str | Non
         assert current(connection, prefix=prefix) == LATEST
 
 
-def test_a_naming_convention_of_the_users_does_not_rename_our_constraints(
+def test_a_naming_convention_of_the_user_renames_none_of_our_constraints(
     connection: Connection,
 ) -> None:
     def names(prefix: str) -> set[tuple[str, str]]:

@@ -31,14 +31,14 @@ class TestTheDecorator:
             @job  # type: ignore[call-overload]
             def bare() -> None: ...
 
-    def test_the_decorator_of_classes_on_a_function(self) -> None:
+    def test_for_classes_refuses_a_function(self) -> None:
         def report() -> None: ...
 
         with fails(TypeError, "@worker() is for classes; make TestTheDecorator.") as raised:
             worker()(report)  # type: ignore[arg-type]
         assert str(raised.value).endswith("report a job with @job()")
 
-    def test_the_decorator_of_functions_on_a_class(self) -> None:
+    def test_for_functions_refuses_a_class(self) -> None:
         with fails(TypeError, "Mailer a worker with @worker(), or inherit from Worker"):
             job(name="mistakes.other")(Mailer)
 
@@ -72,7 +72,7 @@ class TestProcess:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_function_has_a_session_among_its_arguments(asked: bool) -> None:
+def test_a_session_parameter_in_the_wrong_place_is_refused(asked: bool) -> None:
     async def build(month: str, session: AsyncSession) -> None: ...
 
     message = "has a parameter 'session' for a session, which no job can hold: make it the first"

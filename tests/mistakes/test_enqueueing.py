@@ -33,10 +33,10 @@ def fails(kind: type[Exception], message: str) -> Any:
     return pytest.raises(kind, match=re.escape(message))
 
 
-class TestTheTables:
+class TestMissingTables:
     """The tables are missing, or in another schema: the traceback ends with the remedy."""
 
-    async def test_a_session_finds_no_tables(self, postgres_dsn: str) -> None:
+    async def test_a_session_names_the_missing_tables(self, postgres_dsn: str) -> None:
         engine = async_engine(postgres_dsn, ELSEWHERE)
         with pytest.raises(ProgrammingError) as raised:
             async with AsyncSession(engine) as session, session.begin():
@@ -45,7 +45,7 @@ class TestTheTables:
         _says_how_to_install(raised.value)
 
     @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-    def test_a_sync_session_finds_no_tables(self, postgres_dsn: str, driver: str) -> None:
+    def test_a_sync_session_names_the_missing_tables(self, postgres_dsn: str, driver: str) -> None:
         engine = sync_engine(postgres_dsn, ELSEWHERE, driver)
         with pytest.raises(ProgrammingError) as raised, Session(engine) as session, session.begin():
             session.add(Mailer.new())
@@ -53,7 +53,9 @@ class TestTheTables:
         _says_how_to_install(raised.value)
 
     @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-    async def test_an_instance_finds_no_tables(self, postgres_dsn: str, driver: str) -> None:
+    async def test_an_instance_names_the_missing_tables(
+        self, postgres_dsn: str, driver: str
+    ) -> None:
         engine = async_engine(postgres_dsn, ELSEWHERE, driver)
         oban = Oban(engine)
         for attempt in (
@@ -66,7 +68,7 @@ class TestTheTables:
             _says_how_to_install(raised.value)
         await engine.dispose()
 
-    async def test_of_others_are_left_alone(self, engine: AsyncEngine) -> None:
+    async def test_errors_about_other_tables_are_unchanged(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             with pytest.raises(ProgrammingError) as raised:
                 await connection.execute(text("SELECT 'oban_jobs' FROM nothing_here"))
@@ -95,18 +97,18 @@ class TestAwait:
             await Oban(engine).enqueue(Mailer)  # type: ignore[arg-type]
 
 
-class TestTime:
-    def test_naive_is_utc(self) -> None:
+class TestTimes:
+    def test_a_naive_datetime_is_utc(self) -> None:
         noon = Mailer.new(scheduled_at=datetime(2026, 12, 1, 12))
         assert noon.scheduled_at == datetime(2026, 12, 1, 12, tzinfo=UTC)
 
-    def test_of_the_other_kind(self) -> None:
+    def test_a_value_of_the_wrong_option_is_refused(self) -> None:
         with fails(TypeError, "scheduled_at must be a datetime, not datetime.timedelta(seconds=60"):
             Mailer.new(scheduled_at=timedelta(minutes=1))  # type: ignore[arg-type]
         with fails(TypeError, "schedule_in must be a timedelta or seconds, not datetime.datetime"):
             Mailer.new(schedule_in=datetime(2026, 12, 1))  # type: ignore[arg-type]
 
-    def test_twice(self) -> None:
+    def test_two_times_are_refused(self) -> None:
         with fails(ValueError, "exclude each other: give one"):
             Mailer.new(scheduled_at=datetime(2026, 12, 1), schedule_in=60)
 

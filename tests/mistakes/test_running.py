@@ -32,7 +32,7 @@ def fails(kind: type[Exception], message: str) -> Any:
     return pytest.raises(kind, match=re.escape(message))
 
 
-class TestTheDatabase:
+class TestDatabase:
     async def test_has_no_tables(self, postgres_dsn: str) -> None:
         url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
         with fails(SchemaMissingError, "`oban-sqla schema upgrade --dsn ... --prefix nothing`, or"):
@@ -48,7 +48,7 @@ class TestTheDatabase:
             await Oban(url, queues={"default": 1}).start()
 
 
-class TestTheUrl:
+class TestUrl:
     def test_is_of_another_database(self) -> None:
         with fails(ValueError, "the DSN must start with postgresql://, not mysql://"):
             Oban("mysql://localhost/shop")
@@ -63,7 +63,7 @@ class TestTheUrl:
             Oban(f"postgresql+{driver}://localhost/shop")
 
 
-class TestTheEngine:
+class TestEngine:
     @pytest.mark.parametrize("wrap", [lambda engine: engine, sessionmaker])
     def test_is_sync(self, wrap: Any) -> None:
         with fails(TypeError, "a sync engine can't run jobs: make one with create_async_engine()"):
@@ -81,7 +81,7 @@ class TestTheEngine:
         await engine.dispose()
 
 
-class TestTheQueues:
+class TestQueues:
     @pytest.mark.parametrize("wrong", [["default"], "default:10"])
     def test_are_no_mapping(self, engine: AsyncEngine, wrong: Any) -> None:
         with fails(ConfigError, "queues must map names to limits, like {'default': 10}, not"):

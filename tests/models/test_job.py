@@ -15,7 +15,7 @@ Sessions = sessionmaker[Session]
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-def test_a_new_job_has_what_the_database_would_give_it(session_factory: Sessions) -> None:
+def test_a_new_job_has_the_defaults_of_the_database(session_factory: Sessions) -> None:
     job = Job("app.Worker")
     bare = Job.__table__.insert().values(worker="app.Worker").returning(Job.__table__)
     with session_factory() as session:
@@ -25,13 +25,13 @@ def test_a_new_job_has_what_the_database_would_give_it(session_factory: Sessions
     assert len(ours) == 11
 
 
-def test_a_time_makes_it_scheduled() -> None:
+def test_a_time_makes_a_job_scheduled() -> None:
     assert Job("w").state is JobState.AVAILABLE
     assert Job("w", scheduled_at=NOON).state is JobState.SCHEDULED
     assert Job("w", scheduled_at=NOON, state=JobState.SUSPENDED).state is JobState.SUSPENDED
 
 
-def test_the_given_values_may_change_afterwards() -> None:
+def test_a_job_copies_the_given_values() -> None:
     args: dict[str, Any] = {"ids": [1]}
     meta: dict[str, Any] = {"by": {"name": "ann"}}
     tags = ["a"]
@@ -138,20 +138,20 @@ def test_a_repr_sends_no_select(session_factory: Sessions) -> None:
         assert sent
 
 
-def test_a_value_that_was_recorded_is_read_back() -> None:
+def test_a_recorded_value_is_read_back() -> None:
     assert Job("w").recorded is None
     assert Job("w", meta={"recorded": "json", "return": {"a": [1]}}).recorded == {"a": [1]}
     assert Job("w", meta={"recorded": "json", "return": None}).recorded is None
     assert Job("w", meta={"recorded": "json"}).recorded is None
 
 
-def test_a_value_that_another_oban_recorded_is_not_guessed() -> None:
+def test_a_value_that_another_oban_recorded_is_refused() -> None:
     job = Job("w", meta={"recorded": True, "return": "g2EB"})
     with pytest.raises(ValueError, match="recorded by another Oban, as an Erlang term"):
         _ = job.recorded
 
 
-def test_a_detached_job_is_read_without_a_session_and_added_to_one(
+def test_a_detached_job_can_be_read_and_added_to_a_session(
     session_factory: Sessions,
 ) -> None:
     with session_factory.begin() as session:

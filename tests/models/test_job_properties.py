@@ -55,7 +55,7 @@ def test_python_and_sql_agree(session: Session, jobs: list[Job], question: str) 
     assert len(set(answers.values())) > 1
 
 
-def test_the_answers() -> None:
+def test_the_properties_of_a_job_are_right() -> None:
     done: Job = JobFactory.build(completed=True)
     done.attempted_at = done.completed_at - timedelta(seconds=3)
     done.scheduled_at = done.attempted_at - timedelta(seconds=2)
@@ -68,7 +68,7 @@ def test_the_answers() -> None:
     assert (waiting.waited, waiting.duration) == (None, None)
 
 
-def test_jobs_of_workers(session: Session) -> None:
+def test_for_worker_selects_the_jobs_of_workers(session: Session) -> None:
     session.add_all([Mail.new(), report.new("2026-11"), Job("another")])
     session.flush()
 
@@ -85,7 +85,7 @@ def test_jobs_of_workers(session: Session) -> None:
         Job.for_worker(5)
 
 
-def test_jobs_with_arguments(session: Session) -> None:
+def test_args_contain_selects_jobs_by_arguments(session: Session) -> None:
     order = {"order": {"id": 7, "lines": [1, 2]}, "user": "ann"}
     session.add_all([Mail.new(order), Mail.new({"order": {"id": 8}})])
     session.flush()

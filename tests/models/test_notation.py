@@ -25,14 +25,14 @@ class Send(Worker, name="tests.notation.Send"):
 
 
 @given(st.dictionaries(keys, values, max_size=3))
-def test_json_is_read_as_it_was_written_and_never_as_a_reference(args: Any) -> None:
+def test_json_is_never_read_as_a_reference(args: Any) -> None:
     read = from_table(json.loads(json.dumps(to_table(args))))
     assert read == args
     assert not [*references(read)]
 
 
 @given(st.dictionaries(keys, values, max_size=3), values)
-def test_a_reference_among_json_stays_one(args: Any, key: Any) -> None:
+def test_a_reference_among_json_stays_a_reference(args: Any, key: Any) -> None:
     args = {**args, "it": [{"of": Reference({"$model": "shop.Order", "$key": key})}]}
     read = from_table(json.loads(json.dumps(to_table(args))))
     assert read == args
@@ -49,15 +49,15 @@ def test_a_reference_among_json_stays_one(args: Any, key: Any) -> None:
         ({"$set": {"$ref": "#/a", "$schema": "$model"}}, None),
     ],
 )
-def test_only_a_key_of_the_notation_gets_another_dollar(args: Any, stored: Any) -> None:
+def test_only_keys_of_the_notation_are_escaped(args: Any, stored: Any) -> None:
     assert to_table(args) == (args if stored is None else stored)
 
 
-def test_all_the_arguments_together_are_no_reference() -> None:
+def test_the_arguments_as_a_whole_are_no_reference() -> None:
     assert not [*references(from_table(LOOKALIKE))]
 
 
-def test_what_is_nested_too_deeply_for_a_reference_is_left() -> None:
+def test_deeply_nested_json_is_not_searched_for_references() -> None:
     """Another program may have stored it. Reading it must not exhaust the stack of the node."""
     deep: Any = LOOKALIKE
     for _ in range(5000):
@@ -68,7 +68,7 @@ def test_what_is_nested_too_deeply_for_a_reference_is_left() -> None:
     assert not isinstance(found, Reference)
 
 
-def test_a_key_is_unique_by_what_is_stored() -> None:
+def test_a_unique_key_is_made_from_the_stored_form() -> None:
     unique = Unique(fields=["args"])
     of_row, of_json = Send.new({"it": Order(id=1)}), Send.new({"it": LOOKALIKE})
     vars(of_row)["args"] = {"it": Reference(LOOKALIKE)}
@@ -77,7 +77,7 @@ def test_a_key_is_unique_by_what_is_stored() -> None:
     assert unique.entry(vars(of_json)) == unique.entry(vars(Send.new({"it": {**LOOKALIKE}})))
 
 
-def test_a_reference_is_another_value_than_json_that_looks_alike() -> None:
+def test_a_reference_differs_from_json_that_looks_like_it() -> None:
     type_ = Arguments()
     assert not type_.compare_values({"a": Reference(LOOKALIKE)}, {"a": LOOKALIKE})
     assert type_.compare_values({"a": LOOKALIKE}, {"a": {**LOOKALIKE}})

@@ -125,7 +125,7 @@ def test_any_number_and_time_that_is_accepted_comes_back(
 
 
 @ways
-def test_the_edges_come_back(session_factory: Sessions, store: Store) -> None:
+def test_extreme_values_come_back(session_factory: Sessions, store: Store) -> None:
     deepest: list[Any] = []
     for _ in range(254):
         deepest = [deepest]

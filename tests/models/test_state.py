@@ -227,7 +227,7 @@ def test_a_statement_makes_its_legal_moves(
     assert all(to in LEGAL_MOVES[was] for was, to in made)
 
 
-def test_every_module_of_statements_is_known_here() -> None:
+def test_every_module_of_statements_is_listed_here() -> None:
     modules = {module.name for module in pkgutil.iter_modules(statements.__path__)}
     unknown = modules - STILL - MOVERS.keys()
     assert not unknown, f"add to MOVERS what moves jobs, and to STILL what does not: {unknown}"

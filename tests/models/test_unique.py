@@ -20,7 +20,7 @@ def key(args: dict[str, Any], unique: Unique, **options: Any) -> str:
     return unique_key(new)
 
 
-def test_the_defaults() -> None:
+def test_unique_has_defaults() -> None:
     unique = Unique()
     assert unique == Unique(
         period=None,
@@ -46,7 +46,7 @@ def test_the_defaults() -> None:
         ),
     ],
 )
-def test_its_attributes(options: Any, name: str, expected: Any) -> None:
+def test_unique_converts_its_options(options: Any, name: str, expected: Any) -> None:
     assert getattr(Unique(**options), name) == expected
 
 
@@ -95,13 +95,13 @@ def test_the_same_arguments_in_any_order_hold_one_key(one: Any, two: Any) -> Non
 
 
 @given(ARGS, ARGS, st.sets(TEXTS, min_size=1))
-def test_only_the_keys_that_are_named_matter(one: Any, two: Any, keys: set[str]) -> None:
+def test_only_the_named_keys_are_compared(one: Any, two: Any, keys: set[str]) -> None:
     unique = Unique(keys=keys)
     same = {k: one[k] for k in keys & one.keys()} == {k: two[k] for k in keys & two.keys()}
     assert (key(one, unique) == key(two, unique)) is same
 
 
-def test_a_key_may_be_held_again() -> None:
+def test_a_job_that_holds_its_key_again_keeps_it() -> None:
     new = Job("tests.Nobody", {"n": 1}, meta={"a": 1}, unique=Unique(fields=["meta"]))
     assert hold_key(new)
     first = unique_key(new)
@@ -109,7 +109,7 @@ def test_a_key_may_be_held_again() -> None:
     assert unique_key(new) == first
 
 
-def test_a_worker_says_it_of_its_jobs() -> None:
+def test_jobs_have_the_unique_option_of_their_worker() -> None:
     class Base(Worker, name="tests.unique.Base", unique=Unique(period=60)):
         async def process(self, job: Job) -> None: ...
 

@@ -37,11 +37,15 @@ lines
         ("Traceback (most recent call last):\n  cut", "  cut"),
     ],
 )
-def test_the_line_of_an_error_that_tells_most(error: str | None, line: str | None) -> None:
+def test_the_summary_is_the_line_of_the_error_that_tells_most(
+    error: str | None, line: str | None
+) -> None:
     assert summary(error) == line
 
 
-async def test_a_selection_in_batches(engine: AsyncEngine, prefix: str, add: Add) -> None:
+async def test_a_selection_is_processed_in_batches(
+    engine: AsyncEngine, prefix: str, add: Add
+) -> None:
     ids = await add(*(JobFactory() for _ in range(5)), JobFactory(executing=True))
     database, oban = Database(engine, prefix), Oban(engine, prefix=prefix)
     selection = Selection(Filters(), DELETABLE, limit=4)
@@ -72,6 +76,8 @@ async def test_jobs_that_have_changed_since_are_skipped(
     assert await oban.get_job(first) is not None
 
 
-async def test_states_in_which_nothing_can_be_done(engine: AsyncEngine, prefix: str) -> None:
+async def test_a_selection_without_changeable_states_is_empty(
+    engine: AsyncEngine, prefix: str
+) -> None:
     selection = Selection(Filters(states=(JobState.EXECUTING,)), DELETABLE)
     assert (await selection.tally(Database(engine, prefix))).total == 0

@@ -31,7 +31,7 @@ async def counter(engine: AsyncEngine, prefix: str, told: list[JobsCounted]) -> 
     )
 
 
-async def test_it_counts_by_queue_and_state(
+async def test_the_counter_counts_by_queue_and_state(
     counter: JobCounter, told: list[JobsCounted], add: Add
 ) -> None:
     await add(Job("a.B"), Job("a.B"), Job("a.B", queue="mailers"), JobFactory(scheduled=True))
@@ -47,7 +47,7 @@ async def test_it_counts_by_queue_and_state(
     assert not counted.estimated
 
 
-async def test_it_counts_once_in_a_while_however_often_it_is_woken(
+async def test_the_counter_counts_seldom_however_often_it_is_woken(
     counter: JobCounter, told: list[JobsCounted]
 ) -> None:
     await counter.run_once()
@@ -58,7 +58,7 @@ async def test_it_counts_once_in_a_while_however_often_it_is_woken(
 @pytest.mark.parametrize(
     ("leads", "listened", "waits"), [(False, True, math.inf), (True, False, INTERVAL)]
 )
-async def test_without_listeners_it_reads_nothing(
+async def test_without_listeners_the_counter_reads_nothing(
     leads: bool, listened: bool, waits: float, engine: AsyncEngine
 ) -> None:
     # Without tables, a query would fail.

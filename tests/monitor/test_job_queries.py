@@ -45,7 +45,7 @@ FILTERS = [
 
 @pytest.mark.parametrize("few", [0, 1, 1000])
 @pytest.mark.parametrize(("filters", "found"), FILTERS)
-async def test_all_filters_hold(
+async def test_each_filter_selects_its_jobs(
     add: Add,
     run: Run,
     filters: Filters,
@@ -69,13 +69,13 @@ async def test_all_filters_hold(
     assert max((row.last for row in counted), default=None) == max(expected, default=None)
 
 
-async def test_a_page_between_two_ids(add: Add, run: Run) -> None:
+async def test_a_page_lies_between_two_ids(add: Add, run: Run) -> None:
     ids = await add(*(JobFactory() for _ in range(5)))
     rows = await run(page(Filters(), after=ids[0], last=ids[3], limit=2))
     assert [row.id for row in rows] == ids[1:3]
 
 
-async def test_a_tally_of_the_oldest(add: Add, run: Run) -> None:
+async def test_a_tally_counts_the_oldest_jobs(add: Add, run: Run) -> None:
     ids = await add(JobFactory(completed=True), JobFactory(), JobFactory())
     rows = await run(tally(Filters(), limit=2))
     assert {row.state: (row.count, row.last) for row in rows} == {
@@ -85,7 +85,7 @@ async def test_a_tally_of_the_oldest(add: Add, run: Run) -> None:
 
 
 @pytest.mark.parametrize("errors", [[], {}, "x", [1], [{"error": None}], None])
-async def test_errors_of_any_form(add: Add, run: Run, errors: Any) -> None:
+async def test_errors_of_any_form_are_read(add: Add, run: Run, errors: Any) -> None:
     (id,) = await add(JobFactory())
     value = literal(errors, JSONB(none_as_null=False))
     await run(update(Job).where(Job.id == id).values(errors=value))
@@ -93,7 +93,7 @@ async def test_errors_of_any_form(add: Add, run: Run, errors: Any) -> None:
     assert row.error is None
 
 
-async def test_all_of_a_job(add: Add, run: Run) -> None:
+async def test_a_job_is_read_as_a_whole(add: Add, run: Run) -> None:
     (id,) = await add(JobFactory(executing=True))
     (row,) = await run(whole([id]))
     assert (row.id, row.state, row.attempt) == (id, "executing", 1)

@@ -33,17 +33,17 @@ async def beats(sessions: Sessions, silent_for: float = 0, **values: Any) -> Non
         await session.execute(insert(ProducerRow).values({"uuid": uuid4(), **values}))
 
 
-async def test_of_nothing(database: Database, prefix: str) -> None:
+async def test_the_status_without_nodes_is_empty(database: Database, prefix: str) -> None:
     found = await status(database)
     assert (found.schema, found.nodes, found.leaders, found.queues) == (prefix, (), (), ())
 
 
-async def test_without_tables(engine: AsyncEngine) -> None:
+async def test_the_status_names_missing_tables(engine: AsyncEngine) -> None:
     with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade"):
         await status(Database(engine, "no_such_schema"))
 
 
-async def test_of_a_node_that_runs(database: Database, start: StartOban) -> None:
+async def test_the_status_shows_a_running_node(database: Database, start: StartOban) -> None:
     oban = await start(queues={"held": 3, "idle": {"limit": 1, "paused": True}}, node="n1")
     await oban.enqueue(Held.new({}, queue="held"))
     await Held.begun()
@@ -66,7 +66,9 @@ async def test_of_a_node_that_runs(database: Database, start: StartOban) -> None
     Held.release()
 
 
-async def test_a_queue_on_several_nodes(database: Database, sessions: Sessions) -> None:
+async def test_the_status_adds_up_the_nodes_of_a_queue(
+    database: Database, sessions: Sessions
+) -> None:
     await beats(sessions, node="n1", queue="q")
     await beats(sessions, node="n2", queue="q", meta={"local_limit": 2, "paused": True})
     await beats(sessions, node="dead", queue="q", silent_for=61)
@@ -80,9 +82,7 @@ async def test_a_queue_on_several_nodes(database: Database, sessions: Sessions) 
     assert (queue.nodes, queue.paused, queue.limit) == (2, 1, 7)
 
 
-async def test_a_node_says_itself_when_it_has_expired(
-    database: Database, sessions: Sessions
-) -> None:
+async def test_a_node_expires_as_its_row_says(database: Database, sessions: Sessions) -> None:
     for node, expiry in (("short", 5), ("long", 600), ("odd", -1), ("none", None)):
         await beats(sessions, node=node, queue="q", silent_for=30, meta={"expiry": expiry})
     found = await status(database)
@@ -90,7 +90,7 @@ async def test_a_node_says_itself_when_it_has_expired(
 
 
 @pytest.mark.parametrize("meta", [[], 1, None, "x", {"local_limit": "5", "paused": 1}])
-async def test_a_meta_that_tells_nothing(
+async def test_an_invalid_meta_of_a_producer_is_ignored(
     database: Database, sessions: Sessions, meta: object
 ) -> None:
     await beats(sessions, node="n", queue="q")
@@ -102,7 +102,9 @@ async def test_a_meta_that_tells_nothing(
     assert (running.limit, running.paused) == (None, False)
 
 
-async def test_queues_that_no_node_runs(database: Database, sessions: Sessions) -> None:
+async def test_the_status_shows_queues_that_no_node_runs(
+    database: Database, sessions: Sessions
+) -> None:
     async with sessions.begin() as session:
         session.add(JobFactory(queue="lonely"))
         session.add_all(JobFactory(queue="done", completed=True) for _ in range(3))
@@ -113,7 +115,7 @@ async def test_queues_that_no_node_runs(database: Database, sessions: Sessions) 
     assert done.oldest_available is None
 
 
-async def test_a_lease_that_has_expired(database: Database, sessions: Sessions) -> None:
+async def test_an_expired_lease_is_no_leader(database: Database, sessions: Sessions) -> None:
     now = datetime.now(UTC)
     async with sessions.begin() as session:
         await session.execute(

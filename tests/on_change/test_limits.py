@@ -70,14 +70,14 @@ def keys(session: Session, worker: type) -> list[Any]:
 
 
 class TestFlush:
-    def test_of_a_row_that_it_inserts(self, session: Session) -> None:
+    def test_an_inserted_row_gives_its_key(self, session: Session) -> None:
         session.add(item := Item(shop_id=2))
         session.flush()
         assert keys(session, ByRow) == [f"change.by_row={item.id}"]
         assert keys(session, ByShop) == ["rate change.by_shop=2"]
         assert keys(session, Alone) == ["change.alone"]
 
-    def test_of_another_row_in_a_savepoint(self, session: Session) -> None:
+    def test_a_row_of_a_rolled_back_savepoint_gives_no_key(self, session: Session) -> None:
         kept, undone = Item(shop_id=1), Item(shop_id=2)
         session.add(kept)
         session.flush()
@@ -87,7 +87,7 @@ class TestFlush:
         savepoint.rollback()
         assert keys(session, ByShop) == ["rate change.by_shop=1"]
 
-    def test_of_a_model(self, session: Session) -> None:
+    def test_a_model_worker_gives_its_key(self, session: Session) -> None:
         session.add(order := Order(shop_id=2))
         session.flush()
         assert keys(session, Order) == [f"{Order.__oban__.name}=2"]
@@ -105,21 +105,21 @@ def items(session: Session) -> list[Item]:
     return list(session.scalars(select(Item).order_by(Item.id)))
 
 
-class TestExpired:
-    def test_an_attribute_is_loaded(self, session: Session, items: list[Item]) -> None:
+class TestExpiredInstances:
+    def test_an_expired_attribute_is_loaded(self, session: Session, items: list[Item]) -> None:
         session.expire(items[0])
         items[0].price = 7
         session.flush()
         assert keys(session, ByShop) == ["rate change.by_shop=2"]
 
-    def test_of_a_model(self, session: Session, items: list[Item]) -> None:
+    def test_a_model_worker_is_loaded(self, session: Session, items: list[Item]) -> None:
         order = session.get_one(Order, 5)
         session.expire(order)
         order.note = "x"
         session.flush()
         assert keys(session, Order) == [f"{Order.__oban__.name}=2"]
 
-    def test_of_a_row_that_is_deleted(self, session: Session, items: list[Item]) -> None:
+    def test_a_deleted_row_gives_the_key_none(self, session: Session, items: list[Item]) -> None:
         """Its job has no row, so it has the key None."""
         session.delete(items[1])
         session.flush()
@@ -127,24 +127,30 @@ class TestExpired:
 
 
 class TestStatements:
-    def test_an_update(self, session: Session, items: list[Item]) -> None:
+    def test_an_update_gives_the_keys_of_its_rows(
+        self, session: Session, items: list[Item]
+    ) -> None:
         session.execute(update(Item).where(Item.id < 3).values(price=7))
         assert sorted(keys(session, ByRow)) == ["change.by_row=1", "change.by_row=2"]
         assert sorted(keys(session, ByShop)) == ["rate change.by_shop=1", "rate change.by_shop=2"]
         assert keys(session, Alone) == ["change.alone"] * 2
 
-    def test_it_sets_the_key(self, session: Session, items: list[Item]) -> None:
+    def test_an_update_of_the_key_gives_the_new_key(
+        self, session: Session, items: list[Item]
+    ) -> None:
         session.execute(update(Item).where(Item.id == 1).values(shop_id=1))
         assert keys(session, ByShop) == ["rate change.by_shop=1"]
 
-    def test_a_bulk_update_by_primary_key(self, session: Session, items: list[Item]) -> None:
+    def test_a_bulk_update_gives_the_keys_of_its_rows(
+        self, session: Session, items: list[Item]
+    ) -> None:
         session.execute(update(Item), [{"id": 1, "price": 5}, {"id": 3, "price": 6}])
         assert keys(session, ByShop) == ["rate change.by_shop=2"] * 2
 
-    def test_of_a_model(self, session: Session, items: list[Item]) -> None:
+    def test_a_model_worker_gives_its_key(self, session: Session, items: list[Item]) -> None:
         session.execute(update(Order).values(note="y"))
         assert keys(session, Order) == [f"{Order.__oban__.name}=2"]
 
-    def test_a_delete(self, session: Session, items: list[Item]) -> None:
+    def test_a_delete_gives_the_key_none(self, session: Session, items: list[Item]) -> None:
         session.execute(delete(Item).where(Item.id == 3))
         assert keys(session, ByRow) == ["change.by_row=null"]

@@ -170,8 +170,8 @@ def jobs(session: Session, *workers: Any) -> list[Any]:
     return [job.args for job in session.scalars(query)]
 
 
-class TestWhatIsFlushed:
-    def test_a_row_that_is_given_the_value_it_has_is_not_updated(
+class TestFlush:
+    def test_an_assignment_of_the_same_value_is_no_update(
         self, session: Session, lines: list[Line]
     ) -> None:
         """The session counts it as changed until it flushes."""
@@ -181,23 +181,27 @@ class TestWhatIsFlushed:
         session.flush()
         assert jobs(session) == []
 
-    def test_a_row_that_is_inserted(self, session: Session) -> None:
+    def test_an_inserted_row_enqueues_a_job(self, session: Session) -> None:
         session.add(order := Order())
         session.flush()
         assert jobs(session) == [{"change": "insert", "self": row(Order, order.id)}]
 
-    def test_attributes_that_are_updated(self, session: Session, order: Order) -> None:
+    def test_an_update_of_the_attributes_enqueues_a_job(
+        self, session: Session, order: Order
+    ) -> None:
         order.note = "of no interest"
         order.status = "new"  # the original value
         assert jobs(session) == []
         order.status = "paid"
         assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
 
-    def test_a_row_that_is_deleted_by_its_key(self, session: Session, lines: list[Line]) -> None:
+    def test_a_deleted_row_enqueues_a_job_with_its_key(
+        self, session: Session, lines: list[Line]
+    ) -> None:
         session.delete(lines[1])
         assert jobs(session) == [{"change": "delete", "key": {"id": 2}}]
 
-    def test_cascades(self, session: Session, order: Order) -> None:
+    def test_cascaded_rows_enqueue_jobs(self, session: Session, order: Order) -> None:
         order.lines.append(Line())
         order.lines.append(gift := Gift())
         session.flush()
@@ -205,7 +209,9 @@ class TestWhatIsFlushed:
         assert jobs(session, Deliver) == inserted
         assert gift.id in {one["row"]["$key"]["id"] for one in inserted}
 
-    def test_orphans(self, session: Session, lines: list[Line], order: Order) -> None:
+    def test_deleted_orphans_enqueue_jobs(
+        self, session: Session, lines: list[Line], order: Order
+    ) -> None:
         order.lines.pop(0)
         assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
 
@@ -214,7 +220,7 @@ class TestWhatIsFlushed:
         lines[1].amount = 11
         assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 2)}]
 
-    def test_any_number_of_rows_is_one_batch_of_jobs(self, session: Session) -> None:
+    def test_the_jobs_of_many_rows_are_one_batch(self, session: Session) -> None:
         sent: list[str] = []
         engine = session.get_bind()
         session.add_all(Order() for _ in range(500))
@@ -229,8 +235,8 @@ class TestWhatIsFlushed:
         assert len(jobs(session)) == 500
 
 
-class TestATransaction:
-    def test_has_one_job_of_a_row(self, session: Session) -> None:
+class TestTransaction:
+    def test_enqueues_one_job_for_a_row(self, session: Session) -> None:
         session.add(order := Order())
         session.flush()
         for status in ("paid", "sent"):
@@ -286,7 +292,7 @@ class TestATransaction:
         assert jobs(session) == [{"change": "delete", "key": {"id": 1}}]
 
     @pytest.mark.parametrize("autoflush", [True, False])
-    def test_that_is_unique_hears_of_a_row_that_was_put_back(
+    def test_enqueues_a_unique_job_for_a_row_that_was_put_back(
         self, session: Session, autoflush: bool
     ) -> None:
         """The job of the first change is gone before that of the last change is enqueued."""
@@ -317,9 +323,7 @@ class TestATransaction:
         session.flush()
         assert [args["change"] for args in jobs(session)] == ["delete", "insert"]
 
-    def test_of_an_update_and_a_delete_leaves_the_job_of_another_one(
-        self, session_factory: Sessions
-    ) -> None:
+    def test_leaves_the_unique_job_of_another_transaction(self, session_factory: Sessions) -> None:
         class Once(
             Worker, name="change.once", on=Line, on_update=True, on_delete=True, unique=True
         ):
@@ -341,7 +345,7 @@ class TestATransaction:
             Base.metadata.drop_all(session.connection())
             session.commit()
 
-    def test_after_the_commit_it_begins_anew(self, session_factory: Sessions) -> None:
+    def test_enqueues_further_jobs_after_the_commit(self, session_factory: Sessions) -> None:
         with session_factory() as session:
             Base.metadata.create_all(session.connection())
             session.add(order := Order())
@@ -356,7 +360,9 @@ class TestATransaction:
 class TestStatements:
     """UPDATE and DELETE statements of a model pass no flush."""
 
-    def test_an_update(self, session: Session, lines: list[Line]) -> None:
+    def test_an_update_enqueues_a_job_for_each_row(
+        self, session: Session, lines: list[Line]
+    ) -> None:
         result = session.execute(update(Line).where(Line.id > 1).values(amount=20))
         assert result.rowcount == 2  # type: ignore[attr-defined]
         expected = [{"change": "update", "row": row(Line, id)} for id in (2, 3)]
@@ -364,7 +370,9 @@ class TestStatements:
         assert jobs(session, NoteLarge) == expected
         assert [line.amount for line in lines] == [1, 20, 20]
 
-    def test_an_update_of_other_attributes(self, session: Session, order: Order) -> None:
+    def test_an_update_of_other_attributes_enqueues_no_job(
+        self, session: Session, order: Order
+    ) -> None:
         session.execute(update(Order).where(Order.status == "new").values(note="n"))
         assert jobs(session) == []
         session.execute(update(Order), {"note": "m"})
@@ -372,12 +380,14 @@ class TestStatements:
         session.execute(update(Order).values(status=Order.email + "x"))
         assert len(jobs(session)) == 1
 
-    def test_an_update_whose_values_are_parameters(self, session: Session, order: Order) -> None:
+    def test_an_update_may_have_its_values_as_parameters(
+        self, session: Session, order: Order
+    ) -> None:
         session.execute(update(Order).where(Order.id == 7), {"status": "paid"})
         assert session.scalar(select(Order.status)) == "paid"
         assert jobs(session) == [{"change": "update", "self": row(Order, 7)}]
 
-    def test_an_update_of_each_row_by_its_key_of_which_one_sets_what_counts(
+    def test_a_bulk_update_is_heard_if_one_row_sets_the_attribute(
         self, session: Session, order: Order
     ) -> None:
         values = {"id": 8, "status": "new", "email": "", "note": ""}
@@ -385,30 +395,36 @@ class TestStatements:
         session.execute(update(Order), [{"id": 7, "note": "n"}, {"id": 8, "status": "paid"}])
         assert {"change": "update", "self": row(Order, 8)} in jobs(session)
 
-    def test_an_update_that_the_predicate_refuses(
+    def test_the_predicate_decides_about_updated_rows(
         self, session: Session, lines: list[Line]
     ) -> None:
         session.execute(update(Line).values(amount=3))
         assert len(jobs(session, Deliver)) == 3
         assert jobs(session, NoteLarge) == []
 
-    def test_an_update_of_more_rows_than_one_statement_can_ask_for(self, session: Session) -> None:
+    def test_an_update_may_change_more_rows_than_a_statement_has_parameters(
+        self, session: Session
+    ) -> None:
         ids = select(func.generate_series(1, 65_536))
         session.execute(insert(Tick.__table__).from_select(["id"], ids), execution_options=QUIETLY)
         session.execute(update(Tick).values(count=1))
         assert jobs(session) == [{"change": "update", "row": row(Tick, 65_536)}]
 
-    def test_updates_by_key(self, session: Session, lines: list[Line]) -> None:
+    def test_a_bulk_update_by_key_enqueues_jobs(self, session: Session, lines: list[Line]) -> None:
         session.execute(update(Line), [{"id": 1, "amount": 2}, {"id": 3, "amount": 50}])
         keys = [args["row"]["$key"]["id"] for args in jobs(session, Deliver)]
         assert keys == [1, 3]
         assert jobs(session, NoteLarge) == [{"change": "update", "row": row(Line, 3)}]
 
-    def test_an_update_by_key_that_lacks_one(self, session: Session, lines: list[Line]) -> None:
+    def test_a_bulk_update_without_a_key_is_refused(
+        self, session: Session, lines: list[Line]
+    ) -> None:
         with pytest.raises(InvalidRequestError, match="No primary key value supplied"):
             session.execute(update(Line), [{"amount": 2}])
 
-    def test_a_key_in_another_order_than_that_of_the_table(self, session: Session) -> None:
+    def test_the_mapper_may_order_the_key_differently_than_the_table(
+        self, session: Session
+    ) -> None:
         row = {"hall": "east", "number": 5, "free": True}
         session.execute(insert(Seat.__table__).values(row), execution_options=QUIETLY)
         session.execute(update(Seat).values(free=False))
@@ -416,7 +432,7 @@ class TestStatements:
         assert jobs(session) == [{"change": "delete", "key": {"hall": "east", "number": 5}}]
 
     @pytest.mark.parametrize("statement", [update(Coupon).values(used=True), delete(Coupon)])
-    def test_a_key_that_is_not_that_of_the_table_is_refused(
+    def test_a_mapper_key_that_differs_from_the_table_is_refused(
         self, session: Session, statement: Any
     ) -> None:
         with pytest.raises(
@@ -424,7 +440,9 @@ class TestStatements:
         ):
             session.execute(statement)
 
-    def test_a_delete(self, session: Session, lines: list[Line]) -> None:
+    def test_a_delete_enqueues_a_job_for_each_row(
+        self, session: Session, lines: list[Line]
+    ) -> None:
         assert session.execute(delete(Line).where(Line.id < 3)).rowcount == 2  # type: ignore[attr-defined]
         expected = [{"change": "delete", "key": {"id": id}} for id in (1, 2)]
         assert jobs(session, Deliver) == expected
@@ -442,7 +460,7 @@ class TestStatements:
             ),
         ],
     )
-    def test_a_statement_that_sets_the_key(
+    def test_a_statement_that_sets_the_key_enqueues_the_new_key(
         self, session: Session, statement: Update, given: Any, keys: list[Any]
     ) -> None:
         rows = [{"number": number, "hall": "A", "free": True} for number in (1, 2)]
@@ -451,9 +469,7 @@ class TestStatements:
         found = [args["row"]["$key"] for args in jobs(session, Print)]
         assert sorted((key["hall"], key["number"]) for key in found) == keys
 
-    def test_statements_of_a_session_that_writes_elsewhere_than_it_reads(
-        self, session_factory: Sessions
-    ) -> None:
+    def test_rows_are_found_where_a_routing_session_writes(self, session_factory: Sessions) -> None:
         writer = session_factory.kw["bind"]
         reader = writer.execution_options(postgresql_readonly=True)
 
@@ -472,7 +488,7 @@ class TestStatements:
         finally:
             Base.metadata.drop_all(writer)
 
-    def test_coalesce_with_flushes(self, session: Session, order: Order) -> None:
+    def test_statements_coalesce_with_flushes(self, session: Session, order: Order) -> None:
         order.status = "paid"
         session.flush()
         session.execute(update(Order).values(status="sent"))
@@ -513,7 +529,7 @@ class TestStatements:
             session.execute(delete(Order))
 
 
-class TestAWorkerThatChangesItsRow:
+class TestWorkerThatChangesItsRow:
     @pytest.fixture
     def processing(self, order: Order) -> Iterator[None]:
         job = order.new()
@@ -530,7 +546,7 @@ class TestAWorkerThatChangesItsRow:
         session.execute(update(Order).values(status="sent"))
         assert jobs(session) == []
 
-    def test_but_for_other_rows(self, session: Session, processing: None) -> None:
+    def test_enqueues_jobs_for_other_rows(self, session: Session, processing: None) -> None:
         session.add(Order())
         session.flush()
         assert len(jobs(session)) == 1
@@ -547,11 +563,11 @@ class TestRefusals:
         self.refused("does not react to any change: add on_insert=True", on=Line)
         self.refused("Wrong has on= or when=", when=lambda row: True)
 
-    def test_a_class_that_is_not_a_model(self) -> None:
+    def test_a_class_that_is_not_a_model_is_refused(self) -> None:
         self.refused("name it with on=Model, not None", on_insert=True)
         self.refused("name it with on=Model, not <class 'int'>", on=int, on_insert=True)
 
-    def test_attributes_that_are_not_there(self) -> None:
+    def test_unknown_attributes_are_refused(self) -> None:
         self.refused(
             "names 'state', but Line has no such column; there are id, order_id",
             on=Line,
@@ -561,7 +577,7 @@ class TestRefusals:
             r"must be True or names of attributes, \('status', ...\)", on=Line, on_update="amount"
         )
 
-    def test_an_attribute_that_is_an_expression(self) -> None:
+    def test_an_attribute_that_is_an_expression_is_refused(self) -> None:
         self.refused(
             "names 'label', but Seat has no such column; there are number, hall, free",
             on=Seat,
@@ -572,11 +588,11 @@ class TestRefusals:
         self.refused("on_insert must be True or False, not 'yes'", on=Line, on_insert="yes")
         self.refused("when of Wrong must be a function of the row", on=Line, on_insert=True, when=1)
 
-    def test_deleted_rows_that_would_all_be_duplicates(self) -> None:
+    def test_unique_keys_that_all_deleted_rows_share_are_refused(self) -> None:
         why = "have 'key' instead of 'row', so all of them would be duplicates"
         self.refused(why, on=Line, on_delete=True, unique=Unique(keys=["row"]))
 
-    def test_a_model_that_reacts_to_its_end(self) -> None:
+    def test_a_model_that_reacts_to_its_own_deletion_is_refused(self) -> None:
         with pytest.raises(TypeError, match="can't process a deleted row: declare another worker"):
 
             class Wrong(Worker, Base, on_delete=True):
@@ -587,7 +603,7 @@ class TestRefusals:
 
         Base.metadata.remove(Base.metadata.tables["change_wrong"])
 
-    def test_a_subclass_inherits_none(self) -> None:
+    def test_a_subclass_inherits_no_reactions(self) -> None:
         class Quiet(Deliver, name="change.quiet"): ...
 
         assert "change.quiet" not in enqueue_changes._reactions

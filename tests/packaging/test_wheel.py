@@ -46,7 +46,7 @@ def environment(tmp_path: Path) -> Path:
     return scripts
 
 
-def test_a_job_runs_where_there_is_only_the_wheel(
+def test_a_job_runs_with_only_the_wheel_installed(
     environment: Path, database_dsn: str, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"

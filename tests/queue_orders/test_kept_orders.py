@@ -30,7 +30,7 @@ async def kept(sessions: Sessions) -> list[Row]:
         return [(row.node, row.queue, row.value["action"]) for row in rows]
 
 
-class TestARestart:
+class TestRestart:
     async def test_a_paused_queue_stays_paused(
         self, start: StartOban, sessions: Sessions, client: Oban
     ) -> None:
@@ -59,7 +59,9 @@ class TestARestart:
         oban = await start(queues={"alpha": 1})
         assert not oban.check_queue("alpha").paused
 
-    async def test_all_but_one(self, start: StartOban, client: Oban) -> None:
+    async def test_one_queue_is_resumed_after_all_were_paused(
+        self, start: StartOban, client: Oban
+    ) -> None:
         await client.pause_all_queues()
         await client.resume_queue("alpha")
         oban = await start(queues={"alpha": 1, "beta": 1})
@@ -73,7 +75,7 @@ class TestARestart:
         oban = await start(queues={"alpha": {"limit": 1, "paused": True}})
         assert oban.check_queue("alpha").paused
 
-    async def test_the_order_to_another_node_or_instance_is_not_for_it(
+    async def test_a_node_ignores_orders_to_other_nodes_and_instances(
         self, start: StartOban, engine: AsyncEngine, prefix: str
     ) -> None:
         other = Oban(engine, prefix=prefix, name="other")
@@ -87,7 +89,7 @@ class TestARestart:
         two = await start(queues={"alpha": 1}, node="two")
         assert [oban.check_queue("alpha").paused for oban in (one, two)] == [False, True]
 
-    async def test_limits_and_queues_are_those_of_its_configuration(
+    async def test_limits_and_queues_come_from_the_configuration(
         self, start: StartOban, client: Oban
     ) -> None:
         await client.scale_queue(queue="alpha", limit=9)
@@ -97,8 +99,8 @@ class TestARestart:
         assert [(info.queue, info.limit) for info in oban.check_all_queues()] == [("alpha", 1)]
 
 
-class TestANodeThatDoesNotHear:
-    async def test_it_polls_for_orders(self, start: StartOban, client: Oban) -> None:
+class TestNodeWithoutNotifications:
+    async def test_a_node_polls_for_orders(self, start: StartOban, client: Oban) -> None:
         oban = await start(queues={"alpha": 1}, **POLLS)
         with hear(oban, "queue_paused") as paused, hear(oban, "queue_resumed") as resumed:
             await client.pause_queue("*")
@@ -112,7 +114,7 @@ class TestANodeThatDoesNotHear:
         await client.stop_queue("beta")
         await until(lambda: oban.check_queue("beta") is None)
 
-    async def test_it_follows_an_order_once(
+    async def test_a_node_follows_an_order_once(
         self, start: StartOban, client: Oban, sessions: Sessions
     ) -> None:
         """Later changes on the node are kept."""
@@ -125,8 +127,8 @@ class TestANodeThatDoesNotHear:
         assert not oban.check_queue("alpha").paused
 
 
-class TestWhatIsKept:
-    async def test_an_order_replaces_those_that_it_covers(
+class TestStoredOrders:
+    async def test_an_order_replaces_the_orders_that_it_covers(
         self, client: Oban, sessions: Sessions
     ) -> None:
         await client.pause_queue("alpha")
@@ -170,14 +172,14 @@ class TestWhatIsKept:
         assert {info.queue: info.paused for info in listens.check_all_queues()} == newest
 
 
-async def test_a_queue_tells_since_when_it_runs(start: StartOban) -> None:
+async def test_a_queue_shows_when_it_started(start: StartOban) -> None:
     oban = await start(queues={"alpha": 3})
     info = oban.check_queue("alpha")
     assert info.started_at is not None
     assert info.meta == {"local_limit": 3, "paused": False}
 
 
-async def test_the_other_nodes_know_at_once(
+async def test_an_order_updates_the_row_of_the_producer_at_once(
     start: StartOban, client: Oban, sessions: Sessions
 ) -> None:
     """The others need not wait for the next heartbeat, a quarter of the expiry."""

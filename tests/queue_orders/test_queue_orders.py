@@ -51,7 +51,7 @@ async def test_a_pause_holds_on_every_node_until_it_is_resumed(
         await stops.wait()
 
 
-async def test_one_queue_runs_here_or_it_is_an_error(start: StartOban) -> None:
+async def test_a_queue_that_does_not_run_here_is_an_error(start: StartOban) -> None:
     oban = await start(queues={"alpha": 3}, node="one")
     assert oban.check_one_queue("alpha") == oban.check_queue("alpha")
     message = r"queue 'beta' does not run on node 'one', which runs alpha; check_queue\(\) returns"
@@ -69,7 +69,7 @@ async def test_an_order_to_one_node_is_for_that_node(start: StartOban) -> None:
     assert [oban.check_queue("alpha").paused for oban in (one, two)] == [False, True]
 
 
-async def test_scale_start_and_stop(start: StartOban) -> None:
+async def test_a_queue_is_scaled_started_and_stopped(start: StartOban) -> None:
     oban = await start(queues={"alpha": 1})
     await oban.scale_queue(queue="alpha", limit=7)
     await oban.start_queue(queue="beta", limit=3, paused=True)
@@ -81,7 +81,7 @@ async def test_scale_start_and_stop(start: StartOban) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-async def test_signals_as_oban_py_sends_them(
+async def test_orders_in_the_form_of_oban_py_are_followed(
     start: StartOban, engine: AsyncEngine, prefix: str, packed: bool
 ) -> None:
     oban = await start(queues={"alpha": 1})
@@ -114,7 +114,7 @@ async def test_a_name_that_no_node_has_is_refused(engine: AsyncEngine, node: Any
         await Oban(engine).pause_queue("alpha", node=node)
 
 
-async def test_all_queues_are_paused_and_resumed_only(engine: AsyncEngine) -> None:
+async def test_only_pause_and_resume_apply_to_all_queues(engine: AsyncEngine) -> None:
     oban = Oban(engine)
     for order in (
         oban.scale_queue(queue="*", limit=1),
@@ -125,7 +125,7 @@ async def test_all_queues_are_paused_and_resumed_only(engine: AsyncEngine) -> No
             await order
 
 
-async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
+async def test_crossing_orders_to_start_and_stop_leave_no_queue(start: StartOban) -> None:
     """They are carried out one after the other, and no queue is left running."""
     oban = await start(queues={"alpha": 1})
     for _ in range(5):
@@ -137,7 +137,7 @@ async def test_orders_to_start_and_to_stop_that_cross(start: StartOban) -> None:
         assert [info.queue for info in oban.check_all_queues()] == ["alpha"]
 
 
-async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: StartOban) -> None:
+async def test_a_queue_starts_after_its_stop_was_cancelled(start: StartOban) -> None:
     """The cancelled stop is finished first: the job goes back, and begins again."""
     oban = await start(queues={"alpha": 1}, shutdown_grace_period=0.2)
     producer = services(oban).producers["alpha"]
@@ -155,14 +155,14 @@ async def test_a_queue_is_started_after_a_stop_of_it_that_was_cancelled(start: S
     assert (info.limit, info.uuid == producer.uuid) == (3, False)
 
 
-async def test_a_queue_that_is_started_while_the_node_stops(start: StartOban) -> None:
+async def test_a_queue_started_while_the_node_stops_stops_too(start: StartOban) -> None:
     oban = await start(queues={"alpha": 1})
     await asyncio.gather(oban.start_queue(queue="beta", limit=1), oban.stop())
     await asyncio.gather(oban.stop(), oban.start_queue(queue="beta", limit=1))
     assert oban.check_all_queues() == []
 
 
-async def test_a_queue_that_is_stopped_while_the_node_stops(
+async def test_a_queue_may_be_stopped_while_the_node_stops(
     start: StartOban, sessions: Sessions
 ) -> None:
     """Its job is given back, like the jobs of other queues."""

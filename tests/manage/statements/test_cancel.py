@@ -38,14 +38,14 @@ async def test_running_jobs_are_marked_and_go_on(add: Add, run: Run, find: Find)
 
 
 @pytest.mark.parametrize("state", [S.COMPLETED, S.DISCARDED, S.CANCELLED])
-async def test_finished_jobs_stay(add: Add, run: Run, find: Find, state: JobState) -> None:
+async def test_finished_jobs_are_unchanged(add: Add, run: Run, find: Find, state: JobState) -> None:
     (id,) = await add(JobFactory(state=state))
     assert await cancelled(run, id) == []
     job = await find(id)
     assert (job.state, job.cancelled_at, job.meta) == (state, None, {})
 
 
-async def test_only_the_ids_that_are_given(add: Add, run: Run, find: Find) -> None:
+async def test_only_the_given_ids_are_cancelled(add: Add, run: Run, find: Find) -> None:
     ids = await add(*(JobFactory() for _ in range(5)))
     assert await cancelled(run, ids[0], ids[3], 123456789) == [
         (ids[0], S.CANCELLED),
@@ -66,7 +66,7 @@ async def test_only_the_ids_that_are_given(add: Add, run: Run, find: Find) -> No
     ids=str,
 )
 @pytest.mark.parametrize("executing", [True, False])
-async def test_a_meta_that_is_no_object_is_kept_in_one(
+async def test_a_meta_that_is_no_object_is_kept_inside_one(
     add: Add, run: Run, find: Find, with_meta: WithMeta, executing: bool, meta: Any, after: Any
 ) -> None:
     (id,) = await add(JobFactory(executing=executing))

@@ -11,7 +11,7 @@ from tests.statements.conftest import Run
 
 
 @pytest.mark.parametrize("state", JobState)
-async def test_only_running_jobs_stay(add: Add, run: Run, state: JobState) -> None:
+async def test_all_but_running_jobs_are_deleted(add: Add, run: Run, state: JobState) -> None:
     id, other = await add(JobFactory(state=state), JobFactory())
     runs = state is JobState.EXECUTING
     assert [row.id for row in await run(delete(), ids=[id, 123456789])] == [id][runs:]

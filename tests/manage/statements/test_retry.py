@@ -21,7 +21,9 @@ async def retried(run: Run, *ids: int) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("state", RETRIED)
-async def test_it_is_available_now(add: Add, run: Run, find: Find, state: JobState) -> None:
+async def test_a_retried_job_is_available_now(
+    add: Add, run: Run, find: Find, state: JobState
+) -> None:
     errors = [{"attempt": 1, "at": "x", "error": "boom"}]
     given = JobFactory(state=state, attempt=2, max_attempts=5, queue="mails", errors=errors)
     given.completed_at = given.cancelled_at = given.discarded_at = NOW
@@ -34,7 +36,7 @@ async def test_it_is_available_now(add: Add, run: Run, find: Find, state: JobSta
 
 
 @pytest.mark.parametrize("state", [S.AVAILABLE, S.EXECUTING])
-async def test_available_and_running_jobs_stay(
+async def test_available_and_running_jobs_are_unchanged(
     add: Add, run: Run, find: Find, state: JobState
 ) -> None:
     (id,) = await add(JobFactory(state=state, attempt=20))
@@ -48,7 +50,7 @@ async def test_available_and_running_jobs_stay(
     ("attempt", "most", "after"),
     [(20, 20, (20, 21)), (19, 20, (19, 20)), (0, 1, (0, 1)), (32767, 32767, (32766, 32767))],
 )
-async def test_an_attempt_is_left(
+async def test_a_retried_job_has_an_attempt_left(
     add: Add, run: Run, find: Find, attempt: int, most: int, after: tuple[int, int]
 ) -> None:
     (id,) = await add(JobFactory(state=S.DISCARDED, attempt=attempt, max_attempts=most))
@@ -68,7 +70,7 @@ async def test_an_attempt_is_left(
     ],
     ids=str,
 )
-async def test_the_mark_of_a_cancelled_job_is_gone(
+async def test_the_mark_of_a_cancelled_job_is_removed(
     add: Add, run: Run, find: Find, with_meta: WithMeta, meta: Any, after: Any
 ) -> None:
     (id,) = await add(JobFactory(state=S.CANCELLED))
@@ -77,7 +79,7 @@ async def test_the_mark_of_a_cancelled_job_is_gone(
     assert (await find(id)).meta == after
 
 
-async def test_only_the_ids_that_are_given(add: Add, run: Run, find: Find) -> None:
+async def test_only_the_given_ids_are_retried(add: Add, run: Run, find: Find) -> None:
     ids = await add(*(JobFactory(completed=True) for _ in range(4)))
     assert await retried(run, ids[2], 123456789) == [(ids[2], "default")]
     assert [(await find(id)).state for id in ids].count(S.COMPLETED) == 3
