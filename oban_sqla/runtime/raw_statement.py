@@ -55,8 +55,7 @@ class RawStatement:
             rows = await self._fetch_ordinarily(params)
             self._failed = False
             return rows
-        if not self._texts:
-            self._compile()
+        self.compile()
         try:
             async with self._database.statement(at_once=self._at_once) as connection:
                 if self._behind is not None:
@@ -87,7 +86,10 @@ class RawStatement:
             await connection.execute(self._behind, params)
             return (await connection.execute(self._statement, params)).all()
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
+        """Compile the statement now, so that the first `fetch` does not have to."""
+        if self._texts or not self._direct:
+            return
         schemas = tuple(self._database.schemas["schema_translate_map"].items())
         dialect = self._database.engine.dialect
         behind = () if self._behind is None else (self._behind,)

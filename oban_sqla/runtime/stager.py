@@ -9,8 +9,9 @@ from typing import Any
 from ..events import StageStop
 from ..models import validation
 from ..statements.move_apart import stage_move
-from ..statements.stage import FRONT, Position, behind, stage
+from ..statements.stage import FRONT, Position, Staged, behind, stage
 from .database import Database
+from .raw_statement import RawStatement
 from .refused_jobs import RefusedJobs
 from .service import Emit, Service
 
@@ -57,6 +58,7 @@ class Stager(Service):
         """
         super().__init__(emit)
         self._database = database
+        self._statements: dict[bool, RawStatement] = {}
         self._refused = RefusedJobs(database, emit, stage_move)
         self._queues = queues
         self._wake_queues = wake_queues
@@ -97,7 +99,7 @@ class Stager(Service):
         self._try_locked_again(row.passed_over, position)
         self._sharing = row.first == batch
         if self._sharing:
-            self._position = Position(row.last_at, row.last_id)
+            self._position = _end_of(row)
             self._fit_batch(ended - started)
             return 0.0
         # Before this time, only jobs that the stager hears of can still become due.
@@ -143,14 +145,19 @@ class Stager(Service):
     def _note(self, due_at: datetime) -> None:
         self._expected = due_at if self._expected is None else min(self._expected, due_at)
 
-    async def _stage(self, batch: int, position: Position) -> Any:
+    async def _stage(self, batch: int, position: Position) -> Staged:
         params: dict[str, Any] = {"batch": batch, **behind(position)}
         if shared := bool(self._sharing and (queues := list(self._queues()))):
             share = max(1, batch // (2 * len(queues)))
             params |= {"sharing": queues, "share": share}
-        statement = stage(prefix=self._database.prefix, shared=shared)
-        (row,) = await self._refused.passing(lambda: self._database.fetch(statement, params), {})
-        return row
+        (row,) = await self._refused.passing(lambda: self._statement(shared).fetch(params), {})
+        return Staged(*row)
+
+    def _statement(self, shared: bool) -> RawStatement:
+        if shared not in self._statements:
+            statement = stage(prefix=self._database.prefix, shared=shared)
+            self._statements[shared] = RawStatement(self._database, statement)
+        return self._statements[shared]
 
     def _next_position(self, now: float) -> Position:
         if now >= self._front_at:
@@ -176,6 +183,11 @@ class Stager(Service):
     def _until(self, due_at: float) -> float:
         assert self._clock_ahead is not None
         return max(0.0, due_at - self._clock_ahead - time.monotonic())
+
+
+def _end_of(row: Staged) -> Position:
+    assert row.last_id is not None
+    return Position(None if row.last_at is None else row.last_at.replace(tzinfo=UTC), row.last_id)
 
 
 def _instant(epoch: float) -> datetime:

@@ -28,6 +28,7 @@ from .service import Emit, Service
 from .stager import Stager
 from .time_limits import FAREWELL
 from .vitals import Vitals
+from .warm_up import warm_up
 
 # The most claims at once. The queues of a node take fair turns.
 CLAIMS = 3
@@ -155,6 +156,7 @@ class Supervisor:
         await self.heartbeat.start()
         await self.orders.restore()
         await self.orders.start()
+        await warm_up(self._database, self.producers)
         await self.stager.start()
         await self.outcome_announcer.start()
         await self.outbox.start()

@@ -1,6 +1,7 @@
 """Stage: promote due `scheduled` and `retryable` jobs to `available`."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -55,7 +56,32 @@ FRONT = Position()
 
 def behind(position: Position) -> dict[str, Any]:
     """The parameters with which `stage` begins after a position."""
-    return {"after_at": position.scheduled_at, "after_id": position.id}
+    at = position.scheduled_at
+    naive = None if at is None else at.astimezone(UTC).replace(tzinfo=None)
+    return {"after_at": naive, "after_id": position.id}
+
+
+class Staged(NamedTuple):
+    """The row that `stage` returns."""
+
+    staged: int
+    """The number of promoted jobs."""
+    queues: Sequence[str] | None
+    """The queues of the promoted jobs; `None` for none."""
+    first: int
+    """How many of the promoted jobs are in the first batch."""
+    last_at: datetime | None
+    """When the last job of that batch was due, in UTC, perhaps naive. `None` for no job, or for a
+    time that Python can't represent."""
+    last_id: int | None
+    passed_over: bool
+    """Whether locked jobs before the last one were passed over."""
+    now: float
+    """Seconds of the epoch, by the database's clock."""
+    next_in: float | None
+    """Seconds until the next job is due; `None` for no job."""
+    sent: int
+    """The number of notifications."""
 
 
 @lru_cache(maxsize=64)
@@ -72,11 +98,7 @@ def stage(
     jobs of each priority of each queue in `sharing`, so that a queue with many due jobs can't delay
     the other queues. Locked jobs are passed over.
 
-    Returns one row: the number of `staged` jobs, their `queues` (NULL for none), how many of them
-    are in the `first` batch, the position of the last job of that batch (`last_at` is NULL for a
-    time that Python can't represent), whether locked jobs before it were `passed_over`, `now` in
-    seconds of the epoch by the database's clock, and `next_in`, the seconds until the next job is
-    due (NULL for none).
+    Returns one row, `Staged`.
     """
     time = database_now(now)
     due = _after(select(*_ORDER), time).where(state_in(*STAGEABLE))

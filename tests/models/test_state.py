@@ -183,6 +183,7 @@ MOVERS: dict[str, dict[Callable[[Session], None], set[tuple[str, str]]]] = {
 }
 STILL = {
     "announce",
+    "available",
     "claimed",
     "orders",
     "counts",

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from oban_sqla import Job, JobState, Snooze, Worker
 from oban_sqla.runtime import stager as stager_module
 from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.raw_statement import RawStatement
 from oban_sqla.runtime.stager import Stager
 from tests.conftest import Add, StartOban, Tune
 from tests.factories import JobFactory
@@ -68,16 +69,16 @@ def counted(stager: Stager) -> Iterator[list[int]]:
 @contextmanager
 def meanwhile(stager: Stager, happen: Callable[[], Awaitable[None]]) -> Iterator[None]:
     """Call a function between the statement of a pass and its answer."""
-    fetch = stager._database.fetch
+    stage = stager._stage
 
-    async def fetch_and_more(*args: Any) -> Any:
-        rows = await fetch(*args)
+    async def stage_and_more(*args: Any) -> Any:
+        row = await stage(*args)
         await happen()
-        return rows
+        return row
 
-    stager._database.fetch = fetch_and_more  # type: ignore[method-assign,assignment]
+    stager._stage = stage_and_more  # type: ignore[method-assign,assignment]
     yield
-    stager._database.fetch = fetch  # type: ignore[method-assign]
+    stager._stage = stage  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ class TestPosition:
         ask(stager)
         if ask is not Stager.wake:
             with monkeypatch.context() as patch:
-                patch.setattr(Database, "fetch", AsyncMock(side_effect=OSError("no answer")))
+                patch.setattr(RawStatement, "fetch", AsyncMock(side_effect=OSError("no answer")))
                 with pytest.raises(OSError, match="no answer"):
                     await stager.run_once()
         await stager.run_once()
