@@ -51,21 +51,21 @@ class TestAllowance:
     def test_long_jobs_do_not_count(self) -> None:
         assert self.ended(7, took=1.1).allowance == 0
 
-    def test_nothing_unless_the_last_claim_was_full(self) -> None:
+    def test_the_allowance_is_none_unless_the_last_claim_was_full(self) -> None:
         ahead = self.ended(7)
         ahead.claim_ended(full=False)
         assert ahead.allowance == 0
         ahead.claim_ended(full=True)
         assert ahead.allowance == 7
 
-    def test_a_window_of_0_turns_it_off(self) -> None:
+    def test_a_window_of_0_turns_the_claim_ahead_off(self) -> None:
         ahead = ClaimAhead(window=0.0)
         ahead.claim_ended(full=True)
         now = time.monotonic()
         ahead.job_ended(now, now)
         assert ahead.allowance == 0
 
-    def test_it_is_bounded(self) -> None:
+    def test_the_allowance_is_bounded(self) -> None:
         assert self.ended(5000).allowance == 1000
 
 

@@ -58,7 +58,7 @@ class TestNext:
         assert not position.at_front
         assert behind(position) is None
 
-    def test_news_are_looked_for_at_the_front_but_not_all_the_time(self, clock: Clock) -> None:
+    def test_news_makes_some_claims_start_at_the_front(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
@@ -69,7 +69,7 @@ class TestNext:
         position.claimed([claimed(0, AT, 2)], full=True, duration=0.0)
         assert behind(position) == (0, AT, 2)
 
-    def test_a_claim_without_news_starts_at_the_front_now_and_then(self, clock: Clock) -> None:
+    def test_some_claims_without_news_start_at_the_front(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, AT, 1)], full=True, duration=0.01)
@@ -78,14 +78,14 @@ class TestNext:
         clock.now += 0.2
         assert behind(position) is None
 
-    def test_behind_an_instant_that_python_can_not_hold_is_nowhere(self, clock: Clock) -> None:
+    def test_a_time_that_python_can_not_hold_is_no_position(self, clock: Clock) -> None:
         position = ClaimPosition()
         position.next()
         position.claimed([claimed(0, None, 1)], full=True, duration=0.01)
         assert behind(position) is None
 
 
-async def test_a_job_of_better_priority_overtakes_those_that_wait(
+async def test_a_job_of_better_priority_overtakes_waiting_jobs(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     """Its position is before that of the last claim."""
@@ -104,7 +104,7 @@ async def test_a_job_of_better_priority_overtakes_those_that_wait(
     assert 0 in order[:3], order
 
 
-async def test_a_job_that_becomes_visible_late_is_not_passed_by(
+async def test_a_job_that_becomes_visible_late_is_claimed(
     start: StartOban, sessions: Sessions, rows: Rows
 ) -> None:
     """Its transaction began before those of jobs that are already claimed."""

@@ -57,7 +57,7 @@ async def test_a_slow_claim_does_not_keep_its_plan(
     assert set(sent) == {"plan"}
 
 
-async def test_the_server_does_keep_it(way: PlainClaim, database: Database, tune: Tune) -> None:
+async def test_the_server_keeps_the_plan(way: PlainClaim, database: Database, tune: Tune) -> None:
     tune(claiming, QUICK=60.0)
     # The driver prepares a statement at its sixth execution, and the server then plans it five
     # times before it compares the plans.

@@ -105,7 +105,7 @@ async def test_a_tick_is_enqueued_when_it_comes(
     }
 
 
-async def test_a_leader_that_stands_still_does_not_keep_others_from_the_entries(
+async def test_a_hanging_leader_does_not_block_other_leaders(
     engine: AsyncEngine, postgres_dsn: str, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
     """As a process that is stopped, or whose machine is, within the transaction of a pass."""
@@ -140,7 +140,7 @@ async def test_a_leader_that_stands_still_does_not_keep_others_from_the_entries(
     assert await ticks(sessions) == ["12:00"]
 
 
-async def test_two_that_take_themselves_for_the_leader_enqueue_each_tick_once(
+async def test_two_leaders_enqueue_each_tick_once(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare(catch_up="all")
@@ -151,7 +151,7 @@ async def test_two_that_take_themselves_for_the_leader_enqueue_each_tick_once(
     assert await ticks(sessions) == ["12:00", "12:01", "12:02", "12:03", "12:04"]
 
 
-async def test_the_next_leader_catches_up(
+async def test_the_next_leader_enqueues_missed_ticks(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare(catch_up="all")
@@ -160,7 +160,7 @@ async def test_the_next_leader_catches_up(
     assert await ticks(sessions) == ["12:01", "12:02", "12:03"]
 
 
-async def test_a_clock_that_is_set_back_repeats_nothing(
+async def test_a_clock_set_back_repeats_no_tick(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare()
@@ -170,7 +170,7 @@ async def test_a_clock_that_is_set_back_repeats_nothing(
     assert await ticks(sessions) == ["12:00"]
 
 
-async def test_a_clock_that_was_far_ahead_silences_nothing(
+async def test_a_clock_that_was_far_ahead_stops_no_entry(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare()
@@ -191,7 +191,7 @@ async def test_a_clock_that_was_far_ahead_silences_nothing(
         ("@hourly", ["23:00", "00:00", "01:00", "02:00"]),
     ],
 )
-async def test_in_the_hour_that_comes_twice_each_tick_is_enqueued_once(
+async def test_each_tick_of_a_repeated_hour_is_enqueued_once(
     expr: str, expected: list[str], engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare(expr)
@@ -203,14 +203,14 @@ async def test_in_the_hour_that_comes_twice_each_tick_is_enqueued_once(
     assert await ticks(sessions) == expected
 
 
-async def test_only_the_leader_looks(engine: AsyncEngine, prefix: str, sessions: Sessions) -> None:
+async def test_only_the_leader_enqueues_ticks(
+    engine: AsyncEngine, prefix: str, sessions: Sessions
+) -> None:
     declare()
     assert await at(service(engine, prefix, leads=False), NOON) == math.inf
 
 
-async def test_an_entry_that_was_taken_out_stops(
-    engine: AsyncEngine, prefix: str, sessions: Sessions
-) -> None:
+async def test_a_removed_entry_stops(engine: AsyncEngine, prefix: str, sessions: Sessions) -> None:
     declare()
     cron = service(engine, prefix)
     await at(cron, NOON - timedelta(minutes=1))
@@ -219,7 +219,7 @@ async def test_an_entry_that_was_taken_out_stops(
     assert await ticks(sessions) == []
 
 
-async def test_reboot_is_once_for_each_generation_of_nodes(
+async def test_reboot_runs_once_for_each_generation_of_nodes(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare("@reboot")
@@ -236,7 +236,7 @@ async def test_reboot_is_once_for_each_generation_of_nodes(
     assert await ticks(sessions) == ["12:01", "12:05"]
 
 
-async def test_a_node_that_joins_others_is_no_reboot(
+async def test_a_node_that_joins_others_runs_no_reboot(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare("@reboot")
@@ -259,7 +259,7 @@ async def test_a_node_that_joins_others_is_no_reboot(
     assert await ticks(sessions) == ["12:01"]
 
 
-async def test_more_missed_ticks_than_one_transaction_enqueues(
+async def test_many_missed_ticks_are_enqueued_in_several_transactions(
     engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
     tune(cron_module, MOST_TICKS=2)
@@ -273,7 +273,7 @@ async def test_more_missed_ticks_than_one_transaction_enqueues(
     assert await ticks(sessions) == ["12:01", "12:02", "12:03", "12:04", "12:05"]
 
 
-async def test_a_start_after_the_clock_was_set_back_is_a_reboot(
+async def test_a_start_after_the_clock_was_set_back_runs_reboot(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     declare("@reboot")

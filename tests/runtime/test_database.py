@@ -17,7 +17,7 @@ URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 
 
 @pytest.mark.parametrize(("given", "threshold"), [("none", None), ("0", 0), ("12", 12)])
-def test_a_url_may_say_when_psycopg_prepares(given: str, threshold: int | None) -> None:
+def test_a_url_may_have_a_prepare_threshold(given: str, threshold: int | None) -> None:
     url, arguments = connect_arguments(make_url(f"{URL}&prepare_threshold={given}"))
     assert url == make_url(URL)
     assert arguments == {"client_encoding": "utf8", "prepare_threshold": threshold}
@@ -28,7 +28,7 @@ def test_a_url_may_say_when_psycopg_prepares(given: str, threshold: int | None) 
     [f"{URL}&client_encoding=latin1", "postgresql+asyncpg://ann@db/shop?prepare_threshold=none"],
     ids=["plain", "asyncpg"],
 )
-def test_other_urls_are_left_alone(url: str) -> None:
+def test_other_urls_are_unchanged(url: str) -> None:
     assert connect_arguments(make_url(url)) == (make_url(url), {})
 
 
@@ -41,7 +41,7 @@ def test_an_invalid_threshold_is_refused(given: str) -> None:
         assert "secret" not in str(refused.value)
 
 
-async def test_connections_heed_it(postgres_dsn: str) -> None:
+async def test_connections_have_the_prepare_threshold(postgres_dsn: str) -> None:
     separator = "&" if "?" in postgres_dsn else "?"
     oban = Oban(f"{postgres_dsn}{separator}prepare_threshold=none")
     async with oban.connection() as connection:
@@ -51,7 +51,7 @@ async def test_connections_heed_it(postgres_dsn: str) -> None:
         assert connection.connection.driver_connection.prepare_threshold == 7
 
 
-async def test_a_connection_is_not_lost_when_it_is_cancelled_while_it_is_made_ready(
+async def test_a_cancellation_during_the_checkout_loses_no_connection(
     engine: AsyncEngine, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If only the garbage collector finds the connection, the pool logs an error."""

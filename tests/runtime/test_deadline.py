@@ -27,7 +27,7 @@ async def state(worker: type[Worker], **columns: Any) -> JobState:
     return (await execute(claimed(worker.new().worker, **columns))).state
 
 
-class TestAnAttempt:
+class TestAttempt:
     @pytest.mark.parametrize("own", [1, 1.9, "2026-11-01T11:59:59+00:00", "2026-11-01T11:59:59"])
     async def test_after_the_deadline_is_cancelled(self, own: Any) -> None:
         assert await state(Plain, meta={ENTRY: own}) is JobState.CANCELLED
@@ -37,16 +37,16 @@ class TestAnAttempt:
         assert await state(Plain, meta={ENTRY: own}) is JobState.COMPLETED
 
     @pytest.mark.parametrize("meta", [[], "text", None, 5])
-    async def test_a_job_with_a_strange_meta_runs(self, meta: Any) -> None:
+    async def test_with_an_invalid_meta_runs(self, meta: Any) -> None:
         assert await state(Plain, meta=meta) is JobState.COMPLETED
 
-    async def test_goes_by_its_worker(self) -> None:
+    async def test_has_the_deadline_of_its_worker(self) -> None:
         assert await state(Prompt) is JobState.CANCELLED
 
-    async def test_goes_by_its_own_deadline_before_that_of_its_worker(self) -> None:
+    async def test_has_its_own_deadline_before_that_of_its_worker(self) -> None:
         assert await state(Prompt, meta={ENTRY: 5}) is JobState.COMPLETED
 
-    async def test_after_the_first_one_runs(self) -> None:
+    async def test_after_the_first_ignores_the_deadline(self) -> None:
         assert await state(Prompt, attempt=2) is JobState.COMPLETED
 
     async def test_a_job_of_an_unknown_worker_fails_as_without_a_deadline(self) -> None:
@@ -60,7 +60,7 @@ class TestAnAttempt:
         assert (name, missed.deadline) == ("job_deadline_missed", CLAIMED_AT - SECOND)
 
 
-class TestANewJob:
+class TestNewJob:
     def test_keeps_seconds_after_it_is_due(self) -> None:
         assert Plain.new(deadline=SECOND).meta == {ENTRY: 1.0}
         assert Plain.new(deadline=5, meta={"a": 1}).meta == {"a": 1, ENTRY: 5.0}
@@ -70,14 +70,14 @@ class TestANewJob:
         naive = AT.replace(tzinfo=None)
         assert Plain.new(deadline=naive).meta == {ENTRY: "2031-05-01T12:00:00+00:00"}
 
-    def test_of_a_function(self) -> None:
+    def test_takes_the_deadline_of_a_function(self) -> None:
         @job()
         def greet(name: str) -> None: ...
 
         assert greet.options(deadline=5).new("ann").meta == {ENTRY: 5.0}
         assert greet.new("ann", deadline=5).meta == {ENTRY: 5.0}
 
-    def test_does_not_take_over_that_of_a_meta_that_is_given_on(self) -> None:
+    def test_does_not_take_the_deadline_of_a_copied_meta(self) -> None:
         first = Plain.new(deadline=5, meta={"a": 1})
         assert Plain.new(meta=first.meta).meta == {"a": 1}
 

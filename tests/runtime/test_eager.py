@@ -49,7 +49,7 @@ async def test_a_job_counts_as_running_in_its_first_step(
     assert oban.check_one_queue("default").running == []
 
 
-async def test_the_end_of_a_job_in_its_first_step_brings_no_second_claim(
+async def test_a_job_that_ends_in_its_first_step_causes_no_second_claim(
     start: StartOban, note_fetches: NoteFetches
 ) -> None:
     sent: list[str] = []
@@ -69,7 +69,7 @@ async def test_the_end_of_a_job_in_its_first_step_brings_no_second_claim(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="all jobs get their first step in one turn")
-async def test_the_event_loop_gets_turns_between_jobs_that_block_it(
+async def test_the_event_loop_runs_between_jobs_that_block_it(
     start: StartOban, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     async def take_turns() -> None:

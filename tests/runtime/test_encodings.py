@@ -109,7 +109,7 @@ async def test_characters_that_the_database_can_hold_arrive(engine: AsyncEngine)
     assert (done.state, done.args) == (JobState.COMPLETED, {"name": "café"})
 
 
-async def test_a_url_is_enough(dsn: str) -> None:
+async def test_a_url_needs_no_encoding(dsn: str) -> None:
     async with Oban(dsn, queues={"default": 5}) as oban:
         done = await oban.wait(await oban.enqueue(Quiet.new()), timeout=10)
     assert done.state is JobState.COMPLETED

@@ -50,7 +50,7 @@ async def oban(
     await engine.dispose()
 
 
-async def test_it_works_and_breaks_nothing(oban: Oban) -> None:
+async def test_an_instance_can_be_used_in_another_event_loop(oban: Oban) -> None:
     ways = ("enqueue", "enqueue many", "cancel", "update", "pause", "wait")
     with hear(oban, "service_failed") as failures:
         for how in ways * 3:
@@ -62,13 +62,13 @@ async def test_it_works_and_breaks_nothing(oban: Oban) -> None:
     assert failures.events == []
 
 
-async def test_several_threads_at_once(oban: Oban) -> None:
+async def test_several_threads_can_use_an_instance_at_once(oban: Oban) -> None:
     jobs = await oban.enqueue_many(Elsewhere.new({"how": "enqueue many"}) for _ in range(12))
     done = await oban.wait_many(jobs, timeout=10)
     assert {job.state for job in done} == {JobState.COMPLETED}
 
 
-async def test_connections_of_psycopg(postgres_dsn: str, prefix: str) -> None:
+async def test_another_event_loop_gets_a_psycopg_connection(postgres_dsn: str, prefix: str) -> None:
     engine = async_engine(postgres_dsn, prefix)
     async with Oban(engine, queues={"default": 1}) as oban:
 
@@ -81,7 +81,7 @@ async def test_connections_of_psycopg(postgres_dsn: str, prefix: str) -> None:
     await engine.dispose()
 
 
-def test_one_event_loop_after_the_other(postgres_dsn: str, prefix: str) -> None:
+def test_event_loops_may_use_an_instance_in_turn(postgres_dsn: str, prefix: str) -> None:
     """The pool moves to the new loop, since the old one is closed."""
     engine = async_engine(postgres_dsn, prefix, "asyncpg")
     oban = Oban(engine)

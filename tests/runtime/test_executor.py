@@ -33,11 +33,13 @@ kinds = pytest.mark.parametrize("kind", [Async, Sync])
 @kinds
 class TestOutcomes:
     @pytest.mark.parametrize("result", [None, 0, "done", object(), ValueError("not raised")])
-    async def test_anything_returned_completes(self, kind: type[Worker], result: Any) -> None:
+    async def test_any_returned_value_completes_the_job(
+        self, kind: type[Worker], result: Any
+    ) -> None:
         ack = await perform(kind, lambda job: result)
         assert (ack.state, ack.spent, ack.error, ack.meta) == ("completed", True, None, None)
 
-    async def test_record_keeps_the_value(self, kind: type[Worker]) -> None:
+    async def test_record_stores_the_value(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Record({"rows": [1, None]}))
         assert ack.state is JobState.COMPLETED
         assert Job("w", meta=ack.meta).recorded == {"rows": [1, None]}
@@ -50,7 +52,7 @@ class TestOutcomes:
         assert ack.state is JobState.RETRYABLE
         assert f"returned the class {outcome.__name__} instead of an instance" in ack.error
 
-    async def test_cancel_keeps_the_reason(self, kind: type[Worker]) -> None:
+    async def test_cancel_stores_the_reason(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Cancel("no such\x00 user"))
         assert (ack.state, ack.error) == (JobState.CANCELLED, r"no such\x00 user")
 
@@ -59,7 +61,7 @@ class TestOutcomes:
         ack = await perform(kind, lambda job: Snooze(seconds), attempt=20)
         assert (ack.state, ack.delay, ack.spent) == (JobState.SCHEDULED, 90.0, False)
 
-    async def test_a_snooze_of_ages_stays_in_the_calendar(self, kind: type[Worker]) -> None:
+    async def test_a_very_long_snooze_stays_within_the_calendar(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Snooze(timedelta.max))
         assert ack.delay == LONGEST_INTERVAL
 
@@ -70,7 +72,7 @@ class TestOutcomes:
         ack = await perform(kind, lambda job: Snooze(1), meta=before)
         assert ack.meta == {"snoozed": after}
 
-    async def test_an_invalid_count_begins_again(self, kind: type[Worker]) -> None:
+    async def test_an_invalid_count_of_snoozes_begins_again(self, kind: type[Worker]) -> None:
         ack = await perform(kind, lambda job: Snooze(1), meta={"snoozed": "often"})
         assert (ack.state, ack.meta) == (JobState.SCHEDULED, {"snoozed": 1})
 
@@ -83,7 +85,7 @@ class TestOutcomes:
         assert ack.error.startswith("Traceback (most recent call last):\n")
         assert ack.error.endswith("ValueError: boom\n")
 
-    async def test_the_last_attempt_discards(self, kind: type[Worker]) -> None:
+    async def test_an_exception_in_the_last_attempt_discards(self, kind: type[Worker]) -> None:
         ack = await perform(kind, raising(ValueError("boom")), attempt=20)
         assert (ack.state, ack.delay) == (JobState.DISCARDED, None)
         assert "ValueError: boom" in str(ack.error)
@@ -118,7 +120,7 @@ async def test_a_job_may_be_added_to_a_session_whose_commit_expires_it(
     assert emitted[1][1].job.worker == Async.new().worker
 
 
-async def test_listeners_are_told_of_the_job_as_it_was_claimed() -> None:
+async def test_events_have_the_job_as_it_was_claimed() -> None:
     def process(job: Job) -> None:
         job.args = {"mine": True}
         vars(job).pop("cancelled_at")  # as if a session had expired the job
@@ -177,7 +179,7 @@ class TestThreads:
         assert ack.meta is not None
         assert ack.meta["return"] == threading.current_thread().name
 
-    async def test_a_thread_that_is_left_behind_disturbs_no_other_job(self) -> None:
+    async def test_an_abandoned_thread_disturbs_no_other_job(self) -> None:
         begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
         def process(job: Job) -> None:
@@ -214,7 +216,7 @@ class TestAbandonment:
         assert await running is None
         assert [name for name, _ in emitted] == ["job_start", "job_dropped"]
 
-    async def test_its_result_or_error_is_still_its_outcome(self) -> None:
+    async def test_a_result_or_error_after_the_cancellation_is_the_outcome(self) -> None:
         for process, state in ((raising(ValueError()), "retryable"), (lambda job: 1, "completed")):
             behaviours["process"] = process
             executor = Executor(NOWHERE, lambda name, data: None)
@@ -232,7 +234,7 @@ class TestEvents:
             (lambda job: Snooze(1), "scheduled"),
         ],
     )
-    async def test_a_return_is_a_stop(self, process: Behaviour, state: str) -> None:
+    async def test_a_return_emits_job_stop(self, process: Behaviour, state: str) -> None:
         emitted: Emitted = []
         await perform(Sync, process, emitted)
         (started, start), (stopped, stop) = emitted
@@ -244,7 +246,9 @@ class TestEvents:
         assert stop.duration >= 0
 
     @pytest.mark.parametrize(("attempt", "state"), [(1, "retryable"), (20, "discarded")])
-    async def test_an_exception_is_told_with_the_error(self, attempt: int, state: str) -> None:
+    async def test_an_exception_emits_an_event_with_the_error(
+        self, attempt: int, state: str
+    ) -> None:
         emitted: Emitted = []
         error = ValueError("boom")
         await perform(Sync, raising(error), emitted, attempt=attempt)
@@ -273,7 +277,7 @@ class TestEvents:
         caplog.clear()
 
 
-async def test_nothing_of_an_attempt_is_kept() -> None:
+async def test_no_object_of_an_attempt_stays_in_memory() -> None:
     class Payload:
         pass
 

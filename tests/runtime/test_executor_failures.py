@@ -72,7 +72,7 @@ class UnrepresentableError(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-async def test_every_error_is_recorded_and_the_job_tried_again(
+async def test_every_error_is_recorded_and_the_job_is_retried(
     kind: type[Worker], error: BaseException, text: str
 ) -> None:
     ack = await perform(kind, raising(error))
@@ -138,7 +138,7 @@ class TestRetryAfter:
         ack = await perform(Async, raising(RetryAfter(5)), attempt=3, max_attempts=3)
         assert ack.state is JobState.DISCARDED
 
-    async def test_is_kept_within_what_the_database_can_hold(self) -> None:
+    async def test_is_limited_to_what_the_database_can_hold(self) -> None:
         ack = await perform(Async, raising(RetryAfter(timedelta.max)))
         assert ack.delay == LONGEST_INTERVAL
 
@@ -189,36 +189,36 @@ async def test_a_constructor_that_raises_fails_the_attempt() -> None:
 
 class TestErrorText:
     @given(st.text(st.characters() | st.sampled_from("\x00\ud800\udfff")))
-    def test_it_can_be_stored(self, text: str) -> None:
+    def test_the_text_can_be_stored(self, text: str) -> None:
         kept = storable(text)
         assert "\x00" not in kept
         assert kept.encode().decode() == kept
 
-    def test_it_keeps_the_beginning_and_the_end(self) -> None:
+    def test_a_long_text_keeps_its_beginning_and_end(self) -> None:
         kept = storable(f"<begin>{'x' * 1_000_000}<end>")
         assert kept.startswith("<begin>x")
         assert kept.endswith("x<end>")
         assert "\n... 980012 characters left out ...\n" in kept
 
-    def test_it_is_whole_if_it_fits(self) -> None:
+    def test_a_short_text_is_whole(self) -> None:
         assert storable("x" * LONGEST_ERROR) == "x" * LONGEST_ERROR
 
 
 class TestBackoff:
     @pytest.mark.parametrize("given", [60, 60.0, timedelta(minutes=1)])
-    async def test_a_worker_may_choose(self, given: Any) -> None:
+    async def test_a_worker_may_choose_the_delay(self, given: Any) -> None:
         behaviours["backoff"] = lambda job: given
         ack = await execute(claimed(Stubborn.new().worker))
         assert (ack.delay, "backoff" in str(ack.error)) == (60.0, False)
 
-    async def test_a_function_may_choose(self) -> None:
+    async def test_a_function_may_choose_the_delay(self) -> None:
         @job(backoff=lambda job: job.attempt * 10)
         def fail() -> None:
             raise ValueError
 
         assert (await execute(claimed(fail.new().worker, attempt=3))).delay == 30
 
-    async def test_it_may_be_now_and_not_beyond_the_calendar(self) -> None:
+    async def test_the_delay_lies_between_now_and_the_end_of_the_calendar(self) -> None:
         behaviours["backoff"] = lambda job: 0
         assert (await execute(claimed(Stubborn.new().worker))).delay == 0
         behaviours["backoff"] = lambda job: timedelta.max
@@ -238,7 +238,7 @@ class TestBackoff:
             (raising(UnrepresentableError()), "UnrepresentableError: <exception str() failed>"),
         ],
     )
-    async def test_a_wrong_one_falls_back_to_the_default_with_a_note(
+    async def test_an_invalid_delay_is_replaced_by_the_default_with_a_note(
         self, backoff: Behaviour, note: str
     ) -> None:
         behaviours["backoff"] = backoff
@@ -251,7 +251,7 @@ class TestBackoff:
         assert "ValueError: boom" in boom
         assert note in reason
 
-    async def test_it_is_not_asked_after_the_last_attempt(self) -> None:
+    async def test_backoff_is_not_called_after_the_last_attempt(self) -> None:
         behaviours["backoff"] = raising(AssertionError("asked"))
         ack = await execute(claimed(Stubborn.new().worker, attempt=20))
         assert (ack.state, "asked" in str(ack.error)) == (JobState.DISCARDED, False)

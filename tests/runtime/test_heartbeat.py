@@ -75,7 +75,7 @@ class TestRows:
         assert [beta.meta[key] for key in told] == [3, True, 60.0]
         assert await producers(sessions) == []
 
-    async def test_they_are_written_before_anything_is_claimed(
+    async def test_rows_are_written_before_the_first_claim(
         self, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         found = []
@@ -87,9 +87,7 @@ class TestRows:
         async with Oban(sessions, queues={"alpha": 1}):
             assert found == [True]
 
-    async def test_it_goes_on_beating_and_writes_changes(
-        self, start: StartOban, sessions: Sessions
-    ) -> None:
+    async def test_each_beat_writes_changes(self, start: StartOban, sessions: Sessions) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
         (first,) = await producers(sessions)
         services(oban).queues.pause_queue("alpha")
@@ -113,7 +111,7 @@ class TestRows:
                 uuids |= {producer.uuid for producer in await producers(sessions)}
         assert len(uuids) == 2
 
-    async def test_a_queue_that_is_started_and_stopped_comes_and_goes(
+    async def test_a_queue_has_a_row_from_its_start_to_its_stop(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, **QUICKLY)
@@ -138,7 +136,7 @@ class TestRows:
         assert rows["alpha"].updated_at == rows["beta"].updated_at
         services(oban).producers["alpha"] = alpha
 
-    async def test_a_node_that_stops_is_alive_as_long_as_its_jobs_run(
+    async def test_a_stopping_node_beats_while_its_jobs_run(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         """Otherwise its jobs would be rescued and run twice."""
@@ -163,7 +161,7 @@ class TestRows:
         await services(oban).queues.report()
         assert [producer.queue for producer in await producers(sessions)] == ["alpha"]
 
-    async def test_a_queue_whose_start_was_cancelled_is_not_told_of(
+    async def test_a_queue_whose_start_was_cancelled_has_no_row(
         self, start: StartOban, engine: AsyncEngine, prefix: str, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1}, notify="poll")
@@ -186,7 +184,7 @@ class TestTrouble:
         assert pulse is not None
         assert pulse.longest_retry == 0.5
 
-    async def test_rows_that_are_gone_are_written_anew_as_they_were(
+    async def test_lost_rows_are_written_again_unchanged(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         """The table is unlogged, so a crash of the server empties it."""
@@ -203,7 +201,7 @@ class TestTrouble:
         assert again.started_at == first.started_at
         assert heartbeat(oban).started_at(first.uuid) == first.started_at
 
-    async def test_an_outage_is_reported_once_and_survived(
+    async def test_an_outage_is_reported_once_and_ends(
         self,
         proxy: Proxy,
         start: StartOban,
@@ -241,7 +239,7 @@ class TestTrouble:
 
 
 class TestThread:
-    async def test_a_blocked_event_loop_does_not_keep_it_from_beating(
+    async def test_a_blocked_event_loop_does_not_stop_the_heartbeat(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         await start(queues={"alpha": 1}, **QUICKLY)
@@ -253,7 +251,7 @@ class TestThread:
         assert silent_for is not None
         assert silent_for.total_seconds() < 0.4
 
-    async def test_it_connects_as_the_engine_does(
+    async def test_the_thread_connects_as_the_engine_does(
         self, postgres_dsn: str, prefix: str, start: StartOban
     ) -> None:
         threads = []
@@ -269,7 +267,7 @@ class TestThread:
         assert threads.count("oban-heartbeat") == 1
 
     @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-    async def test_it_works_with_each_driver(
+    async def test_each_driver_can_beat(
         self, postgres_dsn: str, prefix: str, sessions: Sessions, driver: str
     ) -> None:
         engine = async_engine(postgres_dsn, prefix, driver)
@@ -279,7 +277,9 @@ class TestThread:
         assert await producers(sessions) == []
         await engine.dispose()
 
-    async def test_under_load(self, engine: AsyncEngine, sessions: Sessions) -> None:
+    async def test_many_heartbeats_start_and_stop(
+        self, engine: AsyncEngine, sessions: Sessions
+    ) -> None:
         """Many heartbeats, each with its thread, start and stop, and leave nothing behind."""
         async with AsyncExitStack() as stack:
             for number in range(10):
@@ -290,7 +290,7 @@ class TestThread:
         assert threads() == []
         assert await producers(sessions) == []
 
-    async def test_a_report_that_waits_for_a_stop_starts_it_no_more(
+    async def test_a_report_during_a_stop_does_not_restart_the_heartbeat(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"alpha": 1})
@@ -300,9 +300,7 @@ class TestThread:
         assert threads() == []
         assert await producers(sessions) == []
 
-    async def test_a_stop_that_was_cancelled_at_its_end_can_be_made_again(
-        self, start: StartOban
-    ) -> None:
+    async def test_a_cancelled_stop_can_be_repeated(self, start: StartOban) -> None:
         own = heartbeat(await start(queues={"alpha": 1}))
         thread = own._thread
         assert thread is not None
@@ -323,7 +321,7 @@ class TestThread:
         thread._thread.join(PATIENCE)
         await own.stop()
 
-    async def test_a_queue_that_is_forgotten_during_a_stop_waits_for_that(
+    async def test_the_end_of_a_queue_waits_for_a_stop_in_progress(
         self,
         start: StartOban,
         engine: AsyncEngine,
@@ -367,7 +365,7 @@ class TestThread:
         proxy.silent = False
         await oban.stop()
 
-    async def test_a_thread_that_hangs_is_left_behind(
+    async def test_a_hanging_thread_is_abandoned(
         self, start: StartOban, monkeypatch: pytest.MonkeyPatch, tune: Tune
     ) -> None:
         tune("oban_sqla.runtime.heartbeat", FAREWELL=0.05)
@@ -384,7 +382,7 @@ class TestThread:
         released.set()
         await until(lambda: threads() == [])
 
-    def test_it_does_not_outlive_the_event_loop(self, postgres_dsn: str, prefix: str) -> None:
+    def test_the_heartbeat_ends_with_the_event_loop(self, postgres_dsn: str, prefix: str) -> None:
         """No process runs the jobs any more, so the node must not look alive."""
 
         async def start() -> None:

@@ -164,7 +164,7 @@ def of_both(worker: str) -> list[Job]:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-async def test_they_are_in_the_transaction_of_process(
+async def test_hooks_are_in_the_transaction_of_process(
     sessions: Sessions, expect_errors: None, n: int
 ) -> None:
     async with Oban(sessions, queues={"default": 1}, leadership=False) as oban:
@@ -176,7 +176,7 @@ async def test_they_are_in_the_transaction_of_process(
     assert await noted(sessions) == ["w.Right", "w.Right"]
 
 
-async def test_drained_jobs_run_them(sessions: Sessions) -> None:
+async def test_drained_jobs_run_hooks(sessions: Sessions) -> None:
     async with sessions() as session:
         await rename.enqueue("w.Drained", conn=session)
         assert (await drain_queue(session, "default"))["completed"] == 1

@@ -42,7 +42,7 @@ async def isolated(
     await engine.dispose()
 
 
-async def test_unique_jobs_that_are_enqueued_at_once(isolated: AsyncEngine) -> None:
+async def test_concurrent_enqueues_of_a_unique_job_insert_one(isolated: AsyncEngine) -> None:
     oban = Oban(isolated)
     for n in range(5):
         jobs = await asyncio.gather(*(oban.enqueue(Once.new({"n": n})) for _ in range(10)))
@@ -52,7 +52,7 @@ async def test_unique_jobs_that_are_enqueued_at_once(isolated: AsyncEngine) -> N
         assert len({job.id for jobs in await asyncio.gather(*many) for job in jobs}) == 5
 
 
-async def test_nodes_that_work_on_one_queue(isolated: AsyncEngine) -> None:
+async def test_nodes_of_one_queue_have_no_failures(isolated: AsyncEngine) -> None:
     options = {"queues": {"default": 10}, "poll_interval": 0.05}
     with hear(Oban, "service_failed") as failures:
         async with Oban(isolated, node="a", **options) as oban, Oban(isolated, node="b", **options):

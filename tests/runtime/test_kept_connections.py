@@ -30,14 +30,12 @@ async def three_at_once(database: Database) -> None:
     await asyncio.gather(*(database.fetch(sleep, at_once=True) for _ in range(3)))
 
 
-async def test_statements_share_one_while_none_waits_for_long(
-    database: Database, tune: Tune
-) -> None:
+async def test_quick_statements_share_one_connection(database: Database, tune: Tune) -> None:
     tune(module, GROW_AFTER=PATIENCE)
     assert len(await pids(*(database.fetch(PID) for _ in range(50)))) == 1
 
 
-async def test_a_statement_that_waits_for_long_gets_one_more(
+async def test_a_statement_that_waits_for_long_gets_another_connection(
     database: Database, engine: AsyncEngine, prefix: str
 ) -> None:
     async with locked(engine, prefix) as blocks:
@@ -48,7 +46,7 @@ async def test_a_statement_that_waits_for_long_gets_one_more(
     await waiting
 
 
-async def test_at_once_it_takes_one_more(
+async def test_an_urgent_statement_gets_another_connection_at_once(
     database: Database, engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
     tune(module, GROW_AFTER=3600.0)
@@ -81,7 +79,7 @@ async def test_a_failed_connection_is_not_used_again(database: Database) -> None
     assert before != after
 
 
-async def test_a_waiting_statement_that_is_cancelled_takes_no_connection_away(
+async def test_a_cancelled_waiting_statement_takes_no_connection(
     database: Database, engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
     tune(module, GROW_AFTER=PATIENCE)
@@ -98,7 +96,7 @@ async def test_a_waiting_statement_that_is_cancelled_takes_no_connection_away(
     assert await database.fetch(select(1)) == [(1,)]
 
 
-async def test_unused_ones_are_closed_and_the_last_is_kept(
+async def test_unused_connections_are_closed_except_the_last(
     engine: AsyncEngine, prefix: str, tune: Tune
 ) -> None:
     tune(module, KEEP=0.05)
@@ -115,7 +113,7 @@ async def test_unused_ones_are_closed_and_the_last_is_kept(
     assert pool.checkedout() == 0
 
 
-async def test_a_pool_of_one_connection_gets_it_back(
+async def test_a_pool_of_one_connection_gets_its_connection_back(
     postgres_dsn: str, prefix: str, tune: Tune
 ) -> None:
     tune(module, KEEP=0.05)
@@ -130,7 +128,7 @@ async def test_a_pool_of_one_connection_gets_it_back(
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-async def test_an_unused_one_that_the_server_has_closed_is_not_used(
+async def test_an_unused_connection_that_the_server_closed_is_not_used(
     postgres_dsn: str, prefix: str, tune: Tune, driver: str
 ) -> None:
     tune(module, KEEP=0.0)

@@ -104,7 +104,7 @@ async def execute_by_the_driver(session: AsyncSession) -> None:
         *map(execute, ["rollback work", "PREPARE TRANSACTION 'x'"]),
     ],
 )
-async def test_an_end_is_refused(
+async def test_a_commit_by_the_worker_is_refused(
     start: StartOban, balance: Any, expect_errors: None, ending: Any
 ) -> None:
     error = await fail(start, Spend, ending)
@@ -121,7 +121,7 @@ async def test_an_end_is_refused(
         lambda session: session.execute(text("COMMIT")),
     ],
 )
-async def test_an_end_is_refused_to_a_plain_function(
+async def test_a_commit_by_a_sync_function_is_refused(
     start: StartOban, balance: Any, expect_errors: None, ending: Any
 ) -> None:
     error = await fail(start, SpendPlainly, ending)
@@ -148,7 +148,7 @@ async def roll_the_connection_back(session: AsyncSession) -> None:
 @pytest.mark.parametrize(
     "ending", [commit_the_driver, commit_the_driver_and_go_on, roll_the_connection_back]
 )
-async def test_an_end_that_is_seen_too_late_fails_the_job(
+async def test_an_end_of_the_transaction_that_is_noticed_late_fails_the_job(
     start: StartOban,
     balance: Any,
     expect_errors: None,
@@ -164,7 +164,7 @@ async def test_an_end_that_is_seen_too_late_fails_the_job(
     assert "has ended before the job's completion" in str(error)
 
 
-async def test_savepoints_and_a_rollback_of_the_session_are_its_own(
+async def test_a_worker_may_use_savepoints_and_roll_back_its_session(
     start: StartOban, balance: Any
 ) -> None:
     async def change(session: AsyncSession) -> None:
@@ -186,7 +186,9 @@ async def test_savepoints_and_a_rollback_of_the_session_are_its_own(
     assert await balance() == 107
 
 
-def test_the_transaction_of_a_test_is_not_committed(session_factory: sessionmaker[Session]) -> None:
+def test_process_job_does_not_let_the_worker_commit_the_test(
+    session_factory: sessionmaker[Session],
+) -> None:
     global then
     then = lambda session: session.connection().commit()  # noqa: E731
     with session_factory() as session:

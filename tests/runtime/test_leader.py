@@ -109,9 +109,7 @@ class TestElection:
         assert one.is_leader
         assert two.is_leader
 
-    async def test_a_renewal_changes_nothing_but_the_end(
-        self, make: Make, sessions: Sessions
-    ) -> None:
+    async def test_a_renewal_changes_only_the_end(self, make: Make, sessions: Sessions) -> None:
         leader = make()
         await leader.run_once()
         (first,) = await leases(sessions)
@@ -122,7 +120,7 @@ class TestElection:
         assert leader.said == [(True, True), (True, False)]
         assert leader.changes == [True]
 
-    async def test_a_lease_that_ran_out_is_taken_over(self, make: Make, sessions: Sessions) -> None:
+    async def test_an_expired_lease_is_taken_over(self, make: Make, sessions: Sessions) -> None:
         old, new = make("old"), make("new")
         await old.run_once()
         await expire(sessions)
@@ -157,7 +155,7 @@ class TestElection:
         assert await two.run_once() <= LONGEST_WAIT + 20.0 * JITTER
 
 
-class TestLosingIt:
+class TestLosingTheLease:
     async def test_the_lease_counts_from_before_the_request(
         self,
         make: Make,
@@ -178,7 +176,7 @@ class TestLosingIt:
         assert await leader.run_once() == 0.0
         assert not leader.is_leader
 
-    async def test_it_is_lost_by_itself(self, make: Make) -> None:
+    async def test_the_lease_expires_without_a_statement(self, make: Make) -> None:
         """This also holds for a node whose event loop is blocked."""
         leader = make(lease=1.0)
         await leader.run_once()
@@ -194,7 +192,7 @@ class TestLosingIt:
         assert leader.changes == [True, False, True]
         assert leader.said == [(True, True), (False, True), (True, True)]
 
-    async def test_it_is_lost_when_it_cannot_be_renewed(
+    async def test_a_lease_that_can_not_be_renewed_is_lost(
         self,
         make: Make,
         proxy: Proxy,
@@ -220,7 +218,7 @@ class TestLosingIt:
         await cut_off.stop()
         await engine.dispose()
 
-    async def test_a_silent_server_does_not_hold_it_up(
+    async def test_a_silent_server_does_not_delay_the_loss(
         self,
         make: Make,
         proxy: Proxy,
@@ -262,7 +260,7 @@ class TestResigning:
         (lease,) = await leases(sessions)
         assert lease.node == one._lessee["holder"]
 
-    async def test_a_node_that_never_stood_sends_nothing(
+    async def test_a_node_that_never_asked_for_the_lease_sends_nothing(
         self, make: Make, engine: AsyncEngine
     ) -> None:
         sent: list[str] = []
@@ -275,7 +273,7 @@ class TestResigning:
         assert sent == []
         event.remove(engine.sync_engine, "before_cursor_execute", note)
 
-    async def test_the_next_one_leads_while_the_jobs_of_the_last_one_still_run(
+    async def test_another_node_leads_while_jobs_of_the_stopping_leader_run(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         options: dict[str, Any] = {"heartbeat_expiry": 3600.0}
@@ -293,7 +291,7 @@ class TestResigning:
             Held.release()
             await stop
 
-    async def test_the_next_one_hears_it_and_takes_over(
+    async def test_a_follower_hears_of_the_resignation_and_leads(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         """Long before the lease would have expired."""
@@ -308,7 +306,7 @@ class TestResigning:
             await elections.until(lambda events: second.is_leader)
         assert not first.is_leader
 
-    async def test_news_of_another_instance_are_none(self, make: Make) -> None:
+    async def test_a_resignation_of_another_instance_is_ignored(self, make: Make) -> None:
         leader = make()
         for news in ({}, {"name": "other"}, {"name": None}, {"name": ["Oban"]}):
             leader.hear(news)
@@ -318,7 +316,7 @@ class TestResigning:
 
 
 class TestInAnInstance:
-    async def test_without_notifications_the_lease_still_changes_hands(
+    async def test_without_notifications_a_follower_leads_after_a_resignation(
         self, start: StartOban, sessions: Sessions, short: None
     ) -> None:
         options: dict[str, Any] = {
@@ -331,7 +329,7 @@ class TestInAnInstance:
             second = await start(node="n2", **options)
         await until(lambda: second.is_leader)
 
-    async def test_a_node_that_may_not_lead_does_not_stand(
+    async def test_a_node_without_leadership_never_leads(
         self, start: StartOban, sessions: Sessions
     ) -> None:
         oban = await start(queues={"default": 1}, leadership=False)

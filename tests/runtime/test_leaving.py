@@ -24,7 +24,7 @@ class Slow(Worker, name="leaving.slow"):
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 @pytest.mark.parametrize("moment", ["at once", "listening", "running a job"])
-def test_no_error_is_logged(
+def test_a_loop_that_ends_with_a_running_node_logs_no_error(
     driver: str, moment: str, postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:

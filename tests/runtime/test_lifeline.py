@@ -94,7 +94,7 @@ async def uuids(sessions: Sessions) -> list[UUID]:
 
 
 class TestPass:
-    async def test_it_rescues_and_waits_for_the_next_expiry(
+    async def test_a_pass_rescues_jobs_and_waits_for_the_next_expiry(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         dead, soon, later = producer(61), producer(50), producer(1)
@@ -105,7 +105,7 @@ class TestPass:
         assert (stop.rescued, stop.discarded, stop.cancelled) == ((1,), (), ())
         assert await rows() == [(S.AVAILABLE, 1), (S.EXECUTING, 1), (S.EXECUTING, 1)]
 
-    async def test_the_row_of_who_expired_is_taken_away(
+    async def test_rows_of_expired_producers_are_deleted(
         self, made: Made, sessions: Sessions
     ) -> None:
         dead, living = producer(61), producer(1)
@@ -114,7 +114,7 @@ class TestPass:
         await made.run_once()
         assert await uuids(sessions) == [living.uuid]
 
-    async def test_a_number_that_is_no_float_in_a_row_stops_no_rescue(
+    async def test_an_invalid_number_in_a_row_stops_no_rescue(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         """Another program may write any JSON into the meta of its producer."""
@@ -126,7 +126,7 @@ class TestPass:
         await made.run_once()
         assert await rows() == [(S.AVAILABLE, 1)]
 
-    async def test_a_follower_does_nothing(
+    async def test_a_follower_rescues_no_job(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         made.leads = False
@@ -135,7 +135,7 @@ class TestPass:
         assert await rows() == [(S.EXECUTING, 1)]
         assert made.passes == []
 
-    async def test_before_two_beats_it_rescues_no_job_and_looks_again_afterwards(
+    async def test_before_two_beats_no_job_is_rescued(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         """After an outage all rows have expired, and the table may be empty."""
@@ -151,7 +151,7 @@ class TestPass:
         await made.run_once()
         assert await rows() == [(S.AVAILABLE, 1)] * 2
 
-    async def test_before_two_beats_it_does_not_prepare_to_rescue(
+    async def test_before_two_beats_no_statement_is_prepared(
         self, made: Made, sessions: Sessions, engine: AsyncEngine
     ) -> None:
         sent: list[str] = []
@@ -166,7 +166,7 @@ class TestPass:
         event.remove(engine.sync_engine, "before_cursor_execute", note)
         assert [statement for statement in sent if "UPDATE" in statement] == []
 
-    async def test_while_no_node_beats_it_rescues_no_job(
+    async def test_while_no_node_beats_no_job_is_rescued(
         self, made: Made, sessions: Sessions, rows: Rows
     ) -> None:
         await add(sessions, claimed_by(uuid4(), "oban_sqla"))
@@ -197,7 +197,7 @@ class TestPass:
         assert await made.run_once() > lifeline_module.LOCKED_RETRY
         assert await rows() == [(S.AVAILABLE, 1)]
 
-    async def test_two_at_once_rescue_each_job_once(
+    async def test_two_lifelines_rescue_each_job_once(
         self, made: Made, engine: AsyncEngine, prefix: str, sessions: Sessions
     ) -> None:
         """Two leaders at once do no harm."""
@@ -278,7 +278,7 @@ class TestNodes:
             await acks.counted(1)
         assert await rows() == [(S.COMPLETED, 2)]
 
-    async def test_the_leader_that_died_is_replaced_and_its_jobs_are_rescued(
+    async def test_a_dead_leader_is_replaced_and_its_jobs_are_rescued(
         self, mortal: Any, start: StartOban, rows: Rows, short: None, sessions: Sessions
     ) -> None:
         killed = await mortal(queues={"default": 1}, node="killed")
@@ -297,7 +297,7 @@ class TestNodes:
 
         await until(completed)
 
-    async def test_a_node_that_was_presumed_dead_can_do_no_harm(
+    async def test_late_outcomes_of_a_node_presumed_dead_are_dropped(
         self,
         start: StartOban,
         rows: Rows,
@@ -385,7 +385,7 @@ class TestNodes:
         assert [stop for stop in passes if stop.rescued] == []
         assert await rows() == [(S.COMPLETED, 1)] * 2
 
-    async def test_no_job_is_rescued_after_the_table_was_emptied(
+    async def test_no_job_is_rescued_after_the_table_of_producers_was_emptied(
         self, start: StartOban, rows: Rows, short: None, sessions: Sessions, prefix: str
     ) -> None:
         """As after a crash of the server: the rows come back, and no job is rescued in between."""

@@ -29,7 +29,7 @@ def is_now(instant: datetime | None) -> bool:
     return instant is not None and abs(datetime.now(UTC) - instant) < timedelta(minutes=10)
 
 
-async def test_an_instant_without_a_zone_is_utc(
+async def test_a_naive_datetime_is_utc(
     add: Add, start: StartOban, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     (id,) = await add(job := Quick.new(scheduled_at=NAIVE))

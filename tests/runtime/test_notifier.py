@@ -78,7 +78,7 @@ async def test_jobs_of_another_process_start_at_once(
         await acks.counted(1)
 
 
-async def test_it_works_for_an_engine_on_asyncpg(
+async def test_an_engine_on_asyncpg_gets_notifications(
     start: StartOban, postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:
     engine = async_engine(postgres_dsn, prefix, "asyncpg")
@@ -134,7 +134,7 @@ def psycopg_creator(dsn: str) -> AsyncEngine:
 
 
 @pytest.mark.parametrize("make", [ssl_in_the_url, connect_args, creator, psycopg_creator])
-async def test_it_connects_as_the_engine_does(
+async def test_the_notifier_connects_as_the_engine_does(
     make: Callable[[str], AsyncEngine], postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:
     engine = make(postgres_dsn)
@@ -147,7 +147,7 @@ async def test_it_connects_as_the_engine_does(
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-async def test_a_connection_that_was_closed_is_made_anew(
+async def test_a_closed_connection_is_opened_again(
     quick: None,
     driver: str,
     postgres_dsn: str,
@@ -212,7 +212,7 @@ async def test_a_driver_that_can_not_listen_is_named_once(
     assert "listen_dsn" in lost.events[0].reason
 
 
-async def test_it_leaves_no_empty_slot_in_the_pool_of_the_engine(engine: AsyncEngine) -> None:
+async def test_the_notifier_leaves_the_pool_of_the_engine_full(engine: AsyncEngine) -> None:
     """A pool fills its empty slots in turn, so an idle node would have one connection more."""
     listening = listening_module.Listening(engine, None)
     async with engine.connect():
@@ -225,7 +225,7 @@ async def test_it_leaves_no_empty_slot_in_the_pool_of_the_engine(engine: AsyncEn
     assert len(pids) == 1
 
 
-async def test_a_connection_of_its_own(
+async def test_the_notifier_has_a_connection_of_its_own(
     proxy: Proxy, start: StartOban, postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:
     proxy.deaf = True
@@ -238,7 +238,7 @@ async def test_a_connection_of_its_own(
         await acks.counted(1)
 
 
-async def test_without_notifications_it_polls(
+async def test_without_notifications_the_queues_poll(
     proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     oban = await start(
@@ -255,7 +255,7 @@ async def test_without_notifications_it_polls(
     assert not of(oban).listening
 
 
-async def test_behind_a_transaction_pooler_it_reports_once_and_polls(
+async def test_behind_a_transaction_pooler_one_report_is_made_and_queues_poll(
     quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str,
     sessions: Sessions, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -274,7 +274,7 @@ async def test_behind_a_transaction_pooler_it_reports_once_and_polls(
     assert caplog.text.count("notifications are lost") == 1
 
 
-async def test_when_it_hears_again_it_reports_and_catches_up(
+async def test_restored_notifications_are_reported_and_missed_jobs_run(
     quick: None, quick_proof: None, proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     with hear(Oban, "notifier_lost") as lost, hear(Oban, "notifier_restored") as restored:
@@ -292,7 +292,7 @@ async def test_when_it_hears_again_it_reports_and_catches_up(
     assert (len(lost.events), len(restored.events)) == (1, 1)
 
 
-async def test_a_connection_that_the_server_ended(
+async def test_a_connection_that_the_server_ended_is_opened_again(
     quick: None,
     start: StartOban,
     engine: object,
@@ -321,7 +321,7 @@ async def test_a_connection_that_the_server_ended(
     assert len(lost.events) == 1
 
 
-async def test_after_a_reconnect_it_hears_all_channels_again(
+async def test_after_a_reconnect_all_channels_are_heard(
     engine: AsyncEngine, postgres_dsn: str, prefix: str
 ) -> None:
     database = Database(engine, prefix)
@@ -363,9 +363,7 @@ async def test_a_connection_that_can_not_listen_is_closed(
     await until(lambda: proxy.open <= 4)
 
 
-async def test_news_that_make_no_sense_are_passed_over(
-    start: StartOban, postgres_dsn: str, prefix: str
-) -> None:
+async def test_invalid_news_is_ignored(start: StartOban, postgres_dsn: str, prefix: str) -> None:
     oban = await start(queues={"default": 5}, **NEVER)
     await listening(oban)
     deep = '{"a":' * 1500
@@ -382,7 +380,9 @@ async def test_news_that_make_no_sense_are_passed_over(
     assert not of(oban).failing
 
 
-async def test_news_in_the_form_of_oban(start: StartOban, postgres_dsn: str, prefix: str) -> None:
+async def test_news_in_the_form_of_oban_is_understood(
+    start: StartOban, postgres_dsn: str, prefix: str
+) -> None:
     """Oban may send its JSON gzipped, in base64."""
     oban = await start(queues={"default": 5}, **NEVER)
     await listening(oban)
@@ -399,7 +399,7 @@ async def test_news_in_the_form_of_oban(start: StartOban, postgres_dsn: str, pre
         await acks.counted(1)
 
 
-def test_payloads_that_are_cut_or_broken() -> None:
+def test_cut_and_broken_payloads_are_ignored() -> None:
     packed = base64.b64encode(gzip.compress(b'{"queue": "default"}')).decode()
     assert decode(packed) == decode(f"Z:{packed}") == {"queue": "default"}
     whole = bytearray(base64.b64decode(packed))

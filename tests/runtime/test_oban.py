@@ -70,7 +70,7 @@ async def test_each_kind_of_engine_runs_jobs(given: Any, prefix: str) -> None:
             await acks.counted(1)
 
 
-async def test_it_restarts_after_a_stop(given: Any, prefix: str) -> None:
+async def test_an_instance_restarts_after_a_stop(given: Any, prefix: str) -> None:
     oban = Oban(given, queues={"default": 5}, prefix=prefix)
     for _ in range(2):
         async with oban:
@@ -93,7 +93,7 @@ async def test_a_sync_engine_is_refused(postgres_dsn: str) -> None:
         Oban("not a url")
 
 
-async def test_missing_tables(postgres_dsn: str) -> None:
+async def test_missing_tables_are_named_at_the_start(postgres_dsn: str) -> None:
     """The error names the remedy, and the engine made for the URL is closed."""
     oban = Oban(postgres_dsn, queues={"default": 5}, prefix="no_such_schema")
     with pytest.raises(SchemaMissingError, match="oban-sqla schema upgrade") as raised:
@@ -104,26 +104,26 @@ async def test_missing_tables(postgres_dsn: str) -> None:
     gc.collect()
 
 
-async def test_an_engine_of_its_own_is_disposed_of(postgres_dsn: str, prefix: str) -> None:
+async def test_a_stop_disposes_of_an_engine_of_its_own(postgres_dsn: str, prefix: str) -> None:
     oban = Oban(postgres_dsn, queues={"default": 5}, prefix=prefix)
     async with oban:
         pass
     assert oban._database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
 
 
-async def test_the_callers_engine_is_not(engine: AsyncEngine) -> None:
+async def test_a_stop_keeps_the_engine_of_the_caller(engine: AsyncEngine) -> None:
     async with Oban(engine, queues={"default": 5}):
         pass
     assert engine.pool.checkedin() > 0  # type: ignore[attr-defined]
 
 
-async def test_without_queues_it_only_enqueues(engine: AsyncEngine, rows: Rows) -> None:
+async def test_an_instance_without_queues_only_enqueues(engine: AsyncEngine, rows: Rows) -> None:
     async with Oban(engine) as oban:
         await oban.enqueue(Quick.new())
     assert await rows() == [(S.AVAILABLE, 0)]
 
 
-async def test_several_instances_in_one_process(
+async def test_one_process_runs_several_instances(
     start: StartOban, sessions: Sessions, rows: Rows
 ) -> None:
     one = await start(queues={"default": 5}, name="one")
@@ -170,7 +170,7 @@ async def test_a_second_stop_waits_for_the_first(engine: AsyncEngine, rows: Rows
     assert await rows() == [(S.COMPLETED, 1)]
 
 
-async def test_a_stop_that_was_cancelled_can_be_made_again(engine: AsyncEngine, rows: Rows) -> None:
+async def test_a_cancelled_stop_can_be_repeated(engine: AsyncEngine, rows: Rows) -> None:
     oban = Oban(engine, queues={"default": 1}, shutdown_grace_period=20.0)
     before = asyncio.all_tasks()
     await oban.start()
@@ -185,7 +185,7 @@ async def test_a_stop_that_was_cancelled_can_be_made_again(engine: AsyncEngine, 
     assert await rows() == [(S.COMPLETED, 1)]
 
 
-async def test_it_restarts_after_a_stop_that_was_cancelled(engine: AsyncEngine, rows: Rows) -> None:
+async def test_an_instance_restarts_after_a_cancelled_stop(engine: AsyncEngine, rows: Rows) -> None:
     oban = Oban(engine, queues={"default": 1}, shutdown_grace_period=20.0)
     await oban.start()
     await oban.enqueue(Held.new())
@@ -202,7 +202,7 @@ async def test_it_restarts_after_a_stop_that_was_cancelled(engine: AsyncEngine, 
 
 
 @pytest.mark.parametrize("service", ["notifier", "heartbeat", "stager", "producer"])
-async def test_a_start_that_fails_in_the_middle_leaves_nothing_running(
+async def test_a_failed_start_leaves_nothing_running(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     async def fail(self: Any) -> None:
@@ -220,7 +220,7 @@ async def test_a_start_that_fails_in_the_middle_leaves_nothing_running(
         pass
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing_running(proxy: Proxy, prefix: str) -> None:
+async def test_a_cancelled_start_leaves_nothing_running(proxy: Proxy, prefix: str) -> None:
     proxy.silent = True
     oban = Oban(proxy.dsn, queues={"default": 1}, prefix=prefix)
     start = asyncio.create_task(oban.start())
@@ -231,7 +231,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(proxy: Proxy, pr
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("oban-")]
 
 
-async def test_a_start_that_is_cancelled_twice_can_be_stopped(
+async def test_a_start_cancelled_twice_can_be_stopped(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ending = asyncio.Event()
@@ -257,7 +257,7 @@ async def test_a_start_that_is_cancelled_twice_can_be_stopped(
     assert asyncio.all_tasks() == before
 
 
-async def test_it_survives_a_database_that_goes_away_and_comes_back(
+async def test_an_instance_survives_an_outage_of_the_database(
     quick: None,
     tune: Tune,
     proxy: Proxy,
@@ -286,7 +286,7 @@ async def test_it_survives_a_database_that_goes_away_and_comes_back(
         await restored.until(lambda events: {e.service for e in events} >= set(said))
 
 
-async def test_the_log_has_one_line_for_an_outage_and_one_when_it_is_over(
+async def test_an_outage_and_its_end_are_one_log_line_each(
     quick: None,
     proxy: Proxy,
     start: StartOban,

@@ -133,7 +133,7 @@ async def test_the_rescue_follows_a_job_whose_worker_the_leader_does_not_know(
     assert await followers(sessions) == [orphans[1].id]
 
 
-async def test_a_follower_that_the_database_refuses_keeps_no_other_job_from_its_rescue(
+async def test_a_refused_follower_stops_no_other_rescue(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     def orphan(**fields: Any) -> Job:
@@ -156,7 +156,7 @@ async def test_a_follower_that_the_database_refuses_keeps_no_other_job_from_its_
     assert await followers(sessions) == [refused.id]
 
 
-async def test_a_claim_of_a_job_without_an_attempt_left_follows_it(
+async def test_a_claimed_job_without_an_attempt_left_is_followed(
     sessions: Sessions, heard: list[Any], expect_errors: None
 ) -> None:
     spent = JobFactory(attempt=20, queue="default", args={}, meta=Fails.new().meta)

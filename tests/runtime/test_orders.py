@@ -11,7 +11,7 @@ from tests.runtime.conftest import until
 from tests.services import services
 
 
-async def test_an_order_given_while_its_wire_is_cut(
+async def test_an_order_given_while_the_node_is_disconnected_is_followed(
     proxy: Proxy,
     engine: AsyncEngine,
     start: StartOban,
@@ -31,7 +31,7 @@ async def test_an_order_given_while_its_wire_is_cut(
         await paused.wait()
 
 
-async def test_a_stored_order_that_is_none_does_not_stop_the_start(
+async def test_an_invalid_stored_order_does_not_stop_the_start(
     engine: AsyncEngine, start: StartOban, prefix: str
 ) -> None:
     """Other programs may have written any JSON."""
@@ -46,7 +46,7 @@ async def test_a_stored_order_that_is_none_does_not_stop_the_start(
     assert not oban.check_one_queue("alpha").paused
 
 
-async def test_a_limit_that_is_a_bool_is_no_limit(start: StartOban) -> None:
+async def test_an_order_with_a_bool_as_limit_is_ignored(start: StartOban) -> None:
     oban = await start(queues={"alpha": 2})
     orders = services(oban).orders
     orders.hear({"action": "scale", "queue": "alpha", "limit": True, "ident": "any"})

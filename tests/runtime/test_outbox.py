@@ -62,7 +62,7 @@ async def test_outcomes_of_all_queues_are_written_together(
 
 
 class TestLockedRow:
-    async def test_the_others_are_written_and_jobs_claimed(
+    async def test_other_outcomes_are_written_and_jobs_are_claimed(
         self,
         start: StartOban,
         engine: AsyncEngine,
@@ -128,7 +128,7 @@ class TestLockedRow:
 
 class TestRefusal:
     @pytest.mark.parametrize("count", [1, 2, 30])
-    async def test_the_refused_one_fails_and_the_others_are_written(
+    async def test_the_refused_outcome_fails_and_the_others_are_written(
         self,
         start: StartOban,
         refuse: Refuse,
@@ -200,7 +200,7 @@ class TestRefusal:
         assert "the database refuses it: not this one" in delays.events[0].reason
         assert await rows() == [(S.RETRYABLE, 1), *[DONE] * 30]
 
-    async def test_the_doctor_names_it(
+    async def test_the_doctor_names_the_refused_outcome(
         self,
         start: StartOban,
         refuse: Refuse,
@@ -287,7 +287,7 @@ async def test_a_statement_that_takes_too_long_is_sent_in_halves(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_while_it_is_full_nothing_is_claimed(
+async def test_a_full_outbox_stops_claims(
     start: StartOban,
     engine: AsyncEngine,
     sessions: Sessions,

@@ -59,7 +59,7 @@ async def test_a_job_that_failed_and_runs_again_is_announced_each_time(
         assert await announced(announcer, listener) == [1]
 
 
-async def test_more_outcomes_than_one_notification_holds(
+async def test_many_outcomes_are_announced_in_several_notifications(
     announcer: OutcomeAnnouncer, listener: psycopg.AsyncConnection
 ) -> None:
     ids = list(range(2**63 - 1000, 2**63))
@@ -84,7 +84,7 @@ async def test_waiters_are_forgotten_after_a_while(
     assert set(announcer._until) == {2, 3}
 
 
-async def test_other_processes_can_not_fill_the_memory(
+async def test_the_number_of_remembered_waiters_is_bounded(
     announcer: OutcomeAnnouncer,
     listener: psycopg.AsyncConnection,
     tune: Tune,
@@ -98,7 +98,7 @@ async def test_other_processes_can_not_fill_the_memory(
 
 
 @pytest.mark.parametrize("news", [{}, {"ids": 1}, {"ids": None}, {"ids": {"1": 2}}])
-async def test_news_that_makes_no_sense_is_passed_over(
+async def test_invalid_news_is_ignored(
     announcer: OutcomeAnnouncer, news: dict[str, object]
 ) -> None:
     announcer.hear(news)

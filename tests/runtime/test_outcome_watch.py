@@ -168,7 +168,7 @@ async def test_news_wakes_only_the_waiter_that_it_names(
     assert sent.looks[-1] == [second]
 
 
-async def test_many_waiters_of_one_job_are_one_question_and_get_an_instance_each(
+async def test_waiters_of_one_job_share_a_look_and_get_an_instance_each(
     client: Oban,
     sent: Sent,
     add: Add,
@@ -191,7 +191,7 @@ async def test_many_waiters_of_one_job_are_one_question_and_get_an_instance_each
     assert jobs[1].args == {"deep": [1]}
 
 
-async def test_a_waiter_that_is_cancelled_takes_no_other_one_along(
+async def test_a_cancelled_waiter_cancels_no_other(
     client: Oban,
     sent: Sent,
     add: Add,
@@ -216,7 +216,7 @@ async def test_a_waiter_that_is_cancelled_takes_no_other_one_along(
     assert sent.looks[-1] == [kept]
 
 
-async def test_a_waiter_that_was_cancelled_twice_keeps_no_later_one_from_waiting(
+async def test_a_waiter_cancelled_twice_blocks_no_later_waiter(
     client: Oban, sent: Sent, add: Add, outside: psycopg.AsyncConnection, prefix: str
 ) -> None:
     (id,) = await add(JobFactory(executing=True))
@@ -231,7 +231,7 @@ async def test_a_waiter_that_was_cancelled_twice_keeps_no_later_one_from_waiting
     await until(lambda: not client._waiter._stops)
 
 
-async def test_ids_that_fill_more_than_one_notification(
+async def test_many_ids_are_sent_in_several_notifications(
     client: Oban, sent: Sent, outside: psycopg.AsyncConnection, prefix: str, no_looks: None
 ) -> None:
     """A payload has less than 8,000 bytes, and these ids have 19 digits."""
@@ -289,7 +289,7 @@ async def test_a_long_fallback_interval_still_reminds_the_nodes_before_they_forg
     await asyncio.wait([waiting])
 
 
-async def test_without_listen_it_polls_and_notifies_no_node(
+async def test_without_listen_waiters_poll_and_notify_no_node(
     own_engine: AsyncEngine,
     sent: Sent,
     prefix: str,
@@ -308,7 +308,7 @@ async def test_without_listen_it_polls_and_notifies_no_node(
     assert sent.told == []
 
 
-async def test_while_notifications_are_lost_it_polls(
+async def test_while_notifications_are_lost_waiters_poll(
     quick: None,
     proxy: Proxy,
     prefix: str,
@@ -330,7 +330,7 @@ async def test_while_notifications_are_lost_it_polls(
 
 
 class TestOutages:
-    async def test_a_wait_survives_one_and_hears_again(
+    async def test_a_wait_survives_an_outage_and_hears_again(
         self,
         quick: None,
         proxy: Proxy,
@@ -358,7 +358,7 @@ class TestOutages:
         assert (await asyncio.wait_for(waiting[1], PATIENCE)).id == second
         await oban.stop()
 
-    async def test_an_error_of_the_first_look_is_the_callers(
+    async def test_an_error_of_the_first_look_is_raised(
         self, proxy: Proxy, prefix: str, add: Add
     ) -> None:
         oban = Oban(proxy.dsn, prefix=prefix, **NEVER)
@@ -372,12 +372,12 @@ class TestOutages:
         assert failures.events == []
         await oban.stop()
 
-    async def test_tables_that_are_missing_are_named(self, engine: AsyncEngine) -> None:
+    async def test_missing_tables_are_named(self, engine: AsyncEngine) -> None:
         oban = Oban(engine.execution_options(schema_translate_map={}), **NEVER)
         with pytest.raises(SchemaMissingError):
             await oban.wait(1)
 
-    async def test_a_row_that_can_not_be_read_fails_its_own_waiter_alone(
+    async def test_an_unreadable_row_fails_only_its_own_waiter(
         self, client: Oban, add: Add, outside: psycopg.AsyncConnection
     ) -> None:
         ids = await add(*(JobFactory(completed=True) for _ in range(20)))
@@ -393,7 +393,7 @@ class TestOutages:
         assert [job.id for job in found if isinstance(job, Job)] == ids[:7] + ids[8:]
 
 
-def test_in_two_event_loops_at_once(postgres_dsn: str, prefix: str) -> None:
+def test_two_event_loops_wait_at_once(postgres_dsn: str, prefix: str) -> None:
     engine = async_engine(postgres_dsn, prefix, poolclass=NullPool)
     node = Oban(engine, name="node", prefix=prefix, queues={"default": 5})
     client = Oban(engine, name="client", prefix=prefix, **NEVER)

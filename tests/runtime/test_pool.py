@@ -100,7 +100,7 @@ async def examined(engine: AsyncEngine, prefix: str) -> list[Finding]:
     return [one async for one in examine(database, Config.check(), latest=LATEST)]
 
 
-class TestAnAttempt:
+class TestAttempt:
     @pytest.mark.parametrize("worker", [Asks, Wraps, Flushes, OnlyAdds, Nests, InTime])
     async def test_an_attempt_that_waits_for_a_connection_is_not_spent(
         self, worker: type[Worker], small: AsyncEngine
@@ -129,7 +129,7 @@ class TestAnAttempt:
         assert "QueuePool limit of size 1" in str(ack.error)
 
 
-class TestTheLimit:
+class TestLimit:
     def test_the_limit_of_a_pool_is_its_size_with_its_overflow(self) -> None:
         for options, limit in [
             ({}, 15),
@@ -146,7 +146,7 @@ class TestTheLimit:
         assert pool.needed({"pool.nobody": 50, QUEUE: 20}) == 25
 
 
-class TestOneThatIsTooSmall:
+class TestSmallPool:
     async def test_is_named_at_the_start_and_by_the_doctor(
         self,
         start: StartOban,
@@ -182,7 +182,7 @@ class Holds(Worker, name="pool.holds", queue=QUEUE, max_attempts=1):
         await session.execute(text("SELECT pg_sleep(0.2)"))
 
 
-async def test_a_queue_with_more_jobs_than_connections_ends_them_all_at_their_first_attempt(
+async def test_more_jobs_than_connections_end_at_their_first_attempt(
     start: StartOban,
     postgres_dsn: str,
     prefix: str,

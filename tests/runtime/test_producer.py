@@ -113,7 +113,7 @@ async def test_a_paused_queue_claims_nothing(
     assert await rows() == [(S.AVAILABLE, 0), (S.COMPLETED, 1)]
 
 
-async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
+async def test_jobs_with_no_attempt_left_do_not_delay_other_jobs(
     sessions: Sessions, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     spent = [JobFactory(attempt=20, queue="default") for _ in range(3)]
@@ -126,7 +126,7 @@ async def test_jobs_with_no_attempt_left_do_not_hold_up_the_others(
     assert "discarded jobs that were available but had no attempt left: 1" in caplog.text
 
 
-async def test_more_outcomes_than_one_statement_takes_do_not_wait_for_a_poll(
+async def test_many_outcomes_do_not_wait_for_a_poll(
     start: StartOban, sessions: Sessions, rows: Rows, tune: Tune
 ) -> None:
     tune(outbox_module, BATCH=2)
@@ -166,7 +166,7 @@ def unescaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oban_sqla.runtime.outcome.storable", lambda text: text)
 
 
-async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
+async def test_a_refused_outcome_delays_no_other(
     quick: None,
     start: StartOban,
     sessions: Sessions,
@@ -203,7 +203,7 @@ async def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     ],
     ids=["constraint", "trigger"],
 )
-async def test_an_outcome_that_a_users_trigger_refuses_does_not_hold_up_the_others(
+async def test_an_outcome_that_a_trigger_of_the_user_refuses_delays_no_other(
     quick: None,
     start: StartOban,
     sessions: Sessions,
@@ -249,7 +249,7 @@ class TestStop:
             await Held.begun()
         assert await rows() == [(S.AVAILABLE, 0)]
 
-    async def test_a_job_with_a_timeout_is_cancelled_then_and_goes_back(
+    async def test_a_job_with_a_timeout_is_cancelled_after_the_grace_and_goes_back(
         self, sessions: Sessions, rows: Rows
     ) -> None:
         """Another task watches the timeout, and its cancellation must reach the worker."""
@@ -289,7 +289,7 @@ class TestStop:
         await asyncio.sleep(0)  # for its task to end
 
     @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the first step runs at once")
-    async def test_a_job_that_was_not_yet_begun_goes_back(
+    async def test_a_job_that_has_not_started_goes_back(
         self, sessions: Sessions, rows: Rows
     ) -> None:
         """Its task is cancelled before its first step, so none of its code runs."""
@@ -317,7 +317,7 @@ class TestStop:
         assert producer.running == []
         assert await rows() == [(S.AVAILABLE, 0)]
 
-    async def test_outcomes_are_written_as_they_come_during_the_grace(
+    async def test_outcomes_are_written_during_the_grace(
         self, sessions: Sessions, rows: Rows
     ) -> None:
         await add(sessions, Held.new(), Blocking.new())
@@ -333,7 +333,7 @@ class TestStop:
             await stop
         assert await rows() == [(S.COMPLETED, 1)] * 2
 
-    async def test_an_outcome_that_is_refused_at_last_does_not_cost_the_others(
+    async def test_a_refused_outcome_at_the_stop_loses_no_other(
         self,
         sessions: Sessions,
         rows: Rows,
@@ -351,7 +351,7 @@ class TestStop:
             await stop
         assert await rows() == [(S.RETRYABLE, 1), (S.COMPLETED, 1), (S.COMPLETED, 1)]
 
-    async def test_outcomes_are_written_past_idle_connections_that_were_cut(
+    async def test_outcomes_are_written_although_idle_connections_were_cut(
         self,
         proxy: Proxy,
         prefix: str,
@@ -377,7 +377,7 @@ class TestStop:
         await engine.dispose()
         assert await rows() == [(S.COMPLETED, 1)]
 
-    async def test_without_a_database_it_ends(
+    async def test_a_stop_without_a_database_ends(
         self,
         proxy: Proxy,
         prefix: str,
@@ -395,7 +395,7 @@ class TestStop:
             proxy.cut()
         assert await rows() == [(S.EXECUTING, 1)]  # for the rescue
 
-    async def test_with_a_silent_database_it_ends(
+    async def test_a_stop_with_a_silent_database_ends(
         self,
         proxy: Proxy,
         prefix: str,
@@ -442,7 +442,7 @@ class TestLostAnswers:
         assert sorted(Quick.ran) == ids
         assert await rows() == [(S.COMPLETED, 1)] * 3
 
-    async def test_an_outage_longer_than_the_doubt(
+    async def test_jobs_of_a_lost_claim_run_after_a_long_outage(
         self,
         quick: None,
         proxy: Proxy,
@@ -468,7 +468,7 @@ class TestLostAnswers:
             await acks.counted(1)
         assert await rows() == [(S.COMPLETED, 1)]
 
-    async def test_a_claim_that_comes_to_light_long_after(
+    async def test_a_lost_claim_that_is_found_late_runs(
         self,
         start: StartOban,
         sessions: Sessions,
@@ -490,7 +490,7 @@ class TestLostAnswers:
         assert held != lost
         assert await rows() == [(S.EXECUTING, 1), (S.COMPLETED, 1)]
 
-    async def test_a_claim_that_the_server_makes_later(
+    async def test_a_claim_that_the_server_executes_late_runs(
         self,
         quick: None,
         proxy: Proxy,
@@ -523,7 +523,7 @@ class TestLostAnswers:
             await acks.counted(4)
         assert await rows() == [(S.COMPLETED, 1)] * 4
 
-    async def test_an_outcome_is_not_taken_for_dropped(
+    async def test_a_written_outcome_whose_answer_is_lost_is_not_reported_as_dropped(
         self,
         quick: None,
         proxy: Proxy,
@@ -543,7 +543,7 @@ class TestLostAnswers:
         assert [ack.dropped for ack in acks.events] == [()] * len(acks.events)
         assert sorted(Quick.ran) == ids
 
-    async def test_jobs_that_run_meanwhile_are_not_given_back(
+    async def test_running_jobs_are_not_given_back(
         self,
         quick: None,
         proxy: Proxy,
@@ -589,7 +589,7 @@ class TestLostAnswers:
             assert bool(looks) is (worker is Held)
         event.remove(engine.sync_engine, "before_cursor_execute", note)
 
-    async def test_a_server_that_does_not_answer_is_given_up(
+    async def test_a_stop_gives_up_a_server_that_does_not_answer(
         self,
         quick: None,
         proxy: Proxy,

@@ -67,7 +67,7 @@ async def left(sessions: Sessions) -> list[tuple[str, str]]:
         return [(state.value, worker) for state, worker in rows]
 
 
-async def test_finished_jobs_that_are_old_go_and_no_unfinished_one(
+async def test_only_old_finished_jobs_are_deleted(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, *(job(state, 100) for state in JobState))
@@ -86,7 +86,7 @@ async def test_a_worker_may_be_named_by_its_class() -> None:
     assert retention.workers["audit"]["completed"] == 60
 
 
-async def test_each_state_and_worker_has_its_own_time(
+async def test_each_state_and_worker_has_its_own_retention(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     retention = {
@@ -107,7 +107,7 @@ async def test_each_state_and_worker_has_its_own_time(
     ]
 
 
-async def test_it_goes_on_while_batches_are_full(
+async def test_a_pass_goes_on_while_batches_are_full(
     engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
     tune(pruner_module, BATCH=4)
@@ -120,7 +120,7 @@ async def test_it_goes_on_while_batches_are_full(
     assert counts == [6, 2, 0]
 
 
-async def test_a_locked_job_is_left_and_does_not_delay_the_others(
+async def test_a_locked_job_is_kept_and_delays_no_other(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, job("completed", 100, "held"), job("completed", 100))
@@ -130,7 +130,7 @@ async def test_a_locked_job_is_left_and_does_not_delay_the_others(
         assert await left(sessions) == [("completed", "held")]
 
 
-async def test_a_job_that_was_held_is_deleted_by_the_next_pass(
+async def test_a_locked_job_is_deleted_by_the_next_pass(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, job("completed", 100, "held"), job("completed", 100, "again"))
@@ -145,7 +145,7 @@ async def test_a_job_that_was_held_is_deleted_by_the_next_pass(
     assert await left(sessions) == [("completed", "again")]
 
 
-async def test_many_held_jobs_are_not_remembered_but_found_again(
+async def test_many_locked_jobs_are_not_remembered_but_found_again(
     engine: AsyncEngine, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
     tune(pruner_module, MOST_LOCKED=2)
@@ -197,7 +197,7 @@ async def test_a_rule_reads_the_jobs_that_it_keeps_once(
     assert rule.after[0] > datetime.now(UTC) - timedelta(seconds=5 + 60 + 20)
 
 
-async def test_a_rule_without_old_jobs_only_looks(
+async def test_a_rule_without_old_jobs_deletes_nothing(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, job("completed", 30), job("discarded", 90), job("executing", 90))
@@ -236,7 +236,7 @@ async def test_only_full_rules_make_another_pass_at_once(
     assert len(read) == first + 1 + first
 
 
-async def test_an_old_job_behind_the_position_of_a_rule_is_found_in_the_end(
+async def test_an_old_job_behind_the_position_of_a_rule_is_found_later(
     engine: AsyncEngine, prefix: str, sessions: Sessions
 ) -> None:
     await add(sessions, job("completed", 3600))
@@ -289,7 +289,7 @@ RAISE = (
 
 
 @pytest.mark.parametrize("obstacle", [REFER, RAISE], ids=["foreign key", "trigger"])
-async def test_jobs_that_can_not_be_deleted_hold_up_no_others(
+async def test_jobs_that_can_not_be_deleted_delay_no_others(
     obstacle: tuple[str, ...],
     engine: AsyncEngine,
     prefix: str,
@@ -316,7 +316,7 @@ async def test_jobs_that_can_not_be_deleted_hold_up_no_others(
     assert sum(len(event.ids) for event in refused) == 4
 
 
-async def test_a_refused_job_is_deleted_when_nothing_refers_to_it_any_more(
+async def test_a_refused_job_is_deleted_once_no_row_refers_to_it(
     engine: AsyncEngine,
     prefix: str,
     sessions: Sessions,
@@ -334,7 +334,7 @@ async def test_a_refused_job_is_deleted_when_nothing_refers_to_it_any_more(
     assert await left(sessions) == []
 
 
-async def test_many_refused_jobs_are_passed_over_in_parts(
+async def test_many_refused_jobs_are_skipped_in_batches(
     engine: AsyncEngine,
     prefix: str,
     sessions: Sessions,
@@ -353,7 +353,7 @@ async def test_many_refused_jobs_are_passed_over_in_parts(
     assert await left(sessions) == [("completed", "kept")] * 30
 
 
-async def test_a_row_that_refers_to_a_job_and_is_locked_holds_up_no_others(
+async def test_a_locked_row_that_refers_to_a_job_delays_no_others(
     engine: AsyncEngine,
     prefix: str,
     sessions: Sessions,
@@ -369,7 +369,7 @@ async def test_a_row_that_refers_to_a_job_and_is_locked_holds_up_no_others(
         assert await left(sessions) == [("completed", "kept")]
 
 
-async def test_a_job_whose_deletion_takes_too_long_holds_up_no_others(
+async def test_a_slow_deletion_delays_no_others(
     engine: AsyncEngine,
     prefix: str,
     sessions: Sessions,

@@ -21,19 +21,19 @@ async def test_values_are_bound_and_constants_kept(any_database: Database) -> No
         ]
 
 
-async def test_operators_with_a_percent_sign_are_sent_as_they_are(any_database: Database) -> None:
+async def test_operators_with_a_percent_sign_are_sent_unchanged(any_database: Database) -> None:
     statement = select(bindparam("given", type_=Integer) % 4)
     assert [
         tuple(row) for row in await RawStatement(any_database, statement).fetch({"given": 7})
     ] == [(3,)]
 
 
-async def test_it_finds_the_tables_of_its_schema(any_database: Database) -> None:
+async def test_a_statement_finds_the_tables_of_its_schema(any_database: Database) -> None:
     assert await RawStatement(any_database, acknowledge()).fetch(outcomes([])) == []
     assert await RawStatement(any_database, select(Job.id)).fetch({}) == []
 
 
-async def test_it_goes_on_after_a_failure(any_database: Database) -> None:
+async def test_a_statement_can_be_sent_after_a_failure(any_database: Database) -> None:
     prepared = RawStatement(any_database, select(12 // bindparam("given", type_=Integer)))
     for _ in range(2):
         with pytest.raises((psycopg.errors.DivisionByZero, DBAPIError)):

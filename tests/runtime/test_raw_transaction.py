@@ -24,7 +24,7 @@ def job(worker: str) -> Any:
     return insert(Job).values(worker=worker).returning(Job.id)
 
 
-async def test_it_commits_at_the_end(any_database: Database) -> None:
+async def test_a_transaction_commits_at_the_end(any_database: Database) -> None:
     transactions = RawTransactions(any_database)
     async with transactions.begin() as fetches:
         (row,) = await fetches.fetch(divided, {"given": 4})
@@ -34,7 +34,7 @@ async def test_it_commits_at_the_end(any_database: Database) -> None:
     assert await workers_of(any_database) == ["committed"]
 
 
-async def test_after_an_error_its_locks_are_free_and_it_goes_on(any_database: Database) -> None:
+async def test_an_error_frees_the_locks_of_the_transaction(any_database: Database) -> None:
     transactions = RawTransactions(any_database)
     async with transactions.begin() as fetches:
         await fetches.fetch(job("kept"))
@@ -55,7 +55,7 @@ async def test_after_an_error_its_locks_are_free_and_it_goes_on(any_database: Da
             assert [tuple(row) for row in await fetches.fetch(divided, {"given": 6})] == [(2,)]
 
 
-async def test_an_error_of_the_caller_rolls_it_back(any_database: Database) -> None:
+async def test_an_error_of_the_caller_rolls_back(any_database: Database) -> None:
     transactions = RawTransactions(any_database)
 
     async def fail() -> None:

@@ -101,7 +101,7 @@ async def add_with(sessions: Sessions, instances: list[Any], job: Job) -> Job:
 
 
 @pytest.mark.parametrize("worker", [Look, LookInThread])
-async def test_they_arrive_loaded_and_detached(
+async def test_instances_arrive_loaded_and_detached(
     sessions: Sessions, start: StartOban, worker: type[Worker]
 ) -> None:
     order, dog = Order(total=5), Dog(name="rex")
@@ -140,7 +140,7 @@ async def test_one_statement_loads_all_instances_of_a_class(
 
 
 @pytest.mark.parametrize("worker", [Double, PlainDouble])
-async def test_with_a_session_they_are_in_it(
+async def test_a_worker_with_a_session_gets_instances_of_it(
     sessions: Sessions, start: StartOban, worker: type[Worker]
 ) -> None:
     order = Order(total=21)
@@ -151,7 +151,7 @@ async def test_with_a_session_they_are_in_it(
         assert (await session.scalars(select(Job.state))).all() == [JobState.COMPLETED]
 
 
-async def test_a_function_has_them_as_arguments(sessions: Sessions, start: StartOban) -> None:
+async def test_a_function_gets_instances_as_arguments(sessions: Sessions, start: StartOban) -> None:
     order = Order(total=1)
     await add_with(sessions, [order], look.new(order, note="hi"))
     await run(start)
@@ -159,7 +159,7 @@ async def test_a_function_has_them_as_arguments(sessions: Sessions, start: Start
     assert seen[0]["note"] == "hi"
 
 
-class TestKeysOfAUsersTypes:
+class TestKeysOfCustomTypes:
     @pytest.fixture(autouse=True)
     async def tables_with_keys(self, sessions: Sessions) -> AsyncIterator[None]:
         async with sessions.begin() as session:
@@ -208,16 +208,14 @@ class TestKeysOfAUsersTypes:
             with pytest.raises(TypeError, match="can't be stored in a job"):
                 await session.flush()
 
-    async def test_each_row_is_told_from_the_others(
-        self, sessions: Sessions, start: StartOban
-    ) -> None:
+    async def test_each_row_is_distinguished(self, sessions: Sessions, start: StartOban) -> None:
         rows = [keys.OfBoth(number=keys.Number(n), guid=uuid4(), code=uuid4()) for n in range(3)]
         await add_with(sessions, rows, Look.new({"rows": rows}))
         await run(start)
         (given,) = seen
         assert [one.guid for one in given["rows"]] == [row.guid for row in rows]
 
-    async def test_a_row_that_is_gone_is_named(self, sessions: Sessions, start: StartOban) -> None:
+    async def test_a_missing_row_is_named(self, sessions: Sessions, start: StartOban) -> None:
         row = keys.OfNumber(id=keys.Number(7))
         await add_with(sessions, [row], Look.new({"row": row}))
         async with sessions.begin() as session:
@@ -227,16 +225,14 @@ class TestKeysOfAUsersTypes:
             (job,) = await session.scalars(select(Job))
             assert job.errors[0]["error"] == "row not found: tests.models_with_keys.OfNumber id=7"
 
-    async def test_a_worker_that_is_a_model_is_loaded(
-        self, sessions: Sessions, start: StartOban
-    ) -> None:
+    async def test_a_model_worker_is_loaded(self, sessions: Sessions, start: StartOban) -> None:
         await add_with(sessions, [task := keys.Task()], task.new())
         await run(start)
         async with sessions() as session:
             assert (await session.get_one(keys.Task, task.id)).done == 1
 
 
-class TestARowThatIsGone:
+class TestMissingRow:
     @pytest.fixture
     async def orphan(self, sessions: Sessions) -> dict[str, Any]:
         async with sessions.begin() as session:
@@ -257,7 +253,7 @@ class TestARowThatIsGone:
             (job,) = await session.scalars(select(Job))
             assert job.errors[0]["error"] == "row not found: tests.models_as_arguments.Order id=1"
 
-    async def test_cancels_that_of_a_worker_with_a_session(
+    async def test_cancels_the_job_of_a_worker_with_a_session(
         self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]
     ) -> None:
         await store(sessions, Double, orphan)
@@ -271,20 +267,20 @@ class TestARowThatIsGone:
         assert isinstance(exception.error, RowMissingError)
         assert exception.state == JobState.DISCARDED
 
-    async def test_leaves_none(
+    async def test_is_none_on_request(
         self, sessions: Sessions, start: StartOban, orphan: dict[str, Any]
     ) -> None:
         await store(sessions, Leave, orphan)
         assert (await run(start)).state == JobState.COMPLETED
         assert seen == [{"order": None}]
 
-    def test_has_a_policy_of_three(self) -> None:
+    def test_refuses_an_invalid_policy(self) -> None:
         with pytest.raises(ValueError, match="missing must be one of 'cancel', 'raise', 'none'"):
 
             class Wrong(Look, missing="ignore"): ...  # type: ignore[arg-type]
 
 
-class TestWhatRefersToNothing:
+class TestInvalidReference:
     async def fails(
         self, start: StartOban, sessions: Sessions, args: dict[str, Any]
     ) -> BaseException:
@@ -296,14 +292,14 @@ class TestWhatRefersToNothing:
     @pytest.mark.parametrize(
         "name", ["antigravity.Order", "tests.models_as_arguments.Base", "os.path", "Order", 7]
     )
-    async def test_an_unknown_class(
+    async def test_an_unknown_class_fails_the_job(
         self, start: StartOban, sessions: Sessions, expect_errors: None, name: Any
     ) -> None:
         error = await self.fails(start, sessions, {"order": {"$model": name, "$key": {"id": 1}}})
         assert isinstance(error, UnknownModelError)
         assert "this process has imported no mapped class" in str(error)
 
-    async def test_a_key_of_another_form(
+    async def test_a_key_of_another_form_fails_the_job(
         self, start: StartOban, sessions: Sessions, expect_errors: None
     ) -> None:
         name = "tests.models_as_arguments.Order"
@@ -312,7 +308,9 @@ class TestWhatRefersToNothing:
         assert f"$key of a {name} must hold id; it is 1" in str(error)
 
 
-async def test_another_language_may_write_them(sessions: Sessions, start: StartOban) -> None:
+async def test_a_reference_written_by_another_program_is_loaded(
+    sessions: Sessions, start: StartOban
+) -> None:
     async with sessions.begin() as session:
         session.add(Order(id=9, total=3))
     args = {"order": {"$model": "tests.models_as_arguments.Order", "$key": {"id": 9}}}
@@ -354,7 +352,9 @@ class TestJSONThatLooksLikeAReference:
         return order
 
     @pytest.mark.parametrize("worker", [Look, LookInThread, LookInSession])
-    async def test_arrives_as_it_is(self, start: StartOban, add: Add, worker: type[Worker]) -> None:
+    async def test_arrives_unchanged(
+        self, start: StartOban, add: Add, worker: type[Worker]
+    ) -> None:
         given: list[dict[str, Any]] = [
             {"payload": LOOKALIKE},
             {"of": [[{"payload": LOOKALIKE}]]},
@@ -368,7 +368,7 @@ class TestJSONThatLooksLikeAReference:
         await run(start, jobs=len(given))
         assert seen == given
 
-    async def test_arrives_as_it_is_beside_an_instance(
+    async def test_arrives_unchanged_beside_an_instance(
         self, start: StartOban, add: Add, secret: Order
     ) -> None:
         await add(Look.new({"order": secret, "payload": [LOOKALIKE, secret]}))
@@ -377,12 +377,12 @@ class TestJSONThatLooksLikeAReference:
         assert given["order"].total == 42
         assert given["payload"] == [LOOKALIKE, given["order"]]
 
-    async def test_arrives_as_it_is_in_a_function(self, start: StartOban, add: Add) -> None:
+    async def test_arrives_unchanged_in_a_function(self, start: StartOban, add: Add) -> None:
         await add(look_at.new(LOOKALIKE, Message([LOOKALIKE]), other=LOOKALIKE))
         await run(start)
         assert seen == [{"payload": LOOKALIKE, "message": [LOOKALIKE], "other": LOOKALIKE}]
 
-    async def test_is_no_row_for_a_parameter_that_is_one(self) -> None:
+    async def test_is_refused_for_a_parameter_of_a_model_type(self) -> None:
         with pytest.raises(TypeError, match=r"order must be .*Order, not"):
             look.new(LOOKALIKE)  # type: ignore[arg-type]
 

@@ -57,7 +57,7 @@ def deferred(when: str) -> str:
 @pytest.mark.parametrize(
     "queue", [{"limit": 5}, {"limit": 5, "global_limit": 5}], ids=["queue", "limited queue"]
 )
-async def test_the_other_jobs_are_claimed(
+async def test_other_jobs_are_claimed(
     start: StartOban, add: Add, refuse: Refuse, rows: Rows, made, queue: dict[str, int]
 ) -> None:
     ids = await add(*(made() for _ in range(30)))
@@ -96,7 +96,7 @@ async def test_a_deferred_constraint_refuses_one_job(
     assert await rows() == [WAITS] + [DONE] * 4
 
 
-async def test_it_runs_as_soon_as_the_database_lets_it(
+async def test_a_refused_job_runs_as_soon_as_the_database_accepts_it(
     start: StartOban, add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str, rows: Rows
 ) -> None:
     ids = await add(*(Quick.new() for _ in range(3)))
@@ -110,7 +110,7 @@ async def test_it_runs_as_soon_as_the_database_lets_it(
     assert await rows() == [DONE] * 3
 
 
-async def test_two_nodes_pass_over_the_same_job(
+async def test_two_nodes_skip_the_same_refused_job(
     start: StartOban, add: Add, refuse: Refuse, rows: Rows
 ) -> None:
     ids = await add(*(Quick.new() for _ in range(200)))
@@ -124,7 +124,7 @@ async def test_two_nodes_pass_over_the_same_job(
     assert await rows() == [WAITS] + [DONE] * 199
 
 
-async def test_the_doctor_names_it(
+async def test_the_doctor_names_the_refused_job(
     start: StartOban, add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
 ) -> None:
     (id,) = await add(Quick.new())
@@ -139,7 +139,7 @@ async def test_the_doctor_names_it(
     assert f"can't claim job {id} of queue default" in found[0].text
 
 
-async def test_the_other_jobs_are_staged(
+async def test_other_jobs_are_staged(
     start: StartOban, sessions: Sessions, refuse: Refuse, rows: Rows
 ) -> None:
     async with sessions.begin() as session:
@@ -155,7 +155,7 @@ async def test_the_other_jobs_are_staged(
     assert await rows() == [DONE] * 5 + [(S.SCHEDULED, 0)] + [DONE] * 14
 
 
-async def test_the_other_jobs_are_given_back(
+async def test_other_jobs_are_given_back(
     start: StartOban, add: Add, refuse: Refuse, rows: Rows
 ) -> None:
     ids = await add(*(Held.new() for _ in range(3)))
@@ -170,7 +170,7 @@ async def test_the_other_jobs_are_given_back(
     assert await rows() == [WAITS, (S.EXECUTING, 1), WAITS]
 
 
-async def test_the_other_orphans_are_rescued(
+async def test_other_orphans_are_rescued(
     sessions: Sessions, refuse: Refuse, rows: Rows, engine: AsyncEngine, prefix: str
 ) -> None:
     async with sessions.begin() as session:
@@ -212,7 +212,7 @@ async def test_the_other_orphans_are_rescued(
     assert await rows() == [rescued, rescued, (S.EXECUTING, 1), rescued, rescued]
 
 
-async def test_a_change_of_the_table_is_not_held_up(
+async def test_a_change_of_the_table_does_not_wait(
     add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
 ) -> None:
     """Such as the removal of the trigger, which comes while a refused job is hidden."""
@@ -243,7 +243,7 @@ async def test_a_change_of_the_table_is_not_held_up(
     await changes[0]
 
 
-async def test_an_error_of_the_structure_sets_no_job_apart(
+async def test_an_error_of_every_row_sets_no_job_apart(
     add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
 ) -> None:
     """As with a trigger that uses a column that is gone: the statement fails as before."""

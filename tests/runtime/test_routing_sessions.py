@@ -90,7 +90,7 @@ async def test_a_job_completes_through_the_engine_that_writes(
 
 
 @pytest.mark.usefixtures("tables")
-async def test_a_worker_that_is_a_model_is_locked_where_it_is_written(
+async def test_a_model_worker_is_locked_by_the_engine_that_writes(
     start: StartOban, sessions: Sessions, engine: AsyncEngine, replica: AsyncEngine
 ) -> None:
     async with sessions.begin() as session:

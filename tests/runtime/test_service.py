@@ -89,13 +89,13 @@ async def test_a_service_may_delay_its_first_pass(tune: Tune) -> None:
     assert service.passes == 1
 
 
-async def test_any_order_of_starts_and_stops() -> None:
+async def test_a_service_survives_any_order_of_starts_and_stops() -> None:
     service = Counter()
     await stress(service)
     assert service.emitted == []
 
 
-async def test_any_order_of_starts_and_stops_of_one_that_fails(quick: None) -> None:
+async def test_a_failing_service_survives_any_order_of_starts_and_stops(quick: None) -> None:
     async def fail() -> float:
         raise ConnectionError
 
@@ -104,7 +104,7 @@ async def test_any_order_of_starts_and_stops_of_one_that_fails(quick: None) -> N
     assert {name for name, _ in service.emitted} <= {"service_failed"}
 
 
-async def test_stopped_before_the_start_and_twice() -> None:
+async def test_a_stop_before_the_start_and_a_second_stop_do_nothing() -> None:
     service = Counter()
     await service.stop()
     await service.start()
@@ -114,7 +114,7 @@ async def test_stopped_before_the_start_and_twice() -> None:
     assert service.emitted == []
 
 
-async def test_started_again_after_a_stop() -> None:
+async def test_a_service_starts_again_after_a_stop() -> None:
     service = Counter()
     for count in (1, 2):
         await service.start()
@@ -131,7 +131,7 @@ async def test_a_start_while_it_runs_does_nothing() -> None:
     assert service.passes == 1
 
 
-async def test_a_stop_waits_for_the_pass_that_is_being_made() -> None:
+async def test_a_stop_waits_for_the_current_pass() -> None:
     ended = asyncio.Event()
 
     async def make_pass() -> float:
@@ -150,7 +150,7 @@ async def test_a_stop_waits_for_the_pass_that_is_being_made() -> None:
     assert service.emitted == []
 
 
-async def test_a_laggard_is_named_and_cancelled() -> None:
+async def test_a_service_that_does_not_stop_is_named_and_cancelled() -> None:
     async def hang() -> float:
         await asyncio.Event().wait()
         return math.inf
@@ -181,7 +181,7 @@ async def test_a_service_that_ignores_a_cancellation_is_cancelled_again(
     assert len(asyncio.all_tasks()) == len(before) - 1
 
 
-async def test_a_stop_that_was_cancelled_can_be_made_again() -> None:
+async def test_a_cancelled_stop_can_be_repeated() -> None:
     async def make_pass() -> float:
         await released.wait()
         return math.inf
@@ -249,7 +249,7 @@ async def test_the_earliest_alarm_holds() -> None:
     await service.stop()
 
 
-async def test_a_pass_that_wants_another_one_at_once_lets_the_others_run() -> None:
+async def test_passes_without_a_delay_let_other_tasks_run() -> None:
     async def make_pass() -> float:
         return 0.0
 
@@ -259,7 +259,7 @@ async def test_a_pass_that_wants_another_one_at_once_lets_the_others_run() -> No
     await service.stop()
 
 
-async def test_nothing_rings_when_it_does_not_run() -> None:
+async def test_a_stopped_service_has_no_alarm() -> None:
     service = Counter()
     service.wake_in(0)
     await service.start()

@@ -50,7 +50,7 @@ async def run_in_thread(database: Database, work: module.Work) -> Any:
     return result
 
 
-async def test_jobs_one_after_the_other_share_a_connection(
+async def test_consecutive_jobs_share_a_connection(
     start: StartOban, add: Add, engine: AsyncEngine
 ) -> None:
     oban = await start(queues={"default": 1})
@@ -64,7 +64,7 @@ async def test_jobs_one_after_the_other_share_a_connection(
     assert not await connected(engine, pids[0])
 
 
-async def test_jobs_at_once_have_a_connection_each(engine: AsyncEngine) -> None:
+async def test_concurrent_jobs_have_a_connection_each(engine: AsyncEngine) -> None:
     database = Database(engine, None)
     both = threading.Barrier(2, timeout=10)
 

@@ -107,7 +107,7 @@ async def test_a_pass_promotes_due_jobs_and_waits_for_the_next_one(
     assert await rows() == [(S.AVAILABLE, 1), (S.AVAILABLE, 0), (S.SCHEDULED, 0)]
 
 
-async def test_with_nothing_near_it_waits_for_the_poll(
+async def test_without_jobs_due_soon_the_stager_waits_for_the_poll(
     make: Callable[..., Stager], sessions: Sessions
 ) -> None:
     stager = make()
@@ -117,7 +117,7 @@ async def test_with_nothing_near_it_waits_for_the_poll(
     assert await stager.run_once() == pytest.approx(15.0, abs=1)
 
 
-async def test_a_full_batch_is_followed_by_another_at_once(
+async def test_a_full_batch_causes_another_pass_at_once(
     make: Callable[..., Stager], sessions: Sessions, rows: Rows
 ) -> None:
     past = datetime.now(UTC) - timedelta(minutes=1)
@@ -146,7 +146,7 @@ class TestShares:
         assert await stager.run_once() == 0.0
         assert [(await find(id)).state for id in others] == [S.AVAILABLE] * 2
 
-    async def test_a_pass_promotes_fewer_jobs_where_that_takes_long(
+    async def test_a_pass_promotes_fewer_jobs_if_promoting_is_slow(
         self, make: Callable[..., Stager], add: Add, tune: Tune
     ) -> None:
         past = datetime.now(UTC) - timedelta(minutes=1)
@@ -165,7 +165,7 @@ class TestShares:
 class TestPosition:
     """A pass begins behind the last promoted job, and sometimes at the front."""
 
-    async def test_it_goes_on_behind_the_last_job_and_finds_earlier_ones_at_the_poll(
+    async def test_a_pass_starts_behind_the_last_job_and_the_poll_finds_earlier_jobs(
         self, make: Callable[..., Stager], add: Add, find: Find
     ) -> None:
         now = datetime.now(UTC)
@@ -179,7 +179,7 @@ class TestPosition:
         await stager.run_once()
         assert (await find(untold)).state is S.AVAILABLE
 
-    async def test_it_begins_at_a_job_that_it_is_told_of(
+    async def test_a_pass_starts_at_a_job_in_the_news(
         self, make: Callable[..., Stager], add: Add, find: Find
     ) -> None:
         at = datetime.now(UTC) - timedelta(minutes=1)
@@ -192,7 +192,7 @@ class TestPosition:
         await stager.run_once()
         assert (await find(told)).state is S.AVAILABLE
 
-    async def test_a_job_that_it_is_told_of_during_a_pass_is_found_by_the_next_one(
+    async def test_the_next_pass_finds_a_job_announced_during_a_pass(
         self,
         make: Callable[..., Stager],
         engine: AsyncEngine,
@@ -215,7 +215,7 @@ class TestPosition:
         await stager.run_once()
         assert (await find(told[0])).state is S.AVAILABLE
 
-    async def test_a_wake_during_the_first_pass_is_followed_by_a_pass_from_the_front(
+    async def test_a_wake_during_the_first_pass_causes_a_pass_from_the_front(
         self, make: Callable[..., Stager], add: Add, find: Find
     ) -> None:
         """The first pass does not know the database's clock yet, so the news has no place."""
@@ -245,7 +245,7 @@ class TestPosition:
         stager.expect_in(1e12)
 
     @pytest.mark.parametrize("ask", [Stager.wake, lambda stager: None])
-    async def test_after_a_loss_of_news_or_a_failure_it_begins_at_the_front(
+    async def test_after_lost_news_or_a_failure_a_pass_starts_at_the_front(
         self,
         make: Callable[..., Stager],
         add: Add,
@@ -284,7 +284,7 @@ async def test_a_locked_job_is_tried_again_soon(
             await starts.wait(2)
 
 
-async def test_a_job_that_is_committed_after_its_time_is_heard_of(
+async def test_a_job_committed_after_its_time_is_promoted(
     start: StartOban, sessions: Sessions
 ) -> None:
     oban = await start(queues={"default": 5}, **NEVER)
@@ -299,7 +299,7 @@ async def test_a_job_that_is_committed_after_its_time_is_heard_of(
         await starts.wait(2)
 
 
-async def test_times_that_never_come_stop_nothing(
+async def test_infinite_times_stop_no_other_job(
     start: StartOban, add: Add, sessions: Sessions
 ) -> None:
     await add(JobFactory(scheduled=True), JobFactory(retryable=True))
@@ -314,7 +314,7 @@ async def test_times_that_never_come_stop_nothing(
 
 
 @pytest.mark.parametrize("notify", ["listen", "poll"])
-async def test_a_commit_in_this_process_is_heard_of(
+async def test_a_commit_in_this_process_wakes_the_stager(
     start: StartOban, sessions: Sessions, notify: str
 ) -> None:
     oban = await start(queues={"default": 5}, notify=notify, **NEVER)
@@ -325,7 +325,7 @@ async def test_a_commit_in_this_process_is_heard_of(
     assert begun.job.attempted_at >= begun.job.scheduled_at
 
 
-async def test_a_commit_elsewhere_is_heard_of(
+async def test_a_commit_elsewhere_wakes_the_stager(
     proxy: Proxy, start: StartOban, prefix: str, sessions: Sessions
 ) -> None:
     """To the node, the commit is at another address, like that of another process."""
@@ -338,7 +338,7 @@ async def test_a_commit_elsewhere_is_heard_of(
     assert begun.job.attempted_at >= begun.job.scheduled_at
 
 
-async def test_an_earlier_job_is_not_kept_by_a_later_one(
+async def test_a_later_job_does_not_delay_an_earlier_one(
     start: StartOban, sessions: Sessions
 ) -> None:
     oban = await start(queues={"default": 5}, **NEVER)
@@ -369,7 +369,9 @@ async def test_a_job_that_is_expected_before_the_clock_is_known_causes_a_pass(
     assert stager._woken.is_set()
 
 
-async def test_news_of_the_past_and_of_the_far_future(make: Callable[..., Stager]) -> None:
+async def test_news_of_the_past_and_of_the_far_future_is_accepted(
+    make: Callable[..., Stager],
+) -> None:
     stager = make()
     await stager.start()
     await until(lambda: stager._alarm is not None)

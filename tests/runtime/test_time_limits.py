@@ -50,7 +50,7 @@ async def test_a_block_that_survives_the_first_cancellation_gets_a_second_one(tu
     assert cancelling() == 0
 
 
-async def test_its_own_errors_are_not_changed() -> None:
+async def test_errors_of_the_block_are_unchanged() -> None:
     with pytest.raises(LookupError):
         async with deadline(NEVER):
             raise LookupError
@@ -82,7 +82,7 @@ async def test_a_cancellation_by_another_beside_the_timeout_is_no_timeout() -> N
     assert task.cancelling() == 1
 
 
-async def test_the_inner_one_of_two_ends_first() -> None:
+async def test_the_inner_block_ends_first() -> None:
     async with deadline(NEVER):
         with pytest.raises(TimeoutError):
             async with deadline(0.0):

@@ -45,7 +45,7 @@ released = threading.Event()
 @pytest.mark.parametrize(
     "made", [Slow.new, lambda: SlowByMethod.new({"seconds": 0.02}), slow_in_a_thread.new]
 )
-async def test_an_attempt_that_takes_too_long_fails(
+async def test_an_attempt_beyond_its_timeout_fails(
     start: StartOban, sessions: Sessions, made
 ) -> None:
     released.clear()
@@ -63,7 +63,7 @@ async def test_an_attempt_that_takes_too_long_fails(
     assert "JobTimeoutError" in stored.errors[0]["error"]
 
 
-async def test_a_timeout_error_of_the_worker_is_its_own(start: StartOban) -> None:
+async def test_a_timeout_error_of_the_worker_is_an_ordinary_error(start: StartOban) -> None:
     @worker(name="timeouts.own", timeout=60)
     class Own:
         async def process(self, job: Job) -> None:
@@ -104,7 +104,7 @@ class Stuck(Worker, name="timeouts.stuck", max_attempts=1):
             self.released.wait(PATIENCE)
 
 
-async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
+async def test_a_worker_that_ignores_its_cancellation_is_abandoned(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     tune(perform, UNWINDING=0.01)
@@ -121,7 +121,7 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
     await until(lambda: left_behind.count("default") == 0)
 
 
-async def test_threads_that_stay_take_the_places_of_their_queue(
+async def test_abandoned_threads_occupy_slots_of_their_queue(
     start: StartOban,
     engine: AsyncEngine,
     sessions: Sessions,
@@ -182,7 +182,7 @@ class CancelsItself(Worker, name="cancel.itself_in_time", timeout=20.0):
         cancel_own_task()
 
 
-async def test_a_job_that_cancels_its_own_task_and_ends_has_its_outcome(
+async def test_a_job_that_cancels_its_own_task_keeps_its_outcome(
     start: StartOban, sessions: Sessions
 ) -> None:
     oban = await start(queues={"default": 1})
@@ -204,7 +204,7 @@ async def states(sessions: Sessions) -> list[JobState]:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), "soon"])
-def test_a_wrong_timeout_is_refused_when_declared(wrong: object) -> None:
+def test_an_invalid_timeout_is_refused_at_the_declaration(wrong: object) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout"):
 
         @worker(name="timeouts.wrong", timeout=wrong)  # type: ignore[arg-type]
@@ -259,9 +259,7 @@ async def test_a_running_job_learns_that_it_is_cancelled(
     assert len(stored.errors) == 1
 
 
-async def test_cancelling_again_and_again_interrupts_once(
-    start: StartOban, sessions: Sessions
-) -> None:
+async def test_repeated_cancellations_interrupt_once(start: StartOban, sessions: Sessions) -> None:
     """The clean-up of its worker is not interrupted again."""
     cleaned = asyncio.Event()
     told = asyncio.Event()

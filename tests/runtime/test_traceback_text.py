@@ -79,14 +79,16 @@ def files(error: str) -> list[str]:
     "worker",
     ["fails", "fails_plainly", "fails_in_session", "fails_plainly_in_session", "function"],
 )
-async def test_it_begins_with_the_frames_of_the_user(worker: str, engine: AsyncEngine) -> None:
+async def test_a_traceback_begins_with_the_frames_of_the_user(
+    worker: str, engine: AsyncEngine
+) -> None:
     error = await error_of(f"traceback.{worker}", Database(engine, None))
     assert error.startswith("Traceback (most recent call last):\n  ... ")
     assert files(error) == ["...", "test_traceback_text.py", "test_traceback_text.py"]
     assert error.endswith("LookupError: no such thing\n")
 
 
-async def test_frames_of_ours_further_down_are_one_line(engine: AsyncEngine) -> None:
+async def test_our_frames_further_down_are_one_line(engine: AsyncEngine) -> None:
     error = await error_of("traceback.misuses")
     assert files(error) == ["...", "test_traceback_text.py", "..."]
     assert "ValueError: priority must be" in error
@@ -97,7 +99,7 @@ async def test_each_exception_of_a_chain_is_folded() -> None:
     assert files(error) == ["test_traceback_text.py", "...", "...", "test_traceback_text.py"]
 
 
-async def test_frames_of_others_stay(engine: AsyncEngine) -> None:
+async def test_frames_of_other_libraries_are_kept(engine: AsyncEngine) -> None:
     try:
         async with AsyncSession(engine) as session:
             await session.execute(text("SELECT nothing"))
@@ -107,11 +109,11 @@ async def test_frames_of_others_stay(engine: AsyncEngine) -> None:
     assert "of oban_sqla" not in error
 
 
-def test_an_exception_without_frames_is_told() -> None:
+def test_an_exception_without_frames_has_a_text() -> None:
     assert describe(ValueError("boom")) == "ValueError: boom\n"
 
 
-def test_groups_and_circles_are_told() -> None:
+def test_groups_and_circular_contexts_have_a_text() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__context__ = second, first
     error = describe(ExceptionGroup("both", [first, second]))

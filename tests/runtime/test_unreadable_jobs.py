@@ -35,7 +35,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-async def test_they_are_discarded_and_the_others_run(
+async def test_unreadable_jobs_are_discarded_and_the_others_run(
     postgres_dsn: str,
     prefix: str,
     sessions: Sessions,
@@ -71,7 +71,7 @@ async def test_they_are_discarded_and_the_others_run(
         assert f"the column {column} of job {id} can't be read" in errors
 
 
-async def test_arguments_nested_deeper_than_python_parses(
+async def test_arguments_that_python_can_not_parse_stop_no_other_job(
     sessions: Sessions,
     postgres_dsn: str,
     prefix: str,
@@ -97,7 +97,7 @@ async def test_arguments_nested_deeper_than_python_parses(
     assert states[1] is S.COMPLETED
 
 
-async def test_an_engine_whose_deserializer_raises(
+async def test_a_deserializer_that_raises_stops_no_other_job(
     postgres_dsn: str, prefix: str, sessions: Sessions, rows: Rows, expect_errors: None
 ) -> None:
     def loads(given: Any) -> Any:
@@ -121,7 +121,7 @@ async def test_an_engine_whose_deserializer_raises(
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-async def test_arguments_beyond_ascii_in_databases_of_other_encodings(
+async def test_arguments_beyond_ascii_arrive_in_databases_of_other_encodings(
     postgres_dsn: str, database_dsn: str, encoding: str
 ) -> None:
     name = make_url(database_dsn).database

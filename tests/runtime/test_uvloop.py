@@ -26,7 +26,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         runner.run(within())
 
 
-def test_a_service_is_woken_twice_at_once() -> None:
+def test_a_service_may_be_woken_twice_at_once() -> None:
     class Waiting(Service):
         label = "waiting"
 

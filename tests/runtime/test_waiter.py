@@ -55,7 +55,7 @@ def listening(oban: Oban) -> bool:
     return any(watch._notifier.listening for watch in oban._waiter._watches.values())
 
 
-async def test_the_outcome_of_a_job_that_runs_elsewhere(
+async def test_wait_returns_a_job_that_another_node_ran(
     client: Oban, start: StartOban, no_looks: None
 ) -> None:
     node = await start(queues={"default": 5}, **NEVER)
@@ -74,7 +74,7 @@ async def test_the_outcome_of_a_job_that_runs_elsewhere(
     assert not client._waiter._watches  # without waiters, nothing listens
 
 
-async def test_a_job_that_is_finished_already(client: Oban, start: StartOban) -> None:
+async def test_wait_returns_a_finished_job(client: Oban, start: StartOban) -> None:
     node = await start(queues={"default": 5})
     with hear(node, "ack_stop") as acks:
         job = await client.enqueue(Answer.new({"value": 1}))
@@ -82,7 +82,7 @@ async def test_a_job_that_is_finished_already(client: Oban, start: StartOban) ->
     assert (await client.wait(job.id)).recorded == 1
 
 
-async def test_the_errors_and_the_reason_of_a_cancellation(
+async def test_a_returned_job_has_its_errors(
     client: Oban, start: StartOban, expect_errors: None
 ) -> None:
     await start(queues={"default": 5})
@@ -93,7 +93,7 @@ async def test_the_errors_and_the_reason_of_a_cancellation(
     assert cancelled.errors[0]["error"] == "enough"
 
 
-async def test_many_in_the_order_given(client: Oban, start: StartOban) -> None:
+async def test_wait_many_returns_jobs_in_the_given_order(client: Oban, start: StartOban) -> None:
     jobs = await client.enqueue_many(Answer.new({"value": n}) for n in range(700))
     waiting = asyncio.create_task(client.wait_many(reversed(jobs), timeout=20))
     await start(queues={"default": 50})
@@ -101,7 +101,7 @@ async def test_many_in_the_order_given(client: Oban, start: StartOban) -> None:
 
 
 @pytest.mark.parametrize("notify", ["listen", "poll"])
-async def test_an_unannounced_end_is_found(
+async def test_an_unannounced_outcome_is_found(
     engine: AsyncEngine, prefix: str, notify: Any, no_looks: None
 ) -> None:
     oban = Oban(engine, prefix=prefix, notify=notify, poll_interval=0.02, fallback_interval=0.02)
@@ -111,7 +111,7 @@ async def test_an_unannounced_end_is_found(
     assert (await asyncio.wait_for(waiting, 20)).state is JobState.CANCELLED
 
 
-def test_in_one_event_loop_after_the_other(
+def test_event_loops_may_wait_in_turn(
     postgres_dsn: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = async_engine(postgres_dsn, prefix, poolclass=NullPool)
@@ -136,7 +136,7 @@ def test_in_one_event_loop_after_the_other(
 
 
 class TestErrors:
-    async def test_it_takes_too_long(self, client: Oban) -> None:
+    async def test_a_wait_beyond_its_timeout_raises(self, client: Oban) -> None:
         job = await client.enqueue(Answer.new())
         with pytest.raises(TimeoutError, match=f"job {job.id} was not finished within 0.05 s"):
             await client.wait(job, timeout=0.05)
@@ -145,20 +145,22 @@ class TestErrors:
         with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
             await client.wait(job, timeout=timedelta(milliseconds=50))
 
-    async def test_a_time_that_is_none(self, client: Oban) -> None:
+    async def test_an_invalid_timeout_is_refused(self, client: Oban) -> None:
         job = await client.enqueue(Answer.new())
         with pytest.raises(TypeError, match="timeout must be a timedelta or seconds, not 'soon'"):
             await client.wait(job, timeout="soon")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="timeout must not be negative, got -1"):
             await client.wait(job, timeout=-1)
 
-    async def test_a_job_that_is_not_there(self, client: Oban) -> None:
+    async def test_a_missing_job_raises(self, client: Oban) -> None:
         with pytest.raises(LookupError, match="there is no job 4711"):
             await client.wait(4711)
         with pytest.raises(ValueError, match="has no id"):
             await client.wait(Answer.new())
 
-    async def test_a_job_that_is_deleted_meanwhile(self, engine: AsyncEngine, prefix: str) -> None:
+    async def test_a_job_deleted_during_the_wait_raises(
+        self, engine: AsyncEngine, prefix: str
+    ) -> None:
         oban = Oban(engine, prefix=prefix, fallback_interval=0.02, poll_interval=0.02)
         job = await oban.enqueue(Answer.new())
         waiting = asyncio.create_task(oban.wait(job))
@@ -167,5 +169,5 @@ class TestErrors:
         with pytest.raises(LookupError, match=f"there is no job {job.id}"):
             await asyncio.wait_for(waiting, 20)
 
-    async def test_a_wait_for_no_jobs(self, client: Oban) -> None:
+    async def test_a_wait_for_no_jobs_returns_at_once(self, client: Oban) -> None:
         assert await client.wait_many([]) == []

@@ -81,7 +81,7 @@ class TestProcessing:
         async with sessions() as session:
             assert (await session.get_one(Invoice, invoice.id)).total == 42
 
-    async def test_its_row_may_be_an_argument_too(
+    async def test_the_row_may_be_an_argument_too(
         self, sessions: Sessions, start: StartOban
     ) -> None:
         async with sessions.begin() as session:
@@ -98,14 +98,16 @@ class TestProcessing:
         async with sessions() as session:
             assert (await session.get_one(Reminder, reminder.id)).level == 2
 
-    async def test_without_a_session_it_is_detached(
+    async def test_without_a_session_the_row_is_detached(
         self, sessions: Sessions, start: StartOban
     ) -> None:
         job = await enqueue(sessions, export := Export())
         await run(start)
         assert await recorded(sessions, job) == [str(export.owner), 2026]
 
-    async def test_in_another_schema(self, sessions: Sessions, start: StartOban) -> None:
+    async def test_a_row_of_another_schema_is_loaded(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
         job = await enqueue(sessions, letter := Letter())
         await run(start)
         assert await recorded(sessions, job) == letter.id
@@ -119,7 +121,7 @@ class TestProcessing:
             await invoice.enqueue(conn=session, schedule_in=0)
         await run(start, 2)
 
-    async def test_a_row_that_is_gone_cancels_its_job(
+    async def test_a_missing_row_cancels_its_job(
         self, sessions: Sessions, start: StartOban
     ) -> None:
         job = await enqueue(sessions, Invoice())
@@ -131,7 +133,7 @@ class TestProcessing:
             found = await session.get_one(Job, job.id)
             assert found.errors[0]["error"] == f"row not found: tests.worker_models.Invoice id={1}"
 
-    async def test_or_fails_it(
+    async def test_a_missing_row_fails_its_job_on_request(
         self, sessions: Sessions, start: StartOban, expect_errors: None
     ) -> None:
         await enqueue(sessions, Account())
@@ -150,7 +152,9 @@ class TestProcessing:
 
 
 class TestLocks:
-    async def test_one_at_a_time(self, sessions: Sessions, start: StartOban) -> None:
+    async def test_jobs_of_a_locked_row_run_one_at_a_time(
+        self, sessions: Sessions, start: StartOban
+    ) -> None:
         async with sessions.begin() as session:
             session.add(account := Account())
             for _ in range(20):
@@ -174,7 +178,7 @@ class TestLocks:
             assert (await session.get_one(Parcel, parcel.id)).weight == 1
 
 
-class TestTheRelationship:
+class TestRelationship:
     @pytest.fixture
     async def invoices(self, sessions: Sessions) -> list[Invoice]:
         async with sessions.begin() as session:
@@ -195,9 +199,7 @@ class TestTheRelationship:
             assert [len(one.jobs) for one in found] == [0, 2, 2]
             assert [job.args.get("add") for job in found[1].jobs] == [None, 2]
 
-    async def test_is_loaded_when_it_is_asked_for(
-        self, sessions: Sessions, invoices: list[Invoice]
-    ) -> None:
+    async def test_is_loaded_lazily(self, sessions: Sessions, invoices: list[Invoice]) -> None:
         async with sessions() as session:
             row = await session.get_one(Reminder, invoices[2].id)
             jobs = await session.run_sync(lambda _: row.jobs)

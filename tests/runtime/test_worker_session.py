@@ -153,7 +153,7 @@ class TestCompletion:
         await run(oban)
         assert await rows() == [(S.COMPLETED, 1), (S.AVAILABLE, 0)]
 
-    async def test_a_snooze_ends_in_time(self, oban: Oban, accounts: Any, rows: Rows) -> None:
+    async def test_a_snoozed_job_runs_again(self, oban: Oban, accounts: Any, rows: Rows) -> None:
         global outcome
         outcome = Snooze(0.05)
         await run(oban)
@@ -184,7 +184,7 @@ class TestFunctions:
             await deposit(session, 1, amount=1)
         assert await accounts() == [101, 0]
 
-    def test_one_that_has_no_place_for_it(self) -> None:
+    def test_a_function_without_a_session_parameter_is_refused(self) -> None:
         with pytest.raises(TypeError, match="needs a first parameter for the session"):
 
             @job(session=True, name="transaction.nothing")
@@ -236,7 +236,7 @@ class TestRollback:
         assert stops.events == []
         assert await accounts() == [100, 0]
 
-    async def test_its_own_commit_is_refused(
+    async def test_a_commit_of_the_worker_is_refused(
         self, oban: Oban, accounts: Any, rows: Rows, sessions: Sessions
     ) -> None:
         async def commit(session: AsyncSession) -> None:
@@ -250,7 +250,7 @@ class TestRollback:
         assert "leave the commit out" in str(failures.events[0].error)
         assert await accounts() == [100, 0]
 
-    async def test_savepoints_are_its_own(self, oban: Oban, accounts: Any) -> None:
+    async def test_a_worker_may_use_savepoints(self, oban: Oban, accounts: Any) -> None:
         async def savepoints(session: AsyncSession) -> None:
             async with session.begin_nested():
                 await session.execute(update(Account).values(balance=Account.balance + 1))
@@ -265,7 +265,7 @@ class TestRollback:
 
 
 class TestTheTransaction:
-    async def test_a_session_that_is_not_used_begins_none(self, start: StartOban) -> None:
+    async def test_an_unused_session_begins_no_transaction(self, start: StartOban) -> None:
         @worker(name="transaction.idle")
         class Idle:
             async def process(self, job: Job, session: AsyncSession) -> None:
@@ -277,7 +277,7 @@ class TestTheTransaction:
         assert ack.count == 1
         assert [stop.state for stop in stops.events] == [S.COMPLETED]
 
-    async def test_a_conflict_with_others_is_tried_again_at_once(
+    async def test_a_conflict_with_another_transaction_is_retried_at_once(
         self, oban: Oban, accounts: Any, rows: Rows, sessions: Sessions
     ) -> None:
         """A serialization failure: another transaction changes a row that this one has read."""
@@ -321,7 +321,7 @@ class TestTheTransaction:
         assert [stop.state for stop in stops.events] == [S.COMPLETED]
         assert len({*map(id, objects)}) == 3
 
-    async def test_conflicts_without_end_fail_the_attempt(
+    async def test_repeated_conflicts_fail_the_attempt(
         self, oban: Oban, accounts: Any, rows: Rows
     ) -> None:
         tries = 0
@@ -375,7 +375,7 @@ class TestStopping:
 
 
 class TestDeclaration:
-    def test_the_kind_of_session_has_to_fit(self) -> None:
+    def test_a_session_of_the_wrong_kind_is_refused(self) -> None:
         with pytest.raises(TypeError, match="its session is AsyncSession, not Session"):
 
             class Wrong(Worker, name="transaction.wrong"):
@@ -388,7 +388,7 @@ class TestDeclaration:
 
 
 @pytest.mark.parametrize("kind", ["engine", "options"])
-async def test_an_engine_in_autocommit_gives_a_worker_a_transaction_all_the_same(
+async def test_an_engine_in_autocommit_gives_a_worker_a_transaction(
     postgres_dsn: str,
     prefix: str,
     sessions: Sessions,

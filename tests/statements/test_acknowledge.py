@@ -26,7 +26,7 @@ def executing(**fields: Any) -> Job:
     return JobFactory(executing=True, attempt=2, attempted_at=BEGUN, **fields)
 
 
-async def test_completed(add: Add, run: Run, find: Find) -> None:
+async def test_a_job_is_completed(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing(meta={"mine": 1}))
     before = await find(id)
     assert await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED)) == [id]
@@ -37,7 +37,7 @@ async def test_completed(add: Add, run: Run, find: Find) -> None:
     assert job.attempted_by == before.attempted_by
 
 
-async def test_completed_with_a_recorded_value(add: Add, run: Run, find: Find) -> None:
+async def test_a_completed_job_has_its_recorded_value(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing(meta={"mine": 1, "return": "old"}))
     meta = {"recorded": "json", "return": {"text": "ü", "none": None}}
     await acknowledge(run, Ack(id, 2, BEGUN, S.COMPLETED, meta=meta))
@@ -46,7 +46,7 @@ async def test_completed_with_a_recorded_value(add: Add, run: Run, find: Find) -
     assert job.recorded == {"text": "ü", "none": None}
 
 
-async def test_retryable(add: Add, run: Run, find: Find) -> None:
+async def test_a_failed_job_is_retryable_with_its_error(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing(errors=[{"attempt": 1, "at": "x", "error": "first"}]))
     await acknowledge(run, Ack(id, 2, BEGUN, S.RETRYABLE, delay=17.5, error="zweiter 'Ü'\n"))
     job = await find(id)
@@ -59,7 +59,7 @@ async def test_retryable(add: Add, run: Run, find: Find) -> None:
     assert (job.completed_at, job.discarded_at, job.cancelled_at) == (None, None, None)
 
 
-async def test_snoozed(add: Add, run: Run, find: Find) -> None:
+async def test_a_snoozed_job_is_scheduled(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(executing())
     ack = Ack(id, 2, BEGUN, S.SCHEDULED, delay=60, spent=False, meta={"snoozed": 1})
     await acknowledge(run, ack)
@@ -72,7 +72,7 @@ async def test_snoozed(add: Add, run: Run, find: Find) -> None:
 @pytest.mark.parametrize(
     ("state", "column"), [(S.DISCARDED, "discarded_at"), (S.CANCELLED, "cancelled_at")]
 )
-async def test_ended_with_an_error(
+async def test_an_ended_job_has_its_error(
     add: Add, run: Run, find: Find, state: JobState, column: str
 ) -> None:
     (id,) = await add(executing())
@@ -85,7 +85,7 @@ async def test_ended_with_an_error(
 
 
 @pytest.mark.parametrize("delay", [0, 0.000001, 3.25, 86400 * 365 * 100])
-async def test_delays(add: Add, run: Run, find: Find, delay: float) -> None:
+async def test_a_delay_sets_the_next_time(add: Add, run: Run, find: Find, delay: float) -> None:
     (id,) = await add(executing())
     await acknowledge(run, Ack(id, 2, BEGUN, S.RETRYABLE, delay=delay, error="x"))
     assert (await find(id)).scheduled_at == NOW + timedelta(seconds=delay)
@@ -102,7 +102,7 @@ async def test_delays(add: Add, run: Run, find: Find, delay: float) -> None:
     ],
     ids=str,
 )
-async def test_it_does_not_apply_to_another_attempt_or_state(
+async def test_an_outcome_does_not_apply_to_another_attempt_or_state(
     add: Add, run: Run, find: Find, given: dict[str, Any]
 ) -> None:
     fields = {"attempt": 2, "attempted_at": BEGUN, "state": S.EXECUTING, **given}
@@ -120,14 +120,16 @@ async def test_an_outcome_applies_only_once(add: Add, run: Run, find: Find) -> N
     assert len((await find(id)).errors) == 1
 
 
-async def test_the_outcome_of_the_current_attempt_counts(add: Add, run: Run, find: Find) -> None:
+async def test_only_the_outcome_of_the_current_attempt_applies(
+    add: Add, run: Run, find: Find
+) -> None:
     (id,) = await add(executing())
     late = Ack(id, 1, BEGUN - timedelta(minutes=1), S.DISCARDED, error="late")
     assert await acknowledge(run, late, Ack(id, 2, BEGUN, S.COMPLETED)) == [id]
     assert (await find(id)).state is S.COMPLETED
 
 
-async def test_many_and_deleted_and_none(add: Add, run: Run, find: Find) -> None:
+async def test_outcomes_of_deleted_jobs_are_skipped(add: Add, run: Run, find: Find) -> None:
     ids = await add(*(executing() for _ in range(50)))
     acks = [Ack(id, 2, BEGUN, S.COMPLETED) for id in (*ids, 123456789)]
     assert sorted(await acknowledge(run, *acks)) == ids
@@ -158,7 +160,7 @@ class TestCancelledMeanwhile:
         ],
         ids=lambda ack: str(ack["state"]),
     )
-    async def test_it_does_not_run_again(
+    async def test_a_cancelled_job_does_not_run_again(
         self, add: Add, run: Run, find: Find, ack: dict[str, Any]
     ) -> None:
         (id,) = await add(executing(meta={"mine": 1, **MARK}))
@@ -170,14 +172,16 @@ class TestCancelledMeanwhile:
         assert [entry["error"] for entry in job.errors] == ["boom"] * ("error" in ack)
 
     @pytest.mark.parametrize("state", [S.COMPLETED, S.CANCELLED])
-    async def test_it_may_end(self, add: Add, run: Run, find: Find, state: JobState) -> None:
+    async def test_a_cancelled_job_may_complete(
+        self, add: Add, run: Run, find: Find, state: JobState
+    ) -> None:
         (id,) = await add(executing(meta=MARK))
         await acknowledge(run, Ack(id, 2, BEGUN, state))
         job = await find(id)
         assert (job.state, job.meta) == (state, MARK)
         assert getattr(job, f"{state}_at") == NOW
 
-    async def test_the_mark_of_one_is_not_that_of_another(
+    async def test_the_mark_of_one_job_does_not_cancel_another(
         self, add: Add, run: Run, find: Find
     ) -> None:
         ids = await add(executing(meta=MARK), executing())

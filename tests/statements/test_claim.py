@@ -83,7 +83,7 @@ async def test_only_available_jobs_of_the_queue_are_claimed(add: Add, claim: Cla
     assert await claim() == [expected]
 
 
-async def test_the_changes_and_the_returned_columns(add: Add, run: Run, find: Find) -> None:
+async def test_a_claim_changes_and_returns_the_columns(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory(attempt=2, args={"a": 1}, tags=["t"], meta={"m": None}))
     (row,) = await run(claim_of_queue(now=NOW), **params())
     job = await find(id)
@@ -94,7 +94,7 @@ async def test_the_changes_and_the_returned_columns(add: Add, run: Run, find: Fi
     assert all(getattr(found, key) == getattr(job, key) for key in COLUMNS)
 
 
-async def test_the_clock_is_the_databases(add: Add, run: Run, find: Find) -> None:
+async def test_the_clock_of_the_database_decides(add: Add, run: Run, find: Find) -> None:
     (id,) = await add(JobFactory())
     await run(claim_of_queue(), **params())
     job = await find(id)
@@ -127,7 +127,7 @@ async def test_a_job_cancelled_and_retried_is_not_cancelled_any_more(
     assert (await find(other)).meta == {"kept": 2}
 
 
-async def test_jobs_that_another_claim_has_locked_are_left_to_it(
+async def test_jobs_that_another_claim_has_locked_are_skipped(
     add: Add, engine: AsyncEngine, claim: Claim
 ) -> None:
     ids = await add(*(JobFactory() for _ in range(4)))
@@ -139,7 +139,7 @@ async def test_jobs_that_another_claim_has_locked_are_left_to_it(
     assert await claim() == ids[:2]
 
 
-async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
+async def test_a_claim_starts_behind_a_position(add: Add, run: Run, find: Find) -> None:
     first, _, late, other, better = await add(
         *(
             JobFactory(priority=priority, scheduled_at=at, state=JobState.AVAILABLE)

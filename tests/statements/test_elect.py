@@ -41,7 +41,7 @@ async def lease(sessions: Sessions) -> tuple[str, datetime, datetime]:
         return leader.node, leader.elected_at, leader.expires_at
 
 
-async def test_the_first_one_gets_it(run: Run, sessions: Sessions) -> None:
+async def test_the_first_node_gets_the_lease(run: Run, sessions: Sessions) -> None:
     assert await stand(run, A) == (True, None)
     assert await lease(sessions) == (A, NOW, at(20))
 
@@ -53,14 +53,14 @@ async def test_no_other_node_gets_the_lease_while_it_lasts(run: Run, sessions: S
     assert await lease(sessions) == (A, NOW, at(20))
 
 
-async def test_the_holder_renews_it(run: Run, sessions: Sessions) -> None:
+async def test_the_holder_renews_the_lease(run: Run, sessions: Sessions) -> None:
     await stand(run, A)
     assert await stand(run, A, at(10)) == (True, 10.0)
     assert await lease(sessions) == (A, NOW, at(30))
     assert await stand(run, B, at(20)) == (False, 10.0)
 
 
-async def test_another_one_takes_it_over_when_it_has_run_out(run: Run, sessions: Sessions) -> None:
+async def test_another_node_takes_over_an_expired_lease(run: Run, sessions: Sessions) -> None:
     await stand(run, A)
     assert await stand(run, B, at(20)) == (True, 0.0)
     assert await lease(sessions) == (B, at(20), at(40))
@@ -103,12 +103,12 @@ async def test_a_lease_of_another_oban_is_respected_for_longer(
     assert await lease(sessions) == (A, at(48), at(68))
 
 
-async def test_each_instance_has_its_own(run: Run) -> None:
+async def test_each_instance_has_a_lease_of_its_own(run: Run) -> None:
     assert await stand(run, A, instance="one") == (True, None)
     assert await stand(run, B, instance="two") == (True, None)
 
 
-async def test_the_clock_is_the_databases(run: Run) -> None:
+async def test_the_clock_of_the_database_decides(run: Run) -> None:
     (row,) = await run(elect(), instance="Oban", holder=A, lease=20.0)
     assert row.leader
     (row,) = await run(elect(), instance="Oban", holder=B, lease=20.0)
@@ -136,7 +136,7 @@ async def test_one_of_two_concurrent_nodes_gets_the_lease(engine: AsyncEngine) -
 
 
 class TestResigning:
-    async def test_it_frees_the_own_lease_only(
+    async def test_a_resignation_frees_only_the_own_lease(
         self, run: Run, sessions: Sessions, prefix: str
     ) -> None:
         await stand(run, A)

@@ -30,7 +30,7 @@ async def give(run: Run, prefix: str, *running: int) -> list[int]:
     return sorted(row.id for row in rows)
 
 
-async def test_claimed_jobs_go_back_with_their_attempts(
+async def test_claimed_jobs_get_their_attempts_back(
     add: Add, run: Run, find: Find, prefix: str
 ) -> None:
     (id,) = await add(claimed(attempt=3, errors=[{"error": "before"}]))
@@ -41,7 +41,7 @@ async def test_claimed_jobs_go_back_with_their_attempts(
     assert job.errors == [{"error": "before"}]
 
 
-async def test_nothing_else_does(add: Add, run: Run, find: Find, prefix: str) -> None:
+async def test_no_other_job_is_given_back(add: Add, run: Run, find: Find, prefix: str) -> None:
     running, *others = await add(
         claimed(),
         claimed("0b3c5d8e-2222-4000-8000-000000000000"),
@@ -57,13 +57,13 @@ async def test_nothing_else_does(add: Add, run: Run, find: Find, prefix: str) ->
     assert (await find(running)).state is S.EXECUTING
 
 
-async def test_an_attempt_is_never_below_none(add: Add, run: Run, find: Find, prefix: str) -> None:
+async def test_an_attempt_is_never_negative(add: Add, run: Run, find: Find, prefix: str) -> None:
     (id,) = await add(claimed(attempt=0))
     assert await give(run, prefix) == [id]
     assert (await find(id)).attempt == 0
 
 
-async def test_a_job_that_was_cancelled_meanwhile_stays_cancelled(
+async def test_a_job_cancelled_while_it_was_claimed_is_cancelled(
     add: Add, run: Run, find: Find, prefix: str
 ) -> None:
     (id,) = await add(claimed(attempt=3, meta={"cancel_attempted_at": "2026-11-23T11:00:00"}))

@@ -26,7 +26,7 @@ async def found(sessions: Sessions) -> list[ProducerRow]:
         return list(await session.scalars(select(ProducerRow).order_by(ProducerRow.queue)))
 
 
-async def test_rows_are_written_and_kept_alive(run: Run, sessions: Sessions) -> None:
+async def test_beats_write_rows_and_keep_them_alive(run: Run, sessions: Sessions) -> None:
     one, two = uuid4(), uuid4()
     await run(beat([row(one, queue="a"), row(two, queue="b", meta={"paused": False})], expiry=60.0))
     first = await found(sessions)
@@ -42,14 +42,14 @@ async def test_rows_are_written_and_kept_alive(run: Run, sessions: Sessions) -> 
     assert second[1].meta == {**first[1].meta, "paused": True}
 
 
-async def test_they_are_taken_away(run: Run, sessions: Sessions) -> None:
+async def test_the_end_deletes_rows(run: Run, sessions: Sessions) -> None:
     mine, other = uuid4(), uuid4()
     await run(beat([row(mine), row(other)], expiry=60.0))
     await run(end([mine, uuid4()]))
     assert [p.uuid for p in await found(sessions)] == [other]
 
 
-async def test_a_row_that_was_lost_keeps_its_beginning(run: Run, sessions: Sessions) -> None:
+async def test_a_lost_row_keeps_its_start(run: Run, sessions: Sessions) -> None:
     lost = uuid4()
     started_at = NOW - timedelta(hours=1)
     (written,) = await run(
@@ -60,13 +60,13 @@ async def test_a_row_that_was_lost_keeps_its_beginning(run: Run, sessions: Sessi
     assert (producer.started_at, producer.updated_at) == (started_at, NOW)
 
 
-async def test_without_a_producer_it_writes_nothing(run: Run, sessions: Sessions) -> None:
+async def test_a_beat_without_producers_writes_nothing(run: Run, sessions: Sessions) -> None:
     assert await run(beat([], expiry=60.0)) == []
     assert await found(sessions) == []
 
 
 @pytest.mark.parametrize(("silence", "unbroken"), [(22.5, True), (22.6, False)])
-async def test_a_row_tells_since_when_it_is_there_without_a_break(
+async def test_a_row_tells_since_when_it_beats_without_a_break(
     run: Run, sessions: Sessions, silence: float, unbroken: bool
 ) -> None:
     uuid = uuid4()

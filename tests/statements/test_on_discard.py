@@ -57,7 +57,7 @@ async def followers(sessions: Sessions) -> list[Job]:
         return list(await session.scalars(select(Job).where(Job.worker == "shop.Tell")))
 
 
-async def test_it_is_what_its_worker_declared_about_the_discarded_job(
+async def test_a_discard_inserts_the_declared_follower(
     add: Add, run: Run, sessions: Sessions
 ) -> None:
     (id,) = await add(executing())
@@ -68,7 +68,7 @@ async def test_it_is_what_its_worker_declared_about_the_discarded_job(
     assert (job.state, job.attempt, job.errors) == (S.AVAILABLE, 0, [])
 
 
-async def test_an_outcome_that_is_sent_again_inserts_no_other_one(
+async def test_a_repeated_outcome_inserts_no_second_follower(
     add: Add, run: Run, sessions: Sessions
 ) -> None:
     (id,) = await add(executing())
@@ -78,7 +78,7 @@ async def test_an_outcome_that_is_sent_again_inserts_no_other_one(
 
 
 @pytest.mark.parametrize("state", [S.RETRYABLE, S.COMPLETED, S.CANCELLED])
-async def test_other_outcomes_insert_none(
+async def test_other_outcomes_insert_no_follower(
     add: Add, run: Run, sessions: Sessions, state: JobState
 ) -> None:
     (id,) = await add(executing())
@@ -86,7 +86,7 @@ async def test_other_outcomes_insert_none(
     assert await followers(sessions) == []
 
 
-async def test_a_job_that_was_cancelled_meanwhile_has_none(
+async def test_a_job_cancelled_while_it_ran_has_no_follower(
     add: Add, run: Run, sessions: Sessions
 ) -> None:
     marked = {ENTRY: RECORD, "cancel_attempted_at": "2026-11-23T11:59:59"}
@@ -125,7 +125,7 @@ async def test_an_entry_of_another_program_disturbs_no_outcome(
 class TestWithNoAttemptLeft:
     """The claim of an available job without an attempt left, as other programs leave it."""
 
-    async def test_it_is_claimed_to_be_discarded(
+    async def test_a_job_with_a_follower_is_claimed_to_be_discarded(
         self, add: Add, run: Run, find: Find, sessions: Sessions
     ) -> None:
         spent, other = await add(
@@ -141,7 +141,9 @@ class TestWithNoAttemptLeft:
         assert await followers(sessions) == []
         assert rows[0].job(json.loads).attempted_by[3:] == ["none left"]
 
-    async def test_given_back_it_has_no_attempt_more(self, add: Add, run: Run, find: Find) -> None:
+    async def test_a_job_given_back_gets_no_further_attempt(
+        self, add: Add, run: Run, find: Find
+    ) -> None:
         spent, other = await add(
             JobFactory(attempt=20, meta={ENTRY: RECORD}), JobFactory(attempt=19)
         )

@@ -145,7 +145,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         "jobs of a row",
     ],
 )
-async def test_no_scan_of_the_table(
+async def test_no_statement_scans_the_table(
     full: psycopg.AsyncConnection, prefix: str, statement: Executable, index: str
 ) -> None:
     found = await plan(full, prefix, statement)
@@ -173,7 +173,7 @@ NONE = [
 
 
 @pytest.mark.parametrize("filters", NONE, ids=str)
-async def test_jobs_that_do_not_exist_are_missed_by_the_index_of_states(
+async def test_missing_jobs_are_looked_up_in_the_index_of_states(
     full: psycopg.AsyncConnection, prefix: str, filters: Filters
 ) -> None:
     """A walk along the ids, or the table, would read all jobs."""
@@ -278,9 +278,7 @@ async def test_jobs_are_found_by_their_arguments(
     assert f"Bitmap Index Scan on {ARGS_INDEX}" in found, found
 
 
-async def test_no_plan_is_kept_that_was_made_for_an_idle_queue(
-    postgres_dsn: str, prefix: str
-) -> None:
+async def test_a_plan_made_for_an_idle_queue_is_not_kept(postgres_dsn: str, prefix: str) -> None:
     """Such a plan would read the whole table for each claim when the table has grown."""
     connection = await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True)
     async with connection:

@@ -27,7 +27,7 @@ async def counted(run: Run, prefix: str, exact: int = 50_000) -> dict[tuple[str,
     return {(row.state, row.queue): row.count for row in rows}
 
 
-async def test_an_empty_table(run: Run, prefix: str) -> None:
+async def test_an_empty_table_has_no_counts(run: Run, prefix: str) -> None:
     assert await counted(run, prefix) == {}
 
 
@@ -59,7 +59,7 @@ async def test_beyond_the_limit_the_planner_guesses(run: Run, add: Add, prefix: 
     assert [(row.queue, row.count) for row in rows][1:] == [("b", 1), ("c", 21)]
 
 
-async def test_how_long_the_oldest_has_been_available(run: Run, add: Add, prefix: str) -> None:
+async def test_the_age_of_the_oldest_available_job_is_read(run: Run, add: Add, prefix: str) -> None:
     def since(minutes: int, **options: Any) -> Job:
         when = NOW - timedelta(minutes=minutes)
         job: Job = JobFactory(scheduled_at=when, state=JobState.AVAILABLE, **options)
@@ -80,7 +80,7 @@ async def test_how_long_the_oldest_has_been_available(run: Run, add: Add, prefix
     ]
 
 
-async def test_a_state_that_we_do_not_know(database_dsn: str) -> None:
+async def test_an_unknown_state_is_counted(database_dsn: str) -> None:
     engine = create_async_engine(database_url(database_dsn))
     async with engine.begin() as connection:
         await connection.run_sync(upgrade)
@@ -97,7 +97,7 @@ async def test_a_state_that_we_do_not_know(database_dsn: str) -> None:
     await engine.dispose()
 
 
-async def test_producers_with_their_queues(run: Run, add: Add) -> None:
+async def test_producers_are_read_with_their_queues(run: Run, add: Add) -> None:
     uuid = uuid4()
     await run(
         insert(ProducerRow).values(
@@ -121,7 +121,7 @@ async def test_producers_with_their_queues(run: Run, add: Add) -> None:
     )
 
 
-async def test_leaders(run: Run) -> None:
+async def test_leaders_are_read(run: Run) -> None:
     for name, seconds in (("a", 10), ("b", -10)):
         until = NOW + timedelta(seconds=seconds)
         await run(

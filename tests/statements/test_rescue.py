@@ -103,7 +103,7 @@ class TestEvidence:
         await add(ours(uuid), ran(uuid))
         assert await rescued(run) == []
 
-    async def test_when_its_heartbeat_has_expired_it_is_one(
+    async def test_a_job_is_an_orphan_once_the_heartbeat_has_expired(
         self, add: Add, run: Run, alive: Alive
     ) -> None:
         dead, other = await alive(60), await alive(0)
@@ -143,7 +143,7 @@ class TestEvidence:
         _, orphan = await add(ours(living), ours(dead))
         assert await rescued(run, expiry=10.0) == [orphan]
 
-    async def test_the_own_expiry_holds_for_foreign_rows_if_it_is_longer(
+    async def test_the_longer_expiry_applies_to_foreign_rows(
         self, add: Add, run: Run, alive: Alive, sessions: Sessions
     ) -> None:
         living, dead = await alive(299.9), await alive(300)
@@ -153,7 +153,7 @@ class TestEvidence:
         _, orphan = await add(ran(living), ran(dead))
         assert await rescued(run, expiry=300.0) == [orphan]
 
-    async def test_the_age_of_a_job_of_another_oban_has_to_tell_when_its_row_is_silent(
+    async def test_a_job_of_another_oban_with_a_silent_row_is_judged_by_its_age(
         self, add: Add, run: Run, alive: Alive, sessions: Sessions
     ) -> None:
         """A worker that blocks its event loop stops the heartbeats of its node, too."""
@@ -170,7 +170,7 @@ class TestEvidence:
         (orphan,) = await add(ours(uuid4(), attempted_at=NOW))
         assert await rescued(run) == [orphan]
 
-    async def test_without_a_row_the_age_decides_about_jobs_of_other_obans(
+    async def test_without_a_row_jobs_of_other_obans_are_judged_by_their_age(
         self, add: Add, run: Run
     ) -> None:
         uuid = uuid4()
@@ -190,14 +190,14 @@ class TestEvidence:
         assert await rescued(run) == []
 
 
-class TestAClockThatWasSetBack:
+class TestClockSetBack:
     """The clock is set back by an hour, so the heartbeats of all producers are in the future."""
 
     @pytest.fixture(autouse=True)
     async def emptied(self, witness: UUID, run: Run) -> None:
         await run(end([witness]))
 
-    async def test_jobs_of_dead_producers_are_rescued_and_all_others_stay(
+    async def test_only_jobs_of_dead_producers_are_rescued(
         self, add: Add, run: Run, alive: Alive
     ) -> None:
         living, other, dead = [await alive(-3600) for _ in range(3)]
@@ -212,7 +212,7 @@ class TestAClockThatWasSetBack:
         (found,) = await run(rescue(now=ago(-30)), **PARAMS)
         assert found.rescued == [orphan]
 
-    async def test_a_small_step_breaks_nothing(self, run: Run, alive: Alive) -> None:
+    async def test_a_small_step_does_not_delay_the_evidence(self, run: Run, alive: Alive) -> None:
         uuid = await alive(40)
         for seconds in (25, 10, 32, 17, 2):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -243,7 +243,7 @@ class TestWitnesses:
     ) -> None:
         assert await self.settled(run, alive) is None
 
-    async def test_with_one_who_has_beaten_long_enough_there_is(
+    async def test_a_producer_that_has_beaten_long_enough_is_evidence(
         self, run: Run, alive: Alive
     ) -> None:
         uuid = await alive(40)
@@ -253,7 +253,7 @@ class TestWitnesses:
             assert found.settled_in == pytest.approx(settled_in)
         assert found.rescued is not None
 
-    async def test_a_row_that_was_lost_begins_anew(self, run: Run, alive: Alive) -> None:
+    async def test_a_lost_row_begins_again(self, run: Run, alive: Alive) -> None:
         """Its `started_at` is as before, so that is no evidence."""
         uuid = await alive(1000)
         for seconds in range(1000, 10, -15):
@@ -264,7 +264,7 @@ class TestWitnesses:
         assert await self.settled(run, alive) == pytest.approx(20.0)
 
     @pytest.mark.parametrize(("silence", "settled_in"), [(22.5, -10.0), (22.6, 30.0)])
-    async def test_a_row_that_was_silent_for_long_begins_anew(
+    async def test_a_row_silent_for_long_begins_again(
         self, run: Run, alive: Alive, silence: float, settled_in: float
     ) -> None:
         """It could not beat, so perhaps no producer could."""
@@ -305,8 +305,8 @@ class TestWitnesses:
         assert await self.settled(run, alive) is None
 
 
-class TestWhatBecomesOfThem:
-    async def test_with_an_attempt_left_it_is_available_and_that_is_counted(
+class TestRescuedJobs:
+    async def test_an_orphan_with_an_attempt_left_is_available_and_counted(
         self, add: Add, run: Run, find: Find
     ) -> None:
         ids = await add(ours(uuid4(), meta={"a": 1}), ours(uuid4(), meta={"rescued": 2}))
@@ -399,7 +399,7 @@ class TestBatches:
         assert await rescued(run, batch=3) == ids[3:]
         assert await rescued(run, batch=3) == []
 
-    async def test_locked_orphans_are_left_and_counted(
+    async def test_locked_orphans_are_skipped_and_counted(
         self, add: Add, run: Run, engine: AsyncEngine
     ) -> None:
         locked, free = await add(ours(uuid4()), ours(uuid4()))
@@ -409,7 +409,7 @@ class TestBatches:
             assert (found.found, found.rescued) == (2, [free])
         assert await rescued(run) == [locked]
 
-    async def test_two_at_once_rescue_each_job_once(
+    async def test_two_rescues_take_each_job_once(
         self, add: Add, engine: AsyncEngine, run: Run, find: Find
     ) -> None:
         ids = await add(*(ours(uuid4()) for _ in range(4)))
@@ -421,19 +421,21 @@ class TestBatches:
 
 
 class TestNextTime:
-    async def test_it_tells_when_the_next_heartbeat_expires(self, run: Run, alive: Alive) -> None:
+    async def test_a_rescue_tells_when_the_next_heartbeat_expires(
+        self, run: Run, alive: Alive
+    ) -> None:
         for seconds in (10, 45, 60, 1000):
             await alive(seconds)
         (found,) = await run(rescue(now=NOW), **PARAMS)
         assert (found.expired, found.next_in) == (2, 15.0)
 
-    async def test_with_no_other_producer_than_the_witness(self, run: Run) -> None:
+    async def test_the_witness_alone_has_no_next_expiry(self, run: Run) -> None:
         (found,) = await run(rescue(now=NOW), **PARAMS)
         assert (found.expired, found.next_in) == (0, 60.0)
 
 
-class TestBurying:
-    async def test_expired_rows_go_when_nothing_is_left_of_them(
+class TestExpiredRows:
+    async def test_expired_rows_without_jobs_are_deleted(
         self, add: Add, run: Run, alive: Alive, sessions: Sessions, witness: UUID
     ) -> None:
         living, busy = await alive(59), await alive(60)
@@ -477,7 +479,7 @@ class TestInADatabaseOfItsOwn:
         [{"attempt": 2, "attempted_at": FIRST_CLAIM}, {"attempt": 1, "attempted_at": NOW}],
         ids=["another attempt", "another instant"],
     )
-    async def test_a_job_that_was_claimed_anew_meanwhile_is_no_orphan_any_more(
+    async def test_a_job_claimed_again_during_the_rescue_is_no_orphan(
         self, own: AsyncEngine, witness: Executable, anew: dict[str, Any]
     ) -> None:
         """Another leader rescues it, and a new node claims it, while this one looks for orphans.
@@ -518,7 +520,7 @@ class TestInADatabaseOfItsOwn:
             job = (await other.execute(select(Job.state, Job.attempted_by))).one()
             assert tuple(job) == (S.EXECUTING, ["new", new, "oban_sqla"])
 
-    async def test_a_state_that_others_added_is_passed_by(
+    async def test_a_state_that_another_program_added_is_ignored(
         self, own: AsyncEngine, witness: Executable
     ) -> None:
         async with AsyncSession(own) as session:

@@ -25,7 +25,7 @@ def due(ago: float = 0.0, **fields: Any) -> Job:
     return JobFactory(scheduled=True, scheduled_at=NOW - timedelta(seconds=ago), **fields)
 
 
-async def test_jobs_due_by_the_given_clock(add: Add, run: Run, find: Find) -> None:
+async def test_jobs_due_by_the_given_clock_are_promoted(add: Add, run: Run, find: Find) -> None:
     ids = await add(
         due(0),
         due(0.000001),
@@ -53,14 +53,14 @@ async def test_the_databases_clock_decides_what_is_due(add: Add, run: Run) -> No
     assert 0 < row.next_in <= 3600
 
 
-async def test_the_oldest_first_and_no_more_than_a_batch(add: Add, run: Run, find: Find) -> None:
+async def test_the_oldest_jobs_of_a_batch_are_promoted(add: Add, run: Run, find: Find) -> None:
     ids = await add(due(1), due(3), due(2))
     (row,) = await run(stage(now=NOW), batch=2)
     assert row.staged == 2
     assert [(await find(id)).state for id in ids] == [S.SCHEDULED, S.AVAILABLE, S.AVAILABLE]
 
 
-async def test_when_the_next_is_due(add: Add, run: Run) -> None:
+async def test_the_time_of_the_next_job_is_returned(add: Add, run: Run) -> None:
     (row,) = await run(stage(now=NOW), batch=10)
     assert (row.staged, row.next_in) == (0, None)
     assert row.now == NOW.timestamp()
@@ -71,15 +71,13 @@ async def test_when_the_next_is_due(add: Add, run: Run) -> None:
     assert (row.staged, row.next_in) == (1, 2.5)
 
 
-async def test_each_queue_once(add: Add, run: Run) -> None:
+async def test_each_queue_is_returned_once(add: Add, run: Run) -> None:
     await add(due(queue="a"), due(queue="b"), due(queue="a"), due(-9, queue="c"))
     (row,) = await run(stage(now=NOW), batch=10)
     assert sorted(row.queues) == ["a", "b"]
 
 
-async def test_jobs_that_another_has_locked_are_left_to_it(
-    add: Add, run: Run, find: Find, engine: AsyncEngine
-) -> None:
+async def test_locked_jobs_are_skipped(add: Add, run: Run, find: Find, engine: AsyncEngine) -> None:
     locked, free = await add(due(2), due(1))
     async with engine.begin() as other:
         await other.execute(select(Job.id).where(Job.id == locked).with_for_update())
@@ -90,7 +88,7 @@ async def test_jobs_that_another_has_locked_are_left_to_it(
     assert row.staged == 1
 
 
-async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
+async def test_a_pass_starts_behind_a_position(add: Add, run: Run, find: Find) -> None:
     ids = await add(due(3), due(2), due(2), due(1))
     position = Position(NOW - timedelta(seconds=2), ids[1])
     (row,) = await run(stage(now=NOW), batch=10, **behind(position))
@@ -99,9 +97,7 @@ async def test_behind_a_position(add: Add, run: Run, find: Find) -> None:
     assert states == [S.SCHEDULED, S.SCHEDULED, S.AVAILABLE, S.AVAILABLE]
 
 
-async def test_the_position_of_the_last_of_a_batch_is_where_the_next_one_goes_on(
-    add: Add, run: Run
-) -> None:
+async def test_the_next_batch_starts_behind_the_last_job(add: Add, run: Run) -> None:
     """Many jobs of one instant are ordered by their ids."""
     ids = await add(*(due(1) for _ in range(5)))
     (row,) = await run(stage(now=NOW), batch=3)
@@ -111,7 +107,9 @@ async def test_the_position_of_the_last_of_a_batch_is_where_the_next_one_goes_on
 
 
 class TestShares:
-    async def test_each_queue_and_priority_gets_one(self, add: Add, run: Run, find: Find) -> None:
+    async def test_each_queue_and_priority_gets_a_share(
+        self, add: Add, run: Run, find: Find
+    ) -> None:
         await add(*(due(9, queue="a", priority=3) for _ in range(6)))
         others = await add(
             *(due(1, queue="b") for _ in range(3)),
@@ -129,7 +127,7 @@ class TestShares:
         states = [(await find(id)).state is S.AVAILABLE for id in others]
         assert states == [True, True, False, True, True, False, False, True]
 
-    async def test_they_begin_behind_the_position_too(self, add: Add, run: Run) -> None:
+    async def test_shares_start_behind_the_position(self, add: Add, run: Run) -> None:
         ids = await add(due(1, queue="a"), due(1, queue="a"), due(1, queue="b"))
         (row,) = await run(
             stage(now=NOW, shared=True),
@@ -142,7 +140,7 @@ class TestShares:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_times_that_never_come_and_that_python_can_not_hold(
+async def test_infinite_times_and_times_beyond_python_are_handled(
     add: Add, run: Run, find: Find, shared: bool
 ) -> None:
     ids = await add(*(due(1, queue="a") for _ in range(5)))
@@ -164,9 +162,7 @@ async def test_times_that_never_come_and_that_python_can_not_hold(
     assert (row.staged, row.next_in, row.passed_over) == (0, None, False)
 
 
-async def test_jobs_that_are_passed_over_are_told_of(
-    add: Add, run: Run, engine: AsyncEngine
-) -> None:
+async def test_skipped_jobs_are_reported(add: Add, run: Run, engine: AsyncEngine) -> None:
     ids = await add(*(due(9 - n) for n in range(6)))
     async with engine.begin() as other:
         await other.execute(select(Job.id).where(Job.id == ids[2]).with_for_update())
@@ -183,7 +179,7 @@ async def test_jobs_that_are_passed_over_are_told_of(
         assert (row.staged, row.passed_over) == (0, False)
 
 
-async def test_behind_the_last_job_it_does_not_walk_over_those_promoted_before(
+async def test_a_pass_does_not_read_entries_of_promoted_jobs(
     engine: AsyncEngine, postgres_dsn: str, new_schema: str
 ) -> None:
     """While another transaction is open, the entries of promoted jobs stay in the index."""
@@ -242,7 +238,7 @@ async def _buffers(server: psycopg.AsyncConnection, prefix: str, **params: Any) 
     return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 
 
-async def test_it_notifies_each_queue_once(
+async def test_each_queue_is_notified_once(
     add: Add, run: Run, postgres_dsn: str, prefix: str
 ) -> None:
     await add(due(queue="a"), due(queue="a"), due(queue="b"))

@@ -32,7 +32,7 @@ async def updated(run: Run, *changes: tuple[list[int], dict[str, Any]]) -> list[
     return sorted(await run(statement, **parameters(changes)))
 
 
-async def test_every_field(add: Add, run: Run, find: Find) -> None:
+async def test_every_field_is_updated(add: Add, run: Run, find: Find) -> None:
     assert NEW.keys() == FIELDS.keys()
     (id,) = await add(JobFactory(meta={"mine": 1}))
     row = (id, NEW["queue"], S.SCHEDULED, NEW["scheduled_at"])
@@ -42,7 +42,7 @@ async def test_every_field(add: Add, run: Run, find: Find) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_one_field_does_not_change_the_others(
+async def test_an_update_of_one_field_keeps_the_others(
     add: Add, run: Run, find: Find, field: str
 ) -> None:
     (id,) = await add(JobFactory(state=S.SUSPENDED, meta={"mine": 1}, tags=["old"]))
@@ -54,7 +54,7 @@ async def test_one_field_does_not_change_the_others(
     assert [getattr(job, name) for name in columns] == [getattr(before, name) for name in columns]
 
 
-async def test_each_job_its_own(add: Add, run: Run, find: Find) -> None:
+async def test_each_job_gets_its_own_changes(add: Add, run: Run, find: Find) -> None:
     ids = await add(*(JobFactory(priority=5) for _ in range(4)))
     changes = (([ids[0], ids[2]], {"priority": 1}), ([ids[3]], {"priority": 2}))
     assert [row.id for row in await updated(run, *changes)] == [ids[0], ids[2], ids[3]]
@@ -63,7 +63,7 @@ async def test_each_job_its_own(add: Add, run: Run, find: Find) -> None:
 
 @pytest.mark.parametrize("state", JobState)
 @pytest.mark.parametrize("moved", [-SECOND, timedelta(0), SECOND])
-async def test_a_job_that_waits_moves_with_its_time(
+async def test_a_new_time_changes_the_state_of_a_waiting_job(
     add: Add, run: Run, find: Find, state: JobState, moved: timedelta
 ) -> None:
     (id,) = await add(JobFactory(state=state))
