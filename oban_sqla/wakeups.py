@@ -38,6 +38,8 @@ class Wakeup:
     due_at: datetime | None = None
 
     def __or__(self, other: Wakeup) -> Wakeup:
+        if not self:
+            return other
         if self.queues is None or other.queues is None:
             return Wakeup(queues=None)
         times = [at for at in (self.due_at, other.due_at) if at is not None]

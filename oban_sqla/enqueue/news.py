@@ -42,10 +42,12 @@ class _News:
 
     queues: set[str] = field(default_factory=set)
     due_at: datetime | None = None
-    total: Wakeup = field(default_factory=Wakeup)
+    total: Wakeup = _NOTHING
 
     def take_flushed(self) -> Wakeup:
         """Move the news of the flush to those of the transaction, and return them."""
+        if not self.queues and self.due_at is None:
+            return _NOTHING
         flushed = Wakeup(frozenset(self.queues), self.due_at)
         self.forget_flushed()
         self.total |= flushed

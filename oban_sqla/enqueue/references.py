@@ -50,14 +50,16 @@ def waiting(session: Session, jobs: Iterable[Job]) -> list[Job]:
 
     `ValueError` for a job that refers to an instance that is neither stored nor in the session.
     """
-    deleted = _deleted()
+    deleted = None
     waiting = []
     for job in jobs:
-        # A list, not a generator: each reference must be resolved and checked.
-        if _of(job) and not all([_ready(session, job, r, deleted) for r in _of(job)]):
-            waiting.append(job)
-        else:
-            partition.complete(job)
+        if references := _of(job):
+            deleted = deleted or _deleted()
+            # A list, not a generator: each reference must be resolved and checked.
+            if not all([_ready(session, job, one, deleted) for one in references]):
+                waiting.append(job)
+                continue
+        partition.complete(job)
     return waiting
 
 

@@ -38,6 +38,8 @@ class SavepointLog(Generic[T]):
 
         For `after_transaction_end`.
         """
+        if self._key not in session.info:
+            return
         notes = self._of(session).pop(transaction, None)
         if transaction.parent is None:
             session.info.pop(self._key, None)

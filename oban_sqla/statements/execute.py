@@ -10,15 +10,20 @@ Make: TypeAlias = Callable[..., Executable]
 
 Parameters: TypeAlias = Mapping[str, str]
 
+_STREAMING = frozenset(("stream_results", "yield_per"))
+
 
 def execute_core(
     connection: Connection, make: Make, parameters: Parameters, prefix: str | None
 ) -> Sequence[Sequence[Any]]:
     """Execute a statement through a connection of SQLAlchemy, in the schema of the tables."""
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    given = connection.get_execution_options()
+    schemas = given.get("schema_translate_map") or {}
     home = schemas.get(None) or prefix
-    # A cursor of the server, which a user may want for other statements, can't insert rows.
-    options: dict[str, Any] = {"stream_results": False, "yield_per": None}
+    options: dict[str, Any] = {}
+    if _STREAMING & given.keys():
+        # A cursor of the server, which a user may want for other statements, can't insert rows.
+        options = dict.fromkeys(_STREAMING)
     if home:
         options["schema_translate_map"] = {**schemas, None: home}
     # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.

@@ -109,6 +109,8 @@ def _plans(session: Session, objects: Iterable[object] | None) -> list[Plan]:
     if objects:
         chosen = set(map(id, objects))
         new, stored = ([one for one in found if id(one) in chosen] for found in (new, stored))
+    if not new and not stored:
+        return []
     whole = [one for one in new if values_of(one).get("parent_id") is None]
     plans = [Plan(one) for one in (*whole, *stored)]
     planned = {id(workflow) for plan in plans for workflow in plan.workflows}
@@ -117,7 +119,8 @@ def _plans(session: Session, objects: Iterable[object] | None) -> list[Plan]:
 
 
 def _growing_in(session: Session) -> list[Workflow]:
-    return [one for one in [*growing] if object_session(one) is session]
+    # Most sessions have none, and to iterate over a WeakSet costs more than to measure it.
+    return [one for one in [*growing] if object_session(one) is session] if growing else []
 
 
 def _living(references: Iterable[ref[Workflow]]) -> Iterator[Workflow]:
