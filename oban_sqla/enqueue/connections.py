@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..models import Job
 from ..series import run_series, run_series_async
-from ..statements.execute import Make, Parameters, execute_core
+from ..statements.execute import Make, Parameters, compiled, execute_core
 from . import encoding
 from .batch import MOST_UNIQUE, encoded
 from .from_rows import fill_from
@@ -28,6 +27,9 @@ ACCEPTED = (
 )
 
 _Row = Sequence[Any]
+
+# Its placeholders are those of psycopg's cursors.
+_PSYCOPG: Dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 
 @runtime_checkable
@@ -93,8 +95,8 @@ async def execute(
         return await conn.run_sync(execute_core, make, parameters, prefix)
     if isinstance(conn, Connection):
         return execute_core(conn, make, parameters, prefix)
-    sql, params = _compiled(make, prefix)
-    params = {**params, **parameters}
+    statement = compiled(make, prefix, _PSYCOPG)
+    sql, params = statement.text, statement.filled(parameters)
     # A new cursor, so that the user's result and row factory stay as they are.
     if isinstance(conn, psycopg.AsyncConnection | psycopg.AsyncCursor):
         connection = conn.connection if isinstance(conn, psycopg.AsyncCursor) else conn
@@ -124,15 +126,3 @@ async def _execute_foreign(conn: Executes, sql: str, params: Mapping[str, Any]) 
             f" fetchall(); it returned {result!r}"
         )
     return [tuple(row.values()) if isinstance(row, Mapping) else tuple(row) for row in result]
-
-
-@lru_cache(maxsize=64)
-def _compiled(make: Make, prefix: str | None) -> tuple[str, Mapping[str, Any]]:
-    dialect: Dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
-    statement: Any = make(prefix=prefix)
-    compiled = statement.compile(
-        dialect=dialect,
-        schema_translate_map={None: prefix} if prefix else None,
-        render_schema_translate=prefix is not None,
-    )
-    return str(compiled), compiled.params
