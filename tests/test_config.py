@@ -11,7 +11,7 @@ from oban_sqla.config.queues import Queue
 from oban_sqla.statements.announce import SCHEDULE
 
 
-def test_the_retention_of_a_worker_is_for_its_aliases_too() -> None:
+def test_the_retention_of_a_worker_applies_to_its_aliases() -> None:
     renamed = job(name="config.new", aliases=["config.old"])(lambda: None)
     workers = Config.check(retention={"workers": {renamed: 5}}).retention.workers
     assert set(workers) == {"config.new", "config.old"}
@@ -42,7 +42,7 @@ def test_a_queue_is_a_limit_or_options() -> None:
     assert config.queues == (Queue("default", 10), Queue("slow", 1, paused=True))
 
 
-def test_nodes_of_one_host_are_told_apart() -> None:
+def test_nodes_of_one_host_have_different_names() -> None:
     assert Config.check().node != Config.check(node="web-1").node
     assert Config.check(node="web-1").node == "web-1"
 

@@ -109,7 +109,7 @@ def test_passwords_are_hidden_in_texts(text: str, hidden: str) -> None:
     assert hide_passwords(text) == hidden
 
 
-def test_the_log_hides_what_an_error_tells(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_hides_the_password_of_an_error(caplog: pytest.LogCaptureFixture) -> None:
     oban = Oban("postgresql://localhost/shop")
     error = OSError("can't reach postgresql://app:s3cr3t@db/shop")
     emit(oban, "service_failed", ServiceFailed("stager", error))
@@ -119,7 +119,7 @@ def test_the_log_hides_what_an_error_tells(caplog: pytest.LogCaptureFixture) -> 
     caplog.clear()
 
 
-async def test_a_lost_notifier_does_not_tell_a_password() -> None:
+async def test_a_lost_notifier_shows_no_password() -> None:
     async def connect() -> Any:
         raise OSError("can't reach postgresql://app:s3cr3t@db/shop")
 

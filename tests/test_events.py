@@ -9,7 +9,7 @@ from oban_sqla.events import NotifierRestored, emit
 from tests.listening import hear
 
 
-def test_a_listener_hears_one_instance_or_all(engine: AsyncEngine) -> None:
+def test_a_listener_hears_one_instance_or_all_of_them(engine: AsyncEngine) -> None:
     one, other = Oban(engine, name="one"), Oban(engine, name="other")
     with hear(one, "notifier_restored") as own, hear(Oban, "notifier_restored") as every:
         emit(one, "notifier_restored", NotifierRestored())
@@ -19,7 +19,7 @@ def test_a_listener_hears_one_instance_or_all(engine: AsyncEngine) -> None:
     assert len(every.events) == 2
 
 
-def test_the_error_of_a_listener_does_not_reach_the_emitter(
+def test_an_error_of_a_listener_does_not_reach_the_emitter(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     oban = Oban(engine)
@@ -49,6 +49,6 @@ def test_a_listener_may_remove_itself(engine: AsyncEngine) -> None:
     assert len(calls) == 1
 
 
-def test_an_event_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_event_is_refused() -> None:
     with pytest.raises(Exception, match="job_stopped"):
         event.listen(Oban, "job_stopped", lambda oban, data: None)

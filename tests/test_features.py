@@ -15,7 +15,7 @@ ABOVE = ["bench", "cli", "testing", "web"]
 CORE = "from oban_sqla import Oban, job; import oban_sqla.contrib.log, oban_sqla.migrations"
 
 
-def test_it_can_be_imported_without_them(tmp_path: Path) -> None:
+def test_the_core_can_be_imported_without_the_features(tmp_path: Path) -> None:
     package = tmp_path / "oban_sqla"
     source = Path(oban_sqla.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", *FEATURES, *ABOVE)

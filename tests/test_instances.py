@@ -8,14 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import InstanceNotFoundError, Oban, instances
 
 
-def test_the_newest_of_a_name_wins(engine: AsyncEngine) -> None:
+def test_the_newest_instance_of_a_name_is_found(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     assert instances.get("Oban") is second
     assert instances.find("Oban") is not first
 
 
-def test_an_older_one_of_a_name_is_found_when_the_newest_is_gone(engine: AsyncEngine) -> None:
+def test_an_older_instance_of_a_name_is_found_once_the_newest_is_gone(engine: AsyncEngine) -> None:
     first = Oban(engine)
     second = Oban(engine)
     assert instances.get("Oban") is second

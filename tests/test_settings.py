@@ -33,7 +33,7 @@ def complaints(path: Path | None = None, **given: Any) -> list[str]:
 
 
 class TestEverySetting:
-    def test_every_argument_of_an_instance_is_one_with_the_same_default(self) -> None:
+    def test_every_argument_of_oban_is_a_setting_with_the_same_default(self) -> None:
         parameters = inspect.signature(Oban.__init__).parameters
         arguments = {
             name: parameter.default
@@ -45,7 +45,7 @@ class TestEverySetting:
         others |= {"metrics", "tracing"}
         assert DEFAULTS.keys() - arguments.keys() == others
 
-    def test_defaults(self) -> None:
+    def test_every_setting_has_a_default(self) -> None:
         settings = load()
         assert {name: found.value for name, found in settings.found.items()} == DEFAULTS
         assert {found.source for found in settings.found.values()} == {"default"}
@@ -81,11 +81,11 @@ class TestEverySetting:
         "tracing": ("true", True),
     }
 
-    def test_every_one_is_listed_here(self) -> None:
+    def test_every_setting_is_listed_here(self) -> None:
         assert self.WRITTEN.keys() == DEFAULTS.keys()
 
     @pytest.mark.parametrize("name", WRITTEN)
-    def test_in_a_variable(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_variable_sets_each_setting(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         written, meant = self.WRITTEN[name]
         monkeypatch.setenv(f"OBAN_{name.upper()}", written)
         found = load().found[name]
@@ -94,7 +94,7 @@ class TestEverySetting:
         assert found.source == f"OBAN_{name.upper()}"
 
     @pytest.mark.parametrize("name", WRITTEN)
-    def test_given_in_code(self, name: str) -> None:
+    def test_code_sets_each_setting(self, name: str) -> None:
         _, meant = self.WRITTEN[name]
         found = load(**{name: meant}).found[name]
         assert (found.value, found.source) == (meant, "given in code")
@@ -112,7 +112,7 @@ class TestVariables:
             ("OBAN_LEADERSHIP", "1", True),
         ],
     )
-    def test_other_ways_to_write(
+    def test_a_variable_may_be_written_in_several_ways(
         self, variable: str, written: str, meant: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(variable, written)
@@ -150,21 +150,19 @@ class TestVariables:
         assert told.startswith(f"{variable}: ")
         assert complaint in told
 
-    def test_an_empty_one_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_empty_variable_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_DSN", "")
         monkeypatch.setenv("OBAN_QUEUES", "")
         assert load().arguments == {}
 
-    def test_a_variable_that_may_be_misspelt_is_noted(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_misspelt_variable_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OBAN_QUEUE", "default:1")
         monkeypatch.setenv("OBAN_DISPATCHER", "own")  # a variable of another program
         assert load().notes == ("OBAN_QUEUE is not a setting; did you mean OBAN_QUEUES?",)
 
 
 class TestFiles:
-    def test_oban_toml(self, directory: Path) -> None:
+    def test_oban_toml_sets_settings(self, directory: Path) -> None:
         (directory / "oban.toml").write_text(
             """
             dsn = "postgresql://localhost/shop"
@@ -208,17 +206,19 @@ class TestFiles:
         }
         assert settings.found["queues"].source == str(directory / "oban.toml")
 
-    def test_a_table_in_pyproject_toml(self, directory: Path) -> None:
+    def test_a_table_in_pyproject_toml_sets_settings(self, directory: Path) -> None:
         (directory / "pyproject.toml").write_text("[tool.oban]\nprefix = 'jobs'\n")
         found = load().found["prefix"]
         assert (found.value, found.source) == ("jobs", f"{directory}/pyproject.toml [tool.oban]")
 
     @pytest.mark.parametrize("content", ["", "[tool.other]\na = 1\n", "tool = 1\n"])
-    def test_a_pyproject_toml_that_does_not_know_us(self, directory: Path, content: str) -> None:
+    def test_a_pyproject_toml_without_our_table_is_ignored(
+        self, directory: Path, content: str
+    ) -> None:
         (directory / "pyproject.toml").write_text(content)
         assert load().arguments == {}
 
-    def test_oban_toml_counts_more_and_that_is_noted(self, directory: Path) -> None:
+    def test_oban_toml_precedes_pyproject_toml_with_a_note(self, directory: Path) -> None:
         (directory / "oban.toml").write_text("prefix = 'a'\n")
         (directory / "pyproject.toml").write_text("[tool.oban]\nprefix = 'b'\nnode = 'n'\n")
         settings = load()
@@ -226,7 +226,7 @@ class TestFiles:
         (note,) = settings.notes
         assert note.startswith(f"settings come from {directory}/oban.toml; [tool.oban] in ")
 
-    def test_the_file_at_a_path_counts_alone(self, directory: Path) -> None:
+    def test_a_given_path_is_the_only_file_read(self, directory: Path) -> None:
         (directory / "oban.toml").write_text("prefix = 'a'\nnode = 'n'\n")
         (directory / "other.toml").write_text("prefix = 'b'\n")
         assert load(directory / "other.toml").arguments == {"prefix": "b"}
@@ -255,11 +255,11 @@ class TestFiles:
         with pytest.raises(ConfigError, match=complaint):
             load()
 
-    def test_a_table_that_is_none(self, directory: Path) -> None:
+    def test_a_value_in_place_of_the_table_is_refused(self, directory: Path) -> None:
         (directory / "pyproject.toml").write_text("[tool]\noban = 1\n")
         assert complaints() == [f"{directory}/pyproject.toml [tool.oban] must be a table, not 1"]
 
-    def test_a_path_that_leads_nowhere(self, directory: Path) -> None:
+    def test_a_missing_file_is_refused(self, directory: Path) -> None:
         assert complaints(directory / "no.toml") == [f"{directory}/no.toml: there is no such file"]
         assert complaints(directory) == [f"{directory}: there is no such file"]
 
@@ -271,14 +271,16 @@ class TestPrecedence:
         monkeypatch.setenv("OBAN_QUEUES", "c:1")
         monkeypatch.setenv("OBAN_NODE", "from-env")
 
-    def test_code_before_variables_before_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_code_precedes_variables_and_variables_precede_the_file(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert load(queues={"d": 1}).arguments["queues"] == {"d": 1}
         assert load().arguments["queues"] == {"c": 1}
         assert load().arguments["node"] == "from-env"
         monkeypatch.delenv("OBAN_QUEUES")
         assert load().arguments["queues"] == {"a": 1, "b": 1}
 
-    def test_a_variable_names_another_database_than_the_file(
+    def test_a_variable_may_name_another_database_than_the_file(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (directory / "oban.toml").write_text("dsn = 'postgresql://localhost/production'\n")
@@ -286,7 +288,7 @@ class TestPrecedence:
         assert load().dsn == "postgresql://localhost/test"
         assert load(dsn="postgresql://localhost/mine").dsn == "postgresql://localhost/mine"
 
-    def test_the_source_that_counts_most_says_how_the_database_is_named(
+    def test_the_first_source_decides_how_the_database_is_named(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (directory / "oban.toml").write_text("engine = 'shop:engine'\n")
@@ -295,7 +297,7 @@ class TestPrecedence:
         given = load(engine="shop:other")
         assert (given.dsn, given.found["engine"].value) == (None, "shop:other")
 
-    def test_none_is_given_too(self) -> None:
+    def test_a_none_given_in_code_is_a_value(self) -> None:
         assert load(node=None).arguments["node"] is None
 
     def test_an_overridden_value_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ class TestPrecedence:
         assert load(queues={"a": 1}).arguments["queues"] == {"a": 1}
 
 
-def test_all_that_is_wrong_is_told_at_once(
+def test_all_mistakes_are_reported_at_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "oban.toml").write_text("rescue_after = -1\nquue = 1\n")
@@ -341,7 +343,7 @@ def test_passwords_are_not_shown(value: Any, directory: Path) -> None:
         ("a:1,a:2", "queue 'a' is named twice"),
     ],
 )
-def test_queues_in_another_form(text: str, complaint: str) -> None:
+def test_queues_in_a_wrong_form_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_queues(text)
 
@@ -370,7 +372,7 @@ number = 5
         yield importlib.import_module("pathshop")
         sys.modules.pop("pathshop", None)
 
-    def test_an_engine(self, shop: Any) -> None:
+    def test_a_path_may_name_an_engine(self, shop: Any) -> None:
         database = Oban.from_config(path=self.file("engine = 'pathshop:db.engine'"))._database
         assert database.engine is shop.db.engine
 
@@ -380,7 +382,7 @@ number = 5
         return path
 
     @pytest.mark.parametrize("more", ["", "engine = 'pathshop:db.engine'"])
-    def test_a_session_that_is_bound(self, shop: Any, more: str) -> None:
+    def test_a_path_may_name_a_bound_session(self, shop: Any, more: str) -> None:
         path = self.file(f"session = 'pathshop:Session'\n{more}")
         database = Oban.from_config(path=path)._database
         assert database.engine is shop.db.engine
@@ -388,7 +390,9 @@ number = 5
         assert (type(session), session.info) == (shop.OwnSession, {"own": True})
 
     @pytest.mark.parametrize("name", ["Session", "Unbound"])
-    async def test_a_session_on_another_database(self, shop: Any, name: str) -> None:
+    async def test_a_session_of_another_database_uses_the_configured_one(
+        self, shop: Any, name: str
+    ) -> None:
         path = self.file(f"dsn = 'postgresql://localhost:1/b'\nsession = 'pathshop:{name}'\n")
         oban = Oban.from_config(path=path, queues={"p": 50})
         session = oban._database.worker_session()
@@ -412,13 +416,13 @@ number = 5
             ("engine = 'pathshop:db.engine'\npool_size = 5", "leave pool_size out, or set dsn"),
         ],
     )
-    def test_mistakes(self, content: str, complaint: str) -> None:
+    def test_an_invalid_path_is_refused(self, content: str, complaint: str) -> None:
         with pytest.raises((ConfigError, TypeError), match=complaint):
             Oban.from_config(path=self.file(content))
 
 
 class TestFromConfig:
-    async def test_an_instance_as_configured(self, directory: Path) -> None:
+    async def test_an_instance_is_made_as_configured(self, directory: Path) -> None:
         (directory / "oban.toml").write_text(
             "dsn = 'postgresql://localhost:1/shop'\nname = 'Shop'\nnode = 'n1'\nprefix = 'jobs'\n"
         )
@@ -426,7 +430,9 @@ class TestFromConfig:
         assert (oban.name, oban.node, oban.prefix) == ("Shop", "n2", "jobs")
         await oban.stop()
 
-    async def test_on_an_engine_of_yours(self, engine: AsyncEngine, directory: Path) -> None:
+    async def test_an_instance_is_made_on_a_given_engine(
+        self, engine: AsyncEngine, directory: Path
+    ) -> None:
         (directory / "settings.toml").write_text("[queues]\ndefault = 3\n")
         async with Oban.from_config(engine, path=directory / "settings.toml") as oban:
             assert repr(oban) == f"<Oban 'Oban' on {oban.node}>"
@@ -449,6 +455,6 @@ class TestFromConfig:
         with pytest.raises(ConfigError, match="pool_size is for a URL: your engine has a pool"):
             Oban(engine, pool_size=7)
 
-    def test_no_database(self) -> None:
+    def test_a_missing_database_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="pass an engine or dsn=, or set dsn or OBAN_DSN"):
             Oban.from_config()

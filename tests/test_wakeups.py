@@ -56,7 +56,7 @@ async def test_a_subscriber_on_the_publishing_loop_is_woken_at_once() -> None:
         (HERE._replace(name="other"), None, 0),
     ],
 )
-async def test_only_the_tables_that_changed(
+async def test_only_subscribers_of_the_same_tables_are_woken(
     address: Address, prefix: str | None, count: int
 ) -> None:
     woken: list[Wakeup] = []
@@ -139,7 +139,7 @@ def _in_child() -> None:
     assert wakeups._lock.acquire(timeout=1.0)
 
 
-def test_wakeups_add_up() -> None:
+def test_wakeups_are_combined() -> None:
     soon, later = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
     total = Wakeup(frozenset("a"), later) | Wakeup(frozenset("b"), soon)
     assert total == Wakeup(frozenset("ab"), soon)
@@ -157,5 +157,5 @@ def test_wakeups_add_up() -> None:
         ("postgresql://", Address(None, None, None)),
     ],
 )
-def test_the_driver_and_the_user_are_no_part_of_an_address(url: str, address: Address) -> None:
+def test_an_address_has_neither_the_driver_nor_the_user(url: str, address: Address) -> None:
     assert Address.of(make_url(url)) == address

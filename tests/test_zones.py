@@ -48,7 +48,7 @@ def test_utc_needs_no_data() -> None:
 
 
 @pytest.mark.usefixtures("no_data")
-def test_a_zone_without_data_is_called_that() -> None:
+def test_a_zone_without_data_is_reported() -> None:
     message = "'Europe/Berlin' can't be loaded: this system has no time zone data; .*tzdata"
     with pytest.raises(ValueError, match=message):
         parse({"expr": "@daily", "timezone": "Europe/Berlin"})

@@ -28,7 +28,9 @@ async def test_a_job_that_waited_too_long_is_cancelled(session: AsyncSession) ->
     assert late.errors[0]["error"].startswith("the job had not begun by its deadline")
 
 
-async def test_a_retry_by_hand_runs(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_a_manual_retry_runs_after_the_deadline(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
     with frozen_time(AT):
         session.add(late := Plain.new(deadline=60, scheduled_at=AT))
         await session.flush()

@@ -78,22 +78,22 @@ async def test_an_unknown_worker_fails_its_job(session: AsyncSession) -> None:
 
 
 class TestQueues:
-    async def test_one(self, session: AsyncSession) -> None:
+    async def test_drains_one_queue(self, session: AsyncSession) -> None:
         session.add_all([other := Outcome.new(), Plain.new()])
         assert await drain_queue(session, "plain") == counts(completed=1)
         assert other.state == "available"
 
-    async def test_some(self, session: AsyncSession) -> None:
+    async def test_drains_several_queues(self, session: AsyncSession) -> None:
         session.add_all([Outcome.new(), Plain.new(), left := Plain.new(queue="left")])
         assert await drain_queue(session, ["plain", "outcomes"]) == counts(completed=2)
         assert left.state == "available"
 
-    async def test_their_scheduled_jobs_alone_are_promoted(self, session: AsyncSession) -> None:
+    async def test_promotes_only_their_scheduled_jobs(self, session: AsyncSession) -> None:
         session.add_all([Plain.new(schedule_in=1), other := Outcome.new(schedule_in=1)])
         assert await drain_queue(session, "plain", with_scheduled=True) == counts(completed=1)
         assert other.state == "scheduled"
 
-    async def test_one_that_can_not_be(self, session: AsyncSession) -> None:
+    async def test_an_invalid_queue_is_refused(self, session: AsyncSession) -> None:
         with pytest.raises(ValueError, match="queue must not be blank"):
             await drain_queue(session, " ")
         with pytest.raises(TypeError, match="queue must be a string, not 5"):
@@ -106,7 +106,7 @@ class TestScheduled:
         assert await drain_queue(session) == counts(completed=1)
         assert later.state == "scheduled"
 
-    async def test_runs_if_wanted(self, session: AsyncSession) -> None:
+    async def test_runs_on_request(self, session: AsyncSession) -> None:
         session.add(Plain.new(schedule_in=HOUR))
         assert await drain_queue(session, with_scheduled=True) == counts(completed=1)
 
@@ -144,7 +144,7 @@ class TestFrozenTime:
         with frozen_time(job.scheduled_at):
             assert (await drain_queue(session, with_safety=True))["retryable"] == 1
 
-    async def test_dates_what_a_worker_completes_in_its_session(
+    async def test_dates_a_completion_in_the_session_of_a_worker(
         self, session: AsyncSession
     ) -> None:
         session.add(job := Chain.new({"left": 0}))
@@ -158,7 +158,7 @@ class TestRecursion:
         session.add(Chain.new({"left": 3}))
         assert await drain_queue(session) == counts(completed=4)
 
-    async def test_can_be_left_out(self, session: AsyncSession) -> None:
+    async def test_can_be_turned_off(self, session: AsyncSession) -> None:
         session.add_all([Chain.new({"left": 3}), Chain.new({"left": 3})])
         assert await drain_queue(session, with_recursion=False) == counts(completed=2)
         assert await drain_queue(session, with_recursion=False) == counts(completed=2)
@@ -176,21 +176,21 @@ class TestRecursion:
 
 
 class TestWorkerSession:
-    async def test_is_of_the_transaction_of_the_test(self, session: AsyncSession) -> None:
+    async def test_joins_the_transaction_of_the_test(self, session: AsyncSession) -> None:
         session.add(user := User(name="Ann"))
         await session.flush()
         job = await Rename.enqueue({"id": user.id, "name": "Bob"}, conn=session)
         assert await drain_queue(session) == counts(completed=1)
         assert (user.name, job.recorded) == ("Bob", "Bob")
 
-    async def test_of_a_plain_function(self, session: AsyncSession) -> None:
+    async def test_is_given_to_a_sync_function(self, session: AsyncSession) -> None:
         session.add(user := User(name="Ann"))
         await session.flush()
         await PlainRename.enqueue({"id": user.id, "name": "Bob"}, conn=session)
         assert await drain_queue(session) == counts(completed=1)
         assert user.name == "Bob"
 
-    async def test_a_raise_rolls_back_the_changes_of_the_job_alone(
+    async def test_a_raise_rolls_back_only_the_changes_of_the_job(
         self, session: AsyncSession
     ) -> None:
         session.add(user := User(name="Ann"))
@@ -200,7 +200,9 @@ class TestWorkerSession:
         assert await drain_queue(session, with_safety=True) == counts(retryable=1, completed=1)
         assert (user.name, other.state) == ("Ann", "completed")
 
-    async def test_rolling_it_back_leaves_the_test_alone(self, session: AsyncSession) -> None:
+    async def test_a_rollback_by_the_worker_keeps_the_changes_of_the_test(
+        self, session: AsyncSession
+    ) -> None:
         session.add_all([user := User(name="Ann"), job := RollBack.new()])
         assert await drain_queue(session) == counts(completed=1)
         assert (user.name, job.recorded) == ("Ann", ["Ann"])
@@ -223,7 +225,7 @@ class TestWorkerSession:
         await drain_queue(session)
         assert held == []
 
-    async def test_is_of_the_class_of_the_session_of_the_test(self, engine: AsyncEngine) -> None:
+    async def test_has_the_class_of_the_session_of_the_test(self, engine: AsyncEngine) -> None:
         classes: list[type] = []
 
         class Own(AsyncSession):
@@ -257,7 +259,7 @@ async def test_everything_is_rolled_back_with_the_test(
         assert await session.scalar(select(func.count()).select_from(table)) == 0
 
 
-async def test_a_session_of_its_own_transaction(sessions: Any) -> None:
+async def test_a_session_with_its_own_transaction_is_drained(sessions: Any) -> None:
     """No outer connection is needed: the jobs run before the commit."""
     async with sessions.begin() as session:
         await Outcome.enqueue(conn=session)
@@ -266,14 +268,14 @@ async def test_a_session_of_its_own_transaction(sessions: Any) -> None:
         assert (await session.scalars(select(Job.state))).all() == [JobState.COMPLETED]
 
 
-async def test_a_scoped_session(engine: AsyncEngine, sessions: Any) -> None:
+async def test_a_scoped_session_is_drained(engine: AsyncEngine, sessions: Any) -> None:
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)
     scoped.add(Outcome.new())
     assert await drain_queue(scoped) == counts(completed=1)
     await scoped.remove()
 
 
-async def test_cancelling_it_is_no_outcome(session: AsyncSession) -> None:
+async def test_a_cancelled_drain_writes_no_outcome(session: AsyncSession) -> None:
     started = asyncio.Event()
 
     class Endless(Worker):
@@ -309,14 +311,16 @@ class TestInstance:
             states = [(await session.get_one(Job, job.id)).state for job in jobs]
         assert states == ["completed", "retryable"]
 
-    async def test_a_plain_worker_with_a_session(self, engine: AsyncEngine, sessions: Any) -> None:
+    async def test_runs_a_sync_worker_with_a_session(
+        self, engine: AsyncEngine, sessions: Any
+    ) -> None:
         async with sessions.begin() as session:
             session.add(user := User(name="Ann"))
             await session.flush()
             await PlainRename.enqueue({"id": user.id, "name": "Bob"}, conn=session)
         assert await drain_queue(Oban(engine)) == counts(completed=1)
 
-    async def test_tells_its_listeners(self, engine: AsyncEngine) -> None:
+    async def test_emits_events(self, engine: AsyncEngine) -> None:
         oban = Oban(engine)
         heard: list[str] = []
         event.listen(oban, "job_start", lambda oban, start: heard.append(start.job.worker))
@@ -344,7 +348,7 @@ class TestSyncSession:
         assert ends(sync_session, plain, asynchronous) == counts(completed=2)
         assert (first.name, second.name) == ("Bob", "Bob")
 
-    def test_a_raise_rolls_back_the_changes_of_the_job_alone(self, sync_session: Session) -> None:
+    def test_a_raise_rolls_back_only_the_changes_of_the_job(self, sync_session: Session) -> None:
         sync_session.add(user := User(name="Ann"))
         sync_session.flush()
         failing = Rename.new({"id": user.id, "name": "Bob", "raise": True})
@@ -353,14 +357,14 @@ class TestSyncSession:
         )
         assert user.name == "Ann"
 
-    async def test_while_an_event_loop_runs(self, sync_session: Session) -> None:
+    async def test_can_be_drained_while_an_event_loop_runs(self, sync_session: Session) -> None:
         sync_session.add(user := User(name="Ann"))
         sync_session.flush()
         jobs = [Outcome.new(), Rename.new({"id": user.id, "name": "Bob"})]
         assert ends(sync_session, *jobs) == counts(completed=2)
         assert user.name == "Bob"
 
-    def test_scoped(self, session_factory: sessionmaker[Session]) -> None:
+    def test_may_be_scoped(self, session_factory: sessionmaker[Session]) -> None:
         scoped = scoped_session(session_factory)
         scoped.add(Outcome.new())
         assert drain_queue(scoped) == counts(completed=1)

@@ -54,7 +54,7 @@ async def test_with_limits_other_jobs_wait(sessions: Sessions, ran: list[str]) -
         assert (await drain_queue(session, with_limits=True))["completed"] == 1
 
 
-async def test_jobs_that_run_elsewhere_count(sessions: Sessions) -> None:
+async def test_jobs_that_run_elsewhere_are_counted(sessions: Sessions) -> None:
     async with sessions() as session:
         running = Limited.new()
         running.state = JobState.EXECUTING
@@ -62,7 +62,7 @@ async def test_jobs_that_run_elsewhere_count(sessions: Sessions) -> None:
         assert (await drain_queue(session, with_limits=True))["completed"] == 0
 
 
-async def test_of_an_instance(sessions: Sessions, engine: object) -> None:
+async def test_an_instance_is_drained_with_limits(sessions: Sessions, engine: object) -> None:
     oban = Oban(sessions)
     async with sessions.begin() as session:
         add(session)
@@ -81,7 +81,7 @@ BY_KEY = {"fields": ["args"], "keys": ["key"]}
         ({"global_limit": {"allowed": 1, "partition": BY_KEY}}, 1),
     ],
 )
-async def test_the_limits_of_the_queues_of_an_instance(
+async def test_the_limits_of_the_queues_of_an_instance_apply(
     sessions: Sessions, limits: dict[str, Any], ended: int
 ) -> None:
     oban = Oban(sessions, queues={"plain": {"limit": 5, **limits}})
@@ -96,7 +96,7 @@ async def test_the_limits_of_the_queues_of_an_instance(
     assert (await drain_queue(oban))["completed"] == 4 - ended
 
 
-async def test_a_mix_that_makes_no_sense(sessions: Sessions) -> None:
+async def test_contradictory_options_are_refused(sessions: Sessions) -> None:
     async with sessions() as session:
         with pytest.raises(ValueError, match="with_recursion=True"):
             drain_queue(session, with_limits=True, with_recursion=False)

@@ -24,18 +24,18 @@ AT = datetime(2031, 5, 1, 12, tzinfo=UTC)
 
 
 class TestAll:
-    async def test_the_newest_first(self, session: AsyncSession) -> None:
+    async def test_the_newest_jobs_come_first(self, session: AsyncSession) -> None:
         first = await Outcome.enqueue(conn=session)
         await session.flush()
         second = await Plain.enqueue(conn=session)
         assert await all_enqueued(session) == [second, first]
 
-    async def test_of_the_states_before_an_attempt(self, session: AsyncSession) -> None:
+    async def test_jobs_have_the_states_before_an_attempt(self, session: AsyncSession) -> None:
         session.add_all(JobFactory(**{state.value: True}) for state in JobState)
         states = {job.state for job in await all_enqueued(session)}
         assert states == {JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED}
 
-    async def test_as_they_are_in_the_database(
+    async def test_jobs_are_read_from_the_database(
         self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession]
     ) -> None:
         async with sessions.begin() as session:
@@ -45,13 +45,13 @@ class TestAll:
             await drain_queue(Oban(engine))
             assert await all_enqueued(session) == []
 
-    async def test_of_an_instance(self, engine: AsyncEngine) -> None:
+    async def test_an_instance_is_accepted(self, engine: AsyncEngine) -> None:
         oban = Oban(engine)
         await oban.enqueue(Plain.new({"n": 1}))
         (job,) = await all_enqueued(oban, worker=Plain)
         assert job.args == {"n": 1}
 
-    def test_of_a_sync_session(self, sync_session: Session) -> None:
+    def test_a_sync_session_is_accepted(self, sync_session: Session) -> None:
         sync_session.add(job := Plain.new())
         assert all_enqueued(sync_session, worker=Plain) == [job]
         assert all_enqueued(sync_session, worker=Outcome) == []
@@ -106,7 +106,7 @@ UNMET: list[dict[str, Any]] = [
 
 class TestExpected:
     @pytest.mark.parametrize("expected", MET)
-    async def test_met(self, session: AsyncSession, expected: Any) -> None:
+    async def test_a_matching_job_passes(self, session: AsyncSession, expected: Any) -> None:
         session.add(job := _given())
         with frozen_time(AT - HOUR):
             assert await assert_enqueued(session, **expected) is job
@@ -114,7 +114,7 @@ class TestExpected:
                 await refute_enqueued(session, **expected)
 
     @pytest.mark.parametrize("expected", UNMET)
-    async def test_unmet(self, session: AsyncSession, expected: Any) -> None:
+    async def test_no_matching_job_fails(self, session: AsyncSession, expected: Any) -> None:
         session.add(_given())
         with frozen_time(AT - HOUR):
             await refute_enqueued(session, **expected)
@@ -133,7 +133,7 @@ class TestExpected:
             ({"max_attempts": 0}, "max_attempts must be from 1 to 32767, got 0"),
         ],
     )
-    async def test_that_no_job_could_meet(
+    async def test_an_impossible_expectation_is_refused(
         self, session: AsyncSession, expected: Any, message: str
     ) -> None:
         for ask in (all_enqueued, assert_enqueued, refute_enqueued):
@@ -214,7 +214,7 @@ class TestTimeout:
         with pytest.raises(TypeError, match="timeout must be a timedelta or seconds, not 'soon'"):
             await refute_enqueued(session, timeout="soon")  # type: ignore[call-overload]
 
-    def test_of_a_sync_session(self, sync_session: Session) -> None:
+    def test_a_sync_session_waits(self, sync_session: Session) -> None:
         refute_enqueued(sync_session, timeout=0.05)
         sync_session.add(job := Plain.new())
         assert assert_enqueued(sync_session, timeout=20) is job

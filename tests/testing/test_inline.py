@@ -21,7 +21,7 @@ async def test_a_job_runs_at_its_flush(session: AsyncSession) -> None:
         assert (job.state, job.recorded) == ("completed", {"attempt": 1})
 
 
-async def test_it_sees_rows_of_the_same_flush(session: AsyncSession) -> None:
+async def test_a_job_sees_rows_of_the_same_flush(session: AsyncSession) -> None:
     with inline():
         session.add(user := User(id=7, name="Ann"))
         await Rename.enqueue({"id": 7, "name": "Bob"}, conn=session)
@@ -29,7 +29,7 @@ async def test_it_sees_rows_of_the_same_flush(session: AsyncSession) -> None:
     assert user.name == "Bob"
 
 
-async def test_a_plain_worker_with_a_session(session: AsyncSession) -> None:
+async def test_a_sync_worker_gets_a_session(session: AsyncSession) -> None:
     with inline():
         session.add(user := User(id=7, name="Ann"))
         session.add(PlainRename.new({"id": 7, "name": "Bob"}))
@@ -37,7 +37,7 @@ async def test_a_plain_worker_with_a_session(session: AsyncSession) -> None:
     assert user.name == "Bob"
 
 
-async def test_it_is_rolled_back_with_the_session(session: AsyncSession) -> None:
+async def test_a_job_is_rolled_back_with_the_session(session: AsyncSession) -> None:
     with inline():
         session.add_all([User(id=7, name="Ann"), Chain.new({"left": 2})])
         await session.flush()
@@ -84,7 +84,7 @@ async def test_a_raise_fails_the_flush(session: AsyncSession) -> None:
     assert await session.scalar(select(func.count()).select_from(Job)) == 0
 
 
-async def test_a_raise_can_be_recorded_only(session: AsyncSession) -> None:
+async def test_a_raise_is_only_recorded_on_request(session: AsyncSession) -> None:
     with inline(with_safety=True):
         session.add_all([job := Outcome.new({"end": "raise"}), User(name="Ann")])
         await session.flush()
@@ -93,7 +93,7 @@ async def test_a_raise_can_be_recorded_only(session: AsyncSession) -> None:
     assert await session.scalar(select(User.name)) == "Ann"
 
 
-async def test_within_another_it_runs_once(session: AsyncSession) -> None:
+async def test_a_job_in_nested_blocks_runs_once(session: AsyncSession) -> None:
     with inline(), inline():
         session.add(job := Outcome.new())
         await session.flush()
@@ -115,7 +115,7 @@ class TestSyncSession:
         assert {job.state for job in jobs} == {JobState.COMPLETED}
         assert sync_session.scalars(select(User.name)).all() == ["Bob", "Bob"]
 
-    async def test_while_an_event_loop_runs(self, sync_session: Session) -> None:
+    async def test_a_job_runs_while_an_event_loop_runs(self, sync_session: Session) -> None:
         with inline():
             sync_session.add(job := Rename.new({"id": 7, "name": "Bob"}))
             sync_session.add(user := User(id=7, name="Ann"))
@@ -123,7 +123,7 @@ class TestSyncSession:
         assert (job.state, user.name) == ("completed", "Bob")
 
 
-async def test_a_session_of_its_own_transaction(sessions: Any) -> None:
+async def test_a_session_with_its_own_transaction_runs_jobs(sessions: Any) -> None:
     with inline():
         async with sessions.begin() as session:
             session.add(job := Outcome.new())
@@ -132,7 +132,7 @@ async def test_a_session_of_its_own_transaction(sessions: Any) -> None:
         assert (await session.scalars(select(Job.state))).all() == [JobState.COMPLETED]
 
 
-async def test_the_job_that_a_duplicate_is_does_not_run(session: AsyncSession) -> None:
+async def test_a_duplicate_does_not_run(session: AsyncSession) -> None:
     session.add(before := Plain.new(unique=True))
     await session.flush()
     with inline():

@@ -90,7 +90,9 @@ def run(python: Python, pytester: pytest.Pytester) -> Run:
 
 
 @pytest.mark.parametrize("distributed", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "xdist"])
-def test_its_fixtures(pytester: pytest.Pytester, run: Run, distributed: tuple[str, ...]) -> None:
+def test_the_plugin_has_fixtures(
+    pytester: pytest.Pytester, run: Run, distributed: tuple[str, ...]
+) -> None:
     pytester.makepyfile(test_greet=SUITE)
     run(*OPTIONS, *distributed).assert_outcomes(passed=7)
     (dsn,) = set((pytester.path / "servers.txt").read_text().splitlines())
@@ -109,7 +111,7 @@ def test_its_fixtures(pytester: pytest.Pytester, run: Run, distributed: tuple[st
         (),
     ],
 )
-def test_it_may_be_named_besides_its_entry_point(
+def test_the_plugin_may_be_named_besides_its_entry_point(
     pytester: pytest.Pytester, run: Run, options: tuple[str, ...]
 ) -> None:
     pytester.makeconftest('pytest_plugins = ["pytest_oban_sqla"]')
@@ -129,7 +131,7 @@ def test_the_plugin_imports_nothing_until_it_is_used() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_a_server_of_ones_own(
+def test_a_dsn_may_name_another_server(
     pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str
 ) -> None:
     monkeypatch.setenv("OBAN_TEST_DSN", postgres_dsn)
@@ -212,7 +214,7 @@ def test_a_sync_session(oban_sync_session, n):
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_its_sessions_roll_everything_back(
+def test_sessions_of_the_plugin_roll_back(
     pytester: pytest.Pytester,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,

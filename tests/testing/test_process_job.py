@@ -32,12 +32,12 @@ async def test_returns_the_result_of_an_async_worker() -> None:
     assert await process_job(Outcome.new({"end": "snooze"})) == Snooze(60)
 
 
-async def test_of_a_plain_worker_and_of_a_function() -> None:
+async def test_returns_the_result_of_a_sync_worker_and_of_a_function() -> None:
     assert await process_job(Plain.new()) == Record("plain")
     assert await process_job(report.new("2026-11", detailed=True)) == "2026-11 True"
 
 
-def test_at_once_where_no_event_loop_runs() -> None:
+def test_returns_the_result_without_an_event_loop() -> None:
     assert process_job(Outcome.new()) == Record({"attempt": 1})
     assert process_job(report.new("2026-11")) == "2026-11 False"
 
@@ -47,7 +47,7 @@ async def test_raises_the_error_of_the_worker() -> None:
         await process_job(Outcome.new({"end": "raise"}))
 
 
-async def test_the_job_is_as_in_its_first_attempt() -> None:
+async def test_the_job_is_in_its_first_attempt() -> None:
     at = datetime(2031, 5, 1, tzinfo=UTC)
     with frozen_time(at):
         given = Look.new({"a": (1, 2)}, tags=["x"])
@@ -59,13 +59,13 @@ async def test_the_job_is_as_in_its_first_attempt() -> None:
     assert (await process_job(Look.new(schedule_in=5))).attempted_at > at.replace(year=2000)
 
 
-async def test_or_in_another_one() -> None:
+async def test_the_job_may_be_in_another_attempt() -> None:
     given = Look.new()
     given.attempt = 7
     assert (await process_job(given)).attempt == 7
 
 
-async def test_a_session_is_handed_on() -> None:
+async def test_a_session_is_passed_on() -> None:
     session = AsyncMock()
     await process_job(Rename.new({"id": 7, "name": "Bob"}), session=session)
     session.flush.assert_awaited_once()
@@ -75,7 +75,7 @@ async def test_a_session_is_handed_on() -> None:
     assert plain.get_one.return_value.name == "Bob"
 
 
-async def test_a_session_too_many_or_too_few() -> None:
+async def test_a_session_too_many_or_too_few_is_refused() -> None:
     with pytest.raises(
         TypeError, match=r"Rename takes a session: process_job\(job, session=\.\.\."
     ):
@@ -84,7 +84,7 @@ async def test_a_session_too_many_or_too_few() -> None:
         await process_job(Outcome.new(), session=Mock())
 
 
-async def test_arguments_that_would_not_survive_the_database() -> None:
+async def test_arguments_that_json_would_change_are_refused() -> None:
     given = Outcome.new({"list": []})
     given.args["list"].append({1})
     with pytest.raises(TypeError, match=r"args\['list'\]\[0\] is a set, not JSON"):
@@ -102,13 +102,13 @@ async def test_arguments_that_would_not_survive_the_database() -> None:
     ],
     ids=["class", "exception"],
 )
-async def test_results_that_can_not_be_meant(result: Any, message: str) -> None:
+async def test_invalid_results_are_refused(result: Any, message: str) -> None:
     results.append(result)
     with pytest.raises(TypeError, match=message):
         await process_job(Return.new())
 
 
-async def test_an_object_that_is_not_a_job() -> None:
+async def test_an_object_that_is_not_a_job_is_refused() -> None:
     with pytest.raises(UnknownWorkerError, match="nobody"):
         process_job(Job("nobody"))
     with pytest.raises(TypeError, match="process_job takes a job"):

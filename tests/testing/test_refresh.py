@@ -113,7 +113,9 @@ async def shelf(awaited: AsyncSession) -> Shelf:
     return shelf
 
 
-async def test_a_column_that_was_never_set(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_a_column_that_was_never_set_is_refreshed(
+    awaited: AsyncSession, shelf: Shelf, run: Run
+) -> None:
     assert (shelf.label, shelf.books[0].rating) == (None, None)
     await run(
         awaited,
@@ -125,26 +127,30 @@ async def test_a_column_that_was_never_set(awaited: AsyncSession, shelf: Shelf, 
     assert (shelf.label, [book.rating for book in shelf.books]) == ("new", [5, 5])
 
 
-async def test_a_column_that_was_expired(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_an_expired_column_is_refreshed(
+    awaited: AsyncSession, shelf: Shelf, run: Run
+) -> None:
     await awaited.commit()
     await run(awaited, lambda s: s.execute(update(Shelf).values(label="new")))
     assert shelf.label == "new"
 
 
-async def test_a_computed_column(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_a_computed_column_is_refreshed(
+    awaited: AsyncSession, shelf: Shelf, run: Run
+) -> None:
     await awaited.refresh(shelf)
     assert shelf.size == 2  # type: ignore[attr-defined]
     await run(awaited, lambda s: s.add(Book(id=3, title="c", shelf_id=1)))
     assert shelf.size == 3  # type: ignore[attr-defined]
 
 
-async def test_a_collection(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_a_collection_is_refreshed(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
     await run(awaited, lambda s: s.add(Book(id=3, title="c", shelf_id=1)))
     assert [book.title for book in shelf.books] == ["a", "b", "c"]
     assert shelf.books[2].shelf is shelf
 
 
-async def test_a_collection_that_may_not_be_loaded_lazily(
+async def test_a_raiseload_collection_is_refreshed(
     awaited: AsyncSession, shelf: Shelf, run: Run
 ) -> None:
     options = {"populate_existing": True}
@@ -154,7 +160,7 @@ async def test_a_collection_that_may_not_be_loaded_lazily(
     assert [book.title for book in shelf.strict] == ["a", "b", "c"]
 
 
-async def test_a_reference(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_a_reference_is_refreshed(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
     book = shelf.books[0]
 
     def move(session: Session) -> None:
@@ -167,7 +173,9 @@ async def test_a_reference(awaited: AsyncSession, shelf: Shelf, run: Run) -> Non
     assert [book.title for book in shelf.books] == ["b"]
 
 
-async def test_a_row_that_is_gone(awaited: AsyncSession, shelf: Shelf, run: Run) -> None:
+async def test_a_deleted_row_leaves_the_session(
+    awaited: AsyncSession, shelf: Shelf, run: Run
+) -> None:
     first, second = shelf.books
     await run(awaited, lambda s: s.execute(delete(Book).where(Book.id == 1)))
     assert shelf.books == [second]
@@ -176,7 +184,7 @@ async def test_a_row_that_is_gone(awaited: AsyncSession, shelf: Shelf, run: Run)
     assert await awaited.get(Book, 1) is None
 
 
-async def test_a_row_that_is_gone_takes_no_other_instance_with_it(
+async def test_a_deleted_row_removes_no_other_instance(
     awaited: AsyncSession, shelf: Shelf, run: Run
 ) -> None:
     first, second = shelf.books
@@ -197,7 +205,7 @@ async def test_unloaded_attributes_stay_unloaded(
 
 
 @pytest.mark.parametrize("way", ["drain", "inline"])
-def test_a_sync_session(plain: Session, way: str) -> None:
+def test_a_sync_session_is_refreshed(plain: Session, way: str) -> None:
     global work
 
     def work(session: Session) -> None:

@@ -51,7 +51,7 @@ def tables(sync_session: Session) -> Iterator[Session]:
 
 
 class TestWithoutADatabase:
-    async def test_the_worker_has_the_very_instance(self) -> None:
+    async def test_the_worker_gets_the_same_instance(self) -> None:
         order = Order(total=21)
         assert await process_job(double.new(order)) == Record(42)
         assert await process_job(Total.new({"orders": [order, order]})) == Record([21, 21])
@@ -61,7 +61,7 @@ class TestWithoutADatabase:
         await process_job(invoice.new({"add": 2}), session=object())
         assert invoice.total == 3
 
-    async def test_what_was_stored_can_not_be_loaded(self) -> None:
+    async def test_a_stored_reference_can_not_be_loaded(self) -> None:
         stored = {"order": Reference(LOOKALIKE)}
         with pytest.raises(TypeError, match=r"refers to .*Order id=1, but process_job has no"):
             await process_job(Job(double.new(Order()).worker, stored))
@@ -72,7 +72,7 @@ class TestWithoutADatabase:
 
 
 class TestInASession:
-    def test_json_that_looks_like_a_reference_is_told_from_one(self, tables: Session) -> None:
+    def test_json_that_looks_like_a_reference_stays_json(self, tables: Session) -> None:
         tables.add_all([order := Order(id=1), of_row := Echo.new({"it": order, "in": [order]})])
         tables.add(of_json := Echo.new({"it": LOOKALIKE, "in": [LOOKALIKE]}))
         tables.flush()
@@ -86,12 +86,12 @@ class TestInASession:
         assert drain_queue(tables)["completed"] == 2
         assert of_json.recorded == {"it": LOOKALIKE, "in": [LOOKALIKE]}
 
-    def test_they_are_found_by_their_keys(self, tables: Session) -> None:
+    def test_rows_are_found_by_their_keys(self, tables: Session) -> None:
         tables.add_all([order := Order(), other := Order(), found := double.new(order)])
         assert assert_enqueued(tables, args={"order": order}) is found
         assert all_enqueued(tables, worker=double, args={"order": other}) == []
 
-    def test_they_are_found_in_lists(self, tables: Session) -> None:
+    def test_rows_are_found_in_lists(self, tables: Session) -> None:
         tables.add_all([one := Order(), two := Order(), found := Total.new({"orders": [one, two]})])
         for orders in ([one, two], (one, two), [one, ANY]):
             assert assert_enqueued(tables, worker=Total, args={"orders": orders}) is found
@@ -100,7 +100,7 @@ class TestInASession:
         tables.add(nested := Job(double.new(one).worker, {"of": [{"order": two}]}))
         assert assert_enqueued(tables, args={"of": [{"order": two}]}) is nested
 
-    def test_they_are_loaded_while_draining(self, tables: Session) -> None:
+    def test_rows_are_loaded_while_draining(self, tables: Session) -> None:
         tables.add_all([Order(total=1), order := Order(total=2)])
         tables.add_all([job := Total.new({"orders": [order]}), invoice := Invoice()])
         tables.add(own := invoice.new({"add": 5}))
@@ -109,13 +109,13 @@ class TestInASession:
         assert own.recorded == 5
         assert invoice.total == 5
 
-    def test_they_run_inline(self, tables: Session) -> None:
+    def test_jobs_with_rows_run_inline(self, tables: Session) -> None:
         with inline():
             tables.add_all([order := Order(total=4), job := double.new(order)])
             tables.flush()
         assert job.recorded == 8
 
-    def test_so_does_what_a_change_enqueues(self, tables: Session) -> None:
+    def test_jobs_of_changed_rows_run_inline(self, tables: Session) -> None:
         enqueue_changes._reactions["testing.react"] = reaction
         with inline():
             tables.add(Order(total=4))
@@ -124,7 +124,7 @@ class TestInASession:
         assert reacted.recorded == 4
 
 
-async def test_in_an_async_session(session: AsyncSession) -> None:
+async def test_jobs_with_rows_run_inline_in_an_async_session(session: AsyncSession) -> None:
     await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
     with inline():
         session.add_all([order := Order(total=4), job := double.new(order)])
@@ -132,7 +132,7 @@ async def test_in_an_async_session(session: AsyncSession) -> None:
     assert job.recorded == 8
 
 
-async def test_they_are_loaded_while_an_async_session_is_drained(session: AsyncSession) -> None:
+async def test_rows_are_loaded_while_an_async_session_is_drained(session: AsyncSession) -> None:
     await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
     session.add_all([order := Order(total=3), job := Total.new({"orders": [order]})])
     assert await assert_enqueued(session, args={"orders": [order]}) is job

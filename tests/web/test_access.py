@@ -45,18 +45,18 @@ async def test_this_machine_by_its_names(oban: Oban, host: str) -> None:
         await own.get("queues")
 
 
-async def test_no_access(open_site: Open) -> None:
+async def test_access_can_be_denied(open_site: Open) -> None:
     site = open_site(authorize=lambda request: None)
     for path in PAGES:
         assert (await site.get(path, 403)).text == "You may not see this dashboard."
 
 
-async def test_a_response_is_sent(open_site: Open) -> None:
+async def test_a_response_of_authorize_is_sent(open_site: Open) -> None:
     site = open_site(authorize=lambda request: RedirectResponse("/login"))
     assert (await site.get("", 307)).headers["Location"] == "/login"
 
 
-async def test_an_http_exception_is_sent(open_site: Open) -> None:
+async def test_an_http_exception_of_authorize_is_sent(open_site: Open) -> None:
     def authorize(request: Request) -> None:
         raise HTTPException(401, "who are you?", headers={"WWW-Authenticate": "Basic"})
 
@@ -66,7 +66,7 @@ async def test_an_http_exception_is_sent(open_site: Open) -> None:
     assert "Content-Security-Policy" in refused.headers
 
 
-async def test_it_may_be_asynchronous(open_site: Open) -> None:
+async def test_authorize_may_be_asynchronous(open_site: Open) -> None:
     async def authorize(request: Request) -> Any:
         return "read" if request.headers.get("X-User") else None
 
@@ -76,7 +76,7 @@ async def test_it_may_be_asynchronous(open_site: Open) -> None:
 
 
 @pytest.mark.parametrize("answer", [True, 7, "all", b"read", {"cancel", "everything"}])
-async def test_an_answer_that_is_none(open_site: Open, answer: Any) -> None:
+async def test_an_invalid_answer_of_authorize_is_refused(open_site: Open, answer: Any) -> None:
     site = open_site(authorize=lambda request: answer)
     with pytest.raises((TypeError, ValueError), match="rights"):
         await site.get()
@@ -116,7 +116,7 @@ POSTS = {
 
 @pytest.mark.parametrize("right", ["retry", "cancel", "delete"])
 @pytest.mark.parametrize("path", POSTS)
-async def test_an_action_takes_its_right(
+async def test_an_action_needs_its_right(
     open_site: Open, add: Add, oban: Oban, path: str, right: str
 ) -> None:
     await add(JobFactory(retryable=True))

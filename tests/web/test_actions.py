@@ -20,7 +20,7 @@ async def states(oban: Oban, ids: list[int]) -> list[JobState | None]:
     return [job.state if job else None for job in jobs]
 
 
-async def test_a_selection(site: Site, add: Add, oban: Oban) -> None:
+async def test_selected_jobs_are_changed(site: Site, add: Add, oban: Oban) -> None:
     ids = await add(
         JobFactory(discarded=True), JobFactory(executing=True), JobFactory(discarded=True)
     )
@@ -41,7 +41,7 @@ async def test_a_selection(site: Site, add: Add, oban: Oban) -> None:
     assert action.target == f"jobs {ids[0]}, {ids[1]}"
 
 
-async def test_a_search(site: Site, add: Add, oban: Oban) -> None:
+async def test_all_jobs_of_a_search_are_changed(site: Site, add: Add, oban: Oban) -> None:
     mails = await add(*(JobFactory(worker="app.Mail", queue="a") for _ in range(3)))
     others = await add(JobFactory(queue="a"), JobFactory(worker="app.Mail", queue="b"))
     page = await site.read("jobs?queue=a&q=worker:Mail")
@@ -69,7 +69,7 @@ async def test_all_failed_jobs_are_retried_but_not_the_completed(
     assert await states(oban, ids) == ["completed", "available"]
 
 
-async def test_one_job(site: Site, add: Add, oban: Oban) -> None:
+async def test_one_job_is_cancelled(site: Site, add: Add, oban: Oban) -> None:
     [id] = await add(JobFactory())
     asked = await site.send(await site.read(f"jobs/{id}"), ("action", "cancel"), 200)
     answer = await site.send(Reader(asked.text), ("action", "cancel"))
@@ -80,7 +80,9 @@ async def test_one_job(site: Site, add: Add, oban: Oban) -> None:
     assert await states(oban, [id]) == [None]
 
 
-async def test_it_stops_when_the_time_is_up(site: Site, add: Add, oban: Oban, tune: Tune) -> None:
+async def test_an_action_stops_at_its_time_limit(
+    site: Site, add: Add, oban: Oban, tune: Tune
+) -> None:
     tune(carry_out, LONGEST=-1.0)
     await add(*(JobFactory() for _ in range(1100)))
     asked = await site.send(await site.read("jobs"), ("action", "delete"), 200, scope="search")
@@ -89,7 +91,7 @@ async def test_it_stops_when_the_time_is_up(site: Site, add: Add, oban: Oban, tu
     assert answer.headers["Location"].endswith("n=1000")
 
 
-async def test_the_database_fails_half_way(
+async def test_the_changes_before_a_failure_are_reported(
     site: Site, add: Add, oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancel = actions._CHANGES["cancel"]
@@ -124,13 +126,15 @@ async def test_the_database_fails_half_way(
         ([("action", "retry"), ("group", "none")], "No job is selected"),
     ],
 )
-async def test_a_form_that_can_not_be(site: Site, fields: list[tuple[str, str]], says: str) -> None:
+async def test_an_invalid_form_is_refused(
+    site: Site, fields: list[tuple[str, str]], says: str
+) -> None:
     token = await site.token()
     assert says in (await site.post("/jobs/confirm", [*fields, token], 400)).text
 
 
 @pytest.mark.parametrize("back", ["//evil.test", "https://evil.test", "jobs/7/../../x", "/"])
-async def test_it_leads_to_no_other_site(site: Site, add: Add, back: str) -> None:
+async def test_an_action_redirects_to_no_other_site(site: Site, add: Add, back: str) -> None:
     [id] = await add(JobFactory())
     fields = [("action", "cancel"), ("id", str(id)), ("last", str(id)), ("total", "1")]
     sent = await site.post("/jobs/change", [*fields, ("back", back), await site.token()])
@@ -150,7 +154,7 @@ async def test_a_search_for_hidden_values_changes_nothing(
     assert await states(oban, [id]) == ["available"]
 
 
-async def test_the_log_tells_who_did_what(
+async def test_the_log_names_the_user_and_the_action(
     open_site: Open, add: Add, caplog: pytest.LogCaptureFixture
 ) -> None:
     [id] = await add(JobFactory())

@@ -51,18 +51,18 @@ NOTHING_FOUND = {
 
 
 @pytest.mark.parametrize("path", NOT_FOUND.values(), ids=NOT_FOUND.keys())
-async def test_nothing_is_there(site: Site, path: str) -> None:
+async def test_unknown_paths_are_not_found(site: Site, path: str) -> None:
     await site.get(path, 404)
 
 
 @pytest.mark.parametrize("path", REFUSED.values(), ids=REFUSED.keys())
-async def test_searches_that_are_refused(site: Site, add: Add, path: str) -> None:
+async def test_invalid_searches_are_refused(site: Site, add: Add, path: str) -> None:
     await add(JobFactory(discarded=True))
     assert 'id="j1"' not in (await site.get(path, 400)).text
 
 
 @pytest.mark.parametrize("path", NOTHING_FOUND.values(), ids=NOTHING_FOUND.keys())
-async def test_searches_that_find_nothing(site: Site, add: Add, path: str) -> None:
+async def test_odd_searches_find_nothing(site: Site, add: Add, path: str) -> None:
     await add(JobFactory(discarded=True))
     assert 'id="j1"' not in (await site.get(path)).text
 
@@ -89,7 +89,7 @@ FORMS: list[tuple[str, dict[str, str], int]] = [
 @pytest.mark.parametrize(
     ("path", "fields", "status"), FORMS, ids=[f"{n}-{one[0][:20]}" for n, one in enumerate(FORMS)]
 )
-async def test_forms(
+async def test_forged_forms_change_nothing(
     site: Site, add: Add, oban: Oban, path: str, fields: dict[str, str], status: int
 ) -> None:
     await add(JobFactory())
@@ -108,7 +108,7 @@ async def test_a_forged_form_can_not_edit_the_worker(site: Site, add: Add, oban:
     )  # fmt: skip
 
 
-async def test_a_form_leads_to_no_other_site(site: Site, add: Add) -> None:
+async def test_a_form_redirects_to_no_other_site(site: Site, add: Add) -> None:
     await add(JobFactory())
     fields = {"action": "cancel", "id": "1", "last": "1", "total": "1"}
     for back in ("//evil.test", "https://evil.test", "jobs/1\r\nX: y", "jobs/../../x"):
@@ -130,7 +130,7 @@ async def test_a_target_forges_no_line_of_the_log(site: Site, add: Add, oban: Ob
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://localhost@evil.test"])
-async def test_an_origin_that_is_none(site: Site, add: Add, origin: str) -> None:
+async def test_an_invalid_origin_is_refused(site: Site, add: Add, origin: str) -> None:
     await add(JobFactory())
     form = [("action", "cancel"), ("id", "1"), await site.token()]
     await site.post("/jobs/confirm", form, 403, headers={"Origin": origin})
@@ -169,7 +169,7 @@ async def test_without_authorize_http_1_0_is_refused(oban: Oban) -> None:
         await site.get("queues", 403)
 
 
-async def test_the_cookie_of_a_mount_point_beyond_ascii(oban: Oban) -> None:
+async def test_a_mount_point_beyond_ascii_gets_a_cookie(oban: Oban) -> None:
     app = dashboard(oban)
 
     async def mounted(scope: Any, receive: Any, send: Any) -> None:
@@ -201,11 +201,11 @@ async def test_a_search_does_not_spell_out_a_masked_error(open_site: Open, add: 
         await site.post("/jobs/confirm", [*form.items(), await site.token()], 400)
 
 
-def test_a_text_that_takes_no_time_to_search() -> None:
+def test_a_text_of_many_lines_is_summarized_quickly() -> None:
     assert summary("\n" * 100_000) == ""
 
 
-async def test_a_huge_form_of_fields(site: Site, add: Add) -> None:
+async def test_a_form_of_many_fields_is_refused(site: Site, add: Add) -> None:
     await add(JobFactory())
     fields = [("id", str(id)) for id in range(1, 5002)]
     token = await site.token()

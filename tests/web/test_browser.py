@@ -135,7 +135,7 @@ async def some_jobs(add: Add) -> list[int]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1360, 390])
-async def test_pages(
+async def test_each_page_is_shown(
     open_page: Open,
     address: str,
     start: StartOban,
@@ -225,7 +225,7 @@ async def test_a_selection_is_retried_by_keyboard(open_page: Open, add: Add, oba
     assert (await oban.get_one_job(ids[0])).state == "available"
 
 
-async def test_all_that_are_found_are_deleted(open_page: Open, add: Add, oban: Oban) -> None:
+async def test_all_found_jobs_are_deleted(open_page: Open, add: Add, oban: Oban) -> None:
     await some_jobs(add)
     page = await open_page("jobs")
     await page.get_by_role("searchbox").fill("tag:vip")
@@ -238,7 +238,7 @@ async def test_all_that_are_found_are_deleted(open_page: Open, add: Add, oban: O
     assert await oban.get_job(1) is None
 
 
-async def test_an_edit_and_a_cancel(open_page: Open, add: Add, oban: Oban) -> None:
+async def test_a_job_is_edited_and_cancelled(open_page: Open, add: Add, oban: Oban) -> None:
     ids = await some_jobs(add)
     page = await open_page(f"jobs/{ids[2]}")
     await page.get_by_label("Priority").fill("7")
@@ -282,7 +282,7 @@ async def test_a_graph_follows_its_steps(
     assert page.url.endswith(f"/jobs/{flow.steps['fetch'].id}")
 
 
-async def test_the_theme_is_kept(open_page: Open) -> None:
+async def test_the_chosen_theme_is_kept(open_page: Open) -> None:
     page = await open_page(color_scheme="light")
     colour = "getComputedStyle(document.body).backgroundColor"
     light = await page.evaluate(colour)
@@ -293,7 +293,7 @@ async def test_the_theme_is_kept(open_page: Open) -> None:
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-async def test_nothing_in_a_job_runs(open_page: Open, address: str, attacked: int) -> None:
+async def test_scripts_in_a_job_do_not_run(open_page: Open, address: str, attacked: int) -> None:
     page = await open_page()
     for path in ("", "jobs", f"jobs/{attacked}", "queues", "errors"):
         await page.goto(f"{address}/{path}")
@@ -301,7 +301,9 @@ async def test_nothing_in_a_job_runs(open_page: Open, address: str, attacked: in
     assert ATTACK in await page.locator("body").inner_text()
 
 
-async def test_why_are_the_mails_late(open_page: Open, start: StartOban, add: Add) -> None:
+async def test_three_clicks_explain_a_late_queue(
+    open_page: Open, start: StartOban, add: Add
+) -> None:
     """Three clicks answer it: the queue, a job, and where to resume the queue."""
     node = await start(queues={"mailers": {"limit": 3, "paused": True}, "media": 2})
     late = datetime.now(UTC) - timedelta(minutes=5)
@@ -448,7 +450,7 @@ async def test_charts_have_words_and_a_table(open_page: Open, add: Add) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_a_million_jobs(
+async def test_a_million_jobs_are_browsed(
     open_page: Open, address: str, engine: AsyncEngine, prefix: str
 ) -> None:
     async with engine.begin() as connection:

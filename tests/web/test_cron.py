@@ -16,25 +16,25 @@ from tests.web.site import Reader, Site
 pytestmark = pytest.mark.usefixtures("no_workers")
 
 
-async def test_no_cron_entries(site: Site) -> None:
+async def test_a_page_without_entries_says_so(site: Site) -> None:
     assert "has a cron entry" in (await site.read("cron")).text
 
 
-def test_a_tick_is_told_in_its_zone() -> None:
+def test_a_tick_is_shown_in_its_zone() -> None:
     tick = datetime(2026, 7, 6, 10, 0, tzinfo=UTC)
     assert local(tick, "America/New_York") == "Mon 06 Jul 06:00 EDT"
     assert local(tick, "UTC") == "Mon 06 Jul 10:00 UTC"
     assert local(None, "UTC") == ""
 
 
-async def test_ticks_of_a_zone(site: Site) -> None:
+async def test_ticks_follow_their_zone(site: Site) -> None:
     class Tick(Worker, name="tick", cron={"expr": "30 6 * * *", "timezone": "Asia/Tokyo"}):
         async def process(self, job: Job) -> None: ...
 
     assert "06:30 JST" in (await site.read("cron")).text
 
 
-async def test_the_first_look_of_a_leader_is_no_tick(
+async def test_the_first_pass_of_a_leader_is_no_tick(
     site: Site, oban: Oban, engine: AsyncEngine
 ) -> None:
     class Tick(Worker, name="tick", cron={"expr": "30 6 * * *", "timezone": "Asia/Tokyo"}):
@@ -51,7 +51,7 @@ async def test_the_first_look_of_a_leader_is_no_tick(
     assert "Mon 05 Jan 06:30 JST" in (await site.read("cron")).text
 
 
-async def test_run_now(site: Site, oban: Oban) -> None:
+async def test_an_entry_is_run_now(site: Site, oban: Oban) -> None:
     class Tick(Worker, name="tick", queue="cron", cron={"expr": "0 6 * * *"}):
         async def process(self, job: Job) -> None: ...
 
@@ -65,7 +65,7 @@ async def test_run_now(site: Site, oban: Oban) -> None:
     assert "available" in (await site.read("cron")).text
 
 
-async def test_only_what_has_an_entry(site: Site) -> None:
+async def test_only_a_worker_with_an_entry_is_run(site: Site) -> None:
     class Plain(Worker, name="plain"):
         async def process(self, job: Job) -> None: ...
 

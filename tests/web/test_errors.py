@@ -21,11 +21,11 @@ def error(file: str, user: int) -> list[dict[str, object]]:
     ]
 
 
-async def test_no_errors(site: Site) -> None:
+async def test_a_page_without_errors_says_so(site: Site) -> None:
     assert "No job fails" in (await site.read("errors")).text
 
 
-async def test_by_exception_and_frame(site: Site, add: Add, oban: Oban) -> None:
+async def test_errors_are_grouped_by_exception_and_frame(site: Site, add: Add, oban: Oban) -> None:
     mails = await add(
         JobFactory(discarded=True, worker="app.Mail", errors=error("mail", 1)),
         JobFactory(retryable=True, worker="app.Mail", errors=error("mail", 22)),
@@ -48,7 +48,7 @@ async def test_by_exception_and_frame(site: Site, add: Add, oban: Oban) -> None:
     assert [(await oban.get_one_job(id)).state for id in mails] == ["available"] * 2
 
 
-def test_the_exception_of_a_text_that_is_cut() -> None:
+def test_the_exception_of_a_cut_text_is_found() -> None:
     assert summary(TRACE[40:].format(file="a", user=1)).startswith("TimeoutError: gave up")
     assert summary("boom\nmore") == "boom"
     assert summary("") == ""

@@ -32,7 +32,7 @@ async def attacked(add: Add) -> int:
     return id
 
 
-async def test_markup_in_every_field_of_a_job(site: Site, attacked: int) -> None:
+async def test_markup_in_every_field_of_a_job_is_escaped(site: Site, attacked: int) -> None:
     token = await site.token()
     chosen = [("action", "retry"), ("id", str(attacked)), token]
     pages = [
@@ -51,7 +51,7 @@ async def test_markup_in_every_field_of_a_job(site: Site, attacked: int) -> None
 
 
 @pytest.mark.parametrize("parameter", ["q", "state", "queue", "before", "done", "n", "window"])
-async def test_markup_in_an_address(site: Site, attacked: int, parameter: str) -> None:
+async def test_markup_in_an_address_is_escaped(site: Site, attacked: int, parameter: str) -> None:
     for path in ("", "jobs", f"jobs/{attacked}"):
         response = await site.client.get(f"/{path}", params={parameter: ATTACK, "q": ATTACK})
         assert response.status_code in (200, 400)
@@ -60,13 +60,13 @@ async def test_markup_in_an_address(site: Site, attacked: int, parameter: str) -
         assert not any(name.startswith("on") for _, given in page.elements for name in given)
 
 
-async def test_markup_in_what_a_mask_returns(open_site: Open, attacked: int) -> None:
+async def test_markup_that_a_mask_returns_is_escaped(open_site: Open, attacked: int) -> None:
     site = open_site(mask=lambda field, value, worker: {"masked": ATTACK})
     for path in ("jobs", f"jobs/{attacked}", "errors"):
         assert "img" not in {tag for tag, _ in (await site.read(path)).elements}
 
 
-def test_json_keeps_its_text() -> None:
+def test_json_keeps_markup_as_text() -> None:
     value = {"a": ['x"y: <b>', 10**30, None, True, 1.5e-9], "b": {}, "ü": "line\nbreak"}
     shown = Reader(str(pretty(value)))
     assert "".join(shown.words) == (

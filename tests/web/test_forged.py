@@ -34,7 +34,9 @@ async def test_a_form_needs_the_token_of_its_browser(site: Site, add: Add) -> No
         {"Origin": "http://localhost:1"},
     ],
 )
-async def test_a_form_of_another_site(site: Site, add: Add, headers: dict[str, str]) -> None:
+async def test_a_form_of_another_site_is_refused(
+    site: Site, add: Add, headers: dict[str, str]
+) -> None:
     await add(JobFactory())
     form = [*CANCEL, await site.token()]
     await site.post("/jobs/change", form, 403, headers=headers)
@@ -42,12 +44,12 @@ async def test_a_form_of_another_site(site: Site, add: Add, headers: dict[str, s
     await site.post("/jobs/change", form, headers=own)
 
 
-async def test_a_form_that_is_too_large(site: Site) -> None:
+async def test_a_form_that_is_too_large_is_refused(site: Site) -> None:
     token = await site.token()
     await site.post("/jobs/change", [("id", "1" * 1_000_001), token], 413)
 
 
-async def test_reading_changes_nothing(site: Site, add: Add) -> None:
+async def test_get_requests_change_nothing(site: Site, add: Add) -> None:
     await add(JobFactory())
     for path in ("jobs/confirm", "jobs/change", "jobs/1/edit", "queues/order", "cron/run"):
         assert (await site.client.get(f"/{path}")).status_code in (404, 405)
@@ -56,7 +58,7 @@ async def test_reading_changes_nothing(site: Site, add: Add) -> None:
         assert response.status_code in (403, 405)
 
 
-async def test_headers(site: Site) -> None:
+async def test_responses_have_security_headers(site: Site) -> None:
     page = await site.get("jobs")
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy

@@ -36,7 +36,7 @@ def test_frames_of_libraries_are_folded() -> None:
     assert [block.text for block in blocks("boom")] == ["boom"]
 
 
-async def test_the_history_of_a_job(site: Site, add: Add) -> None:
+async def test_the_page_shows_the_history_of_a_job(site: Site, add: Add) -> None:
     now = datetime.now(UTC)
     [id] = await add(
         JobFactory(
@@ -79,11 +79,11 @@ async def test_the_history_of_a_job(site: Site, add: Add) -> None:
 
 
 @pytest.mark.parametrize("id", ["0", "999", "99999999999999999999999"])
-async def test_no_such_job(site: Site, id: str) -> None:
+async def test_a_missing_job_is_not_found(site: Site, id: str) -> None:
     assert "no" in (await site.read(f"jobs/{id}", 404)).text
 
 
-async def test_why_it_waits(site: Site, start: StartOban, oban: Oban) -> None:
+async def test_the_page_says_why_a_job_waits(site: Site, start: StartOban, oban: Oban) -> None:
     node = await start(queues={"mailers": 1}, node="n1")
     with hear(node, "queue_paused") as paused:
         await node.pause_queue("mailers")
@@ -95,7 +95,7 @@ async def test_why_it_waits(site: Site, start: StartOban, oban: Oban) -> None:
     assert "No node runs the queue mailers." in (await site.read(f"jobs/{job.id}")).text
 
 
-async def test_an_edit(site: Site, add: Add, oban: Oban) -> None:
+async def test_a_job_is_edited(site: Site, add: Add, oban: Oban) -> None:
     [id] = await add(JobFactory(scheduled=True, tags=["old"], worker="app.Mail", args={"n": 1}))
     page = await site.read(f"jobs/{id}")
     form = next(form for form in page.forms if form.action.endswith("/edit"))
@@ -125,7 +125,7 @@ async def test_the_worker_and_the_arguments_can_not_be_edited(
     assert job.state is JobState.AVAILABLE
 
 
-async def test_an_edit_that_can_not_be(site: Site, add: Add, oban: Oban) -> None:
+async def test_an_invalid_edit_is_refused(site: Site, add: Add, oban: Oban) -> None:
     waits, done = await add(JobFactory(), JobFactory(completed=True))
     token = await site.token()
     for field, value in (("priority", "12"), ("priority", "x"), ("scheduled_at", "soon")):

@@ -15,12 +15,12 @@ def ids(page: Reader) -> list[int]:
     return [int(given["value"] or 0) for _, given in page.elements if given.get("name") == "id"]
 
 
-async def test_an_empty_table(site: Site) -> None:
+async def test_an_empty_table_is_shown(site: Site) -> None:
     assert "Enqueue one" in (await site.read("jobs")).text
     assert "No job has failed for the last time" in (await site.read("jobs?state=discarded")).text
 
 
-async def test_states_and_queues(site: Site, add: Add) -> None:
+async def test_jobs_are_listed_by_state_and_queue(site: Site, add: Add) -> None:
     done, failed, other = await add(
         JobFactory(completed=True), JobFactory(discarded=True), JobFactory(queue="other")
     )
@@ -32,7 +32,7 @@ async def test_states_and_queues(site: Site, add: Add) -> None:
     assert "completed 1" in page.text
 
 
-async def test_pages_from_the_newest_to_the_oldest(site: Site, add: Add) -> None:
+async def test_pages_go_from_the_newest_to_the_oldest_job(site: Site, add: Add) -> None:
     known = await add(*(JobFactory() for _ in range(120)))
     seen: list[int] = []
     path: str | None = "jobs?state=available"
@@ -65,7 +65,7 @@ async def test_pages_from_the_newest_to_the_oldest(site: Site, add: Add) -> None
         ("state:discarded", ["report"]),
     ],
 )
-async def test_searches(site: Site, add: Add, search: str, found: list[str]) -> None:
+async def test_a_search_finds_its_jobs(site: Site, add: Add, search: str, found: list[str]) -> None:
     known = dict(
         zip(
             ("mail", "old", "report"),
@@ -91,14 +91,12 @@ async def test_searches(site: Site, add: Add, search: str, found: list[str]) -> 
     assert sorted(ids(page)) == sorted(known[name] for name in found)
 
 
-async def test_ids(site: Site, add: Add) -> None:
+async def test_ids_find_their_jobs(site: Site, add: Add) -> None:
     first, _, last = await add(JobFactory(), JobFactory(), JobFactory())
     assert ids(await site.read(f"jobs?q={first}+{last}")) == [last, first]
 
 
-async def test_a_search_that_no_index_serves_looks_at_a_part(
-    site: Site, add: Add, tune: Tune
-) -> None:
+async def test_a_search_without_an_index_reads_a_part(site: Site, add: Add, tune: Tune) -> None:
     tune(jobs, SCANNED=10, EXACT=0)
     await add(*(JobFactory(worker="app.Rare" if n == 3 else "app.Other") for n in range(25)))
     path: str | None = "jobs?q=worker:Rare"
@@ -129,7 +127,7 @@ async def test_a_search_that_no_index_serves_looks_at_a_part(
         "args.x:1e999 args.\ud800:7",
     ],
 )
-def test_a_search_that_can_not_be(search: str) -> None:
+def test_an_invalid_search_is_refused(search: str) -> None:
     with pytest.raises((SearchError, ValueError)):
         parse(search).filters()
 

@@ -33,7 +33,7 @@ def board(app: Starlette) -> Board:
     return found
 
 
-async def test_a_change_is_told_to_all_and_read_once(board: Board, add: Add) -> None:
+async def test_a_change_is_read_once_for_all_viewers(board: Board, add: Add) -> None:
     viewers = [stream(board) for _ in range(20)]
     assert {await anext(one) for one in viewers} == {"retry: 1000\n\n"}
     first = {await anext(one) for one in viewers}
@@ -63,7 +63,7 @@ def statements(engine: AsyncEngine) -> list[str]:
     return found
 
 
-async def test_fifty_viewers_send_one_statement_a_look(
+async def test_fifty_viewers_share_one_statement_per_look(
     board: Board, statements: list[str], add: Add
 ) -> None:
     await board.status()
@@ -85,7 +85,7 @@ async def test_fifty_viewers_send_one_statement_a_look(
 @pytest.mark.parametrize(
     "path", ["", "jobs", "jobs?q=tag:vip", "jobs/1", "queues", "errors", "workflows", "cron"]
 )
-async def test_fifty_viewers_of_a_page_read_it_once(
+async def test_fifty_viewers_of_a_page_share_one_read(
     oban: Oban, statements: list[str], add: Add, path: str, tune: Tune
 ) -> None:
     tune("oban_sqla.web.board", STATUS=60.0)
@@ -113,11 +113,11 @@ async def test_without_viewers_nothing_is_read(board: Board) -> None:
     await until(lambda: asyncio.all_tasks() == before)
 
 
-async def test_a_stream_ends_so_that_a_server_can_stop(board: Board) -> None:
+async def test_a_stream_ends_after_its_time_limit(board: Board) -> None:
     assert len([event async for event in stream(board, longest=0.05)]) == 2
 
 
-async def test_an_outage_is_told(oban: Oban, tune: Tune) -> None:
+async def test_viewers_are_told_of_an_outage(oban: Oban, tune: Tune) -> None:
     tune(live, INTERVAL=0.01)
     nowhere = create_async_engine("postgresql+psycopg://localhost:1/app")
     board = dashboard(oban, engine=nowhere).state.board

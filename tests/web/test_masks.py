@@ -15,7 +15,7 @@ def mask(field: str, value: Any, worker: str) -> Any:
     return value
 
 
-async def test_a_mask(open_site: Open, add: Add) -> None:
+async def test_a_mask_covers_values(open_site: Open, add: Add) -> None:
     [id] = await add(
         JobFactory(
             discarded=True,

@@ -62,7 +62,7 @@ async def test_every_address_is_below_the_prefix(
         assert answer.headers["Location"].startswith(f"{at}/jobs")
 
 
-async def test_the_cookie_is_of_the_prefix(oban: Oban) -> None:
+async def test_the_cookie_is_limited_to_the_prefix(oban: Oban) -> None:
     site = Site(starlette(oban), at="/ops/oban")
     async with site.client:
         assert "Path=/ops/oban;" in (await site.get("queues")).headers["Set-Cookie"]

@@ -66,7 +66,9 @@ def rows(page: Reader) -> set[str | None]:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_pages(site: Site, add: Add, engine: AsyncEngine, state: str) -> None:
+async def test_pages_show_unreadable_jobs(
+    site: Site, add: Add, engine: AsyncEngine, state: str
+) -> None:
     odd = await add(*(job(state) for _ in [*UNREADABLE, *ODD]))
     [sound] = await add(job(state))
     for id, (column, value) in zip(odd, [*UNREADABLE, *ODD], strict=True):
@@ -95,7 +97,9 @@ EACH_PAGE = ("infinity", *FAR[-2:])
 
 
 @pytest.mark.parametrize("at", FAR)
-async def test_far_times_of_jobs(site: Site, add: Add, engine: AsyncEngine, at: str) -> None:
+async def test_far_times_of_jobs_are_shown(
+    site: Site, add: Add, engine: AsyncEngine, at: str
+) -> None:
     shown = []
     for turn, state in enumerate(STATES):
         ids = await add(*(job(state) for _ in INSTANTS))
@@ -109,7 +113,9 @@ async def test_far_times_of_jobs(site: Site, add: Add, engine: AsyncEngine, at: 
 
 
 @pytest.mark.parametrize("at", FAR)
-async def test_far_times_of_workflows(site: Site, oban: Oban, engine: AsyncEngine, at: str) -> None:
+async def test_far_times_of_workflows_are_shown(
+    site: Site, oban: Oban, engine: AsyncEngine, at: str
+) -> None:
     flows = [await enqueued(oban, f"flow {n}") for n in range(3)]
     for flow, column in zip(flows, ("inserted_at", "completed_at", "started_at"), strict=True):
         change = update(Workflow).where(Workflow.id == flow.id)
@@ -127,7 +133,9 @@ async def test_far_times_of_workflows(site: Site, oban: Oban, engine: AsyncEngin
 
 @pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("at", FAR)
-async def test_far_ticks_of_cron(site: Site, oban: Oban, engine: AsyncEngine, at: str) -> None:
+async def test_far_ticks_of_cron_entries_are_shown(
+    site: Site, oban: Oban, engine: AsyncEngine, at: str
+) -> None:
     for zone in ("America/New_York", "Asia/Tokyo"):
 
         class Tick(Worker, name=zone, cron={"expr": "0 6 * * *", "timezone": zone}):
@@ -146,7 +154,7 @@ async def test_far_ticks_of_cron(site: Site, oban: Oban, engine: AsyncEngine, at
 
 
 @pytest.mark.parametrize(("column", "value"), UNREADABLE, ids=lambda given: given[:20])
-async def test_actions(
+async def test_unreadable_jobs_are_changed(
     site: Site, add: Add, engine: AsyncEngine, oban: Oban, column: str, value: str
 ) -> None:
     """Such jobs can be cancelled, retried and deleted."""
@@ -161,7 +169,7 @@ async def test_actions(
     await site.get(f"jobs/{id}", 404)
 
 
-async def test_a_mask_is_not_asked_about_what_can_not_be_read(
+async def test_a_mask_is_not_called_for_unreadable_values(
     open_site: Open, add: Add, engine: AsyncEngine
 ) -> None:
     def mask(field: str, value: Any, worker: str) -> Any:

@@ -31,13 +31,13 @@ def completed(at: datetime, waited: float = 1.0, **fields: Any) -> Any:
     )
 
 
-async def test_of_nothing(site: Site) -> None:
+async def test_an_empty_installation_is_shown(site: Site) -> None:
     text = (await site.read()).text
     assert "No node runs. Start one" in text
     assert "No job ended in this time" in text
 
 
-async def test_nodes_queues_and_findings(site: Site, start: StartOban, add: Add) -> None:
+async def test_nodes_queues_and_findings_are_shown(site: Site, start: StartOban, add: Add) -> None:
     await start(queues={"mailers": 3}, node="n1")
     await add(JobFactory(queue="lost"), JobFactory(queue="mailers", retryable=True))
     page = (await site.read()).text
@@ -47,7 +47,7 @@ async def test_nodes_queues_and_findings(site: Site, start: StartOban, add: Add)
     assert "lost" in (await site.read("findings")).text
 
 
-async def test_many_queues(site: Site, add: Add) -> None:
+async def test_many_queues_are_shown(site: Site, add: Add) -> None:
     await add(*(JobFactory(queue=f"queue-{n:03}") for n in range(300)))
     for path in ("", "queues"):
         page = await site.get(path)
@@ -57,7 +57,7 @@ async def test_many_queues(site: Site, add: Add) -> None:
     assert "queue-299" in (await site.read("?queue=queue-299")).text
 
 
-async def test_a_history(engine: AsyncEngine, add: Add) -> None:
+async def test_the_history_of_a_queue_is_shown(engine: AsyncEngine, add: Add) -> None:
     await add(
         *(completed(ago(minutes=10), waited=2.0, queue="a") for _ in range(19)),
         completed(ago(minutes=10), waited=100.0, queue="a"),
@@ -90,7 +90,7 @@ def test_a_few_failures_are_visible_in_a_chart() -> None:
     assert discarded.y == completed.y - 2.0
 
 
-async def test_more_than_is_read_is_estimated(engine: AsyncEngine, add: Add) -> None:
+async def test_counts_beyond_the_limit_are_estimated(engine: AsyncEngine, add: Add) -> None:
     at = ago(minutes=10)
     # The padding can't be compressed, so that the table has a hundred pages to choose from.
     await add(*(completed(at, args={"padding": token_hex(850)}) for _ in range(400)))
@@ -100,7 +100,7 @@ async def test_more_than_is_read_is_estimated(engine: AsyncEngine, add: Add) -> 
     assert 100 < estimate < 2000
 
 
-def test_the_top_of_a_chart() -> None:
+def test_the_top_of_a_chart_is_a_round_number() -> None:
     assert [nice(value) for value in (0, 0.3, 1, 1.1, 7, 2300)] == pytest.approx(
         [1, 0.3, 1, 2, 8, 3000]
     )
@@ -142,7 +142,7 @@ async def test_pages_can_not_write(open_site: Open, look_with: Callable[[str], N
     assert "does not answer" in page.text
 
 
-async def test_without_a_database(open_site: Open) -> None:
+async def test_a_missing_database_is_reported(open_site: Open) -> None:
     engine = create_async_engine("postgresql+psycopg://user:secret@localhost:1/app")
     site = open_site(engine=engine)
     for path in ("", "jobs", "jobs/1", "queues", "errors", "cron"):
@@ -152,7 +152,7 @@ async def test_without_a_database(open_site: Open) -> None:
         assert "localhost" not in page.text
 
 
-async def test_without_tables(open_site: Open, database_dsn: str) -> None:
+async def test_missing_tables_are_reported(open_site: Open, database_dsn: str) -> None:
     engine = create_async_engine(make_url(database_dsn).set(drivername="postgresql+psycopg"))
     site = open_site(engine=engine)
     assert "oban-sqla schema upgrade" in (await site.read("", 503)).text

@@ -18,16 +18,16 @@ from tests.web.site import Site
 SCALE = ("action", "scale")
 
 
-async def test_of_nothing(site: Site) -> None:
+async def test_a_page_without_queues_says_so(site: Site) -> None:
     assert "No queue runs" in (await site.read("queues")).text
 
 
-async def test_a_queue_that_no_node_runs(site: Site, add: Add) -> None:
+async def test_a_queue_that_no_node_runs_is_marked(site: Site, add: Add) -> None:
     await add(JobFactory(queue="lost"))
     assert "no node runs it" in (await site.read("queues")).text
 
 
-async def test_pause_resume_and_scale(site: Site, start: StartOban) -> None:
+async def test_a_queue_is_paused_resumed_and_scaled(site: Site, start: StartOban) -> None:
     node = await start(queues={"mail/ers": 3}, node="n1")
     page = await site.read("queues")
     assert "mail/ers" in page.text
@@ -79,7 +79,7 @@ async def test_limits_over_all_nodes_are_set_and_removed(open_site: Open, start:
     assert node.check_one_queue("mail").meta.keys().isdisjoint({"global_limit", "rate_limit"})
 
 
-async def test_only_a_limit_that_was_changed_is_ordered(
+async def test_only_a_changed_limit_is_ordered(
     open_site: Open, start: StartOban, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     node = await start(queues={"mail": {"limit": 3, "rate_limit": Rate(5, per=60)}})
@@ -123,11 +123,11 @@ async def test_a_viewer_without_the_right_only_sees_the_limits(
         [("action", "scale"), ("queue", "*"), ("limit", "1")],
     ],
 )
-async def test_an_order_that_can_not_be(site: Site, fields: list[tuple[str, str]]) -> None:
+async def test_an_invalid_order_is_refused(site: Site, fields: list[tuple[str, str]]) -> None:
     await site.post("/queues/order", [*fields, await site.token()], 400)
 
 
-async def test_limits_of_queues_and_keys(
+async def test_limits_of_queues_and_keys_are_shown(
     open_site: Open, start: StartOban, oban: Oban, site: Site
 ) -> None:
     class Sync(Worker, name="web.sync", queue="sync", limit=Limit(2, by="account.id")):
@@ -172,7 +172,7 @@ async def test_the_key_of_a_full_limit_is_hidden(open_site: Open, start: StartOb
         await stopped.wait(2)
 
 
-async def test_the_keys_of_a_queue(open_site: Open, start: StartOban) -> None:
+async def test_the_keys_of_a_queue_are_shown(open_site: Open, start: StartOban) -> None:
     released = asyncio.Event()
 
     class Pay(Worker, name="web.pay", queue="payments"):

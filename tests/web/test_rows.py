@@ -28,7 +28,7 @@ async def row(model: str, key: Any) -> dict[str, Any] | None:
     return {"card": SECRET} if (model, key) == ("shop.Invoice", {"id": 7}) else None
 
 
-async def test_a_row_is_named(open_site: Open, path: str) -> None:
+async def test_a_referenced_row_is_named(open_site: Open, path: str) -> None:
     assert "Refers to shop.Invoice id=7" in (await open_site().read(path)).text
 
 
@@ -52,14 +52,14 @@ async def test_a_viewer_without_the_right_sees_no_row(open_site: Open, path: str
         assert ("4111" in text) == bool(query)
 
 
-async def test_a_masked_reference_is_not_asked_for(open_site: Open, path: str) -> None:
+async def test_the_hook_is_not_called_for_a_masked_reference(open_site: Open, path: str) -> None:
     asked: list[str] = []
     site = open_site(row=lambda model, key: asked.append(model), mask=lambda *_: "covered")
     assert "Invoice" not in (await site.get(path)).text
     assert asked == []
 
 
-async def test_a_hook_that_fails_or_hangs(open_site: Open, path: str) -> None:
+async def test_a_hook_that_fails_or_hangs_delays_no_page(open_site: Open, path: str) -> None:
     def broken(model: str, key: Any) -> None:
         raise LookupError(SECRET)
 

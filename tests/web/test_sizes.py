@@ -53,7 +53,7 @@ async def test_a_first_visit_is_small(site: Site) -> None:
 ERRORS = [error(traceback(200), n) for n in range(1, 21)]
 
 
-async def test_a_list_of_large_jobs(site: Site, add: Add) -> None:
+async def test_a_list_of_large_jobs_is_small(site: Site, add: Add) -> None:
     fields = {"worker": f"app.{MARKUP * 20}", "tags": [MARKUP * 10] * 20, "queue": MARKUP * 20}
     args = {MARKUP: MARKUP * 2_000}
     await add(
@@ -64,7 +64,9 @@ async def test_a_list_of_large_jobs(site: Site, add: Add) -> None:
 
 
 @pytest.mark.parametrize("args", LARGE.values(), ids=LARGE.keys())
-async def test_a_large_job(site: Site, add: Add, args: dict[str, Any]) -> None:
+async def test_the_page_of_a_large_job_is_bounded(
+    site: Site, add: Add, args: dict[str, Any]
+) -> None:
     meta = {"return": args, "recorded": "json", **args}
     [id] = await add(JobFactory(discarded=True, errors=ERRORS, args=args, meta=meta))
     page = await site.get(f"jobs/{id}")

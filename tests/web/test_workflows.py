@@ -32,12 +32,12 @@ async def enqueued(oban: Oban, name: str = "import") -> Workflow:
     return flow
 
 
-async def test_no_workflows(site: Site) -> None:
+async def test_a_page_without_workflows_says_so(site: Site) -> None:
     assert "There is no workflow" in (await site.read("workflows")).text
     assert "no such workflow" in (await site.read("workflows/nothing", 404)).text
 
 
-async def test_the_list(site: Site, oban: Oban) -> None:
+async def test_the_list_shows_workflows(site: Site, oban: Oban) -> None:
     flows = [await enqueued(oban, f"import {n}") for n in range(3)]
     page = await site.read("workflows")
     assert "import 2 executing 0 /6" in page.text
@@ -46,7 +46,7 @@ async def test_the_list(site: Site, oban: Oban) -> None:
     assert "No workflow matches" in (await site.read("workflows?state=completed")).text
 
 
-async def test_pages_of_the_list(site: Site, oban: Oban) -> None:
+async def test_the_list_has_pages(site: Site, oban: Oban) -> None:
     for n in range(60):
         flow = Workflow(f"flow-{n}")
         flow.add("only", step())
@@ -61,7 +61,7 @@ async def test_pages_of_the_list(site: Site, oban: Oban) -> None:
     assert page.link("before=") is None
 
 
-async def test_a_workflow(site: Site, oban: Oban, sessions: Sessions) -> None:
+async def test_a_workflow_is_drawn_as_a_graph(site: Site, oban: Oban, sessions: Sessions) -> None:
     flow = await enqueued(oban)
     first = flow.steps["fetch"].id
     async with sessions.begin() as session:
@@ -83,7 +83,7 @@ async def test_a_workflow(site: Site, oban: Oban, sessions: Sessions) -> None:
     assert f"workflows/{flow.id}" in " ".join(job.addresses)
 
 
-async def test_how_long_steps_took(site: Site, oban: Oban, sessions: Sessions) -> None:
+async def test_the_duration_of_steps_is_shown(site: Site, oban: Oban, sessions: Sessions) -> None:
     flow = await enqueued(oban)
     began = datetime(2026, 1, 1, tzinfo=UTC)
     ended = Job.id == flow.steps["fetch"].id
@@ -106,7 +106,7 @@ async def test_a_deleted_job_keeps_its_place(site: Site, oban: Oban, sessions: S
     assert "deleted" in (await site.read(f"workflows/{flow.id}")).text
 
 
-async def test_a_workflow_within(site: Site, oban: Oban) -> None:
+async def test_a_workflow_within_a_workflow_is_shown(site: Site, oban: Oban) -> None:
     outer, inner = Workflow("outer"), Workflow("inner")
     first = outer.add("first", step())
     inner.add("within", step())
@@ -117,7 +117,7 @@ async def test_a_workflow_within(site: Site, oban: Oban) -> None:
     assert "inner" not in (await site.read("workflows")).text
 
 
-async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
+async def test_markup_in_a_workflow_is_escaped(open_site: Open, oban: Oban) -> None:
     flow = Workflow(ATTACK, meta={ATTACK: ATTACK})
     flow.id = f"a/b?c#{ATTACK}"
     flow.add(ATTACK, Job("app.Load"))
@@ -136,7 +136,7 @@ async def test_markup_in_a_workflow(open_site: Open, oban: Oban) -> None:
     assert "c#" not in (await reader.read(path.lstrip("/"))).text.partition("Meta")[2]
 
 
-def test_layers() -> None:
+def test_steps_are_drawn_in_layers() -> None:
     # 1 before 2 and 3, both before 4; also 1 before 4, past the middle layer.
     graph = lay_out([1, 2, 3, 4], {1: [2, 3, 4], 2: [4], 3: [4, 99]})
     columns = {step: x for step, (x, _) in graph.corners.items()}
@@ -149,14 +149,14 @@ def test_layers() -> None:
     assert lay_out([], {}).width == 0
 
 
-def test_boxes_are_as_wide_as_the_names() -> None:
+def test_boxes_fit_their_names() -> None:
     assert box_of(["a", "fetch"]) == NARROWEST
     assert NARROWEST < box_of(["load_orders_staging"]) < WIDEST
     assert box_of(["x" * 200]) == WIDEST
     assert lay_out([1, 2], {1: [2]}, WIDEST).corners[2][0] > WIDEST
 
 
-def test_no_lines_cross_where_none_need_to() -> None:
+def test_lines_cross_only_where_they_must() -> None:
     # Two chains, in the wrong order.
     graph = lay_out([1, 2, 3, 4], {1: [4], 2: [3]})
     y = {step: corner[1] for step, corner in graph.corners.items()}
@@ -191,7 +191,7 @@ async def test_a_selection_is_cancelled_and_retried(site: Site, oban: Oban) -> N
     assert answer.headers["Location"] == "/workflows?done=retry&n=2"
 
 
-async def test_all_that_a_search_finds_are_cancelled(site: Site, oban: Oban) -> None:
+async def test_all_workflows_of_a_search_are_cancelled(site: Site, oban: Oban) -> None:
     flows = [await enqueued(oban, name) for name in ("import a", "import b", "export")]
     page = await site.read("workflows?q=import")
     asked = Reader((await site.send(page, ("action", "cancel"), 200, scope="search")).text)
@@ -214,7 +214,7 @@ async def test_one_workflow_is_cancelled_on_its_page(site: Site, oban: Oban) -> 
     assert "The workflow was cancelled." in shown.text
 
 
-async def test_a_workflow_action_that_can_not_be(open_site: Open, oban: Oban) -> None:
+async def test_an_invalid_action_is_refused(open_site: Open, oban: Oban) -> None:
     flow = await enqueued(oban)
     site = open_site()
     token = await site.token()
@@ -234,7 +234,7 @@ async def test_a_workflow_action_that_can_not_be(open_site: Open, oban: Oban) ->
     await site.post("/workflows/confirm", odd, 200)
 
 
-async def test_half_of_the_workflows_are_reported_if_the_database_fails(
+async def test_the_changes_before_a_failure_are_reported(
     site: Site, oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flows = [await enqueued(oban, f"import {n}") for n in range(2)]

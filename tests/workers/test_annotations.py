@@ -111,7 +111,7 @@ def stored(job: Job) -> Job:
     return Job(job.worker, json.loads(json.dumps(job.args)))
 
 
-def test_they_arrive_as_they_were_given() -> None:
+def test_values_arrive_as_given() -> None:
     given = {
         "at": NOON,
         "key": ONE,
@@ -144,7 +144,7 @@ def test_values_of_variadic_parameters_arrive_as_given() -> None:
         function.new(1, ONE, "two")
 
 
-def test_they_are_stored_as_json_that_anyone_reads() -> None:
+def test_values_are_stored_as_plain_json() -> None:
     @job(name="annotations.readable")
     def readable(at: datetime, key: UUID, amount: Decimal, color: Color, money: Money) -> None: ...
 
@@ -159,7 +159,9 @@ def test_they_are_stored_as_json_that_anyone_reads() -> None:
 
 
 @given(st.datetimes(timezones=st.timezones()), st.uuids(), st.decimals(allow_nan=False))
-def test_any_value_makes_the_way(at: datetime, key: UUID, amount: Decimal) -> None:
+def test_any_value_of_a_supported_type_arrives_as_given(
+    at: datetime, key: UUID, amount: Decimal
+) -> None:
     @job(name="annotations.any")
     def function(at: datetime, pair: tuple[UUID, Decimal]) -> Any:
         return at, pair
@@ -171,7 +173,7 @@ def test_any_value_makes_the_way(at: datetime, key: UUID, amount: Decimal) -> No
     assert pair == (key, amount)
 
 
-def test_a_mapped_instance_is_referred_to_within_a_dataclass() -> None:
+def test_a_mapped_instance_within_a_dataclass_is_a_reference() -> None:
     @job(name="annotations.invoice")
     def function(invoice: Invoice) -> None: ...
 
@@ -180,7 +182,7 @@ def test_a_mapped_instance_is_referred_to_within_a_dataclass() -> None:
     assert kept["invoice"]["order"].instance is order
 
 
-def test_a_name_may_be_defined_later() -> None:
+def test_an_annotation_may_name_a_later_class() -> None:
     assert late.process(stored(late.new(Late(NOON)))) == Late(NOON)
 
 
@@ -188,7 +190,7 @@ def test_json_values_are_not_converted() -> None:
     assert plain.new(True, 7, items=("1",)).args == {"number": True, "text": 7, "items": ["1"]}
 
 
-def test_a_text_is_refused_where_a_number_or_a_flag_is_annotated() -> None:
+def test_a_text_is_refused_for_a_number_or_a_flag() -> None:
     @job(name="annotations.numbers")
     def function(id: int | str, rate: float | None = None, flag: bool = False) -> None: ...
 
@@ -201,7 +203,7 @@ def test_a_text_is_refused_where_a_number_or_a_flag_is_annotated() -> None:
         function.new(1, flag="false")  # type: ignore[arg-type]
 
 
-def test_collections_bytes_paths_and_literals_arrive_as_they_were_given() -> None:
+def test_collections_bytes_paths_and_literals_arrive_as_given() -> None:
     given = {
         "pair": (1, "a"),
         "bare": (1, [2]),
@@ -259,7 +261,7 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, kind: str) ->
         everything.new(**{**args, **right, name: value})
 
 
-def test_an_order_is_asked_for_where_one_is_annotated() -> None:
+def test_a_value_that_is_no_row_is_refused_for_a_mapped_class() -> None:
     @job(name="annotations.order")
     def function(order: Order) -> None: ...
 

@@ -36,7 +36,7 @@ CALLS = list(
 
 @pytest.mark.parametrize(("args", "kwargs"), CALLS)
 @pytest.mark.parametrize("function", [plain, no_arguments])
-def test_a_call_is_bound_or_refused_as_by_inspect(
+def test_a_call_is_bound_or_refused_as_inspect_does(
     function: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]
 ) -> None:
     binding = Binding(function, session=False)
@@ -51,7 +51,7 @@ def test_a_call_is_bound_or_refused_as_by_inspect(
         assert binding.call("w", arguments, None) == function(*args, **kwargs)
 
 
-def test_a_plain_call_needs_no_inspect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_call_does_not_use_inspect(monkeypatch: pytest.MonkeyPatch) -> None:
     binding = Binding(plain, session=False)
     for owner, name in ((inspect.Signature, "bind"), (inspect, "BoundArguments")):
         monkeypatch.setattr(owner, name, fails)

@@ -26,7 +26,7 @@ from oban_sqla.workers.cron import Cron, parse
         (5, "must be an expression"),
     ],
 )
-def test_mistakes_are_refused_at_the_declaration(given: Any, message: str) -> None:
+def test_an_invalid_entry_is_refused_at_the_declaration(given: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
 
         @worker(cron=given, name="wrong")
@@ -34,7 +34,7 @@ def test_mistakes_are_refused_at_the_declaration(given: Any, message: str) -> No
             async def process(self, job: Job) -> None: ...
 
 
-def test_a_function_that_needs_arguments_has_none_to_run_with() -> None:
+def test_a_function_that_needs_arguments_is_refused() -> None:
     with pytest.raises(TypeError, match="missing a required argument: 'month'"):
 
         @job(cron="@monthly", name="report")
@@ -64,7 +64,7 @@ def ticks(expr: str, since: str, zone: str, count: int) -> list[str]:
     return [f"{tick:%m-%d %H:%M}" for tick in islice(found, count)]
 
 
-def test_the_hour_that_summer_time_leaves_out_comes_right_after_it() -> None:
+def test_a_tick_in_the_skipped_hour_comes_right_after_it() -> None:
     # 02:30 does not exist in Berlin on 29 March: 03:00 there is 01:00 UTC.
     assert ticks("30 2 * * *", "2026-03-28T12:00", "Europe/Berlin", 2) == [
         "03-29 01:00",
@@ -72,14 +72,14 @@ def test_the_hour_that_summer_time_leaves_out_comes_right_after_it() -> None:
     ]
 
 
-def test_the_hour_that_comes_twice_counts_once() -> None:
+def test_a_tick_in_the_repeated_hour_comes_once() -> None:
     assert ticks("30 2 * * *", "2026-10-24T12:00", "Europe/Berlin", 2) == [
         "10-25 00:30",
         "10-26 01:30",
     ]
 
 
-def test_every_hour_means_every_hour_also_when_the_clock_is_set_back() -> None:
+def test_an_hourly_entry_ticks_twice_in_the_repeated_hour() -> None:
     assert ticks("0 * * * *", "2026-10-24T23:30", "Europe/Berlin", 4) == [
         "10-25 00:00",
         "10-25 01:00",
@@ -106,7 +106,7 @@ def test_a_tick_that_has_just_come_was_not_missed() -> None:
     assert entry.due(now - timedelta(hours=3), now, "UTC", 100)[0] == [now.replace(second=0)]
 
 
-def test_many_missed_ticks_come_in_parts() -> None:
+def test_many_missed_ticks_come_in_batches() -> None:
     now = datetime(2026, 11, 1, 12, tzinfo=UTC)
     entry = Cron("* * * * *", None, "all")
     found, more = entry.due(now - timedelta(hours=1), now, "UTC", 45)
@@ -115,7 +115,7 @@ def test_many_missed_ticks_come_in_parts() -> None:
     assert (len(found), more) == (15, False)
 
 
-def test_the_last_tick_of_a_rare_entry_is_found_far_back() -> None:
+def test_the_last_tick_of_a_rare_entry_is_found() -> None:
     now = datetime(2026, 11, 1, tzinfo=UTC)
     found, _ = Cron("@yearly").due(datetime(2020, 5, 5, tzinfo=UTC), now, "UTC", 10)
     assert found == [datetime(2026, 1, 1, tzinfo=UTC)]

@@ -9,7 +9,7 @@ from tests.attempts import Async, Sync, behaviours, execute, perform
 from tests.claimed import claimed
 
 
-def test_outside_of_a_job_there_is_no_current_job() -> None:
+def test_current_job_outside_of_a_job_is_none() -> None:
     assert current_job() is None
     with pytest.raises(
         JobNotFoundError, match=r"no job is processed here; current_job\(\) returns"
@@ -18,14 +18,14 @@ def test_outside_of_a_job_there_is_no_current_job() -> None:
 
 
 @pytest.mark.parametrize("kind", [Async, Sync])
-async def test_it_is_the_one_that_is_processed(kind: type[Worker]) -> None:
+async def test_current_job_is_the_job_being_processed(kind: type[Worker]) -> None:
     ack = await perform(kind, lambda job: Record(current_job() is running_job() is job))
     assert ack.meta is not None
     assert ack.meta["return"] is True
     assert current_job() is None
 
 
-async def test_it_is_known_in_child_tasks_and_their_threads() -> None:
+async def test_current_job_is_known_in_child_tasks_and_threads() -> None:
     def number() -> int | None:
         current = current_job()
         return current and current.id
@@ -43,7 +43,7 @@ async def test_it_is_known_in_child_tasks_and_their_threads() -> None:
     assert ack.meta["return"] == [7, 7]
 
 
-async def test_jobs_at_once_don_t_see_each_other() -> None:
+async def test_concurrent_jobs_have_their_own_current_job() -> None:
     async def process() -> Record:
         before = current_job()
         await asyncio.sleep(0)

@@ -78,14 +78,14 @@ class TestArguments:
             (nothing, (), {}, {}),
         ],
     )
-    def test_they_are_kept_by_name_and_call_the_function_as_given(
+    def test_arguments_are_stored_by_name_and_passed_as_given(
         self, function: JobFunction[..., Any], args: Any, kwargs: Any, kept: dict[str, Any]
     ) -> None:
         job = function.new(*args, **kwargs)
         assert job.args == json.loads(json.dumps(kept))
         assert function.process(stored(job)) == function(*args, **kwargs)
 
-    def test_a_default_is_the_one_at_the_time_of_the_run(self) -> None:
+    def test_a_default_value_is_that_at_the_run(self) -> None:
         assert build_report.new("x").args == {"month": "x"}
         assert build_report.process(Job("w", {"month": "x"})) == {"month": "x", "detailed": False}
 
@@ -139,7 +139,7 @@ class TestArguments:
             (variadic, (1,), {"c": 3, "rest": 5}, "rest"),
         ],
     )
-    def test_names_that_would_be_mixed_up_once_stored_are_refused(
+    def test_ambiguous_stored_names_are_refused(
         self, function: JobFunction[..., Any], args: Any, kwargs: Any, name: str
     ) -> None:
         function(*args, **kwargs)
@@ -153,19 +153,19 @@ class TestArguments:
             build_report.new(NOON)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("args", [["2026-11"], "2026-11", None])
-    def test_a_job_without_names_of_arguments_says_so(self, args: Any) -> None:
+    def test_a_job_whose_arguments_have_no_names_fails_with_the_reason(self, args: Any) -> None:
         job = build_report.new("2026-11")
         job.__dict__.update(id=7, args=args)  # as if loaded
         message = re.escape(f"the args of job 7 are {args!r}, but ") + ".*build_report.*JSON object"
         with pytest.raises(TypeError, match=message):
             build_report.process(job)
 
-    def test_a_job_with_an_argument_too_much_says_so(self) -> None:
+    def test_a_job_with_an_unknown_argument_fails_with_the_reason(self) -> None:
         message = r"build_report\(month.*\) -> .* takes no argument 'year'"
         with pytest.raises(TypeError, match=message):
             build_report.process(Job("w", {"month": "x", "year": 2026}))
 
-    def test_a_job_without_a_needed_argument_says_so(self) -> None:
+    def test_a_job_without_a_needed_argument_fails_with_the_reason(self) -> None:
         with pytest.raises(TypeError, match="missing 1 required positional argument: 'month'"):
             build_report.process(Job("w", {"detailed": True}))
 
@@ -177,7 +177,7 @@ class TestOptions:
         assert (job.queue, job.priority, job.max_attempts) == ("reports", 3, 5)
         assert (job.tags, job.meta, job.state) == (["monthly"], {"team": "sales"}, "available")
 
-    def test_they_pass_as_keywords_beside_the_arguments(self) -> None:
+    def test_options_are_keywords_beside_the_arguments(self) -> None:
         job = build_report.new(
             "2026-11", detailed=True, queue="q", priority=0, max_attempts=1, tags=(), meta={"a": 1}
         )
@@ -185,11 +185,11 @@ class TestOptions:
         assert (job.queue, job.priority, job.max_attempts, job.tags) == ("q", 0, 1, [])
         assert job.meta == {"a": 1}
 
-    def test_they_pass_beside_open_arguments_too(self) -> None:
+    def test_options_may_stand_beside_variadic_arguments(self) -> None:
         job = open_ended.new(x=1, priority=2)
         assert (job.args, job.priority) == ({"x": 1}, 2)
 
-    def test_a_job_may_be_for_later(self) -> None:
+    def test_a_job_may_be_scheduled(self) -> None:
         assert build_report.new("x", scheduled_at=NOON).scheduled_at == NOON
         assert build_report.new("x", schedule_in=timedelta(hours=1)).state is JobState.SCHEDULED
 
@@ -210,19 +210,19 @@ class TestOptions:
             "conn",
         ],
     )
-    def test_a_parameter_of_the_same_name_is_refused_when_decorated(self, option: str) -> None:
+    def test_a_parameter_with_the_name_of_an_option_is_refused(self, option: str) -> None:
         function: Any = eval(f"lambda {option}: None")
         with pytest.raises(ValueError, match=rf"<lambda> has a parameter '{option}', which enq"):
             job()(function)
 
-    def test_a_wrong_option_is_refused_when_decorated(self) -> None:
+    def test_an_invalid_option_is_refused(self) -> None:
         with pytest.raises(ValueError, match="priority must be from 0 to 9, got 10"):
 
             @job(priority=10)
             def urgent() -> None: ...
 
     @pytest.mark.parametrize("asynchronous", [True, False])
-    def test_a_generator_is_refused_when_decorated(self, asynchronous: bool) -> None:
+    def test_a_generator_is_refused(self, asynchronous: bool) -> None:
         def generate() -> Any:
             yield
 
@@ -235,7 +235,7 @@ class TestOptions:
         ):
             job()(function)
 
-    def test_an_async_backoff_is_refused_when_decorated(self) -> None:
+    def test_an_async_backoff_is_refused(self) -> None:
         async def backoff(job: Job) -> float:
             return 5
 
@@ -244,7 +244,7 @@ class TestOptions:
             @job(backoff=backoff)  # type: ignore[arg-type]
             def patient() -> None: ...
 
-    def test_a_backoff_that_is_no_function_is_refused_when_decorated(self) -> None:
+    def test_a_backoff_that_is_no_function_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"steady must be a function of the job .*, not 60"):
 
             @job(backoff=60)  # type: ignore[call-overload]
@@ -254,13 +254,13 @@ class TestOptions:
 class TestOptionsApart:
     """`options(...)`, after which `new` and `enqueue` take only the arguments."""
 
-    def test_a_job_has_them(self) -> None:
+    def test_a_job_has_the_options(self) -> None:
         job = build_report.options(queue="q", priority=0, scheduled_at=NOON).new("x", detailed=True)
         assert job.args == {"month": "x", "detailed": True}
         assert (job.queue, job.priority, job.scheduled_at) == ("q", 0, NOON)
         assert (job.max_attempts, job.tags) == (5, ["monthly"])
 
-    def test_they_may_be_used_again(self) -> None:
+    def test_options_may_be_used_again(self) -> None:
         urgent = build_report.options(priority=0)
         jobs = [urgent.new(month) for month in ("a", "b")]
         assert [(job.args, job.priority) for job in jobs] == [
@@ -278,11 +278,11 @@ class TestOptionsApart:
         with pytest.raises(InstanceNotFoundError, match="no Oban instance named 'Oban'"):
             await build_report.options(priority=1).enqueue("2026-11")
 
-    def test_new_has_no_use_for_a_conn(self) -> None:
+    def test_new_refuses_a_conn(self) -> None:
         with Session() as session, pytest.raises(TypeError, match="no use for conn: call enqueue"):
             build_report.options(conn=session).new("x")
 
-    def test_an_option_that_there_is_not_is_refused_at_once(self) -> None:
+    def test_an_unknown_option_is_refused_at_once(self) -> None:
         with pytest.raises(TypeError, match="no option 'prioriti'; did you mean 'priority'"):
             build_report.options(prioriti=1)  # type: ignore[call-arg]
 
@@ -290,7 +290,7 @@ class TestOptionsApart:
         with pytest.raises(TypeError, match="unexpected keyword argument 'priority'"):
             build_report.options(queue="q").new("x", priority=1)  # type: ignore[call-arg]
 
-    def test_a_wrong_value_is_refused_by_new(self) -> None:
+    def test_an_invalid_value_is_refused_by_new(self) -> None:
         with pytest.raises(ValueError, match="priority must be from 0 to 9, got 10"):
             build_report.options(priority=10).new("x")
 
@@ -308,18 +308,18 @@ def test_a_type_checker_accepts_each_option_beside_the_arguments(
 
 
 class TestTheFunctionItself:
-    def test_it_stays_callable(self) -> None:
+    def test_a_sync_function_stays_callable(self) -> None:
         assert build_report("x", detailed=True) == {"month": "x", "detailed": True}
 
-    async def test_it_stays_async(self) -> None:
+    async def test_an_async_function_stays_async(self) -> None:
         assert await fetch("https://x") == "https://x"
 
-    def test_it_keeps_its_name_its_text_and_its_signature(self) -> None:
+    def test_a_function_keeps_its_name_docstring_and_signature(self) -> None:
         assert build_report.__name__ == "build_report"
         assert build_report.__doc__ == "Builds a report."
         assert list(inspect.signature(build_report).parameters) == ["month", "detailed"]
 
-    def test_it_is_known_by_its_name_as_sync_or_async(self) -> None:
+    def test_a_function_is_registered_as_sync_or_async(self) -> None:
         assert resolve(f"{__name__}.fetch").asynchronous
         assert not resolve(f"{__name__}.build_report").asynchronous
 
@@ -331,7 +331,7 @@ class TestTheFunctionItself:
         assert resolve("app.tidy").create() is tidy
 
 
-def test_the_backoff_is_oban_s_or_the_given_one() -> None:
+def test_the_backoff_of_oban_or_the_given_one_applies() -> None:
     @job(backoff=lambda job: timedelta(minutes=job.attempt))
     def steady() -> None: ...
 

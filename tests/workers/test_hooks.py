@@ -72,12 +72,12 @@ def test_invalid_hooks_are_refused_at_the_declaration(
         (process, classmethod(lambda cls, job: None)),
     ],
 )
-def test_valid_hooks(process: Any, after: Any) -> None:
+def test_valid_hooks_are_accepted(process: Any, after: Any) -> None:
     taken = worker()(type("Taken", (), {"process": process, "after": after, "__module__": "m"}))
     assert resolve(taken.new({}).worker).hooks.after is not None
 
 
-def test_a_column_of_that_name_is_the_models_own() -> None:
+def test_a_column_with_the_name_of_a_hook_is_no_hook() -> None:
     class Base(DeclarativeBase): ...
 
     class Slot(Worker, Base, name="hooks.slot"):
@@ -91,7 +91,7 @@ def test_a_column_of_that_name_is_the_models_own() -> None:
     assert (resolve("hooks.slot").hooks.before, resolve("hooks.slot").hooks.after) == (None, None)
 
 
-def test_a_function_has_one_of_each() -> None:
+def test_a_function_has_one_hook_of_each_kind() -> None:
     @job(name="hooks.one_of_each")
     def build() -> None: ...
 

@@ -54,7 +54,7 @@ def session(session_factory: sessionmaker[Session]) -> Iterator[Session]:
 
 
 class TestSQLModel:
-    def test_takes_its_options_from_the_decorator(self) -> None:
+    def test_takes_options_from_the_decorator(self) -> None:
         assert Export.__oban__.queue == "exports"
         assert Letter.__oban__.queue == "mail"
         assert Letter(id=1).new().args == {  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ class TestSQLModel:
         assert export.jobs == [job]
 
     @pytest.mark.parametrize("bases", [(Worker, SQLModel), (SQLModel, Worker)])
-    def test_refuses_the_keywords_that_it_would_lose(self, bases: tuple[type, ...]) -> None:
+    def test_refuses_keywords_that_would_be_lost(self, bases: tuple[type, ...]) -> None:
         with pytest.raises(
             TypeError,
             match=r"Lost has the keywords queue, on_insert, but SQLModelMetaclass does not pass"
@@ -103,7 +103,7 @@ class TestDeclarativeBase:
             ({"on": Invoice, "on_insert": True}, "leave on= out"),
         ],
     )
-    def test_refuses_options_that_a_model_can_not_have(self, options: Any, why: str) -> None:
+    def test_refuses_options_that_no_model_can_have(self, options: Any, why: str) -> None:
         base: Any = declarative_base()
         with pytest.raises(TypeError, match=why):
 
@@ -115,20 +115,20 @@ class TestDeclarativeBase:
 
 
 class TestOthers:
-    def test_a_class_of_pydantic_takes_keywords(self) -> None:
+    def test_a_pydantic_class_takes_keywords(self) -> None:
         class Send(Worker, pydantic.BaseModel, name="metaclasses.pydantic", queue="mail"):
             async def process(self, job: Job) -> None: ...
 
         assert Send.new().queue == "mail"
 
-    def test_a_class_of_attrs_takes_keywords(self) -> None:
+    def test_an_attrs_class_takes_keywords(self) -> None:
         @attrs.define
         class Send(Worker, name="metaclasses.attrs", queue="mail"):
             async def process(self, job: Job) -> None: ...
 
         assert Send.new().queue == "mail"
 
-    def test_any_metaclass_that_keeps_them_is_named(self) -> None:
+    def test_a_metaclass_that_loses_keywords_is_named(self) -> None:
         class Keep(type):
             def __new__(cls, name: str, bases: Any, values: Any, **options: Any) -> Any:
                 return super().__new__(cls, name, bases, values)
@@ -139,7 +139,7 @@ class TestOthers:
 
             class Lost(Worker, metaclass=Keep, queue="mail"): ...
 
-    def test_so_is_another_base_that_keeps_them(self) -> None:
+    def test_a_base_that_loses_keywords_is_named(self) -> None:
         class Keep:
             def __init_subclass__(cls, **options: Any) -> None:
                 super().__init_subclass__()
@@ -148,7 +148,7 @@ class TestOthers:
 
             class Lost(Keep, Worker, queue="mail"): ...
 
-    def test_a_class_made_while_another_one_is_made_has_its_own_keywords(self) -> None:
+    def test_a_class_made_inside_another_declaration_has_its_own_keywords(self) -> None:
         class Also(type):
             def __new__(cls, name: str, bases: Any, values: Any, **options: Any) -> Any:
                 class Inner(Worker, name="metaclasses.inner"): ...

@@ -22,7 +22,7 @@ def declare(**options: Any) -> Any:
     return Model
 
 
-def test_a_job_is_about_the_row_it_was_made_by() -> None:
+def test_a_job_refers_to_the_row_that_made_it() -> None:
     job = Invoice(id=1).new({"add": 5}, priority=2)
     assert job.worker == "tests.worker_models.Invoice"
     assert job.queue == "billing"
@@ -32,20 +32,20 @@ def test_a_job_is_about_the_row_it_was_made_by() -> None:
     assert job.args == {"self": reference, "add": 5}
 
 
-def test_a_subclass_has_jobs_of_its_own_and_one_name_of_the_row() -> None:
+def test_a_subclass_has_jobs_of_its_own() -> None:
     job = Reminder(id=1).new()
     assert (job.worker, job.queue) == ("tests.worker_models.Reminder", "mailers")
     assert job.args["self"]["$model"] == "tests.worker_models.Invoice"
 
 
-def test_decorated_and_dataclass_models_do_the_same() -> None:
+def test_decorated_and_dataclass_models_have_jobs_of_their_rows() -> None:
     assert Account().new().args["self"]["$model"] == "tests.worker_models.Account"
     assert Parcel(weight=1).new().args["self"]["$model"] == "tests.worker_models.Parcel"
     assert repr(Parcel(weight=1)) == "Parcel(id=None, weight=1)"
 
 
 @pytest.mark.parametrize("model", [Invoice, Account, Export])
-async def test_the_class_itself_has_no_row(model: Any) -> None:
+async def test_the_class_itself_makes_no_job(model: Any) -> None:
     with pytest.raises(
         TypeError, match=r"is a model: each of its jobs belongs to a row, so call new\(\)"
     ):
@@ -54,7 +54,7 @@ async def test_the_class_itself_has_no_row(model: Any) -> None:
         await model.enqueue()
 
 
-def test_a_worker_that_is_no_model_has_its_methods_on_the_instance_too() -> None:
+def test_an_instance_of_a_plain_worker_has_the_same_methods() -> None:
     class Plain(Worker, name="rows.plain"):
         async def process(self, job: Job) -> None: ...
 
@@ -68,7 +68,7 @@ def test_the_row_is_no_argument() -> None:
         Invoice(id=1).new([1])  # type: ignore[arg-type]
 
 
-def test_a_class_mapped_later_is_a_model_as_well() -> None:
+def test_a_class_mapped_later_is_a_model_worker() -> None:
     @registry().mapped
     class Late(Worker, name="rows.late"):
         __tablename__ = "late"
@@ -80,7 +80,7 @@ def test_a_class_mapped_later_is_a_model_as_well() -> None:
         Late.new()
 
 
-def test_own_jobs_are_kept() -> None:
+def test_an_attribute_jobs_of_the_model_is_kept() -> None:
     class Base(DeclarativeBase): ...
 
     class Model(Worker, Base, name="rows.own"):
@@ -101,12 +101,12 @@ def test_own_jobs_are_kept() -> None:
         ({"missing": "none"}, "can't run without its row"),
     ],
 )
-def test_options_that_a_model_can_not_have(options: dict[str, Any], why: str) -> None:
+def test_options_that_no_model_can_have_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(TypeError, match=why):
         declare(**options)
 
 
-def test_a_lock_is_one_of_two() -> None:
+def test_an_invalid_lock_is_refused() -> None:
     with pytest.raises(ValueError, match="lock must be 'update' or 'skip', not 'share'"):
         declare(lock="share")
 
@@ -118,14 +118,14 @@ def test_a_lock_needs_a_model() -> None:
             async def process(self, job: Job, session: AsyncSession) -> None: ...
 
 
-def test_a_function_has_no_row_to_be_locked() -> None:
+def test_a_function_can_not_have_a_lock() -> None:
     with pytest.raises(TypeError, match="locked is not a model, so it has no row to lock"):
 
         @job(name="rows.locked", lock="update")  # type: ignore[call-overload]
         def locked() -> None: ...
 
 
-def test_a_decorator_names_the_option_that_was_meant() -> None:
+def test_a_misspelt_option_gets_a_suggestion() -> None:
     with pytest.raises(TypeError, match=r"Odd has no option 'on_updat'; did you mean 'on_update'"):
 
         @worker(name="rows.odd", on_updat=True)  # type: ignore[call-arg]

@@ -41,25 +41,27 @@ lost = OperationalError("COMMIT", {}, Exception("the connection is lost"))
         (Timid, RetryAfter(5), "retry"),
     ],
 )
-def test_the_verdict(worker: type[Worker], error: BaseException, expected: str) -> None:
+def test_the_class_of_the_error_decides(
+    worker: type[Worker], error: BaseException, expected: str
+) -> None:
     assert verdict(worker.__oban__, error) == expected
 
 
-def test_a_listed_group_is_not_looked_into() -> None:
+def test_the_errors_inside_a_listed_group_are_ignored() -> None:
     @job(discard_on=ExceptionGroup)
     def gather() -> None: ...
 
     assert verdict(gather.__oban__, ExceptionGroup("all", [ValueError()])) == "discard"
 
 
-def test_an_error_that_is_listed_does_not_count_as_one_of_the_database() -> None:
+def test_a_listed_error_is_no_database_conflict() -> None:
     @job(retry_on=EOFError, discard_on=JobTimeoutError)
     def hurry() -> None: ...
 
     assert verdict(hurry.__oban__, JobTimeoutError("too long")) == "discard"
 
 
-def test_a_retry_that_is_asked_for_goes_before_a_base_class() -> None:
+def test_a_listed_retry_precedes_a_listed_base_class() -> None:
     @job(discard_on=Exception)
     def ask() -> None: ...
 
@@ -75,7 +77,7 @@ def test_a_subclass_of_the_worker_adds_to_its_lists() -> None:
 
 
 @pytest.mark.parametrize("base", [Worker, Timid])
-def test_a_class_is_listed_once(base: Any) -> None:
+def test_a_class_listed_twice_is_refused(base: Any) -> None:
     with pytest.raises(ValueError, match="names OSError in retry_on and discard_on: keep one"):
 
         class Torn(base, retry_on=OSError, discard_on=[OSError]):

@@ -65,7 +65,7 @@ WRONG: dict[str, Any] = {
 
 @every_way
 @pytest.mark.parametrize("option", WorkerOptions.__annotations__)
-def test_a_wrong_value_is_refused_when_declared(declare: Any, option: str) -> None:
+def test_an_invalid_value_is_refused_at_the_declaration(declare: Any, option: str) -> None:
     field = "worker" if option == "name" else option
     with pytest.raises((TypeError, ValueError), match=rf"\b{field}\b"):
         declare(**{option: WRONG[option]})
@@ -73,13 +73,13 @@ def test_a_wrong_value_is_refused_when_declared(declare: Any, option: str) -> No
 
 @every_way
 @pytest.mark.parametrize("option", WorkerOptions.__annotations__)
-def test_an_option_of_none_is_not_given(declare: Any, option: str) -> None:
+def test_an_option_of_none_counts_as_not_given(declare: Any, option: str) -> None:
     plain = vars(declare().__oban__)
     assert vars(declare(**{option: None}).__oban__) == plain
 
 
 @pytest.mark.parametrize("options", [CLASS_OPTIONS, FUNCTION_OPTIONS, JOB_OPTIONS])
-def test_each_option_says_what_it_does(options: Any) -> None:
+def test_each_option_has_a_description(options: Any) -> None:
     assert all(option.says.endswith((".", "`.")) for option in options.values())
 
 
@@ -93,7 +93,7 @@ def test_a_subclass_inherits_options() -> None:
     assert kept["cron"] is None
 
 
-def test_a_class_made_anew_by_a_decorator_keeps_what_subclasses_do_not_inherit() -> None:
+def test_a_class_copied_by_a_decorator_keeps_options_that_are_not_inherited() -> None:
     @dataclass(slots=True)
     class Slotted(Worker, cron="@daily", name="tests.SlottedCron"):
         tries: int = 0

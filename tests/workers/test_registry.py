@@ -28,12 +28,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Any
     del sys.modules[name]
 
 
-def test_a_name_leads_to_the_code(module: Any) -> None:
+def test_a_name_finds_the_worker(module: Any) -> None:
     assert resolve(f"{module.__name__}.Ping").create is module.Ping
     assert resolve(f"{module.__name__}.pong").create() is module.pong
 
 
-def test_a_name_is_taken_by_the_first(module: Any) -> None:
+def test_a_second_worker_of_a_name_is_refused(module: Any) -> None:
     with pytest.raises(
         ValueError, match=r"is taken by some_.*Ping; give .*Other another name with"
     ):
@@ -49,7 +49,7 @@ def test_a_name_is_taken_by_the_first(module: Any) -> None:
         def other() -> None: ...
 
 
-def test_a_reloaded_module_registers_anew(module: Any) -> None:
+def test_a_reloaded_module_registers_again(module: Any) -> None:
     before = module.Ping
     importlib.reload(module)
     assert module.Ping is not before
@@ -57,7 +57,7 @@ def test_a_reloaded_module_registers_anew(module: Any) -> None:
 
 
 class TestAliases:
-    def test_they_lead_to_the_code(self) -> None:
+    def test_an_alias_finds_the_worker(self) -> None:
         class Renamed(Worker, name="registry.New", aliases=["registry.Old", "registry.Older"]):
             def process(self, job: Job) -> None: ...
 
@@ -65,7 +65,7 @@ class TestAliases:
             assert resolve(name).create is Renamed
         assert Renamed.new().worker == "registry.New"
 
-    def test_a_subclass_has_its_own(self) -> None:
+    def test_a_subclass_has_aliases_of_its_own(self) -> None:
         class Base(Worker, name="registry.Base", aliases=["registry.OldBase"]):
             def process(self, job: Job) -> None: ...
 
@@ -73,20 +73,20 @@ class TestAliases:
 
         assert resolve("registry.OldBase").create is Base
 
-    def test_of_a_function(self) -> None:
+    def test_a_function_may_have_aliases(self) -> None:
         @job(name="registry.new", aliases=("registry.old",))
         def renamed() -> None: ...
 
         assert resolve("registry.old").create() is renamed
 
-    def test_a_cron_entry_counts_once(self) -> None:
+    def test_an_alias_adds_no_cron_entry(self) -> None:
         class Ticking(Worker, name="registry.Ticking", aliases=["registry.Tick"], cron="@yearly"):
             def process(self, job: Job) -> None: ...
 
         assert [entry.name for entry in with_cron()].count("registry.Ticking") == 1
         del registry._registrations["registry.Ticking"]
 
-    def test_a_name_that_is_taken_is_no_alias(self, module: Any) -> None:
+    def test_an_alias_that_is_a_name_is_refused(self, module: Any) -> None:
         taken = f"{module.__name__}.Ping"
         with pytest.raises(ValueError, match=r"Ping; remove it from the aliases of .*Other"):
 
@@ -95,7 +95,7 @@ class TestAliases:
 
         assert registry.find("registry.Other") is None
 
-    def test_an_alias_that_is_taken_is_no_name(self) -> None:
+    def test_a_name_that_is_an_alias_is_refused(self) -> None:
         class First(Worker, name="registry.First", aliases=["registry.Taken"]):
             def process(self, job: Job) -> None: ...
 

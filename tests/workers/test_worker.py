@@ -45,14 +45,14 @@ def test_a_job_has_the_options_of_its_worker(declared: Any) -> None:
 
 
 @both
-def test_a_job_may_say_otherwise(declared: Any) -> None:
+def test_a_job_may_override_options(declared: Any) -> None:
     job = declared.new(queue="other", priority=0, max_attempts=1, tags=[], meta={})
     assert (job.args, job.queue, job.priority, job.max_attempts) == ({}, "other", 0, 1)
     assert (job.tags, job.meta) == ([], {})
 
 
 @both
-def test_a_job_may_be_for_later(declared: Any) -> None:
+def test_a_job_may_be_scheduled(declared: Any) -> None:
     at = datetime(2026, 11, 1, 12, tzinfo=UTC)
     assert declared.new(scheduled_at=at).scheduled_at == at
     for delay in (timedelta(hours=1), 3600, 3600.0):
@@ -68,7 +68,7 @@ async def test_enqueue_without_conn_needs_an_instance(declared: Any) -> None:
         await declared.enqueue({})
 
 
-async def test_the_instance_can_be_another_one() -> None:
+async def test_enqueue_may_name_an_instance() -> None:
     class Elsewhere(Worker, oban="billing"):
         def process(self, job: Job) -> None: ...
 
@@ -76,7 +76,7 @@ async def test_the_instance_can_be_another_one() -> None:
         await Elsewhere.enqueue({})
 
 
-def test_oban_s_defaults_apply() -> None:
+def test_the_defaults_of_oban_apply() -> None:
     class Plain(Worker):
         def process(self, job: Job) -> None: ...
 
@@ -85,7 +85,7 @@ def test_oban_s_defaults_apply() -> None:
     assert (job.tags, job.meta) == ([], {})
 
 
-def test_a_worker_is_told_apart_as_sync_or_async() -> None:
+def test_a_worker_is_registered_as_sync_or_async() -> None:
     class Sync(Worker):
         def process(self, job: Job) -> None: ...
 
@@ -138,7 +138,7 @@ class TestInheritance:
 
         assert (Own.new().queue, Own.new().priority) == ("mailers", 1)
 
-    def test_both_declarations_add_up(self) -> None:
+    def test_options_of_keywords_and_decorator_are_merged(self) -> None:
         @worker(priority=2)
         class Both(Worker, queue="some", name="tests.Both"):
             def process(self, job: Job) -> None: ...
@@ -149,7 +149,7 @@ class TestInheritance:
             "tests.Both",
         )
 
-    def test_a_class_made_anew_by_a_decorator_keeps_its_options(self) -> None:
+    def test_a_class_copied_by_a_decorator_keeps_its_options(self) -> None:
         @dataclass(slots=True)
         class Slotted(Worker, queue="some", name="tests.Slotted"):
             tries: int = 0
@@ -159,7 +159,7 @@ class TestInheritance:
         assert (Slotted.new().queue, Slotted.new().worker) == ("some", "tests.Slotted")
         assert resolve("tests.Slotted").create is Slotted
 
-    def test_a_generic_worker(self) -> None:
+    def test_a_worker_may_be_generic(self) -> None:
         item = TypeVar("item")
 
         class Import(Worker, Generic[item], queue="imports"):
@@ -167,7 +167,7 @@ class TestInheritance:
 
         assert Import[int].new().queue == "imports"
 
-    def test_keywords_of_other_bases_pass_by(self) -> None:
+    def test_keywords_of_other_bases_are_passed_on(self) -> None:
         class Coloured:
             colour = ""
 
@@ -195,14 +195,14 @@ class TestInheritance:
 
 
 class TestRefusals:
-    def test_a_class_without_process(self) -> None:
+    def test_a_class_without_process_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"Nothing has no method process\(self, job\)"):
 
             @worker()
             class Nothing:
                 pass
 
-    def test_a_process_that_takes_no_job(self) -> None:
+    def test_a_process_that_takes_no_job_is_refused(self) -> None:
         with pytest.raises(
             TypeError, match=r"process\(self\) -> None can't be called with a job: define"
         ):
@@ -210,14 +210,14 @@ class TestRefusals:
             class Jobless(Worker):
                 def process(self) -> None: ...
 
-    def test_a_process_that_needs_more(self) -> None:
+    def test_a_process_that_needs_more_arguments_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"process\(self, job, \*, more\) can't be called with"):
 
             class Greedy(Worker):
                 def process(self, job, *, more): ...
 
     @pytest.mark.parametrize("asynchronous", [True, False])
-    def test_a_generator_which_would_run_nothing(self, asynchronous: bool) -> None:
+    def test_a_generator_is_refused(self, asynchronous: bool) -> None:
         def process(self, job):
             yield
 
@@ -227,14 +227,14 @@ class TestRefusals:
         with pytest.raises(TypeError, match=r"Lazy contains a yield, so a job would not run it"):
             type("Lazy", (Worker,), {"process": aprocess if asynchronous else process})
 
-    def test_an_async_backoff(self) -> None:
+    def test_an_async_backoff_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"the backoff of .*\.Patient is async"):
 
             class Patient(Worker):
                 def process(self, job): ...
                 async def backoff(self, job): ...
 
-    def test_a_backoff_that_is_no_method(self) -> None:
+    def test_a_backoff_that_is_no_method_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"Steady must be a function of the job .*, not 60"):
 
             class Steady(Worker):
@@ -242,7 +242,7 @@ class TestRefusals:
 
                 def process(self, job): ...
 
-    def test_a_misspelt_option_of_the_class(self) -> None:
+    def test_a_misspelt_option_of_the_class_is_refused(self) -> None:
         with pytest.raises(
             TypeError, match=r"Typo has no option 'max_attempt'; did you mean 'max_"
         ):
@@ -250,7 +250,7 @@ class TestRefusals:
             class Typo(Worker, max_attempt=3):
                 def process(self, job): ...
 
-    def test_a_misspelt_option_beside_other_bases(self) -> None:
+    def test_a_misspelt_option_beside_other_bases_is_refused(self) -> None:
         class Base(DeclarativeBase):
             pass
 
@@ -271,7 +271,7 @@ class TestRefusals:
             class Typo(Worker, Generic[item], quue="x"):
                 pass
 
-    def test_a_wrong_value_for_another_base_is_its_own_error(self) -> None:
+    def test_another_base_reports_its_own_errors(self) -> None:
         class Coloured:
             def __init_subclass__(cls, colour: str) -> None:
                 raise TypeError(f"{colour} is no colour")
@@ -281,7 +281,7 @@ class TestRefusals:
             class Loud(Worker, Coloured, colour="loud"):
                 pass
 
-    def test_an_option_that_there_is_not(self) -> None:
+    def test_an_unknown_option_is_refused(self) -> None:
         known = "queue, priority, max_attempts, tags, meta, deadline, unique, chain, name, oban"
         with pytest.raises(TypeError, match=f"Odd has no option 'zzz'; there are {known}"):
 
@@ -289,7 +289,7 @@ class TestRefusals:
                 def process(self, job): ...
 
     @pytest.mark.parametrize("oban", ["", 5])
-    def test_an_instance_that_has_no_name(self, oban: Any) -> None:
+    def test_an_invalid_name_of_an_instance_is_refused(self, oban: Any) -> None:
         with pytest.raises(TypeError, match="oban must be the name of an instance, not"):
 
             @worker(oban=oban)
@@ -298,7 +298,7 @@ class TestRefusals:
 
 
 @given(attempt=st.integers(1, 20), max_attempts=st.integers(1, 20))
-def test_the_default_backoff_is_oban_s(attempt: int, max_attempts: int) -> None:
+def test_the_default_backoff_is_that_of_oban(attempt: int, max_attempts: int) -> None:
     job = Job("w", max_attempts=max_attempts)
     job.attempt = attempt
     exact = 15 + 2**attempt
@@ -307,14 +307,16 @@ def test_the_default_backoff_is_oban_s(attempt: int, max_attempts: int) -> None:
 
 
 @given(max_attempts=st.integers(21, 32767), data=st.data())
-def test_more_than_20_attempts_count_in_proportion(max_attempts: int, data: st.DataObject) -> None:
+def test_the_backoff_of_more_than_20_attempts_is_scaled(
+    max_attempts: int, data: st.DataObject
+) -> None:
     job = Job("w", max_attempts=max_attempts)
     job.attempt = data.draw(st.integers(1, max_attempts))
     exact = 15 + 2 ** round(job.attempt / max_attempts * 20)
     assert exact <= Inheriting().backoff(job) <= exact * 1.1
 
 
-def test_a_backoff_of_one_s_own_is_kept() -> None:
+def test_a_backoff_of_the_worker_is_kept() -> None:
     @worker()
     class Steady:
         def process(self, job: Job) -> None: ...

@@ -34,7 +34,7 @@ async def count(sessions: Sessions) -> list[int]:
         ]
 
 
-async def test_a_session_has_it_like_any_other_row(sessions: Sessions) -> None:
+async def test_a_session_adds_a_workflow(sessions: Sessions) -> None:
     flow = diamond(meta={"file": "a.csv"})
     async with sessions.begin() as session:
         session.add(flow)
@@ -84,13 +84,17 @@ async def test_arguments_may_be_pending_rows(sessions: Sessions) -> None:
     assert all("1" in str(job.args["order"]) for job in await jobs_of(sessions))
 
 
-async def test_without_conn(sessions: Sessions, engine: AsyncEngine) -> None:
+async def test_an_instance_adds_a_workflow_without_conn(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
     flow = await Oban(engine).enqueue(diamond())
     assert await count(sessions) == [1, 4, 4]
     assert flow.steps["top"].id > 0
 
 
-async def test_a_connection_of_sqlalchemy(sessions: Sessions, engine: AsyncEngine) -> None:
+async def test_a_sqlalchemy_connection_adds_a_workflow(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
     oban = Oban(engine)
     async with engine.connect() as connection:
         await oban.enqueue(diamond(), conn=connection)
@@ -101,7 +105,7 @@ async def test_a_connection_of_sqlalchemy(sessions: Sessions, engine: AsyncEngin
     assert await count(sessions) == [1, 4, 4]
 
 
-async def test_a_connection_of_psycopg(
+async def test_a_psycopg_connection_adds_a_workflow(
     sessions: Sessions, engine: AsyncEngine, postgres_dsn: str, prefix: str
 ) -> None:
     async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
@@ -109,7 +113,9 @@ async def test_a_connection_of_psycopg(
     assert await count(sessions) == [1, 4, 4]
 
 
-async def test_a_sync_session(sessions: Sessions, session_factory: sessionmaker[Session]) -> None:
+async def test_a_sync_session_adds_a_workflow(
+    sessions: Sessions, session_factory: sessionmaker[Session]
+) -> None:
     def add() -> None:
         with session_factory.begin() as session:
             session.add(diamond())
@@ -118,7 +124,7 @@ async def test_a_sync_session(sessions: Sessions, session_factory: sessionmaker[
     assert await count(sessions) == [1, 4, 4]
 
 
-async def test_a_unique_workflow(sessions: Sessions) -> None:
+async def test_a_second_unique_workflow_is_a_duplicate(sessions: Sessions) -> None:
     first, second = diamond(unique=True), diamond(unique=True)
     async with sessions.begin() as session:
         session.add(first)
@@ -164,7 +170,7 @@ async def test_steps_are_scheduled(sessions: Sessions) -> None:
     assert states(flow)["top"] == "scheduled"
 
 
-async def test_steps_are_added_while_it_runs(sessions: Sessions) -> None:
+async def test_steps_are_added_to_a_running_workflow(sessions: Sessions) -> None:
     flow = diamond()
     flow.add_last("cleanup", Step.new())
     async with sessions.begin() as session:
@@ -187,7 +193,7 @@ async def test_steps_are_added_while_it_runs(sessions: Sessions) -> None:
             await session.flush()
 
 
-async def test_a_step_that_is_added_waits_after_a_dep_that_has_ended(
+async def test_the_delay_of_an_added_step_counts_from_the_end_of_its_dep(
     start: StartOban, sessions: Sessions
 ) -> None:
     oban = await start(queues={"default": 10})
@@ -209,7 +215,7 @@ async def test_a_step_that_is_added_waits_after_a_dep_that_has_ended(
     assert abs(due - done.completed_at - timedelta(days=1)) < timedelta(seconds=0.001)
 
 
-async def test_unknown_deps(engine: AsyncEngine) -> None:
+async def test_unknown_deps_are_refused(engine: AsyncEngine) -> None:
     flow = Workflow("import")
     flow.add("extract", Step.new())
     flow.add("load", Step.new(), deps="extrat")
@@ -217,7 +223,7 @@ async def test_unknown_deps(engine: AsyncEngine) -> None:
         await Oban(engine).enqueue(flow)
 
 
-async def test_a_circle(engine: AsyncEngine) -> None:
+async def test_a_circle_of_deps_is_refused(engine: AsyncEngine) -> None:
     flow = Workflow("import")
     flow.add("a", Step.new(), deps="c")
     flow.add("b", Step.new(), deps="a")
@@ -269,7 +275,7 @@ async def test_an_ended_workflow_takes_no_more_steps(sessions: Sessions) -> None
             await session.flush()
 
 
-async def test_the_workflow_of_a_job(sessions: Sessions) -> None:
+async def test_a_job_knows_its_workflow(sessions: Sessions) -> None:
     flow = diamond()
     async with sessions.begin() as session:
         session.add_all([flow, Job("plain")])

@@ -45,7 +45,7 @@ async def refused_in(session: AsyncSession, flow: Workflow, error: type[Exceptio
     return str(raised.value)
 
 
-async def test_the_transaction_of_a_session_goes_on(sessions: Sessions) -> None:
+async def test_a_refused_workflow_breaks_no_transaction(sessions: Sessions) -> None:
     circle = Workflow("import")
     circle.add("a", Step.new(), deps="b")
     circle.add("b", Step.new(), deps="a")
@@ -73,7 +73,7 @@ async def test_other_workflows_of_a_refused_flush_are_not_lost(sessions: Session
     assert await count(sessions) == [3, 3, 3]
 
 
-async def test_a_connection_gets_nothing_before_all_is_checked(
+async def test_a_connection_inserts_nothing_before_all_checks(
     client: Oban, engine: AsyncEngine, sessions: Sessions
 ) -> None:
     flow = one_step()
@@ -86,7 +86,7 @@ async def test_a_connection_gets_nothing_before_all_is_checked(
 
 
 @pytest.mark.parametrize("what", ["step", "job", "new job", "workflow", "new workflow"])
-async def test_deps_outside_of_the_workflow(client: Oban, what: str) -> None:
+async def test_deps_of_another_workflow_are_refused(client: Oban, what: str) -> None:
     other = await client.enqueue(one_step("other"))
     deps = {
         "step": other.steps["first"],
@@ -101,7 +101,7 @@ async def test_deps_outside_of_the_workflow(client: Oban, what: str) -> None:
         await client.enqueue(flow)
 
 
-async def test_a_dep_on_a_pruned_workflow(client: Oban, sessions: Sessions) -> None:
+async def test_a_dep_on_a_pruned_workflow_is_refused(client: Oban, sessions: Sessions) -> None:
     gone = await client.enqueue(one_step("gone"))
     async with sessions.begin() as session:
         for table in (Job, Row, Workflow):
@@ -117,7 +117,9 @@ async def test_a_dep_on_a_pruned_workflow(client: Oban, sessions: Sessions) -> N
         await client.enqueue(gone)
 
 
-async def test_steps_that_a_running_workflow_can_not_take(client: Oban, sessions: Sessions) -> None:
+async def test_invalid_steps_for_a_running_workflow_are_refused(
+    client: Oban, sessions: Sessions
+) -> None:
     flow = one_step()
     flow.add_last("last", Step.new())
     await client.enqueue(flow)
@@ -140,7 +142,9 @@ async def test_steps_that_a_running_workflow_can_not_take(client: Oban, sessions
     assert "step 'more' waits for 'first', which was discarded: retry" in message
 
 
-async def test_a_job_that_was_enqueued_after_it_was_added(client: Oban, sessions: Sessions) -> None:
+async def test_a_step_that_was_enqueued_by_itself_is_refused(
+    client: Oban, sessions: Sessions
+) -> None:
     flow = one_step()
     async with sessions() as session:
         session.add(flow.steps["first"])
@@ -149,7 +153,7 @@ async def test_a_job_that_was_enqueued_after_it_was_added(client: Oban, sessions
     assert "the job of step 'first' was enqueued already" in message
 
 
-def test_a_job_in_two_workflows() -> None:
+def test_a_job_in_two_workflows_is_refused() -> None:
     job = Step.new()
     flow, other = Workflow("import"), Workflow("other")
     flow.add("load", job)
@@ -163,7 +167,7 @@ def test_a_job_in_two_workflows() -> None:
         Batch([one := Step.new()], on_completed=one)
 
 
-def test_a_unique_job() -> None:
+def test_a_unique_job_is_refused() -> None:
     flow = Workflow("import")
     with pytest.raises(ValueError, match=r"step 'load' is unique, .* make it with unique=False"):
         flow.add("load", Once.new())
@@ -172,12 +176,12 @@ def test_a_unique_job() -> None:
         Batch([Once.new()])
 
 
-def test_a_job_of_a_chain() -> None:
+def test_a_job_of_a_chain_is_refused() -> None:
     with pytest.raises(ValueError, match=r"step 'load' is in a chain, .* order the steps with dep"):
         Workflow("import").add("load", Chained.new())
 
 
-async def test_parts_of_workflows(client: Oban, sessions: Sessions) -> None:
+async def test_a_workflow_in_two_places_is_refused(client: Oban, sessions: Sessions) -> None:
     outer, inner = one_step("outer"), one_step("inner")
     with pytest.raises(
         ValueError, match=r"workflow 'u' is unique, which no part .* make the whole"
@@ -202,7 +206,7 @@ async def test_parts_of_workflows(client: Oban, sessions: Sessions) -> None:
     assert await count(sessions) == [2, 2, 2]
 
 
-async def test_a_value_of_no_dep(client: Oban) -> None:
+async def test_a_value_of_a_step_that_is_no_dep_is_refused(client: Oban) -> None:
     @job(name="bad_input.taker", queue="default")
     def taker(found: Annotated[int, From("extract")] = 0) -> None: ...
 
@@ -215,7 +219,7 @@ async def test_a_value_of_no_dep(client: Oban) -> None:
         await client.enqueue(flow)
 
 
-async def test_steps_that_a_rollback_took_can_be_added_again(sessions: Sessions) -> None:
+async def test_rolled_back_steps_can_be_added_again(sessions: Sessions) -> None:
     flow = diamond()
     async with sessions.begin() as session:
         session.add(flow)

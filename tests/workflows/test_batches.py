@@ -52,7 +52,7 @@ def batch_of(*jobs: Job) -> Batch:
         ([{"cancel": True}, {}], {"on_exhausted", "on_attempted", "on_cancelled"}),
     ],
 )
-async def test_callbacks(
+async def test_a_batch_enqueues_its_callbacks(
     start: StartOban, sessions: Sessions, how: list[dict[str, bool]], called: set[str]
 ) -> None:
     oban = await start(queues={"default": 10})
@@ -107,7 +107,9 @@ async def test_a_callback_runs_once_whichever_node_runs_the_last_jobs(
     }
 
 
-async def test_jobs_that_others_finish(start: StartOban, sessions: Sessions) -> None:
+async def test_jobs_that_other_programs_finish_are_counted(
+    start: StartOban, sessions: Sessions
+) -> None:
     batch = batch_of(Step.new(schedule_in=60), Step.new(schedule_in=60))
     async with sessions.begin() as session:
         session.add(batch)
@@ -120,6 +122,6 @@ async def test_jobs_that_others_finish(start: StartOban, sessions: Sessions) -> 
     assert {"on_completed", "on_exhausted", "on_attempted"} == {*ran}
 
 
-def test_an_empty_batch() -> None:
+def test_an_object_that_is_not_a_job_is_refused() -> None:
     with pytest.raises(TypeError, match="step '1' needs a Job"):
         Batch([None])  # type: ignore[list-item]

@@ -57,7 +57,7 @@ class Ending(
 ): ...
 
 
-async def test_one_after_the_other_across_retries_and_snoozes(
+async def test_jobs_run_one_after_the_other_across_retries_and_snoozes(
     start: StartOban, sessions: Sessions
 ) -> None:
     jobs = [
@@ -76,7 +76,9 @@ async def test_one_after_the_other_across_retries_and_snoozes(
         assert [n for one, n in ran if one == account] == [*range(6)]
 
 
-async def test_the_order_is_that_of_the_commits(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_jobs_run_in_the_order_of_their_commits(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
     """The second transaction waits for the first one, whose later job comes before its own."""
     async with sessions() as one, sessions() as two:
         one.add(Entry.new({"account": 1, "n": 1}))
@@ -104,7 +106,7 @@ async def test_a_rolled_back_job_blocks_no_other_job(start: StartOban, sessions:
     assert (await oban.wait(done, timeout=20)).state is JobState.COMPLETED
 
 
-async def test_a_chain_is_held(start: StartOban, sessions: Sessions) -> None:
+async def test_a_failed_job_can_hold_its_chain(start: StartOban, sessions: Sessions) -> None:
     oban = await start(queues={"default": 10})
     bad, good = Held.new({"account": 1, "n": 1, "fail": 1}), Held.new({"account": 1, "n": 2})
     await oban.enqueue_many(bad, good)
@@ -127,7 +129,7 @@ async def test_a_retried_job_comes_first(start: StartOban, sessions: Sessions) -
     assert ran == [(1, 1), (1, 2)]
 
 
-async def test_a_chain_is_cancelled(start: StartOban) -> None:
+async def test_a_failed_job_can_cancel_its_chain(start: StartOban) -> None:
     oban = await start(queues={"default": 10})
     jobs = [Ending.new({"account": 1, "n": n, "fail": n == 0}) for n in range(3)]
     await oban.enqueue_many(jobs)
@@ -149,7 +151,7 @@ async def test_the_leader_repairs_a_chain(start: StartOban, sessions: Sessions) 
     assert ran == [(1, 1)]
 
 
-async def test_a_function_and_all_jobs_of_a_worker(sessions: Sessions) -> None:
+async def test_a_chain_may_have_all_jobs_of_a_worker(sessions: Sessions) -> None:
     @job(name="chains.sync", chain=["tenant", "region"])
     def sync(tenant: int, region: str) -> None: ...
 
@@ -172,14 +174,14 @@ async def test_a_function_and_all_jobs_of_a_worker(sessions: Sessions) -> None:
         ([3], TypeError, "by must be names"),
     ],
 )
-def test_invalid_chains(given: Any, error: type[Exception], message: str) -> None:
+def test_invalid_chains_are_refused(given: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
 
         @job(name="chains.wrong", chain=given)
         def wrong() -> None: ...
 
 
-def test_a_job_without_the_argument() -> None:
+def test_a_job_without_the_argument_of_its_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="chain='account' needs that argument"):
         Entry.new({"n": 1})
     with pytest.raises(ValueError, match="on_discard must be one of"):
@@ -272,7 +274,7 @@ class Crossing(Worker, name="chains.crossing", chain="account", max_attempts=1):
                 await Crossing.meeting.wait()
 
 
-async def test_workers_that_cross_are_tried_again(start: StartOban, sessions: Sessions) -> None:
+async def test_workers_that_deadlock_are_retried(start: StartOban, sessions: Sessions) -> None:
     """The transaction that PostgreSQL ends is made again, in the same attempt."""
     Crossing.meeting = asyncio.Barrier(2)
     oban = await start(queues={"default": 10})

@@ -30,7 +30,9 @@ def nested(**options: bool) -> Workflow:
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestConformance:
-    async def test_it_commits(self, kind: ConnKind, client: Oban, sessions: Sessions) -> None:
+    async def test_a_workflow_commits(
+        self, kind: ConnKind, client: Oban, sessions: Sessions
+    ) -> None:
         flow = await client.enqueue(nested(), conn=kind.conn)
         await kind.flush()
         assert all(job.id > 0 for job in flow.steps.values())
@@ -41,13 +43,15 @@ class TestConformance:
         found = await loaded(sessions, id)
         assert (states(found), found.progress) == (STATES, (0, 4))
 
-    async def test_it_rolls_back(self, kind: ConnKind, client: Oban, sessions: Sessions) -> None:
+    async def test_a_workflow_rolls_back(
+        self, kind: ConnKind, client: Oban, sessions: Sessions
+    ) -> None:
         await client.enqueue(nested(), conn=kind.conn)
         await kind.flush()
         await kind.rollback()
         assert await count(sessions) == [0, 0, 0]
 
-    async def test_it_obeys_savepoints(
+    async def test_a_workflow_obeys_savepoints(
         self, kind: ConnKind, client: Oban, sessions: Sessions
     ) -> None:
         kept = await client.enqueue(nested(unique=True), conn=kind.conn)

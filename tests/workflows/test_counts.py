@@ -9,7 +9,7 @@ from tests.workflows.conftest import Sessions, loaded
 from tests.workflows.workers import Step
 
 
-async def test_waiting_and_running_steps_are_counted_anew(
+async def test_waiting_and_running_steps_are_counted_again(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     flow, locked = Workflow(), Workflow()

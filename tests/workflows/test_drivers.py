@@ -26,7 +26,7 @@ def nothing_ran() -> None:
     ran.clear()
 
 
-async def test_a_workflow(start: StartOban) -> None:
+async def test_each_driver_runs_a_workflow(start: StartOban) -> None:
     oban = await start(queues={"default": 10})
     inner, flow = Workflow("inner"), Workflow("outer", unique=True)
     inner.add("within", InTransaction.new())
@@ -59,7 +59,7 @@ def unique() -> Workflow:
     return flow
 
 
-async def test_a_batch_and_a_chain(start: StartOban, engine: AsyncEngine) -> None:
+async def test_each_driver_runs_a_batch_and_a_chain(start: StartOban, engine: AsyncEngine) -> None:
     oban = await start(queues={"default": 10})
     batch = Batch([Step.new() for _ in range(3)], on_completed=InTransaction.new())
     chained = [Chained.new({"account": 1, "n": n}) for n in range(3)]

@@ -32,7 +32,7 @@ async def keeper(engine: AsyncEngine, prefix: str) -> AsyncIterator[WorkflowKeep
     await keeper.stop()
 
 
-async def test_it_looks_seldom_while_nothing_waits(
+async def test_the_keeper_looks_seldom_while_nothing_waits(
     keeper: WorkflowKeeper, sessions: Sessions
 ) -> None:
     async with sessions.begin() as session:
@@ -40,7 +40,7 @@ async def test_it_looks_seldom_while_nothing_waits(
     assert await keeper.run_once() == module.IDLE_INTERVAL
 
 
-async def test_more_and_more_seldom_while_it_finds_nothing_to_repair(
+async def test_the_keeper_looks_less_often_while_it_repairs_nothing(
     keeper: WorkflowKeeper, sessions: Sessions
 ) -> None:
     flow = Workflow()
@@ -52,7 +52,7 @@ async def test_more_and_more_seldom_while_it_finds_nothing_to_repair(
     assert delays[-1] == module.LONGEST_INTERVAL
 
 
-async def test_news_make_an_idle_keeper_look_soon(
+async def test_news_makes_an_idle_keeper_look_soon(
     keeper: WorkflowKeeper, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, tune: Tune
 ) -> None:
     tune(module, NEWS_DELAY=7.0)

@@ -78,7 +78,9 @@ async def test_a_step_is_retried_by_its_job(start: StartOban, sessions: Sessions
     assert (await oban.wait(flow, timeout=20)).state == "completed"
 
 
-async def test_a_cancelled_workflow_cleans_up(start: StartOban, sessions: Sessions) -> None:
+async def test_a_cancelled_workflow_runs_its_last_step(
+    start: StartOban, sessions: Sessions
+) -> None:
     oban = await start(queues={"default": 10})
     inner = Workflow()
     inner.add("a", Step.new(schedule_in=60))
@@ -133,7 +135,7 @@ async def test_a_workflow_is_cancelled_while_a_step_adds_steps(
     assert states(done) == {"slow": "completed", "other": "cancelled", "more": "cancelled"}
 
 
-async def test_the_value_of_the_whole(start: StartOban) -> None:
+async def test_a_wait_returns_the_value_of_a_workflow(start: StartOban) -> None:
     class Value(Worker, name="flows.value"):
         async def process(self, job: Job) -> Record:
             return Record(sum((await job.results()).values(), job.args["n"]))
@@ -147,7 +149,7 @@ async def test_the_value_of_the_whole(start: StartOban) -> None:
     assert (await oban.wait(flow, timeout=20)).recorded == 6
 
 
-async def test_a_wait_is_limited(start: StartOban) -> None:
+async def test_a_wait_has_a_timeout(start: StartOban) -> None:
     oban = await start(queues={"default": 10})
     flow = Workflow()
     flow.add("later", Step.new(schedule_in=60))

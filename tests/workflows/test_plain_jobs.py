@@ -69,7 +69,7 @@ async def drain(engine: AsyncEngine, sent: list[str]) -> set[str]:
 
 
 @pytest.mark.usefixtures("leader")
-async def test_plain_jobs(engine: AsyncEngine, sent: list[str], tune: Tune) -> None:
+async def test_plain_jobs_are_no_steps(engine: AsyncEngine, sent: list[str], tune: Tune) -> None:
     with_workflows = await drain(engine, sent)
     assert following._followers
     tune(following, _followers=[])

@@ -27,7 +27,7 @@ def nested() -> Workflow:
     return flow
 
 
-async def test_an_ended_workflow_goes_as_a_whole(
+async def test_an_ended_workflow_is_deleted_as_a_whole(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     for kind in (Pruner, WorkflowPruner):
@@ -61,7 +61,7 @@ async def test_an_ended_workflow_goes_as_a_whole(
         assert await session.get(Job, running.steps["first"].id) is not None
 
 
-async def test_the_retention_of_a_worker_takes_no_step(
+async def test_the_retention_of_a_worker_deletes_no_step(
     start: StartOban, sessions: Sessions
 ) -> None:
     """Steps go with their workflow, past its retention; other jobs of their worker go before."""

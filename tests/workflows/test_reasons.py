@@ -30,7 +30,7 @@ async def reasons(client: Oban, flow: Workflow) -> dict[str, str]:
     return {name: await client.why(job) for name, job in flow.steps.items()}
 
 
-async def test_steps(client: Oban) -> None:
+async def test_why_names_the_deps_of_a_step(client: Oban) -> None:
     flow = Workflow("import")
     flow.add("extract", Step.new())
     flow.add("load", Step.new())
@@ -47,7 +47,7 @@ async def test_steps(client: Oban) -> None:
     }
 
 
-async def test_many_steps_are_counted(client: Oban) -> None:
+async def test_why_counts_many_steps(client: Oban) -> None:
     flow = Workflow()
     parts = [flow.add(f"load-{n}", Step.new()) for n in range(12)]
     report = flow.add("report", Step.new(), deps=parts)
@@ -56,7 +56,7 @@ async def test_many_steps_are_counted(client: Oban) -> None:
     assert await client.why(report) == f"it waits for steps {named} and 2 more"
 
 
-async def test_a_step_of_a_workflow_within(client: Oban) -> None:
+async def test_why_names_a_step_of_a_workflow_within(client: Oban) -> None:
     flow, inner = Workflow("outer"), Workflow("inner")
     inner.add("part", Step.new())
     flow.add_workflow("parts", inner)
@@ -65,7 +65,7 @@ async def test_a_step_of_a_workflow_within(client: Oban) -> None:
     assert await client.why(report) == "it waits for step part"
 
 
-async def test_a_callback(client: Oban, sessions: Sessions) -> None:
+async def test_why_explains_a_callback(client: Oban, sessions: Sessions) -> None:
     batch = Batch([Step.new()], on_discarded=Step.new())
     async with sessions.begin() as session:
         session.add(batch)
@@ -73,7 +73,7 @@ async def test_a_callback(client: Oban, sessions: Sessions) -> None:
     assert await client.why(callback) == "it waits for on_discarded of its workflow"
 
 
-async def test_a_step_that_is_held(client: Oban) -> None:
+async def test_why_names_a_held_step(client: Oban) -> None:
     flow = Workflow()
     load = flow.add("load", Step.new())
     report = flow.add("report", Step.new(), deps="load", on_failure="hold")
@@ -82,7 +82,7 @@ async def test_a_step_that_is_held(client: Oban) -> None:
     assert await client.why(report) == "it is held until step load succeeds: retry what failed"
 
 
-async def test_a_step_that_is_to_be_released(client: Oban, sessions: Sessions) -> None:
+async def test_why_names_a_step_to_be_released(client: Oban, sessions: Sessions) -> None:
     flow = Workflow()
     flow.add("load", Step.new())
     report = flow.add("report", Step.new(), deps="load")
@@ -94,7 +94,7 @@ async def test_a_step_that_is_to_be_released(client: Oban, sessions: Sessions) -
     )
 
 
-async def test_chains(client: Oban, add: Add) -> None:
+async def test_why_names_the_job_before_in_a_chain(client: Oban, add: Add) -> None:
     first, second, third, _other = await add(
         *(Entry.new({"account": account}) for account in (1, 1, 1, 2))
     )
@@ -103,7 +103,7 @@ async def test_chains(client: Oban, add: Add) -> None:
     assert await client.why(third) == f"{waits}; 1 more job is before it"
 
 
-async def test_a_chain_that_is_held(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_names_a_held_chain(client: Oban, add: Add, sessions: Sessions) -> None:
     first, second = await add(*(Held.new({"account": 1}) for _ in range(2)))
     async with sessions.begin() as session:
         change = update(Job).where(Job.id == first)
@@ -114,7 +114,7 @@ async def test_a_chain_that_is_held(client: Oban, add: Add, sessions: Sessions) 
     )
 
 
-async def test_a_chain_that_is_free(client: Oban, add: Add, sessions: Sessions) -> None:
+async def test_why_names_a_job_of_a_free_chain(client: Oban, add: Add, sessions: Sessions) -> None:
     first, second = await add(*(Entry.new({"account": 1}) for _ in range(2)))
     async with sessions.begin() as session:
         change = update(Job).where(Job.id == first)
@@ -125,7 +125,7 @@ async def test_a_chain_that_is_free(client: Oban, add: Add, sessions: Sessions) 
 
 
 @pytest.mark.parametrize("deps", ["null", '"load"', "[1, null, {}, []]"])
-async def test_deps_of_any_form(client: Oban, sessions: Sessions, deps: str) -> None:
+async def test_why_accepts_deps_of_any_form(client: Oban, sessions: Sessions, deps: str) -> None:
     flow = Workflow()
     flow.add("load", Step.new())
     report = flow.add("report", Step.new(), deps="load")

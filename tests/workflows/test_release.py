@@ -40,7 +40,7 @@ def fan_in(width: int) -> Workflow:
     return flow
 
 
-async def test_two_transactions_finish_the_last_two_deps(
+async def test_two_transactions_that_end_the_last_deps_release_a_step(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     """The second transaction waits for the first, whatever its snapshot is, and releases once."""
@@ -60,7 +60,7 @@ async def test_two_transactions_finish_the_last_two_deps(
     assert states(await loaded(sessions, flow.id))["end"] == "available"
 
 
-async def test_a_release_that_may_not_wait_is_put_off_as_a_whole(
+async def test_a_release_that_meets_a_lock_is_postponed_as_a_whole(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     flow = fan_in(2)
@@ -170,7 +170,9 @@ async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessi
 
 
 @pytest.mark.torture
-async def test_ten_thousand(engine: AsyncEngine, sessions: Sessions) -> None:
+async def test_ten_thousand_steps_are_released_by_one_statement(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
     """A fan-out and a fan-in of 10,000 steps are each released by one statement, within some
     seconds.
     """

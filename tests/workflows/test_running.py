@@ -68,7 +68,7 @@ async def test_a_failure_cancels_dependent_steps(
     assert ran[-1] == "cleanup"
 
 
-async def test_a_step_that_is_held_waits_on(start: StartOban, sessions: Sessions) -> None:
+async def test_a_held_step_keeps_waiting(start: StartOban, sessions: Sessions) -> None:
     oban = await start(queues={"default": 10})
     flow = Workflow(on_failure="hold")
     flow.add("bad", Step.new({"fail": True}))
@@ -102,7 +102,7 @@ async def test_a_held_step_runs_when_the_dep_was_retried(
 
 @pytest.mark.parametrize("at", ["workflow", "step"])
 @pytest.mark.parametrize("ignored", ["cancelled", "discarded", "deleted"])
-async def test_the_names_of_oban(
+async def test_the_option_names_of_oban_are_accepted(
     start: StartOban, sessions: Sessions, ignored: str, at: str
 ) -> None:
     """Each of them says that a step runs after one kind of failure, and after no other."""
@@ -136,7 +136,7 @@ async def test_a_delay_begins_when_the_dep_ends(start: StartOban, sessions: Sess
     assert timedelta(days=1) <= waits < timedelta(days=1, minutes=1)
 
 
-async def test_a_workflow_within_a_workflow(run: Run) -> None:
+async def test_a_workflow_within_a_workflow_runs(run: Run) -> None:
     inner = Workflow("inner")
     inner.add("a", Step.new())
     inner.add("b", Step.new(), deps="a")
@@ -151,7 +151,9 @@ async def test_a_workflow_within_a_workflow(run: Run) -> None:
     assert (done.state, done.total) == ("completed", 6)
 
 
-async def test_a_step_that_is_finished_by_hand(start: StartOban, sessions: Sessions) -> None:
+async def test_a_manually_finished_step_releases_others(
+    start: StartOban, sessions: Sessions
+) -> None:
     """The leader releases the steps if a dep was finished or deleted by hand."""
     flow = Workflow()
     flow.add("first", Step.new(schedule_in=3600))

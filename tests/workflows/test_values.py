@@ -48,7 +48,7 @@ async def test_a_parameter_takes_the_value_of_a_step(run: Run, seen: list[object
     assert seen == [Extract(date(2026, 11, 30), [1, 2, 3])] * 2 + [18]
 
 
-async def test_a_class_asks_for_the_results(run: Run, seen: list[object]) -> None:
+async def test_a_class_reads_the_results(run: Run, seen: list[object]) -> None:
     class Number(Worker, name="values.number"):
         async def process(self, job: Job) -> object:
             return Record(job.args["n"]) if job.args["n"] else None
@@ -69,7 +69,7 @@ async def test_a_job_that_is_no_step_has_no_results() -> None:
         await Job("w").results()
 
 
-async def test_a_value_of_no_dep_is_refused(engine: AsyncEngine) -> None:
+async def test_a_value_of_a_step_that_is_no_dep_is_refused(engine: AsyncEngine) -> None:
     @job(name="values.taker")
     def taker(found: Annotated[int, From("other")]) -> None: ...
 
@@ -84,7 +84,7 @@ async def test_a_value_of_no_dep_is_refused(engine: AsyncEngine) -> None:
         taker.new(found=3)  # type: ignore[call-overload]
 
 
-async def test_values_cross_the_borders_of_workflows(run: Run, seen: list[object]) -> None:
+async def test_values_are_passed_between_workflows(run: Run, seen: list[object]) -> None:
     @job(name="values.number", queue="default")
     def number(n: int) -> Record:
         return Record(n)
