@@ -35,7 +35,8 @@ def main(dsn: str | None, port: int) -> None:
 @contextmanager
 def running(module: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run another process, and stop it at the end of the block."""
-    process = subprocess.Popen([sys.executable, "-m", *module])
+    # Ctrl-C signals a whole group of processes; only this function may stop the process.
+    process = subprocess.Popen([sys.executable, "-m", *module], process_group=0)
     try:
         yield process
     finally:
