@@ -116,7 +116,7 @@ _SETTINGS = """\
 
 A setting is an argument of `Oban`, a variable of the environment, or a line in `oban.toml` or in
 `[tool.oban]` of `pyproject.toml`. Code and the command line override variables, and variables
-override the file. See [Running and deploying](../deploying.md).
+override the file. All times are seconds. See [Running and deploying](../deploying.md).
 
 | setting | variable | default | |
 | --- | --- | --- | --- |
@@ -141,11 +141,12 @@ def settings() -> str:
     """The page about the settings, from the arguments of `Oban`."""
     text = inspect.getdoc(Oban.__init__) or ""
     found = re.findall(r"^([a-z_]+): (.*(?:\n    .*)*)", text, re.MULTILINE)
-    said = _OTHER_SETTINGS | {name: " ".join(words.split()) for name, words in found}
+    said = {name: " ".join(words.split()) for name, words in found} | _OTHER_SETTINGS
     rows = []
     for name, default in DEFAULTS.items():
         shown = "" if default is None or name in SECRET else f"`{default!r}`"
-        cells = (f"`{name}`", f"`{PREFIX}{name.upper()}`", shown, said[name])
+        says = said[name][:1].upper() + said[name][1:]
+        cells = (f"`{name}`", f"`{PREFIX}{name.upper()}`", shown, says)
         rows.append(f"| {' | '.join(map(_escaped, cells))} |\n")
     return _SETTINGS + "".join(rows)
 
