@@ -6,7 +6,7 @@ All other ways to install the schema use these two operations.
 from collections.abc import Callable
 
 from alembic.operations import MigrateOperation, Operations
-from sqlalchemy import Connection
+from sqlalchemy import Connection, quoted_name
 
 from ..errors import SchemaVersionError
 from . import version_table
@@ -124,7 +124,7 @@ class DowngradeObanOp(MigrateOperation):
 
 @Operations.implementation_for(UpgradeObanOp)
 def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
-    prefix = operation.prefix
+    prefix = _whole_name(operation.prefix)
     lock_out_other_migrations(op, operation.wait)
     refuse_table_of_elixir(op, prefix)
     installed = 0 if op.get_context().as_sql else _known(op, prefix, version_table.current)
@@ -140,7 +140,7 @@ def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
 
 @Operations.implementation_for(DowngradeObanOp)
 def _downgrade(op: Operations, operation: DowngradeObanOp) -> list[int]:
-    prefix = operation.prefix
+    prefix = _whole_name(operation.prefix)
     lock_out_other_migrations(op, operation.wait)
     # The recorded version, even if it is incomplete: each step drops the parts that exist.
     installed = LATEST if op.get_context().as_sql else _known(op, prefix, version_table.recorded)
@@ -152,6 +152,11 @@ def _downgrade(op: Operations, operation: DowngradeObanOp) -> list[int]:
             version_table.remove(op, version, prefix)
             VERSIONS[version].downgrade(op, prefix)
     return versions
+
+
+def _whole_name(prefix: str | None) -> str | None:
+    # Alembic takes the part before a dot for the name of a database.
+    return None if prefix is None else quoted_name(prefix, None)
 
 
 def _known(op: Operations, prefix: str | None, ask: Callable[[Connection, str | None], int]) -> int:

@@ -121,7 +121,9 @@ def test_concurrent_upgrades_work(engine: Engine, prefix: str | None) -> None:
     assert sorted(done) == [[]] * 5 + [ALL]
 
 
-@pytest.mark.parametrize("prefix", ["jobs", "select", "odd \"%(x)s :name '; --", "$do$$function$"])
+@pytest.mark.parametrize(
+    "prefix", ["jobs", "jobs.v1", "select", "odd \"%(x)s :name '; --", "$do$$function$"]
+)
 def test_the_prefix_names_the_schema(connection: Connection, prefix: str) -> None:
     assert upgrade(connection, prefix=prefix) == ALL
     assert upgrade(connection, prefix=prefix) == []
