@@ -1,5 +1,7 @@
 """Run a worker with a session: its changes and the job's completion are one transaction."""
 
+import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from .time_limits import ANSWER_TIMEOUT, deadline
 
 # The most tries of a transaction that conflicts with other transactions.
 TRIES = 5
+# The longest pause, in seconds, before the second try. It doubles with each try.
+PAUSE = 0.01
 # SQLSTATEs: a serialization failure and a deadlock. Both roll the transaction back.
 CONFLICTS = ("40001", "40P01")
 
@@ -75,6 +79,8 @@ async def transact(
         except DBAPIError as error:
             if tries == TRIES or sqlstate(error) not in CONFLICTS:
                 raise
+        # Of transactions that meet again at once, one fails again.
+        await asyncio.sleep(random.uniform(0, PAUSE * 2 ** (tries - 1)))
 
 
 async def transact_plainly(
