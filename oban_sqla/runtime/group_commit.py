@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from contextvars import Context
 from typing import NamedTuple
 
@@ -102,8 +103,9 @@ class GroupCommit:
             # A unique job may wait long, so it does not take a kept connection.
             waits = may_hold_key(job)
             connections = database.autocommit() if waits else database.kept_or_pooled(at_once=True)
+            limit = nullcontext() if waits else deadline(ANSWER_TIMEOUT)
             try:
-                async with connections as connection:
+                async with limit, connections as connection:
                     await insert_jobs(connection, [job], database.prefix)
             except DBAPIError as error:
                 if not database.needs_transactions_after(error):
