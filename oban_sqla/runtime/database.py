@@ -19,12 +19,12 @@ from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import in_recovery
 from ..wakeups import Address
 from .direct_connection import forget
-from .engine import EngineLike, engine_of, with_own_pool
+from .engine import EngineLike, engine_of, is_closed, with_own_pool
 from .home_loop import HomeLoop
 from .kept_connections import KeptConnections
 from .pool import capacity
 from .primary import trusting_primary
-from .tables import find_schema, verify, verify_encoding
+from .tables import find_schema, verify, verify_connection
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
@@ -83,9 +83,9 @@ class Database:
 
         `SchemaMissingError` if there are no tables. `PrivilegeMissingError` if the role may not use
         the schema, or lacks one of the privileges on a table. `ObanError` if the client encoding is
-        not UTF-8.
+        not UTF-8, or if the connections are read-only and there are `privileges`.
         """
-        await verify_encoding(self.fetch)
+        await verify_connection(self.fetch, writes=bool(privileges))
         name = self.engine.url.database
         if self._prefix is None:
             self._prefix = await find_schema(self.fetch, name)
@@ -176,6 +176,7 @@ class Database:
         async with deadline(ANSWER_TIMEOUT):
             connection = await self._engine.connect()
             try:
+                await _revive(connection)
                 return await connection.execution_options(isolation_level="AUTOCOMMIT")
             except BaseException:
                 await connection.close()
@@ -239,6 +240,7 @@ class Database:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         async with self.home.engine(self._engine) as engine, engine.connect() as connection:
+            await _revive(connection)
             yield connection
 
     def worker_session(self) -> AsyncSession:
@@ -298,3 +300,12 @@ class Database:
         """Close the pool if the engine was made here. The next use opens it again."""
         if self.owned:
             await self.engine.dispose()
+
+
+async def _revive(connection: AsyncConnection) -> None:
+    """Have SQLAlchemy connect anew if the server has closed a connection in the pool.
+
+    A server with an `idle_session_timeout` does, and the first statement would fail.
+    """
+    if is_closed(connection):
+        await connection.invalidate()

@@ -6,14 +6,27 @@ from typing import Any, TypeAlias
 from sqlalchemy import Executable
 
 from ..errors import ObanError, PrivilegeMissingError, SchemaMissingError
-from ..statements.inspect import TABLES, current_role, encoding, hidden_homes, home, installed
+from ..statements.inspect import (
+    TABLES,
+    connection_settings,
+    current_role,
+    hidden_homes,
+    home,
+    installed,
+)
 
 Fetch: TypeAlias = Callable[[Executable], Awaitable[Sequence[Any]]]
 
 
-async def verify_encoding(fetch: Fetch) -> None:
-    """`ObanError` if the client encoding of the connections is not UTF-8."""
-    ((name,),) = await fetch(encoding())
+async def verify_connection(fetch: Fetch, *, writes: bool) -> None:
+    """`ObanError` if the client encoding is not UTF-8, or a connection that `writes` can't."""
+    ((name, read_only),) = await fetch(connection_settings())
+    if read_only and writes:
+        raise ObanError(
+            "the engine's connections are read-only: take default_transaction_read_only from the"
+            " role, the database or the server, or make the engine with"
+            ' connect_args={"options": "-c default_transaction_read_only=off"}'
+        )
     if name != "UTF8":
         raise ObanError(
             f"the engine's connections have the client encoding {name}, in which psycopg can't read"

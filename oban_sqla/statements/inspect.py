@@ -75,9 +75,13 @@ def installed(prefix: str, privileges: Sequence[str] = ()) -> Executable:
     )
 
 
-def encoding() -> Executable:
-    """The encoding of the text that the server and the connection exchange."""
-    return select(func.current_setting("client_encoding"))
+def connection_settings() -> Executable:
+    """The encoding of the text that the server and the connection exchange, and if it is read-only.
+
+    A connection to a standby does not count as read-only: the standby may be promoted.
+    """
+    read_only = func.current_setting("transaction_read_only") == "on"
+    return select(func.current_setting("client_encoding"), read_only & ~func.pg_is_in_recovery())
 
 
 def current_role() -> Executable:

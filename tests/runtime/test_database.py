@@ -5,13 +5,15 @@ import gc
 
 import psycopg
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban_sqla import Oban
+from oban_sqla import Oban, ObanError
 from oban_sqla.dsn import connect_arguments
 from oban_sqla.migrations.database import engine_for
+from oban_sqla.monitor.status import status
 from oban_sqla.runtime.database import Database
+from tests.databases import async_engine
 
 URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 
@@ -72,3 +74,38 @@ async def test_a_cancellation_during_the_checkout_loses_no_connection(
     del fetching
     gc.collect()
     assert await database.fetch(select(1)) == [(1,)]
+
+
+READ_ONLY = {"options": "-c default_transaction_read_only=on"}
+
+
+class TestReadOnly:
+    """The role, the database or the engine makes all transactions read-only."""
+
+    async def test_a_node_refuses_to_start_and_says_what_to_change(
+        self, postgres_dsn: str, prefix: str
+    ) -> None:
+        engine = async_engine(postgres_dsn, prefix, connect_args=READ_ONLY)
+        with pytest.raises(ObanError, match="default_transaction_read_only=off"):
+            await Oban(engine, prefix=prefix, queues={"default": 1}).start()
+        await engine.dispose()
+
+    async def test_the_status_can_be_read(self, postgres_dsn: str, prefix: str) -> None:
+        engine = async_engine(postgres_dsn, prefix, connect_args=READ_ONLY)
+        assert (await status(Database(engine, prefix))).queues == ()
+        await engine.dispose()
+
+
+async def test_a_pooled_connection_that_the_server_has_closed_is_not_used(
+    postgres_dsn: str, prefix: str
+) -> None:
+    engine = async_engine(postgres_dsn, prefix, connect_args={})
+    database = Database(engine, prefix)
+    ((pid,),) = await database.fetch(select(func.pg_backend_pid()))
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as other:
+        await other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    ((again,),) = await database.fetch(select(func.pg_backend_pid()))
+    assert again != pid
+    async with database.transaction() as connection:
+        assert await connection.scalar(select(func.pg_backend_pid())) == again
+    await engine.dispose()
