@@ -82,8 +82,12 @@ def refuse_unknown(conn: object) -> None:
     # asyncpg's execute() takes other parameters, so the statement would fail on the server.
     foreign = type(conn).__module__.partition(".")[0] == "asyncpg"
     if foreign or not isinstance(conn, Executes) or isinstance(conn, type):
+        # Engines and the makers of sessions.
+        begins = hasattr(conn, "begin") and not foreign and not isinstance(conn, type)
+        hint = "; pass what its begin() gives, as in `async with engine.begin() as conn:`"
         raise TypeError(
             f"conn must be {ACCEPTED}; got {type(conn).__module__}.{type(conn).__qualname__}"
+            f"{hint if begins else ''}"
         )
 
 

@@ -153,6 +153,9 @@ class TestConn:
         for wrong in (engine, sessions, session_factory, "postgresql://localhost/shop", 5):
             with fails(TypeError, "conn must be an AsyncSession, async_scoped_session, Session, "):
                 await Mailer.enqueue(conn=wrong)  # type: ignore[arg-type]
+        for source in (engine, sessions, session_factory):
+            with fails(TypeError, "; pass what its begin() gives, as in `async with "):
+                await Mailer.enqueue(conn=source)  # type: ignore[arg-type]
 
     async def test_is_left_out_without_an_instance(self) -> None:
         with fails(InstanceNotFoundError, "build one with Oban(engine), or pass the session or"):
