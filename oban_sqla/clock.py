@@ -54,8 +54,8 @@ def held(at: datetime) -> Iterator[None]:
 def database_now(now: datetime | None = None) -> ColumnElement[Any]:
     """The current time for a statement, as a naive UTC timestamp.
 
-    `None` means the database's clock at the start of the statement. SQL's `now()` stays at the
-    begin of a long transaction. Tests pass an instant instead of waiting.
+    `None` means the database's clock at the start of the statement. SQL's `now()` is the start of
+    the transaction, which may be long ago. Tests pass an instant instead of waiting.
     """
     if now is not None:
         return literal(now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now, DateTime())
@@ -73,7 +73,7 @@ def interval(seconds: Any) -> ColumnElement[Any]:
 
 
 def seconds(span: ColumnElement[Any]) -> ColumnElement[float]:
-    """An interval in seconds; an instant in seconds of the epoch."""
+    """An SQL interval in seconds, or an SQL instant in seconds since the epoch."""
     return cast(extract("epoch", span), Float)
 
 
@@ -87,4 +87,4 @@ def nearest(at: Any) -> ColumnElement[Any]:
 
 
 LONGEST_INTERVAL = 3.2e9
-"""The longest interval in seconds: a hundred years, which any timestamp near now can bear."""
+"""The longest interval in seconds: a hundred years. A timestamp near now can move so far."""

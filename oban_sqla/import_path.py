@@ -14,7 +14,7 @@ _MAIN = ("__main__", "__mp_main__")
 """The names of a script's module in its own process, and in a child of multiprocessing."""
 
 
-def is_one(value: object) -> bool:
+def is_import_path(value: object) -> bool:
     """Whether a value has the form `module:attribute`; nothing is imported."""
     return isinstance(value, str) and _FORM.fullmatch(value) is not None
 
@@ -52,7 +52,7 @@ def imported(origin: str) -> Any:
     names = [path]
     while module:
         for known in (module, *_MAIN):
-            # For the main module, `importable` looks for files. That is seldom needed.
+            # Compare the names first: for the main module, `importable` looks at files.
             if known in sys.modules and (known == module or importable(known) == module):
                 found: Any = sys.modules[known]
                 for name in names:

@@ -21,7 +21,8 @@ class Instance(Protocol):
     async def enqueue(self, job: Any, /) -> Any: ...
 
 
-# Keyed by `id()`, the newest last. If the newest instance of a name is gone, `find` gets an older.
+# Keyed by `id()`, the newest last. If the newest instance of a name is gone, `find` returns an
+# older one.
 _instances: WeakValueDictionary[int, Instance] = WeakValueDictionary()
 
 

@@ -25,7 +25,7 @@ def run_series(
 async def run_series_async(
     series: Series[Statement, Result], execute: Callable[[Statement], Awaitable[Sequence[Any]]]
 ) -> Result:
-    """The same with an async `execute`."""
+    """`run_series` with an async `execute`."""
     try:
         statement = next(series)
         while True:

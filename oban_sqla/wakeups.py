@@ -17,7 +17,10 @@ from sqlalchemy import URL
 
 
 class Address(NamedTuple):
-    """The address of a database in a URL. With two spellings of it, only the short cut fails."""
+    """The address of a database in a URL.
+
+    If two URLs spell the address differently, only NOTIFY wakes the subscribers.
+    """
 
     host: str | None
     port: int | None
@@ -85,7 +88,7 @@ def publish(address: Address, prefix: str | None, wakeup: Wakeup) -> None:
             continue
         if prefix is None or subscription.prefix == prefix:
             if subscription.loop is here:
-                # A turn of the event loop would delay the claim.
+                # Called directly, since a turn of the event loop would delay the claim.
                 subscription.deliver(wakeup)
                 continue
             try:

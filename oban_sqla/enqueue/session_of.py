@@ -14,7 +14,7 @@ UnitOfWork: TypeAlias = (
 """The sessions whose transaction a change of jobs may join."""
 
 BIND = {"mapper": Job.__mapper__, "clause": update(Job)}
-"""The bind arguments by which a session with several databases finds the jobs, for writing."""
+"""The arguments with which a session with several databases chooses the one to write jobs to."""
 
 
 def unscoped(conn: object) -> object:

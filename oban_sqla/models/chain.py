@@ -65,7 +65,7 @@ class Chain:
 
 
 def chain_option(value: object) -> Chain | None:
-    """What the option `chain` is: a `Chain`, names of arguments, or `True` for all jobs."""
+    """Check the option `chain`: a `Chain`, names of arguments, or `True` for all jobs."""
     if value is None or value is False:
         return None
     if isinstance(value, Chain):

@@ -46,7 +46,7 @@ def new_instance(cls: type[T]) -> T:
 def stored_instance(cls: type[T], values: Mapping[str, Any], id: int) -> T:
     """A detached instance whose row has this id, with the values of all its columns.
 
-    With `make_transient_to_detached()`, which expires what is not loaded, it takes 7 instead of 3.
+    With `make_transient_to_detached()`, which expires unloaded attributes, it takes 7 instead of 3.
     """
     instance = new_instance(cls)
     vars(instance).update(values)
@@ -62,7 +62,7 @@ def stored_instance(cls: type[T], values: Mapping[str, Any], id: int) -> T:
 def become_detached(cls: type, instances: Iterable[Any], ids: Iterable[int]) -> None:
     """Make instances detached, whose rows have these ids, as `make_transient_to_detached()` does.
 
-    That function takes 3.6 for each, to expire what is not loaded and forget what was changed. An
+    That function takes 3.6 for each, to expire unloaded attributes and to forget changes. An
     instance with all its columns and without a change takes 0.5.
     """
     mapper: Mapper[Any] = inspect(cls)

@@ -196,9 +196,9 @@ class Job(JobProperties, Base):
         return _TOLD_TO_STOP in values_of(self)
 
     async def results(self) -> dict[str, Any]:
-        """What the steps that this one waits for have recorded, by the names of the steps.
+        """The values that the deps of this step have recorded, by the names of the deps.
 
-        Call it on the job that `process` was given. Steps that recorded nothing are left out.
+        Call it on the job that `process` was given. Deps without a recorded value are left out.
         `ObanError` for all other jobs.
         """
         read: Callable[[], Awaitable[dict[str, Any]]] | None = values_of(self).get(_RESULTS)

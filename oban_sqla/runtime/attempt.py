@@ -39,7 +39,7 @@ class Attempt:
     )
 
     def __init__(self, job: Job, held: float = 0.0) -> None:
-        # Read from here, since each attribute of a mapped instance costs a call.
+        # Kept here, since reading an attribute of a mapped instance costs a call.
         claimed = self._claimed = values_of(job).copy()
         self.id: int = claimed["id"]
         attempted_at: datetime = claimed["attempted_at"]
@@ -58,7 +58,7 @@ class Attempt:
         self._registration: Registration | None = None
         self._tried = False
         self.followed = is_followed(claimed["meta"])
-        """Whether other jobs may wait for its outcome, as in a workflow."""
+        """Whether other jobs may wait for the outcome of the job, as in a workflow."""
         self.cancelled = False
         """Whether the job was cancelled."""
         self.interrupted = False

@@ -9,9 +9,9 @@ MOST = 1000
 class ClaimAhead:
     """Counts the short jobs that a queue ended in the last `window` seconds.
 
-    While claims come back full, a producer may hold as many jobs, which fill the time until the
-    next claim is back. A job that runs longer than the window does not count. So long jobs are
-    never held on one node while another node has room for them. A window of 0 holds nothing.
+    While claims come back full, a producer may hold as many jobs. They run until the next claim is
+    back. A job that runs longer than the window does not count. So long jobs are never held on one
+    node while another node has room for them. A window of 0 holds nothing.
     """
 
     def __init__(self, window: float) -> None:

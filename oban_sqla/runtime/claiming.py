@@ -93,8 +93,9 @@ QUICK = 0.01
 class PlainClaim:
     """Claims the first available jobs of a queue, in one statement.
 
-    To plan the statement takes the server longer than to claim one job. So in a calm queue it keeps
-    a plan. If a claim is full or slow, the kept plan may be wrong by now, and is not used.
+    Planning the statement takes the server longer than claiming one job. So in a calm queue the
+    server keeps a plan. If a claim is full or slow, the kept plan may be wrong by now, and is not
+    used.
     """
 
     ahead = True

@@ -21,12 +21,13 @@ from .time_limits import ANSWER_TIMEOUT, deadline
 
 # The most missed ticks of one entry in one transaction.
 MOST_TICKS = 1000
-# The last tick of a new @reboot entry, so that it ticks at once.
+# The last tick that a new @reboot entry gets, so that the entry ticks at once.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds until the database's clock is read again, since it may be set.
 LONGEST_SLEEP = 60.0
 # If the clock is set back by more than this, it was wrong, and the ticks of the wrong time are
-# forgotten, as in cron. After a smaller step, no tick comes until the clock has passed the last.
+# forgotten, as in cron. After a smaller step, no tick comes until the clock has passed the last
+# tick.
 CORRECTION = timedelta(hours=3)
 
 

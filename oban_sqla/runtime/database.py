@@ -33,7 +33,7 @@ NOT_IN_AUTOCOMMIT = ("40001", "26000", "42P05")
 40001 is a conflict of isolation, for a role whose default is not READ COMMITTED. The others mean
 that a prepared statement is on another connection: asyncpg prepares a statement in one message and
 executes it in the next, and a transaction pooler may swap the connections between both. In all
-cases, nothing was carried out.
+cases, the server has not carried out the statement.
 """
 
 
@@ -153,7 +153,7 @@ class Database:
                 raise
 
     def kept_or_pooled(self, at_once: bool) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection on which a statement is a transaction: in a running node, a kept one."""
+        """A connection on which each statement is a transaction; a kept one if a node runs."""
         kept = self._kept
         if kept is not None and kept[0] is asyncio.get_running_loop():
             return kept[1].connection(at_once=at_once)
@@ -186,7 +186,8 @@ class Database:
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction."""
         async with self._connected() as connection:
-            # As an option of the engine, a cancellation would lose the connection to the pool.
+            # Set on the connection: as an option of the engine, a cancellation would lose the
+            # connection.
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager

@@ -75,7 +75,8 @@ def is_closed(connection: AsyncConnection) -> bool:
         return asks is not None and bool(asks())
     if driver.closed:
         return True
-    # psycopg does not look at an unused connection. If there is something to read, it is the end.
+    # psycopg does not read from an unused connection. Data to read there means that the server has
+    # closed it.
     with DefaultSelector() as selector:
         selector.register(driver, EVENT_READ)
         return bool(selector.select(0))

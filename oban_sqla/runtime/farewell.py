@@ -8,8 +8,8 @@ TRIES = 3
 async def farewell(last: Callable[[], Awaitable[object]]) -> None:
     """Call `last` until it raises no error, at most `TRIES` times.
 
-    The pool may have connections that were cut while they were unused. The second try uses the
-    engine's own statement, which makes the engine drop all of them.
+    The pool may have connections that were cut while they were unused. The second try goes through
+    SQLAlchemy, which makes the engine drop all of them.
     """
     for tries in range(1, TRIES + 1):
         try:

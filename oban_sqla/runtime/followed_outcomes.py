@@ -1,4 +1,4 @@
-"""`FollowedOutcomes`: writes outcomes for which other jobs may wait, with the effects on those."""
+"""`FollowedOutcomes`: writes outcomes for which other jobs wait, and the effects on those jobs."""
 
 import math
 import time
@@ -33,7 +33,7 @@ class FollowedOutcomes:
         emit: Emit,
         written: Callable[[Iterable[int], Iterable[str]], None],
     ) -> None:
-        """`written` is that of `Outbox`."""
+        """`written` is called as in `Outbox`."""
         self._database = database
         self._emit = emit
         self._written = written
@@ -82,7 +82,7 @@ class FollowedOutcomes:
         self.tell(followed)
 
     def tell(self, followed: Followed) -> None:
-        """Tell what has followed from outcomes."""
+        """Emit the results of following outcomes."""
         wakeups.publish(self._database.address, self._database.prefix, followed.wakeup)
         self._written(followed.ended, ())
         for name, event in followed.events:

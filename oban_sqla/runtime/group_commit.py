@@ -77,7 +77,7 @@ class GroupCommit:
             self._last_call = loop.time()
 
     async def close(self) -> None:
-        """Give back the connection that is kept."""
+        """Give back the kept connection."""
         if self._serving is not None:
             self._rush = 0
             self._wake_up()
@@ -120,7 +120,8 @@ class GroupCommit:
         kept = self._kept
         if kept is None or self._busy or self._waiting or not kept.is_usable:
             return await self._insert_with_others(job)
-        # A turn of the event loop would cost more than the statement.
+        # Sent by this call: handing it to the task would cost a turn of the event loop, more than
+        # the statement.
         self._busy = True
         try:
             async with deadline(ANSWER_TIMEOUT):
@@ -174,7 +175,7 @@ class GroupCommit:
             self._taken, self._sent, self._waiting = (), (), []
 
     async def _insert_waiting(self, kept: InsertConnection) -> None:
-        # A call that uses the connection still needs it to learn how it was lost.
+        # A call that uses the connection still needs it, to raise the error with which it was lost.
         while await self._is_used() and (self._busy or kept.is_usable):
             if self._waiting and not self._busy:
                 await self._insert_next(kept)

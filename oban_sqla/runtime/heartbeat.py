@@ -74,7 +74,8 @@ class Heartbeat:
     async def forget(self, producer: Producer) -> None:
         """Delete the row of one producer. If the database is down, the row expires by itself."""
         if self._pulse is not None:
-            # First, whatever happens later: a row that can't be written would fail every beat.
+            # Done first, so that it happens even if the rest fails: a row that can't be written
+            # would fail every beat.
             self._pulse.drop(producer)
         async with self._turn:
             if self._thread is not None and self._pulse is not None:

@@ -21,7 +21,7 @@ class HomeLoop:
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
 
     def settle(self) -> None:
-        """Make the running event loop the home."""
+        """Make the running event loop the home of the connections."""
         self._loop = ref(asyncio.get_running_loop())
 
     def is_running(self) -> bool:

@@ -60,7 +60,7 @@ class KeptConnections:
         self._release(connection)
 
     async def close(self) -> None:
-        """Give the connections back to the pool. Those in use go back when their statements end."""
+        """Give the connections back to the pool: those in use when their statements end."""
         self._closed = True
         for timer in (self._growth, self._giving_up):
             if timer is not None:
@@ -135,7 +135,7 @@ class KeptConnections:
         try:
             connection = await self._connect()
         except Exception as error:
-            # If other connections are in use, the statements wait for those.
+            # If other connections are in use, the statements wait until one of them is free.
             if not self._open:
                 self._fail(error)
         else:

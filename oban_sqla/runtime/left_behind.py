@@ -10,7 +10,7 @@ from ..models import Job
 from .service import Emit
 
 REPORTED_AFTER = 5.0
-"""Seconds until a thread or task is reported. It may notice by then that its job has ended."""
+"""Seconds until a thread or task is reported. It may end by itself before that."""
 
 
 class LeftBehind:
@@ -35,11 +35,11 @@ class LeftBehind:
         asyncio.get_running_loop().call_later(REPORTED_AFTER, self._report, end)
 
     def count(self, queue: str) -> int:
-        """The number of places that they take in a queue."""
+        """The number of places that threads and tasks take in a queue."""
         return self._counts[queue] if self._counts else 0
 
     def ids(self, queue: str) -> list[int]:
-        """The ids of their jobs in a queue."""
+        """The ids of the jobs of these threads and tasks in a queue."""
         return [job.id for job in self._going_on.values() if job.queue == queue]
 
     def _report(self, end: asyncio.Future[Any]) -> None:

@@ -81,7 +81,7 @@ class Lifeline(Service):
         except DBAPIError as error:
             if not sqlstate(error).startswith(REFUSED):
                 raise
-            # A constraint or a trigger of the user's refuses an `on_discard` job.
+            # A constraint or a trigger of the user refuses an `on_discard` job.
             self._tell(await self._rescue(on_discard=False), started)
             raise
         if row.settled_in is None or row.settled_in > 0:

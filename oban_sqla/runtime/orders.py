@@ -93,8 +93,8 @@ class Orders(Service):
             for row in await self._kept():
                 if row.setting == KINDS["pause"]:
                     paused = paused or _is_pause(row.value)
-                    # A resume without an earlier pause is skipped, so that a queue that is
-                    # configured as paused stays paused.
+                    # Skip a resume without an earlier pause: a queue that is configured as paused
+                    # stays paused.
                     if paused:
                         await self._carry_out(row.value)
                 elif row.setting in LIMITS:

@@ -226,7 +226,7 @@ class Outbox(Service):
                 self._set_apart(one, "its row is locked by another transaction", NAMED_AFTER)
                 continue
             elif not one.sent:
-                # An outcome that was sent before may have been applied by the first try.
+                # If the outcome was sent before, the first try may have applied it.
                 dropped.setdefault(one.queue, []).append(id)
             self._remove(one)
         for queue, count in counts.items():

@@ -42,7 +42,7 @@ def success(attempt: Attempt, result: Any) -> Ack:
 
 
 def rate_limited(attempt: Attempt, error: RateLimited) -> Ack:
-    """The outcome of a job whose service takes no more requests for a while: as if it snoozed."""
+    """The outcome of a job whose service takes no more requests for a while: a snooze."""
     if attempt.cancelled:
         return attempt.ack(JobState.CANCELLED)
     delay = min(error.retry_after, LONGEST_INTERVAL)

@@ -207,7 +207,8 @@ class OutcomeWatch(Service):
         self._slow_look_at = asyncio.get_running_loop().time() + pause
 
     def _listening_changed(self) -> None:
-        # Before the change, the nodes could not be told, and their news were not heard.
+        # Before the change, the nodes were not told of the awaited jobs, and their news was not
+        # heard.
         self._untold.update(self._waiting)
         self._plan_slow_look()
         self.wake()

@@ -37,7 +37,7 @@ class RunningQueue:
     left_behind: tuple[int, ...] = ()
     """Ids of ended jobs whose threads or tasks still run."""
     foreign: bool = False
-    """Whether a node of another Oban runs the queue. Only their age makes its jobs orphans."""
+    """Whether a node of another Oban runs the queue. Its jobs become orphans only by their age."""
     global_limit: Mapping[str, Any] | None = None
     """The limit of the queue over all nodes, as the row has it: `{"allowed": 10}`."""
     rate_limit: Mapping[str, Any] | None = None

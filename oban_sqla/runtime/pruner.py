@@ -32,9 +32,10 @@ INTERVAL = 60.0
 BATCH = 5000
 # The most finished jobs that one statement reads to find a batch.
 SCAN = 50_000
-# Timeouts for deleting a part of a batch: for locks, and for the statement with user's triggers.
+# Timeouts for deleting a part of a batch: for locks, and for the statement, which runs triggers of
+# the user.
 LIMITS = {"lock_timeout": LOCK_TIMEOUT, "statement_timeout": "30s"}
-# The most statements of a pass that may fail for one rule. The next pass goes on after them.
+# The most statements of a pass that may fail for one rule. The next pass goes on after these jobs.
 MOST_FAILURES = 100
 # Seconds after which a rule reads all jobs again, to find jobs that the server refused to delete,
 # and old jobs that were written before the position of the rule.

@@ -1,4 +1,4 @@
-"""`RefusedJobs`: jobs whose move the database refuses, so that the statement passes over them."""
+"""`RefusedJobs`: jobs whose move the database refuses, so that the statement skips them."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 
 
 class RefusedJobs:
-    """Runs a statement that moves many jobs, and passes over jobs whose move is refused.
+    """Runs a statement that moves many jobs, and skips jobs whose move is refused.
 
     A trigger or a constraint of the user may raise for one job. Then the statement fails for all
     jobs, and would fail again and again. So the first jobs are tried in halves, in transactions
-    that are rolled back. A refused job is locked while the statement runs, which passes over locked
-    jobs. It is tried again now and then.
+    that are rolled back. A refused job is locked while the statement runs, since the statement
+    skips locked jobs. It is tried again now and then.
     """
 
     def __init__(self, database: Database, emit: Emit, move: Callable[[], Move]) -> None:
@@ -63,7 +63,8 @@ class RefusedJobs:
                 return await self._send(send)
             except Exception as error:
                 state = sqlstate(error)
-                # One job: a server that is too slow for many is no reason to look at each.
+                # Tried with one job: if the server is only too slow for many jobs, no job is
+                # refused.
                 if not concerns_some(state, 1):
                     raise
                 if not await self._search(params, state) and not self._apart:

@@ -45,7 +45,8 @@ class RunningJobs:
 
     def start(self, claimed: Claimed, held: float) -> float:
         """Start a job, and return the time after its first step."""
-        # First, so that an error in reading the job takes no place of the queue for ever.
+        # Called first, so that an error in reading the job does not take a place of the queue for
+        # ever.
         execution = self._executor.execute_claimed(claimed, held, self._is_abandoned)
         self._jobs[claimed] = time.monotonic()
         task = begin(execution, f"oban-job-{claimed.id}")

@@ -31,13 +31,13 @@ CLOCK_TICK = 0.001
 class Stager(Service):
     """Sleeps until the next known job is due, or until it hears of an earlier job.
 
-    Every node has a stager, for the jobs of all queues. Each passes over jobs that another one has
+    Every node has a stager, for the jobs of all queues. Each stager skips jobs that another one has
     locked.
 
     A pass begins behind the last promoted job, or at an earlier job of which the stager has heard.
     A pass from the front walks over the dead index entries of all jobs that were promoted since the
-    oldest open transaction began. So there is one only at each poll, after news may have been lost,
-    and for locked jobs.
+    oldest open transaction began. So a pass starts at the front only at each poll, after news may
+    have been lost, and for locked jobs.
     """
 
     name = "stager"

@@ -24,8 +24,8 @@ _FOLDED = "<oban_sqla>"
 def describe(error: BaseException) -> str:
     """The traceback of an exception and its causes, as Python prints it.
 
-    The frames before the user's first frame are folded into one line. Each run of our frames after
-    that is folded, too.
+    The frames before the user's first frame are folded into one line. Later frames of ours are
+    folded, too, each run of them into one line.
     """
     try:
         told = TracebackException.from_exception(error)

@@ -26,7 +26,7 @@ async def warm_up(database: Database, queues: Iterable[str]) -> None:
     statements of a new process bring Python close to a full collection, which would otherwise
     begin while one of the first jobs runs.
 
-    Does nothing if jobs of the `queues` are available, since they would wait for it.
+    Does nothing if jobs of the `queues` are available, since these jobs would have to wait.
     """
     ((busy,),) = await database.fetch(any_available(), {"queue_names": [*queues]})
     if busy:

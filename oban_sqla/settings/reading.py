@@ -132,7 +132,7 @@ class Reading:
 def _wrong(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The mistakes in the settings that are not arguments of `Oban`."""
     for name in ("engine", "session"):
-        if given.get(name) is not None and not import_path.is_one(given[name]):
+        if given.get(name) is not None and not import_path.is_import_path(given[name]):
             yield name, f"{name} must be an import path like 'shop:engine', not {given[name]!r}"
     if all(given.get(name) is not None for name in DATABASES):
         yield "engine", "the database is named twice: set dsn or engine, not both"

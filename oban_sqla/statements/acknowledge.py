@@ -42,7 +42,7 @@ from .states import constant
 from .tables import JOB, JOBS
 
 OVERRULED = (JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
-"""If a job was cancelled while it ran, it becomes `cancelled` instead of one of these."""
+"""The states that a job cancelled while it ran does not enter: it becomes `cancelled` instead."""
 
 
 class Ack(NamedTuple):

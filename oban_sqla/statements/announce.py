@@ -111,13 +111,13 @@ def _about_new(wakeup: Wakeup) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def about(channel: str, ids: Sequence[int]) -> dict[str, str]:
-    """The parameters of `announce` that say: jobs are awaited (`AWAIT`) or have ended (`DONE`)."""
+    """The parameters of `announce` for jobs that are awaited (`AWAIT`) or have ended (`DONE`)."""
     parts = (ids[start : start + IDS] for start in range(0, len(ids), IDS))
     return _parameters([(channel, {"ids": list(part)}) for part in parts])
 
 
 def freed(producer: str, queue: str | None) -> dict[str, str]:
-    """The parameters of `announce` that say: a limit has a free slot."""
+    """The parameters of `announce` for a free slot under a limit."""
     named = {} if queue is None else {"queue": queue}
     return _parameters([(FREED, {"producer": producer, **named})])
 
@@ -129,7 +129,7 @@ def ids_in(news: Mapping[str, Any]) -> list[int]:
 
 
 def _parameters(sent: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    # A payload is nested JSON, not a string: the column is of type text, which takes its source.
+    # The payloads are nested JSON, not JSON in a string. A column of type text reads their source.
     return {"news": json.dumps([{"channel": channel, "payload": news} for channel, news in sent])}
 
 

@@ -36,7 +36,7 @@ INSTANTS = tuple(column.key for column in Job.__table__.c if isinstance(column.t
 
 def loads_of(dialect: Dialect) -> Loads:
     """The function that parses JSON for an engine: its `json_deserializer`, else `parsed`."""
-    # SQLAlchemy has no public name for it.
+    # SQLAlchemy has no public attribute for the deserializer.
     return getattr(dialect, "_json_deserializer", None) or parsed
 
 
@@ -92,14 +92,14 @@ class Claimed:
 
     @property
     def meta_text(self) -> str:
-        """Its meta as the table has it."""
+        """The meta of the job, as the table stores it."""
         text = self._row[_META]
         # SQL_ASCII databases give bytes.
         return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
     @property
     def may_be_limited(self) -> bool:
-        """Whether it may have a limit of its own; without reading its meta."""
+        """Whether the job may have a limit of its own. Its meta is not parsed."""
         return self._row[_META] not in _EMPTY and COUNTED_BY[0] in self.meta_text
 
     def job(self, loads: Loads) -> Job:

@@ -38,8 +38,8 @@ def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Select[An
     """The `count` of jobs by `state` (as text) and `queue`, and whether it is `estimated`.
 
     Up to `exact` jobs are counted; the planner estimates larger numbers. `waits` is how many
-    seconds the oldest available job has been due, NULL for other states. Jobs that are due at
-    no time that Python can represent count for no wait.
+    seconds the oldest available job has been due, NULL for other states. Jobs whose due time
+    Python can't represent do not count for `waits`.
     """
     lanes = _lanes()
     head = _heads(lanes)
@@ -53,7 +53,7 @@ def counts(*, prefix: str, exact: int, now: datetime | None = None) -> Select[An
         select(literal(1).label("one"))
         .select_from(Job)
         .where(Job.state == groups.c.state, Job.queue == groups.c.queue)
-        .order_by(Job.priority, Job.scheduled_at, Job.id)  # along the index, not the table
+        .order_by(Job.priority, Job.scheduled_at, Job.id)  # reads the index instead of the table
         .limit(exact + 1)
         .correlate(groups)
         .subquery("first")

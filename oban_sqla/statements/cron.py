@@ -22,7 +22,7 @@ def limit_idle() -> Executable:
 
 
 def enter(name: str, entries: Sequence[str], *, now: datetime | None = None) -> Executable:
-    """Insert the entries that are new, with now as their last tick: cron goes on from here."""
+    """Insert new entries, with now as their last tick, so that only later ticks enqueue jobs."""
     rows = func.unnest(literal(list(entries), ARRAY(Text))).column_valued("entry")
     return (
         insert(CronEntry)

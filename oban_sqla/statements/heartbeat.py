@@ -37,7 +37,7 @@ REFUSED = "refused_jobs"
 LEFT_BEHIND = "left_behind"
 """The key in `meta` for the ids of ended jobs whose thread or task still runs."""
 UNBROKEN_SINCE = "unbroken_since"
-"""The key in `meta` for the second of the epoch since when no beat was missing or late."""
+"""The key in `meta`: since when, in seconds of the epoch, no beat was missing or late."""
 
 FOREIGN_EXPIRY = 60.0
 """Seconds without a beat after which a producer of another Oban has expired: it beats every 15."""
@@ -88,7 +88,8 @@ def beat(
     )
     new = statement.excluded
     since = func.coalesce(ProducerRow.meta[UNBROKEN_SINCE], new.meta[UNBROKEN_SINCE])
-    # A clock that was set back breaks it, too: the beats of the other producers look late then.
+    # If the clock was set back, the unbroken time ends, too: the beats of the other producers look
+    # late then.
     step = func.abs(seconds(new.updated_at - ProducerRow.updated_at))
     unbroken = step <= cast(bindparam("long", LONG * expiry, Float), Float)
     kept = func.jsonb_build_object(literal(UNBROKEN_SINCE, Text), since)

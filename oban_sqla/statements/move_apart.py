@@ -1,4 +1,4 @@
-"""Find the jobs whose move the database refuses, and make other statements pass over them."""
+"""Find the jobs whose move the database refuses, and make other statements skip them."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -80,7 +80,7 @@ def limit_idle_time() -> Executable:
 
 @lru_cache(maxsize=4)
 def hide(*states: JobState) -> Executable:
-    """Lock the jobs with these `ids` in one of the states, so that other statements pass over them.
+    """Lock the jobs with these `ids` in one of the states, so that other statements skip them.
 
     Several nodes may hold this lock at once.
     """

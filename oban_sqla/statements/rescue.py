@@ -61,14 +61,14 @@ def rescue(
 ) -> Executable:
     """Rescue up to `batch` orphans, and announce the jobs that are available again.
 
-    The `on_discard` jobs of discarded orphans are enqueued. Without `on_discard`, orphans to be
-    discarded that have one are left as they are.
+    The `on_discard` jobs of discarded orphans are enqueued. Without the argument `on_discard`,
+    orphans to be discarded that have such a job stay as they are.
 
-    A producer expires after the seconds that its row says, but not before `expiry`. `rescue_after`
-    applies to jobs that producers of another Oban claimed.
-    Nothing is rescued until some producer has been beating without a break for `settled` seconds.
-    Before that, the table may just have been emptied, or the database may have been down, so that
-    living producers can't be told from dead ones.
+    A producer expires after the seconds that its row says, but never before `expiry` seconds.
+    `rescue_after` applies to jobs that producers of another Oban claimed. Nothing is rescued until
+    some producer has been beating without a break for `settled` seconds. Before that, the table may
+    just have been emptied, or the database may have been down, so that living producers can't be
+    told from dead ones.
 
     Returns one row: `settled_in`, the seconds until rescues begin (0 or less if they have begun,
     NULL if no producer beats); the ids of `rescued`, `discarded` and `cancelled` jobs (NULL for

@@ -75,7 +75,7 @@ class Staged(NamedTuple):
     time that Python can't represent."""
     last_id: int | None
     passed_over: bool
-    """Whether locked jobs before the last one were passed over."""
+    """Whether locked jobs before the last one were skipped."""
     now: float
     """Seconds of the epoch, by the database's clock."""
     next_in: float | None
@@ -96,7 +96,7 @@ def stage(
 
     The statement begins at the front, or `behind` a position. If `shared`, it also promotes `share`
     jobs of each priority of each queue in `sharing`, so that a queue with many due jobs can't delay
-    the other queues. Locked jobs are passed over.
+    the other queues. Locked jobs are skipped.
 
     Returns one row, `Staged`.
     """

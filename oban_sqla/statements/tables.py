@@ -1,7 +1,7 @@
 """The tables of jobs and producers, as SQLAlchemy Core knows them.
 
-A statement that names a model instead takes half as long again to compile, and the first statements
-of a node are compiled while its first jobs wait.
+A statement that names a model instead takes 50 % longer to compile, and the first statements of a
+node are compiled while its first jobs wait.
 """
 
 from sqlalchemy import Table

@@ -155,7 +155,7 @@ def _replaced(duplicates: CTE, found: CTE) -> CTE:
             case "meta":
                 chosen = new_meta(new.meta)
             case "max_attempts":
-                # The table's check refuses less than the attempts that the job has had.
+                # The table's check refuses fewer attempts than the job has had.
                 chosen = func.greatest(new.max_attempts, Job.attempt, 1)
             case "scheduled_at":
                 chosen = func.coalesce(new.scheduled_at, database_now())

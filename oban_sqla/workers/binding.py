@@ -32,11 +32,11 @@ class Binding:
         self._session = self._first() if session else None
         all_but_session = {n: p for n, p in self._whole.parameters.items() if n != self._session}
         self.provided = provided_parameters(function, all_but_session)
-        """The parameters whose values are found when a job runs."""
+        """The parameters whose values a feature provides when the job runs."""
         self._called = self._whole.replace(parameters=list(all_but_session.values()))
         own = [p for name, p in all_but_session.items() if name not in self.provided]
         self.signature = self._whole.replace(parameters=own)
-        """The signature without the session, and without what is provided."""
+        """The signature without the session, and without the provided parameters."""
         self._others = next((p.name for p in own if p.kind is _VAR_KEYWORD), None)
         self._is_common = all(p.kind in _BY_NAME for p in all_but_session.values())
         self._names = frozenset(p.name for p in own)

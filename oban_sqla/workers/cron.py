@@ -28,7 +28,7 @@ NICKNAMES: Mapping[str, str] = {
 }
 
 _KEYS = ("expr", "timezone", "catch_up")
-# A tick that is younger than this was not missed.
+# A tick counts as missed only if it is older than this.
 _JUST_NOW = timedelta(minutes=1)
 # The search for the last tick tries these windows in turn, since most entries tick often.
 _WINDOWS = (timedelta(hours=1), timedelta(days=2), timedelta(days=100))

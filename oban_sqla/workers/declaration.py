@@ -44,7 +44,7 @@ class Declaration:
             "queue": self.queue,
             "priority": self.priority,
             "max_attempts": self.max_attempts,
-            # Copies, since the user may change those of a job in place.
+            # Copied, since the user may change the tags and the meta of a job in place.
             "tags": [*self.tags],
             "meta": RULES["meta"](self.meta) if self.meta else {},
         }

@@ -31,7 +31,7 @@ SELF = "self"
 """The argument of a job that refers to its row."""
 
 Lock = Literal["update", "skip"]
-"""How the row is locked: wait for another lock on it, or snooze the job for a second."""
+"""How the row is locked: wait for another lock on it, or snooze the job for a second instead."""
 
 
 def _lock(value: object) -> Lock:

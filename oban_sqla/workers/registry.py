@@ -31,7 +31,7 @@ class Registration:
     hooks: Hooks = field(default_factory=Hooks)
     """The functions that run before and after `process`."""
     provided: Mapping[str, Provided] = field(default_factory=dict)
-    """The parameters of a function whose values are found when a job runs."""
+    """The parameters of a function whose values a feature provides when the job runs."""
 
     @property
     def is_model(self) -> bool:

@@ -179,7 +179,7 @@ class TestThreads:
         assert ack.meta is not None
         assert ack.meta["return"] == threading.current_thread().name
 
-    async def test_an_abandoned_thread_disturbs_no_other_job(self) -> None:
+    async def test_a_thread_left_behind_disturbs_no_other_job(self) -> None:
         begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
         def process(job: Job) -> None:

@@ -365,7 +365,7 @@ class TestThread:
         proxy.silent = False
         await oban.stop()
 
-    async def test_a_hanging_thread_is_abandoned(
+    async def test_a_hanging_thread_is_left_behind(
         self, start: StartOban, monkeypatch: pytest.MonkeyPatch, tune: Tune
     ) -> None:
         tune("oban_sqla.runtime.heartbeat", FAREWELL=0.05)

@@ -104,7 +104,7 @@ class Stuck(Worker, name="timeouts.stuck", max_attempts=1):
             self.released.wait(PATIENCE)
 
 
-async def test_a_worker_that_ignores_its_cancellation_is_abandoned(
+async def test_a_worker_that_ignores_its_cancellation_is_left_behind(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
     tune(perform, UNWINDING=0.01)
@@ -121,7 +121,7 @@ async def test_a_worker_that_ignores_its_cancellation_is_abandoned(
     await until(lambda: left_behind.count("default") == 0)
 
 
-async def test_abandoned_threads_occupy_slots_of_their_queue(
+async def test_threads_left_behind_take_places_of_their_queue(
     start: StartOban,
     engine: AsyncEngine,
     sessions: Sessions,
