@@ -30,7 +30,7 @@ def bench(
 
     Bare SQL does the same work on the rows for comparison, on one connection and without workers.
     The ratio is the cost of the library; the rest is the server and the network. The jobs do
-    nothing, and one process runs them; more processes run more.
+    nothing, and one process runs them; several processes run more.
 
     The command creates a schema of its own and drops it at the end, also after Ctrl-C or SIGTERM.
     The role needs the right to create schemas. The command commits all the time and writes some

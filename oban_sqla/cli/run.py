@@ -163,7 +163,7 @@ def start(
     gc.freeze()
     with told_in_one_line():
         if settings.dsn is None and embedded is None:
-            settings.database()  # a mistake in an import path is told now
+            settings.database()  # a mistake in an import path is reported now
         server = None if embedded is None else embedded_postgres(embedded or None)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(NodeProcess(settings, server).run())

@@ -87,7 +87,7 @@ NewerThan = Annotated[
 
 
 async def with_full_name(database: Database, filters: Filters) -> Filters:
-    """The filters, with the full name of a worker in place of its last part.
+    """The filters, with the full name of the worker whose name ends with the given name.
 
     If no job has the name, it stays unchanged, and a similar name is printed to stderr.
     `ValueError` if the names of several workers end with it.

@@ -22,7 +22,7 @@ def show_status(
 ) -> None:
     """Show the nodes, their leader and queues, and the number of jobs; ~ marks an estimate.
 
-    The queues and pauses of a node are as of the time in the column "seen".
+    The column "seen" says when the queues and pauses of a node were read.
     """
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, partial(status, instance=name))

@@ -21,7 +21,7 @@ class Partition:
 
     @classmethod
     def of(cls, given: object) -> "Partition | None":
-        """Read Oban's `{"fields": ["args"], "keys": ["account_id"]}`; `None` for an empty one.
+        """Read Oban's `{"fields": ["args"], "keys": ["account_id"]}`; `None` if it is empty.
 
         `TypeError` or `ValueError`, naming the field and the value, for anything else.
         """

@@ -32,7 +32,7 @@ _IN_WORDS = {
 
 
 class _Activity:
-    """The attempts of an instance that ended since the last lines, and the timer of the next."""
+    """The attempts of an instance that ended since the last lines, and the timer of new lines."""
 
     def __init__(self, oban: Oban) -> None:
         self._oban = ref(oban)

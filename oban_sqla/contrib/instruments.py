@@ -26,7 +26,8 @@ class Instrument:
     """An instrument: its name, kind and labels."""
 
     name: str
-    """The name in OpenTelemetry. Prometheus has underscores, the unit, and `_total` for counters.
+    """The name in OpenTelemetry. In Prometheus, it has underscores, the unit, and `_total` if it is
+    a counter.
     """
     kind: Kind
     description: str

@@ -50,7 +50,7 @@ class Outages:
         return outage
 
     def leave(self, node: Hashable, service: str) -> Outage | None:
-        """Remove a restored service. Returns the outage if it ends; `None` if others still fail."""
+        """Remove a restored service. Returns the outage if it ends, or `None`."""
         outage = self._outages[node]
         outage.services.discard(service)
         return None if outage.services else self._outages.pop(node)

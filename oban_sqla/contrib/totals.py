@@ -58,7 +58,7 @@ class Totals(Generic[T]):
         self._kind = kind
         self._by_labels: dict[Labels, T] = {}
         if not instrument.labels:
-            # It is there from the beginning, with the value 0.
+            # A total without labels exists from the beginning, with the value 0.
             self(())
 
     def __call__(self, labels: Labels) -> Record:

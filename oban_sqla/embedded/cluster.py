@@ -107,8 +107,8 @@ class Cluster:
             command = []
         if str(self.data) in command:
             return True
-        # The pid in these files may belong to another program by now, and the server would take
-        # that program for a running server.
+        # The pid in these files may belong to another program by now. The server would take that
+        # program for a running server.
         for stale in (pid_file, self.data / f".s.PGSQL.{PORT}.lock"):
             stale.unlink(missing_ok=True)
         return False

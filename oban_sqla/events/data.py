@@ -40,7 +40,7 @@ class JobStop:
     duration: float
     """Seconds from start to end."""
     queue_time: float
-    """Seconds from when the job was due to its start. The database's clock counts to the claim."""
+    """Seconds from when the job was due to its start; up to the claim by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def circumstances() -> Executable:
 
 @lru_cache(maxsize=1)
 def producers_of() -> Executable:
-    """The producers of a queue: `node`, `meta` (as text), `silent_for` and the jobs that `run`."""
+    """The producers of a queue: `node`, `meta` (as text), `silent_for` and how many jobs `run`."""
     job = aliased(Job)
     run = (
         select(func.count())

@@ -36,7 +36,8 @@ async def take_joined(
 ) -> Any:
     """The row of `take_permits`. The lock lasts until the transaction ends, if permits were taken.
 
-    `TypeError` for another `conn`; `ValueError` for a transaction that can't see what others took.
+    `TypeError` for another `conn`; `ValueError` for a transaction that can't see the permits that
+    others took.
     """
     joined = unscoped(conn)
     if isinstance(joined, AsyncSession):

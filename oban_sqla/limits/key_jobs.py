@@ -47,8 +47,8 @@ PARTITION, LIMITS = COUNTED_BY
 def key_jobs(keys: QueueKeys) -> Executable:
     """Write the keys of up to `batch` available jobs of `queue_name`.
 
-    For each priority, it looks behind the position of an instant in `since` and an id in `after`.
-    A job needs them once, and again if its arguments, its queue or the partition have changed.
+    For each priority, the search begins behind an instant in `since` and an id in `after`. The keys
+    of a job are written once, and again if its arguments, its queue or the partition have changed.
     Locked jobs are skipped. Returns at least one row: the time of the search, and the `priority`,
     `scheduled_at` and `id` of a job, NULL for none.
     """

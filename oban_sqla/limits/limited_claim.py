@@ -47,9 +47,10 @@ class LimitedClaim:
         # workers, otherwise from the first limited job that a claim returns.
         limited = [w for w in declarations() if w.queue == queue.name and (w.limit or w.rate)]
         self._keyed = bool(limited)
-        # The same for rates, which make a claim more expensive.
+        # Whether jobs of this queue may have rates, which make a claim more expensive.
         self._rated = any(worker.rate for worker in limited)
-        # The last claim by keys, by the keys of the queue and whether rates count.
+        # The statement of the last claim by keys, keyed by the keys of the queue and whether rates
+        # count.
         self._statements: dict[tuple[QueueKeys | None, bool], RawStatement] = {}
         self._position = ClaimPosition()
         self._cursor = ""
@@ -57,7 +58,7 @@ class LimitedClaim:
         self._cleared_at = time.monotonic()
         # The new holds: the seconds by the name of a rate or a key.
         self._holds: dict[str, float] = {}
-        # For a queue that counts by keys: it writes them.
+        # For a queue that counts by keys: the writer of the keys.
         self._keying: tuple[QueueKeys, QueueKeying] | None = None
         # Whether a limit may have delayed jobs at the last claim.
         self._blocked = False
@@ -70,8 +71,8 @@ class LimitedClaim:
         # The ids of claimed jobs that go back, and whose starts were not counted.
         self._uncounted: set[int] = set()
 
-    # Made when they are used: a queue without limits does not need them, and making the second one
-    # takes 40 ms.
+    # These statements are made when they are used: a queue without limits does not need them, and
+    # making the statement by keys takes 40 ms.
     @cached_property
     def _by_queue(self) -> RawStatement:
         statement = claim_within_global_limit()
@@ -211,7 +212,7 @@ class LimitedClaim:
         return Claim(jobs, full, exhausted, duration, look_in=look_in)
 
     async def _write_keys(self, keys: QueueKeys) -> tuple[bool, float]:
-        """Write keys of the queue's own.
+        """Write the keys by which the queue itself counts waiting jobs.
 
         Returns whether jobs may be left without keys, and the seconds until the next look at all
         jobs.
@@ -243,7 +244,7 @@ class LimitedClaim:
         return poll if next_in is None else min(poll, max(0.0, next_in) + SOONEST)
 
     def _without_keyed(self, claim: Claim) -> Claim:
-        """The claim without limited jobs. It ignored their limits, so they go back."""
+        """The claim without its limited jobs, which go back: the claim ignored their limits."""
         if not (keyed := [job.id for job in claim.jobs if job.may_be_limited]):
             return claim
         self._uncounted.update(keyed)

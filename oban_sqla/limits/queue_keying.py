@@ -27,7 +27,7 @@ class QueueKeying:
 
     @property
     def look_in(self) -> float:
-        """Seconds until a look at all waiting jobs finds jobs that this look passed over."""
+        """Seconds until a look at all waiting jobs finds jobs that this look has skipped."""
         return self._search.look_in
 
     async def write(self, params: Mapping[str, Any]) -> bool:

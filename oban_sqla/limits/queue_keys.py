@@ -51,9 +51,9 @@ class QueueKeys(NamedTuple):
     """The partitions of a queue's limits."""
 
     limit: Partition | None
-    """For the global limit."""
+    """The partition of the global limit."""
     rate: Partition | None
-    """For the rate limit."""
+    """The partition of the rate limit."""
 
 
 OF_KEY: Mapping[str, Any] = {
@@ -101,7 +101,7 @@ def stored_id(job: Any, path: ColumnElement[Any]) -> ColumnElement[str]:
 def executing_with(job: Any, partition: Partition) -> Any:
     """Select the ids of the executing jobs of the queue, and the `key` of each.
 
-    From their values, since nodes of another Oban write no keys.
+    The keys are computed from the values of the jobs, since nodes of another Oban write no keys.
     """
     return select(job.id, _id_of(job, partition).label("key")).where(
         job.state == constant(JobState.EXECUTING), job.queue == of_queue().right

@@ -56,7 +56,7 @@ class QueueLimits:
         if self.global_limit is not None:
             meta[GLOBAL_LIMIT] = self.global_limit.words
         if self.rate is not None:
-            # Each key has starts of its own, which nobody sums up.
+            # Each key has starts of its own, so a sum of all starts says nothing.
             whole = [] if self.rate.partition else [self.started]
             windows = [{"curr_count": count, "prev_count": 0} for count in whole]
             meta[RATE_LIMIT] = {**self.rate.words, "windows": windows}

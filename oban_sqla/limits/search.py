@@ -9,23 +9,24 @@ from ..statements.claimed import Claimed
 
 PRIORITIES = 10
 SHARE = 10.0
-"""Searches from the front take at most one tenth of the time, and so do those after news."""
+"""Searches from the front take at most one tenth of the time. Searches after news do, too."""
 LONGEST = 1.0
 """Seconds after which a search begins at the front in any case."""
 MARGIN = timedelta(seconds=2)
 """If the transaction of a new job takes longer than this, a search from the front finds the job."""
 
 FRONT = None
-"""Before all jobs: Python has no word for PostgreSQL's `-infinity`."""
+"""The position before all jobs, since Python can't represent PostgreSQL's `-infinity`."""
 
 
 class Search:
     """The position at which the next search begins, for each priority.
 
-    A search passes over all limited jobs, which may be many. So it begins behind the last job that
-    was found, or, if all jobs were found, at the time of that search. A new job may be due a little
-    earlier, since its transaction took some time: after news, a search begins `MARGIN` earlier.
-    Jobs that get an earlier position, by a retry or a rescue, are found by searches from the front.
+    A search reads and skips all limited jobs, which may be many. So it begins behind the last job
+    that was found, or, if all jobs were found, at the time of that search. A new job may be due a
+    little earlier, since its transaction took some time: after news, a search begins `MARGIN`
+    earlier. Jobs that get an earlier position, by a retry or a rescue, are found by searches from
+    the front.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Search:
 
     @property
     def look_in(self) -> float:
-        """Seconds until another search finds jobs that the last search has passed over."""
+        """Seconds until another search finds jobs that the last search has skipped."""
         if self._from_front:
             return math.inf
         at = min(self._front_at, self._recent_at) if self._news else self._front_at

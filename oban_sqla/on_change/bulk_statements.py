@@ -100,7 +100,7 @@ def execute(state: ORMExecuteState) -> tuple[Result[Any], Sequence[Key]]:
 def rows(
     state: ORMExecuteState, reaction: Reaction, keys: Sequence[Key]
 ) -> Iterator[tuple[type, Key, object | None]]:
-    """The classes and keys of the rows to which a reaction reacts, and those that it reads."""
+    """The class and key of each row to which a reaction reacts, and the row if it was read."""
     assert state.bind_mapper is not None
     cls = state.bind_mapper.class_
     reads = reaction.when is not None or (bool(reaction.counted_by) and not state.is_delete)

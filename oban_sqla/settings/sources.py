@@ -25,7 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_environment(prefix: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the names in `kinds`, in capitals or not; empty ones are left out.
 
-    A variable is text, or what that text is in JSON if its kind is no scalar.
+    A variable is text. If its kind is no scalar, the text is read as JSON.
     """
     variables = {name.upper(): text for name, text in os.environ.items() if text}
     found = {name: variables.get(f"{prefix}{name}".upper()) for name in kinds}

@@ -51,7 +51,7 @@ class Attempts:
         self._with_safety = with_safety
         self._listeners = emit
         self._producer = str(uuid4())
-        # The key of the job that ran last, where limits count.
+        # The limit's key of the job that ran last: keys take turns.
         self._cursor = ""
         self._raised: BaseException | None = None
 

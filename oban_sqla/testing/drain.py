@@ -139,7 +139,7 @@ async def _run(
     snoozes: Counter[int] = Counter()
     while True:
         await _stage(database, queues, until)
-        # One at a time: a job that this one enqueues may come before the remaining jobs.
+        # Run one job at a time: a job that it enqueues may come before the remaining jobs.
         ids = await _available(database, queues, 1 if recursive else None)
         for id in ids:
             _count_snooze(snoozes, id, await attempts.run(id))

@@ -122,7 +122,7 @@ def _as_stored(expected: Any) -> Any:
 
 
 def _is_equal(expected: Any, actual: Any) -> bool:
-    """Whether both are equal. At any depth, a reference equals only a reference."""
+    """Whether two values are equal. At any depth, a reference equals only a reference."""
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) == len(actual) and all(map(_is_equal, expected, actual))
     if _is_object(expected) and _is_object(actual):

@@ -34,7 +34,7 @@ class Bar:
     x: float
     width: float
     text: str
-    """Its numbers in words."""
+    """The numbers of the bar in words."""
     parts: Sequence[Part]
 
 
@@ -102,7 +102,7 @@ def _bar(history: History, number: int, text: str, parts: Sequence[Part]) -> Bar
 
 
 def _values(top: float) -> Sequence[str]:
-    # Half a job is no value.
+    # A chart of counts has no value between two integers.
     return f"{top:,.0f}", f"{top / 2:,.0f}" if top % 2 == 0 else "", "0"
 
 

@@ -22,7 +22,7 @@ async def cron(request: Request) -> Response:
 
 
 def local(tick: datetime | None, zone: str) -> str:
-    """A tick by the clock of its time zone."""
+    """A tick in the local time of its zone."""
     try:
         return "" if tick is None else f"{tick.astimezone(ZoneInfo(zone)):%a %d %b %H:%M %Z}"
     except OverflowError:

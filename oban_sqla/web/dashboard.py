@@ -70,7 +70,8 @@ def dashboard(
             Route("/workflows/confirm", workflow_actions.confirm, methods=["POST"]),
             Route("/workflows/change", workflow_actions.change, methods=["POST"]),
             Route("/workflows/{id:path}", workflows.workflow),
-            # Only static files are compressed: the length of a compressed page tells of its token.
+            # Only static files are compressed: the length of a compressed page would reveal parts
+            # of its token.
             Mount("/static", GZipMiddleware(_Static(directory=STATIC))),
         ],
         middleware=[Middleware(Guard, authorize=authorize)],

@@ -23,7 +23,7 @@ class Ended:
     counts: Mapping[str, int]
     """By state."""
     queue_time: float | None
-    """Seconds within which 95 of 100 of them were claimed after they were due."""
+    """Seconds from due to claimed that 95 of 100 jobs did not exceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ async def recent(database: Database, *, window: float, jobs: int, most: int = MO
     """
     await database.verify()
     ((more,),) = await database.fetch(are_more(window, most))
-    # A sample of most of the table would cost as much, and be less exact.
+    # A sample of most of the table would cost as much as the whole table, and be less exact.
     share = most / jobs if more and jobs > 3 * most else 1.0
     rows = await database.fetch(ended(window, share=share))
     return Recent(rows, window, 1 / share)

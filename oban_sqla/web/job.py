@@ -121,7 +121,7 @@ async def _read(reads: Reads, id: int) -> Read | None:
     try:
         said = await why(reads, id) if job["state"] in WAITING else None
     except DataError:
-        # Another program may have written terms of limits that are none.
+        # Another program may have written invalid terms of limits.
         said = "the limits in its meta can't be read"
     return Read(job, steps, said)
 

@@ -80,7 +80,8 @@ def search_of(page: Page, text: str, state: str, queue: str) -> Search:
 def _refuse_masked(page: Page, search: Search) -> None:
     """Refuse a search that would reveal values which a mask covers."""
     if search.errors:
-        # A part of a covered text would find it, and the mask does not know of which text.
+        # A search for a part of a covered text would find it, and the mask can't tell which search
+        # is safe.
         raise SearchError("errors may be masked, and can't be searched")
     workers = search.workers or ("",)
     for path, value in search.args:

@@ -32,7 +32,7 @@ class Layout:
 
 
 def box_of(names: Iterable[str]) -> int:
-    """The width of boxes in which the names fit, beside an icon; long names do not."""
+    """The width of boxes in which the names fit beside an icon, except long names."""
     longest = max(map(len, names), default=0)
     return min(max(longest * _CHARACTER + 50, NARROWEST), WIDEST)
 

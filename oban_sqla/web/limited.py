@@ -88,7 +88,7 @@ def _named(page: Page, row: Any) -> str:
 def may_see(page: Page, by: str, key: str, worker: str) -> bool:
     """Whether the viewer may see the key of a limit, which is the JSON of an argument."""
     if page.board.mask is not None and "," in by:
-        # It is made of several values, and the mask may cover any of them.
+        # The key is made of several values, and the mask may cover any of them.
         return False
     try:
         value = json.loads(key)

@@ -14,7 +14,7 @@ from .outage import OUTAGES
 from .terms import terms_of
 
 INTERVAL = 1.0
-# A stopping server waits for its responses, so a stream ends by itself and the browser reconnects.
+# A stopping server waits for its responses. So a stream ends by itself, and the browser reconnects.
 LONGEST = 25.0
 RECONNECT = 1000  # milliseconds
 

@@ -48,7 +48,8 @@ async def _shown(reference: Reference, hook: RowHook | None, seconds: float) -> 
                 columns = await columns
         return Row(name, dict(columns or {}))
     except Exception as error:
-        # The page of the job matters more than its row. A message may hold data of the row.
+        # An error of the hook must not break the page of the job. Its message may hold data of the
+        # row.
         return Row(name, {}, type(error).__name__)
 
 

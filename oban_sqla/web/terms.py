@@ -20,7 +20,7 @@ class Terms:
     """The most jobs that start in `period` seconds."""
     period: float | None = None
     burst: float | None = None
-    """The jobs that may start beyond that, after a quiet time."""
+    """The further jobs that may start in a period, after a quiet time."""
     limit_keys: Mapping[str, Any] = field(default_factory=dict)
     """Oban's `partition` and `burst` of the limit, if it is for each key."""
     rate_keys: Mapping[str, Any] = field(default_factory=dict)

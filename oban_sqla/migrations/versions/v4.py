@@ -56,7 +56,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
         f"{give_up}() RETURNS trigger",
         "BEGIN NEW.meta := NEW.meta - 'oban_sqla_unique'; RETURN NEW; END",
     )
-    # The condition is in WHEN, so that other jobs don't pay for a call of the function.
+    # The condition is in WHEN, so that the function is not called for other jobs.
     execute(
         op,
         f"CREATE OR REPLACE TRIGGER {GIVE_UP} BEFORE UPDATE OF state ON {jobs}"

@@ -107,7 +107,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
 def _create_chain_trigger(op: Operations, prefix: str | None) -> None:
     jobs, join_chain = name("oban_jobs", prefix), name(JOIN_CHAIN, prefix)
     create_function(op, f"{join_chain}() RETURNS trigger", JOIN)
-    # Its condition is asked without a call of the function: other jobs do not pay for it.
+    # The server checks the condition without a call of the function, so other jobs cost nothing.
     execute(
         op,
         f"CREATE OR REPLACE TRIGGER {JOIN_CHAIN} BEFORE INSERT ON {jobs} FOR EACH ROW"

@@ -42,7 +42,7 @@ def upgrade(op: Operations, prefix: str | None) -> None:
     )
     for table in TABLES:
         set_storage(op, name(table, prefix), STORAGE)
-    # The waiting jobs of a queue, ordered by key: a claim passes over a full key in one step.
+    # The waiting jobs of a queue, ordered by key: a claim skips a full key in one step.
     op.create_index(
         PARTITION_INDEX,
         "oban_jobs",
