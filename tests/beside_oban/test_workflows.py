@@ -97,7 +97,7 @@ async def test_oban_py_enqueues_the_callbacks_of_a_batch_once(ended: Ended, tabl
 async def test_oban_py_leaves_suspended_steps_alone(
     start_theirs: StartTheirs, sessions: Sessions, client: oban_py.Oban, table: Table
 ) -> None:
-    """It stages, prunes and rescues as the leader, with no node of ours beside it."""
+    """oban-py stages, prunes and rescues as the leader, with no node of ours beside it."""
     flow = Workflow("import")
     flow.add("first", Ours.new())
     flow.add("next", Ours.new(), deps="first")
@@ -123,7 +123,7 @@ def Theirs_new(n: int) -> oban_py.Job:  # noqa: N802
 async def test_a_value_that_oban_py_recorded_is_refused(
     start_theirs: StartTheirs, start: StartOban, sessions: Sessions
 ) -> None:
-    """It records an Erlang term, which is not taken for the value itself."""
+    """oban-py records an Erlang term, which is not taken for the value itself."""
     taken: list[object] = []
 
     @job(name="beside.take", queue="ours", max_attempts=1)

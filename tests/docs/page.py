@@ -1,9 +1,10 @@
 """A page of docs/, whose snippets run in order as a reader would run them.
 
-- python: in one namespace, with `await` at the top; one that begins with `# shop.py` is that file.
-- toml and ini: likewise a file, named in the first line.
-- sh: each line is a command; `# exits with 1` at its end says so if that is meant.
-- text: what the snippet before it has printed; `...` stands for anything.
+- python: in one namespace, with `await` at the top. A snippet that begins with `# shop.py` is that
+  file.
+- toml and ini: a file, which the first line names.
+- sh: each line is a command. `# exits with 1` at its end says that the command must fail.
+- text: the output of the snippet before it. `...` stands for anything.
 
 A page that imports from `shop` and has no `shop.py` of its own has that of the quickstart.
 """

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-# Debian installs it where only root finds it.
+# Debian installs PgBouncer where only root finds it.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 PATIENCE = 20.0
 
@@ -60,7 +60,7 @@ class PgBouncer:
         self._directory.cleanup()
 
     async def start(self) -> None:
-        """Start it, also again on the same port."""
+        """Start PgBouncer, also again on the same port."""
         assert PROGRAM is not None
         settings = self._write_settings()
         self._process = await asyncio.create_subprocess_exec(
@@ -74,7 +74,7 @@ class PgBouncer:
                 assert said[-1], "".join(said)
 
     async def stop(self) -> None:
-        """Stop it at once, with clients still connected."""
+        """Stop PgBouncer at once, with clients still connected."""
         assert self._process is not None
         self._process.terminate()
         await self._process.communicate()
@@ -92,7 +92,7 @@ class PgBouncer:
         return settings
 
     def _user(self, settings: Path) -> dict[str, Any]:
-        """It refuses to run as root, so it runs as the owner of the server's socket."""
+        """PgBouncer refuses to run as root, so it runs as the owner of the server's socket."""
         if os.geteuid() != 0:
             return {}
         host = self._server.get("host", "")

@@ -56,7 +56,7 @@ class Clock:
         new.replace(self._file)
 
     def step(self, **by: float) -> None:
-        """Set it forward or back."""
+        """Set the clock forward or back."""
         ahead = float(self._file.read_text())
         self.set(datetime.fromtimestamp(time.time() + ahead, UTC) + timedelta(**by))
 

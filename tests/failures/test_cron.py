@@ -78,7 +78,7 @@ async def test_a_tick_is_neither_missed_nor_enqueued_twice(
     await runs.until(lambda: runs.leader(clock.now()) not in (None, name_of(leader)))
     await runs.until(lambda: runs.states().keys() == {"completed"}, "not completed:")
     if order is signal.SIGSTOP:
-        # It wakes up, and its clock says that the minute has just begun.
+        # The paused leader wakes up, and its clock says that the minute has just begun.
         leader.send_signal(signal.SIGCONT)
     for node in nodes:
         if node is not leader or order is signal.SIGSTOP:

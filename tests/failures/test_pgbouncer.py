@@ -1,9 +1,10 @@
 """PgBouncer in transaction mode between everything and the server: all of it works, by polling.
 
 What a user has to know: prepared statements belong to one connection to the server, and a client
-gets another one for each transaction. PgBouncer before 1.21 knows nothing of them. psycopg prepares
-what it has sent five times, asyncpg prepares all, under names that it counts. So an engine has to
-be made with the `connect_args` below, and a connection of psycopg with `prepare_threshold=None`.
+gets another one for each transaction. PgBouncer before 1.21 does not track prepared statements.
+psycopg prepares a statement that it has sent five times. asyncpg prepares all statements, under
+numbered names. So an engine has to be made with the `connect_args` below, and a connection of
+psycopg with `prepare_threshold=None`.
 """
 
 import asyncio
@@ -218,7 +219,7 @@ async def test_jobs_run_after_the_pooler_is_restarted(
 async def test_an_instance_made_from_a_url_works(
     bouncer: PgBouncer, start: StartOban, prefix: str, runs: Runs
 ) -> None:
-    """As the command does: its URL has the settings that PgBouncer needs."""
+    """The URL has the settings that PgBouncer needs, as with the command."""
     url = f"{bouncer.dsn}?prepare_threshold=none"
     ours = await start(url, prefix=prefix, queues={"default": 5}, **POLLING)
     for _ in range(10):

@@ -17,7 +17,7 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class Ending(Holding, name="ends.one", queue="ends", limit=Limit(1, by="key")):
-    """One of a key at once. The job says how its attempt ends."""
+    """A worker with one job of a key at once. The job says how its attempt ends."""
 
     async def outcome(self, job: Job) -> Any:
         match job.args.get("end"):
@@ -32,7 +32,7 @@ class Ending(Holding, name="ends.one", queue="ends", limit=Limit(1, by="key")):
 
 
 class InSession(Worker, name="ends.session", queue="ends", limit=Limit(1, by="key")):
-    """It completes in its own transaction."""
+    """A worker that completes its jobs in its own transaction."""
 
     ran: ClassVar[list[int]] = []
 

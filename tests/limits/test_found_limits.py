@@ -20,19 +20,19 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class One(Holding, queue="found.declared", limit=Limit(1)):
-    """One job at once."""
+    """A worker with one job at once."""
 
 
 class Rated(Holding, queue="found.declared", rate=Rate(2, per=3600, name="found.rate")):
-    """Two starts in an hour."""
+    """A worker with two starts in an hour."""
 
 
 class Limited(Holding, queue="found.declared", limit=Limit(2, name="found.service")):
-    """Two jobs at once."""
+    """A worker with two jobs at once."""
 
 
 class AlsoRated(Holding, queue="found.declared", rate=Rate(1, per=3600, name="found.service")):
-    """One start in an hour of a rate that has the name of a limit."""
+    """A worker with one start in an hour, by a rate that has the name of a limit."""
 
 
 class Free(Holding, queue="found.declared"):

@@ -26,7 +26,7 @@ from tests.runtime.conftest import until
 
 # Without a notification, a node finds a slot after half a minute.
 SELDOM: dict[str, Any] = {"poll_interval": 30.0, "fallback_interval": 30.0}
-# It takes some milliseconds, or longer on a busy machine.
+# With a notification, that takes some milliseconds, or longer on a busy machine.
 AT_ONCE = 1.0
 ONE: dict[str, Any] = {"slots": {"limit": 5, "global_limit": 1}}
 
@@ -36,7 +36,7 @@ class Plain(Holding, queue="slots"):
 
 
 class Shared(Holding, queue="keyed", limit=Limit(1, name="free_slots.shared")):
-    """One job at a time, in any queue."""
+    """A worker with one job at a time, in any queue."""
 
 
 @pytest.fixture

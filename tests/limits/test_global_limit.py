@@ -80,7 +80,7 @@ async def test_jobs_of_other_queues_do_not_count(start: StartOban, add: Add) -> 
 
 
 class One(Holding, name="global_limit.one", limit=Limit(1, by="account_id")):
-    """One of an account at once."""
+    """A worker with one job of an account at once."""
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,15 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class One(Holding, limit=Limit(1, by="key")):
-    """One job of a key at once."""
+    """A worker with one job of a key at once."""
 
 
 class Two(Holding, limit=Limit(2, by="key")):
-    """Two jobs of a key at once."""
+    """A worker with two jobs of a key at once."""
 
 
 class Sharing(Holding, limit=Limit(1, by="key", burst=True)):
-    """One job of a key at once, or more while slots are free."""
+    """A worker with one job of a key at once, or more while slots are free."""
 
 
 class Free(Holding):

@@ -29,7 +29,7 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
 class Calls(Holding, rate=Rate(3, per=3600, name="calls")):
-    """Three starts in an hour."""
+    """A worker with three starts in an hour."""
 
 
 class Short(Worker, queue="limits", rate=Rate(2, per=0.3, name="short", burst=1)):
@@ -148,7 +148,7 @@ class TestInTheTransactionOfTheCaller:
     async def test_acquire_waits_for_the_next_permit(
         self, client: Oban, sessions: Sessions
     ) -> None:
-        """By the database's clock, which goes on during the transaction."""
+        """The wait ends by the database's clock, which goes on during the transaction."""
         rate = client.rate("short")
         await rate.acquire(3)
         async with sessions.begin() as session:

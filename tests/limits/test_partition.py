@@ -32,7 +32,7 @@ class Mail(Holding, name="partition.mail", queue="partitioned"):
 
 
 class Report(Holding, name="partition.report", queue="partitioned"):
-    """It is another worker of the queue."""
+    """Another worker of the queue."""
 
 
 class Own(Holding, name="partition.own", queue="partitioned", limit=Limit(3, by="region")):

@@ -31,15 +31,15 @@ class Bursting(Worker, queue="limits", rate=Rate(5, per=0.3, burst=5)):
 
 
 class PerKey(Holding, rate=Rate(2, per=3600, by="key")):
-    """Two starts of a key in an hour."""
+    """A worker with two starts of a key in an hour."""
 
 
 class Heavy(Holding, rate=Rate(5, per=3600, weight=lambda job: job.args["weight"])):
-    """Five permits in an hour."""
+    """A worker with five permits in an hour."""
 
 
 class Slow(Holding, rate=Rate(1, per=3600)):
-    """One in an hour."""
+    """A worker with one start in an hour."""
 
 
 class Snoozing(Worker, queue="limits", rate=Rate(2, per=3600)):

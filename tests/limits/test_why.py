@@ -23,15 +23,15 @@ AT = r"\d\d:\d\d:\d\d UTC"
 
 
 class ForAccount(Holding, name="why.account", limit=Limit(2, by="account")):
-    """Two jobs of an account at once."""
+    """A worker with two jobs of an account at once."""
 
 
 class OneAtATime(Holding, name="why.one", limit=Limit(1)):
-    """One job at once."""
+    """A worker with one job at once."""
 
 
 class Hourly(Holding, name="why.hourly", rate=Rate(1, per=3600, name="mailgun")):
-    """One start in an hour."""
+    """A worker with one start in an hour."""
 
 
 def says(sentence: str, pattern: str) -> None:

@@ -80,7 +80,7 @@ def rescue_from_the_dead(session: Session) -> None:
 
 
 def once_cancelled(move: Callable[[Session], None]) -> Callable[[Session], None]:
-    """The same for jobs that were cancelled while they ran."""
+    """`acknowledge` for jobs that were cancelled while they ran."""
 
     def move_the_marked(session: Session) -> None:
         session.execute(update(Job).values(meta={"cancel_attempted_at": "2026-11-01T12:00:00"}))

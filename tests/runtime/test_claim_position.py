@@ -88,7 +88,7 @@ class TestNext:
 async def test_a_job_of_better_priority_overtakes_waiting_jobs(
     start: StartOban, sessions: Sessions, tune: Tune
 ) -> None:
-    """Its position is before that of the last claim."""
+    """The position of the job is before that of the last claim."""
     tune(claim_position, SHARE=0.0)
     async with sessions.begin() as session:
         session.add_all([Held.new(priority=5) for _ in range(6)])
@@ -107,7 +107,7 @@ async def test_a_job_of_better_priority_overtakes_waiting_jobs(
 async def test_a_job_that_becomes_visible_late_is_claimed(
     start: StartOban, sessions: Sessions, rows: Rows
 ) -> None:
-    """Its transaction began before those of jobs that are already claimed."""
+    """The transaction of the job began before those of jobs that are already claimed."""
     oban = Oban(sessions, queues={"default": 2}, poll_interval=3600.0, fallback_interval=3600.0)
     with hear(oban, "ack_stop") as acks:
         async with sessions() as late:

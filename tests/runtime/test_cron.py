@@ -108,7 +108,7 @@ async def test_a_tick_is_enqueued_when_it_comes(
 async def test_a_hanging_leader_does_not_block_other_leaders(
     engine: AsyncEngine, postgres_dsn: str, prefix: str, sessions: Sessions, tune: Tune
 ) -> None:
-    """As a process that is stopped, or whose machine is, within the transaction of a pass."""
+    """The leader hangs within the transaction of a pass, as if its process was stopped."""
     tune(cron_statements, LONGEST_IDLE="100ms")
     declare()
     other = service(engine, prefix)

@@ -86,7 +86,7 @@ async def test_an_error_of_the_database_has_its_class(direct: DirectConnection) 
 
 
 async def test_an_error_of_the_commit_is_raised(direct: DirectConnection) -> None:
-    """After the rows: a deferred constraint is checked at the commit."""
+    """A deferred constraint is checked at the commit, after the rows have come."""
     await direct.fetch(b"CREATE TEMP TABLE one (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)", [])
     await direct.fetch(b"INSERT INTO one VALUES (1)", [])
     with pytest.raises(psycopg.errors.UniqueViolation):

@@ -290,7 +290,7 @@ async def test_no_object_of_an_attempt_stays_in_memory() -> None:
         raise ValueError(payload)
 
     for kind in (Async, Sync):
-        # In a task, as in the producer: its last step holds what woke it.
+        # In a task, as in the producer: its last step keeps a reference to the object that woke it.
         await asyncio.create_task(perform(kind, process))
         for thread in threading.enumerate():
             if thread.name == "oban-job-7":

@@ -265,7 +265,7 @@ async def test_a_lost_connection_fails_the_calls_under_way_and_no_others(
 async def test_a_connection_that_became_read_only_is_kept_no_longer(
     oban: Oban, each_engine: AsyncEngine, outside: psycopg.AsyncConnection
 ) -> None:
-    """As after a failover: the connection leads to a standby."""
+    """After a failover, the connection leads to a standby."""
     if each_engine.dialect.driver != "psycopg":
         pytest.skip("another driver's error is SQLAlchemy's affair")
     taken: list[psycopg.AsyncConnection] = []

@@ -329,8 +329,8 @@ class TestThread:
         expect_errors: None,
         tune: Tune,
     ) -> None:
-        """It is not cancelled together with the tasks of the thread, nor sent to a thread that has
-        ended.
+        """The deletion of the row is not cancelled with the tasks of the thread, nor sent to a
+        thread that has ended.
         """
         oban = await start(queues={"alpha": 1}, notify="poll")
         (alpha,) = services(oban).producers.values()

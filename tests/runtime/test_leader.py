@@ -294,7 +294,7 @@ class TestResigning:
     async def test_a_follower_hears_of_the_resignation_and_leads(
         self, start: StartOban, sessions: Sessions
     ) -> None:
-        """Long before the lease would have expired."""
+        """The follower leads long before the lease would have expired."""
         options: dict[str, Any] = {"queues": {"default": 1}, "heartbeat_expiry": 3600.0}
         first = Oban(sessions, node="n1", **options)
         with hear(Oban, "elect_stop") as elections:

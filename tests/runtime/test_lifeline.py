@@ -388,7 +388,9 @@ class TestNodes:
     async def test_no_job_is_rescued_after_the_table_of_producers_was_emptied(
         self, start: StartOban, rows: Rows, short: None, sessions: Sessions, prefix: str
     ) -> None:
-        """As after a crash of the server: the rows come back, and no job is rescued in between."""
+        """A crash of the server empties the table. The rows come back, and no job is rescued in
+        between.
+        """
         leader = await start(queues={"default": 1}, **SLOWER)
         await start(queues={"default": 1}, leadership=False, **SLOWER)
         await add(sessions, Held.new(), Held.new())

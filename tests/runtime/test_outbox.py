@@ -230,7 +230,7 @@ class TestRefusal:
         expect_errors: None,
         tune: Tune,
     ) -> None:
-        """As during a migration that renames the table."""
+        """The table is missing, as during a migration that renames it."""
         tune(outbox_module, LONGEST_DELAY=0.05)
         oban = await start(queues={"default": 5}, **NEVER)
         with hear(oban, "ack_stop") as acks, hear(oban, "outcome_delayed") as delays:
@@ -270,7 +270,7 @@ async def test_a_statement_that_takes_too_long_is_sent_in_halves(
     rows: Rows,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As with a role that has a statement_timeout."""
+    """The role has a statement_timeout."""
     oban = await start(queues={"default": 9}, **NEVER)
     with hear(oban, "ack_stop") as acks:
         await add(sessions, *(Held.new() for _ in range(9)))

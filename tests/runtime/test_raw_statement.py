@@ -43,7 +43,7 @@ async def test_a_statement_can_be_sent_after_a_failure(any_database: Database) -
 
 
 async def test_a_statement_behind_another_one_is_prepared_at_once(any_database: Database) -> None:
-    """It is long, and the server would plan it anew five times on each connection."""
+    """The statement is long, and the server would plan it anew five times on each connection."""
     texts = text("SELECT statement FROM pg_prepared_statements").columns(statement=Text)
     behind = select(literal("lock", Text).label("behind"))
     prepared = RawStatement(any_database, texts, behind=behind)

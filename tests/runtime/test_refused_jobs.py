@@ -215,7 +215,7 @@ async def test_other_orphans_are_rescued(
 async def test_a_change_of_the_table_does_not_wait(
     add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
 ) -> None:
-    """Such as the removal of the trigger, which comes while a refused job is hidden."""
+    """The trigger, for example, is dropped while a refused job is hidden."""
     (id,) = await add(Quick.new())
     await refuse(becomes("executing", id))
     database = Database(engine, prefix)
@@ -246,7 +246,7 @@ async def test_a_change_of_the_table_does_not_wait(
 async def test_an_error_of_every_row_sets_no_job_apart(
     add: Add, refuse: Refuse, engine: AsyncEngine, prefix: str
 ) -> None:
-    """As with a trigger that uses a column that is gone: the statement fails as before."""
+    """For example, a trigger uses a column that does not exist: the statement fails as before."""
     await add(Quick.new(), Quick.new())
     await refuse(of_rows("true"), "PERFORM gone FROM pg_class;")
     database = Database(engine, prefix)

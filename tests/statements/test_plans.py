@@ -208,7 +208,7 @@ async def pages_read(connection: psycopg.AsyncConnection, prefix: str, statement
 async def test_outcomes_are_written_in_the_order_they_are_given(
     full: psycopg.AsyncConnection, prefix: str
 ) -> None:
-    """In the order of the ids: all transactions lock jobs so, and can't deadlock."""
+    """All transactions lock jobs in the order of their ids, so they can't deadlock."""
     lines = (await plan(full, prefix, acknowledge())).splitlines()
     (locking,) = (n for n, line in enumerate(lines) if "LockRows" in line)
     below = [line.strip(" ->") for line in lines[locking + 1 : locking + 3]]

@@ -254,7 +254,7 @@ class TestWitnesses:
         assert found.rescued is not None
 
     async def test_a_lost_row_begins_again(self, run: Run, alive: Alive) -> None:
-        """Its `started_at` is as before, so that is no evidence."""
+        """The `started_at` of the row is as before, so the row is no evidence."""
         uuid = await alive(1000)
         for seconds in range(1000, 10, -15):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -267,7 +267,7 @@ class TestWitnesses:
     async def test_a_row_silent_for_long_begins_again(
         self, run: Run, alive: Alive, silence: float, settled_in: float
     ) -> None:
-        """It could not beat, so perhaps no producer could."""
+        """The producer could not beat, so perhaps no producer could."""
         uuid = await alive(40)
         for seconds in (silence, 0):
             await run(beat([row(uuid)], expiry=60.0, now=ago(seconds)))
@@ -486,8 +486,8 @@ class TestInADatabaseOfItsOwn:
 
         The new claim has another attempt, or, if the last one was given back, another instant.
 
-        What the statement sees is older than the new claimer, which has no row there: it must not
-        take the job for one of a producer that has none.
+        The snapshot of the statement is older than the row of the new claimer. The statement must
+        not take the job for one whose producer has no row.
         """
         new = str(uuid4())
         claim = {"queue_name": "default", "limit": 1, "node_name": "new", "producer": new}

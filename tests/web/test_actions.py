@@ -29,7 +29,7 @@ async def test_selected_jobs_are_changed(site: Site, add: Add, oban: Oban) -> No
     asked = await site.send(page, ("action", "retry"), 200, id=chosen)
     question = Reader(asked.text)
     assert "Retry 1 job?" in question.text
-    # The question does not refresh itself: its address is that of a form.
+    # The page with the question does not refresh itself: its address is that of a form.
     assert not [given for tag, given in question.elements if tag == "main" and "hx-get" in given]
     assert await states(oban, ids) == ["discarded", "executing", "discarded"]
     with hear(oban, "dashboard_action") as done:

@@ -60,7 +60,7 @@ class Folder:
         return printed(self._python.run(*arguments, cwd=self._path))
 
     def new_python(self, *arguments: str, stdin: str) -> str:
-        """The same in a new Python process, which may read its program from `stdin`."""
+        """`python` in a new process, which may read its program from `stdin`."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self._path,

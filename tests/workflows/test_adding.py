@@ -146,7 +146,7 @@ async def test_a_unique_workflow_that_has_ended_is_no_duplicate(
     await oban.wait(first, timeout=20)
     second = await oban.enqueue(diamond(unique=True))
     assert (second.conflict, second.id != first.id) == (False, True)
-    # Of those that have ended, any number may have the name.
+    # Any number of ended workflows may have the name.
     await oban.wait(second, timeout=20)
     assert await count(sessions) == [2, 8, 8]
 

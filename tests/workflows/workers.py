@@ -18,7 +18,7 @@ class Step(Worker, name="flows.step", max_attempts=1):
 
 
 class InTransaction(Worker, name="flows.in_transaction", max_attempts=1):
-    """The same, with a session that it uses."""
+    """`Step` with a session, which it uses."""
 
     async def process(self, job: Job, session: AsyncSession) -> object:
         await session.connection()
