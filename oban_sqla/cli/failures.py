@@ -35,7 +35,8 @@ def told_in_one_line() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        fail(str(error.orig))
+        # The rest is where PostgreSQL was in the statement, such as a line of a function.
+        fail(str(error.orig).partition("\nCONTEXT:")[0])
     except ConfigError as error:
         fail(*(complaint for _, complaint in error.complaints))
     except TimeoutError as error:

@@ -88,7 +88,7 @@ def scale_queue(
     limit: Annotated[
         int | None,
         typer.Argument(
-            metavar="[LIMIT]",
+            metavar="LIMIT",
             min=1,
             max=LARGEST_COUNT,
             show_default=False,

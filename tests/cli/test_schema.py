@@ -93,7 +93,8 @@ def test_grant_gives_a_role_its_privileges(new: Say, postgres_dsn: str, new_pref
         finally:
             connection.execute(f"DROP OWNED BY web_{new_prefix}")
             connection.execute(f"DROP ROLE web_{new_prefix}")
-    assert "does not exist" in new("grant", "--run", "no_such_role", code=1).stderr
+    said = new("grant", "--run", "no_such_role", code=1).stderr
+    assert said.endswith('oban-sqla: role "no_such_role" does not exist\n')
 
 
 def test_args_index_makes_and_drops_the_index(new: Say, postgres_dsn: str, new_prefix: str) -> None:
