@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -201,10 +201,10 @@ class Job(JobProperties, Base):
         Call it on the job that `process` was given. Deps without a recorded value are left out.
         `ObanError` for all other jobs.
         """
-        read: Callable[[], Awaitable[dict[str, Any]]] | None = values_of(self).get(_RESULTS)
+        read: ReadResults | None = values_of(self).get(_RESULTS)
         if read is None:
             raise ObanError(f"{self!r} has no results(): only the job of a running step has them")
-        return await read()
+        return await read(self)
 
     @property
     def conflict(self) -> bool:
@@ -254,8 +254,15 @@ def detached(values: Mapping[str, Any]) -> Job:
     return stored_instance(Job, values, values["id"])
 
 
-def give_results(job: Job, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
-    """Have `job.results()` read the values of other steps."""
+ReadResults: TypeAlias = Callable[[Job], Awaitable[dict[str, Any]]]
+"""Reads the values of the steps for which a job has waited."""
+
+
+def give_results(job: Job, read: ReadResults) -> None:
+    """Have `job.results()` read the values of other steps by `read`.
+
+    `read` must not refer to the job: only the garbage collector would free such jobs.
+    """
     values_of(job)[_RESULTS] = read
 
 

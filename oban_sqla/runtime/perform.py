@@ -42,7 +42,9 @@ async def perform(attempt: Attempt, sessions: WorkerSessions) -> Any:
         raise asyncio.CancelledError
     seconds = _timeout(attempt)
     process = _transact if registration.takes_session else _process
-    if registration.provided or attempt.followed:
+    if attempt.followed:
+        give_results(attempt.own, partial(results, database=sessions))
+    if registration.provided:
         process = partial(_provided, process)
     work = process(attempt, sessions)
     if seconds is not None:
@@ -70,8 +72,6 @@ Process = Callable[[Attempt, WorkerSessions], Work]
 async def _provided(process: Process, attempt: Attempt, sessions: WorkerSessions) -> Any:
     """Process a job after loading the values that features provide for it."""
     job = attempt.own
-    if attempt.followed:
-        give_results(job, partial(results, job, sessions))
     values = {}
     for name, provided in attempt.registration.provided.items():
         rows = await sessions.fetch(*provided.question(job))

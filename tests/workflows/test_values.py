@@ -1,5 +1,8 @@
 """Typed values flow from step to step."""
 
+import gc
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
@@ -62,6 +65,28 @@ async def test_a_class_reads_the_results(run: Run, seen: list[object]) -> None:
     flow.add("sum", Sum.new(), deps=numbers)
     await run(flow)
     assert seen == [{"n-1": 1, "n-2": 2}]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_job_of_a_step_is_freed_without_the_garbage_collector(run: Run) -> None:
+    jobs: list[weakref.ref[Job]] = []
+
+    class Ask(Worker, name="values.ask"):
+        async def process(self, job: Job) -> None:
+            jobs.append(weakref.ref(job))
+
+    flow = Workflow()
+    for name in ("one", "two", "three"):
+        flow.add(name, Ask.new())
+    await run(flow)
+    assert [found() for found in jobs] == [None] * 3
 
 
 async def test_a_job_that_is_no_step_has_no_results() -> None:
