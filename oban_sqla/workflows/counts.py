@@ -7,7 +7,7 @@ time to time, since nothing in this library reads these counts.
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Text, cast, func, literal_column, or_, select, update
+from sqlalchemy import Executable, Text, cast, func, literal_column, or_, select, true, update
 from sqlalchemy.orm import aliased
 
 from ..models import Job, JobState
@@ -46,22 +46,22 @@ def recount() -> Executable:
         .cte("counts")
     )
     names = [*(one.value for one in _COUNTED), "started_at"]
-    old, free = aliased(Workflow, name="old"), aliased(Workflow, name="free")
+    old = aliased(Workflow, name="old")
     changed = (
         select(old.id)
         .join(counts, counts.c.id == old.id)
         .where(or_(*(getattr(old, name).is_distinct_from(counts.c[name]) for name in names)))
-    )
-    locked = (
-        select(free.id)
-        .where(free.id.in_(changed))
-        .order_by(free.id)
-        .with_for_update(key_share=True, skip_locked=True)
-        .scalar_subquery()
+        .order_by(old.id)
+        .with_for_update(of=old, key_share=True, skip_locked=True)
+        .cte("changed")
     )
     return (
         update(Workflow)
-        .where(Workflow.id == counts.c.id, Workflow.id.in_(locked))
+        .where(
+            Workflow.id == counts.c.id,
+            # Without a join: the planner expects one row, and would compare all pairs of rows.
+            counts.c.id.in_(select(changed.c.id)).is_(true()),
+        )
         .values({name: counts.c[name] for name in names})
         .returning(Workflow.id)
     )
