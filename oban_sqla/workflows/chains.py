@@ -90,7 +90,7 @@ class ChainFollower:
         return Followed()
 
     def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """No rows: the jobs of a chain do not pass results on."""
+        """A statement without rows: the jobs of a chain pass no results on."""
         return select(Job.worker, Job.meta).where(false()), {}
 
 

@@ -45,7 +45,7 @@ class Draft:
     waits_for_stored: list[int] = field(default_factory=list)
     """The jobs of the stored deps that have not ended."""
     dep_ended_at: float | None = None
-    """When the last of the stored deps that have ended did so, in seconds of the epoch."""
+    """When the last of the ended stored deps ended, in seconds of the epoch."""
 
     @property
     def is_stored(self) -> bool:

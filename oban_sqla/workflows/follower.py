@@ -27,7 +27,7 @@ class WorkflowFollower:
         return self.key in meta
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """Release the steps that wait for these jobs. If they are locked, that is done later."""
+        """Release the steps that wait for these jobs. Locked steps are released later."""
         given = list(ids)
         locks = yield lock(skip_locked=not wait), {"ids": given}
         roots = [row.root for row in locks if row.locked]

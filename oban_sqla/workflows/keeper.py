@@ -72,7 +72,7 @@ class WorkflowKeeper(Service):
 
     Nodes of another Oban, and users with an UPDATE or a DELETE, finish jobs without releasing other
     steps. A node may also die before it has released steps that were locked. While there are nodes
-    of another Oban, one of them may lead, so all nodes look, and each second.
+    of another Oban, one of them may lead, so all nodes look, once a second.
     """
 
     name = "workflow keeper"
@@ -104,7 +104,7 @@ class WorkflowKeeper(Service):
             self.wake_in(INTERVAL if self._beside_others() else NEWS_DELAY)
 
     async def run_once(self) -> float:
-        """Find such steps, and release the steps that wait for them."""
+        """Find ended steps that nothing followed, and release the steps that wait for them."""
         beside_others = self._beside_others()
         if not (beside_others or self._is_leader()):
             return math.inf
@@ -138,7 +138,7 @@ class WorkflowKeeper(Service):
         return max(self._interval, (time.monotonic() - started) / SHARE)
 
     async def _release(self, ids: list[int], failures: list[DBAPIError]) -> bool:
-        """Release the steps that wait for jobs. Returns whether some are locked, and come later.
+        """Release the steps that wait for jobs. Returns whether locked ones are left.
 
         If the server refuses to release them, the halves are tried, so that one job stops no other.
         """

@@ -148,7 +148,7 @@ def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
         .where(deps.c.rule == "cancel")
         .group_by(deps.c.job_id, deps.c.root)
     )
-    # Its OFFSET forbids a join, and the use of the index of all steps that have not ended.
+    # The OFFSET forbids a join, and the use of the index of all steps that have not ended.
     callbacks = select(Step).where(Step.workflow_id == counts.c.id, Step.kind != STEP).offset(0)
     called = aliased(Step, callbacks.correlate_except(Step).lateral("called"))
     over = counts.c.open <= 0
@@ -165,7 +165,7 @@ def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
             due,
             null(),
             null(),
-            literal("nothing called for it", Text),
+            literal("the batch has ended without the condition of this callback", Text),
             counts.c.root,
         )
         .select_from(counts)

@@ -151,7 +151,7 @@ def counts_left(uncounted: CTE) -> CTE:
         .group_by(around.c.id)
         .cte("more")
     )
-    # Its LIMIT forbids a join: the planner would read all workflows.
+    # The LIMIT forbids a join, for which the planner would read all workflows.
     found = select(Workflow).where(Workflow.id == more.c.id).limit(1)
     flow = aliased(Workflow, found.correlate_except(Workflow).lateral("flow"))
     down, up = ("open", "lasts", "untried"), ("completed", "cancelled", "discarded")
@@ -202,7 +202,7 @@ def has_workflow(step: Any) -> ColumnElement[bool]:
 
 def _open_step(job_id: Any) -> Any:
     """The step of a job, if the step has not ended."""
-    # Its LIMIT forbids a join: a planner that knows little of the table would begin with all steps
+    # The LIMIT forbids a join: a planner that knows little of the table would begin with all steps
     # that have not ended.
     found = select(Step).where(Step.job_id == job_id, Step.ended.is_(None)).limit(1)
     return aliased(Step, found.correlate_except(Step).lateral("waiter"))

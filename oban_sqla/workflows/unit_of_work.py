@@ -119,7 +119,8 @@ def _plans(session: Session, objects: Iterable[object] | None) -> list[Plan]:
 
 
 def _growing_in(session: Session) -> list[Workflow]:
-    # Most sessions have none, and to iterate over a WeakSet costs more than to measure it.
+    # Most sessions have no such workflow, and iterating over a WeakSet costs more than asking
+    # whether it is empty.
     return [one for one in [*growing] if object_session(one) is session] if growing else []
 
 
@@ -133,9 +134,9 @@ def _run(session: Session, statements: Statements) -> None:
 
 
 _LISTENERS: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (
-    # Before the listener that inserts the pending jobs.
+    # Runs before the listener that inserts the pending jobs.
     ("before_flush", insert_pending, {"insert": True}),
-    # After it.
+    # Runs after that listener.
     ("before_flush", insert_steps, {}),
     ("after_flush_postexec", insert_steps, {}),
     ("after_rollback", forget_inserted, {}),

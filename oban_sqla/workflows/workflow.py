@@ -198,7 +198,7 @@ class Workflow(Base):
         """Add another workflow as a part of this one, and return it.
 
         deps: the steps for which its first steps wait. A step that waits for `name` waits for all
-            steps that it has then.
+            steps that the added workflow has by then.
         """
         step_name(self.label, name)
         self.graph.refuse_twice(self.label, name)

@@ -80,8 +80,8 @@ class WorkflowManagement(Enqueueing, Waiting):
         """Wait until a job is completed, discarded or cancelled, and return the finished job.
 
         For a workflow, wait until all its steps have ended, also those of workflows within it, and
-        return the workflow with its jobs. Callbacks of a batch are not waited for.
-        Its `recorded` is the value of the last step.
+        return the workflow with its jobs. The call does not wait for callbacks of a batch. The
+        `recorded` of the workflow is the value of the last step.
 
         job: a committed job, its id, or a workflow. `wait_many` describes the rest.
         """
@@ -138,14 +138,15 @@ class WorkflowManagement(Enqueueing, Waiting):
                         # A job may be deleted meanwhile: its step has ended then.
                         with suppress(LookupError):
                             await self._waiter.wait(ids)
-                    # The last outcome is there, and what follows from it may have been put off.
+                    # The last outcome is written, but the release that follows from it may be
+                    # postponed.
                     await asyncio.sleep(pause)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise TimeoutError(
                 f"{workflow!r} has not ended within {longest:g} s;"
-                f" `oban-sqla workflows show {identity(workflow)}` says how it is"
+                f" `oban-sqla workflows show {identity(workflow)}` shows its state"
             ) from None
 
     async def _look_at(self, workflow: Workflow) -> tuple[Workflow | None, list[int]]:
@@ -163,7 +164,7 @@ class WorkflowManagement(Enqueueing, Waiting):
                 return None, [*await session.scalars(unfinished)]
             query = select(Workflow).where(Workflow.id == id).options(selectinload(Workflow.jobs))
             found = (await session.scalars(query)).one_or_none()
-            # It may have been retried meanwhile.
+            # The workflow may have been retried meanwhile.
             return (found if found is not None and found.is_finished else None), []
 
 
