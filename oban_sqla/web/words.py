@@ -59,7 +59,7 @@ EMPTY: Mapping[JobState | None, str] = {
     JobState.AVAILABLE: "No job is available: no job waits for a free slot of its queue.",
     JobState.SCHEDULED: "No job waits for its time. Enqueue one with schedule_in or scheduled_at.",
     JobState.RETRYABLE: "No failed job waits for its next attempt.",
-    JobState.SUSPENDED: "No job is suspended: no step waits for other steps.",
+    JobState.SUSPENDED: "No job is suspended: no step waits for other steps, no job for its turn.",
     JobState.COMPLETED: "No completed job is kept. The retention says how long they are kept.",
     JobState.DISCARDED: "No job has failed for the last time.",
     JobState.CANCELLED: "No job was cancelled.",
