@@ -63,7 +63,7 @@ class DirectConnection:
         cancelled, it cancels the statement and waits for its end, and the connection is not usable
         any more.
         """
-        dumped = [self._dumped(value) for value in values]
+        dumped = self._adapter.dump_sequence(values, [PyFormat.TEXT] * len(values))
         if name := await self._prepared(text):
             self._libpq.send_query_prepared(name, dumped)
         else:
@@ -71,9 +71,6 @@ class DirectConnection:
         result = await self._answered()
         self._adapter.set_pgresult(result)
         return self._adapter.load_rows(0, result.ntuples, tuple)
-
-    def _dumped(self, value: Any) -> Any:
-        return None if value is None else self._adapter.get_dumper(value, PyFormat.TEXT).dump(value)
 
     async def _prepared(self, text: bytes) -> bytes:
         """The name of a prepared statement; empty if it must be sent unprepared."""
