@@ -15,7 +15,7 @@ from oban_sqla.address import parse_address
         ("[::1]:9100", ("::1", 9100)),
     ],
 )
-def test_valid_addresses(text: str, address: tuple[str, int]) -> None:
+def test_valid_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
@@ -31,6 +31,6 @@ def test_valid_addresses(text: str, address: tuple[str, int]) -> None:
         ("::1:9100", "IPv6"),
     ],
 )
-def test_invalid_addresses(text: str, complaint: str) -> None:
+def test_invalid_addresses_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_address(text)

@@ -28,7 +28,7 @@ def check_config(
     imports: Annotated[bool, typer.Option(help="Also import the modules with workers.")] = True,
     as_document: Json = False,
 ) -> None:
-    """Show every setting and where it comes from, and report wrong ones."""
+    """Show every setting and where it comes from, and report wrong settings."""
     settings: Settings | None = None
     errors: list[str] = []
     with told_in_one_line():

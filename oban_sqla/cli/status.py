@@ -22,7 +22,8 @@ def show_status(
 ) -> None:
     """Show the nodes, their leader and queues, and the number of jobs; ~ marks an estimate.
 
-    The column "seen" says when the queues and pauses of a node were read.
+    The queues and pauses of a node are those of its last heartbeat, at the time in the column
+    "seen".
     """
     settings = configured(path, dsn=dsn, prefix=prefix)
     found = ask(settings, partial(status, instance=name))

@@ -9,7 +9,7 @@ from ..runtime.service import Service
 
 INTERVAL = 300.0
 """Seconds between two check-ups."""
-# Seconds until a node that is not the leader looks again whether it is.
+# Seconds until a node that is not the leader checks again whether it leads.
 LOOK_INTERVAL = 15.0
 
 

@@ -40,7 +40,7 @@ async def serving(
     """
     app = _Endpoint(oban, asyncio.get_running_loop(), registry)
     kind = _Server6 if ":" in host else _Server
-    # In a thread, since it looks up the name of the host.
+    # In a thread, since `make_server` looks up the name of the host.
     server = await asyncio.to_thread(make_server, host, port, app, kind, _Handler)
     thread = threading.Thread(target=server.serve_forever, name="oban-endpoint", daemon=True)
     thread.start()
@@ -72,7 +72,7 @@ async def unready(oban: Oban) -> list[str]:
         async with asyncio.timeout(PATIENCE):
             await oban.ping()
     except Exception as error:
-        # Only its type: the message may name hosts and users.
+        # Only the type of the error: its message may name hosts and users.
         reasons.append(f"the database does not answer: {type(error).__name__}")
     return reasons
 

@@ -26,7 +26,8 @@ OF_RATE: Mapping[str, Any] = {"permits": Integer}
 def rate_state(following: FromClause, time: ColumnElement[Any]) -> FromClause:
     """The `permits` of the first job's rate, the `room` for jobs, and `next_in`.
 
-    No row for a job without a rate. OFFSET makes the server compute each count only once.
+    `next_in` is how many seconds later the rate has enough permits for the job. A job without a
+    rate has no row. OFFSET makes the server compute each count only once.
     """
     terms = Terms.of(following.c.limits)
     names = ("rate_id", "allowed", "burst", "period", "weight")
@@ -52,18 +53,18 @@ def rate_state(following: FromClause, time: ColumnElement[Any]) -> FromClause:
         .lateral("counted_of_rate")
     )
     now = counted.c
-    log = now.allowed + now.burst - now.starts
-    permits = func.least(log, case((now.burst > 0, cast(func.floor(now.saved), Integer))))
+    by_starts = now.allowed + now.burst - now.starts
+    permits = func.least(by_starts, case((now.burst > 0, cast(func.floor(now.saved), Integer))))
     too_few = permits < now.weight
-    in_log = enough_in(now.rate_id, now.allowed + now.burst, now.period, now.weight, time)
-    in_tokens = case(
+    starts_in = enough_in(now.rate_id, now.allowed + now.burst, now.period, now.weight, time)
+    tokens_in = case(
         (now.burst > 0, (now.weight - now.saved) * now.period / func.nullif(now.allowed, 0))
     )
     return (
         select(
             permits.label("permits"),
             case((too_few, 0), else_=permits).label("room"),
-            case((too_few, func.greatest(in_log, in_tokens))).label("next_in"),
+            case((too_few, func.greatest(starts_in, tokens_in))).label("next_in"),
         )
         .correlate(following)
         .lateral("of_rate")

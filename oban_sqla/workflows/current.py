@@ -16,9 +16,9 @@ def current_workflow() -> Workflow:
         flow.add("more", more.new(), deps="extract")
         session.add(flow)  # or: await oban.enqueue(flow)
 
-    New steps may wait for each other, and for stored steps by name. A new step has `on_failure` of
-    its own. Add the workflow to a session to read its other attributes. `ObanError` outside of a
-    step.
+    New steps may wait for each other, and for stored steps by name. The `on_failure` of the
+    workflow does not apply to new steps. Add the workflow to a session to read its other
+    attributes. `ObanError` outside of a step.
     """
     job: Job | None = current_job()
     id = job.meta.get("workflow_id") if job is not None and isinstance(job.meta, dict) else None
@@ -28,7 +28,7 @@ def current_workflow() -> Workflow:
     workflow = Workflow(job.meta.get("workflow_name"))
     workflow.id = id
     workflow.parent_id = job.meta.get("sup_workflow_id")
-    # Unknown here: a session loads them.
+    # These attributes are unknown here. A session loads them when they are read.
     for name in ("meta", "unique_key"):
         values_of(workflow).pop(name)
     make_transient_to_detached(workflow)

@@ -153,7 +153,7 @@ def is_linked(span: ReadableSpan, other: ReadableSpan) -> bool:
     ]
 
 
-async def test_one_trace_from_the_request_to_the_job(
+async def test_the_request_and_the_job_are_in_one_trace(
     oban: Oban, exporter: Spans, sessions: Sessions
 ) -> None:
     with TRACER.start_as_current_span("request"):

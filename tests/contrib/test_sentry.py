@@ -137,7 +137,7 @@ async def test_outcomes_without_an_error_send_nothing(
     assert statuses == ["cancelled" if do == "cancel" else "ok"] * attempts
 
 
-async def test_one_trace_from_the_request_to_the_job(
+async def test_the_request_and_the_job_are_in_one_trace(
     start: StartOban, sent: Sent, sessions: Sessions
 ) -> None:
     oban = await start(queues={"default": 5})

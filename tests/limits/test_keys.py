@@ -61,7 +61,7 @@ async def executing(sessions: Sessions) -> Counter[str]:
         return Counter({key: count for key, count in await session.execute(query)})
 
 
-async def test_no_more_of_a_key_than_its_limit(
+async def test_no_more_jobs_of_a_key_run_than_its_limit(
     start: StartOban, sessions: Sessions, add: Add
 ) -> None:
     await add(*jobs(Two, *"aaaabbc"))

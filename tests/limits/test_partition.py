@@ -62,7 +62,7 @@ async def executing(sessions: Sessions, path: str = "account_id") -> Counter[Any
 
 
 class TestLimit:
-    async def test_no_more_of_a_key_than_its_limit_over_two_nodes(
+    async def test_no_more_jobs_of_a_key_run_on_two_nodes_than_its_limit(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*of(1, 1, 1, 1, 2, 2, None), Mail.new({"account_id": "1"}), Mail.new())

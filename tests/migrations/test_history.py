@@ -29,7 +29,7 @@ Alembic = Callable[..., Completed]
 
 @pytest.fixture
 def alembic(python: Python) -> Alembic:
-    """Run the command with OBAN_DSN."""
+    """Run `alembic` at the root of the project, with `dsn` as OBAN_DSN."""
     environment = {key: value for key, value in os.environ.items() if key != "OBAN_DSN"}
 
     def alembic(*arguments: str, dsn: str | None = None) -> Completed:
@@ -96,7 +96,9 @@ def test_an_application_has_its_own_tables_and_history(
         ("postgresql://localhost:1/app", "no connection to the database"),
     ],
 )
-def test_a_missing_dsn_is_named(alembic: Alembic, dsn: str | None, message: str) -> None:
+def test_a_missing_or_invalid_dsn_is_reported(
+    alembic: Alembic, dsn: str | None, message: str
+) -> None:
     done = alembic("current", dsn=dsn)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
@@ -113,7 +115,7 @@ def test_offline_scripts_can_be_run(
     alembic: Alembic, database_dsn: str, connection: Connection, prefix: str | None
 ) -> None:
     options = [] if prefix is None else ["-x", f"prefix={prefix}"]
-    # Offline it needs no database. Run its output, as a DBA would.
+    # The offline mode needs no database. Run its script, as a DBA would.
     script = alembic(*options, "upgrade", "head", "--sql").stdout
     connection.connection.driver_connection.execute(script)  # type: ignore[union-attr]
     connection.rollback()

@@ -82,17 +82,17 @@ def _says_how_to_install(error: BaseException) -> None:
 
 
 class TestAwait:
-    async def test_is_forgotten(self, sessions: Sessions) -> None:
+    async def test_a_forgotten_await_is_warned_of(self, sessions: Sessions) -> None:
         async with sessions() as session:
             with pytest.warns(RuntimeWarning, match=r"'Worker.enqueue' was never awaited"):
                 Mailer.enqueue(conn=session)  # type: ignore[unused-coroutine]
 
-    async def test_is_in_the_wrong_place(self, engine: AsyncEngine) -> None:
+    async def test_a_coroutine_in_place_of_a_job_is_refused(self, engine: AsyncEngine) -> None:
         with fails(TypeError, "can only enqueue a Job, such as Worker.new({...}) makes; got <cor"):
             await Oban(engine).enqueue(forgotten := Mailer.enqueue())  # type: ignore[arg-type]
         forgotten.close()
 
-    async def test_the_worker_instead_of_a_job(self, engine: AsyncEngine) -> None:
+    async def test_a_worker_in_place_of_a_job_is_refused(self, engine: AsyncEngine) -> None:
         with fails(TypeError, "can only enqueue a Job, such as Worker.new({...}) makes; got <cl"):
             await Oban(engine).enqueue(Mailer)  # type: ignore[arg-type]
 
@@ -117,19 +117,19 @@ class TestArguments:
     @pytest.mark.parametrize(
         "value", [date(2026, 12, 1), Decimal("1.5"), UUID(int=1), {1}, b"x", object()]
     )
-    def test_are_no_json(self, value: object) -> None:
+    def test_arguments_that_are_no_json_are_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"args\['order'\]\['x'\] is a \w+, not JSON: .*; pass"):
             Mailer.new({"order": {"x": value}})
 
-    def test_are_given_by_name(self) -> None:
+    def test_arguments_given_by_name_are_refused(self) -> None:
         with fails(TypeError, "arguments of the job are given in a mapping, like new({'id': 1})"):
             Mailer.new(email="ann@shop.test")  # type: ignore[call-arg]
 
-    def test_are_no_mapping(self) -> None:
+    def test_arguments_that_are_no_mapping_are_refused(self) -> None:
         with fails(TypeError, "args must be a mapping of strings to JSON values, not [1]"):
             Mailer.new([1])  # type: ignore[arg-type]
 
-    def test_do_not_fit_the_function(self) -> None:
+    def test_arguments_that_do_not_fit_the_function_are_refused(self) -> None:
         with fails(TypeError, "mistakes.enqueueing.report(month: str, detailed: bool = False"):
             report.new()  # type: ignore[call-arg]
         with fails(TypeError, "has no argument 'detailled'; did you mean 'detailed'?"):
@@ -137,17 +137,17 @@ class TestArguments:
 
 
 class TestOptions:
-    def test_are_misspelt(self) -> None:
+    def test_a_misspelt_option_gets_a_suggestion(self) -> None:
         with fails(TypeError, "has no option 'prioritty'; did you mean 'priority'?"):
             Mailer.new(prioritty=1)  # type: ignore[call-arg]
 
-    def test_are_out_of_range(self) -> None:
+    def test_an_option_out_of_range_is_refused(self) -> None:
         with fails(ValueError, "priority must be from 0 to 9, got 10"):
             Mailer.new(priority=10)
 
 
 class TestConn:
-    async def test_is_no_connection(
+    async def test_an_object_that_is_no_connection_is_refused(
         self, engine: AsyncEngine, sessions: Sessions, session_factory: sessionmaker[Session]
     ) -> None:
         for wrong in (engine, sessions, session_factory, "postgresql://localhost/shop", 5):
@@ -157,25 +157,25 @@ class TestConn:
             with fails(TypeError, "; pass what its begin() gives, as in `async with "):
                 await Mailer.enqueue(conn=source)  # type: ignore[arg-type]
 
-    async def test_is_left_out_without_an_instance(self) -> None:
+    async def test_no_conn_and_no_instance_is_an_error(self) -> None:
         with fails(InstanceNotFoundError, "build one with Oban(engine), or pass the session or"):
             await Mailer.enqueue()
 
-    async def test_is_a_session_whose_block_has_committed(self, sessions: Sessions) -> None:
+    async def test_a_session_whose_block_has_committed_is_refused(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             await session.commit()
             with fails(InvalidRequestError, "Can't operate on closed transaction"):
                 await Mailer.enqueue(conn=session)
 
-    async def test_is_a_closed_session(self, engine: AsyncEngine) -> None:
+    async def test_a_closed_session_is_refused(self, engine: AsyncEngine) -> None:
         session = AsyncSession(engine, close_resets_only=False)
         await session.close()
         with fails(InvalidRequestError, "permanently closed"):
             await Mailer.enqueue(conn=session)
 
 
-class TestTheJobAfterItsCommit:
-    async def test_has_expired(self, engine: AsyncEngine) -> None:
+class TestJobAfterItsCommit:
+    async def test_an_expired_job_says_how_to_read_it(self, engine: AsyncEngine) -> None:
         async with AsyncSession(engine) as session:
             job = await Mailer.enqueue(conn=session)
             await session.commit()
@@ -184,7 +184,7 @@ class TestTheJobAfterItsCommit:
         (note,) = raised.value.__notes__
         assert "make sessions with expire_on_commit=False" in note
 
-    async def test_can_be_waited_for_and_shown_nevertheless(self, engine: AsyncEngine) -> None:
+    async def test_an_expired_job_can_be_waited_for_and_shown(self, engine: AsyncEngine) -> None:
         async with AsyncSession(engine) as session:
             job = await Mailer.enqueue(conn=session)
             await session.commit()
@@ -192,7 +192,7 @@ class TestTheJobAfterItsCommit:
         with fails(TimeoutError, "job 1 was not finished"):
             await Oban(engine).wait(job, timeout=0.01)
 
-    async def test_can_not_be_enqueued_again(self, engine: AsyncEngine) -> None:
+    async def test_an_expired_job_can_not_be_enqueued_again(self, engine: AsyncEngine) -> None:
         async with AsyncSession(engine) as session:
             job = await Mailer.enqueue(conn=session)
             await session.commit()
@@ -200,7 +200,9 @@ class TestTheJobAfterItsCommit:
             await Oban(engine).enqueue(job)
 
 
-async def test_the_expiry_of_other_models_is_not_our_matter(engine: AsyncEngine) -> None:
+async def test_errors_about_expired_instances_of_other_models_are_unchanged(
+    engine: AsyncEngine,
+) -> None:
     async with AsyncSession(engine) as session:
         session.add(user := User(name="Ann"))
         await session.commit()

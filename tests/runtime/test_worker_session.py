@@ -177,7 +177,7 @@ class TestFunctions:
             (stored,) = await session.scalars(select(Job))
         assert (stored.state, stored.args) == (S.COMPLETED, {"id": 2, "amount": 5})
 
-    async def test_it_can_be_called_with_a_session_of_ones_own(
+    async def test_a_function_can_be_called_with_a_session_of_the_caller(
         self, sessions: Sessions, accounts: Any
     ) -> None:
         async with sessions.begin() as session:

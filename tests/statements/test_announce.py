@@ -16,7 +16,9 @@ from oban_sqla.statements.announce import schema
         ("ü" * (LONGEST_PREFIX // 2 + 1), False),
     ],
 )
-async def test_the_schema_of_the_tables(name: str, names: bool, engine: AsyncEngine) -> None:
+async def test_the_search_path_gives_the_schema_of_the_channels(
+    name: str, names: bool, engine: AsyncEngine
+) -> None:
     find = select(schema())
     quoted = '"' + name.replace('"', '""') + '"'
     async with engine.connect() as connection:

@@ -61,7 +61,7 @@ async def test_jobs_are_claimed_by_priority_then_time_then_id(add: Add, claim: C
     assert await claim() == [urgent, early, later, first, second]
 
 
-async def test_no_more_than_the_limit(add: Add, claim: Claim) -> None:
+async def test_no_more_jobs_are_claimed_than_the_limit(add: Add, claim: Claim) -> None:
     ids = await add(*(JobFactory() for _ in range(5)))
     assert await claim(limit=0) == []
     assert await claim(limit=2) == ids[:2]

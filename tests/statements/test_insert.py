@@ -64,7 +64,7 @@ async def test_a_job_has_the_given_values(
         {"state": JobState.SUSPENDED},
     ],
 )
-async def test_one_job_with_more_values(
+async def test_one_job_with_more_values_is_stored(
     options: dict[str, Any], sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     job = Job("insert.more", **options)

@@ -47,7 +47,7 @@ async def test_jobs_are_counted_by_state_and_queue(run: Run, add: Add, prefix: s
     }
 
 
-async def test_beyond_the_limit_the_planner_guesses(run: Run, add: Add, prefix: str) -> None:
+async def test_counts_beyond_the_limit_are_estimated(run: Run, add: Add, prefix: str) -> None:
     await add(*(JobFactory(queue="a") for _ in range(50)), JobFactory(queue="b"))
     await run(text(f'ANALYZE "{prefix}".oban_jobs'))
     rows = await run(counts(prefix=prefix, exact=20))

@@ -393,7 +393,7 @@ class TestRescuedJobs:
 
 
 class TestBatches:
-    async def test_no_more_than_a_batch_at_once(self, add: Add, run: Run) -> None:
+    async def test_no_more_orphans_are_rescued_than_a_batch(self, add: Add, run: Run) -> None:
         ids = await add(*(ours(uuid4()) for _ in range(5)))
         assert await rescued(run, batch=3) == ids[:3]
         assert await rescued(run, batch=3) == ids[3:]
