@@ -52,7 +52,9 @@ def execute_core(
 @lru_cache(maxsize=256)
 def compiled(make: Make, prefix: str | None, dialect: Dialect, announced: bool = True) -> Compiled:
     """Compile a statement for a driver."""
-    statement: Any = make(prefix=prefix, announced=announced)
+    # Only statements that insert jobs can be told not to announce them.
+    silent = {} if announced else {"announced": False}
+    statement: Any = make(prefix=prefix, **silent)
     text = statement.compile(
         dialect=dialect,
         schema_translate_map={None: prefix} if prefix else None,
