@@ -1,4 +1,4 @@
-"""Log the attempts of jobs: a line for each one that ends."""
+"""Log the attempts of jobs: a line for each attempt that ends."""
 
 import logging
 import math

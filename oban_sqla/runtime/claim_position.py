@@ -17,10 +17,10 @@ class ClaimPosition:
     """The position of the last claimed job in the order of claims.
 
     While any transaction is open, the index keeps dead entries of all jobs that were claimed since.
-    A claim from the front walks over all of them; a claim behind the last claim walks over none.
-    Some jobs become available before that position: a retry, a rescue, a higher priority, a job of
-    a long transaction. Claims from the front find them: at once if a claim was not full, otherwise
-    soon after the news.
+    A claim from the front reads all of them. A claim behind the last claim reads none. Some jobs
+    become available before that position: a retry, a rescue, a higher priority, a job of a long
+    transaction. Claims from the front find them: at once if a claim was not full, otherwise soon
+    after the news.
     """
 
     def __init__(self) -> None:

@@ -189,7 +189,7 @@ class Outbox(Service):
         return frozenset(row[0] for row in rows)
 
     def _statement(self, discards: bool) -> RawStatement:
-        # Made when it is needed: most nodes discard no job.
+        # The statement is made when it is needed: most nodes discard no job.
         if discards not in self._statements:
             made = RawStatement(self._database, self._acknowledge(discards), at_once=True)
             self._statements[discards] = made

@@ -27,7 +27,7 @@ from .time_limits import FAREWELL, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
 
-# Seconds for which held jobs begin before the event loop gets a turn.
+# Seconds for which held jobs are started before the event loop gets a turn.
 TURN = 0.002
 
 
@@ -176,7 +176,7 @@ class Producer(Service):
         """Give back jobs that must not start here, and claim as many as can run or be held."""
         await self._way.write_holds()
         if self._held.turn_ends_in <= 0:
-            # The running jobs take longer than earlier jobs did.
+            # The running jobs take longer than earlier jobs did, so the held jobs go back.
             self._return_held()
         if self._held.returning or self._lost.is_due:
             await self._give_back_lost()
@@ -184,7 +184,7 @@ class Producer(Service):
             delay = await self._claim(demand)
         else:
             delay = self._poll_interval() if self._lost.in_doubt else math.inf
-        # After the claim, which may have used the slots of jobs that ended here.
+        # Told after the claim, which may have used the slots of jobs that ended here.
         await self._way.tell()
         return max(0.0, min(delay, self._held.turn_ends_in, self._way.tell_in))
 
@@ -228,7 +228,7 @@ class Producer(Service):
             # The order to pause or stop came during the claim.
             self._return_held()
             return 0.0
-        # Before the jobs start, since a job that ends in its first step may wake the queue.
+        # Set before the jobs start, since a job that ends in its first step may wake the queue.
         self._exhausted = claim.exhausted and not self._woken.is_set()
         self._start_held()
         if claim.jobs:

@@ -55,7 +55,7 @@ class RefusedJobs:
         return [*self._apart]
 
     async def passing(self, send: Callable[[], Awaitable[T]], params: Mapping[str, Any]) -> T:
-        """Return what `send` returns, which runs the statement. `params` are for a search."""
+        """Run the statement by `send`, and return its result. `params` are for a search."""
         if self._apart:
             await self._try_again(params)
         for _ in range(SEARCHES):

@@ -70,7 +70,7 @@ class Service:
         return LONGEST_RETRY
 
     def news(self) -> None:
-        """There may be new jobs. Most services do not look for them."""
+        """Hear that there may be new jobs. Most services ignore that."""
 
     def wake(self) -> None:
         """Make a pass now."""
@@ -79,7 +79,7 @@ class Service:
     def wake_in(self, seconds: float) -> None:
         """Make a pass after at most `seconds`, if the service runs."""
         if self._task is None:
-            # Before the start, a first pass will come. After the end, no pass must come.
+            # Before the start, the first pass is still to come. After the end, no pass may come.
             return
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
@@ -124,7 +124,7 @@ class Service:
         await asyncio.wait([task], timeout=grace)
         if not task.done():
             self._emit("service_cancelled", ServiceCancelled(self.label, grace))
-            # Twice: psycopg takes the first one as a request to cancel the statement, and waits.
+            # Twice: psycopg takes the first cancellation as a request to the server, and waits.
             for _ in range(2):
                 task.cancel()
                 await asyncio.wait([task], timeout=UNWINDING)

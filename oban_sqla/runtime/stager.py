@@ -34,8 +34,8 @@ class Stager(Service):
     Every node has a stager, for the jobs of all queues. Each stager skips jobs that another one has
     locked.
 
-    A pass begins behind the last promoted job, or at an earlier job of which the stager has heard.
-    A pass from the front walks over the dead index entries of all jobs that were promoted since the
+    A pass starts behind the last promoted job, or at an earlier job of which the stager has heard.
+    A pass from the front reads the dead index entries of all jobs that were promoted since the
     oldest open transaction began. So a pass starts at the front only at each poll, after news may
     have been lost, and for locked jobs.
     """
@@ -67,10 +67,10 @@ class Stager(Service):
         self._batch = min(batch, FIRST_BATCH)
         self._sharing = False
         self._clock_ahead: float | None = None
-        # Where the next pass begins, and the earliest job that was heard of since the last pass.
+        # Where the next pass starts, and the earliest job in the news since the last pass.
         self._position = FRONT
         self._expected: datetime | None = None
-        # When to begin at the front again.
+        # When a pass starts at the front again.
         self._front_at = -math.inf
         self._locked_again = LOCKED_AGAIN
 
@@ -85,7 +85,7 @@ class Stager(Service):
         try:
             row = await self._stage(batch, position)
         except BaseException:
-            # The time of the expected job is lost, so look from the front.
+            # The time of the expected job is lost, so the next pass starts at the front.
             self._front_at = -math.inf
             raise
         # Both clocks are read at the start of the statement, so passes are early rather than late.
@@ -96,7 +96,7 @@ class Stager(Service):
         self._emit("stage_stop", StageStop(row.staged, queues, ended - started))
         if position == FRONT:
             self._front_at = min(self._front_at, ended + self._poll_interval())
-        self._try_locked_again(row.passed_over, position)
+        self._try_locked_again(row.skipped, position)
         self._sharing = row.first == batch
         if self._sharing:
             self._position = _end_of(row)
@@ -167,8 +167,8 @@ class Stager(Service):
             return Position(self._expected)
         return self._position
 
-    def _try_locked_again(self, passed_over: bool, position: Position) -> None:
-        if passed_over:
+    def _try_locked_again(self, skipped: bool, position: Position) -> None:
+        if skipped:
             self._front_at = min(self._front_at, time.monotonic() + self._locked_again)
             self._locked_again = min(2 * self._locked_again, LOCKED_AGAIN_AT_MOST)
         elif position == FRONT:

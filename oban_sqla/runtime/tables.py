@@ -19,7 +19,7 @@ Fetch: TypeAlias = Callable[[Executable], Awaitable[Sequence[Any]]]
 
 
 async def verify_connection(fetch: Fetch, *, writes: bool) -> None:
-    """`ObanError` if the client encoding is not UTF-8, or a connection that `writes` can't."""
+    """`ObanError` if the client encoding is not UTF-8, or if the node `writes` but can't."""
     ((name, read_only),) = await fetch(connection_settings())
     if read_only and writes:
         raise ObanError(

@@ -74,7 +74,7 @@ class Staged(NamedTuple):
     """When the last job of that batch was due, in UTC, perhaps naive. `None` for no job, or for a
     time that Python can't represent."""
     last_id: int | None
-    passed_over: bool
+    skipped: bool
     """Whether locked jobs before the last one were skipped."""
     now: float
     """Seconds of the epoch, by the database's clock."""
@@ -141,7 +141,7 @@ def stage(
         count.label("first"),
         select(case((held, end.c.scheduled_at))).scalar_subquery().label("last_at"),
         select(end.c.id).scalar_subquery().label("last_id"),
-        (met > count).label("passed_over"),
+        (met > count).label("skipped"),
         seconds(time).label("now"),
         seconds(next_at - time).label("next_in"),
         select(func.count()).select_from(sent).scalar_subquery().label("sent"),

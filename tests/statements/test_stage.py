@@ -122,7 +122,7 @@ class TestShares:
         statement = stage(now=NOW, shared=True)
         (row,) = await run(statement, batch=4, sharing=["a", "b", "idle"], share=2)
         # Two of the first four are the share of their own queue and priority.
-        assert (row.first, row.staged, row.passed_over) == (4, 4 + 2 + 1 + 1 + 1, False)
+        assert (row.first, row.staged, row.skipped) == (4, 4 + 2 + 1 + 1 + 1, False)
         assert sorted(row.queues) == ["a", "b"]
         states = [(await find(id)).state is S.AVAILABLE for id in others]
         assert states == [True, True, False, True, True, False, False, True]
@@ -159,7 +159,7 @@ async def test_infinite_times_and_times_beyond_python_are_handled(
     assert {id for id, state in states[0] if state is S.SCHEDULED} == {ids[0], ids[3]}
     await run(delete(Job).where(Job.id == ids[3]))
     (row,) = await run(stage(now=NOW, shared=shared), batch=9, **params)
-    assert (row.staged, row.next_in, row.passed_over) == (0, None, False)
+    assert (row.staged, row.next_in, row.skipped) == (0, None, False)
 
 
 async def test_skipped_jobs_are_reported(add: Add, run: Run, engine: AsyncEngine) -> None:
@@ -168,15 +168,15 @@ async def test_skipped_jobs_are_reported(add: Add, run: Run, engine: AsyncEngine
         await other.execute(select(Job.id).where(Job.id == ids[2]).with_for_update())
         # The locked job comes after the first two.
         (row,) = await run(stage(now=NOW), batch=2)
-        assert (row.staged, row.passed_over) == (2, False)
+        assert (row.staged, row.skipped) == (2, False)
         (row,) = await run(stage(now=NOW), batch=2)
-        assert (row.staged, row.last_id, row.passed_over) == (2, ids[4], True)
+        assert (row.staged, row.last_id, row.skipped) == (2, ids[4], True)
         (row,) = await run(stage(now=NOW), batch=9)
-        assert (row.staged, row.passed_over) == (1, True)
+        assert (row.staged, row.skipped) == (1, True)
         (row,) = await run(stage(now=NOW), batch=9)
-        assert (row.staged, row.passed_over) == (0, True)
+        assert (row.staged, row.skipped) == (0, True)
         (row,) = await run(stage(now=NOW), batch=9, **behind(Position(NOW, ids[5])))
-        assert (row.staged, row.passed_over) == (0, False)
+        assert (row.staged, row.skipped) == (0, False)
 
 
 async def test_a_pass_does_not_read_entries_of_promoted_jobs(
