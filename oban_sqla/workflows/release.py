@@ -148,16 +148,20 @@ def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
         .where(deps.c.rule == "cancel")
         .group_by(deps.c.job_id, deps.c.root)
     )
+    over, all_tried = counts.c.open <= 0, counts.c.untried <= 0
+    # Most workflows have nothing to call yet: the server then reads none of their steps.
+    may_call = or_(over, all_tried, counts.c.discarded > 0, counts.c.cancelled > 0)
     # The OFFSET forbids a join, and the use of the index of all steps that have not ended.
-    callbacks = select(Step).where(Step.workflow_id == counts.c.id, Step.kind != STEP).offset(0)
+    callbacks = (
+        select(Step).where(may_call, Step.workflow_id == counts.c.id, Step.kind != STEP).offset(0)
+    )
     called = aliased(Step, callbacks.correlate_except(Step).lateral("called"))
-    over = counts.c.open <= 0
     due = or_(
         and_(among(called.kind, LAST, "on_exhausted"), over),
         and_(called.kind == "on_completed", over, counts.c.completed >= counts.c.total),
         and_(called.kind == "on_discarded", counts.c.discarded > 0),
         and_(called.kind == "on_cancelled", counts.c.cancelled > 0),
-        and_(called.kind == "on_attempted", counts.c.untried <= 0),
+        and_(called.kind == "on_attempted", all_tried),
     )
     fired = (
         select(

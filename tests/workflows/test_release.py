@@ -140,6 +140,19 @@ def most_rows(node: dict[str, Any]) -> float:
     return max([own, *map(most_rows, node.get("Plans", ()))])
 
 
+def explained(connection: AsyncConnection) -> list[Any]:
+    """The list to which the plan of each later release on this connection is added."""
+    plans: list[Any] = []
+
+    @event.listens_for(connection.sync_connection, "before_cursor_execute")
+    def explain(_: Any, cursor: Any, sql: str, params: Any, *_context: Any) -> None:
+        if "noted AS" in sql:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+            plans.extend(cursor.fetchone()[0])
+
+    return plans
+
+
 async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessions) -> None:
     """A release reads only its own steps, even if the server's statistics are of small tables."""
     async with sessions.begin() as session:
@@ -149,24 +162,32 @@ async def test_other_workflows_are_not_read(engine: AsyncEngine, sessions: Sessi
     flows = [fan_in(2) for _ in range(600)]
     async with sessions.begin() as session:
         session.add_all(flows)
-    plans: list[Any] = []
-
-    def explain(connection: Any, cursor: Any, sql: str, params: Any, *_: Any) -> None:
-        if "noted AS" in sql:
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
-            plans.extend(cursor.fetchone()[0])
-
     first, second, _ = flows[300].steps.values()
     async with engine.connect() as connection:
         # As with more rows, which would take longer to insert.
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
-        event.listen(connection.sync_connection, "before_cursor_execute", explain)
+        plans = explained(connection)
         await finish(connection, first)
         await finish(connection, second)
         await connection.commit()
     assert len(plans) == 2
     assert max(most_rows(plan["Plan"]) for plan in plans) < 100
     assert states(await loaded(sessions, flows[300].id))["end"] == "available"
+
+
+async def test_the_other_steps_of_a_workflow_are_not_read(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    flow = fan_in(300)
+    async with sessions.begin() as session:
+        session.add(flow)
+    async with engine.connect() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plans = explained(connection)
+        await finish(connection, flow.steps["part-0"])
+        await connection.commit()
+    assert len(plans) == 1
+    assert most_rows(plans[0]["Plan"]) < 100
 
 
 @pytest.mark.torture
