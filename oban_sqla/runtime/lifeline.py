@@ -11,7 +11,7 @@ from ..clock import LONGEST_INTERVAL
 from ..errors import sqlstate
 from ..events import RescueStop
 from ..statements.move_apart import rescue_move
-from ..statements.rescue import bury, rescue, until_settled
+from ..statements.rescue import delete_expired_rows, rescue, until_settled
 from .database import Database
 from .refused_jobs import RefusedJobs
 from .service import Emit, Service
@@ -92,7 +92,7 @@ class Lifeline(Service):
         if row.found == BATCH:
             return 0.0
         if row.expired:
-            await self._database.fetch(bury(), {"expiry": self._heartbeat_expiry})
+            await self._database.fetch(delete_expired_rows(), {"expiry": self._heartbeat_expiry})
         longest = self._heartbeat_expiry
         return longest if row.next_in is None else min(longest, row.next_in)
 

@@ -118,7 +118,7 @@ def until_settled(*, now: datetime | None = None) -> Executable:
 
 
 @lru_cache(maxsize=8)
-def bury(*, now: datetime | None = None) -> Executable:
+def delete_expired_rows(*, now: datetime | None = None) -> Executable:
     """Delete the expired rows of producers without executing jobs; `expiry` as in `rescue`."""
     executing = exists().where(
         state_in(JobState.EXECUTING), JOB.attempted_by[2] == cast(PRODUCER.uuid, Text)

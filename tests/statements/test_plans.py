@@ -27,7 +27,7 @@ from oban_sqla.statements.counts import counts
 from oban_sqla.statements.finished import finished
 from oban_sqla.statements.give_back import give_back
 from oban_sqla.statements.prune import oldest_finished, prune, prune_listed
-from oban_sqla.statements.rescue import bury, rescue
+from oban_sqla.statements.rescue import delete_expired_rows, rescue
 from oban_sqla.statements.stage import stage
 from oban_sqla.statements.unique import find, settle
 from oban_sqla.statements.update import FIELDS, update
@@ -116,7 +116,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
         (prune_listed(JobState.COMPLETED), KEY),
         (give_back(), INDEX),
         (rescue(), INDEX),
-        (bury(), INDEX),
+        (delete_expired_rows(), INDEX),
         (cancel(), KEY),
         (retry(), KEY),
         (delete(), KEY),
@@ -138,7 +138,7 @@ INDEX = "oban_jobs_state_queue_priority_scheduled_at_id_index"
             "prune listed jobs",
             "give_back",
             "rescue",
-            "bury",
+            "delete_expired_rows",
             "cancel",
         ),
         *("retry", "delete", "update", "settle", "find"),

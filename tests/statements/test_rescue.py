@@ -24,7 +24,7 @@ from oban_sqla.migrations import upgrade
 from oban_sqla.models import ProducerRow
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.heartbeat import beat, end
-from oban_sqla.statements.rescue import DIED, bury, rescue
+from oban_sqla.statements.rescue import DIED, delete_expired_rows, rescue
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.runtime.conftest import until
@@ -446,11 +446,11 @@ class TestExpiredRows:
             async with sessions() as session:
                 return set(await session.scalars(select(ProducerRow.uuid)))
 
-        await run(bury(now=NOW), expiry=60.0)
+        await run(delete_expired_rows(now=NOW), expiry=60.0)
         assert await left() == {witness, living, busy}
         async with sessions.begin() as session:
             await session.execute(update(Job).where(Job.id == id).values(state=S.COMPLETED))
-        await run(bury(now=NOW), expiry=60.0)
+        await run(delete_expired_rows(now=NOW), expiry=60.0)
         assert await left() == {witness, living}
 
 
