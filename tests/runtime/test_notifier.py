@@ -1,10 +1,11 @@
 """The notifier hears NOTIFY, checks that it does, and reports once if it does not."""
 
+import asyncio
 import base64
 import gzip
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -223,6 +224,41 @@ async def test_the_notifier_leaves_the_pool_of_the_engine_full(engine: AsyncEngi
             pids.add(await connection.scalar(select(func.pg_backend_pid())))
     await listening.close()
     assert len(pids) == 1
+
+
+async def test_a_notification_between_two_listens_is_heard(
+    engine: AsyncEngine, postgres_dsn: str, prefix: str
+) -> None:
+    def channels() -> Iterator[str]:
+        yield f"{prefix}.first"
+        notify(postgres_dsn, prefix, "first", "news")
+        yield f"{prefix}.second"
+
+    heard: list[str] = []
+    listening = listening_module.Listening(engine, None)
+    await listening.open(channels(), lambda _, payload: heard.append(payload))
+    reading = asyncio.create_task(listening.read())
+    await until(lambda: heard == ["news"])
+    reading.cancel()
+    await asyncio.wait([reading])
+    await listening.close()
+
+
+async def test_an_error_about_a_notification_ends_the_reading_and_frees_the_socket(
+    engine: AsyncEngine, postgres_dsn: str, prefix: str
+) -> None:
+    def refuse(channel: str, payload: str) -> None:
+        raise LookupError(payload)
+
+    listening = listening_module.Listening(engine, None)
+    await listening.open([f"{prefix}.first"], refuse)
+    driver = listening._driver
+    assert isinstance(driver, psycopg.AsyncConnection)
+    notify(postgres_dsn, prefix, "first", "news")
+    with pytest.raises(LookupError, match="news"):
+        await listening.read()
+    assert not asyncio.get_running_loop().remove_reader(driver.fileno())
+    await listening.close()
 
 
 async def test_the_notifier_has_a_connection_of_its_own(
