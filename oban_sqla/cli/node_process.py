@@ -49,7 +49,7 @@ class NodeProcess:
                 dsn = await up.enter_async_context(self._server)
                 await asyncio.to_thread(_install, dsn, self._settings.config.prefix)
                 typer.echo(f"PostgreSQL is up: {dsn}")
-                arguments.pop("listen_dsn", None)  # it names another server
+                arguments.pop("listen_dsn", None)  # the setting names another server
             database = self._settings.database(dsn)
             assert database is not None
             if self._settings.tracing:

@@ -158,7 +158,7 @@ def start(
     _log(settings)
     for complaint in import_all(settings.imports):
         fail(complaint)
-    # A full collection walks over all modules. In its 60 ms, no job begins.
+    # A full collection walks over all modules. No job begins in the 60 ms that it takes.
     gc.collect()
     gc.freeze()
     with told_in_one_line():

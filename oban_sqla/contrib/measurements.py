@@ -41,7 +41,7 @@ Record: TypeAlias = Callable[[float], None]
 """Adds a value to a counter, or to a histogram."""
 
 Recorder: TypeAlias = Callable[[Labels], Record]
-"""An instrument: the function for values with these labels."""
+"""An instrument: returns the function that records values with the given labels."""
 
 OUTCOMES = ("completed", "scheduled", "retryable", "discarded", "cancelled")
 """The states of a job after an attempt."""
@@ -53,7 +53,7 @@ class _OfJobs(NamedTuple):
     duration: Record
     queue_time: Record
     finished: Mapping[str, Record]
-    """By outcome."""
+    """The functions that count finished attempts, by outcome."""
 
 
 class Collector(Protocol):

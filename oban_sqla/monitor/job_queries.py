@@ -66,8 +66,8 @@ def newest(
 
     cut: whether long arguments and errors are cut.
 
-    Also their `age` and the time until they are due (`due_in`), in seconds; NULL if Python can't
-    represent the instant.
+    The rows also have their `age` and the time until they are due (`due_in`), in seconds; NULL if
+    Python can't represent the instant.
     """
     time = database_now(now)
     shown: Select[Any] = select(

@@ -62,7 +62,7 @@ class Attempt:
         self.cancelled = False
         """Whether the job was cancelled."""
         self.interrupted = False
-        """Whether the task of the attempt was cancelled because the job was."""
+        """Whether the task of the attempt was cancelled because the job was cancelled."""
         self.left_behind: asyncio.Future[Any] | None = None
         """The end of a thread or task that still runs after the attempt has ended."""
         self._task: asyncio.Task[Any] | None = None

@@ -181,7 +181,7 @@ class GroupCommit:
                 await self._insert_next(kept)
 
     async def _is_used(self) -> bool:
-        """Whether the connection is in use, or was until a moment ago. May wait for calls."""
+        """Whether the connection is in use or was just used. May first wait for a call."""
         loop = asyncio.get_running_loop()
         if self._busy or (not self._waiting and self._rush >= RUSH):
             self._news = loop.create_future()
@@ -193,14 +193,14 @@ class GroupCommit:
 
     async def _insert_next(self, kept: InsertConnection) -> None:
         taken, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
-        # Leaves out cancelled calls.
+        # A cancelled call is done, so its job is left out.
         self._taken = [call for call in taken if not call.inserted.done()]
         self._busy = True
         try:
             if self._taken:
                 await self._insert(self._taken, kept)
             if len(self._taken) > 1:
-                # Callers that call again at once share the next statement. A single one does not.
+                # Let the answered callers call again, so that their jobs share the next statement.
                 await asyncio.sleep(0)
         finally:
             self._end_statement()
@@ -215,7 +215,7 @@ class GroupCommit:
                 call.answer(True)
             self._publish([call.job for call in calls])
         elif len(calls) == 1 or not kept.is_usable:
-            # Alone, the job fails with the error that the engine raises.
+            # On a connection of the pool, the job fails with the error that the engine raises.
             self._refer_to_pool(calls)
         else:
             middle = len(calls) // 2

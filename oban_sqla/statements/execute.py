@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sqlalchemy import Connection, Dialect, Executable, TwoPhaseTransaction
 
 Make: TypeAlias = Callable[..., Executable]
-"""Makes a statement for a `prefix`, `announced` or not."""
+"""Makes a statement for the schema `prefix`, with a NOTIFY if `announced`."""
 
 Parameters: TypeAlias = Mapping[str, str]
 
@@ -20,7 +20,7 @@ class Compiled(NamedTuple):
     text: str
     constants: Mapping[str, Any]
     names: Sequence[str] | None
-    """The names of its parameters by their places, if the driver takes no names."""
+    """The names of the parameters in order, if the driver takes them by position."""
 
     def filled(self, parameters: Parameters) -> Any:
         """The parameters for the driver."""
@@ -41,7 +41,7 @@ def execute_core(
     # PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY.
     announced = not isinstance(connection.get_transaction(), TwoPhaseTransaction)
     statement = compiled(make, home, connection.dialect, announced)
-    # A cursor of the server, which a user may want for other statements, can't insert rows.
+    # A server-side cursor, which a user may want for other statements, can't insert rows.
     options = dict.fromkeys(_STREAMING) if _STREAMING & given.keys() else None
     rows = connection.exec_driver_sql(
         statement.text, statement.filled(parameters), execution_options=options

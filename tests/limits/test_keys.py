@@ -73,7 +73,9 @@ async def test_no_more_jobs_of_a_key_run_than_its_limit(
     await Holding.begin(7)
 
 
-async def test_free_slots_go_round_the_keys(start: StartOban, sessions: Sessions, add: Add) -> None:
+async def test_the_keys_take_turns_at_free_slots(
+    start: StartOban, sessions: Sessions, add: Add
+) -> None:
     await add(*jobs(Two, *"aaaaaabbbbbbcccccc"))
     await start(queues={"limits": 3}, **NEVER)
     await Holding.begin(3)
@@ -93,7 +95,7 @@ async def test_a_better_priority_goes_first_whatever_its_key(
     await Holding.begin(4)
 
 
-async def test_a_full_key_does_not_block_those_behind_it(
+async def test_a_full_key_does_not_block_jobs_behind_it(
     start: StartOban, engine: AsyncEngine, sessions: Sessions, add: Add
 ) -> None:
     await many(engine, One.new({"key": "a"}), 100_000)
@@ -107,7 +109,7 @@ async def test_a_full_key_does_not_block_those_behind_it(
     assert time.monotonic() - begun_at < 1.0
 
 
-async def test_jobs_without_a_limit_do_not_wait_for_those_with_one(
+async def test_jobs_without_a_limit_do_not_wait_for_limited_jobs(
     start: StartOban, engine: AsyncEngine, add: Add
 ) -> None:
     await many(engine, One.new({"key": "a"}), 10_000)
@@ -134,7 +136,7 @@ async def test_jobs_with_infinite_times_start(
     assert {*Holding.begun} == {ids[1], ids[3]}
 
 
-async def test_jobs_with_a_limit_do_not_wait_for_those_without(
+async def test_limited_jobs_do_not_wait_for_jobs_without_a_limit(
     start: StartOban, engine: AsyncEngine, add: Add
 ) -> None:
     await many(engine, Free.new(), 10_000)

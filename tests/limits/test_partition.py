@@ -99,7 +99,7 @@ class TestLimit:
         await Holding.begin(2)
         assert await executing(sessions) == {1: 2, 2: 1}
 
-    async def test_a_full_key_does_not_block_those_behind_it(
+    async def test_a_full_key_does_not_block_jobs_behind_it(
         self, start: StartOban, sessions: Sessions, engine: AsyncEngine, add: Add
     ) -> None:
         await many(engine, Mail.new({"account_id": 1}), 30_000)
@@ -108,7 +108,7 @@ class TestLimit:
         assert behind in await Holding.begin(3)
         assert await executing(sessions) == {1: 2, 2: 1}
 
-    async def test_free_slots_go_round_the_keys(
+    async def test_the_keys_take_turns_at_free_slots(
         self, start: StartOban, sessions: Sessions, add: Add
     ) -> None:
         await add(*of(*[1] * 6, *[2] * 6, *[3] * 6))

@@ -30,7 +30,7 @@ def test_a_search_begins_at_the_last_search_that_found_all_jobs(complete: Search
 
 
 def test_a_search_begins_earlier_after_news(complete: Search) -> None:
-    """If each search began earlier, each claim would read all limited jobs of two seconds."""
+    """If each search began earlier, each claim would read two more seconds of limited jobs."""
     complete.news()
     assert complete.since() == [AT - MARGIN] * PRIORITIES
     complete.passed([], AT, 0.001)

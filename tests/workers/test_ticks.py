@@ -13,7 +13,7 @@ from oban_sqla.workers.ticks import ticks
 
 YEAR = 2026
 MINUTE = timedelta(minutes=1)
-# How far around a change the ticks are compared, and how much earlier a local time may have come.
+# How far around a change ticks are compared, and how much earlier the same local time may come.
 REACH = timedelta(hours=27)
 HIDDEN = timedelta(hours=4)
 # Changes by one hour, half an hour or two hours, at midnight, in both hemispheres.
@@ -73,7 +73,9 @@ def zones_that_change() -> Sequence[str]:
 
 @cache
 def shown_times(start: datetime, zone: ZoneInfo) -> Sequence[tuple[datetime, Sequence[datetime]]]:
-    """Each minute after `start`, with its local times: the shown one, after those skipped then."""
+    """Each minute after `start`, with the local times that the clock skips then, and the one it
+    shows.
+    """
     found = []
     shown = start.astimezone(zone).replace(tzinfo=None, fold=0)
     for minute in range(int((2 * REACH + HIDDEN) / MINUTE) + 1):
