@@ -96,7 +96,7 @@ async def test_the_duration_of_steps_is_shown(site: Site, oban: Oban, sessions: 
         await session.execute(update(Job).where(again).values(state="executing", **times))
     text = (await site.read(f"workflows/{flow.id}")).text
     assert "completed · 42 s" in text
-    assert "77" not in text
+    assert "executing · " not in text
 
 
 async def test_a_deleted_job_keeps_its_place(site: Site, oban: Oban, sessions: Sessions) -> None:
