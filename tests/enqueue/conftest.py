@@ -10,6 +10,8 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from tests.reused_connections import ReusedConnection
+
 
 class Observer:
     """Another connection, which sees only committed data."""
@@ -70,7 +72,7 @@ class Listener:
 @pytest.fixture
 async def connection(postgres_dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
     """A connection in autocommit, for looking and listening."""
-    async with await psycopg.AsyncConnection.connect(
+    async with await ReusedConnection.connect(
         postgres_dsn, autocommit=True, row_factory=dict_row
     ) as connection:
         yield connection
