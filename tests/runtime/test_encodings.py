@@ -2,6 +2,7 @@
 transaction.
 """
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
@@ -38,7 +39,8 @@ def encoding(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def dsn(encoding: str, postgres_dsn: str) -> Iterator[str]:
     """A database in this encoding, with the tables."""
-    name = sql.Identifier(f"test_{encoding.lower()}")
+    # Other processes of this test run use the same server.
+    name = sql.Identifier(f"test_{encoding.lower()}_{os.getpid()}")
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         create = "CREATE DATABASE {} ENCODING {} LOCALE 'C' TEMPLATE template0"
         connection.execute(sql.SQL(create).format(name, sql.Literal(encoding)))
