@@ -26,7 +26,6 @@ from oban_sqla.enqueue.observed import is_observed
 from oban_sqla.on_change import enqueue_changes
 from oban_sqla.runtime.group_commit import LINGER
 from oban_sqla.workers import registry
-from tests import reused_connections
 from tests.database_pool import DatabasePool
 from tests.databases import async_engine, sync_engine
 from tests.enqueue.conn_kinds import ConnKind, opened
@@ -73,7 +72,6 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_logfinish() -> None:
-    reused_connections.begin_next_test()
     # Objects that outlive many tests, such as compiled statements, are excluded as well.
     if next(_ended) % 250 == 0:
         gc.collect()
@@ -101,7 +99,6 @@ def postgres_dsn() -> Iterator[str]:
         },
     ) as dsn:
         yield dsn
-        reused_connections.close_free()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.util import LRUCache
 
-from tests.reused_connections import ReusedConnection
-
 
 class Base(DeclarativeBase):
     pass
@@ -42,14 +40,7 @@ def async_engine(dsn: str, prefix: str, driver: str = "psycopg", **options: obje
 @lru_cache(maxsize=32)
 def _shared(url: URL, is_async: bool) -> tuple[Engine, LRUCache[object, object]]:
     """An engine that never connects, and a cache for statements that its dialect compiled."""
-    if not is_async:
-        engine = create_engine(url)
-    elif url.get_driver_name() == "psycopg" and str(url.query.get("host")).startswith("/"):
-        # A Unix socket: a proxy of a test would have to run while a connection is reset.
-        reused = {"async_creator_fn": ReusedConnection.connect}
-        engine = create_async_engine(url, connect_args=reused).sync_engine
-    else:
-        engine = create_async_engine(url).sync_engine
+    engine = create_async_engine(url).sync_engine if is_async else create_engine(url)
     return engine, LRUCache(1000)
 
 

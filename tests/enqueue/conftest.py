@@ -10,8 +10,6 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.reused_connections import ReusedConnection
-
 
 class Observer:
     """Another connection, which sees only committed data."""
@@ -72,7 +70,7 @@ class Listener:
 @pytest.fixture
 async def connection(postgres_dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
     """A connection in autocommit, for looking and listening."""
-    async with await ReusedConnection.connect(
+    async with await psycopg.AsyncConnection.connect(
         postgres_dsn, autocommit=True, row_factory=dict_row
     ) as connection:
         yield connection

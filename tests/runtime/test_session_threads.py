@@ -14,7 +14,6 @@ from oban_sqla.runtime import session_threads as module
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.session_threads import close_session_threads, session_threads
 from oban_sqla.testing import drain_queue
-from tests import reused_connections
 from tests.conftest import Add, StartOban, Tune
 from tests.listening import hear
 from tests.runtime.conftest import until
@@ -52,9 +51,8 @@ async def run_in_thread(database: Database, work: module.Work) -> Any:
 
 
 async def test_consecutive_jobs_share_a_connection(
-    start: StartOban, add: Add, engine: AsyncEngine, tune: Tune
+    start: StartOban, add: Add, engine: AsyncEngine
 ) -> None:
-    tune(reused_connections, MOST=0)
     oban = await start(queues={"default": 1})
     with hear(oban, "ack_stop") as acks:
         await add(*(Backend.new({"fails": n == 1}, max_attempts=5) for n in range(4)))
@@ -86,7 +84,6 @@ async def test_concurrent_jobs_have_a_connection_each(engine: AsyncEngine) -> No
 
 async def test_a_thread_without_work_ends(engine: AsyncEngine, tune: Tune) -> None:
     tune(module, IDLE=0.01)
-    tune(reused_connections, MOST=0)
     database = Database(engine, None)
 
     async def run(apart: Database) -> Any:
