@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban
 from oban_sqla.runtime import kept_connections as module
 from oban_sqla.runtime.database import Database
+from oban_sqla.runtime.engine import is_closed
 from tests.conftest import StartOban, Tune
 from tests.databases import async_engine
 from tests.listening import PATIENCE, hear
@@ -135,10 +136,12 @@ async def test_an_unused_connection_that_the_server_closed_is_not_used(
     engine = async_engine(postgres_dsn, prefix, driver)
     database = Database(engine, prefix)
     database.keep_connections()
-    ((before,),) = await database.fetch(PID)
+    async with database.kept_or_pooled(at_once=False) as kept:
+        before = (await kept.execute(PID)).scalar_one()
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as other:
-        # With a timeout, the server waits for the end of the process.
-        await other.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+        await other.execute("SELECT pg_terminate_backend(%s)", [before])
+    # asyncpg reads the last message before it hears of the end.
+    await until(lambda: is_closed(kept))
     ((after,),) = await database.fetch(PID)
     assert before != after
     await database.release_connections()
