@@ -15,25 +15,30 @@ from ..statements.stage import stage
 from .database import Database
 from .raw_statement import RawStatement
 
-# Whether a node of this process has collected garbage.
-_collected = False
+# Whether a node of this process has warmed up.
+_is_warm = False
 
 
 async def warm_up(database: Database, queues: Iterable[str]) -> None:
-    """Compile the statements of jobs, and collect garbage in a new process.
+    """Compile the statements of jobs and collect garbage, for the first idle node of a process.
 
     Compiling a statement takes 3 to 8 ms, and a full collection up to 100 ms. The modules and the
     statements of a new process bring Python close to a full collection, which would otherwise
-    begin while one of the first jobs runs.
+    begin while one of the first jobs runs. A later node finds most of its statements compiled.
 
     Does nothing if jobs of the `queues` are available, since these jobs would have to wait.
     """
+    global _is_warm
+    if _is_warm:
+        return
     ((busy,),) = await database.fetch(any_available(), {"queue_names": [*queues]})
     if busy:
         return
+    _is_warm = True
     for statement in statements_of_jobs(database.prefix):
         RawStatement(database, statement).compile()
-    collect_once()
+    if gc.isenabled():
+        gc.collect()
 
 
 def statements_of_jobs(prefix: str | None) -> Sequence[Executable]:
@@ -47,11 +52,3 @@ def statements_of_jobs(prefix: str | None) -> Sequence[Executable]:
         claim_of_queue(keep_plan=True),
         acknowledge(skip_locked=True),
     )
-
-
-def collect_once() -> None:
-    """Run a full collection, unless a node did so earlier or the collector is off."""
-    global _collected
-    if not _collected and gc.isenabled():
-        _collected = True
-        gc.collect()

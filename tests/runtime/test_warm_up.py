@@ -9,12 +9,18 @@ import pytest
 
 from oban_sqla.runtime import warm_up
 from oban_sqla.runtime.claiming import CALM
+from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.group_commit import RUSH
 from oban_sqla.runtime.raw_statement import compiled
 from oban_sqla.runtime.warm_up import statements_of_jobs
 from tests.conftest import Add, StartOban
 from tests.listening import hear
 from tests.runtime.workers import Quick
+
+
+@pytest.fixture(autouse=True)
+def in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "_is_warm", False)
 
 
 async def test_the_jobs_of_an_idle_node_compile_no_other_statement(start: StartOban) -> None:
@@ -42,13 +48,12 @@ async def test_a_node_that_finds_jobs_does_not_let_them_wait(start: StartOban, a
 
 
 @pytest.fixture
-def full_collections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The full collections during a test, as if the process had just begun."""
-    monkeypatch.setattr(warm_up, "_collected", False)
+def full_collections() -> Iterator[list[str]]:
+    """The full collections during a test."""
     full: list[str] = []
 
     def note(phase: str, info: dict[str, Any]) -> None:
-        if info["generation"] == 2:
+        if info["generation"] == 2 and phase == "start":
             full.append(phase)
 
     gc.callbacks.append(note)
@@ -56,17 +61,21 @@ def full_collections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     gc.callbacks.remove(note)
 
 
-def test_only_the_first_node_of_a_process_collects_garbage(full_collections: list[str]) -> None:
-    warm_up.collect_once()
-    assert full_collections == ["start", "stop"]
-    warm_up.collect_once()
-    assert full_collections == ["start", "stop"]
+async def test_only_the_first_node_of_a_process_collects_garbage(
+    database: Database, full_collections: list[str]
+) -> None:
+    await warm_up.warm_up(database, ["default"])
+    assert len(full_collections) == 1
+    await warm_up.warm_up(database, ["default"])
+    assert len(full_collections) == 1
 
 
-def test_a_collector_that_is_off_stays_off(full_collections: list[str]) -> None:
+async def test_a_collector_that_is_off_stays_off(
+    database: Database, full_collections: list[str]
+) -> None:
     gc.disable()
     try:
-        warm_up.collect_once()
+        await warm_up.warm_up(database, ["default"])
         assert not gc.isenabled()
     finally:
         gc.enable()
