@@ -129,6 +129,13 @@ class KeptConnections:
             self._growth = None
         if self._waiting and self._growing is None:
             self._growing = asyncio.create_task(self._add(), name="oban-connection")
+            self._growing.add_done_callback(self._grown)
+
+    def _grown(self, _: asyncio.Task[None]) -> None:
+        # Also called if the task was cancelled before its first step: the event loop ends, but the
+        # stop of the node has statements that wait.
+        self._growing = None
+        self._grow_if_wanted()
 
     async def _add(self) -> None:
         """Take another connection. Only one task at a time does this."""
@@ -141,9 +148,6 @@ class KeptConnections:
         else:
             self._open += 1
             self._release(connection)
-        finally:
-            self._growing = None
-        self._grow_if_wanted()
 
     def _fail(self, error: Exception) -> None:
         while self._waiting:

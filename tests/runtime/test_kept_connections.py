@@ -148,6 +148,18 @@ async def test_an_unused_connection_that_the_server_closed_is_not_used(
     await engine.dispose()
 
 
+async def test_a_statement_gets_a_connection_after_the_task_that_connects_was_cancelled(
+    database: Database,
+) -> None:
+    fetching = asyncio.create_task(database.fetch(PID))
+    await asyncio.sleep(0)
+    (connecting,) = (task for task in asyncio.all_tasks() if task.get_name() == "oban-connection")
+    # As `asyncio.run()` does at its end, before the first step of the task.
+    connecting.cancel()
+    async with asyncio.timeout(PATIENCE):
+        await fetching
+
+
 async def test_a_connection_in_use_at_the_stop_goes_back_to_the_pool(
     database: Database, engine: AsyncEngine
 ) -> None:
