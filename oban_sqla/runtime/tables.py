@@ -23,8 +23,8 @@ async def verify_connection(fetch: Fetch, *, writes: bool) -> None:
     ((name, read_only),) = await fetch(connection_settings())
     if read_only and writes:
         raise ObanError(
-            "the engine's connections are read-only: take default_transaction_read_only from the"
-            " role, the database or the server, or make the engine with"
+            "the engine's connections are read-only, since default_transaction_read_only is on:"
+            " turn it off for the role, the database or the server, or make the engine with"
             ' connect_args={"options": "-c default_transaction_read_only=off"}'
         )
     if name != "UTF8":
