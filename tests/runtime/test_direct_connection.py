@@ -39,6 +39,15 @@ async def is_active(outside: psycopg.AsyncConnection, pid: int) -> bool:
     return bool(row[0])
 
 
+async def long_call(
+    direct: DirectConnection, outside: psycopg.AsyncConnection, pid: int
+) -> asyncio.Task[Any]:
+    """A call whose statement the server executes."""
+    call = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
+    await until(lambda: is_active(outside, pid))
+    return call
+
+
 @pytest.mark.parametrize("threshold", [5, None])
 async def test_rows_have_the_values_of_psycopg(
     driver: psycopg.AsyncConnection, direct: DirectConnection, threshold: int | None
@@ -98,8 +107,7 @@ async def test_a_cancelled_call_cancels_its_statement(
     driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
 ) -> None:
     pid = driver.info.backend_pid
-    sleeping = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
-    await until(lambda: is_active(outside, pid))
+    sleeping = await long_call(direct, outside, pid)
     sleeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeping
@@ -116,8 +124,7 @@ async def test_a_cancelled_call_waits_for_the_end_of_its_statement(
 ) -> None:
     """A cancelled claim may have been carried out: only then is it certain whether it was."""
     pid = driver.info.backend_pid
-    sleeping = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
-    await until(lambda: is_active(outside, pid))
+    sleeping = await long_call(direct, outside, pid)
     sleeping.cancel()
     await asyncio.wait([sleeping])
     assert driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
@@ -135,8 +142,7 @@ async def test_a_statement_whose_connection_is_lost_fails(
     driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
 ) -> None:
     pid = driver.info.backend_pid
-    sleeping = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
-    await until(lambda: is_active(outside, pid))
+    sleeping = await long_call(direct, outside, pid)
     await outside.execute("SELECT pg_terminate_backend(%s)", [pid])
     with pytest.raises(psycopg.OperationalError):
         await sleeping
