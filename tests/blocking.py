@@ -1,6 +1,6 @@
 """Wait until one connection waits for another one, instead of sleeping."""
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from tests.runtime.conftest import until
@@ -22,3 +22,19 @@ async def until_blocked(engine: AsyncEngine, pid: int) -> None:
             return bool(await watching.scalar(blockers))
 
         await until(is_blocked)
+
+
+async def until_blocking(holder: AsyncConnection | AsyncSession) -> None:
+    """Wait until another connection waits for a lock of this one.
+
+    A search for any lock that is waited for would find those of other tests on the same server.
+    """
+    blocks = text(
+        "SELECT EXISTS (SELECT FROM pg_locks"
+        " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+    )
+
+    async def is_blocking() -> bool:
+        return bool(await holder.scalar(blocks))
+
+    await until(is_blocking)

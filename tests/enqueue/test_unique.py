@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Table, event, func, insert, inspect, select, text, update
+from sqlalchemy import Column, ForeignKey, Table, event, func, insert, inspect, select, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
@@ -21,10 +21,10 @@ from oban_sqla import Job, JobState, Oban, ObanError, Unique, Worker
 from oban_sqla.models.unique import ENTRY
 from oban_sqla.statements.stage import stage
 from tests import models_as_arguments as models
+from tests.blocking import until_blocking
 from tests.databases import User, async_engine
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind, ending_badly
-from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -83,15 +83,10 @@ async def test_a_job_that_ends_before_its_replacement_is_kept(
         replace={"available": ["args"], "completed": ["args"]},
     )
     first = await oban.enqueue(Index.new({"v": 1}, unique=replacing))
-    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
-    async with engine.begin() as ending, engine.connect() as looking:
+    async with engine.begin() as ending:
         await ending.execute(select(Job.id).where(Job.id == first.id).with_for_update())
         enqueuing = asyncio.create_task(oban.enqueue(Index.new({"v": 2}, unique=replacing)))
-
-        async def is_waiting() -> bool:
-            return bool(await looking.scalar(waits))
-
-        await until(is_waiting)
+        await until_blocking(ending)
         await ending.execute(update(Job).values(state=JobState.COMPLETED))
     new = await enqueuing
     assert not new.conflict

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import RootTransaction, select, text
+from sqlalchemy import RootTransaction, select
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from oban_sqla import Job, Oban, Rate, Worker
+from tests.blocking import until_blocking
 from tests.conftest import Add, StartOban
 from tests.databases import sync_engine
 from tests.enqueue.conn_kinds import CONN_KINDS
 from tests.limits.workers import Holding
-from tests.runtime.conftest import until
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -139,7 +139,7 @@ class TestInTheTransactionOfTheCaller:
             await rate.acquire(2, conn=session)
             await start(queues={"limits": 5}, **NEVER)
             other = asyncio.create_task(rate.acquire(2, timeout=0.01))
-            await until(lambda: _waits_for_the_lock(session))
+            await until_blocking(session)
         with pytest.raises(TimeoutError, match="not 2 permits"):
             await other
         await Holding.begin(1)
@@ -189,11 +189,6 @@ class TestInTheTransactionOfTheCaller:
             with pytest.raises(ValueError, match="that is repeatable read"):
                 await rate.acquire(conn=connection)
         assert await rate.available() == 3
-
-
-async def _waits_for_the_lock(session: AsyncSession) -> bool:
-    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    return bool(await session.scalar(waiting))
 
 
 @asynccontextmanager

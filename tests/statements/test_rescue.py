@@ -25,9 +25,9 @@ from oban_sqla.models import ProducerRow
 from oban_sqla.statements.claim import FRONT, claim_of_queue
 from oban_sqla.statements.heartbeat import beat, end
 from oban_sqla.statements.rescue import DIED, delete_expired_rows, rescue
+from tests.blocking import until_blocking
 from tests.conftest import Add
 from tests.factories import JobFactory
-from tests.runtime.conftest import until
 from tests.statements.conftest import Find, Run
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -496,7 +496,6 @@ class TestInADatabaseOfItsOwn:
             CREATE VIEW oban_producers AS
                 SELECT p.* FROM real_producers p, (SELECT pg_advisory_xact_lock_shared(1)) AS pause
         """
-        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
         async with AsyncSession(own) as session:
             session.add(ours(uuid4(), attempted_at=FIRST_CLAIM))
             await session.commit()
@@ -506,11 +505,7 @@ class TestInADatabaseOfItsOwn:
                 await other.execute(text(statement))
             await other.execute(text("SELECT pg_advisory_lock(1)"))
             looking = asyncio.create_task(slow.execute(rescue(prefix="public", now=NOW), PARAMS))
-
-            async def is_looking() -> bool:
-                return bool(await other.scalar(waiting))
-
-            await until(is_looking)
+            await until_blocking(other)
             await other.execute(update(Job).values(state=S.AVAILABLE))
             await other.execute(claim_of_queue(now=NOW), {**FRONT, **claim})
             await other.execute(update(Job).values(anew))
