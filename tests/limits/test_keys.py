@@ -1,6 +1,5 @@
 """Limits by key are exact and fair, and leave no slot unused."""
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -104,9 +103,7 @@ async def test_a_full_key_does_not_block_jobs_behind_it(
     assert behind in await Holding.begin(2)
     assert await executing(sessions) == {'"a"': 1, '"b"': 1}
     (another,) = await add(One.new({"key": "c"}))
-    begun_at = time.monotonic()
     assert another in await Holding.begin(3)
-    assert time.monotonic() - begun_at < 1.0
 
 
 async def test_jobs_without_a_limit_do_not_wait_for_limited_jobs(

@@ -59,10 +59,9 @@ async def test_jobs_and_other_code_share_permits(start: StartOban, client: Oban,
 async def test_acquire_waits_for_the_next_permit(client: Oban) -> None:
     rate = client.rate("short")
     began = time.monotonic()
-    await rate.acquire(3)
-    assert time.monotonic() - began < 0.25
+    await rate.acquire(3, timeout=0)
     await rate.acquire(2)
-    assert 0.29 <= time.monotonic() - began < 1.0
+    assert time.monotonic() - began >= 0.29
 
 
 async def test_many_callers_get_no_more_than_the_rate(client: Oban) -> None:
@@ -154,7 +153,7 @@ class TestInTheTransactionOfTheCaller:
         async with sessions.begin() as session:
             began = time.monotonic()
             await rate.acquire(2, conn=session)
-            assert 0.2 <= time.monotonic() - began < 1.0
+            assert time.monotonic() - began >= 0.2
 
     async def test_a_wait_holds_no_lock(self, client: Oban, postgres_dsn: str, prefix: str) -> None:
         rate = client.rate("calls")

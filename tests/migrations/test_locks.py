@@ -84,7 +84,7 @@ def test_enqueues_do_not_wait_behind_a_waiting_upgrade(
                 connection.commit()
                 longest = max(longest, time.monotonic() - began)
                 time.sleep(0.01)
-        assert longest < 1.0
+        assert longest < 10.0  # behind the upgrade it would be until the user ends
         assert not changing.done()
     assert changing.result()
     message = records[0].getMessage()
