@@ -21,7 +21,7 @@ class ClusterNode:
     emit: Emit
     is_leader: Callable[[], bool]
     """Whether the node leads. Each pass of a service first checks that."""
-    beside_others: Callable[[], bool]
+    has_foreign_nodes: Callable[[], bool]
     """Whether nodes of another Oban run jobs. They and their leader do not know our features."""
     listened: Callable[[str], bool]
     """Whether an event has listeners."""

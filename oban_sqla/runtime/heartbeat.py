@@ -42,11 +42,11 @@ class Heartbeat:
         producers: Collection[Producer],
         interval: float,
         expiry: float,
-        on_others: Callable[[], None],
+        on_foreign_nodes: Callable[[], None],
     ) -> None:
         self._database = database
         self._emit = emit
-        self._on_others = on_others
+        self._on_foreign_nodes = on_foreign_nodes
         self._identity = {"name": instance, "node": node}
         self._producers = producers
         self._interval = interval
@@ -109,9 +109,9 @@ class Heartbeat:
         return None if self._pulse is None else self._pulse.started.get(uuid)
 
     @property
-    def beside_others(self) -> bool:
+    def has_foreign_nodes(self) -> bool:
         """Whether producers of another Oban were alive at the last beat."""
-        return self._pulse is not None and self._pulse.beside_others
+        return self._pulse is not None and self._pulse.has_foreign_nodes
 
     @property
     def label(self) -> str:
@@ -140,7 +140,7 @@ class Heartbeat:
                 identity=self._identity,
                 interval=self._interval,
                 expiry=self._expiry,
-                on_others=lambda: thread.call_owner(self._on_others),
+                on_foreign_nodes=lambda: thread.call_owner(self._on_foreign_nodes),
             )
         for producer in self._producers:
             self._pulse.keep(producer)
@@ -165,7 +165,7 @@ class Pulse(Service):
         identity: Mapping[str, str],
         interval: float,
         expiry: float,
-        on_others: Callable[[], None],
+        on_foreign_nodes: Callable[[], None],
     ) -> None:
         super().__init__(emit)
         self.started: Mapping[UUID, datetime] = {}
@@ -177,9 +177,9 @@ class Pulse(Service):
         self._identity = identity
         self._interval = interval
         self._expiry = expiry
-        self.beside_others = False
+        self.has_foreign_nodes = False
         """Whether producers of another Oban were alive at the last beat."""
-        self._on_others = on_others
+        self._on_foreign_nodes = on_foreign_nodes
         self._kept: tuple[Producer, ...] = ()
         self._turn = asyncio.Lock()
 
@@ -216,9 +216,9 @@ class Pulse(Service):
                 rows = await self._database.fetch(statement)
             self.beaten_at = time.monotonic()
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
-            before, self.beside_others = self.beside_others, any(row.others for row in rows)
-            if self.beside_others and not before:
-                self._on_others()
+            before, self.has_foreign_nodes = self.has_foreign_nodes, any(row.foreign for row in rows)
+            if self.has_foreign_nodes and not before:
+                self._on_foreign_nodes()
 
     async def forget(self, producer: Producer) -> None:
         """Delete the row of a dropped producer."""

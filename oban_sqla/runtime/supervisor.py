@@ -82,7 +82,7 @@ class Supervisor:
             producers=self.producers.values(),
             interval=config.heartbeat_interval,
             expiry=config.heartbeat_expiry,
-            on_others=self._meet_others,
+            on_foreign_nodes=self._meet_foreign_nodes,
         )
         self.leader = Leader(
             database,
@@ -106,7 +106,7 @@ class Supervisor:
                 database,
                 emit,
                 is_leader=self._is_leader,
-                beside_others=self._is_beside_others,
+                has_foreign_nodes=self._has_foreign_nodes,
                 listened=listened,
                 wake_queues=self._wake_queues,
                 announce=self.outcome_announcer.written,
@@ -245,10 +245,10 @@ class Supervisor:
     def _is_leader(self) -> bool:
         return self.leader.is_leader
 
-    def _is_beside_others(self) -> bool:
-        return self.heartbeat.beside_others
+    def _has_foreign_nodes(self) -> bool:
+        return self.heartbeat.has_foreign_nodes
 
-    def _meet_others(self) -> None:
+    def _meet_foreign_nodes(self) -> None:
         self._wake_everything()
         self._wake_cluster_services()
 
@@ -258,7 +258,7 @@ class Supervisor:
 
     def _poll_interval(self) -> float:
         # Nodes of another Oban make jobs available without a NOTIFY.
-        if self.notifier.listening and not self._is_beside_others():
+        if self.notifier.listening and not self._has_foreign_nodes():
             return self._config.fallback_interval
         return self._config.poll_interval
 

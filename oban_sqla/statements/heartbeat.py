@@ -53,7 +53,7 @@ def beat(
     A row that is missing is inserted again with its `started_at`. A server crash empties the
     unlogged table, and another node may have taken this one for dead. `unbroken_since` in each row
     is the time, by the database's clock, since when no row was missing and no beat was late.
-    Returns the `uuid` and `started_at` of each, and `others`: whether producers of another Oban
+    Returns the `uuid` and `started_at` of each, and `foreign`: whether producers of another Oban
     are alive.
     """
     records = (
@@ -99,10 +99,10 @@ def beat(
             "meta": case((unbroken, new.meta.op("||")(kept)), else_=new.meta),
             "updated_at": new.updated_at,
         },
-    ).returning(ProducerRow.uuid, ProducerRow.started_at, _others(time).label("others"))
+    ).returning(ProducerRow.uuid, ProducerRow.started_at, _are_foreign_alive(time).label("foreign"))
 
 
-def _others(time: ColumnElement[Any]) -> ColumnElement[bool]:
+def _are_foreign_alive(time: ColumnElement[Any]) -> ColumnElement[bool]:
     other = aliased(ProducerRow)
     living = other.updated_at > time - interval(literal(FOREIGN_EXPIRY, Float))
     return select(other.uuid).where(~other.meta.has_key(EXPIRY), living).exists()

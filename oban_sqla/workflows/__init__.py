@@ -19,7 +19,7 @@ def _keeper(node: ClusterNode) -> WorkflowKeeper:
         node.database,
         node.emit,
         is_leader=node.is_leader,
-        beside_others=node.beside_others,
+        has_foreign_nodes=node.has_foreign_nodes,
         announce=node.announce,
     )
 

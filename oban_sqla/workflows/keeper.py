@@ -83,13 +83,13 @@ class WorkflowKeeper(Service):
         emit: Emit,
         *,
         is_leader: Callable[[], bool],
-        beside_others: Callable[[], bool],
+        has_foreign_nodes: Callable[[], bool],
         announce: Callable[[Collection[int]], None],
     ) -> None:
         super().__init__(emit)
         self._database = database
         self._is_leader = is_leader
-        self._beside_others = beside_others
+        self._has_foreign_nodes = has_foreign_nodes
         self._announce = announce
         self._recount_at = 0.0
         self._interval = INTERVAL
@@ -101,12 +101,12 @@ class WorkflowKeeper(Service):
         """Look soon, since new jobs may be steps."""
         if self._idle:
             self._idle = False
-            self.wake_in(INTERVAL if self._beside_others() else NEWS_DELAY)
+            self.wake_in(INTERVAL if self._has_foreign_nodes() else NEWS_DELAY)
 
     async def run_once(self) -> float:
         """Find ended steps that nothing followed, and release the steps that wait for them."""
-        beside_others = self._beside_others()
-        if not (beside_others or self._is_leader()):
+        has_foreign_nodes = self._has_foreign_nodes()
+        if not (has_foreign_nodes or self._is_leader()):
             return math.inf
         started = time.monotonic()
         ((is_open,),) = await self._database.fetch(is_any_open())
@@ -127,7 +127,7 @@ class WorkflowKeeper(Service):
         if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
             await self._advance(chains)
         repaired = bool(ids or chains)
-        longest = INTERVAL if beside_others else LONGEST_INTERVAL
+        longest = INTERVAL if has_foreign_nodes else LONGEST_INTERVAL
         self._interval = INTERVAL if repaired else min(2 * self._interval, longest)
         if started >= self._recount_at:
             began = time.monotonic()

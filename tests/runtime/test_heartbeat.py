@@ -397,7 +397,7 @@ class TestThread:
                 producers=(),
                 interval=0.05,
                 expiry=0.2,
-                on_others=lambda: None,
+                on_foreign_nodes=lambda: None,
             )
             await own.start()
             await database.dispose()

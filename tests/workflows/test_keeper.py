@@ -25,7 +25,7 @@ async def keeper(engine: AsyncEngine, prefix: str) -> AsyncIterator[WorkflowKeep
         Database(engine, prefix),
         lambda name, data: None,
         is_leader=lambda: True,
-        beside_others=lambda: False,
+        has_foreign_nodes=lambda: False,
         announce=lambda ids: None,
     )
     yield keeper
