@@ -14,7 +14,7 @@ from . import opentelemetry
 
 SERVICE = "oban-sqla"
 """The name of the service, unless `OTEL_SERVICE_NAME` is set."""
-FAREWELL = 5.0
+STOP_TIMEOUT = 5.0
 """Seconds in which the last spans must be sent at the end."""
 
 
@@ -41,7 +41,7 @@ def tracing() -> Iterator[None]:
         # In a thread, since the SDK may wait longer for an unreachable collector.
         end = threading.Thread(target=provider.shutdown, name="oban-spans", daemon=True)
         end.start()
-        end.join(FAREWELL)
+        end.join(STOP_TIMEOUT)
 
 
 def _resource() -> Resource:

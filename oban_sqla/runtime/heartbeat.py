@@ -17,7 +17,7 @@ from .loop_thread import LoopThread
 from .pool import facts
 from .producer import Producer
 from .service import Emit, Service
-from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
+from .time_limits import SHORTEST_ANSWER, STOP_TIMEOUT, deadline
 
 # How long a stop waits for the current beat.
 LAST_BEAT = 1.0
@@ -82,7 +82,7 @@ class Heartbeat:
                 await self._thread.run(self._pulse.forget(producer))
 
     async def stop(self, grace: float | None = None) -> None:
-        """Delete the rows and end the thread, within about `FAREWELL` seconds.
+        """Delete the rows and end the thread, within about `STOP_TIMEOUT` seconds.
 
         If the database is down, the rows expire by themselves.
         """
@@ -93,10 +93,10 @@ class Heartbeat:
             if self._pulse is not None:
                 stop = self._pulse.stop(LAST_BEAT if grace is None else grace)
                 try:
-                    async with asyncio.timeout(FAREWELL):
+                    async with asyncio.timeout(STOP_TIMEOUT):
                         await self._thread.run(stop)
                 except TimeoutError:
-                    self._emit("service_cancelled", ServiceCancelled(self.name, FAREWELL))
+                    self._emit("service_cancelled", ServiceCancelled(self.name, STOP_TIMEOUT))
                 # If this stop is cancelled, the next one only has to end the thread.
                 self._pulse = None
             # The thread is a daemon, so it is left behind if it hangs.
@@ -216,7 +216,10 @@ class Pulse(Service):
                 rows = await self._database.fetch(statement)
             self.beaten_at = time.monotonic()
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
-            before, self.has_foreign_nodes = self.has_foreign_nodes, any(row.foreign for row in rows)
+            before, self.has_foreign_nodes = (
+                self.has_foreign_nodes,
+                any(row.foreign for row in rows),
+            )
             if self.has_foreign_nodes and not before:
                 self._on_foreign_nodes()
 
@@ -228,14 +231,14 @@ class Pulse(Service):
                 uuid: when for uuid, when in self.started.items() if uuid != producer.uuid
             }
             with suppress(SQLAlchemyError, OSError):
-                async with deadline(FAREWELL):
+                async with deadline(STOP_TIMEOUT):
                     await self._database.fetch(end([producer.uuid]))
 
     async def close(self) -> None:
         """Delete the rows."""
         started, self.started = self.started, {}
         if started:
-            async with deadline(FAREWELL):
+            async with deadline(STOP_TIMEOUT):
                 await self._database.fetch(end(list(started)))
 
     def _limits(self) -> dict[str, int]:

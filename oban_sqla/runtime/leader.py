@@ -11,7 +11,7 @@ from ..events import ElectStop
 from ..statements.elect import elect, resign
 from .database import Database
 from .service import Emit, Service
-from .time_limits import FAREWELL, SHORTEST_ANSWER, deadline
+from .time_limits import SHORTEST_ANSWER, STOP_TIMEOUT, deadline
 
 # The most seconds that a follower waits for the end of a lease, which its holder may give up early.
 LONGEST_WAIT = 30.0
@@ -90,7 +90,7 @@ class Leader(Service):
         if not self._standing:
             return
         try:
-            async with deadline(FAREWELL):
+            async with deadline(STOP_TIMEOUT):
                 await self._database.fetch(resign(prefix=self._database.prefix), self._lessee)
             self._standing = False
         finally:

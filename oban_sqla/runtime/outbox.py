@@ -19,12 +19,12 @@ from ..statements.acknowledge import (
     unsettled,
 )
 from .database import Database
-from .farewell import farewell
 from .followed_outcomes import FollowedOutcomes
+from .last_write import write_last
 from .raw_statement import RawStatement
 from .refusals import concerns_encoding, concerns_some, concerns_structure
 from .service import Emit, Service
-from .time_limits import FAREWELL, deadline
+from .time_limits import STOP_TIMEOUT, deadline
 from .unwritten import Unwritten, first_line
 from .worker_session import Written
 
@@ -136,8 +136,8 @@ class Outbox(Service):
         if self._waiting or self._apart or self._followed.due < math.inf:
             for one in self._apart:
                 one.due = 0.0
-            async with deadline(FAREWELL):
-                await farewell(self._write_all)
+            async with deadline(STOP_TIMEOUT):
+                await write_last(self._write_all)
 
     async def _write_all(self) -> None:
         while await self.run_once() == 0.0:

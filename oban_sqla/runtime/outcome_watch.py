@@ -27,8 +27,8 @@ SOON = (0.05, 0.25, 1.0)
 TICK = 0.05
 # The most jobs of one statement. Making as many instances blocks the event loop for 10 ms.
 BATCH = 1000
-# How long the last waiter waits for the current look when it leaves.
-FAREWELL = 1.0
+# Seconds that the last waiter waits for the current query when it leaves.
+LEAVE_TIMEOUT = 1.0
 
 
 class OutcomeWatch(Service):
@@ -111,7 +111,7 @@ class OutcomeWatch(Service):
 
     async def close(self) -> None:
         """Stop listening."""
-        await self._notifier.stop(FAREWELL)
+        await self._notifier.stop(LEAVE_TIMEOUT)
 
     async def _look_for_due(self, asking: Iterable[int]) -> None:
         if self._database.prefix is None:

@@ -17,13 +17,13 @@ from .claim_sender import CLAIM_BATCH, ClaimSender
 from .claiming import WayToClaim
 from .database import Database
 from .executor import Executor
-from .farewell import farewell
 from .held_jobs import HeldJobs
+from .last_write import write_last
 from .lost_claims import LostClaims
 from .outbox import Outbox
 from .running_jobs import Outcome, RunningJobs
 from .service import GRACE, Emit, Service
-from .time_limits import FAREWELL, deadline
+from .time_limits import STOP_TIMEOUT, deadline
 from .vitals import QueueVitals
 from .worker_session import Written
 
@@ -125,7 +125,7 @@ class Producer(Service):
         self._return_held()
         # The outbox still runs, so each outcome is written as soon as its job ends.
         await self._running.wait(GRACE if grace is None else grace)
-        await self._outbox.settle(self.queue, FAREWELL)
+        await self._outbox.settle(self.queue, STOP_TIMEOUT)
         await super().stop()
 
     def wake(self) -> None:
@@ -191,9 +191,9 @@ class Producer(Service):
     async def close(self) -> None:
         """Give back the claimed jobs, if the database answers."""
         self._return_held()
-        async with deadline(FAREWELL):
+        async with deadline(STOP_TIMEOUT):
             if self._lost.possible and self._lost.unaccounted:
-                await farewell(self._give_back_lost)
+                await write_last(self._give_back_lost)
             self._lost.possible, self._lost.unaccounted = False, 0.0
             while (seconds := self._way.tell_in) < math.inf:
                 await asyncio.sleep(seconds)

@@ -26,7 +26,7 @@ from .outcome_announcer import OutcomeAnnouncer
 from .producer import Producer
 from .service import Emit, Service
 from .stager import Stager
-from .time_limits import FAREWELL
+from .time_limits import STOP_TIMEOUT
 from .vitals import Vitals
 from .warm_up import warm_up
 
@@ -191,7 +191,7 @@ class Supervisor:
         """
         if not self.stopping:
             with suppress(Exception):
-                async with asyncio.timeout(FAREWELL):
+                async with asyncio.timeout(STOP_TIMEOUT):
                     # The outbox was cancelled, too, but must still write outcomes.
                     await self.outbox.stop()
                     await self.outbox.start()

@@ -8,7 +8,7 @@ ANSWER_TIMEOUT = 60.0
 # The shortest limit, for answers that are needed soon.
 SHORTEST_ANSWER = 1.0
 # Seconds that a stop waits for a database that does not answer.
-FAREWELL = 5.0
+STOP_TIMEOUT = 5.0
 # Seconds for closing a connection that did not answer.
 CLOSING = 1.0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..config import Config
 from ..models import Job
 from .database import Database
-from .outcome_watch import FAREWELL, OutcomeWatch
+from .outcome_watch import LEAVE_TIMEOUT, OutcomeWatch
 from .service import Emit
 
 
@@ -32,7 +32,7 @@ class Waiter:
             if watch.idle and self._watches.get(loop) is watch:
                 del self._watches[loop]
                 # A separate task, so that the watch stops even if this waiter is cancelled.
-                stop = asyncio.create_task(watch.stop(FAREWELL))
+                stop = asyncio.create_task(watch.stop(LEAVE_TIMEOUT))
                 self._stops.add(stop)
                 stop.add_done_callback(self._stops.discard)
                 await asyncio.shield(stop)

@@ -334,7 +334,7 @@ class TestThread:
         """
         oban = await start(queues={"alpha": 1}, notify="poll")
         (alpha,) = services(oban).producers.values()
-        tune("oban_sqla.runtime.heartbeat", FAREWELL=0.3)
+        tune("oban_sqla.runtime.heartbeat", STOP_TIMEOUT=0.3)
         tune(loop_thread, ENDING=0.1)
         own = heartbeat(oban)
         async with locked(engine, prefix, "oban_producers") as kept_off:
@@ -352,7 +352,7 @@ class TestThread:
         tune: Tune,
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
-            tune(f"oban_sqla.runtime.{module}", FAREWELL=0.5)
+            tune(f"oban_sqla.runtime.{module}", STOP_TIMEOUT=0.5)
         tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         options = {"leadership": False, "notify": "poll"}
         oban = Oban(proxy.dsn, prefix=prefix, queues={"alpha": 1}, **options)  # type: ignore[arg-type]
@@ -368,7 +368,7 @@ class TestThread:
     async def test_a_hanging_thread_is_left_behind(
         self, start: StartOban, monkeypatch: pytest.MonkeyPatch, tune: Tune
     ) -> None:
-        tune("oban_sqla.runtime.heartbeat", FAREWELL=0.05)
+        tune("oban_sqla.runtime.heartbeat", STOP_TIMEOUT=0.05)
         tune(loop_thread, ENDING=0.05)
         oban = await start(queues={"alpha": 1})
         own = heartbeat(oban)

@@ -406,7 +406,7 @@ class TestStop:
         tune: Tune,
     ) -> None:
         for module in ("producer", "leader", "heartbeat"):
-            tune(f"oban_sqla.runtime.{module}", FAREWELL=0.1)
+            tune(f"oban_sqla.runtime.{module}", STOP_TIMEOUT=0.1)
         tune("oban_sqla.runtime.time_limits", CLOSING=0.1)
         await add(sessions, Held.new())
         async with Oban(

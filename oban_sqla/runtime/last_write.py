@@ -1,19 +1,19 @@
-"""Use the database for the last time, when a service stops."""
+"""Write to the database for the last time, when a service stops."""
 
 from collections.abc import Awaitable, Callable
 
 TRIES = 3
 
 
-async def farewell(last: Callable[[], Awaitable[object]]) -> None:
-    """Call `last` until it raises no error, at most `TRIES` times.
+async def write_last(write: Callable[[], Awaitable[object]]) -> None:
+    """Call `write` until it raises no error, at most `TRIES` times.
 
     The pool may have connections that were cut while they were unused. The second try goes through
     SQLAlchemy, which makes the engine drop all of them.
     """
     for tries in range(1, TRIES + 1):
         try:
-            await last()
+            await write()
         except Exception:
             if tries == TRIES:
                 raise
