@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from ..statements.acknowledge import Ack
 from ..statements.claimed import Claimed
-from .eager import begin
+from .eager_task import eager_task
 from .executor import Executor
 from .service import UNWINDING
 from .worker_session import Written
@@ -49,7 +49,7 @@ class RunningJobs:
         # ever.
         execution = self._executor.execute_claimed(claimed, held, self._is_abandoned)
         self._jobs[claimed] = time.monotonic()
-        task = begin(execution, f"oban-job-{claimed.id}")
+        task = eager_task(execution, f"oban-job-{claimed.id}")
         if task.done():
             return self._end(claimed, task)
         self._tasks[task] = claimed

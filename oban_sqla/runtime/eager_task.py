@@ -1,4 +1,4 @@
-"""`begin`: a task that begins at once, so that a short job costs no turn of the event loop."""
+"""`eager_task`: a task that begins at once, so that a short job costs no turn of the event loop."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def begin(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+def eager_task(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Create a task. From Python 3.12 on, its first step runs now, and it may already be done."""
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
