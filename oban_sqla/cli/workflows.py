@@ -9,7 +9,7 @@ import typer
 
 from ..oban import Oban
 from ..runtime.database import Database
-from ..workflows.look import (
+from ..workflows.workflow_queries import (
     StepState,
     WorkflowDetails,
     WorkflowSummary,

@@ -8,7 +8,7 @@ from sqlalchemy.orm import aliased
 from ..models import Job, JobState
 from ..runtime.following import Fetches
 from .chains import chain_of, in_chain, keeps
-from .look import deps_of
+from .workflow_queries import deps_of
 from .step import Step
 
 MOST_NAMED = 10

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Job, Worker, Workflow
 from oban_sqla.runtime.database import Database
-from oban_sqla.workflows.look import workflow_details, workflows
+from oban_sqla.workflows.workflow_queries import workflow_details, workflows
 from tests.conftest import StartOban
 from tests.workflows.conftest import Sessions
 from tests.workflows.workers import Step
