@@ -216,10 +216,8 @@ class Pulse(Service):
                 rows = await self._database.fetch(statement)
             self.beaten_at = time.monotonic()
             self.started = {**self.started, **{row.uuid: row.started_at for row in rows}}
-            before, self.has_foreign_nodes = (
-                self.has_foreign_nodes,
-                any(row.foreign for row in rows),
-            )
+            before = self.has_foreign_nodes
+            self.has_foreign_nodes = any(row.foreign for row in rows)
             if self.has_foreign_nodes and not before:
                 self._on_foreign_nodes()
 
