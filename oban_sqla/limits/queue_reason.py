@@ -7,8 +7,8 @@ from typing import Any
 from ..config.partition import Partition
 from ..runtime.database import Database
 from .circumstances import executing_in_queue, executing_of_key, next_start
+from .phrases import after, json_object, named
 from .queue_limits import GLOBAL_LIMIT, RATE_LIMIT
-from .wording import after, json_object, named
 
 Living = Sequence[tuple[Any, Mapping[str, Any]]]
 """The producers of the queue that are alive, and the meta of each."""

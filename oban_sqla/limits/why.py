@@ -10,8 +10,8 @@ from ..runtime.reasons import reason_of
 from ..statements.heartbeat import EXPIRY, FOREIGN_EXPIRY
 from ..statements.orders import EVERY
 from .circumstances import MOST_AHEAD, circumstances, pauses_of, producers_of
+from .phrases import after, at, json_object, named
 from .queue_reason import queue_reason
-from .wording import after, at, json_object, named
 
 SUSPENDED = "it is suspended: nothing starts it before it is made available"
 

@@ -8,8 +8,8 @@ from sqlalchemy.orm import aliased
 from ..models import Job, JobState
 from ..runtime.following import Fetches
 from .chains import chain_of, in_chain, keeps
-from .workflow_queries import deps_of
 from .step import Step
+from .workflow_queries import deps_of
 
 MOST_NAMED = 10
 

@@ -1,4 +1,4 @@
-"""The words of the sentences about waiting jobs: ids, instants, and JSON that others wrote."""
+"""Phrases for the reasons why jobs wait: ids and instants in words, and JSON that others wrote."""
 
 import json
 from collections.abc import Sequence
