@@ -18,10 +18,10 @@ from ..oban import Oban
 from .carry_out import carry_out
 from .errors import groups_of
 from .job import WAITING
+from .job_verbs import JOB_VERBS, JobVerb
 from .jobs import search_of
 from .page import Page
 from .search import Search, SearchError
-from .words import VERBS, JobVerb
 
 MOST = 100_000
 """The most jobs that one action changes, the oldest first."""
@@ -37,7 +37,7 @@ _CHANGES: dict[str, Callable[[Oban, Select[Any], AsyncSession], Awaitable[int]]]
 async def confirm(request: Request) -> Response:
     """Ask for a confirmation to change the selected jobs, with their number."""
     page = Page(request)
-    verb, search = page.chosen(VERBS), await _asked(page)
+    verb, search = page.chosen(JOB_VERBS), await _asked(page)
     tally = await _selection(verb, search).tally(page.board.reads)
     return await page.render(
         "confirm.html",
@@ -54,7 +54,7 @@ async def confirm(request: Request) -> Response:
 async def change(request: Request) -> Response:
     """Change the confirmed jobs that still match the selection."""
     page = Page(request)
-    verb, search = page.chosen(VERBS), await _asked(page)
+    verb, search = page.chosen(JOB_VERBS), await _asked(page)
     last, total = _number(page, "last"), _number(page, "total")
     selection = _selection(verb, search)
     parts = _parts(page, verb, selection, Tally({verb.name: total}, last))

@@ -6,9 +6,9 @@ from contextlib import aclosing
 
 from starlette.exceptions import HTTPException
 
+from .job_verbs import Verb
 from .outage import OUTAGES
 from .page import Page
-from .words import Verb
 
 # Seconds after which an action stops. The page says how many jobs or workflows were changed.
 LONGEST = 25.0

@@ -18,12 +18,12 @@ from ..monitor.browse import describe, summary
 from ..monitor.readable import UNREADABLE
 from ..statements.claimed import INSTANTS, JSON_COLUMNS
 from .frames import Block, blocks
+from .job_verbs import JOB_VERBS
 from .limited import may_see
 from .page import HIDDEN, MASKED, Page
 from .reads import Reads
 from .rows import Row, rows_of
 from .show import between, end, instant
-from .words import VERBS
 from .workflows import waited_for
 
 WAITING = ("available", "scheduled", "retryable", "suspended")
@@ -105,7 +105,7 @@ async def job(request: Request) -> Response:
         step=found["meta"].get("name") if flow is not None else None,
         waited_for=read.waited_for,
         rows=await _rows(page, fields["args"]),
-        can={name: found["state"] in verb.states for name, verb in VERBS.items()},
+        can={name: found["state"] in verb.states for name, verb in JOB_VERBS.items()},
         editable=found["state"] in WAITING and not unreadable,
         scheduled_input=_input(found["scheduled_at"]),
         edited=page.asked("done") == "edit",

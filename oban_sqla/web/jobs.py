@@ -11,10 +11,10 @@ from ..models import Job
 from ..monitor.browse import Listed, browse
 from ..monitor.status import Count
 from .board import EXACT
+from .job_states import EMPTY
 from .page import Page, counts_of
 from .reads import Reads
 from .search import WORDS, Search, SearchError, nested, parse
-from .words import EMPTY
 
 ROWS = 50
 SCANNED = 50_000

@@ -19,10 +19,11 @@ from .access import Access, Right
 from .board import Board
 from .form import Form
 from .guard import FIELD
+from .job_states import STATES
+from .job_verbs import JOB_VERBS, Verb
 from .live import mark_of
 from .search import id_of
 from .show import cut, environment, query, version_of
-from .words import STATES, VERBS, Verb
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Verb)
@@ -57,7 +58,7 @@ class Page:
     @property
     def manages(self) -> bool:
         """Whether the viewer may change jobs."""
-        return not self.access.rights.isdisjoint(VERBS)
+        return not self.access.rights.isdisjoint(JOB_VERBS)
 
     def require(self, right: Right) -> None:
         """Refuse the request with status 403 if the viewer lacks a right."""
@@ -139,10 +140,10 @@ class Page:
             "version": __version__,
             "navigation": NAVIGATION,
             "states": STATES,
-            "verbs": VERBS,
+            "verbs": JOB_VERBS,
             "status": None,
             "mark": "",
-            "done": VERBS.get(self.asked("done")),
+            "done": JOB_VERBS.get(self.asked("done")),
             "done_count": self.asked("n") if self.asked("n").isdecimal() else "0",
             **context,
         }

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from ..durations import duration
 from ..monitor.excerpts import Excerpt
 from ..monitor.status import Count
-from .words import ICONS
+from .icons import ICONS
 
 STATIC = Path(__file__).parent / "static"
 NONE = "\N{EN DASH}"

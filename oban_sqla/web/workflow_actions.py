@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ..workflows.workflow import Workflow
 from .carry_out import carry_out
 from .page import Page
-from .workflow_verbs import FLOW_VERBS, FlowVerb
+from .workflow_verbs import WORKFLOW_VERBS, WorkflowVerb
 from .workflows import columns, matching
 
 MOST = 500
@@ -22,7 +22,7 @@ LONGEST_ID = 1000
 async def confirm(request: Request) -> Response:
     """Ask for a confirmation to change the selected workflows, with their number."""
     page = Page(request)
-    verb = page.chosen(FLOW_VERBS)
+    verb = page.chosen(WORKFLOW_VERBS)
     await page.board.reads.verify()
     found = await page.board.reads.fetch(_chosen(page, verb))
     return await page.render(
@@ -41,7 +41,7 @@ async def confirm(request: Request) -> Response:
 async def change(request: Request) -> Response:
     """Change the confirmed workflows that still have steps to change."""
     page = Page(request)
-    verb = page.chosen(FLOW_VERBS)
+    verb = page.chosen(WORKFLOW_VERBS)
     await page.board.reads.verify()
     found = await page.board.reads.fetch(_chosen(page, verb))
     ids = [row.id for row in found]
@@ -50,7 +50,7 @@ async def change(request: Request) -> Response:
     return page.redirect(**_back(page), done=verb.name, n=changed)
 
 
-async def _parts(page: Page, verb: FlowVerb, ids: list[str]) -> AsyncGenerator[int, None]:
+async def _parts(page: Page, verb: WorkflowVerb, ids: list[str]) -> AsyncGenerator[int, None]:
     oban = page.board.oban
     act = {"retry": oban.retry, "cancel": oban.cancel}[verb.name]
     for id in ids:
@@ -59,7 +59,7 @@ async def _parts(page: Page, verb: FlowVerb, ids: list[str]) -> AsyncGenerator[i
         yield 1
 
 
-def _chosen(page: Page, verb: FlowVerb) -> Executable:
+def _chosen(page: Page, verb: WorkflowVerb) -> Executable:
     """The workflows that a form selects, by ids or by a search, if the action is possible."""
     form = page.form
     if form.get("scope") == "search":

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from ..workflows.workflow import Workflow
-from .words import Verb
+from .job_verbs import Verb
 
 
 @dataclass(frozen=True, slots=True)
-class FlowVerb(Verb):
-    """An action on workflows."""
+class WorkflowVerb(Verb):
+    """The words of an action on workflows, and the steps that it concerns."""
 
     possible: ColumnElement[bool]
     """Whether a workflow has steps that the action may change."""
@@ -27,10 +27,10 @@ class FlowVerb(Verb):
         return int(row.total - row.completed - failed) if row.state == "executing" else 0
 
 
-FLOW_VERBS: Mapping[str, FlowVerb] = {
+WORKFLOW_VERBS: Mapping[str, WorkflowVerb] = {
     verb.name: verb
     for verb in (
-        FlowVerb(
+        WorkflowVerb(
             "retry",
             "retried",
             "retry",
@@ -38,7 +38,7 @@ FLOW_VERBS: Mapping[str, FlowVerb] = {
             Workflow.discarded + Workflow.cancelled > 0,
             "that failed or were cancelled",
         ),
-        FlowVerb(
+        WorkflowVerb(
             "cancel",
             "cancelled",
             "cancelled",

@@ -22,7 +22,7 @@ from .layout import HEIGHT, box_of, lay_out
 from .page import Page
 from .reads import Reads
 from .show import between
-from .workflow_verbs import FLOW_VERBS
+from .workflow_verbs import WORKFLOW_VERBS
 
 ROWS = 50
 # The most steps that are drawn. The steps of a larger workflow are listed.
@@ -66,7 +66,7 @@ async def workflows(request: Request) -> Response:
         name=name,
         before=shown[-1].id if len(rows) > ROWS else None,
         is_first=not page.asked("before"),
-        verbs=FLOW_VERBS,
+        verbs=WORKFLOW_VERBS,
     )
 
 
@@ -101,7 +101,7 @@ async def workflow(request: Request) -> Response:
         took={step.job_id: _took(step) for step in steps},
         size=(box, HEIGHT),
         meta=page.shown("meta", found[0].meta, "") if found[0].meta else None,
-        verbs=FLOW_VERBS,
+        verbs=WORKFLOW_VERBS,
     )
 
 
