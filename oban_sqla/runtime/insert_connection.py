@@ -18,7 +18,7 @@ from .database import Database
 from .direct_connection import DirectConnection
 from .engine import driver_of
 from .primary import is_lost
-from .raw_statement import compiled
+from .raw_statement import raw_text
 
 
 class InsertConnection:
@@ -97,7 +97,7 @@ class InsertConnection:
             return await execute(self._connection, batch.make, batch.parameters, self._prefix)
         schemas = () if self._prefix is None else ((None, self._prefix),)
         statement = batch.make(prefix=self._prefix)
-        text = compiled(statement, self._connection.dialect, schemas)
+        text = raw_text(statement, self._connection.dialect, schemas)
         return await self._direct.fetch(*text.filled(batch.parameters))
 
     async def _raise_if_lost(self, error: psycopg.Error) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 
 from sqlalchemy import Executable
@@ -62,7 +63,6 @@ class Outbox(Service):
         """
         super().__init__(emit)
         self._database = database
-        self._statements: dict[bool, RawStatement] = {}
         self._followed = FollowedOutcomes(database, emit, written)
         self._due_in = due_in
         self._written = written
@@ -181,19 +181,22 @@ class Outbox(Service):
                     return applied
                 # An error of the feature must not prevent the outcome. The leader repairs the rest
                 # later, or reports why it can't.
-            rows = await self._statement(discards).fetch(params)
+            statement = self._with_discards if discards else self._without_discards
+            rows = await statement.fetch(params)
         except BaseException:
             for one in batch:
                 one.sent = True
             raise
         return frozenset(row[0] for row in rows)
 
-    def _statement(self, discards: bool) -> RawStatement:
-        # The statement is made when it is needed: most nodes discard no job.
-        if discards not in self._statements:
-            made = RawStatement(self._database, self._acknowledge(discards), at_once=True)
-            self._statements[discards] = made
-        return self._statements[discards]
+    # These statements are made when they are used: most nodes discard no job.
+    @cached_property
+    def _without_discards(self) -> RawStatement:
+        return RawStatement(self._database, self._acknowledge(discards=False), at_once=True)
+
+    @cached_property
+    def _with_discards(self) -> RawStatement:
+        return RawStatement(self._database, self._acknowledge(discards=True), at_once=True)
 
     def _acknowledge(self, discards: bool) -> Executable:
         if discards:

@@ -43,7 +43,7 @@ class RawStatement:
         self._statement = statement
         self._at_once = at_once
         self._behind = behind
-        self._texts: list[Text] = []
+        self._texts: list[RawText] = []
         self._direct = database.engine.dialect.driver == "psycopg"
         # After a failure, SQLAlchemy executes the statement once: if that fails, too, the engine
         # drops all lost connections of the pool.
@@ -93,10 +93,10 @@ class RawStatement:
         schemas = tuple(self._database.schemas["schema_translate_map"].items())
         dialect = self._database.engine.dialect
         behind = () if self._behind is None else (self._behind,)
-        self._texts = [compiled(one, dialect, schemas) for one in (*behind, self._statement)]
+        self._texts = [raw_text(one, dialect, schemas) for one in (*behind, self._statement)]
 
 
-class Text(NamedTuple):
+class RawText(NamedTuple):
     """A compiled statement, and the names of its parameters in the order of their numbers."""
 
     text: bytes
@@ -110,7 +110,9 @@ class Text(NamedTuple):
 
 # Cached, since compiling takes 5 ms, and the claims of all queues have the same text.
 @lru_cache(maxsize=64)
-def compiled(statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]) -> Text:
+def raw_text(
+    statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, Any], ...]
+) -> RawText:
     assert isinstance(statement, ClauseElement)
     compiled = statement.compile(
         dialect=dialect, schema_translate_map=dict(schemas), render_schema_translate=True
@@ -120,4 +122,4 @@ def compiled(statement: Executable, dialect: Dialect, schemas: tuple[tuple[Any, 
     names = list(dict.fromkeys(_PLACEHOLDER.findall(str(compiled))))
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     text = _PLACEHOLDER.sub(lambda match: numbers[match[1]], str(compiled))
-    return Text(text.replace("%%", "%").encode(), names, compiled.params or {})
+    return RawText(text.replace("%%", "%").encode(), names, compiled.params or {})

@@ -12,7 +12,7 @@ from sqlalchemy import Executable
 from .database import Database
 from .engine import driver_of
 from .following import Fetches, InTransaction
-from .raw_statement import compiled
+from .raw_statement import raw_text
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 
@@ -74,7 +74,7 @@ class _InRawTransaction:
         self, statement: Executable, params: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
         schemas = tuple(self._database.schemas["schema_translate_map"].items())
-        text = compiled(statement, self._database.engine.dialect, schemas)
+        text = raw_text(statement, self._database.engine.dialect, schemas)
         cursor = AsyncRawCursor(self._driver, row_factory=namedtuple_row)
         # Prepared at once, since the server reads and plans a long statement for milliseconds.
         await cursor.execute(*text.filled(params or {}), prepare=True)

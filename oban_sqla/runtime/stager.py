@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from ..events import StageStop
@@ -58,7 +59,6 @@ class Stager(Service):
         """
         super().__init__(emit)
         self._database = database
-        self._statements: dict[bool, RawStatement] = {}
         self._refused = RefusedJobs(database, emit, stage_move)
         self._queues = queues
         self._wake_queues = wake_queues
@@ -147,17 +147,22 @@ class Stager(Service):
 
     async def _stage(self, batch: int, position: Position) -> Staged:
         params: dict[str, Any] = {"batch": batch, **behind(position)}
-        if shared := bool(self._sharing and (queues := list(self._queues()))):
+        statement = self._unshared
+        if self._sharing and (queues := list(self._queues())):
             share = max(1, batch // (2 * len(queues)))
             params |= {"sharing": queues, "share": share}
-        (row,) = await self._refused.passing(lambda: self._statement(shared).fetch(params), {})
+            statement = self._shared
+        (row,) = await self._refused.passing(lambda: statement.fetch(params), {})
         return Staged(*row)
 
-    def _statement(self, shared: bool) -> RawStatement:
-        if shared not in self._statements:
-            statement = stage(prefix=self._database.prefix, shared=shared)
-            self._statements[shared] = RawStatement(self._database, statement)
-        return self._statements[shared]
+    # These statements are made when they are used: few queues ever share a pass.
+    @cached_property
+    def _unshared(self) -> RawStatement:
+        return RawStatement(self._database, stage(prefix=self._database.prefix, shared=False))
+
+    @cached_property
+    def _shared(self) -> RawStatement:
+        return RawStatement(self._database, stage(prefix=self._database.prefix, shared=True))
 
     def _next_position(self, now: float) -> Position:
         if now >= self._front_at:

@@ -11,7 +11,7 @@ from oban_sqla.runtime import warm_up
 from oban_sqla.runtime.claiming import CALM
 from oban_sqla.runtime.database import Database
 from oban_sqla.runtime.group_commit import RUSH
-from oban_sqla.runtime.raw_statement import compiled
+from oban_sqla.runtime.raw_statement import raw_text
 from oban_sqla.runtime.warm_up import statements_of_jobs
 from tests.conftest import Add, StartOban
 from tests.listening import hear
@@ -24,7 +24,7 @@ def in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_jobs_of_an_idle_node_compile_no_other_statement(start: StartOban) -> None:
-    compiled.cache_clear()
+    raw_text.cache_clear()
     oban = await start(queues={"default": 5, "other": 5}, leadership=False)
     most = 2 * max(CALM, RUSH)
     with hear(oban, "ack_stop") as written:
@@ -34,17 +34,17 @@ async def test_the_jobs_of_an_idle_node_compile_no_other_statement(start: StartO
         await oban.enqueue(Quick.new(scheduled_at=datetime.now(UTC) + timedelta(seconds=0.05)))
         await written.wait(most + 1)
     # A service that sends another object than the list names would compile one more.
-    assert compiled.cache_info().misses == len(statements_of_jobs(oban._database.prefix))
+    assert raw_text.cache_info().misses == len(statements_of_jobs(oban._database.prefix))
 
 
 async def test_a_node_that_finds_jobs_does_not_let_them_wait(start: StartOban, add: Add) -> None:
-    compiled.cache_clear()
+    raw_text.cache_clear()
     await add(Quick.new())
     oban = await start(queues={"other": 5, "default": 5}, leadership=False)
     with hear(oban, "ack_stop") as written:
         await written.wait(1)
     claim_stage_and_acknowledge = 3
-    assert compiled.cache_info().misses == claim_stage_and_acknowledge
+    assert raw_text.cache_info().misses == claim_stage_and_acknowledge
 
 
 @pytest.fixture
