@@ -73,7 +73,12 @@ class ObanEvents(event.Events[Observable]):
         """Claimed jobs went back to their queue."""
 
     def workflow_stop(self, oban: Any, stop: data.WorkflowStop) -> None:
-        """All steps of a workflow have ended; on the node that wrote the last outcome."""
+        """All steps of a workflow have ended; on the instance that ended the last one.
+
+        If that was a call with a session as `conn`, such as `oban.cancel(flow, conn=session)`, the
+        event follows the commit, in the thread that commits. There is no event after a rollback,
+        nor if the session has joined a transaction of its connection, which may go on.
+        """
 
     def rescue_stop(self, oban: Any, stop: data.RescueStop) -> None:
         """The leader's lifeline made a pass."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row
@@ -16,12 +17,14 @@ from ..models.job_id import identity
 from ..models.state import STAGEABLE
 from ..runtime.database import Database
 from ..runtime.following import follow
+from ..runtime.service import Emit
 from ..statements.update import parameters, update
 from ..wakeups import Wakeup
 from .cancel import CANCELLABLE, cancel
 from .delete import DELETABLE, delete
 from .job_selection import JobSelection, Which, unit_of_work
 from .job_update import Changes, check
+from .later_events import emit_after_commit
 from .lock import load
 from .retry import RETRYABLE, retry
 
@@ -48,6 +51,7 @@ class JobManagement:
     """
 
     _database: Database
+    _emit: Emit
 
     async def cancel_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
         """Cancel unfinished jobs, and return their number.
@@ -56,18 +60,18 @@ class JobManagement:
         their `job.cancelled()` turns true, and the task of an `interruptible` worker is cancelled.
         A running job may still complete; if it fails or snoozes, it is `cancelled`.
         """
-        return await self._manage(which, conn, _cancel)
+        return await self._manage(which, conn, partial(_cancel, self._emit))
 
     async def retry_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
         """Make jobs available now, and return their number. Skips available and executing jobs.
 
         If a job has no attempt left, its `max_attempts` grows by one.
         """
-        return await self._manage(which, conn, _retry)
+        return await self._manage(which, conn, partial(_retry, self._emit))
 
     async def delete_jobs(self, which: Which, *, conn: UnitOfWork | None = None) -> int:
         """Delete jobs, and return their number. Skips executing jobs."""
-        return await self._manage(which, conn, _delete)
+        return await self._manage(which, conn, partial(_delete, self._emit))
 
     async def update_jobs(
         self, which: Which, changes: Changes, *, conn: UnitOfWork | None = None
@@ -113,32 +117,35 @@ class JobManagement:
         return work(session, chosen)
 
 
-def _cancel(session: Session, chosen: JobSelection) -> int:
+def _cancel(emit: Emit, session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, cancel(), chosen.ids(session, CANCELLABLE))
     running = [row.id for row in rows if row.state is JobState.EXECUTING]
     announce_moved(session, cancelled=running)
-    _follow(session, rows)
+    _follow(emit, session, rows)
     return len(rows)
 
 
-def _retry(session: Session, chosen: JobSelection) -> int:
+def _retry(emit: Emit, session: Session, chosen: JobSelection) -> int:
     rows = _execute(session, retry(), chosen.ids(session, RETRYABLE))
     announce_moved(session, Wakeup(frozenset(row.queue for row in rows)))
-    _follow(session, rows, reopened=True)
+    _follow(emit, session, rows, reopened=True)
     return len(rows)
 
 
-def _follow(session: Session, rows: Sequence[Row[Any]], *, reopened: bool = False) -> None:
+def _follow(
+    emit: Emit, session: Session, rows: Sequence[Row[Any]], *, reopened: bool = False
+) -> None:
     """Let features follow the changes in the same transaction, if they concern these jobs."""
     if ids := [row.id for row in rows if row.followed]:
         connection = session.connection(BIND)
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
         followed = follow(connection, ids, schemas.get(None), reopened=reopened)
         announce_moved(session, followed.wakeup)
+        emit_after_commit(session, connection, emit, followed.events)
         _refresh(session, followed.ended)
 
 
-def _delete(session: Session, chosen: JobSelection) -> int:
+def _delete(emit: Emit, session: Session, chosen: JobSelection) -> int:
     ids = chosen.ids(session, DELETABLE)
     if not ids:
         return 0
@@ -150,7 +157,7 @@ def _delete(session: Session, chosen: JobSelection) -> int:
         bind_arguments=BIND,
     )
     rows = result.all()
-    _follow(session, rows)
+    _follow(emit, session, rows)
     return len(rows)
 
 
