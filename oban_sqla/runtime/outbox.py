@@ -92,6 +92,8 @@ class Outbox(Service):
         if applied:
             self._written([ack.id], [queue])
             self._followed.tell(written.followed)
+            if written.followed.late:
+                self.wake()
             if ack.delay is not None:
                 self._due_in(ack.delay)
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -71,7 +72,10 @@ class ChainFollower:
         return is_in_chain
 
     def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """Release the next job of each job's chain. Without `wait`, skip locked chains for now."""
+        """Release the next job of each job's chain. Locked jobs are released later.
+
+        Without `wait`, so are the jobs of locked chains.
+        """
         if not (self._seen or wait):
             return Followed()
         chains = yield chains_of(), {"ids": list(ids)}
@@ -106,10 +110,11 @@ def advance(
     # In the order in which new jobs lock them, which the server's collation need not have.
     locks = yield lock_chains(wait=wait), {"chains": sorted(chains)}
     free = [row.chain for row in locks if row.locked]
-    late = ids if len(free) < len(chains) else ()
     if not free:
-        return Followed(late=late)
-    moved = yield release_next(now=held_at()), {"chains": free, "ids": list(ids)}
+        return Followed(late=ids)
+    rows = yield release_next(now=held_at()), {"chains": free, "ids": list(ids)}
+    moved = [row for row in rows if row.state is not None]
+    late = ids if len(free) < len(chains) or len(moved) < len(rows) else ()
     released = [row for row in moved if row.state != JobState.CANCELLED]
     queues = frozenset(row.queue for row in released if row.state == JobState.AVAILABLE)
     due = [row.scheduled_at for row in released if row.state == JobState.SCHEDULED]
@@ -172,7 +177,8 @@ def release_next(*, now: datetime | None = None) -> Executable:
     """Let the first suspended job run in each of the `chains` that no job blocks.
 
     If one of the jobs `ids` was discarded and its chain has `on_discard="cancel"`, cancel all
-    suspended jobs of the chain. Returns id, queue, state and time of the jobs.
+    suspended jobs of the chain. Returns id, queue, state and time of the jobs. A job that another
+    transaction has locked stays as it is, and has no state.
     """
     time = database_now(now)
     chain = select(
@@ -201,11 +207,22 @@ def release_next(*, now: datetime | None = None) -> Executable:
         select(first.label("id")).select_from(chain).where(not_(busy), chain.c.chain.not_in(ends))
     )
     doomed = select(waiting.id).join(chain, chain.c.chain.in_(ends)).where(*suspended)
+    targets = union_all(next_ones, doomed).cte("targets")
+    free = (
+        select(Job.id)
+        .where(
+            Job.id == any_(func.array(select(targets.c.id).scalar_subquery(), type_=_IDS)),
+            cast(Job.state, Text) == JobState.SUSPENDED.value,
+        )
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+        .cte("free")
+    )
     due = func.greatest(Job.scheduled_at, time)
     is_doomed = chain_of(Job).in_(ends)
-    return (
+    moved = (
         update(Job)
-        .where(or_(Job.id.in_(next_ones), Job.id.in_(doomed)))
+        .where(Job.id == any_(func.array(select(free.c.id).scalar_subquery(), type_=_IDS)))
         .values(
             state=case(
                 (is_doomed, constant(JobState.CANCELLED)),
@@ -216,6 +233,12 @@ def release_next(*, now: datetime | None = None) -> Executable:
             cancelled_at=case((is_doomed, time), else_=Job.cancelled_at),
         )
         .returning(Job.id, Job.queue, Job.state, nearest(Job.scheduled_at).label("scheduled_at"))
+        .cte("moved")
+    )
+    return (
+        select(targets.c.id, moved.c.queue, moved.c.state, moved.c.scheduled_at)
+        .outerjoin_from(targets, moved, moved.c.id == targets.c.id)
+        .where(targets.c.id.is_not(None))
     )
 
 
