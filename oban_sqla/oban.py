@@ -77,11 +77,11 @@ class Oban(
             `None` in its `schema_translate_map`.
         shutdown_grace_period: how long `stop` waits for running jobs.
         notify: with "listen" the node hears of new jobs at once through LISTEN, on a connection of
-            its own; with "poll" it looks every `poll_interval`.
+            its own; with "poll" it queries every `poll_interval`.
         listen_dsn: a direct connection for LISTEN, if the engine connects through a pooler.
-        poll_interval: the time between two looks for work while LISTEN does not work, or while
+        poll_interval: the time between two queries for work while LISTEN does not work, or while
             nodes of another Oban are alive.
-        fallback_interval: the time between two looks while LISTEN works. They find jobs whose
+        fallback_interval: the time between two queries while LISTEN works. They find jobs whose
             notification was lost.
         heartbeat_expiry: a node without a heartbeat for this time is dead, and its jobs are
             rescued; 5 or more. A node sends four heartbeats in this time.

@@ -50,7 +50,7 @@ class QueueOrders:
     """Give orders to queues, from any node, or from an instance without queues.
 
     `node` is the name of one node. Without `node`, the order is for all nodes of the instance.
-    Running nodes hear the order at once, by NOTIFY, or read it at their next look. A node of
+    Running nodes hear the order at once, by NOTIFY, or read it at their next pass. A node of
     another Oban follows it only if it hears the NOTIFY. A node that starts pauses the queues that
     are paused by an order, and takes the `global_limit` and the `rate_limit` of the last order; all
     other settings come from its configuration.

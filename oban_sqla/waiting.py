@@ -45,7 +45,7 @@ class Waiting:
         their statements, and one connection of the pool.
 
         `LookupError` for a job that does not exist; `ValueError` for a job without an id. An error
-        of the database is raised if the first look fails; a wait survives later outages.
+        of the database is raised if the first query fails; a wait survives later outages.
         """
         ids = ids_of([job_or_id(one) for one in jobs])
         longest = seconds_of(timeout)

@@ -131,12 +131,12 @@ def _add(app: typer.Typer, change: Change) -> None:
             raise typer.BadParameter("--json can't ask for confirmation: give --yes, too")
         settings = configured(path, dsn=dsn, prefix=prefix)
 
-        async def look(database: Database) -> tuple[Filters, Selection, Tally]:
+        async def read(database: Database) -> tuple[Filters, Selection, Tally]:
             filters = await with_full_name(database, wanted)
             selection = change.select(filters, limit)
             return filters, selection, await selection.tally(database)
 
-        filters, selection, tally = ask(settings, look)
+        filters, selection, tally = ask(settings, read)
         name_database(settings)
         if tally.total and not yes and not typer.confirm(_question(change, tally, filters)):
             fail("nothing was changed")

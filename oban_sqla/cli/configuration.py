@@ -53,7 +53,7 @@ def dsn_of(settings: Settings) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def place(url: URL) -> str:
+def location(url: URL) -> str:
     """The database and host of a URL as text, without the user and password."""
     host = url.host or url.query.get("host") or "localhost"
     hosts = host if isinstance(host, str) else ", ".join(host)
@@ -67,7 +67,7 @@ def name_database(settings: Settings) -> None:
         url = database_url(settings.dsn) if settings.dsn else database_of(settings).engine.url
     names = (*DATABASES, "session")
     found = [settings.found[one] for one in names if settings.found[one].source != DEFAULT]
-    warn(f"{place(url)}, named by {found[0].name} ({found[0].source})")
+    warn(f"{location(url)}, named by {found[0].name} ({found[0].source})")
 
 
 def ask(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:

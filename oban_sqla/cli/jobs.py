@@ -82,14 +82,14 @@ def list_jobs(
     )
     settings = configured(path, dsn=dsn, prefix=prefix)
 
-    async def look(database: Database) -> tuple[dict[str, Count], list[Listed], dict[int, Any]]:
+    async def read(database: Database) -> tuple[dict[str, Count], list[Listed], dict[int, Any]]:
         filters = await with_full_name(database, wanted)
         jobs = await browse(database, filters, limit=limit)
         if as_document:
             return {}, jobs, await describe(database, *(job.id for job in jobs))
         return await totals(database), jobs, {}
 
-    counts, jobs, details = ask(settings, look)
+    counts, jobs, details = ask(settings, read)
     if as_document:
         document([_everything(job, details) for job in jobs if job.id in details])
         return
@@ -113,10 +113,10 @@ def show_job(
     """Show one job: its arguments, times, errors, and recorded value."""
     settings = configured(path, dsn=dsn, prefix=prefix)
 
-    async def look(database: Database) -> tuple[Any, str | None]:
+    async def read(database: Database) -> tuple[Any, str | None]:
         return (await describe(database, id)).get(id), await why(database, id)
 
-    job, reason = ask(settings, look)
+    job, reason = ask(settings, read)
     if job is None:
         fail(f"there is no job {id}")
     if as_document:

@@ -19,7 +19,7 @@ from ..migrations import (
 )
 from ..migrations.database import engine_for
 from ..migrations.locks import WAIT
-from .configuration import configured, dsn_of, name_database, place
+from .configuration import configured, dsn_of, location, name_database
 from .failures import fail, told_in_one_line
 from .options import Config, Dsn, Prefix, Yes
 
@@ -150,7 +150,7 @@ def _at(version: int) -> str:
 
 
 def _question(connection: Connection, version: int, prefix: str | None) -> str:
-    where = place(connection.engine.url)
+    where = location(connection.engine.url)
     if prefix is not None:
         where = f"schema {prefix!r} of {where}"
     if version == 0:

@@ -7,7 +7,7 @@ import typer
 
 from ..oban import Oban
 from ..settings import Settings
-from .configuration import configured, database_of, place
+from .configuration import configured, database_of, location
 from .failures import fail, told_in_one_line
 from .modules import import_all
 from .options import Config, Dsn, Imports, Name, Prefix
@@ -49,7 +49,7 @@ async def _serve(settings: Settings, port: int) -> None:
 
     database, config = database_of(settings), settings.config
     oban = Oban(database.engine, prefix=config.prefix, name=config.name, timezone=config.timezone)
-    typer.echo(f"http://localhost:{port}/ shows the {place(database.engine.url)}")
+    typer.echo(f"http://localhost:{port}/ shows the {location(database.engine.url)}")
     server = uvicorn.Server(
         uvicorn.Config(
             dashboard(oban),

@@ -10,7 +10,7 @@ from ..runtime.service import Service
 INTERVAL = 300.0
 """Seconds between two check-ups."""
 # Seconds until a node that is not the leader checks again whether it leads.
-LOOK_INTERVAL = 15.0
+IDLE_INTERVAL = 15.0
 
 
 class CheckUps(Service):
@@ -25,7 +25,7 @@ class CheckUps(Service):
     async def run_once(self) -> float:
         """Run the doctor, if this node is the leader and `doctor_stop` has listeners."""
         if not self._oban.is_leader or not listened(self._oban, "doctor_stop"):
-            return LOOK_INTERVAL
+            return IDLE_INTERVAL
         started = time.monotonic()
         problems: dict[str, int] = {}
         for finding in await self._oban.examine(latest=LATEST):

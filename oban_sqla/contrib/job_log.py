@@ -101,8 +101,8 @@ def _backoff_failed(oban: Oban, failed: BackoffFailed) -> None:
 
 def _job_left_behind(oban: Oban, left: JobLeftBehind) -> None:
     node_logger.warning(
-        "queue %s: job %d (%s) has ended, but its thread or task still runs and takes a place of"
-        " the queue; such places: %d",
+        "queue %s: job %d (%s) has ended, but its thread or task still runs and takes a slot of"
+        " the queue; such slots: %d",
         left.job.queue,
         left.job.id,
         left.job.worker,

@@ -31,7 +31,7 @@ def ok(text: str) -> Result:
 
 
 def note(text: str, remedy: str) -> Result:
-    """Worth a look."""
+    """Worth knowing: jobs run, but something may be wrong."""
     return Result("note", text, remedy)
 
 
@@ -44,14 +44,14 @@ def problem(text: str, remedy: str | None) -> Result:
 class Check:
     """A check, which yields its results."""
 
-    look: Callable[[], AsyncIterator[Result]]
+    results: Callable[[], AsyncIterator[Result]]
     otherwise: str | None = None
-    """The text of the finding if `look` yields no result."""
+    """The text of the finding if `results` yields none."""
 
     async def findings(self, name: str) -> AsyncIterator[Finding]:
         """The results, as findings of the check with this name."""
         found = False
-        async for result in self.look():
+        async for result in self.results():
             found = True
             yield Finding(name, *result)
         if not found and self.otherwise is not None:

@@ -13,7 +13,7 @@ from .limit_queries import holders, holds, limited
 HELD_LONG = 600.0
 """Seconds after which a hold is reported."""
 EXECUTES_LONG = 3600.0
-"""Seconds after which an executing job is reported, if others wait for its place."""
+"""Seconds after which an executing job is reported, if others wait for its slot."""
 MOST_NAMED = 10
 
 
@@ -23,11 +23,13 @@ class LimitCheck:
     def __init__(self, database: Database, presence: Presence) -> None:
         self._database = database
         self._presence = presence
-        self.check = Check(self._look, otherwise="every node obeys the limits, and none is stuck")
+        self.check = Check(
+            self._results, otherwise="every node obeys the limits, and none is stuck"
+        )
 
-    async def _look(self) -> AsyncIterator[Result]:
-        for look in (self._ignoring, self._different, self._holders, self._holds):
-            async for result in look():
+    async def _results(self) -> AsyncIterator[Result]:
+        for results in (self._ignoring, self._different, self._holders, self._holds):
+            async for result in results():
                 yield result
 
     async def _ignoring(self) -> AsyncIterator[Result]:
@@ -63,7 +65,7 @@ class LimitCheck:
                     )
 
     async def _holders(self) -> AsyncIterator[Result]:
-        """One note for each job that has long held a place for which others wait."""
+        """One note for each job that has long held a slot for which others wait."""
         run = self._presence.run
         queues = [name for name, nodes in run.items() if any(one.global_limit for one in nodes)]
         alive = {one.uuid for nodes in run.values() for one in nodes}
@@ -72,7 +74,7 @@ class LimitCheck:
             gone = "" if row.producer in alive else ", and its node is gone"
             yield note(
                 f"job {row.id} of queue {row.queue} executes for {duration(row.executes)}{gone};"
-                " under a limit, other jobs wait for its place",
+                " under a limit, other jobs wait for its slot",
                 f"if it hangs, oban-sqla jobs cancel {row.id}, and give its worker a timeout; a"
                 " leader rescues the jobs of a node that is gone",
             )

@@ -40,9 +40,9 @@ def limited() -> Executable:
 
 
 def holders(longer_than: float, most: int) -> Executable:
-    """The jobs that have long held a place for which others wait, the oldest first.
+    """The jobs that have long held a slot for which others wait, the oldest first.
 
-    They wait for the same key, or for a place in one of `queues`, which have a limit over all
+    They wait for the same key, or for a slot in one of `queues`, which have a limit over all
     nodes. Returns the id, the queue, the `producer`, and the seconds that each job `executes`.
     """
     time = database_now()

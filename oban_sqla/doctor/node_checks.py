@@ -148,9 +148,9 @@ class NodeChecks:
                     yield problem(
                         f"on {node.node}, jobs of queue {queue.queue} have ended, but their threads"
                         f" or tasks have not: they take {len(queue.left_behind)} of"
-                        f" {queue.limit or 'its'} places: {ids}",
+                        f" {queue.limit or 'its'} slots: {ids}",
                         "set timeouts for the calls in which the worker hangs; a restart of the"
-                        " node frees the places",
+                        " node frees the slots",
                     )
 
     async def _pauses(self) -> AsyncIterator[Result]:

@@ -24,9 +24,9 @@ class RetentionCheck:
         self._database = database
         self._presence = presence
         self._retention = retention
-        self.check = Check(self._look, otherwise="no job is past its retention")
+        self.check = Check(self._results, otherwise="no job is past its retention")
 
-    async def _look(self) -> AsyncIterator[Result]:
+    async def _results(self) -> AsyncIterator[Result]:
         """One problem for each rule of retention whose jobs are not deleted."""
         if not any(lease.expires_in > 0 for lease in self._presence.leaders):
             yield ok("not checked: there is no leader that prunes")

@@ -81,7 +81,7 @@ class JobLeftBehind:
     job: Job
     """A job that timed out or was cancelled, but whose thread or task still runs."""
     count: int
-    """How many places of the queue on this node such jobs take, including this job."""
+    """How many slots of the queue on this node such jobs take, including this job."""
 
 
 @dataclass(frozen=True, slots=True)

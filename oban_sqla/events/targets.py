@@ -43,10 +43,10 @@ class ObanEvents(event.Events[Observable]):
         """
 
     def job_left_behind(self, oban: Any, left: data.JobLeftBehind) -> None:
-        """A job ended, but its thread or task still runs, and takes a place of the queue."""
+        """A job ended, but its thread or task still runs, and takes a slot of the queue."""
 
     def claim_stop(self, oban: Any, stop: data.ClaimStop) -> None:
-        """A producer claimed jobs, or looked and found none."""
+        """A producer claimed jobs, or found none."""
 
     def ack_stop(self, oban: Any, stop: data.AckStop) -> None:
         """The outbox wrote outcomes of a queue."""

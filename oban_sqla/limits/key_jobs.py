@@ -85,9 +85,9 @@ def key_jobs(keys: QueueKeys) -> Executable:
         .returning(Job.priority, Job.scheduled_at, Job.id)
         .cte("keyed")
     )
-    time = select(database_now().label("looked_at")).subquery("time")
+    time = select(database_now().label("searched_at")).subquery("time")
     return select(
-        time.c.looked_at,
+        time.c.searched_at,
         keyed.c.priority,
         # Python can't represent every instant.
         case((representable(keyed.c.scheduled_at), keyed.c.scheduled_at)).label("scheduled_at"),

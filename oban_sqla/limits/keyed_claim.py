@@ -36,9 +36,9 @@ from .queue_keys import (
     KEY_PERIOD,
     OF_KEY,
     QueueKeys,
-    has_place,
+    fits_key,
     is_current,
-    places_of_key,
+    ranks_of_key,
     stored_id,
 )
 from .queue_room import QUEUE_RATE, RATE_ALLOWED, RATE_BURST, RATE_PERIOD, queue_room
@@ -84,7 +84,7 @@ def claim_keyed(
     claimed = (
         select(*claimed_columns(jobs.c), chosen.c.key, *whole.c)
         .select_from(whole.outerjoin(jobs.join(chosen, chosen.c.id == jobs.c.id), true()))
-        .order_by(chosen.c.priority, chosen.c.place, chosen.c.without_key)
+        .order_by(chosen.c.priority, chosen.c.rank, chosen.c.without_key)
     )
     if not rates:
         return claimed
@@ -132,28 +132,28 @@ def _shares(keys: CTE) -> CTE:
 
 
 def _chosen(jobs: CompoundSelect[Any], own: CTE, keys: QueueKeys | None, *, rates: bool) -> CTE:
-    """The jobs to claim, each with its place within its priority."""
+    """The jobs to claim, each with its rank within its priority."""
     found = jobs.subquery("found")
-    place = (
+    rank = (
         func.row_number()
         .over(
             partition_by=(found.c.priority, found.c.without_key),
             order_by=(found.c.turn, found.c.step, found.c.scheduled_at, found.c.id),
         )
-        .label("place")
+        .label("rank")
     )
-    placed = select(found, place).subquery("placed")
-    order = (placed.c.priority, placed.c.place, placed.c.without_key)
+    ranked = select(found, rank).subquery("ranked")
+    order = (ranked.c.priority, ranked.c.rank, ranked.c.without_key)
     # Several keys may share a limit, or a rate.
-    of_limit = func.row_number().over(partition_by=placed.c.limit_id, order_by=order)
-    places: dict[str, ColumnElement[Any]] = {"of_limit": of_limit}
+    of_limit = func.row_number().over(partition_by=ranked.c.limit_id, order_by=order)
+    ranks: dict[str, ColumnElement[Any]] = {"of_limit": of_limit}
     if rates:
-        places["of_rate"] = func.sum(placed.c.weight).over(
-            partition_by=placed.c.rate_id, order_by=(*order, placed.c.id)
+        ranks["of_rate"] = func.sum(ranked.c.weight).over(
+            partition_by=ranked.c.rate_id, order_by=(*order, ranked.c.id)
         )
     if keys is not None:
-        places |= places_of_key(placed, order)
-    counted = select(placed, *(place.label(name) for name, place in places.items())).subquery(
+        ranks |= ranks_of_key(ranked, order)
+    counted = select(ranked, *(rank.label(name) for name, rank in ranks.items())).subquery(
         "counted"
     )
     limit = func.least(bindparam("limit", type_=Integer), select(own.c.room).scalar_subquery())
@@ -162,8 +162,8 @@ def _chosen(jobs: CompoundSelect[Any], own: CTE, keys: QueueKeys | None, *, rate
         fits.append(or_(counted.c.permits.is_(None), counted.c.of_rate <= counted.c.permits))
     return (
         select(counted)
-        .where(*fits, *(() if keys is None else has_place(counted)))
-        .order_by(counted.c.priority, counted.c.place, counted.c.without_key)
+        .where(*fits, *(() if keys is None else fits_key(counted)))
+        .order_by(counted.c.priority, counted.c.rank, counted.c.without_key)
         .limit(limit)
         .cte("chosen")
     )
@@ -231,7 +231,7 @@ def _whole(
     may = select(shares.c.key).where(
         or_(shares.c.share < shares.c.room, shares.c.rate_id.is_not(None))
     )
-    # Jobs that found no place under one limit may have taken a place under another one.
+    # Jobs that found no room under one limit may have taken room under another one.
     may_be: ColumnElement[bool] = may.exists() if keys is None else true()
     if rates:
         may_be = or_(may_be, RATE_ALLOWED.is_not(None))
@@ -246,7 +246,7 @@ def _whole(
         and_(some, may_be).label("more"),
         (func.least(next_in, own.c.next_in) - since_statement()).label("next_in"),
         and_(found == taken, found < bindparam("limit", type_=Integer)).label("complete"),
-        time.label("looked_at"),
+        time.label("searched_at"),
         own.c.started,
         (false() if rates else rated.exists()).label("rated"),
     ).subquery("whole")

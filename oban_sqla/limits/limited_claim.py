@@ -187,7 +187,7 @@ class LimitedClaim:
         self._blocked = full and room <= demand
         self._position.claimed(jobs, full=full, duration=duration)
         exhausted = self._blocked or (not full and self._position.at_front)
-        return Claim(jobs, len(jobs) == demand, exhausted, duration, look_in=self._look_in(None))
+        return Claim(jobs, len(jobs) == demand, exhausted, duration, again_in=self._again_in(None))
 
     async def _claim_by_key(self, demand: int, producer: str) -> Claim:
         unkeyed, keying_in = False, math.inf
@@ -195,27 +195,27 @@ class LimitedClaim:
             unkeyed, keying_in = await self._write_keys(queue_keys)
         own = {"cursor": self._cursor, "since": self._search.since()}
         rows, duration = await self._fetch(self._by_key(), demand, producer, **own)
-        room, blocked, more, next_in, complete, looked_at, started, rated = rows[0][-WHOLE:]
+        room, blocked, more, next_in, complete, searched_at, started, rated = rows[0][-WHOLE:]
         self._rated |= rated
         found = [row[: -WHOLE - 1] for row in rows if row[0] is not None]
         keys = [row[-WHOLE - 1] for row in rows if row[0] is not None]
         self._cursor = next((key for key in reversed(keys) if key is not None), self._cursor)
         jobs = [Claimed(row) for row in found]
         others = [job for job, key in zip(jobs, keys, strict=True) if key is None]
-        self._search.found(others, looked_at if complete else None, duration)
+        self._search.found(others, searched_at if complete else None, duration)
         full = len(jobs) == demand
         self._blocked = blocked or room <= demand
         self._limits.started = (started or 0) + (len(jobs) if self._limits.rate else 0)
         # Jobs with a rate are left to the next claim, which counts their starts.
         exhausted = not (full or unkeyed or rated or (more and len(jobs) < room))
-        look_in = min(self._look_in(next_in), self._search.look_in, keying_in)
-        return Claim(jobs, full, exhausted, duration, look_in=look_in)
+        again_in = min(self._again_in(next_in), self._search.again_in, keying_in)
+        return Claim(jobs, full, exhausted, duration, again_in=again_in)
 
     async def _write_keys(self, keys: QueueKeys) -> tuple[bool, float]:
         """Write the keys by which the queue itself counts waiting jobs.
 
-        Returns whether jobs may be left without keys, and the seconds until the next look at all
-        jobs.
+        Returns whether jobs may be left without keys, and the seconds until the next search among
+        all jobs.
         """
         if self._keying is None or self._keying[0] != keys:
             self._keying = keys, QueueKeying(self._database, keys)
@@ -223,7 +223,7 @@ class LimitedClaim:
         # Jobs that get their keys now may be limited elsewhere, too: other nodes hear of all slots.
         self._keyed = True
         unkeyed = await keying.write(self._params)
-        return unkeyed, keying.look_in
+        return unkeyed, keying.again_in
 
     async def _fetch(
         self, statement: RawStatement, demand: int, producer: str, **more: Any
@@ -233,7 +233,7 @@ class LimitedClaim:
         rows = await statement.fetch({**self._params, **own, **self._limits.params, **more})
         return rows, time.monotonic() - started
 
-    def _look_in(self, next_in: float | None) -> float:
+    def _again_in(self, next_in: float | None) -> float:
         """Seconds until a limit may let a job start, at most the poll interval.
 
         There is no notification if an executing job is deleted, or a node with a free slot dies.

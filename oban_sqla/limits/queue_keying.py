@@ -26,9 +26,9 @@ class QueueKeying:
         self._search.news()
 
     @property
-    def look_in(self) -> float:
-        """Seconds until a look at all waiting jobs finds jobs that this look has skipped."""
-        return self._search.look_in
+    def again_in(self) -> float:
+        """Seconds until another search finds waiting jobs that the last search has skipped."""
+        return self._search.again_in
 
     async def write(self, params: Mapping[str, Any]) -> bool:
         """Write the keys of some jobs. Returns whether others may be left without keys."""
@@ -41,6 +41,6 @@ class QueueKeying:
             if scheduled_at is not None
         )
         complete = len(rows) < BATCH
-        looked_at = rows[0][0] if complete else None
-        self._search.passed(jobs, looked_at, time.monotonic() - started)
+        searched_at = rows[0][0] if complete else None
+        self._search.passed(jobs, searched_at, time.monotonic() - started)
         return not complete

@@ -165,18 +165,18 @@ def key_state(following: FromClause, keys: QueueKeys, time: ColumnElement[Any]) 
     )
 
 
-def places_of_key(placed: Any, order: Any) -> dict[str, ColumnElement[Any]]:
-    """The place of each job among those of its key."""
+def ranks_of_key(ranked: Any, order: Any) -> dict[str, ColumnElement[Any]]:
+    """The rank of each job among the jobs of its key."""
     return {
         f"of_key_{kind}": func.row_number().over(
-            partition_by=placed.c[f"key_{kind}_id"], order_by=order
+            partition_by=ranked.c[f"key_{kind}_id"], order_by=order
         )
         for kind in QueueKeys._fields
     }
 
 
-def has_place(counted: Any) -> list[ColumnElement[bool]]:
-    """Whether a job's place is within the room of its key."""
+def fits_key(counted: Any) -> list[ColumnElement[bool]]:
+    """Whether the rank of a job is within the room of its key."""
     room, permits = counted.c.key_limit_room, counted.c.key_permits
     return [
         or_(room.is_(None), counted.c.of_key_limit <= room),

@@ -1,4 +1,4 @@
-"""`Search`: where to look for jobs without limits in a queue that also has limited jobs."""
+"""`Search`: where to search for jobs without limits in a queue that also has limited jobs."""
 
 import math
 import time
@@ -61,7 +61,7 @@ class Search:
         return self._since
 
     @property
-    def look_in(self) -> float:
+    def again_in(self) -> float:
         """Seconds until another search finds jobs that the last search has skipped."""
         if self._from_front:
             return math.inf
@@ -71,14 +71,14 @@ class Search:
     def found(self, jobs: Iterable[Claimed], complete_at: datetime | None, duration: float) -> None:
         """Note the jobs that a search found, and its time if it found all jobs."""
         # Without the id: a job that was locked may be at the same instant.
-        places = (
+        positions = (
             (job.priority, job.scheduled_at, 0) for job in jobs if job.scheduled_at is not None
         )
-        self.passed(places, complete_at, duration)
+        self.passed(positions, complete_at, duration)
 
     def passed(
         self,
-        places: Iterable[tuple[int, datetime, int]],
+        positions: Iterable[tuple[int, datetime, int]],
         complete_at: datetime | None,
         duration: float,
     ) -> None:
@@ -90,6 +90,6 @@ class Search:
             self._recent_at = again_at
         self._complete_at = complete_at and complete_at.replace(tzinfo=None)
         if complete_at is None:
-            for priority, scheduled_at, id in places:
+            for priority, scheduled_at, id in positions:
                 if 0 <= priority < PRIORITIES:
                     self._since[priority], self.after[priority] = scheduled_at, id

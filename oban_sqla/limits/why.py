@@ -41,7 +41,7 @@ async def why(database: Database, id: int) -> str | None:
     if all(meta.get("paused") is True for _, meta in living):
         return await _paused(database, job)
     if job.state != "available":
-        return "it is due, and the next look of a stager makes it available"
+        return "it is due, and the next pass of a stager makes it available"
     return _limited(job) or await queue_reason(database, job, living) or _waiting(job)
 
 
@@ -79,7 +79,7 @@ def _limited(job: Any) -> str | None:
 
 def _waiting(job: Any) -> str:
     if not job.ahead:
-        return "it is next: a node claims it as soon as it looks"
+        return "it is next: the next claim of its queue takes it"
     more = "or more " if job.ahead >= MOST_AHEAD else ""
     jobs = f"{job.ahead} {more}job{'s are' if job.ahead > 1 else ' is'}"
     return f"{jobs} before it in queue {job.queue}"

@@ -63,7 +63,7 @@ async def status(database: Database, *, instance: str | None = None, exact: int 
     """
     prefix = await database.verify()
     try:
-        (row,) = await database.fetch(look(prefix=prefix, exact=exact))
+        (row,) = await database.fetch(read_status(prefix=prefix, exact=exact))
     except DBAPIError:
         # A standby refuses the statement, since it has no rows of unlogged tables.
         await database.require_primary()
@@ -72,7 +72,7 @@ async def status(database: Database, *, instance: str | None = None, exact: int 
     return Status(prefix, found.nodes, found.leaders, _queues(found.run, _rows(row.counts)))
 
 
-def look(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:
+def read_status(*, prefix: str, exact: int, now: datetime | None = None) -> Executable:
     """One row with the `producers`, the `leaders` and the `counts`, each as JSON."""
     parts = {
         "producers": producers(now=now),

@@ -27,7 +27,7 @@ class ClaimPosition:
         self._last: tuple[int, datetime, int] | None = None
         self._from_front = True
         self._news = False
-        self._looked_at = 0.0
+        self._front_at = 0.0
         self._cost = 0.0
 
     def news(self) -> None:
@@ -37,12 +37,12 @@ class ClaimPosition:
     def next(self) -> dict[str, Any]:
         """The parameters with which the next claim starts."""
         now = time.monotonic()
-        since = now - self._looked_at
+        since = now - self._front_at
         due = since >= LONGEST or self._news
         self._from_front = self._last is None or (due and since >= SHARE * self._cost)
         if self._from_front or self._last is None:
             self._news = False
-            self._looked_at = now
+            self._front_at = now
             return FRONT
         priority, scheduled_at, id = self._last
         return {"after_priority": priority, "after_scheduled_at": scheduled_at, "after_id": id}
@@ -59,5 +59,5 @@ class ClaimPosition:
 
     @property
     def at_front(self) -> bool:
-        """Whether the last claim looked at all jobs of the queue."""
+        """Whether the last claim started at the front."""
         return self._from_front

@@ -25,7 +25,7 @@ class Claim(NamedTuple):
     duration: float
     unwanted: Sequence[int] = ()
     """The ids of claimed jobs that must not start, so they go back."""
-    look_in: float = math.inf
+    again_in: float = math.inf
     """Seconds until a job may start that a limit delays now."""
 
 

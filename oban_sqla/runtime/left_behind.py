@@ -16,7 +16,7 @@ REPORTED_AFTER = 5.0
 class LeftBehind:
     """Counts, by queue, the threads and tasks that run on after a timeout or a cancellation.
 
-    A thread can't be ended from outside, and a task may ignore its cancellation. Each takes a place
+    A thread can't be ended from outside, and a task may ignore its cancellation. Each takes a slot
     of its queue until it ends by itself, so that they do not pile up.
     """
 
@@ -35,7 +35,7 @@ class LeftBehind:
         asyncio.get_running_loop().call_later(REPORTED_AFTER, self._report, end)
 
     def count(self, queue: str) -> int:
-        """The number of places that threads and tasks take in a queue."""
+        """The number of slots that threads and tasks take in a queue."""
         return self._counts[queue] if self._counts else 0
 
     def ids(self, queue: str) -> list[int]:

@@ -18,7 +18,7 @@ from .service import Emit, Service
 
 # The most orphans of one statement.
 BATCH = 5000
-# Seconds until the next look if another transaction has locked orphans.
+# Seconds until the next pass if another transaction has locked orphans.
 LOCKED_RETRY = 1.0
 # Classes of SQLSTATE with which the server refuses a row.
 REFUSED = ("22", "23", "P0")

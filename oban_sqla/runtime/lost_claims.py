@@ -10,10 +10,10 @@ from .database import Database
 from .refused_jobs import RefusedJobs
 from .service import Emit
 
-# A server that has lost its client may still finish a claim, so look again for this long.
+# A server that has lost its client may still finish a claim, so search for this long.
 DOUBT = 60.0
-# How often to look anyway, since no rescue finds jobs of a producer that is alive.
-LOOK_INTERVAL = 600.0
+# Seconds between two other searches, since no rescue finds jobs of a producer that is alive.
+SEARCH_INTERVAL = 600.0
 
 
 class LostClaims:
@@ -29,7 +29,7 @@ class LostClaims:
         """How many claimed jobs have no outcome yet; `math.inf` after a claim that failed."""
         # Until when a claim whose answer was lost may still take effect.
         self._doubtful_until = -math.inf
-        self._looked_at = time.monotonic()
+        self._searched_at = time.monotonic()
 
     @property
     def in_doubt(self) -> bool:
@@ -38,9 +38,9 @@ class LostClaims:
 
     @property
     def is_due(self) -> bool:
-        """Whether to look for lost jobs now."""
+        """Whether to search for lost jobs now."""
         return self.in_doubt or (
-            self.possible and time.monotonic() - self._looked_at > LOOK_INTERVAL
+            self.possible and time.monotonic() - self._searched_at > SEARCH_INTERVAL
         )
 
     def suspect(self) -> None:
@@ -58,10 +58,10 @@ class LostClaims:
         statement = give_back(prefix=self._database.prefix)
         rows = await self._refused.passing(lambda: self._database.fetch(statement, params), params)
         ids = tuple(sorted(row.id for row in rows))
-        self._looked_at = time.monotonic()
+        self._searched_at = time.monotonic()
         if not {*returning} <= {*ids}:
             # Jobs that another transaction locks are given back later.
-            self._doubtful_until = self._looked_at + DOUBT
+            self._doubtful_until = self._searched_at + DOUBT
         # The doubt is counted from now, when the server answers again.
-        self._doubtful_until = min(self._doubtful_until, self._looked_at + DOUBT)
+        self._doubtful_until = min(self._doubtful_until, self._searched_at + DOUBT)
         return ids

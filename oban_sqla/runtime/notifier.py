@@ -78,7 +78,7 @@ class Notifier(Service):
         await self._prove()
         if not self.listening:
             self.listening = True
-            # Services must look for work, since earlier notifications were not heard.
+            # Services must make a pass, since earlier notifications were not heard.
             self._on_change()
         return PROOF_INTERVAL
 

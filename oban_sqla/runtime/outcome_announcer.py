@@ -18,7 +18,7 @@ MOST = 100_000
 class OutcomeAnnouncer(Service):
     """Knows the jobs for which processes wait, and announces their outcomes.
 
-    Without waiters, nothing is sent. If an announcement is lost, the waiter's next slow look finds
+    Without waiters, nothing is sent. If an announcement is lost, the waiter's next full query finds
     the outcome.
     """
 

@@ -21,9 +21,9 @@ from .notifier import Notifier
 from .outcome_announcer import FORGOTTEN_AFTER
 from .service import Emit, Service
 
-# A node may write an outcome just before it hears of the waiter: look again after these delays.
+# A node may write an outcome just before it hears of the waiter: query again after these delays.
 SOON = (0.05, 0.25, 1.0)
-# Looks that are due in the same tick are merged.
+# Queries that are due in the same tick are merged.
 TICK = 0.05
 # The most jobs of one statement. Making as many instances blocks the event loop for 10 ms.
 BATCH = 1000
@@ -32,11 +32,11 @@ LEAVE_TIMEOUT = 1.0
 
 
 class OutcomeWatch(Service):
-    """Answers all waiters with shared looks, over one connection at a time.
+    """Answers all waiters with shared queries, over one connection at a time.
 
     The watch tells the nodes which jobs are awaited. A node that writes the outcome of such a job
-    announces it, and the next look is only for announced jobs. A slow look at all jobs finds
-    outcomes that no node announces. If LISTEN does not work, the slow look is a poll.
+    announces it, and the next query is only for announced jobs. A full query, for all
+    jobs, finds outcomes that no node announces. If LISTEN does not work, it is the poll.
     """
 
     name = "outcome_watch"
@@ -46,14 +46,14 @@ class OutcomeWatch(Service):
         self._config = config
         self._database = database
         self._waiting: dict[int, set[asyncio.Future[Job]]] = {}
-        # Waiters without a look yet. They get the error of their first look.
+        # Waiters without a query yet. They get the error of their first query.
         self._asking: dict[int, list[asyncio.Future[Job]]] = {}
         # Ids of awaited jobs that the nodes have not been told yet.
         self._untold: set[int] = set()
         self._named: set[int] = set()
-        # When to look again, how many such looks there were, and the ids to look for.
+        # When to query again, how many such queries there were, and the ids to query.
         self._rounds: list[tuple[float, int, list[int]]] = []
-        self._slow_look_at = math.inf
+        self._full_query_at = math.inf
         # All waiters together use one connection of the pool.
         self._turn = asyncio.Lock()
         self._notifier = Notifier(
@@ -72,13 +72,13 @@ class OutcomeWatch(Service):
 
     @property
     def longest_retry(self) -> float:
-        """The most seconds until the first look for a new waiter during an outage."""
+        """The most seconds until the first query for a new waiter during an outage."""
         return min(super().longest_retry, self._config.poll_interval)
 
     async def outcomes(self, ids: Sequence[int]) -> list[Job]:
         """Wait until all jobs have ended, and return them; `LookupError` if one does not exist.
 
-        An error of the first look is raised here. Later looks survive an outage of the database.
+        An error of the first query is raised here. Later queries survive an outage of the database.
         """
         waiters = [self._join(id) for id in ids]
         self.wake()
@@ -91,14 +91,14 @@ class OutcomeWatch(Service):
                 self._leave(id, waiter)
 
     async def run_once(self) -> float:
-        """Look for new, announced and due jobs. Returns the seconds until the next look."""
+        """Query the new, announced and due jobs. Returns the seconds until the next query."""
         asking, self._asking = self._asking, {}
         try:
-            await self._look_for_due(asking)
+            await self._query_due(asking)
         except Exception as error:
             for waiters in asking.values():
                 _fail(waiters, error)
-            # The next pass looks for all jobs of this one.
+            # The next pass queries all jobs of this one.
             self._untold.update(self._waiting)
             if self._waited_for():
                 raise
@@ -106,31 +106,31 @@ class OutcomeWatch(Service):
             return math.inf
         if self._waiting and self._config.notify == "listen":
             await self._notifier.start()
-        next_look_at = min(self._slow_look_at, self._rounds[0][0] if self._rounds else math.inf)
-        return max(0.0, next_look_at - asyncio.get_running_loop().time())
+        next_query_at = min(self._full_query_at, self._rounds[0][0] if self._rounds else math.inf)
+        return max(0.0, next_query_at - asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Stop listening."""
         await self._notifier.stop(LEAVE_TIMEOUT)
 
-    async def _look_for_due(self, asking: Iterable[int]) -> None:
+    async def _query_due(self, asking: Iterable[int]) -> None:
         if self._database.prefix is None:
             await self._database.verify()
         now = asyncio.get_running_loop().time()
         untold, self._untold = self._untold & self._waiting.keys(), set()
         named, self._named = self._named, set()
-        telling = set(self._waiting) if now >= self._slow_look_at else untold
+        telling = set(self._waiting) if now >= self._full_query_at else untold
         if telling and self._notifier.listening:
             news = about(AWAIT, sorted(telling))
             await self._fetch(announce(prefix=self._database.prefix), news)
         due = sorted({*telling, *asking, *named, *self._due_rounds(now)} & self._waiting.keys())
         for start in range(0, len(due), BATCH):
-            await self._look(due[start : start + BATCH])
+            await self._query(due[start : start + BATCH])
         self._plan_round(untold, 0)
-        if telling is not untold or self._slow_look_at == math.inf:
-            self._plan_slow_look()
+        if telling is not untold or self._full_query_at == math.inf:
+            self._plan_full_query()
 
-    async def _look(self, ids: Sequence[int]) -> None:
+    async def _query(self, ids: Sequence[int]) -> None:
         try:
             rows = await self._fetch(finished(), {"ids": ids})
         except Exception as error:
@@ -140,8 +140,8 @@ class OutcomeWatch(Service):
                 _fail(self._waiting.pop(ids[0], ()), error)
                 return
             middle = len(ids) // 2
-            await self._look(ids[:middle])
-            await self._look(ids[middle:])
+            await self._query(ids[:middle])
+            await self._query(ids[middle:])
             return
         for id, exists, *columns in rows:
             waiters = self._waiting.pop(id, ())
@@ -188,29 +188,29 @@ class OutcomeWatch(Service):
     def _due_rounds(self, now: float) -> set[int]:
         ids: set[int] = set()
         while self._rounds and self._rounds[0][0] <= now:
-            _, looks, due = heappop(self._rounds)
+            _, queries, due = heappop(self._rounds)
             ids.update(due)
-            self._plan_round(due, looks + 1)
+            self._plan_round(due, queries + 1)
         return ids
 
-    def _plan_round(self, ids: Iterable[int], looks: int) -> None:
+    def _plan_round(self, ids: Iterable[int], queries: int) -> None:
         left = [id for id in ids if id in self._waiting]
-        if left and looks < len(SOON):
-            at = asyncio.get_running_loop().time() + SOON[looks]
-            heappush(self._rounds, (math.ceil(at / TICK) * TICK, looks, left))
+        if left and queries < len(SOON):
+            at = asyncio.get_running_loop().time() + SOON[queries]
+            heappush(self._rounds, (math.ceil(at / TICK) * TICK, queries, left))
 
-    def _plan_slow_look(self) -> None:
+    def _plan_full_query(self) -> None:
         pause = self._config.poll_interval
         if self._notifier.listening:
             # Early enough to remind the nodes of the awaited jobs.
             pause = min(self._config.fallback_interval, FORGOTTEN_AFTER / 2)
-        self._slow_look_at = asyncio.get_running_loop().time() + pause
+        self._full_query_at = asyncio.get_running_loop().time() + pause
 
     def _listening_changed(self) -> None:
         # Before the change, the nodes were not told of the awaited jobs, and their news was not
         # heard.
         self._untold.update(self._waiting)
-        self._plan_slow_look()
+        self._plan_full_query()
         self.wake()
 
     def _hear(self, news: dict[str, Any]) -> None:

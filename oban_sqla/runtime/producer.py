@@ -236,10 +236,10 @@ class Producer(Service):
             await asyncio.sleep(0)
         if claim.unwanted or (not self._exhausted and self._demand()):
             return 0.0
-        return min(self._poll_interval(), claim.look_in)
+        return min(self._poll_interval(), claim.again_in)
 
     def _start_held(self) -> None:
-        """Start held jobs while places are free, also those of jobs that end in their first step.
+        """Start held jobs while slots are free, also those of jobs that end in their first step.
 
         After `TURN` seconds, the event loop gets a turn before the next job.
         """

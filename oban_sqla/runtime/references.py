@@ -25,7 +25,7 @@ LOCKED = 1.0
 
 _LOCKED = object()
 
-_Place: TypeAlias = tuple[type, tuple[Any, ...]]
+_Key: TypeAlias = tuple[type, tuple[Any, ...]]
 """The class and the primary key of a row."""
 
 
@@ -55,9 +55,9 @@ def _load(
     attempt: Attempt, args: Any, wanted: Sequence[Reference], session: Session
 ) -> Cancel | Snooze | None:
     # Keyed by `id()`: each reference appears once in the arguments.
-    places = {id(reference): _locate(reference) for reference in wanted}
-    rows = _rows(session, {*places.values()})
-    loaded = {key: rows.get(place) for key, place in places.items()}
+    keys = {id(reference): _locate(reference) for reference in wanted}
+    rows = _rows(session, {*keys.values()})
+    loaded = {one: rows.get(key) for one, key in keys.items()}
     if attempt.registration.is_model:
         row = _row(session, attempt.registration, args[SELF])
         if row is _LOCKED:
@@ -79,7 +79,7 @@ def _missing(registration: Registration, gone: Sequence[Reference]) -> Cancel:
     return Cancel(message)
 
 
-def _locate(reference: Reference) -> _Place:
+def _locate(reference: Reference) -> _Key:
     cls = model(reference)
     return cls, primary_key(reference, cls)
 
@@ -101,11 +101,11 @@ def _row(session: Session, registration: Registration, reference: Reference) -> 
     return found[0] if found else None
 
 
-def _rows(session: Session, wanted: Set[_Place]) -> dict[_Place, object]:
+def _rows(session: Session, wanted: Set[_Key]) -> dict[_Key, object]:
     keys: defaultdict[type, list[tuple[Any, ...]]] = defaultdict(list)
     for cls, key in wanted:
         keys[cls].append(key)
-    found: dict[_Place, object] = {}
+    found: dict[_Key, object] = {}
     for cls, chosen in keys.items():
         for row in _select(session, cls, chosen):
             found[cls, inspect(row).identity] = row

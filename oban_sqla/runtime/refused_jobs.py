@@ -17,8 +17,8 @@ from .time_limits import ANSWER_TIMEOUT, deadline
 
 T = TypeVar("T")
 
-LOOK, LONGEST_LOOK = 100, 10_000
-"""The least and the most jobs among which a search looks for refused ones."""
+FEWEST_TRIED, MOST_TRIED = 100, 10_000
+"""The fewest and the most jobs that a search tries."""
 MOST_FOUND = 10
 """The most refused jobs that one search finds."""
 SEARCHES = 10
@@ -41,7 +41,7 @@ class RefusedJobs:
         self._database = database
         self._emit = emit
         self._make_move = move
-        self._look = LOOK
+        self._most = FEWEST_TRIED
         # When each refused job is tried again, and the delay after that.
         self._apart: dict[int, tuple[float, float]] = {}
 
@@ -95,7 +95,7 @@ class RefusedJobs:
 
     async def _search(self, params: Mapping[str, Any], state: str) -> bool:
         """Set refused jobs apart. Returns whether the statement may succeed now."""
-        own = {**params, "most": self._look, "known": self.ids}
+        own = {**params, "most": self._most, "known": self.ids}
         ids = [id for (id,) in await self._database.fetch(self._move.candidates, own)]
         refused, accepted = await self._try(ids, params)
         if not refused and not accepted.issuperset(ids):
@@ -103,9 +103,9 @@ class RefusedJobs:
             return True
         if not refused or (concerns_structure(state) and len(refused) == len(ids)):
             # The statement may have met jobs that come later.
-            self._look = min(LONGEST_LOOK, 4 * self._look)
+            self._most = min(MOST_TRIED, 4 * self._most)
             return False
-        self._look = LOOK
+        self._most = FEWEST_TRIED
         for id, error in refused.items():
             self._apart[id] = time.monotonic() + FIRST_DELAY, 2 * FIRST_DELAY
             self._emit("move_refused", MoveRefused(id, self._move.name, error))

@@ -45,7 +45,7 @@ class RunningJobs:
 
     def start(self, claimed: Claimed, held: float) -> float:
         """Start a job, and return the time after its first step."""
-        # Called first, so that an error in reading the job does not take a place of the queue for
+        # Called first, so that an error in reading the job does not take a slot of the queue for
         # ever.
         execution = self._executor.execute_claimed(claimed, held, self._is_abandoned)
         self._jobs[claimed] = time.monotonic()

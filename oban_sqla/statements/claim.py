@@ -49,7 +49,7 @@ NONE_LEFT = "the job was available with no attempt left, so it is discarded"
 def claim_of_queue(*, now: datetime | None = None, keep_plan: bool = False) -> Executable:
     """Claim up to `limit` jobs of `queue_name` behind a position, for `producer` of `node_name`.
 
-    The position is a place in the order of claims: `after_priority`, `after_scheduled_at` and
+    The position is a point in the order of claims: `after_priority`, `after_scheduled_at` and
     `after_id`. Returns `claimed_columns` of each job. A job with no attempt left comes back
     `discarded`. If it were claimed, the table's check would fail the whole claim; if it were
     skipped, it would stay at the head of the queue. A job with `on_discard` and no attempt left

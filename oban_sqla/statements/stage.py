@@ -45,7 +45,7 @@ _ORDER: tuple[Any, ...] = (JOB.scheduled_at, JOB.id)
 
 
 class Position(NamedTuple):
-    """A place in the order of staging. A `scheduled_at` of `None` is before all times."""
+    """A point in the order of staging. A `scheduled_at` of `None` is before all times."""
 
     scheduled_at: datetime | None = None
     id: int = -(2**63)

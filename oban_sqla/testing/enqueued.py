@@ -19,7 +19,8 @@ from .matching import Expected, Filters
 ENQUEUED = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 """The states of a job before its first attempt."""
 
-LOOK_INTERVAL = 0.02
+INTERVAL = 0.02
+"""Seconds between two reads while a call waits for a job."""
 
 SHOWN = 10
 """The most jobs that a failure shows."""
@@ -101,26 +102,26 @@ async def _all(given: Any, expected: Expected) -> list[Job]:
 
 
 async def _assert(given: Any, expected: Expected, seconds: float) -> Job:
-    found = await _look(given, expected, seconds)
+    found = await _found_within(given, expected, seconds)
     if not found:
         raise AssertionError(await _why_not(given, expected, seconds))
     return found[0]
 
 
 async def _refute(given: Any, expected: Expected, seconds: float) -> None:
-    if found := await _look(given, expected, seconds):
+    if found := await _found_within(given, expected, seconds):
         what = f" with {expected}" if expected else ""
         raise AssertionError(f"enqueued{what}:\n" + _list([(job, []) for job in found]))
 
 
-async def _look(given: Any, expected: Expected, seconds: float) -> list[Job]:
+async def _found_within(given: Any, expected: Expected, seconds: float) -> list[Job]:
     until = time.monotonic() + seconds
     while True:
         found = await _all(given, expected)
         left = until - time.monotonic()
         if found or left <= 0:
             return found
-        await asyncio.sleep(min(LOOK_INTERVAL, left))
+        await asyncio.sleep(min(INTERVAL, left))
 
 
 async def _why_not(given: Any, expected: Expected, seconds: float) -> str:

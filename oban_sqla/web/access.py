@@ -79,8 +79,8 @@ def is_loopback(request: Request) -> bool:
         return False
 
 
-def _is_local(place: str) -> bool:
+def _is_local(address: str) -> bool:
     """Whether a host, with or without a port, is a name of this machine."""
-    host, _, port = place.rpartition(":")
-    name = host if host and port.isdigit() else place
+    host, _, port = address.rpartition(":")
+    name = host if host and port.isdigit() else address
     return name.lower() in _LOOPBACK_NAMES

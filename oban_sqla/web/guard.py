@@ -103,10 +103,10 @@ def _same_origin(request: Request) -> bool:
     if origin is None:
         return True
     try:
-        place = urlsplit(origin).netloc
+        address = urlsplit(origin).netloc
     except ValueError:
         return False
-    return place in (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+    return address in (request.headers.get("host"), request.headers.get("x-forwarded-host"))
 
 
 def _with_headers(send: Send, request: Request, token: str) -> Send:

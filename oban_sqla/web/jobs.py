@@ -28,7 +28,7 @@ class Listing:
     jobs: list[Listed]
     before: int | None = None
     """Where the next page starts: ids below this; `None` if there is none."""
-    looked_until: int | None = None
+    searched_until: int | None = None
     """The id at which the search has stopped, if it has not read all jobs."""
 
 
@@ -104,7 +104,7 @@ async def _list(reads: Reads, search: Search, few: bool, before: int | None) -> 
     found = await browse(reads, search.filters(before=top, first=first), limit=ROWS + 1, cut=True)
     if len(found) > ROWS or first <= lowest:
         return _page(found)
-    return Listing(found, before=first, looked_until=first)
+    return Listing(found, before=first, searched_until=first)
 
 
 def _page(found: list[Listed]) -> Listing:

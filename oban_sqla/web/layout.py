@@ -92,18 +92,18 @@ def _sorted(
     for sweep in range(_SWEEPS):
         neighbours = right if sweep % 2 else left
         for layer in reversed(layers) if sweep % 2 else layers:
-            places = {v: n / max(1, len(own) - 1) for own in layers for n, v in enumerate(own)}
-            middles = {v: _middle(places, neighbours[v], places[v]) for v in layer}
+            positions = {v: n / max(1, len(own) - 1) for own in layers for n, v in enumerate(own)}
+            middles = {v: _middle(positions, neighbours[v], positions[v]) for v in layer}
             layer.sort(key=middles.__getitem__)
     return layers
 
 
 def _middle(
-    places: Mapping[_Vertex, float], neighbours: Sequence[_Vertex], default: float
+    positions: Mapping[_Vertex, float], neighbours: Sequence[_Vertex], default: float
 ) -> float:
     if not neighbours:
         return default
-    return sum(places[one] for one in neighbours) / len(neighbours)
+    return sum(positions[one] for one in neighbours) / len(neighbours)
 
 
 def _drawn(

@@ -98,10 +98,10 @@ def beginning(text: str, longest: int) -> str:
     if len(escape(text).encode("utf-8", "replace")) <= 1.5 * longest:
         return text
     left = 1.5 * longest
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         left -= _BYTES.get(character, 1 if character.isascii() else 3)
         if left < 0:
-            return text[:place]
+            return text[:index]
     return text
 
 

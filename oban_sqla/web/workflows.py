@@ -136,8 +136,8 @@ def newest(state: str, name: str, before: str) -> Executable:
     found = select(*columns()).where(*matching(state, name))
     if before:
         last = aliased(Workflow)
-        place = select(last.inserted_at).where(last.id == before).scalar_subquery()
-        found = found.where(tuple_(Workflow.inserted_at, Workflow.id) < tuple_(place, before))
+        position = select(last.inserted_at).where(last.id == before).scalar_subquery()
+        found = found.where(tuple_(Workflow.inserted_at, Workflow.id) < tuple_(position, before))
     return found.order_by(Workflow.inserted_at.desc(), Workflow.id.desc()).limit(ROWS + 1)
 
 

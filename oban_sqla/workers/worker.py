@@ -56,7 +56,7 @@ class Worker:
     `timeout` is an option, or a method `timeout(self, job)` that runs on the event loop. An attempt
     that takes longer fails with `JobTimeoutError`. An async `process` is cancelled, and left behind
     if it has not stopped 5 seconds later. A thread can't be cancelled: it is left behind at once.
-    A task or thread that is left behind takes a place of its queue until it ends.
+    A task or thread that is left behind takes a slot of its queue until it ends.
 
     A method `before(self, job)` runs before each `process`, on the same loop or in the same thread,
     within the timeout. If it returns a value other than `None`, this value is the result, and

@@ -22,16 +22,16 @@ from .step import Step
 from .uncounted_steps import has_workflow
 
 INTERVAL = 1.0
-"""The least seconds between two looks."""
+"""The least seconds between two passes."""
 LONGEST_INTERVAL = 15.0
-"""The most seconds between two looks, which are rarer while they find nothing to repair."""
+"""The most seconds between two passes, which are rarer while they find nothing to repair."""
 IDLE_INTERVAL = 60.0
-"""Seconds between two looks while no step and no job of a chain waits."""
+"""Seconds between two passes while no step and no job of a chain waits."""
 NEWS_DELAY = 5.0
-"""Seconds from news of jobs to a look, if nothing waited before."""
+"""Seconds from news of jobs to a pass, if nothing waited before."""
 RECOUNT_INTERVAL = 5.0
 """Seconds between two counts of the jobs of workflows, at least."""
-# A look takes at most this share of the time.
+# A pass takes at most this share of the time.
 SHARE = 0.05
 # The most steps that one transaction repairs.
 BATCH = 1000
@@ -72,7 +72,7 @@ class WorkflowKeeper(Service):
 
     Nodes of another Oban, and users with an UPDATE or a DELETE, finish jobs without releasing other
     steps. A node may also die before it has released steps that were locked. While there are nodes
-    of another Oban, one of them may lead, so all nodes look, once a second.
+    of another Oban, one of them may lead, so all nodes make passes, once a second.
     """
 
     name = "workflow keeper"
@@ -98,7 +98,7 @@ class WorkflowKeeper(Service):
         self._after = 0
 
     def news(self) -> None:
-        """Look soon, since new jobs may be steps."""
+        """Make a pass soon, since new jobs may be steps."""
         if self._idle:
             self._idle = False
             self.wake_in(INTERVAL if self._has_foreign_nodes() else NEWS_DELAY)

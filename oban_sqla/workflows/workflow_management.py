@@ -23,10 +23,10 @@ from .graph import LAST, STEP
 from .step import Step
 from .workflow import Workflow, known_id
 
-LOOK_AGAIN = 0.02
-"""Seconds until the first look at a workflow whose jobs have ended, but which has not."""
+FIRST_PAUSE = 0.02
+"""Seconds until a workflow is read again whose jobs have ended, but which has not."""
 LONGEST_PAUSE = 1.0
-"""The most seconds between two such looks."""
+"""The most seconds between two such reads."""
 _FAILED = (JobState.DISCARDED, JobState.CANCELLED)
 
 
@@ -128,12 +128,12 @@ class WorkflowManagement(Enqueueing, Waiting):
         limit = asyncio.timeout(longest)
         try:
             async with limit:
-                pause = LOOK_AGAIN
+                pause = FIRST_PAUSE
                 while True:
-                    ended, ids = await self._look_at(workflow)
+                    ended, ids = await self._read(workflow)
                     if ended is not None:
                         return ended
-                    pause = LOOK_AGAIN if ids else min(2 * pause, LONGEST_PAUSE)
+                    pause = FIRST_PAUSE if ids else min(2 * pause, LONGEST_PAUSE)
                     if ids:
                         # A job may be deleted meanwhile: its step has ended then.
                         with suppress(LookupError):
@@ -149,7 +149,7 @@ class WorkflowManagement(Enqueueing, Waiting):
                 f" `oban-sqla workflows show {identity(workflow)}` shows its state"
             ) from None
 
-    async def _look_at(self, workflow: Workflow) -> tuple[Workflow | None, list[int]]:
+    async def _read(self, workflow: Workflow) -> tuple[Workflow | None, list[int]]:
         """The workflow with its jobs if it has ended, otherwise the ids of the unfinished jobs."""
         id = identity(workflow)
         async with self._database.session() as session:

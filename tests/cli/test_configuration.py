@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from oban_sqla.cli.configuration import place
+from oban_sqla.cli.configuration import location
 from tests.cli.conftest import Say
 
 CHANGES = [
@@ -31,7 +31,7 @@ def test_a_command_that_changes_something_names_its_database(
     dsn = make_url(postgres_dsn).set(username="postgres", password="secret")
     monkeypatch.setenv("OBAN_DSN", dsn.render_as_string(hide_password=False))
     done = call(*command)
-    assert f"{place(dsn)}, named by dsn (OBAN_DSN)" in done.stderr
+    assert f"{location(dsn)}, named by dsn (OBAN_DSN)" in done.stderr
     assert "secret" not in done.output
 
 
@@ -45,7 +45,7 @@ def test_a_command_that_changes_something_names_its_database(
     ],
 )
 def test_the_name_of_a_database_shows_no_password(url: str, said: str) -> None:
-    assert place(make_url(url)) == said
+    assert location(make_url(url)) == said
 
 
 @pytest.mark.parametrize("setting", ["engine", "session"])

@@ -156,5 +156,5 @@ async def test_the_doctor_runs_on_the_leader(start: StartOban) -> None:
 
 async def test_without_the_endpoint_the_doctor_does_not_run(engine: AsyncEngine) -> None:
     with hear(Oban, "doctor_stop") as stops:
-        assert await CheckUps(Oban(engine)).run_once() == check_ups.LOOK_INTERVAL
+        assert await CheckUps(Oban(engine)).run_once() == check_ups.IDLE_INTERVAL
     assert stops.events == []

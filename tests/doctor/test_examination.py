@@ -418,9 +418,9 @@ class TestLimits:
             session.add(JobFactory(meta={"partition_key": "y"}, queue="other"))
         assert [one.text for one in await notes(database, "limits")] == [
             "job 3 of queue default executes for 3 hours, and its node is gone; under a limit,"
-            " other jobs wait for its place",
+            " other jobs wait for its slot",
             "job 2 of queue default executes for 2 hours; under a limit, other jobs wait for its"
-            " place",
+            " slot",
         ]
 
     async def test_a_held_rate_is_reported(self, database: Database, sessions: Sessions) -> None:

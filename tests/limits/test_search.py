@@ -44,7 +44,7 @@ def test_some_searches_begin_earlier(complete: Search, tune: Tune) -> None:
     complete.passed([], AT, 0.001)
     complete.news()
     assert complete.since() == [AT] * PRIORITIES
-    assert 0 < complete.look_in < 3600
+    assert 0 < complete.again_in < 3600
 
 
 def test_a_search_begins_behind_the_jobs_that_it_found(complete: Search) -> None:

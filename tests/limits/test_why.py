@@ -128,7 +128,7 @@ async def idle_node(sessions: Sessions) -> None:
 async def test_why_counts_the_jobs_before_it(client: Oban, add: Add, sessions: Sessions) -> None:
     await idle_node(sessions)
     first, second, third = await add(*(Holding.new() for _ in range(3)))
-    assert await client.why(first) == "it is next: a node claims it as soon as it looks"
+    assert await client.why(first) == "it is next: the next claim of its queue takes it"
     assert await client.why(second) == "1 job is before it in queue limits"
     assert await client.why(third) == "2 jobs are before it in queue limits"
 
@@ -152,7 +152,7 @@ async def test_why_names_a_missing_stager(client: Oban, add: Add, sessions: Sess
     async with sessions.begin() as session:
         past = datetime.now(UTC) - timedelta(seconds=5)
         await session.execute(update(Job).values(scheduled_at=past))
-    assert await client.why(due) == "it is due, and the next look of a stager makes it available"
+    assert await client.why(due) == "it is due, and the next pass of a stager makes it available"
 
 
 async def test_why_explains_a_suspended_job(client: Oban, add: Add, sessions: Sessions) -> None:

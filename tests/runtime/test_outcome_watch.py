@@ -1,4 +1,4 @@
-"""All waiters of an event loop share their looks, LISTEN, and one connection of the pool."""
+"""All waiters of an event loop share their queries, LISTEN, and one connection of the pool."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.proxy import Proxy
 from tests.runtime.conftest import until
 from tests.runtime.workers import Quick
 
-# With these intervals, a watch finds nothing by a slow look within the patience of the tests.
+# With these intervals, a watch finds nothing by a full query within the patience of the tests.
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 
 
@@ -33,15 +33,15 @@ NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
 class Sent:
     """The ids that an engine looked for, and the ids that it told the nodes."""
 
-    looks: list[list[int]] = field(default_factory=list)
+    queries: list[list[int]] = field(default_factory=list)
     told: list[list[int]] = field(default_factory=list)
-    told_before_look: int = 0
+    told_before_query: int = 0
     statements: int = 0
     most_connections: int = 0
 
 
 @pytest.fixture
-def no_looks(tune: Tune) -> None:
+def no_queries(tune: Tune) -> None:
     tune(outcome_watch, SOON=())
 
 
@@ -69,10 +69,10 @@ def sent(own_engine: AsyncEngine) -> Iterator[Sent]:
     ) -> None:
         sent.statements += 1
         if "ids" in parameters and "unnest" in statement:
-            sent.looks.append(list(parameters["ids"]))
+            sent.queries.append(list(parameters["ids"]))
         for news in json.loads(parameters.get("news", "[]")):
             sent.told.append(news["payload"]["ids"])
-            sent.told_before_look = len(sent.looks)
+            sent.told_before_query = len(sent.queries)
 
     def note_connection(*args: Any) -> None:
         sent.most_connections = max(sent.most_connections, engine.pool.checkedout())  # type: ignore[attr-defined]
@@ -107,10 +107,10 @@ async def announce(outside: psycopg.AsyncConnection, prefix: str, *ids: int) -> 
 
 
 def told(sent: Sent, *ids: int) -> Callable[[], bool]:
-    """Wait until the nodes were told of these jobs, and the look after that was made."""
+    """Wait until the nodes were told of these jobs, and the query after that was made."""
 
     def holds() -> bool:
-        behind = sent.looks[sent.told_before_look :]
+        behind = sent.queries[sent.told_before_query :]
         return all({*ids} <= {id for part in parts for id in part} for parts in (sent.told, behind))
 
     return holds
@@ -151,7 +151,7 @@ async def test_news_wakes_only_the_waiter_that_it_names(
     add: Add,
     outside: psycopg.AsyncConnection,
     prefix: str,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     first, second = await add(JobFactory(executing=True), JobFactory(executing=True))
     waiting = [asyncio.create_task(client.wait(id)) for id in (first, second)]
@@ -161,11 +161,11 @@ async def test_news_wakes_only_the_waiter_that_it_names(
         await outside.execute("SELECT pg_notify(%s, %s)", [f"{prefix}.oban_done", news])
     await announce(outside, prefix, first, 4711)
     assert (await asyncio.wait_for(waiting[0], PATIENCE)).id == first
-    assert sent.looks[-1] == [first]
+    assert sent.queries[-1] == [first]
     assert not waiting[1].done()
     await announce(outside, prefix, second)
     assert (await asyncio.wait_for(waiting[1], PATIENCE)).id == second
-    assert sent.looks[-1] == [second]
+    assert sent.queries[-1] == [second]
 
 
 async def test_waiters_of_one_job_share_a_look_and_get_an_instance_each(
@@ -174,14 +174,14 @@ async def test_waiters_of_one_job_share_a_look_and_get_an_instance_each(
     add: Add,
     outside: psycopg.AsyncConnection,
     prefix: str,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     (id,) = await add(JobFactory(executing=True, args={"deep": [1]}))
     waiting = [asyncio.create_task(client.wait(id)) for _ in range(50)]
     await until(told(sent, id))
     waiting += [asyncio.create_task(client.wait(id)) for _ in range(50)]
-    looks = len(sent.looks)
-    await until(lambda: len(sent.looks) > looks)
+    queries = len(sent.queries)
+    await until(lambda: len(sent.queries) > queries)
     await finish(outside, id)
     await announce(outside, prefix, id)
     jobs = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
@@ -197,7 +197,7 @@ async def test_a_cancelled_waiter_cancels_no_other(
     add: Add,
     outside: psycopg.AsyncConnection,
     prefix: str,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     kept, left = await add(JobFactory(executing=True), JobFactory(executing=True))
     waiting = asyncio.create_task(client.wait(kept))
@@ -210,10 +210,10 @@ async def test_a_cancelled_waiter_cancels_no_other(
     errors = await asyncio.gather(*leaving, return_exceptions=True)
     assert [type(error) for error in errors] == [asyncio.CancelledError, TimeoutError]
     await finish(outside, kept, left)
-    # No caller waits for the other job any more, so nothing looks for it.
+    # No caller waits for the other job any more, so no query asks for it.
     await announce(outside, prefix, left, kept)
     assert (await asyncio.wait_for(waiting, PATIENCE)).id == kept
-    assert sent.looks[-1] == [kept]
+    assert sent.queries[-1] == [kept]
 
 
 async def test_a_waiter_cancelled_twice_blocks_no_later_waiter(
@@ -232,7 +232,7 @@ async def test_a_waiter_cancelled_twice_blocks_no_later_waiter(
 
 
 async def test_many_ids_are_sent_in_several_notifications(
-    client: Oban, sent: Sent, outside: psycopg.AsyncConnection, prefix: str, no_looks: None
+    client: Oban, sent: Sent, outside: psycopg.AsyncConnection, prefix: str, no_queries: None
 ) -> None:
     """A payload has less than 8,000 bytes, and these ids have 19 digits."""
     ids = range(2**63 - 701, 2**63 - 1)
@@ -262,13 +262,13 @@ async def test_a_look_is_repeated_soon_for_outcomes_that_a_node_wrote_before_it_
     assert sent.told == [[id]]
 
 
-async def test_a_slow_look_reminds_the_nodes_and_finds_unannounced_outcomes(
+async def test_a_full_query_reminds_the_nodes_and_finds_unannounced_outcomes(
     own_engine: AsyncEngine,
     sent: Sent,
     prefix: str,
     add: Add,
     outside: psycopg.AsyncConnection,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     oban = Oban(own_engine, prefix=prefix, poll_interval=3600, fallback_interval=0.05)
     (id,) = await add(JobFactory(executing=True))
@@ -279,7 +279,7 @@ async def test_a_slow_look_reminds_the_nodes_and_finds_unannounced_outcomes(
 
 
 async def test_a_long_fallback_interval_still_reminds_the_nodes_before_they_forget(
-    client: Oban, sent: Sent, add: Add, tune: Tune, no_looks: None
+    client: Oban, sent: Sent, add: Add, tune: Tune, no_queries: None
 ) -> None:
     tune(outcome_watch, FORGOTTEN_AFTER=0.1)
     (id,) = await add(JobFactory(executing=True))
@@ -295,14 +295,14 @@ async def test_without_listen_waiters_poll_and_notify_no_node(
     prefix: str,
     add: Add,
     outside: psycopg.AsyncConnection,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     oban = Oban(
         own_engine, prefix=prefix, notify="poll", poll_interval=0.02, fallback_interval=3600
     )
     (id,) = await add(JobFactory(executing=True))
     waiting = asyncio.create_task(oban.wait(id))
-    await until(lambda: len(sent.looks) >= 5)
+    await until(lambda: len(sent.queries) >= 5)
     await finish(outside, id)
     assert (await asyncio.wait_for(waiting, PATIENCE)).id == id
     assert sent.told == []
@@ -315,7 +315,7 @@ async def test_while_notifications_are_lost_waiters_poll(
     add: Add,
     outside: psycopg.AsyncConnection,
     tune: Tune,
-    no_looks: None,
+    no_queries: None,
 ) -> None:
     tune(notifier, ECHO_TIMEOUT=0.1)
     proxy.deaf = True
@@ -337,7 +337,7 @@ class TestOutages:
         prefix: str,
         add: Add,
         outside: psycopg.AsyncConnection,
-        no_looks: None,
+        no_queries: None,
         expect_errors: None,
     ) -> None:
         oban = Oban(proxy.dsn, prefix=prefix, **NEVER)
@@ -348,7 +348,7 @@ class TestOutages:
             await proxy.refuse()
             proxy.cut()
             await lost.wait()
-            # The look after the reconnect finds it.
+            # The query after the reconnect finds it.
             await finish(outside, first)
             await proxy.allow()
             await restored.wait()

@@ -484,7 +484,7 @@ class TestLostAnswers:
             quick = Quick.new()
             quick.state, quick.attempt, quick.attempted_by = S.EXECUTING, 1, ["n", uuid]
             (lost,) = await add(sessions, quick)
-            tune(lost_claims, LOOK_INTERVAL=0.0)
+            tune(lost_claims, SEARCH_INTERVAL=0.0)
             await acks.counted(1)
         assert [event.ids for event in returns.events] == [(lost,)]
         assert held != lost

@@ -115,7 +115,7 @@ async def test_a_worker_that_ignores_its_cancellation_is_left_behind(
         await acks.counted(1)
     assert "has not stopped 0.01 s later" in str(failure.error)
     assert await states(sessions) == [JobState.RETRYABLE]
-    # It ends by itself, and takes a place of its queue until then.
+    # It ends by itself, and takes a slot of its queue until then.
     left_behind = services(oban)._executor.left_behind
     assert left_behind.count("default") == 1
     await until(lambda: left_behind.count("default") == 0)
@@ -144,11 +144,11 @@ async def test_threads_left_behind_take_places_of_their_queue(
         await services(oban).queues.report()
         found = [f async for f in examine(oban._database, oban._config, latest=LATEST)]
         (problem,) = [f for f in found if f.check == "threads"]
-        assert "they take 2 of 2 places: 1, 2" in problem.text
+        assert "they take 2 of 2 slots: 1, 2" in problem.text
         assert (len(failures.events), Stuck.begun) == (2, 3)
         assert "(timeouts.stuck) has ended, but its thread or task still runs" in caplog.text
         Stuck.released.set()
-        # The places are free, so other jobs can start.
+        # The slots are free, so other jobs can start.
         await stops.wait(5)
     assert Stuck.begun == 7
     caplog.clear()

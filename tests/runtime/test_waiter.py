@@ -1,4 +1,4 @@
-"""Waiting for jobs: the nodes that run them announce the end, or a look finds it."""
+"""Waiting for jobs: the nodes that run them announce the end, or a query finds it."""
 
 import asyncio
 import gc
@@ -42,12 +42,12 @@ async def held() -> None:
 
 @pytest.fixture
 def client(engine: AsyncEngine, prefix: str) -> Oban:
-    """An instance that runs no jobs, and makes no looks by itself."""
+    """An instance that runs no jobs, and makes no queries by itself."""
     return Oban(engine, prefix=prefix, **NEVER)
 
 
 @pytest.fixture
-def no_looks(tune: Tune) -> None:
+def no_queries(tune: Tune) -> None:
     tune("oban_sqla.runtime.outcome_watch", SOON=())
 
 
@@ -56,7 +56,7 @@ def listening(oban: Oban) -> bool:
 
 
 async def test_wait_returns_a_job_that_another_node_ran(
-    client: Oban, start: StartOban, no_looks: None
+    client: Oban, start: StartOban, no_queries: None
 ) -> None:
     node = await start(queues={"default": 5}, **NEVER)
     await until(lambda: services(node).notifier.listening)
@@ -64,7 +64,7 @@ async def test_wait_returns_a_job_that_another_node_ran(
         job = await client.enqueue(Answer.new({"do": "wait", "value": 42}))
         await starts.wait()
     waiting = asyncio.create_task(client.wait(job))
-    # The waiter and the node must know of each other. No look finds the job.
+    # The waiter and the node must know of each other. No query finds the job.
     await until(lambda: job.id in services(node).outcome_announcer._until)
     await until(lambda: listening(client))
     assert not waiting.done()
@@ -102,7 +102,7 @@ async def test_wait_many_returns_jobs_in_the_given_order(client: Oban, start: St
 
 @pytest.mark.parametrize("notify", ["listen", "poll"])
 async def test_an_unannounced_outcome_is_found(
-    engine: AsyncEngine, prefix: str, notify: Any, no_looks: None
+    engine: AsyncEngine, prefix: str, notify: Any, no_queries: None
 ) -> None:
     oban = Oban(engine, prefix=prefix, notify=notify, poll_interval=0.02, fallback_interval=0.02)
     job = await oban.enqueue(Answer.new(schedule_in=60))
