@@ -25,6 +25,7 @@ from .runtime import pool
 from .runtime.database import Database
 from .runtime.engine import EngineLike
 from .runtime.enqueuer import Enqueuer
+from .runtime.psycopg_connection import psycopg_connection
 from .runtime.session_threads import close_session_threads
 from .runtime.supervisor import Supervisor
 from .runtime.vitals import Vitals
@@ -243,7 +244,7 @@ class Oban(
         An open transaction is committed at the end of the block, or rolled back after an
         exception. `ObanError` if the engine's driver is not psycopg.
         """
-        return self._database.psycopg_connection()
+        return psycopg_connection(self._database)
 
     def _listened(self, name: str) -> bool:
         return listened(self, name)

@@ -10,6 +10,7 @@ from .manage.job_management import JobManagement
 from .manage.job_update import Changes
 from .models import Job
 from .queue_orders import QueueOrders
+from .runtime.psycopg_connection import psycopg_connection
 
 
 class ObanNames(JobManagement, QueueOrders):
@@ -70,4 +71,4 @@ class ObanNames(JobManagement, QueueOrders):
 
     def _connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection]:
         """`connection`, by its name in Oban."""
-        return self._database.psycopg_connection()
+        return psycopg_connection(self._database)

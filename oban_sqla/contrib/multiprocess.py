@@ -22,7 +22,7 @@ def is_on() -> bool:
     return DIRECTORY in os.environ
 
 
-def exposed() -> CollectorRegistry:
+def registry_of_all() -> CollectorRegistry:
     """A registry with the metrics of all processes of the directory."""
     registry = CollectorRegistry()
     collect: Any = MultiProcessCollector  # not typed

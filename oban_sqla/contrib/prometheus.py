@@ -56,7 +56,7 @@ def detach() -> None:
 
 def exposed(registry: CollectorRegistry = REGISTRY) -> CollectorRegistry:
     """The registry to serve: that of all processes in multiprocess mode, otherwise `registry`."""
-    return multiprocess.exposed() if multiprocess.is_on() else registry
+    return multiprocess.registry_of_all() if multiprocess.is_on() else registry
 
 
 class Collector:

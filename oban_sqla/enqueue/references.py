@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapper, Session, object_session
 from ..models import Job, partition
 from ..models.instrumentation import values_of
 from ..models.references import InstanceReference, to_instances
-from ..statements.update import parameters, update
+from ..statements.update import update, update_parameters
 from .pending import to_jobs
 
 _Deleted: TypeAlias = Callable[[Session], Container[object]]
@@ -135,7 +135,7 @@ def complete_arguments(session: Session) -> None:
         for fields, some in (({"args"}, others), ({"args", "meta"}, limited)):
             changes = [([job.id], {name: values_of(job)[name] for name in fields}) for job in some]
             if changes:
-                connection.execute(update(frozenset(fields)), parameters(changes))
+                connection.execute(update(frozenset(fields)), update_parameters(changes))
 
 
 def forget_held(session: Session) -> None:

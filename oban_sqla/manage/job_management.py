@@ -18,7 +18,7 @@ from ..models.state import STAGEABLE
 from ..runtime.database import Database
 from ..runtime.following import follow
 from ..runtime.service import Emit
-from ..statements.update import parameters, update
+from ..statements.update import update, update_parameters
 from ..wakeups import Wakeup
 from .cancel import CANCELLABLE, cancel
 from .delete import DELETABLE, delete
@@ -170,7 +170,7 @@ def _update(
     rows: list[Row[Any]] = []
     for fields, changed in _grouped(jobs, changes).items():
         for start in range(0, len(changed), MOST_CHANGES):
-            given = parameters(changed[start : start + MOST_CHANGES])
+            given = update_parameters(changed[start : start + MOST_CHANGES])
             rows += session.connection(BIND).execute(update(fields), given)
     _refresh(session, [row.id for row in rows])
     available = frozenset(row.queue for row in rows if row.state is JobState.AVAILABLE)

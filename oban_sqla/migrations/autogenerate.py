@@ -43,7 +43,7 @@ def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatc
     """Propose to upgrade each schema whose tables are behind the latest version."""
     assert context.connection is not None
     for prefix in reversed(_prefixes(context)):
-        installed = version_table.current(context.connection, prefix)
+        installed = version_table.applied(context.connection, prefix)
         if installed < LATEST:
             where = "" if prefix is None else f" in schema {prefix!r}"
             found = f"version {installed}" if installed else "no tables"

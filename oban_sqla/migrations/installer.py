@@ -70,7 +70,7 @@ def current(connection: Connection, *, prefix: str | None = None) -> int:
 
     A recorded version counts only if all its parts exist.
     """
-    return version_table.current(connection, prefix)
+    return version_table.applied(connection, prefix)
 
 
 def missing(connection: Connection, *, prefix: str | None = None) -> list[str]:
@@ -79,7 +79,7 @@ def missing(connection: Connection, *, prefix: str | None = None) -> list[str]:
     Somebody dropped the parts, or another Oban dropped and created the tables. `upgrade` creates
     missing parts again.
     """
-    return version_table.missing(connection, prefix)
+    return version_table.missing_from_recorded(connection, prefix)
 
 
 def grant(

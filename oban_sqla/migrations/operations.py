@@ -127,7 +127,7 @@ def _upgrade(op: Operations, operation: UpgradeObanOp) -> list[int]:
     prefix = _whole_name(operation.prefix)
     lock_out_other_migrations(op, operation.wait)
     refuse_table_of_elixir(op, prefix)
-    installed = 0 if op.get_context().as_sql else _known(op, prefix, version_table.current)
+    installed = 0 if op.get_context().as_sql else _known(op, prefix, version_table.applied)
     versions = list(range(installed + 1, operation.version + 1))
     if versions:
         lock_tables(op, [name(table, prefix) for table in TABLES], operation.wait)

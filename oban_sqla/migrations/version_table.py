@@ -20,7 +20,7 @@ from ..statements.inspect import home_of, parts
 NAME = "oban_sqla_version"
 
 
-def current(connection: Connection, prefix: str | None) -> int:
+def applied(connection: Connection, prefix: str | None) -> int:
     """The highest version that is applied and complete; 0 if there is none."""
     recorded_version = recorded(connection, prefix)
     incomplete = _incomplete(connection, prefix, recorded_version)
@@ -34,7 +34,7 @@ def recorded(connection: Connection, prefix: str | None) -> int:
     return connection.scalar(select(func.max(_table(prefix).c.version))) or 0
 
 
-def missing(connection: Connection, prefix: str | None) -> list[str]:
+def missing_from_recorded(connection: Connection, prefix: str | None) -> list[str]:
     """The missing parts of the recorded versions."""
     incomplete = _incomplete(connection, prefix, recorded(connection, prefix))
     return [part for parts in incomplete.values() for part in parts]

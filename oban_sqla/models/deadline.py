@@ -27,7 +27,7 @@ def deadline_option(value: object) -> datetime | float:
     return seconds
 
 
-def entry(deadline: datetime | float) -> dict[str, Any]:
+def deadline_entry(deadline: datetime | float) -> dict[str, Any]:
     """The entry in a job's meta that stores its own deadline."""
     return {ENTRY: deadline.isoformat() if isinstance(deadline, datetime) else deadline}
 

@@ -12,6 +12,6 @@ ARGUMENT = "job_id"
 FIELDS = ("worker", "queue", "max_attempts", "priority", "tags", "meta")
 
 
-def entry(values: Mapping[str, Any]) -> dict[str, Any]:
+def on_discard_entry(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entry that enqueues a job with these values."""
     return {ENTRY: {field: values[field] for field in FIELDS}}

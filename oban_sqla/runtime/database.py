@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import psycopg
 from sqlalchemy import Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
-from ..errors import ObanError, StandbyError, sqlstate
+from ..errors import StandbyError, sqlstate
 from ..statements.claimed import Loads, loads_of
 from ..statements.inspect import in_recovery
 from ..wakeups import Address
@@ -265,26 +264,6 @@ class Database:
         if not self._prefix:
             return {}
         return {"schema_translate_map": {**self._schemas, None: self._prefix}}
-
-    @asynccontextmanager
-    async def psycopg_connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A connection of psycopg from the engine's pool; `ObanError` for another driver.
-
-        An open transaction is committed at the end, or rolled back after an exception.
-        """
-        async with self.home.engine(self.engine) as engine, engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            if not isinstance(driver, psycopg.AsyncConnection):
-                raise ObanError(
-                    f"connection() gives a psycopg connection, but the engine's driver is"
-                    f" {self.engine.dialect.driver}: use postgresql+psycopg:// in its URL"
-                )
-            try:
-                yield driver
-            except BaseException:
-                await driver.rollback()
-                raise
-            await driver.commit()
 
     def apart(self) -> "Database":
         """A copy of the database with a pool of its own, for the event loop of another thread.

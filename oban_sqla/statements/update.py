@@ -101,7 +101,9 @@ def new_meta(meta: ColumnElement[Any]) -> ColumnElement[Any]:
     return kept
 
 
-def parameters(changes: Sequence[tuple[Collection[int], Mapping[str, Any]]]) -> dict[str, str]:
+def update_parameters(
+    changes: Sequence[tuple[Collection[int], Mapping[str, Any]]],
+) -> dict[str, str]:
     """The parameter of `update`: ids of jobs, and their new values."""
     return {
         "changes": json.dumps(

@@ -59,7 +59,7 @@ async def workflows(request: Request) -> Response:
         active="workflows",
         title="Workflows",
         rows=shown,
-        bars={row.id: bar(ended(row), total(row)) for row in shown},
+        bars={row.id: bar(ended_steps(row), total(row)) for row in shown},
         totals={row.id: total(row) for row in shown},
         chosen=state,
         choices=STATES,
@@ -82,7 +82,7 @@ async def workflow(request: Request) -> Response:
     steps = await page.shared("steps", partial(read, steps_of(id, MOST_LISTED + 1)))
     counts = Counter(step.state for step in steps)
     if len(steps) > MOST_LISTED:
-        counts = Counter(ended(found[0]))
+        counts = Counter(ended_steps(found[0]))
     drawn = steps if len(steps) <= MOST_DRAWN else []
     box = box_of(step.name for step in drawn)
     graph = lay_out([step.job_id for step in drawn], _dependents(drawn), box)
@@ -216,7 +216,7 @@ def bar(counts: Mapping[str, int], total: int) -> list[Segment]:
     return segments
 
 
-def ended(row: Any) -> dict[str, int]:
+def ended_steps(row: Any) -> dict[str, int]:
     """The numbers of ended steps by state. The row has no current counts of other states."""
     return {state: getattr(row, state) for state in ENDED}
 

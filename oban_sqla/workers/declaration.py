@@ -57,7 +57,9 @@ class Declaration:
         if self.on_discard is not None:
             values["meta"] |= self.on_discard
         if "deadline" in given:
-            values["meta"] |= deadline.entry(JOB_OPTIONS["deadline"].check(given["deadline"]))
+            values["meta"] |= deadline.deadline_entry(
+                JOB_OPTIONS["deadline"].check(given["deadline"])
+            )
         unique = JOB_OPTIONS["unique"].check(given["unique"]) if "unique" in given else self.unique
         if self.chain is not None:
             values["meta"] |= self.chain.entry(self.name, values["args"])

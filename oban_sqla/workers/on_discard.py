@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias
 from ..models import Job, validation
 from ..models.instrumentation import values_of
 from ..models.new_values import UNIQUE
-from ..models.on_discard import ARGUMENT, entry
+from ..models.on_discard import ARGUMENT, on_discard_entry
 
 
 class DeclaredWorker(Protocol):
@@ -42,4 +42,4 @@ def on_discard_option(worker: object) -> Mapping[str, Any]:
         ) from None
     if UNIQUE in values_of(job):
         raise TypeError(f"on_discard={name} must not be unique: each discard enqueues a job")
-    return entry(values_of(job))
+    return on_discard_entry(values_of(job))

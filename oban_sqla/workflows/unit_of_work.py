@@ -63,7 +63,7 @@ def insert_pending(session: Session, flush_context: Any, objects: Iterable[objec
         session.info.setdefault(_PLANS, []).append(plan)
 
 
-def insert_steps(session: Session, *_: Any) -> None:
+def insert_pending_steps(session: Session, *_: Any) -> None:
     """Insert the steps of the flush's workflows whose jobs have ids.
 
     A job that refers to a pending row gets its id after the flush has written the row. If a flush
@@ -137,8 +137,8 @@ _LISTENERS: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (
     # Runs before the listener that inserts the pending jobs.
     ("before_flush", insert_pending, {"insert": True}),
     # Runs after that listener.
-    ("before_flush", insert_steps, {}),
-    ("after_flush_postexec", insert_steps, {}),
+    ("before_flush", insert_pending_steps, {}),
+    ("after_flush_postexec", insert_pending_steps, {}),
     ("after_rollback", forget_inserted, {}),
     ("after_transaction_end", forget, {}),
 )

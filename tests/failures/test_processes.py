@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job
-from oban_sqla.models.on_discard import entry
+from oban_sqla.models.on_discard import on_discard_entry
 from tests.failures.conftest import Runs, Spawn, ended, enqueue, name_of, notes, says
 
 pytestmark = pytest.mark.torture
@@ -117,7 +117,7 @@ async def test_each_discarded_job_is_followed_once_whichever_node_discards_it(
     runs: Runs, spawn: Spawn, sessions: Sessions
 ) -> None:
     """Some jobs kill their node in their last attempt, and the rescue discards them."""
-    meta = entry(vars(Job("failures.told")))
+    meta = on_discard_entry(vars(Job("failures.told")))
     jobs = [
         Job("failures.failing", {"fatal": n % 50 == 25}, max_attempts=1, meta=meta)
         for n in range(200)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oban_sqla import Job, JobState
-from oban_sqla.statements.update import FIELDS, parameters, update
+from oban_sqla.statements.update import FIELDS, update, update_parameters
 from tests.conftest import Add
 from tests.factories import JobFactory
 from tests.statements.conftest import Find, Run
@@ -29,7 +29,7 @@ NEW: dict[str, Any] = {
 
 async def updated(run: Run, *changes: tuple[list[int], dict[str, Any]]) -> list[Any]:
     statement = update(frozenset(changes[0][1]), now=NOW)
-    return sorted(await run(statement, **parameters(changes)))
+    return sorted(await run(statement, **update_parameters(changes)))
 
 
 async def test_every_field_is_updated(add: Add, run: Run, find: Find) -> None:
