@@ -4,16 +4,21 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import errors, pq
+from psycopg import Pipeline, errors, pq
 from psycopg.adapt import PyFormat, Transformer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .engine import driver_of
 from .time_limits import CLOSING
+
+BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED", b"COMMIT"
+
+Statement: TypeAlias = tuple[bytes, Sequence[Any]]
+"""A text with the parameters `$1`, `$2` ..., and their values."""
 
 
 class DirectConnection:
@@ -63,19 +68,52 @@ class DirectConnection:
         cancelled, it cancels the statement and waits for its end, and the connection is not usable
         any more.
         """
-        dumped = self._adapter.dump_sequence(values, [PyFormat.TEXT] * len(values))
-        if name := await self._prepared(text):
+        name, dumped = await self._prepared(text), self._dumped(values)
+        self._send(text, name, dumped)
+        return self._rows((await self._answered())[-1])
+
+    async def fetch_behind(self, first: Statement, then: Statement) -> list[tuple[Any, ...]]:
+        """Run two statements in one transaction, and return the rows of the second one.
+
+        The transaction is sent in one message, unless libpq is too old for pipelines. Both
+        statements are prepared at once. After an error, the connection must be closed.
+        """
+        statements: list[Statement] = [(BEGIN, ()), first, then, (COMMIT, ())]
+        if not Pipeline.is_supported():
+            return [await self.fetch(*one) for one in statements][2]
+        sent = [
+            (text, await self._prepared(text, at_once=True), self._dumped(values))
+            for text, values in statements
+        ]
+        self._libpq.enter_pipeline_mode()
+        try:
+            for one in sent:
+                self._send(*one)
+            self._libpq.pipeline_sync()
+            results = await self._answered()
+        finally:
+            # If answers are missing, the connection stays in the mode.
+            with suppress(psycopg.Error):
+                self._libpq.exit_pipeline_mode()
+        return self._rows(results[2])
+
+    def _dumped(self, values: Sequence[Any]) -> Sequence[Any]:
+        return self._adapter.dump_sequence(values, [PyFormat.TEXT] * len(values))
+
+    def _send(self, text: bytes, name: bytes, dumped: Sequence[Any]) -> None:
+        if name:
             self._libpq.send_query_prepared(name, dumped)
         else:
             self._libpq.send_query_params(text, dumped)
-        result = await self._answered()
+
+    def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         self._adapter.set_pgresult(result)
         return self._adapter.load_rows(0, result.ntuples, tuple)
 
-    async def _prepared(self, text: bytes) -> bytes:
+    async def _prepared(self, text: bytes, *, at_once: bool = False) -> bytes:
         """The name of a prepared statement; empty if it must be sent unprepared."""
         name = self._names.get(text)
-        if name is None:
+        if name is None and not at_once:
             self._names[text] = b""
         # With this threshold, the user says that a pooler can't keep prepared statements.
         elif not name and self._driver.prepare_threshold is not None:
@@ -90,8 +128,8 @@ class DirectConnection:
             await self._answered()
         return name
 
-    async def _answered(self) -> pq.abc.PGresult:
-        """Wait for the last result of what was sent; raise its error."""
+    async def _answered(self) -> list[pq.abc.PGresult]:
+        """Wait for the results of what was sent; raise the first error."""
         self._results, self._is_answered = [], False
         self._answer = self._loop.create_future()
         try:
@@ -110,7 +148,7 @@ class DirectConnection:
         for result in self._results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise self._error(result)
-        return self._results[-1]
+        return self._results
 
     async def _cancel(self) -> None:
         # Whether the statement was carried out must be certain before the caller goes on.
@@ -125,12 +163,16 @@ class DirectConnection:
     def _read(self) -> None:
         try:
             self._libpq.consume_input()
+            # A pipeline has a None behind the results of each statement, and a SYNC at its end.
+            last, nones = 2 if self._libpq.pipeline_status else 1, 0
             while not self._libpq.is_busy():
                 result = self._libpq.get_result()
-                if result is None:
+                if result is not None:
+                    self._results.append(result)
+                nones = nones + 1 if result is None else 0
+                if nones == last or (result and result.status == pq.ExecStatus.PIPELINE_SYNC):
                     self._finish()
                     return
-                self._results.append(result)
         except psycopg.Error as error:
             self._fail(error)
 

@@ -2,17 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, AsyncRawCursor, Pipeline
-from psycopg.rows import tuple_row
 from sqlalchemy import ClauseElement, Dialect, Executable
 
 from .database import Database
 from .direct_connection import attached
-from .engine import driver_of
 from .time_limits import ANSWER_TIMEOUT, deadline
 
 _PLACEHOLDER = re.compile(r"(?<!%)%\((\w+)\)s")
@@ -58,26 +54,16 @@ class RawStatement:
         self.compile()
         try:
             async with self._database.statement(at_once=self._at_once) as connection:
-                if self._behind is not None:
-                    return await self._fetch_behind(driver_of(connection), params)
+                statements = [text.filled(params) for text in self._texts]
                 with attached(connection) as direct:
-                    return await direct.fetch(*self._texts[0].filled(params))
+                    if self._behind is not None:
+                        return await direct.fetch_behind(*statements)
+                    return await direct.fetch(*statements[0])
         except BaseException as error:
             self._failed = True
             if not self._database.needs_transactions_after(error):
                 raise
         return await self.fetch(params)
-
-    async def _fetch_behind(self, driver: AsyncConnection, params: Mapping[str, Any]) -> list[Any]:
-        first, then = (AsyncRawCursor(driver, row_factory=tuple_row) for _ in range(2))
-        # An old libpq has no pipelines, so there are four messages.
-        async with driver.pipeline() if Pipeline.is_supported() else nullcontext():
-            await first.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED")
-            # Prepared at once, since the server plans a claim by keys for some milliseconds.
-            await first.execute(*self._texts[0].filled(params), prepare=True)
-            await then.execute(*self._texts[1].filled(params), prepare=True)
-            await first.execute(b"COMMIT")
-        return await then.fetchall()
 
     async def _fetch_ordinarily(self, params: Mapping[str, Any]) -> Sequence[Any]:
         if self._behind is None:

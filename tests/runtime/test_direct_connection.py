@@ -1,14 +1,15 @@
 """Statements sent through libpq: rows, errors, cancellations and lost connections."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import Pipeline
 
-from oban_sqla.runtime.direct_connection import DirectConnection
+from oban_sqla.runtime.direct_connection import DirectConnection, Statement
 from tests.runtime.conftest import until
 
 BUSY = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
@@ -39,11 +40,29 @@ async def is_active(outside: psycopg.AsyncConnection, pid: int) -> bool:
     return bool(row[0])
 
 
+Sends = Callable[[DirectConnection, Statement], Awaitable[list[tuple[Any, ...]]]]
+
+
+async def alone(direct: DirectConnection, statement: Statement) -> list[tuple[Any, ...]]:
+    return await direct.fetch(*statement)
+
+
+async def behind(direct: DirectConnection, statement: Statement) -> list[tuple[Any, ...]]:
+    return await direct.fetch_behind((b"SELECT 'first'", []), statement)
+
+
+async def before(direct: DirectConnection, statement: Statement) -> list[tuple[Any, ...]]:
+    return await direct.fetch_behind(statement, (b"SELECT 'then'", []))
+
+
+sends = pytest.mark.parametrize("send", [alone, behind, before])
+
+
 async def long_call(
-    direct: DirectConnection, outside: psycopg.AsyncConnection, pid: int
+    send: Sends, direct: DirectConnection, outside: psycopg.AsyncConnection, pid: int
 ) -> asyncio.Task[Any]:
     """A call whose statement the server executes."""
-    call = asyncio.create_task(direct.fetch(b"SELECT pg_sleep(100)", []))
+    call = asyncio.ensure_future(send(direct, (b"SELECT pg_sleep(100)", [])))
     await until(lambda: is_active(outside, pid))
     return call
 
@@ -80,9 +99,54 @@ async def test_a_released_connection_is_psycopgs_again(driver: psycopg.AsyncConn
         assert await (await driver.execute("SELECT 2")).fetchone() == (2,)
 
 
-async def test_a_long_statement_is_sent_in_parts(direct: DirectConnection) -> None:
+@sends
+async def test_a_long_statement_is_sent_in_parts(send: Sends, direct: DirectConnection) -> None:
     text = "x" * 20_000_000
-    assert await direct.fetch(b"SELECT length($1::text)", [text]) == [(len(text),)]
+    rows = [(len(text),)] if send is not before else [("then",)]
+    assert await send(direct, (b"SELECT length($1::text)", [text])) == rows
+
+
+@pytest.mark.parametrize("threshold", [5, None])
+@pytest.mark.parametrize("pipelines", [True, False])
+async def test_a_statement_behind_another_one_shares_its_transaction(
+    driver: psycopg.AsyncConnection,
+    direct: DirectConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    pipelines: bool,
+    threshold: int | None,
+) -> None:
+    if not pipelines:
+        monkeypatch.setattr(Pipeline, "is_supported", lambda: False)
+    driver.prepare_threshold = threshold
+    setting = b"SELECT current_setting('own.name', true), current_setting('transaction_isolation')"
+    await direct.fetch(b"SET default_transaction_isolation TO serializable", [])
+    for value in ("7", "8", "9"):
+        first = b"SELECT set_config('own.name', $1::text, true), generate_series(1, 3)", [value]
+        assert await direct.fetch_behind(first, (setting, [])) == [(value, "read committed")]
+        assert await direct.fetch(setting, []) == [("", "serializable")]
+
+
+@pytest.mark.parametrize("send", [behind, before])
+async def test_an_error_ends_the_transaction_of_both_statements(
+    send: Sends,
+    driver: psycopg.AsyncConnection,
+    direct: DirectConnection,
+    outside: psycopg.AsyncConnection,
+) -> None:
+    key = driver.info.backend_pid
+    failing = b"SELECT pg_advisory_xact_lock($1::int), 1 / ($1::int - $1::int)", [key]
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await send(direct, failing)
+    free: Any = await outside.execute("SELECT pg_try_advisory_xact_lock(%s)", [key])
+    assert await free.fetchone() == (True,)
+
+
+async def test_nothing_is_sent_if_a_value_of_the_second_statement_is_bad(
+    direct: DirectConnection,
+) -> None:
+    with pytest.raises(psycopg.DataError, match="NUL"):
+        await behind(direct, (b"SELECT $1::text", ["\0"]))
+    assert await direct.fetch(b"SELECT 1", []) == [(1,)]
 
 
 async def test_an_error_of_the_database_has_its_class(direct: DirectConnection) -> None:
@@ -103,11 +167,15 @@ async def test_an_error_of_the_commit_is_raised(direct: DirectConnection) -> Non
     assert await direct.fetch(b"SELECT * FROM one", []) == [(1,)]
 
 
+@sends
 async def test_a_cancelled_call_cancels_its_statement(
-    driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
+    send: Sends,
+    driver: psycopg.AsyncConnection,
+    direct: DirectConnection,
+    outside: psycopg.AsyncConnection,
 ) -> None:
     pid = driver.info.backend_pid
-    sleeping = await long_call(direct, outside, pid)
+    sleeping = await long_call(send, direct, outside, pid)
     sleeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeping
@@ -119,15 +187,20 @@ async def test_a_cancelled_call_cancels_its_statement(
     await until(is_idle)
 
 
+@sends
 async def test_a_cancelled_call_waits_for_the_end_of_its_statement(
-    driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
+    send: Sends,
+    driver: psycopg.AsyncConnection,
+    direct: DirectConnection,
+    outside: psycopg.AsyncConnection,
 ) -> None:
     """A cancelled claim may have been carried out: only then is it certain whether it was."""
     pid = driver.info.backend_pid
-    sleeping = await long_call(direct, outside, pid)
+    sleeping = await long_call(send, direct, outside, pid)
     sleeping.cancel()
     await asyncio.wait([sleeping])
-    assert driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    ended = (psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.INERROR)
+    assert driver.pgconn.transaction_status in ended
     assert not await is_active(outside, pid)
 
 
@@ -138,11 +211,15 @@ async def test_a_connection_that_the_server_closes_is_not_usable(
     await until(lambda: not direct.is_usable)
 
 
+@sends
 async def test_a_statement_whose_connection_is_lost_fails(
-    driver: psycopg.AsyncConnection, direct: DirectConnection, outside: psycopg.AsyncConnection
+    send: Sends,
+    driver: psycopg.AsyncConnection,
+    direct: DirectConnection,
+    outside: psycopg.AsyncConnection,
 ) -> None:
     pid = driver.info.backend_pid
-    sleeping = await long_call(direct, outside, pid)
+    sleeping = await long_call(send, direct, outside, pid)
     await outside.execute("SELECT pg_terminate_backend(%s)", [pid])
     with pytest.raises(psycopg.OperationalError):
         await sleeping
