@@ -10,6 +10,16 @@ from sqlalchemy.exc import ArgumentError
 
 _BACKENDS = ("postgresql", "postgres")
 
+# Without these settings, Linux notices after a quarter of an hour that the host of the server has
+# vanished, and libpq tries the next host of a list after more than two minutes.
+_NOTICE_LOSS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+}
+
 # The password of a URL may contain @, so it ends at the last @ of the word. The example in our own
 # messages, with the word "password", stays readable.
 _IN_URL = re.compile(r"(?<=://)([^\s/:@]*):(?!password@host:)\S*@")
@@ -47,13 +57,15 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 
     `prepare_threshold` must be `none` behind a transaction pooler that does not support prepared
     statements. `ValueError` if it is neither `none` nor a number. The client encoding is UTF-8:
-    psycopg can't read JSON in another encoding.
+    psycopg can't read JSON in another encoding. A connection whose server has vanished breaks after
+    20 seconds. The URL may say otherwise.
     """
     if url.get_driver_name() != "psycopg":
         return url, {}
-    arguments: dict[str, Any] = {}
-    if "client_encoding" not in url.query:
-        arguments["client_encoding"] = "utf8"
+    defaults = {"client_encoding": "utf8", **_NOTICE_LOSS}
+    arguments: dict[str, Any] = {
+        name: value for name, value in defaults.items() if name not in url.query
+    }
     given = url.query.get("prepare_threshold")
     if given is None:
         return url, arguments
@@ -81,7 +93,7 @@ def listen_target(given: object) -> tuple[URL, dict[str, Any]]:
             url = url.set(drivername="postgresql+psycopg")
         return connect_arguments(url)
     try:
-        return URL.create("postgresql+psycopg"), dict(conninfo_to_dict(given))
+        return URL.create("postgresql+psycopg"), {**_NOTICE_LOSS, **conninfo_to_dict(given)}
     except (ProgrammingError, UnicodeError):
         raise ValueError(
             "listen_dsn is neither a URL of the form postgresql://user:password@host:5432/database,"

@@ -1,7 +1,9 @@
 """A TCP proxy in front of the server, whose connections a test can cut."""
 
 import asyncio
+import ctypes
 import socket
+import struct
 from contextlib import suppress
 from typing import Self
 from urllib.parse import quote
@@ -9,6 +11,10 @@ from urllib.parse import quote
 from psycopg.conninfo import conninfo_to_dict
 
 NOTIFICATION = b"A"
+SO_ATTACH_FILTER = 26  # Python has no name for it
+_DROP = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+DROP_ALL = struct.pack("@HP", 1, ctypes.addressof(_DROP))
+"""A filter with which Linux drops all packets to a socket, so that none is acknowledged."""
 
 
 class Proxy:
@@ -79,6 +85,14 @@ class Proxy:
         for wire in list(self._wires):
             wire.cut()
 
+    def lose(self) -> int:
+        """Lose the open connections, as if their host had vanished: nothing is forwarded any more,
+        no packet is acknowledged, and no side is told. Returns their number.
+        """
+        for wire in self._wires:
+            wire.lose()
+        return len(self._wires)
+
     def lose_answer(self, marker: bytes) -> asyncio.Event:
         """Let the server carry out the next statement that contains `marker`, and lose its answer.
 
@@ -142,6 +156,7 @@ class _Wire:
     def __init__(self, proxy: Proxy, client: _Streams, server: _Streams) -> None:
         self._proxy, self._client, self._server = proxy, client, server
         self._losing = False
+        self._lost = False
 
     async def forward(self) -> None:
         directions = [
@@ -163,6 +178,11 @@ class _Wire:
         for _, writer in (self._client, self._server):
             writer.transport.abort()
 
+    def lose(self) -> None:
+        self._lost = True
+        client = self._client[1].get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, DROP_ALL)
+
     async def _requests(self) -> None:
         with suppress(OSError):
             while data := await self._client[0].read(65536):
@@ -181,7 +201,11 @@ class _Wire:
                     await self._await_end(head)
                     self._proxy.answer_lost()
                     return
-                if self._proxy.silent or (self._proxy.deaf and head[:1] == NOTIFICATION):
+                if (
+                    self._lost
+                    or self._proxy.silent
+                    or (self._proxy.deaf and head[:1] == NOTIFICATION)
+                ):
                     continue
                 writer.write(head + body)
                 await writer.drain()

@@ -77,6 +77,12 @@ def test_a_password_is_in_no_repr(dsn: str, driver: str) -> None:
         assert "cr3t" not in repr(shown)
 
 
+def test_a_connection_string_overrides_the_defaults_of_its_connection() -> None:
+    _, arguments = listen_target("host=db connect_timeout=3")
+    assert arguments["connect_timeout"] == "3"
+    assert arguments["tcp_user_timeout"] == 15_000
+
+
 def test_a_url_without_a_driver_means_psycopg() -> None:
     assert database_url("postgresql://localhost/a").drivername == "postgresql+psycopg"
     assert database_url("postgres://localhost/a").drivername == "postgresql+psycopg"

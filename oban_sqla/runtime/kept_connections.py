@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..errors import sqlstate
 from .engine import is_closed
 
 GROW_AFTER = 0.1
@@ -54,7 +55,11 @@ class KeptConnections:
         connection = await self._acquire(at_once)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
+            if not sqlstate(error):
+                # The server did not answer. If it has vanished, the next statement would wait for
+                # its answer on a free connection just as long.
+                self._discard_free()
             self._discard(connection)
             raise
         self._release(connection)
@@ -113,6 +118,12 @@ class KeptConnections:
         self._open -= 1
         self._in_background(_closed(connection))
         self._grow_if_wanted()
+
+    def _discard_free(self) -> None:
+        free, self._free = self._free, []
+        self._open -= len(free)
+        for connection, _ in free:
+            self._in_background(_closed(connection))
 
     def _grow_if_wanted(self) -> None:
         """Take another connection for waiting statements, at once or after `GROW_AFTER`."""

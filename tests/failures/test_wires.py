@@ -115,6 +115,24 @@ async def test_lost_answers_lose_no_job(
     assert await ended(node) == 0
 
 
+async def test_a_vanished_server_is_noticed_before_the_time_limit_of_answers(
+    runs: Runs, spawn: Spawn, proxy: Proxy, sessions: Sessions
+) -> None:
+    """No packet of an open connection arrives any more, and nobody is told."""
+    # The settings that an engine made from a URL has, with shorter times.
+    settings = {"tcp_user_timeout": 2_000, "keepalives_idle": 1, "keepalives_interval": 1}
+    node = await spawn(proxy.dsn, limit=10, connect_args=settings)
+    await enqueue(sessions, notes(1_000, 0.005))
+    for _ in range(3):
+        before = runs.completed()
+        await runs.until(lambda before=before: runs.completed() > before + 100)
+        assert proxy.lose() > 0
+    await runs.all_completed(1_000)
+    assert set(runs.per_job().values()) == {1}
+    node.terminate()
+    assert await ended(node) == 0
+
+
 async def test_terminated_backends_lose_no_job(
     runs: Runs, spawn: Spawn, postgres_dsn: str, prefix: str, sessions: Sessions
 ) -> None:

@@ -22,16 +22,29 @@ URL = "postgresql+psycopg://ann:secret@db/shop?sslmode=require"
 def test_a_url_may_have_a_prepare_threshold(given: str, threshold: int | None) -> None:
     url, arguments = connect_arguments(make_url(f"{URL}&prepare_threshold={given}"))
     assert url == make_url(URL)
-    assert arguments == {"client_encoding": "utf8", "prepare_threshold": threshold}
+    assert arguments["prepare_threshold"] == threshold
 
 
-@pytest.mark.parametrize(
-    "url",
-    [f"{URL}&client_encoding=latin1", "postgresql+asyncpg://ann@db/shop?prepare_threshold=none"],
-    ids=["plain", "asyncpg"],
-)
-def test_other_urls_are_unchanged(url: str) -> None:
-    assert connect_arguments(make_url(url)) == (make_url(url), {})
+def test_a_url_overrides_the_defaults_of_its_connections() -> None:
+    given = make_url(f"{URL}&client_encoding=latin1&tcp_user_timeout=0")
+    url, arguments = connect_arguments(given)
+    assert url == given
+    assert not {"client_encoding", "tcp_user_timeout"} & arguments.keys()
+    assert {"connect_timeout", "keepalives_idle"} <= arguments.keys()
+
+
+async def test_connections_notice_that_their_server_has_vanished(
+    postgres_dsn: str, prefix: str
+) -> None:
+    oban = Oban(postgres_dsn, prefix=prefix)
+    async with oban.connection() as connection:
+        assert connection.info.get_parameters()["tcp_user_timeout"] == "15000"
+    await oban.stop()
+
+
+def test_a_url_of_another_driver_is_unchanged() -> None:
+    url = make_url("postgresql+asyncpg://ann@db/shop?prepare_threshold=none")
+    assert connect_arguments(url) == (url, {})
 
 
 @pytest.mark.parametrize("given", ["None", "-1", "2&prepare_threshold=3"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -78,6 +79,27 @@ async def test_a_failed_connection_is_not_used_again(database: Database) -> None
         await database.fetch(text("SELECT 1/0"))
     ((after,),) = await database.fetch(PID)
     assert before != after
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_free_connections_are_not_used_after_one_got_no_answer(
+    database: Database, answered: bool, tune: Tune
+) -> None:
+    """If the server has vanished, a statement would wait on each of them in turn."""
+    tune(module, KEEP=3600.0)
+    error = DBAPIError("", {}, errors.DivisionByZero()) if answered else TimeoutError()
+
+    async def free_and_fail() -> None:
+        async with database.statement(), database.statement(at_once=True) as other:
+            free.append((await other.execute(PID)).scalar_one())
+        # The first connection is free as well, so the next block uses the one that was freed last.
+        async with database.statement():
+            raise error
+
+    free: list[int] = []
+    with pytest.raises(type(error)):
+        await free_and_fail()
+    assert (await pids(database.fetch(PID)) == {*free}) is answered
 
 
 async def test_a_cancelled_waiting_statement_takes_no_connection(
