@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Text, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Executable, Text, case, cast, func, null, select, tuple_
 from sqlalchemy.orm import aliased
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..models import Job
+from ..models import Job, JobState
 from ..models.types import UTCDateTime
 from ..statements.claimed import fetchable, if_representable
 from ..workflows.graph import LAST
@@ -174,8 +174,11 @@ def steps_of(id: str, limit: int) -> Executable:
     family = select(Workflow.id).where(Workflow.id == id).cte("family", recursive=True)
     inner = aliased(Workflow)
     family = family.union(select(inner.id).join(family, inner.parent_id == family.c.id))
+    # A step that has got ready keeps its old `waits`.
+    is_waiting = cast(Job.state, Text) == JobState.SUSPENDED.value
     shown: Sequence[Any] = (
-        *(Step.job_id, Step.name, Step.kind, Step.waits, Step.dependents, Step.workflow_id),
+        *(Step.job_id, Step.name, Step.kind, Step.dependents, Step.workflow_id),
+        case((is_waiting, Step.waits), else_=null()).label("waits"),
         func.coalesce(cast(Job.state, Text), Step.ended, "deleted").label("state"),
         *(Job.worker, Job.queue, Job.id.label("stored")),
         fetchable("attempted_at", Job.attempted_at),

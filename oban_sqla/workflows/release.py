@@ -66,14 +66,12 @@ def lock(*, skip_locked: bool) -> Select[Any]:
     )
     locked = (
         select(Workflow.id)
-        .where(Workflow.id.in_(select(roots.c.id)))
+        .where(Workflow.id == any_(_array(roots.c.id, ARRAY(Text))))
         .order_by(Workflow.id)
         .with_for_update(key_share=True, skip_locked=skip_locked)
         .cte("locked")
     )
-    return select(
-        roots.c.id.label("root"), locked.c.id.is_not(None).label("locked")
-    ).outerjoin_from(roots, locked, locked.c.id == roots.c.id)
+    return select(roots.c.id.label("root"), roots.c.id.in_(select(locked.c.id)).label("locked"))
 
 
 @lru_cache(maxsize=4)
@@ -90,7 +88,7 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     targets = _targets(uncounted, deps, counts)
     free = (
         select(Job.id)
-        .where(Job.id == any_(_array(targets.c.job_id)), _is_suspended(Job))
+        .where(Job.id == any_(_array(targets.c.job_id, IDS)), _is_suspended(Job))
         .order_by(Job.id)
         .with_for_update(skip_locked=True)
         .cte("free")
@@ -174,13 +172,7 @@ def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
         )
         .select_from(counts)
         .join(called, true())
-        .join(Job, Job.id == called.job_id)
-        .where(
-            called.ended.is_(None),
-            called.job_id.not_in(known),
-            _is_suspended(Job),
-            or_(due, over),
-        )
+        .where(called.ended.is_(None), called.job_id.not_in(known), or_(due, over))
     )
     every = union_all(ready, doomed, fired).subquery("every")
     return (
@@ -202,5 +194,5 @@ def _is_suspended(job: Any) -> ColumnElement[bool]:
     return cast(job.state, Text) == literal(JobState.SUSPENDED.value, Text)
 
 
-def _array(values: ColumnElement[Any]) -> ColumnElement[Any]:
-    return func.array(select(values).scalar_subquery(), type_=IDS)
+def _array(values: ColumnElement[Any], kind: ARRAY[Any]) -> ColumnElement[Any]:
+    return func.array(select(values).scalar_subquery(), type_=kind)

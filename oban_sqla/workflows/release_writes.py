@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from ..clock import interval
 from ..models import Job, JobState
 from ..statements.acknowledge import error_entry
+from ..statements.ids import looked_up
 from ..statements.states import constant
 from .step import Step
 from .workflow import Workflow
@@ -49,7 +50,7 @@ def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -
     runs = case((due > time, constant(JobState.SCHEDULED)), else_=constant(JobState.AVAILABLE))
     return (
         update(Job)
-        .where(Job.id == change.job_id)
+        .where(looked_up(Job.id, change.job_id))
         .values(
             state=case((change.runs, runs), else_=constant(JobState.CANCELLED)),
             scheduled_at=case((change.runs, due), else_=Job.scheduled_at),
@@ -65,32 +66,35 @@ def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -
 
 
 def note_steps(uncounted: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
-    """Update the steps, each once, since a second change in a statement would be lost."""
+    """Update the steps, each once, since a second change in a statement would be lost.
+
+    A step that gets ready is not written, so its `waits` stays as it is.
+    """
     nothing = null()
+    ready = select(targets.c.job_id).where(targets.c.runs)
     satisfied = (
         select(
             deps.c.job_id,
             cast(nothing, Text).label("outcome"),
             func.count().label("satisfied"),
             cast(nothing, BigInteger).label("cause"),
-            false().label("fired"),
             false().label("tried"),
         )
-        .where(deps.c.rule == "run")
+        .where(deps.c.rule == "run", deps.c.job_id.not_in(ready))
         .group_by(deps.c.job_id)
     )
     none: ColumnElement[int] = literal(0, Integer)
-    counted = select(uncounted.c.job_id, uncounted.c.outcome, none, nothing, false(), true())
-    cancelled = case((targets.c.runs, nothing), else_=literal("cancelled", Text))
-    moves = select(targets.c.job_id, cancelled, none, targets.c.cause, targets.c.runs, false())
-    every = union_all(satisfied, counted, moves).subquery("every_change")
+    counted = select(uncounted.c.job_id, uncounted.c.outcome, none, nothing, true())
+    cancelled = select(
+        targets.c.job_id, literal("cancelled", Text), none, targets.c.cause, false()
+    ).where(not_(targets.c.runs))
+    every = union_all(satisfied, counted, cancelled).subquery("every_change")
     change = (
         select(
             every.c.job_id,
             func.max(every.c.outcome).label("outcome"),
             func.sum(every.c.satisfied).label("satisfied"),
             func.max(every.c.cause).label("cause"),
-            func.bool_or(every.c.fired).label("fired"),
             func.bool_or(every.c.tried).label("tried"),
         )
         .group_by(every.c.job_id)
@@ -98,10 +102,10 @@ def note_steps(uncounted: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
     ).c
     return (
         update(Step)
-        .where(Step.job_id == change.job_id, _free_of(blocked, Step.path[1]))
+        .where(looked_up(Step.job_id, change.job_id), _free_of(blocked, Step.path[1]))
         .values(
             ended=func.coalesce(change.outcome, Step.ended),
-            waits=case((change.fired, 0), else_=Step.waits - change.satisfied),
+            waits=Step.waits - change.satisfied,
             cause=func.coalesce(change.cause, Step.cause),
             tried=or_(Step.tried, change.tried),
         )
@@ -120,11 +124,9 @@ def update_counts(counts: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
         else_=literal("completed", Text),
     )
     names = ("open", "lasts", "untried", "completed", "cancelled", "discarded")
-    # The index finds the ids, whatever the server believes about the size of the table.
-    ids = func.array(select(left.id).scalar_subquery(), type_=ARRAY(Text))
     return (
         update(Workflow)
-        .where(Workflow.id == any_(ids), Workflow.id == left.id, _free_of(blocked, left.root))
+        .where(looked_up(Workflow.id, left.id), _free_of(blocked, left.root))
         .values(
             **{name: left[name] for name in names},
             state=case((over, state), else_=Workflow.state),

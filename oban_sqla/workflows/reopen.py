@@ -58,14 +58,15 @@ def reopen(*, now: datetime | None = None) -> Select[Any]:
     )
     back = or_(reopened.c.given, reopened.c.job_id.in_(select(free.c.id)))
     again = select(reopened).where(back).cte("again")
+    waiting = _still_waiting(again)
     jobs = (
         update(Job)
-        .where(Job.id.in_(union(select(free.c.id), _still_waiting(again))))
+        .where(Job.id.in_(union(select(free.c.id), select(waiting.c.job_id))))
         .values(state=constant(JobState.SUSPENDED), cancelled_at=null())
         .returning(Job.id)
         .cte("suspended_again")
     )
-    steps = _open_steps(again)
+    steps = _open_steps(again, waiting)
     workflows = _open_workflows(again)
     counts = (
         select(func.count()).select_from(one).scalar_subquery() for one in (steps, jobs, workflows)
@@ -99,28 +100,37 @@ def _reopened() -> CTE:
     )
 
 
-def _still_waiting(again: CTE) -> Select[Any]:
-    """The retried jobs with a dep that has not ended, or that will run again, too."""
+def _still_waiting(again: CTE) -> CTE:
+    """The retried jobs with a dep that has not ended, or that will run again, too.
+
+    `deps` is the number of deps that each job waits for. It is counted anew: a release does not
+    write the `waits` of a step that gets ready.
+    """
     tree = select(func.unnest(bindparam("roots", type_=ARRAY(Text)), type_=Text).label("id")).cte(
         "tree", recursive=True
     )
     inner = aliased(Workflow, name="inner")
     tree = tree.union_all(select(inner.id).where(inner.parent_id == tree.c.id))
-    dep = aliased(Step, name="open_dep")
+    dep, waiter = aliased(Step, name="open_dep"), aliased(Step, name="retried")
     dependent = unnested(dep.dependents, BigInteger(), "waiting_id")
+    is_open = or_(dep.ended.is_(None), dep.job_id.in_(select(again.c.job_id)))
     return (
-        select(dependent.c.id)
+        select(dependent.c.id.label("job_id"), func.count().label("deps"))
         .select_from(dep)
         .join(dependent, true())
+        .join(waiter, waiter.job_id == dependent.c.id)
         .where(
             dep.workflow_id.in_(select(tree.c.id)),
-            or_(dep.ended.is_(None), dep.job_id.in_(select(again.c.job_id))),
+            or_(is_open, rule_for(waiter, dep.ended) != "run"),
             dependent.c.id.in_(select(again.c.job_id).where(again.c.given)),
         )
+        .group_by(dependent.c.id)
+        .having(func.bool_or(is_open))
+        .cte("still_waiting")
     )
 
 
-def _open_steps(again: CTE) -> CTE:
+def _open_steps(again: CTE, waiting: CTE) -> CTE:
     """Let steps wait again for reopened deps whose outcomes had counted."""
     dep, waiter = aliased(Step, name="counted_dep"), aliased(Step, name="counting")
     dependent = unnested(dep.dependents, BigInteger(), "counting_id")
@@ -147,9 +157,11 @@ def _open_steps(again: CTE) -> CTE:
             func.coalesce(again.c.job_id, waits.c.job_id).label("job_id"),
             again.c.job_id.is_not(None).label("opens"),
             func.coalesce(waits.c.count, 0).label("count"),
+            waiting.c.deps,
         )
         .select_from(again)
         .join(waits, waits.c.job_id == again.c.job_id, full=True)
+        .outerjoin(waiting, waiting.c.job_id == again.c.job_id)
         .subquery("opening")
     ).c
     return (
@@ -158,7 +170,7 @@ def _open_steps(again: CTE) -> CTE:
         .values(
             ended=case((change.opens, null()), else_=Step.ended),
             cause=case((change.opens, null()), else_=Step.cause),
-            waits=Step.waits + change.count,
+            waits=func.coalesce(change.deps, Step.waits + change.count),
         )
         .returning(Step.job_id)
         .cte("opened_steps")

@@ -21,6 +21,7 @@ class Step(Base):
     kind: Mapped[str] = mapped_column(Text, server_default="step")
     """`step`, `last`, or the event of a batch that calls this step."""
     waits: Mapped[int] = mapped_column(server_default=sql("0"))
+    """The number of steps that a suspended step waits for. It has no meaning for other steps."""
     dependents: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")
     """The jobs of the steps that wait for this step."""
     on_cancelled: Mapped[str] = mapped_column(Text, server_default="cancel")

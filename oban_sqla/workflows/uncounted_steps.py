@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..models import Job, JobState
 from ..models.state import FINISHED
+from ..statements.ids import looked_up
 from ..statements.states import state_in
 from .graph import LAST, STEP
 from .step import Step
@@ -51,7 +52,7 @@ def uncounted_steps() -> CTE:
     step = aliased(Step, name="doomed")
     doomed = (
         select(*(getattr(step, name) for name in _READ), failures.c.outcome, false().label("given"))
-        .join(failures, failures.c.job_id == step.job_id)
+        .join(failures, looked_up(step.job_id, failures.c.job_id))
         .where(not_(failures.c.given))
     )
     return select(given, true().label("given")).union_all(doomed).cte("uncounted")
@@ -67,7 +68,7 @@ def _given_steps() -> CTE:
             *(getattr(step, name) for name in _READ),
             case((is_over, outcome), else_=cast(null(), Text)).label("outcome"),
         )
-        .outerjoin_from(step, Job, Job.id == step.job_id)
+        .outerjoin_from(step, Job, looked_up(Job.id, step.job_id))
         .where(
             step.job_id == any_(bindparam("ids", type_=IDS)),
             step.path[1] == any_(bindparam("roots", type_=ARRAY(Text))),
@@ -90,7 +91,7 @@ def _failures(given: CTE) -> CTE:
     cancelled = (
         select(waiter.job_id, literal("cancelled", Text), false())
         .select_from(failed)
-        .join(dep, dep.job_id == failed.c.job_id)
+        .join(dep, looked_up(dep.job_id, failed.c.job_id))
         .join(dependent, true())
         .join(waiter, true())
         .where(rule_for(waiter, failed.c.outcome) == "cancel", waits(waiter.job_id))
@@ -170,7 +171,7 @@ def counts_left(uncounted: CTE) -> CTE:
     )
 
 
-def rule_for(waiter: Any, outcome: ColumnElement[str]) -> ColumnElement[str]:
+def rule_for(waiter: Any, outcome: Any) -> ColumnElement[str]:
     """The rule of a waiting step for an outcome. After a completed dep, it may `run`."""
     return case(
         *((outcome == failed, getattr(waiter, f"on_{failed}")) for failed in FAILED),

@@ -133,9 +133,33 @@ async def test_a_repeated_release_changes_nothing(engine: AsyncEngine, sessions:
     assert waits == 1
 
 
+async def test_a_retried_step_waits_again_for_all_retried_deps(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    flow = fan_in(2)
+    async with sessions.begin() as session:
+        session.add(flow)
+    one, two, end = flow.steps.values()
+    oban = Oban(engine)
+    async with engine.begin() as connection:
+        await finish(connection, one)
+        await finish(connection, two)
+    assert await oban.cancel_jobs(end.id) == 1
+    ids = [job.id for job in (one, two, end)]
+    assert await oban.retry_jobs(select(Job).where(Job.id.in_(ids))) == 3
+    found = []
+    for job in (None, one, two):
+        if job is not None:
+            async with engine.begin() as connection:
+                await finish(connection, job)
+        found.append(states(await loaded(sessions, flow.id))["end"])
+    assert found == ["suspended", "suspended", "available"]
+
+
 def most_rows(node: dict[str, Any]) -> float:
     """The most rows that a node of a plan has read or returned."""
-    rows: float = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    rows: float = node["Actual Rows"]
+    rows += node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
     own = rows * float(node["Actual Loops"])
     return max([own, *map(most_rows, node.get("Plans", ()))])
 
@@ -188,6 +212,39 @@ async def test_the_other_steps_of_a_workflow_are_not_read(
         await connection.commit()
     assert len(plans) == 1
     assert most_rows(plans[0]["Plan"]) < 100
+
+
+OTHERS = (
+    "INSERT INTO {}oban_jobs (worker) SELECT 'w' FROM generate_series(1, 10000)",
+    "INSERT INTO {}oban_workflows (id) SELECT 'w' || n FROM generate_series(-10000, -1) n",
+    "INSERT INTO {}oban_sqla_workflow_steps (job_id, workflow_id, path, name)"
+    " SELECT n, 'w' || n, ARRAY['w' || n], 'only' FROM generate_series(-10000, -1) n",
+)
+COUNTED_TOO_EARLY = """
+UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / 8192
+WHERE relkind IN ('r', 'i') AND relnamespace = CAST(:schema AS regnamespace)
+"""
+
+
+async def test_many_workflows_are_looked_up_if_the_planner_expects_a_single_one(
+    engine: AsyncEngine, sessions: Sessions, prefix: str
+) -> None:
+    """ANALYZE ran before the transaction that inserted all workflows committed.
+
+    A join would compare all pairs of jobs, of steps or of workflows.
+    """
+    flows = [fan_in(1) for _ in range(100)]
+    async with sessions.begin() as session:
+        session.add_all(flows)
+    async with engine.connect() as connection:
+        for others in OTHERS:
+            await connection.execute(text(others.format(f"{prefix}.")))
+        await connection.execute(text(COUNTED_TOO_EARLY), {"schema": prefix})
+        plans = explained(connection)
+        await finish(connection, *(flow.steps["part-0"] for flow in flows))
+        await connection.rollback()
+    assert len(plans) == 1
+    assert most_rows(plans[0]["Plan"]) < 1000
 
 
 @pytest.mark.torture
