@@ -74,24 +74,24 @@ class LimitedClaim:
     # These statements are made when they are used: a queue without limits does not need them, and
     # making the statement by keys takes 40 ms.
     @cached_property
-    def _by_queue(self) -> RawStatement:
+    def _statement_by_queue(self) -> RawStatement:
         statement = claim_within_global_limit()
         return RawStatement(self._database, statement, behind=lock_queue())
 
-    def _by_key(self) -> RawStatement:
-        which = self._limits.keys, self._rates
+    def _statement_by_key(self) -> RawStatement:
+        which = self._limits.keys, self._counts_rates
         if which not in self._statements:
             statement = claim_keyed(which[0], rates=which[1])
             self._statements = {which: RawStatement(self._database, statement, behind=lock_keys())}
         return self._statements[which]
 
     @property
-    def _rates(self) -> bool:
+    def _counts_rates(self) -> bool:
         """Whether rates may count jobs of this queue."""
         return self._rated or self._limits.rate is not None
 
     @property
-    def ahead(self) -> bool:
+    def may_claim_ahead(self) -> bool:
         return not (self._keyed or self._limits.any)
 
     @property
@@ -106,13 +106,13 @@ class LimitedClaim:
             self._keying[1].news()
 
     def frees(self, *, here: bool) -> bool:
-        if here and not self.ahead:
+        if here and not self.may_claim_ahead:
             self._untold = True
         # A claim on its way may not see that these jobs have ended.
         self._missed = True
         return self._blocked
 
-    def limit(self, changes: Mapping[str, Any]) -> bool:
+    def change_limits(self, changes: Mapping[str, Any]) -> bool:
         return self._limits.change(changes)
 
     def hold(self, job: Claimed, seconds: float) -> None:
@@ -147,7 +147,7 @@ class LimitedClaim:
             raise
 
     async def claim(self, demand: int, producer: str) -> Claim:
-        if self.ahead:
+        if self.may_claim_ahead:
             self._blocked = False
             return self._without_keyed(await self._plain.claim(demand, producer))
         untold, self._untold, self._missed = self._untold, False, False
@@ -155,7 +155,7 @@ class LimitedClaim:
         # Whether other nodes may still use the slots of jobs that ended before the claim.
         unused = True
         try:
-            if self._by_keys:
+            if self._counts_by_key:
                 claim = await self._claim_by_key(demand, producer)
             else:
                 claim = self._without_keyed(await self._claim_by_queue(demand, producer))
@@ -165,21 +165,22 @@ class LimitedClaim:
         return claim._replace(exhausted=False) if self._blocked and self._missed else claim
 
     async def gave_back(self, ids: Sequence[int]) -> None:
-        self._untold |= not self.ahead
+        self._untold |= not self.may_claim_ahead
         counted = [id for id in ids if id not in self._uncounted]
         self._uncounted.difference_update(ids)
-        if counted and self._rates:
+        if counted and self._counts_rates:
             params = {"ids": counted, "queue_name": self._params["queue_name"]}
             await self._database.fetch(take_back_starts(), {**params, **self._limits.params})
 
     @property
-    def _by_keys(self) -> bool:
+    def _counts_by_key(self) -> bool:
+        """Whether a claim has to count jobs by their keys."""
         limits = self._limits
         return self._keyed or limits.rate is not None or limits.keys is not None
 
     async def _claim_by_queue(self, demand: int, producer: str) -> Claim:
         rows, duration = await self._fetch(
-            self._by_queue, demand, producer, **self._position.next()
+            self._statement_by_queue, demand, producer, **self._position.next()
         )
         room = rows[0][-1]
         jobs = [Claimed(row[:-1]) for row in rows if row[0] is not None]
@@ -194,7 +195,7 @@ class LimitedClaim:
         if (queue_keys := self._limits.keys) is not None:
             unkeyed, keying_in = await self._write_keys(queue_keys)
         own = {"cursor": self._cursor, "since": self._search.since()}
-        rows, duration = await self._fetch(self._by_key(), demand, producer, **own)
+        rows, duration = await self._fetch(self._statement_by_key(), demand, producer, **own)
         room, blocked, more, next_in, complete, searched_at, started, rated = rows[0][-WHOLE:]
         self._rated |= rated
         found = [row[: -WHOLE - 1] for row in rows if row[0] is not None]

@@ -33,7 +33,7 @@ class WayToClaim(Protocol):
     """Claims the jobs of one queue."""
 
     @property
-    def ahead(self) -> bool:
+    def may_claim_ahead(self) -> bool:
         """Whether jobs may be claimed before they can start."""
         ...
 
@@ -75,7 +75,7 @@ class WayToClaim(Protocol):
         """Tell other nodes of slots that this node does not use, if it is time."""
         ...
 
-    def limit(self, changes: Mapping[str, Any]) -> bool:
+    def change_limits(self, changes: Mapping[str, Any]) -> bool:
         """Change limits of the running queue. Returns whether any limit has changed."""
         ...
 
@@ -98,7 +98,7 @@ class PlainClaim:
     used.
     """
 
-    ahead = True
+    may_claim_ahead = True
     meta: Mapping[str, Any] = {}
     tell_in = math.inf
 
@@ -145,7 +145,7 @@ class PlainClaim:
     async def tell(self) -> None:
         pass
 
-    def limit(self, changes: Mapping[str, Any]) -> bool:
+    def change_limits(self, changes: Mapping[str, Any]) -> bool:
         return False
 
 

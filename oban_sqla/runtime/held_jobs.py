@@ -27,7 +27,7 @@ class HeldJobs:
         return [job.id for job, _ in self._jobs]
 
     @property
-    def turn_ends_in(self) -> float:
+    def expires_in(self) -> float:
         """Seconds until the first job has waited too long; `math.inf` if no job waits."""
         if not self._jobs:
             return math.inf

@@ -83,7 +83,7 @@ class NodeQueues:
     def limit_queue(self, queue: str, changes: Mapping[str, Any]) -> None:
         """Change the limits of a queue over all nodes."""
         if producer := self.producers.get(queue):
-            producer.limit_by(changes)
+            producer.change_limits(changes)
 
     def cancel_job(self, id: int) -> None:
         """Tell a job that it is cancelled, if it runs here. A held job does not start."""

@@ -155,9 +155,9 @@ class Producer(Service):
         elif (seconds := self._way.tell_in) < math.inf:
             self.wake_in(seconds)
 
-    def limit_by(self, changes: Mapping[str, Any]) -> None:
+    def change_limits(self, changes: Mapping[str, Any]) -> None:
         """Change the limits of the queue over all nodes."""
-        if self._way.limit(changes):
+        if self._way.change_limits(changes):
             self.wake()
 
     def scale(self, limit: int) -> None:
@@ -175,7 +175,7 @@ class Producer(Service):
     async def run_once(self) -> float:
         """Give back jobs that must not start here, and claim as many as can run or be held."""
         await self._way.write_holds()
-        if self._held.turn_ends_in <= 0:
+        if self._held.expires_in <= 0:
             # The running jobs take longer than earlier jobs did, so the held jobs go back.
             self._return_held()
         if self._held.returning or self._lost.is_due:
@@ -186,7 +186,7 @@ class Producer(Service):
             delay = self._poll_interval() if self._lost.in_doubt else math.inf
         # Told after the claim, which may have used the slots of jobs that ended here.
         await self._way.tell()
-        return max(0.0, min(delay, self._held.turn_ends_in, self._way.tell_in))
+        return max(0.0, min(delay, self._held.expires_in, self._way.tell_in))
 
     async def close(self) -> None:
         """Give back the claimed jobs, if the database answers."""
@@ -208,7 +208,7 @@ class Producer(Service):
         """The number of jobs to claim now."""
         if self.paused or self._draining or self._outbox.full:
             return 0
-        ahead, held = self._ahead.allowance if self._way.ahead else 0, len(self._held)
+        ahead, held = self._ahead.allowance if self._way.may_claim_ahead else 0, len(self._held)
         if held > ahead // 2:
             # A claim is expensive, so the next one waits until half of the held jobs have started.
             return 0

@@ -300,7 +300,7 @@ class TestStatements:
     ) -> None:
         oban = await start(queues={"limits": 10}, **NEVER)
         way = services(oban).producers["limits"]._way
-        way._by_key()._failed = True
+        way._statement_by_key()._failed = True
         await add(*jobs(Two, *"aaab"), Free.new())
         await Holding.begin(4)
         assert await executing(sessions) == {'"a"': 2, '"b"': 1, None: 1}
