@@ -13,7 +13,7 @@ from ..wakeups import Wakeup
 from . import encoding, gc_pause, references
 from .batch import MOST_ROWS, MOST_UNIQUE, Batch, encoded, wakeup
 from .connections import execute, insert_unique_through
-from .enqueue import Conn, begin, enqueue
+from .enqueue import Conn, enqueue, prepare
 from .from_rows import fill_from
 from .session_of import unscoped
 from .unique import apart
@@ -48,7 +48,7 @@ class Insertion:
 
         `TypeError` or `ValueError` for jobs that can't be enqueued.
         """
-        begin(jobs)
+        prepare(jobs)
         references.refuse_without_key(jobs)
         plain, unique = apart(jobs)
         batches = [*encoded(plain)]
@@ -107,7 +107,7 @@ async def enqueue_stream(jobs: Source, conn: Conn, prefix: str | None) -> int:
     count = 0
     async for chunk in chunks(jobs):
         if isinstance(session, AsyncSession | Session):
-            begin(chunk)
+            prepare(chunk)
         if isinstance(session, AsyncSession):
             await session.run_sync(insert_outside, chunk)
         elif isinstance(session, Session):

@@ -54,7 +54,7 @@ async def enqueue(jobs: Sequence[Job], conn: Conn, *, prefix: str | None = None)
     job that is given twice, that a session has already, or that has already started.
     """
     session = session_of(conn)
-    begin(jobs, session)
+    prepare(jobs, session)
     if session is None:
         references.refuse_without_key(jobs)
         await insert_through(conn, jobs, prefix)
@@ -83,14 +83,14 @@ def each(jobs: Iterable[Job | Iterable[Job]]) -> Iterator[Job]:
             yield given
 
 
-def begin(jobs: Sequence[Job], session: Session | None = None) -> None:
-    """Check that jobs can be enqueued, by a session or without one.
+def prepare(jobs: Sequence[Job], session: Session | None = None) -> None:
+    """Check that jobs can be enqueued, by a session or without one. Restore earlier duplicates.
 
     `TypeError` for an object that is not a job. `ValueError` for a job that is given twice, that a
     session has already, or that has already started.
     """
     for job in jobs:
-        _begin(job, session)
+        _prepare(job, session)
     refuse_twice(jobs)
 
 
@@ -100,7 +100,7 @@ def refuse_twice(jobs: Sequence[Job]) -> None:
         raise ValueError("the same job was given twice; make each job with a call of new()")
 
 
-def _begin(job: object, session: Session | None) -> None:
+def _prepare(job: object, session: Session | None) -> None:
     if not isinstance(job, Job):
         raise TypeError(f"can only enqueue a Job, such as Worker.new({{...}}) makes; got {job!r}")
     state = instance_state(job)

@@ -163,8 +163,8 @@ def forget_all(session: Session) -> None:
 
 
 def _news(session: Session, tables: _Tables) -> _News:
-    places: dict[_Tables, _News] = session.info.setdefault(_KEY, {})
-    return places.setdefault(tables, _News())
+    by_tables: dict[_Tables, _News] = session.info.setdefault(_KEY, {})
+    return by_tables.setdefault(tables, _News())
 
 
 def _tables(connection: Connection, options: Mapping[str, Any] = _NO_OPTIONS) -> _Tables:

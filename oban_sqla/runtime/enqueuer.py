@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from .. import wakeups
 from ..enqueue import references
 from ..enqueue.chunks import Insertion, Source, chunks, enqueue_stream
-from ..enqueue.enqueue import begin, refuse_twice
+from ..enqueue.enqueue import prepare, refuse_twice
 from ..enqueue.from_rows import make_new
 from ..enqueue.observed import is_observed, observed
 from ..models import Job
@@ -29,7 +29,7 @@ class Enqueuer:
 
     async def enqueue(self, job: Job) -> None:
         """Enqueue one job."""
-        begin([job])
+        prepare([job])
         references.refuse_without_key([job])
         loop = asyncio.get_running_loop()
         group = self._groups.get(loop)
@@ -47,7 +47,7 @@ class Enqueuer:
         if not is_observed():
             return await self._enqueue_many(jobs)
         given = [*jobs]
-        begin(given)
+        prepare(given)
         with observed(given):
             return await self._enqueue_many(given)
 

@@ -19,7 +19,7 @@ from ..oban import Oban
 from ..runtime.cron import job_of_tick
 from ..workers.registry import with_cron
 from .history import History, Recent, recent
-from .reads import Reads, limits
+from .reads import Reads, set_timeout
 from .rows import RowHook
 from .shared import Refreshes, Shared
 
@@ -91,7 +91,7 @@ class Board:
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session whose transaction commits at the end, for a change."""
         async with self.oban._database.session() as session:
-            await session.execute(limits(_CHANGE))
+            await session.execute(set_timeout(_CHANGE))
             yield session
 
     def report(self, action: DashboardAction) -> None:

@@ -30,11 +30,11 @@ class Reads(Database):
     @asynccontextmanager
     async def statement(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
         async with deadline(self._timeout + _GRACE), self.transaction() as connection:
-            await connection.execute(limits(self._timeout, read_only=True))
+            await connection.execute(set_timeout(self._timeout, read_only=True))
             yield connection
 
 
-def limits(seconds: float, *, read_only: bool = False) -> Select[tuple[str, ...]]:
+def set_timeout(seconds: float, *, read_only: bool = False) -> Select[tuple[str, ...]]:
     """The start of a transaction: it sets a timeout and makes the transaction read-only."""
     settings = {
         "statement_timeout": f"{1000 * seconds:.0f}",

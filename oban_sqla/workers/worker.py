@@ -139,45 +139,47 @@ class Worker:
 
 def declare(cls: type, given: Mapping[str, Any]) -> None:
     """Store the options on the class, and register the class if it can process jobs."""
-    options = declared(
+    declaration = declared(
         cls,
         given,
         CLASS_OPTIONS,
         base=getattr(cls, "__oban__", None),
         own=vars(cls).get("__oban__"),
     )
-    cls.__oban__ = options  # type: ignore[attr-defined]
+    cls.__oban__ = declaration  # type: ignore[attr-defined]
     process = getattr(cls, "process", None)
     # DeclarativeMeta maps a class only after `__init_subclass__`.
     mapped_later = isinstance(cls, DeclarativeMeta) and not is_mapped(cls)
     if process is not None:
         takes_session = _check_signature(cls, process)
         if not mapped_later:
-            _check_row(cls, options, takes_session, is_model=is_mapped(cls))
+            _check_row(cls, declaration, takes_session, is_model=is_mapped(cls))
         backoff = getattr(cls, "backoff", None)
         timeout = _timeout_of(cls, given)
         hooks = method_hooks(cls, process, takes_session=takes_session)
-        register(options, cls, process, backoff, timeout, hooks=hooks, takes_session=takes_session)
+        register(
+            declaration, cls, process, backoff, timeout, hooks=hooks, takes_session=takes_session
+        )
     if not mapped_later:
-        _relate(cls, options, is_model=is_mapped(cls))
+        _relate(cls, declaration, is_model=is_mapped(cls))
 
 
 @event.listens_for(Worker, "after_mapper_constructed", propagate=True)
 def _complete(mapper: Any, cls: type) -> None:
     """Complete the declaration of a class that was mapped after its declaration."""
-    options: Declaration | None = vars(cls).get("__oban__")
-    if options is not None:
+    declaration: Declaration | None = vars(cls).get("__oban__")
+    if declaration is not None:
         if hasattr(cls, "process"):
-            takes_session = resolve(options.name).takes_session
-            _check_row(cls, options, takes_session, is_model=True)
-        _relate(cls, options, is_model=True)
+            takes_session = resolve(declaration.name).takes_session
+            _check_row(cls, declaration, takes_session, is_model=True)
+        _relate(cls, declaration, is_model=True)
 
 
-def _relate(cls: type, options: Declaration, *, is_model: bool) -> None:
+def _relate(cls: type, declaration: Declaration, *, is_model: bool) -> None:
     """Add the relationship `jobs` to a model, and call the listeners of features."""
     if is_model and hasattr(cls, "process"):
         model_worker.relate(cls)
-    features.tell(cls, options, is_model=is_model)
+    features.tell(cls, declaration, is_model=is_model)
 
 
 def declaration_of(target: Any) -> Declaration:
@@ -185,12 +187,12 @@ def declaration_of(target: Any) -> Declaration:
     cls = target if isinstance(target, type) else type(target)
     if not hasattr(cls, "process"):
         raise TypeError(f"{cls.__qualname__} has no method process(self, job), so it has no jobs")
-    options: Declaration | None = vars(cls).get("__oban__")
-    if options is None:
+    declaration: Declaration | None = vars(cls).get("__oban__")
+    if declaration is None:
         raise TypeError(
             f"{cls.__qualname__} is not a worker of its own: decorate it with @worker()"
         )
-    return options
+    return declaration
 
 
 def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | None:
@@ -206,11 +208,11 @@ def _timeout_of(cls: type, changes: Mapping[str, Any]) -> Callable[..., Any] | N
     return method
 
 
-def _check_row(cls: type, options: Declaration, takes_session: bool, *, is_model: bool) -> None:
+def _check_row(cls: type, declaration: Declaration, takes_session: bool, *, is_model: bool) -> None:
     """`TypeError` for options and methods that a model, or another class, can't have."""
     name = cls.__qualname__
     if not is_model:
-        if options.lock is not None and "__abstract__" not in vars(cls):
+        if declaration.lock is not None and "__abstract__" not in vars(cls):
             raise TypeError(f"{name} is not a model, so it has no row to lock: leave lock= out")
         return
     if inspect.isroutine(getattr(cls, "timeout", None)):
@@ -218,14 +220,14 @@ def _check_row(cls: type, options: Declaration, takes_session: bool, *, is_model
             f"{name} has a method timeout(self, job), but its row is loaded within the time: use"
             " the option timeout=, which may be a function of the job"
         )
-    if options.lock is not None and not takes_session:
+    if declaration.lock is not None and not takes_session:
         raise TypeError(
-            f"{name} has lock={options.lock!r}, but the lock ends with the transaction: define"
+            f"{name} has lock={declaration.lock!r}, but the lock ends with the transaction: define"
             " process(self, job, session)"
         )
-    if options.cron is not None:
+    if declaration.cron is not None:
         raise TypeError(f"{name} is a model, and a cron entry has no row: use a worker of its own")
-    if options.missing == "none":
+    if declaration.missing == "none":
         raise TypeError(f"{name} is a model, and can't run without its row: missing='cancel'")
 
 
