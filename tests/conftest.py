@@ -260,8 +260,8 @@ def known_workers(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     before, reactions = dict(registry._registrations), dict(enqueue_changes._reactions)
     for name, known in before.items():
-        limited = known.options.limit is not None or known.options.rate is not None
-        if limited and not known.options.origin.startswith(f"{request.module.__name__}."):
+        limited = known.declaration.limit is not None or known.declaration.rate is not None
+        if limited and not known.declaration.origin.startswith(f"{request.module.__name__}."):
             del registry._registrations[name]
     yield
     for known_now, known_before in (

@@ -10,8 +10,8 @@ from . import enqueue_changes
 from .reaction import reaction
 
 
-def _react(cls: type, options: Declaration, *, is_model: bool) -> None:
-    found = reaction(cls, options, is_model=is_model)
+def _react(cls: type, declaration: Declaration, *, is_model: bool) -> None:
+    found = reaction(cls, declaration, is_model=is_model)
     if found is not None:
         declaration_of(cls)
         enqueue_changes.react(found)

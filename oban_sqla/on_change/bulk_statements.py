@@ -71,9 +71,9 @@ def refuse_untold(state: ORMExecuteState, change: Change, reactions: Sequence[Re
     if why is not None:
         reaction = reactions[0]
         raise ObanError(
-            f"{reaction.options.name} reacts to every {change} of {reaction.model.__qualname__},"
-            f" but this is {why}; or execute it with execution_options({OPTION}=False), and"
-            " nothing is enqueued"
+            f"{reaction.declaration.name} reacts to every {change} of"
+            f" {reaction.model.__qualname__}, but this is {why}; or execute it with"
+            f" execution_options({OPTION}=False), and nothing is enqueued"
         )
 
 

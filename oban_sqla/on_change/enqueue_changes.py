@@ -42,7 +42,7 @@ _reactions: dict[str, Reaction] = {}
 
 def react(reaction: Reaction) -> None:
     """Let sessions enqueue the jobs of a reaction."""
-    _reactions[reaction.options.name] = reaction
+    _reactions[reaction.declaration.name] = reaction
     for name, listener in _MAPPER_LISTENERS:
         if not event.contains(reaction.model, name, listener):
             event.listen(reaction.model, name, listener, propagate=True)
@@ -108,7 +108,7 @@ class _Found:
         """Add the job of a change, unless the transaction has a job for the row already."""
         if reaction.is_own(key):
             return
-        worker = reaction.options.name
+        worker = reaction.declaration.name
         known = self._known.get((worker, key))
         if change == "delete":
             self._add_delete(reaction, key, known, make)
@@ -128,9 +128,9 @@ class _Found:
             came_and_went = known.change == "insert"
         # A row that was inserted and deleted in one transaction needs no job.
         if reaction.delete and not came_and_went:
-            self._note(_Enqueued(reaction.options.name, key, "delete", make()))
+            self._note(_Enqueued(reaction.declaration.name, key, "delete", make()))
         elif known is not None:
-            self._note(_Enqueued(reaction.options.name, key, "delete", None))
+            self._note(_Enqueued(reaction.declaration.name, key, "delete", None))
 
     def enqueue(self) -> None:
         """Delete the jobs that would not find their rows, and insert the new jobs."""

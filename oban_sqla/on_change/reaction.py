@@ -31,7 +31,7 @@ DELETED = "key"
 class Reaction:
     """The changes of one model that enqueue a job of one worker."""
 
-    options: Declaration
+    declaration: Declaration
     model: type
     is_model: bool
     """Whether the worker is the model."""
@@ -67,7 +67,7 @@ class Reaction:
     def is_own(self, key: object) -> bool:
         """Whether a job of this worker for the same row makes the change."""
         job = current_job()
-        if job is None or job.worker not in (self.options.name, *self.options.aliases):
+        if job is None or job.worker not in (self.declaration.name, *self.declaration.aliases):
             return False
         row = job.args.get(self._row)
         return is_mapped(type(row)) and inspect(row).key == key
@@ -89,10 +89,10 @@ class Reaction:
 
     def _job(self, change: Change, reference: Reference) -> Job:
         about = {DELETED: reference[KEY]} if change == "delete" else {self._row: reference}
-        return self.options.new_job({"change": change, **about}, {})
+        return self.declaration.new_job({"change": change, **about}, {})
 
 
-def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | None:
+def reaction(cls: type, declaration: Declaration, *, is_model: bool) -> Reaction | None:
     """The reaction that a worker declares; `None` if it does not react to changes.
 
     `TypeError` or `ValueError` if `on` is not a model, if the model lacks an attribute, and for
@@ -101,67 +101,67 @@ def reaction(cls: type, options: Declaration, *, is_model: bool) -> Reaction | N
     is_model: whether the worker is a model.
     """
     name = cls.__qualname__
-    if not (options.on_insert or options.on_update or options.on_delete):
-        _refuse_without_change(name, options)
+    if not (declaration.on_insert or declaration.on_update or declaration.on_delete):
+        _refuse_without_change(name, declaration)
         return None
-    _check_model(name, options, is_model)
-    if options.when is not None and not callable(options.when):
+    _check_model(name, declaration, is_model)
+    if declaration.when is not None and not callable(declaration.when):
         raise TypeError(
-            f"when of {name} must be a function of the row, not {validation.show(options.when)}"
+            f"when of {name} must be a function of the row, not {validation.show(declaration.when)}"
         )
-    _check_unique(name, options)
-    model: Any = cls if is_model else options.on
+    _check_unique(name, declaration)
+    model: Any = cls if is_model else declaration.on
     return Reaction(
-        options,
+        declaration,
         model,
         is_model,
-        options.on_insert,
-        _attributes(name, model, options.on_update),
-        options.on_delete,
-        options.when,
-        _names(options, model_worker.SELF if is_model else ROW, is_model),
+        declaration.on_insert,
+        _attributes(name, model, declaration.on_update),
+        declaration.on_delete,
+        declaration.when,
+        _names(declaration, model_worker.SELF if is_model else ROW, is_model),
     )
 
 
-def _refuse_without_change(name: str, options: Declaration) -> None:
-    if options.on is not None or options.when is not None:
+def _refuse_without_change(name: str, declaration: Declaration) -> None:
+    if declaration.on is not None or declaration.when is not None:
         raise TypeError(
             f"{name} has on= or when=, but does not react to any change: add on_insert=True,"
             " on_update=('attribute', ...) or on_delete=True"
         )
 
 
-def _check_model(name: str, options: Declaration, is_model: bool) -> None:
+def _check_model(name: str, declaration: Declaration, is_model: bool) -> None:
     """`TypeError` if there is no model to react to, or if it does not fit the worker."""
-    if is_model and options.on is not None:
+    if is_model and declaration.on is not None:
         raise TypeError(f"{name} is a model, and reacts to its own rows: leave on= out")
-    if not is_model and not is_mapped(options.on):
+    if not is_model and not is_mapped(declaration.on):
         raise TypeError(
             f"{name} reacts to the rows of a model: name it with on=Model, not"
-            f" {validation.show(options.on)}"
+            f" {validation.show(declaration.on)}"
         )
-    if is_model and options.on_delete:
+    if is_model and declaration.on_delete:
         raise TypeError(
             f"{name} can't process a deleted row: declare another worker with on={name} and"
             " on_delete=True"
         )
 
 
-def _check_unique(name: str, options: Declaration) -> None:
+def _check_unique(name: str, declaration: Declaration) -> None:
     """`ValueError` if all jobs of deleted rows would have the same unique key."""
-    keys = options.unique.keys if options.unique else ()
-    if options.on_delete and ROW in keys and DELETED not in keys:
+    keys = declaration.unique.keys if declaration.unique else ()
+    if declaration.on_delete and ROW in keys and DELETED not in keys:
         raise ValueError(
             f"unique of {name} has keys={keys!r}, but jobs of deleted rows have {DELETED!r} instead"
             f" of {ROW!r}, so all of them would be duplicates: add {DELETED!r} to the keys"
         )
 
 
-def _names(options: Declaration, row: str, is_model: bool) -> frozenset[str]:
+def _names(declaration: Declaration, row: str, is_model: bool) -> frozenset[str]:
     """The names in the row, of a limit or rate that counts by a path to a value."""
     paths = [
         one.by.split(".")
-        for one in (options.limit, options.rate)
+        for one in (declaration.limit, declaration.rate)
         if one is not None and isinstance(one.by, str)
     ]
     names = [path[1] for path in paths if path[0] == row and len(path) > 1]

@@ -13,7 +13,7 @@ def missed(job: Job) -> datetime | None:
     The database's clock decides. The deadline only applies to the first attempt.
     """
     known = find(job.worker)
-    deadline = known.options.deadline if known is not None else None
+    deadline = known.declaration.deadline if known is not None else None
     if job.meta and (own := own_deadline(job.meta)) is not None:
         deadline = own
     if deadline is None or job.attempt > 1 or job.attempted_at is None:

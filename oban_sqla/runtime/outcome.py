@@ -55,7 +55,7 @@ def failure(attempt: Attempt, error: BaseException, emit: Emit) -> Ack:
     text = describe(error)
     job = attempt.job
     known = find(job.worker)
-    verdict = on_error.verdict(known.options, error) if known else "retry"
+    verdict = on_error.verdict(known.declaration, error) if known else "retry"
     if attempt.cancelled or verdict == "cancel":
         return attempt.ack(JobState.CANCELLED, error=storable(text))
     if job.attempt >= job.max_attempts or verdict == "discard":

@@ -175,7 +175,7 @@ async def _interruptible(attempt: Attempt, work: Work) -> Any:
 
 def _timeout(attempt: Attempt) -> float | None:
     job, registration = attempt.own, attempt.registration
-    chosen: Any = registration.options.timeout
+    chosen: Any = registration.declaration.timeout
     if registration.has_timeout:
         attempt.worker = registration.create()
         chosen = attempt.worker.timeout(job)

@@ -65,7 +65,7 @@ def _load(
         loaded[id(args[SELF])] = row
         wanted = [args[SELF], *wanted]
     gone = [reference for reference in wanted if loaded[id(reference)] is None]
-    if gone and attempt.registration.options.missing != "none":
+    if gone and attempt.registration.declaration.missing != "none":
         return _missing(attempt.registration, gone)
     # Bypasses the checks of `args`: the worker gets instances, which are never stored.
     values_of(attempt.own)["args"] = replaced(args, lambda reference: loaded[id(reference)])
@@ -74,7 +74,7 @@ def _load(
 
 def _missing(registration: Registration, gone: Sequence[Reference]) -> Cancel:
     message = f"row not found: {', '.join(dict.fromkeys(map(show_reference, gone)))}"
-    if registration.options.missing == "raise":
+    if registration.declaration.missing == "raise":
         raise RowMissingError(message)
     return Cancel(message)
 
@@ -90,7 +90,7 @@ def _row(session: Session, registration: Registration, reference: Reference) -> 
     _, key = _locate(reference)
     chosen = having(cls, [key])
     query = select(cls).where(chosen)
-    lock = registration.options.lock
+    lock = registration.declaration.lock
     if lock is not None:
         query = query.with_for_update(of=cls, skip_locked=lock == "skip")
     found = _loaded(session, cls, query)

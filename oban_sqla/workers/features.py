@@ -8,7 +8,7 @@ from .declaration import Declaration
 class Listener(Protocol):
     """A function that is called for each declared worker class, for a model after its mapping."""
 
-    def __call__(self, cls: type, options: Declaration, *, is_model: bool) -> None: ...
+    def __call__(self, cls: type, declaration: Declaration, *, is_model: bool) -> None: ...
 
 
 _listeners: list[Listener] = []
@@ -20,7 +20,7 @@ def listen(listener: Listener) -> None:
         _listeners.append(listener)
 
 
-def tell(cls: type, options: Declaration, *, is_model: bool) -> None:
+def tell(cls: type, declaration: Declaration, *, is_model: bool) -> None:
     """Call the listeners for a declared class. An error of a listener refuses the declaration."""
     for listener in _listeners:
-        listener(cls, options, is_model=is_model)
+        listener(cls, declaration, is_model=is_model)

@@ -13,7 +13,7 @@ VERDICTS: tuple[Verdict, ...] = ("retry", "discard", "cancel")
 """All verdicts, from the mildest to the most severe."""
 
 
-def verdict(options: Declaration, error: BaseException) -> Verdict:
+def verdict(declaration: Declaration, error: BaseException) -> Verdict:
     """Whether a job that failed with an error is retried, discarded or cancelled.
 
     The first listed class in the error's inheritance decides. If the class of an exception group is
@@ -23,22 +23,22 @@ def verdict(options: Declaration, error: BaseException) -> Verdict:
         return "retry"
     for cls in type(error).__mro__:
         for name in VERDICTS:
-            if cls in _listed(options, name):
+            if cls in _listed(declaration, name):
                 return name
     if isinstance(error, BaseExceptionGroup):
-        return min((verdict(options, one) for one in error.exceptions), key=VERDICTS.index)
-    return "discard" if options.retry_on and _is_of_the_job(error) else "retry"
+        return min((verdict(declaration, one) for one in error.exceptions), key=VERDICTS.index)
+    return "discard" if declaration.retry_on and _is_of_the_job(error) else "retry"
 
 
-def check(options: Declaration) -> None:
+def check(declaration: Declaration) -> None:
     """`ValueError` if a class is listed for two verdicts."""
     listed: dict[type, Verdict] = {}
     for name in VERDICTS:
-        for cls in _listed(options, name):
+        for cls in _listed(declaration, name):
             if cls in listed:
                 raise ValueError(
-                    f"{options.origin} names {cls.__qualname__} in {listed[cls]}_on and {name}_on:"
-                    " keep one"
+                    f"{declaration.origin} names {cls.__qualname__} in {listed[cls]}_on and"
+                    f" {name}_on: keep one"
                 )
             listed[cls] = name
 
@@ -48,6 +48,6 @@ def _is_of_the_job(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, SQLAlchemyError)
 
 
-def _listed(options: Declaration, name: Verdict) -> tuple[type[BaseException], ...]:
-    found: tuple[type[BaseException], ...] = getattr(options, f"{name}_on")
+def _listed(declaration: Declaration, name: Verdict) -> tuple[type[BaseException], ...]:
+    found: tuple[type[BaseException], ...] = getattr(declaration, f"{name}_on")
     return found

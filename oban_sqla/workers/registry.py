@@ -19,7 +19,7 @@ from .provided import Provided
 class Registration:
     """How to run the jobs of one worker."""
 
-    options: Declaration
+    declaration: Declaration
     create: Callable[[], Any]
     """Creates an object with `process(job)` and `backoff(job)`, for one attempt."""
     asynchronous: bool
@@ -46,14 +46,14 @@ class Registration:
     @property
     def interruptible(self) -> bool:
         """Whether the cancellation of a running job cancels its task."""
-        return bool(self.options.interruptible) and self.asynchronous
+        return bool(self.declaration.interruptible) and self.asynchronous
 
 
 _registrations: dict[str, Registration] = {}
 
 
 def register(
-    options: Declaration,
+    declaration: Declaration,
     create: Callable[[], Any],
     process: Callable[..., Any],
     backoff: Callable[..., Any] | None,
@@ -67,7 +67,7 @@ def register(
 
     `ValueError` if another worker has its name; `TypeError` if its code can't be run.
     """
-    origin = options.origin
+    origin = declaration.origin
     if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
         raise TypeError(f"{origin} contains a yield, so a job would not run it")
     if backoff is not None and not callable(backoff):
@@ -77,13 +77,13 @@ def register(
         )
     if inspect.iscoroutinefunction(backoff):
         raise TypeError(f"the backoff of {origin} is async; it has to return the seconds at once")
-    on_error.check(options)
-    limits.refuse_other_terms(options, declarations())
-    names = (options.name, *options.aliases)
+    on_error.check(declaration)
+    limits.refuse_other_terms(declaration, declarations())
+    names = (declaration.name, *declaration.aliases)
     for name in names:
-        _refuse_taken(name, options)
+        _refuse_taken(name, declaration)
     registration = Registration(
-        options,
+        declaration,
         create,
         inspect.iscoroutinefunction(process),
         takes_session=takes_session,
@@ -118,30 +118,30 @@ def resolve(name: str) -> Registration:
 
 def declarations() -> list[Declaration]:
     """The declarations of all workers that this process has imported."""
-    return [known.options for known in _workers()]
+    return [known.declaration for known in _workers()]
 
 
 def with_session() -> list[Declaration]:
     """The declarations of async workers with a session, which take connections of the pool."""
-    return [known.options for known in _workers() if known.takes_session and known.asynchronous]
+    return [known.declaration for known in _workers() if known.takes_session and known.asynchronous]
 
 
 def with_cron() -> list[Declaration]:
     """The declarations of the workers that have a cron entry."""
-    return [known.options for known in _workers() if known.options.cron is not None]
+    return [known.declaration for known in _workers() if known.declaration.cron is not None]
 
 
 def _workers() -> Iterator[Registration]:
     """Each worker once, without its aliases."""
-    return (known for name, known in _registrations.items() if name == known.options.name)
+    return (known for name, known in _registrations.items() if name == known.declaration.name)
 
 
-def _refuse_taken(name: str, options: Declaration) -> None:
+def _refuse_taken(name: str, declaration: Declaration) -> None:
     known = _registrations.get(name)
     # The same code registers again if its module is reloaded, or a decorator recreates its class.
-    if known is None or known.options.origin == options.origin:
+    if known is None or known.declaration.origin == declaration.origin:
         return
-    taken = f"worker name {name!r} is taken by {known.options.origin}"
-    if name == options.name:
-        raise ValueError(f"{taken}; give {options.origin} another name with name='...'")
-    raise ValueError(f"{taken}; remove it from the aliases of {options.origin}")
+    taken = f"worker name {name!r} is taken by {known.declaration.origin}"
+    if name == declaration.name:
+        raise ValueError(f"{taken}; give {declaration.origin} another name with name='...'")
+    raise ValueError(f"{taken}; remove it from the aliases of {declaration.origin}")

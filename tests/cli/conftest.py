@@ -84,7 +84,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if imported:
         # A known worker keeps the classes of its module alive.
         ours = tuple(f"{name}." for name in imported)
-        origins = {name: known.options.origin for name, known in registry._registrations.items()}
+        origins = {
+            name: known.declaration.origin for name, known in registry._registrations.items()
+        }
         for name in [name for name, origin in origins.items() if origin.startswith(ours)]:
             del registry._registrations[name]
         # A class lives until it is garbage-collected, and nodes look for workers without process().

@@ -38,7 +38,7 @@ import importlib, sys
 from oban_sqla.workers.registry import resolve
 for name in sys.argv[1:]:
     importlib.import_module(name.rpartition(".")[0])
-    print(resolve(name).options.origin)
+    print(resolve(name).declaration.origin)
 """
 
 
