@@ -15,6 +15,7 @@ from tests.databases import async_engine
 from tests.limits.workers import Holding
 from tests.listening import hear
 from tests.runtime.conftest import until
+from tests.services import services
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -180,6 +181,8 @@ class TestOrders:
     ) -> None:
         """Orders of Oban Web are followed. Invalid orders change nothing."""
         oban = await start(queues={"limits": 3}, name="Oban")
+        # Oban Web does not store its orders, so the node must listen already.
+        await until(lambda: services(oban).notifier.listening)
         for given, found in (
             ('{"allowed": 4}', {"allowed": 4}),
             ("6", {"allowed": 6}),

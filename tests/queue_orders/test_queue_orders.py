@@ -85,6 +85,7 @@ async def test_orders_in_the_form_of_oban_py_are_followed(
     start: StartOban, engine: AsyncEngine, prefix: str, packed: bool
 ) -> None:
     oban = await start(queues={"alpha": 1})
+    await until(lambda: services(oban).notifier.listening)
     for nonsense in ("[]", '{"action": "scale", "queue": "alpha", "limit": "9"}', '{"action": 5}'):
         await signal(engine, prefix, nonsense)
     payload = json.dumps({"action": "pause", "queue": "*", "ident": "any"})

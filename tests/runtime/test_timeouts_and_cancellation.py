@@ -250,6 +250,7 @@ async def test_a_running_job_learns_that_it_is_cancelled(
                 meta = {"cancel_attempted_at": "2026-11-01T12:00:00"}
                 await session.execute(update(Job).values(meta=meta))
             else:
+                await until(lambda: services(oban).notifier.listening)
                 payload = f'{{"action": "pkill", "job_id": {stored.id}}}'
                 await session.execute(select(func.pg_notify(f"{prefix}.oban_signal", payload)))
         await acks.counted(1)
