@@ -33,7 +33,9 @@ async def waiting(contestant: Entrant, count: int) -> Measured:
 
     @event.listens_for(engine.sync_engine, "checkout")
     def count_connections(*args: Any) -> None:
-        nonlocal connections
+        nonlocal connections, statements
+        # A query of the jobs goes past the cursors, on a connection that it checks out.
+        statements += 1
         connections = max(connections, engine.pool.checkedout())  # type: ignore[attr-defined]
 
     async with _paused(contestant.engine, count) as (oban, jobs, done):

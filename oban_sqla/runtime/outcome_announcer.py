@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from ..statements.announce import DONE, about, announce, ids_in
 from .database import Database
+from .raw_statement import RawStatement
 from .service import Emit, Service
 
 # Waiters repeat the names of their jobs sooner. A job that is not repeated is no longer awaited.
@@ -31,11 +33,15 @@ class OutcomeAnnouncer(Service):
         self._until: dict[int, float] = {}
         self._news: set[int] = set()
 
+    @cached_property
+    def _announce(self) -> RawStatement:
+        return RawStatement(self._database, announce(prefix=self._database.prefix))
+
     async def run_once(self) -> float:
         """Announce the outcomes of awaited jobs."""
         if news := sorted(self._news):
             self._news.clear()
-            await self._database.fetch(announce(prefix=self._database.prefix), about(DONE, news))
+            await self._announce.fetch(about(DONE, news))
         return math.inf
 
     def hear(self, news: dict[str, Any]) -> None:

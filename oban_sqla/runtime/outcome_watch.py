@@ -7,7 +7,7 @@ from copy import deepcopy
 from heapq import heappop, heappush
 from typing import Any
 
-from sqlalchemy import Executable
+import psycopg
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from ..config import Config
@@ -19,6 +19,7 @@ from ..statements.finished import finished
 from .database import Database
 from .notifier import Notifier
 from .outcome_announcer import FORGOTTEN_AFTER
+from .raw_statement import RawStatement
 from .service import Emit, Service
 
 # A node may write an outcome just before it hears of the waiter: query again after these delays.
@@ -54,6 +55,7 @@ class OutcomeWatch(Service):
         # When to query again, how many such queries there were, and the ids to query.
         self._rounds: list[tuple[float, int, list[int]]] = []
         self._full_query_at = math.inf
+        self._finished = RawStatement(database, finished())
         # All waiters together use one connection of the pool.
         self._turn = asyncio.Lock()
         self._notifier = Notifier(
@@ -122,7 +124,8 @@ class OutcomeWatch(Service):
         telling = set(self._waiting) if now >= self._full_query_at else untold
         if telling and self._notifier.listening:
             news = about(AWAIT, sorted(telling))
-            await self._fetch(announce(prefix=self._database.prefix), news)
+            async with self._turn:
+                await self._database.fetch(announce(prefix=self._database.prefix), news)
         due = sorted({*telling, *asking, *named, *self._due_rounds(now)} & self._waiting.keys())
         for start in range(0, len(due), BATCH):
             await self._query(due[start : start + BATCH])
@@ -132,7 +135,7 @@ class OutcomeWatch(Service):
 
     async def _query(self, ids: Sequence[int]) -> None:
         try:
-            rows = await self._fetch(finished(), {"ids": ids})
+            rows = await self._ended(ids)
         except Exception as error:
             if not _concerns_a_row(error):
                 raise
@@ -153,6 +156,14 @@ class OutcomeWatch(Service):
                     LookupError(f"there is no job {id}: it was deleted, or is not committed yet"),
                 )
 
+    async def _ended(self, ids: Sequence[int]) -> Sequence[Any]:
+        async with self._turn:
+            try:
+                return await self._finished.fetch({"ids": ids})
+            except psycopg.Error:
+                # SQLAlchemy sends it again, since callers of `wait` know SQLAlchemy's errors.
+                return await self._finished.fetch({"ids": ids})
+
     def _answer(self, waiters: Iterable[asyncio.Future[Job]], columns: Sequence[Any]) -> None:
         waiting = [waiter for waiter in waiters if not waiter.done()]
         for number, waiter in enumerate(waiting):
@@ -162,10 +173,6 @@ class OutcomeWatch(Service):
                 waiter.set_result(row.job(self._database.loads))
             except UnreadableJobError as error:
                 waiter.set_exception(error)
-
-    async def _fetch(self, statement: Executable, params: dict[str, Any]) -> Sequence[Any]:
-        async with self._turn:
-            return await self._database.fetch(statement, params)
 
     def _waited_for(self) -> bool:
         return any(not one.done() for waiters in self._waiting.values() for one in waiters)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban_sqla import Job, Oban
 from oban_sqla.errors import SchemaMissingError, UnreadableJobError
 from oban_sqla.runtime import notifier, outcome_watch
+from oban_sqla.runtime.raw_statement import RawStatement
 from oban_sqla.statements.announce import DONE, about
 from tests.conftest import Add, StartOban, Tune
 from tests.databases import async_engine
@@ -27,6 +28,12 @@ from tests.runtime.workers import Quick
 
 # With these intervals, a watch finds nothing by a full query within the patience of the tests.
 NEVER: dict[str, Any] = {"poll_interval": 3600.0, "fallback_interval": 3600.0}
+
+# Ends the connection that waits for a lock of this one.
+END_BLOCKED = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
+"""
 
 
 @dataclass
@@ -60,16 +67,23 @@ def client(own_engine: AsyncEngine, prefix: str) -> Oban:
 
 
 @pytest.fixture
-def sent(own_engine: AsyncEngine) -> Iterator[Sent]:
+def sent(own_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
     sent = Sent()
     engine = own_engine.sync_engine
+
+    class Query(RawStatement):
+        """A query of the jobs, which goes past the cursors of the driver."""
+
+        async def fetch(self, params: Mapping[str, Any]) -> Sequence[Any]:
+            rows = await super().fetch(params)
+            sent.statements += 1
+            sent.queries.append(list(params["ids"]))
+            return rows
 
     def note_statement(
         connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
     ) -> None:
         sent.statements += 1
-        if "ids" in parameters and "unnest" in statement:
-            sent.queries.append(list(parameters["ids"]))
         for news in json.loads(parameters.get("news", "[]")):
             sent.told.append(news["payload"]["ids"])
             sent.told_before_query = len(sent.queries)
@@ -79,6 +93,7 @@ def sent(own_engine: AsyncEngine) -> Iterator[Sent]:
 
     event.listen(engine, "after_cursor_execute", note_statement)
     event.listen(engine, "checkout", note_connection)
+    monkeypatch.setattr(outcome_watch, "RawStatement", Query)
     yield sent
     event.remove(engine, "after_cursor_execute", note_statement)
     event.remove(engine, "checkout", note_connection)
@@ -371,6 +386,21 @@ class TestOutages:
                 assert isinstance(error, OperationalError)
         assert failures.events == []
         await oban.stop()
+
+    async def test_a_query_whose_connection_is_lost_is_sent_again(
+        self, client: Oban, add: Add, outside: psycopg.AsyncConnection, no_queries: None
+    ) -> None:
+        first, second = await add(JobFactory(completed=True), JobFactory(completed=True))
+        await client.wait(first, timeout=PATIENCE)
+
+        async def is_ended() -> bool:
+            return (await outside.execute(END_BLOCKED)).rowcount == 1
+
+        async with outside.transaction():
+            await outside.execute("LOCK oban_jobs")
+            waiting = asyncio.create_task(client.wait(second))
+            await until(is_ended)
+        assert (await asyncio.wait_for(waiting, PATIENCE)).id == second
 
     async def test_missing_tables_are_named(self, engine: AsyncEngine) -> None:
         oban = Oban(engine.execution_options(schema_translate_map={}), **NEVER)
