@@ -41,27 +41,31 @@ class Listener:
     def __init__(self, connection: psycopg.AsyncConnection, prefix: str) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._received: list[psycopg.Notify] = []
 
     async def start(self) -> None:
+        # Not `notifies()`: psycopg 3.2.1 does not yield news that came with an answer.
+        self._connection.add_notify_handler(self._received.append)
         for channel in ("oban_insert", "oban_schedule", "fence"):
             await self._listen(f"{self._prefix}.{channel}")
 
     async def heard(self) -> list[tuple[str, Any]]:
         """The notifications so far: (channel without the schema, payload).
 
-        PostgreSQL delivers in the order of the commits, so a last notification marks the end.
+        PostgreSQL delivers in the order of the commits, and sends this connection's own
+        notification with the answer. So the last one is the fence.
         """
         fence = uuid4().hex
         await self._connection.execute("SELECT pg_notify(%s, %s)", [f"{self._prefix}.fence", fence])
+        *received, last = self._received
+        assert last.payload == fence
+        self._received.clear()
         news = []
-        async for notification in self._connection.notifies(timeout=20.0):
+        for notification in received:
             schema, _, channel = notification.channel.rpartition(".")
             assert schema == self._prefix
-            if notification.payload == fence:
-                return news
-            if channel != "fence":
-                news.append((channel, json.loads(notification.payload)))
-        raise AssertionError("the fence was not heard")
+            news.append((channel, json.loads(notification.payload)))
+        return news
 
     async def _listen(self, channel: str) -> None:
         await self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
