@@ -1,11 +1,11 @@
 """The only uses of SQLAlchemy beyond its public API. Each function says why, and what it gains.
 
 The figures are microseconds of CPU for one job, with CPython 3.12 and SQLAlchemy 2.0. Making,
-sending and completing an inserted job costs a process 12 microseconds. Claiming, running and
+sending and completing an inserted job costs a process 10 microseconds. Claiming, running and
 acknowledging a job costs about 45.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
@@ -20,15 +20,14 @@ from sqlalchemy.orm.attributes import instance_state
 T = TypeVar("T")
 
 
-def values_of(instance: object) -> dict[str, Any]:
-    """The loaded values of an instance, by attribute. Reading a value sends no SELECT.
+values_of: Callable[[object], dict[str, Any]] = vars
+"""The loaded values of an instance, by attribute. Reading a value sends no SELECT.
 
-    Reading the dict is public API. Writing is not: it leaves no history and calls no listener.
-    With `set_committed_value()` for each column, a new job took 17 instead of 2, a claimed job 25
-    instead of 6, and the result of an insert 12 instead of 4.
-    """
-    # The same dict as `inspect(instance).dict`, in a twentieth of its 0.8 microseconds.
-    return vars(instance)
+Reading the dict is public API. Writing is not: it leaves no history and calls no listener. With
+`set_committed_value()` for each column, a new job took 17 instead of 2, a claimed job 25 instead of
+6, and the result of an insert 12 instead of 4. This is the same dict as `inspect(instance).dict`,
+in a twentieth of its 0.8 microseconds.
+"""
 
 
 def new_instance(cls: type[T]) -> T:
@@ -67,11 +66,12 @@ def become_detached(cls: type, instances: Iterable[Any], ids: Iterable[int]) -> 
     """
     mapper: Mapper[Any] = inspect(cls)
     columns = frozenset(mapper.column_attrs.keys())
-    identity_key = mapper.identity_key_from_primary_key
+    # All keys differ by the primary key only. Making each key by the mapper takes 0.3 more.
+    base, _, token = mapper.identity_key_from_primary_key((0,))
     for instance, id in zip(instances, ids, strict=True):
         state = instance_state(instance)
         if type(instance) is cls and not state.modified and columns <= vars(instance).keys():
-            state.key = identity_key((id,))
+            state.key = (base, (id,), token)
         else:
             make_transient_to_detached(instance)
 

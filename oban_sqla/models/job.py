@@ -249,6 +249,23 @@ def new(
     return job
 
 
+def new_alike(shared: Mapping[str, Any], args: object, tags: Iterable[str]) -> Job:
+    """`new` for a job that differs from others of its worker by its arguments only.
+
+    It takes half of the time of `new` with a mapping of all values.
+    """
+    job = new_instance(Job)
+    values = values_of(job)
+    values.update(shared)
+    values["args"] = args
+    # Each job has its own, since the user may change them in place.
+    values["tags"] = [*tags]
+    values["meta"] = {}
+    values["errors"] = []
+    values["attempted_by"] = []
+    return job
+
+
 def detached(values: Mapping[str, Any]) -> Job:
     """A stored job, in no session: all its columns are loaded, and it can be added to a session."""
     return stored_instance(Job, values, values["id"])

@@ -31,3 +31,15 @@ def new_values(
         values[UNIQUE] = unique
         values["meta"] = UniqueMeta(values["meta"], unique)
     return values
+
+
+def shared_values(worker: str, queue: str, priority: int, max_attempts: int) -> Mapping[str, Any]:
+    """The values that all new jobs of a worker have, unless a job has options of its own."""
+    return {
+        "state": JobState.AVAILABLE,
+        "attempt": 0,
+        "worker": worker,
+        "queue": queue,
+        "priority": priority,
+        "max_attempts": max_attempts,
+    }

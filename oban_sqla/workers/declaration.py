@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..clock import client_now
 from ..import_path import origin
 from ..models import Job, chain, deadline, on_discard, partition, validation
-from ..models.job import RULES, new
+from ..models.job import RULES, new, new_alike
+from ..models.new_values import shared_values
 from ..models.unique import COUNTED_BY
 from .naming import worker_name
 from .option import Option, checked, options_of, refuse_unknown
@@ -32,9 +33,17 @@ class Declaration:
 
     def __init__(self, name: str, origin: str, values: Mapping[str, Any]) -> None:
         vars(self).update(values, name=name, origin=origin)
+        features = (self.on_discard, self.unique, self.chain, self.limit, self.rate)
+        is_plain = not self.meta and all(feature is None for feature in features)
+        # `None` if a new job needs more than these values.
+        self._shared = (
+            shared_values(name, self.queue, self.priority, self.max_attempts) if is_plain else None
+        )
 
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
+        if not options and self._shared is not None:
+            return new_alike(self._shared, RULES["args"]({} if args is None else args), self.tags)
         given: Mapping[str, Any] = options
         if given:
             refuse_unknown(self.name, "option", given, JOB_OPTIONS, more=_HINT)

@@ -53,13 +53,12 @@ class Listener:
         """The notifications so far: (channel without the schema, payload).
 
         PostgreSQL delivers in the order of the commits, and sends this connection's own
-        notification with the answer. So the last one is the fence.
+        notification, the fence, with the answer. News of a later commit may follow it.
         """
         fence = uuid4().hex
         await self._connection.execute("SELECT pg_notify(%s, %s)", [f"{self._prefix}.fence", fence])
-        *received, last = self._received
-        assert last.payload == fence
-        self._received.clear()
+        end = [one.payload for one in self._received].index(fence)
+        received, self._received[: end + 1] = self._received[:end], []
         news = []
         for notification in received:
             schema, _, channel = notification.channel.rpartition(".")

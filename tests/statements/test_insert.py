@@ -90,3 +90,10 @@ def test_a_value_that_was_changed_in_place_is_refused(field: str, value: object)
     getattr(job, field)["key"] = value
     with pytest.raises((ValueError, TypeError), match=field):
         list(encoded([job]))
+
+
+def test_args_that_contain_themselves_are_refused() -> None:
+    job = Job("insert.circular")
+    job.args["again"] = job.args
+    with pytest.raises(ValueError, match="contains itself"):
+        list(encoded([job]))
