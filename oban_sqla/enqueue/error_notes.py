@@ -6,10 +6,12 @@ from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import MissingGreenlet
 
 from ..errors import sqlstate
+from .read_only import READ_ONLY
 
 # SQLSTATEs: a relation, type or schema does not exist; the role lacks a privilege.
 _NOT_THERE = ("42P01", "42704", "3F000")
 _FORBIDDEN = "42501"
+_READ_ONLY = "25006"
 
 MISSING = (
     "oban_sqla: install the tables with `oban-sqla schema upgrade --dsn ...`, or with"
@@ -51,6 +53,8 @@ def advise(context: ExceptionContext) -> None:
     elif sqlstate(original) == _FORBIDDEN:
         # The message may only name the schema, so look at the statement.
         note = FORBIDDEN if "oban_" in (context.statement or "") else None
+    elif sqlstate(original) == _READ_ONLY:
+        note = f"oban_sqla: {READ_ONLY}" if "oban_jobs" in (context.statement or "") else None
     elif sqlstate(original) in _NOT_THERE and "oban_" in str(original).partition("\n")[0]:
         note = MISSING
     if note is not None:

@@ -236,3 +236,7 @@ async def test_an_error_names_a_standby(pair: Pair, tables: None) -> None:
     assert found.check == "server"
     assert "is a standby" in found.text
     await database.dispose()
+    async with await psycopg.AsyncConnection.connect(dsn(pair.standby)) as reader:
+        with pytest.raises(StandbyError, match="stores no jobs"):
+            await Quick.enqueue({}, conn=reader)
+        await reader.execute("SELECT 1")
