@@ -21,7 +21,7 @@ from .direct_connection import forget
 from .engine import EngineLike, engine_of, is_closed, with_own_pool
 from .home_loop import HomeLoop
 from .kept_connections import KeptConnections
-from .pool import capacity
+from .pool import capacity, recycle
 from .primary import trusting_primary
 from .tables import find_schema, verify, verify_connection
 from .time_limits import ANSWER_TIMEOUT, deadline
@@ -162,7 +162,11 @@ class Database:
         """From now on, keep connections in this event loop from one statement to the next."""
         self.home.settle()
         # If the pool has a single connection, the sessions of workers need it now and then.
-        kept = KeptConnections(self._autocommit, keep_last=capacity(self.engine) != 1)
+        kept = KeptConnections(
+            self._autocommit,
+            keep_last=capacity(self.engine) != 1,
+            recycle=recycle(self.engine),
+        )
         self._kept = asyncio.get_running_loop(), kept
 
     async def release_connections(self) -> None:

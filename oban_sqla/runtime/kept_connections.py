@@ -1,11 +1,13 @@
 """`KeptConnections`: connections that a node keeps from one statement to the next."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,10 +32,19 @@ class KeptConnections:
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[AsyncConnection]], *, keep_last: bool = True
+        self,
+        connect: Callable[[], Awaitable[AsyncConnection]],
+        *,
+        keep_last: bool = True,
+        recycle: float = math.inf,
     ) -> None:
-        """keep_last: if false, an unused last connection goes back to the pool, too."""
+        """keep_last: if false, an unused last connection goes back to the pool, too.
+
+        recycle: seconds after which a connection is replaced.
+        """
         self._connect = connect
+        self._recycle = recycle
+        self._taken_at: WeakKeyDictionary[AsyncConnection, float] = WeakKeyDictionary()
         self._least = 1 if keep_last else 0
         # Last in, first out, so that connections that a lower load does not need stay unused.
         self._free: list[tuple[AsyncConnection, float]] = []
@@ -62,7 +73,10 @@ class KeptConnections:
                 self._discard_free()
             self._discard(connection)
             raise
-        self._release(connection)
+        if time.monotonic() - self._taken_at[connection] > self._recycle:
+            self._discard(connection)
+        else:
+            self._release(connection)
 
     async def close(self) -> None:
         """Give the connections back to the pool: those in use when their statements end."""
@@ -158,6 +172,7 @@ class KeptConnections:
                 self._fail(error)
         else:
             self._open += 1
+            self._taken_at[connection] = time.monotonic()
             self._release(connection)
 
     def _fail(self, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """Compare the size of the engine's pool with the connections that a node may need."""
 
+import math
 from collections.abc import Mapping
 
 from sqlalchemy import QueuePool
@@ -20,6 +21,13 @@ def capacity(engine: AsyncEngine) -> int | None:
     # SQLAlchemy has no public name for the overflow of a pool; -1 means no limit.
     overflow: int = getattr(pool, "_max_overflow", 0)
     return None if pool.size() == 0 or overflow < 0 else pool.size() + overflow
+
+
+def recycle(engine: AsyncEngine) -> float:
+    """The seconds after which the pool replaces a connection (`pool_recycle`); `inf` for never."""
+    # SQLAlchemy has no public name for it; -1 means never.
+    seconds: float = getattr(engine.pool, "_recycle", -1)
+    return math.inf if seconds < 0 else seconds
 
 
 def needed(limits: Mapping[str, int]) -> int:

@@ -81,6 +81,15 @@ async def test_a_failed_connection_is_not_used_again(database: Database) -> None
     assert before != after
 
 
+async def test_connections_are_recycled_as_the_pool_says(postgres_dsn: str, prefix: str) -> None:
+    engine = async_engine(postgres_dsn, prefix, pool_recycle=0)
+    database = Database(engine, prefix)
+    database.keep_connections()
+    assert len(await pids(*(database.fetch(PID) for _ in range(5)))) == 5
+    await database.release_connections()
+    await engine.dispose()
+
+
 @pytest.mark.parametrize("answered", [True, False])
 async def test_free_connections_are_not_used_after_one_got_no_answer(
     database: Database, answered: bool, tune: Tune
