@@ -11,9 +11,9 @@ from tests.docs.page import DOCS
 REFERENCE = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
 
 
-@pytest.mark.parametrize("name", oban_sqla.__all__)
-def test_the_reference_documents_each_name(name: str) -> None:
-    assert re.search(rf"^##+ `{name}(\(\))?`$", REFERENCE, re.MULTILINE)
+def test_the_reference_documents_each_name() -> None:
+    documented = set(re.findall(r"^##+ `(\w+)(?:\(\))?`$", REFERENCE, re.MULTILINE))
+    assert {*oban_sqla.__all__} <= documented
 
 
 GENERATED = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
