@@ -51,17 +51,6 @@ def insert_user(prefix: str) -> str:
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
 class TestEveryConn:
-    async def test_a_job_of_a_rolled_back_savepoint_is_gone(
-        self, kind: ConnKind, oban: Oban, observer: Observer
-    ) -> None:
-        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
-        async with ending_badly(kind.savepoint()):
-            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
-            await kind.flush()
-        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
-        await kind.commit()
-        assert await observer.args() == [{"n": 1}, {"n": 3}]
-
     async def test_a_job_has_the_values_of_its_row(
         self, kind: ConnKind, oban: Oban, observer: Observer
     ) -> None:
@@ -119,6 +108,17 @@ class TestMainKinds:
         await kind.commit()
         assert await observer.args() == []
         assert await observer.users() == []
+
+    async def test_a_job_of_a_rolled_back_savepoint_is_gone(
+        self, kind: ConnKind, oban: Oban, observer: Observer
+    ) -> None:
+        await oban.enqueue(Send.new({"n": 1}), conn=kind.conn)
+        async with ending_badly(kind.savepoint()):
+            await oban.enqueue(Send.new({"n": 2}), conn=kind.conn)
+            await kind.flush()
+        await oban.enqueue(Send.new({"n": 3}), conn=kind.conn)
+        await kind.commit()
+        assert await observer.args() == [{"n": 1}, {"n": 3}]
 
     async def test_a_job_of_a_released_savepoint_stays(
         self, kind: ConnKind, oban: Oban, observer: Observer

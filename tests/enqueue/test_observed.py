@@ -16,7 +16,7 @@ from oban_sqla.enqueue.enqueue import enqueue
 from oban_sqla.events import Enqueueing, EnqueueStart, EnqueueStop
 from tests.databases import User
 from tests.enqueue.conftest import Observer
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind
+from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -65,7 +65,7 @@ def told() -> Iterator[Told]:
         yield told
 
 
-@pytest.fixture(params=CONN_KINDS)
+@pytest.fixture(params=MAIN_KINDS)
 async def kind(
     request: pytest.FixtureRequest, postgres_dsn: str, prefix: str
 ) -> AsyncIterator[ConnKind]:

@@ -17,54 +17,55 @@ from tests.web.site import Site
 DIGITS = "9" * 5000
 LONG_ID = f"00000000000000000001{'9' * 900}"
 
-NOT_FOUND = {
-    "an id of 5,000 digits": f"jobs/{DIGITS}",
-    "an id of other digits": "jobs/%D9%A3",
-    "a NUL": "jobs/%00",
-    "a NUL in a workflow": "workflows/%00",
-    "a NUL in a file": "static/x%00.css",
-    "a file outside": "static/..%5c..%5creads.py",
-    "an absolute file": "static/%2fetc/passwd",
-    "a long file": f"static/{'a' * 5000}",
-    "another host": "jobs//evil.test",
-}
-REFUSED = {
-    "an id of many digits": f"jobs?q={LONG_ID}",
-    "a state with a NUL": "jobs?state=%00",
-    "a deep path": f"jobs?q=args.{'.'.join('a' * 480)}:1",
-    "an infinite number": "jobs?q=args.x:1e400",
-    "a thousand quotes": f"jobs?q={'%22' * 999}",
-    "a long duration": "jobs?q=newer:999999999d",
-}
-NOTHING_FOUND = {
-    "a page of 5,000 digits": f"jobs?state=cancelled&before={DIGITS}",
-    "a long queue": f"jobs?queue={'x' * 50_000}",
-    "wildcards in an error": "jobs?q=error:%25",
-    "wildcards in a worker": "jobs?q=worker:%25",
-    "wildcards in a name": "workflows?q=%25",
-    "a quoted tag": "jobs?q=tag:%7B%22",
-    "much JSON": f"jobs?q=args.x:{'[' * 900}",
-    "a long number": f"jobs?q=args.x:{'9' * 900}",
-    "half of a character": "jobs?q=%ED%A0%80",
-    "NULs elsewhere": "workflows?q=%00x&before=%00",
-}
+NOT_FOUND = [
+    f"jobs/{DIGITS}",
+    "jobs/%D9%A3",  # another script's digit
+    "jobs/%00",
+    "workflows/%00",
+    "static/x%00.css",
+    "static/..%5c..%5creads.py",
+    "static/%2fetc/passwd",
+    f"static/{'a' * 5000}",
+    "jobs//evil.test",
+]
+REFUSED = [
+    f"jobs?q={LONG_ID}",
+    "jobs?state=%00",
+    f"jobs?q=args.{'.'.join('a' * 480)}:1",
+    "jobs?q=args.x:1e400",
+    f"jobs?q={'%22' * 999}",
+    "jobs?q=newer:999999999d",
+]
+NOTHING_FOUND = [
+    f"jobs?state=cancelled&before={DIGITS}",
+    f"jobs?queue={'x' * 50_000}",
+    "jobs?q=error:%25",
+    "jobs?q=worker:%25",
+    "workflows?q=%25",
+    "jobs?q=tag:%7B%22",
+    f"jobs?q=args.x:{'[' * 900}",
+    f"jobs?q=args.x:{'9' * 900}",
+    "jobs?q=%ED%A0%80",  # half of a character
+    "workflows?q=%00x&before=%00",
+]
 
 
-@pytest.mark.parametrize("path", NOT_FOUND.values(), ids=NOT_FOUND.keys())
-async def test_unknown_paths_are_not_found(site: Site, path: str) -> None:
-    await site.get(path, 404)
+async def test_unknown_paths_are_not_found(site: Site) -> None:
+    for path in NOT_FOUND:
+        await site.get(path, 404)
 
 
-@pytest.mark.parametrize("path", REFUSED.values(), ids=REFUSED.keys())
-async def test_invalid_searches_are_refused(site: Site, add: Add, path: str) -> None:
+async def test_invalid_searches_are_refused(site: Site, add: Add) -> None:
     await add(JobFactory(discarded=True))
-    assert 'id="j1"' not in (await site.get(path, 400)).text
+    for path in REFUSED:
+        assert 'id="j1"' not in (await site.get(path, 400)).text, path
 
 
-@pytest.mark.parametrize("path", NOTHING_FOUND.values(), ids=NOTHING_FOUND.keys())
-async def test_odd_searches_find_nothing(site: Site, add: Add, path: str) -> None:
+async def test_odd_searches_find_nothing(site: Site, add: Add) -> None:
     await add(JobFactory(discarded=True))
-    assert 'id="j1"' not in (await site.get(path)).text
+    assert 'id="j1"' in (await site.get("jobs")).text
+    for path in NOTHING_FOUND:
+        assert 'id="j1"' not in (await site.get(path)).text, path
 
 
 FORMS: list[tuple[str, dict[str, str], int]] = [
@@ -86,16 +87,13 @@ FORMS: list[tuple[str, dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("path", "fields", "status"), FORMS, ids=[f"{n}-{one[0][:20]}" for n, one in enumerate(FORMS)]
-)
-async def test_forged_forms_change_nothing(
-    site: Site, add: Add, oban: Oban, path: str, fields: dict[str, str], status: int
-) -> None:
+async def test_forged_forms_change_nothing(site: Site, add: Add, oban: Oban) -> None:
     await add(JobFactory())
-    await site.post(f"/{path}", [*fields.items(), await site.token()], status)
-    job = await oban.get_one_job(1)
-    assert (job.state, job.priority, job.tags) == ("available", 0, [])
+    token = await site.token()
+    for path, fields, status in FORMS:
+        await site.post(f"/{path}", [*fields.items(), token], status)
+        job = await oban.get_one_job(1)
+        assert (job.state, job.priority, job.tags) == ("available", 0, []), (path, fields)
 
 
 async def test_a_forged_form_can_not_edit_the_worker(site: Site, add: Add, oban: Oban) -> None:
@@ -111,7 +109,7 @@ async def test_a_forged_form_can_not_edit_the_worker(site: Site, add: Add, oban:
 async def test_a_form_redirects_to_no_other_site(site: Site, add: Add) -> None:
     await add(JobFactory())
     fields = {"action": "cancel", "id": "1", "last": "1", "total": "1"}
-    for back in ("//evil.test", "https://evil.test", "jobs/1\r\nX: y", "jobs/../../x"):
+    for back in ("//evil.test", "https://evil.test", "/", "jobs/1\r\nX: y", "jobs/7/../../x"):
         token = await site.token()
         form = [*fields.items(), ("back", back), token]
         sent = await site.post("/jobs/change", form)

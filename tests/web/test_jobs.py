@@ -45,27 +45,26 @@ async def test_pages_go_from_the_newest_to_the_oldest_job(site: Site, add: Add) 
     assert seen == known[::-1]
 
 
-@pytest.mark.parametrize(
-    ("search", "found"),
-    [
-        ("worker:Mail", ["mail", "old"]),
-        ("worker:app.Mail", ["mail", "old"]),
-        ("Mail", ["mail", "old"]),
-        ("worker:ail", []),
-        ("tag:vip", ["mail"]),
-        ("queue:reports", ["report"]),
-        ("args.user.id:7", ["mail", "report"]),
-        ('args.name:"two words"', ["old"]),
-        ("args.name:two", []),
-        ("error:100%_off", ["report"]),
-        ("error:100_", []),
-        ("older:1d", ["old"]),
-        ("newer:1d", ["mail", "report"]),
-        ("worker:Mail newer:1d tag:vip args.user.id:7", ["mail"]),
-        ("state:discarded", ["report"]),
-    ],
-)
-async def test_a_search_finds_its_jobs(site: Site, add: Add, search: str, found: list[str]) -> None:
+FOUND = [
+    ("worker:Mail", ["mail", "old"]),
+    ("worker:app.Mail", ["mail", "old"]),
+    ("Mail", ["mail", "old"]),
+    ("worker:ail", []),
+    ("tag:vip", ["mail"]),
+    ("queue:reports", ["report"]),
+    ("args.user.id:7", ["mail", "report"]),
+    ('args.name:"two words"', ["old"]),
+    ("args.name:two", []),
+    ("error:100%_off", ["report"]),
+    ("error:100_", []),
+    ("older:1d", ["old"]),
+    ("newer:1d", ["mail", "report"]),
+    ("worker:Mail newer:1d tag:vip args.user.id:7", ["mail"]),
+    ("state:discarded", ["report"]),
+]
+
+
+async def test_a_search_finds_its_jobs(site: Site, add: Add) -> None:
     known = dict(
         zip(
             ("mail", "old", "report"),
@@ -87,8 +86,9 @@ async def test_a_search_finds_its_jobs(site: Site, add: Add, search: str, found:
             strict=True,
         )
     )
-    page = Reader((await site.get("jobs", params={"q": search})).text)
-    assert sorted(ids(page)) == sorted(known[name] for name in found)
+    for search, found in FOUND:
+        page = Reader((await site.get("jobs", params={"q": search})).text)
+        assert sorted(ids(page)) == sorted(known[name] for name in found), search
 
 
 async def test_ids_find_their_jobs(site: Site, add: Add) -> None:

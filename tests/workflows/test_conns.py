@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban_sqla import Oban, Workflow
-from tests.enqueue.conn_kinds import CONN_KINDS, ConnKind, ending_badly
+from tests.enqueue.conn_kinds import CONN_KINDS, MAIN_KINDS, ConnKind, ending_badly
 from tests.workflows.conftest import Sessions, loaded, states
 from tests.workflows.test_adding import count
 from tests.workflows.workers import Step
@@ -29,7 +29,7 @@ def nested(**options: bool) -> Workflow:
 
 
 @pytest.mark.parametrize("kind", CONN_KINDS, indirect=True)
-class TestConformance:
+class TestEveryConn:
     async def test_a_workflow_commits(
         self, kind: ConnKind, client: Oban, sessions: Sessions
     ) -> None:
@@ -43,6 +43,9 @@ class TestConformance:
         found = await loaded(sessions, id)
         assert (states(found), found.progress) == (STATES, (0, 4))
 
+
+@pytest.mark.parametrize("kind", MAIN_KINDS, indirect=True)
+class TestMainKinds:
     async def test_a_workflow_rolls_back(
         self, kind: ConnKind, client: Oban, sessions: Sessions
     ) -> None:
