@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from oban_sqla import Cancel, Job, JobState, Oban, ObanError, Worker
 from oban_sqla.migrations import upgrade
 from oban_sqla.migrations.database import engine_for
+from tests.listening import hear
 
 
 class Failing(Worker, name="encodings.failing", max_attempts=1):
@@ -30,14 +31,14 @@ class Quiet(Worker, name="encodings.quiet"):
     async def process(self, job: Job) -> None: ...
 
 
-@pytest.fixture(params=["LATIN1", "SQL_ASCII"])
+@pytest.fixture(params=["LATIN1", "SQL_ASCII"], scope="module")
 def encoding(request: pytest.FixtureRequest) -> str:
     encoding: str = request.param
     return encoding
 
 
-@pytest.fixture
-def dsn(encoding: str, postgres_dsn: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def database(encoding: str, postgres_dsn: str) -> Iterator[str]:
     """A database in this encoding, with the tables."""
     # Other processes of this test run use the same server.
     name = sql.Identifier(f"test_{encoding.lower()}_{os.getpid()}")
@@ -52,6 +53,13 @@ def dsn(encoding: str, postgres_dsn: str) -> Iterator[str]:
         migrating.dispose()
         yield dsn
         connection.execute(sql.SQL("DROP DATABASE {}").format(name))
+
+
+@pytest.fixture
+def dsn(database: str) -> Iterator[str]:
+    yield database
+    with psycopg.connect(database) as connection:
+        connection.execute("DELETE FROM oban_jobs")
 
 
 @pytest.fixture(params=["psycopg", "asyncpg"])
@@ -109,6 +117,23 @@ async def test_characters_that_the_database_can_hold_arrive(engine: AsyncEngine)
     async with Oban(engine, queues={"default": 5}) as oban:
         done = await oban.wait(await oban.enqueue(Quiet.new({"name": "café"})), timeout=10)
     assert (done.state, done.args) == (JobState.COMPLETED, {"name": "café"})
+
+
+async def test_arguments_of_another_program_arrive(dsn: str) -> None:
+    url = make_url(dsn).update_query_dict({"client_encoding": "utf8"})
+    engine = create_async_engine(url.set(drivername="postgresql+psycopg"))
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO oban_jobs (worker, args) VALUES (:worker, CAST(:args AS jsonb))"),
+            {"worker": Quiet.new().worker, "args": '{"name": "Müller"}'},
+        )
+    oban = Oban(engine, queues={"default": 9})
+    with hear(oban, "job_stop") as stops:
+        async with oban:
+            await stops.wait()
+    await engine.dispose()
+    (stop,) = stops.events
+    assert stop.job.args == {"name": "Müller"}
 
 
 async def test_a_url_needs_no_encoding(dsn: str) -> None:

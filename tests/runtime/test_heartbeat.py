@@ -282,11 +282,11 @@ class TestThread:
     ) -> None:
         """Many heartbeats, each with its thread, start and stop, and leave nothing behind."""
         async with AsyncExitStack() as stack:
-            for number in range(10):
+            for number in range(5):
                 oban = Oban(engine, queues={f"q{number}": 1}, name=f"{number}", notify="poll")
                 own = heartbeat(await stack.enter_async_context(oban))
                 stack.push_async_callback(asyncio.gather, *(own.run_once() for _ in range(20)))
-            assert len(threads()) == 10
+            assert len(threads()) == 5
         assert threads() == []
         assert await producers(sessions) == []
 

@@ -1,6 +1,6 @@
 """The transaction of a worker's session ends only with the completion of the job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -57,17 +57,21 @@ async def balance(sessions: Sessions) -> Callable[[], Any]:
 
 
 async def fail(
-    start: StartOban, worker: type[Worker], ending: Any, engine: AsyncEngine | None = None
-) -> BaseException:
-    """The error of a job whose worker ends the transaction in this way."""
+    start: StartOban,
+    worker: type[Worker],
+    endings: Sequence[Any],
+    engine: AsyncEngine | None = None,
+) -> list[BaseException]:
+    """The errors of jobs whose worker ends the transaction in these ways."""
     global then
-    then = ending
     oban = await start(engine, queues={"default": 1})
     with hear(oban, "job_exception") as failures:
-        await oban.enqueue(worker.new())
-        (failure,) = await failures.wait()
+        for number, ending in enumerate(endings, 1):
+            then = ending
+            await oban.enqueue(worker.new())
+            await failures.wait(number)
     await oban.stop()
-    return failure.error  # type: ignore[no-any-return]
+    return [failure.error for failure in failures.events]
 
 
 async def commit(session: AsyncSession) -> None:
@@ -93,39 +97,30 @@ async def execute_by_the_driver(session: AsyncSession) -> None:
     await (await session.connection()).exec_driver_sql("COMMIT")
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [
-        commit,
-        commit_the_connection,
-        commit_the_transaction,
-        execute_by_the_driver,
-        *map(execute, ["COMMIT", " ;commit and chain", "/* a */ -- b\nEND", "ROLLBACK", "abort"]),
-        *map(execute, ["rollback work", "PREPARE TRANSACTION 'x'"]),
-    ],
-)
+ENDINGS = [
+    commit,
+    commit_the_connection,
+    commit_the_transaction,
+    execute_by_the_driver,
+    *map(execute, ["COMMIT", " ;commit and chain", "/* a */ -- b\nEND", "ROLLBACK", "abort"]),
+    *map(execute, ["rollback work", "PREPARE TRANSACTION 'x'"]),
+]
+PLAIN_ENDINGS = [
+    lambda session: session.commit(),
+    lambda session: session.connection().commit(),
+    lambda session: session.execute(text("COMMIT")),
+]
+
+
+@pytest.mark.parametrize(("worker", "endings"), [(Spend, ENDINGS), (SpendPlainly, PLAIN_ENDINGS)])
 async def test_a_commit_by_the_worker_is_refused(
-    start: StartOban, balance: Any, expect_errors: None, ending: Any
+    start: StartOban, balance: Any, expect_errors: None, worker: Any, endings: list[Any]
 ) -> None:
-    error = await fail(start, Spend, ending)
-    assert isinstance(error, ObanError)
-    assert "leave the commit out" in str(error)
-    assert await balance() == 100
-
-
-@pytest.mark.parametrize(
-    "ending",
-    [
-        lambda session: session.commit(),
-        lambda session: session.connection().commit(),
-        lambda session: session.execute(text("COMMIT")),
-    ],
-)
-async def test_a_commit_by_a_sync_function_is_refused(
-    start: StartOban, balance: Any, expect_errors: None, ending: Any
-) -> None:
-    error = await fail(start, SpendPlainly, ending)
-    assert isinstance(error, ObanError)
+    errors = await fail(start, worker, endings)
+    assert len(errors) == len(endings)
+    for error in errors:
+        assert isinstance(error, ObanError)
+        assert "leave the commit out" in str(error)
     assert await balance() == 100
 
 
@@ -145,9 +140,6 @@ async def roll_the_connection_back(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-@pytest.mark.parametrize(
-    "ending", [commit_the_driver, commit_the_driver_and_go_on, roll_the_connection_back]
-)
 async def test_an_end_of_the_transaction_that_is_noticed_late_fails_the_job(
     start: StartOban,
     balance: Any,
@@ -155,13 +147,15 @@ async def test_an_end_of_the_transaction_that_is_noticed_late_fails_the_job(
     postgres_dsn: str,
     prefix: str,
     driver: str,
-    ending: Any,
 ) -> None:
     engine = async_engine(postgres_dsn, prefix, driver)
-    error = await fail(start, Spend, ending, engine)
+    endings = [commit_the_driver, commit_the_driver_and_go_on, roll_the_connection_back]
+    errors = await fail(start, Spend, endings, engine)
     await engine.dispose()
-    assert isinstance(error, ObanError)
-    assert "has ended before the job's completion" in str(error)
+    assert len(errors) == len(endings)
+    for error in errors:
+        assert isinstance(error, ObanError)
+        assert "has ended before the job's completion" in str(error)
 
 
 async def test_a_worker_may_use_savepoints_and_roll_back_its_session(

@@ -6,11 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import make_url, select, text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from oban_sqla import Job, JobState, Oban, UnreadableJobError
-from oban_sqla.migrations import upgrade
 from tests.databases import async_engine
 from tests.listening import hear
 from tests.runtime.conftest import Rows
@@ -118,31 +117,3 @@ async def test_a_deserializer_that_raises_stops_no_other_job(
     async with sessions() as session:
         ((error,),) = (await session.scalars(select(Job.errors).where(Job.id == 1))).all()
     assert "not this one" in error["error"]
-
-
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-async def test_arguments_beyond_ascii_arrive_in_databases_of_other_encodings(
-    postgres_dsn: str, database_dsn: str, encoding: str
-) -> None:
-    name = make_url(database_dsn).database
-    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
-        await connection.execute(f'DROP DATABASE "{name}"'.encode())
-        await connection.execute(
-            f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"
-            " TEMPLATE template0".encode()
-        )
-    url = make_url(database_dsn).update_query_dict({"client_encoding": "utf8"})
-    engine = create_async_engine(url.set(drivername="postgresql+psycopg"))
-    async with engine.begin() as connection:
-        await connection.run_sync(upgrade)
-        await connection.execute(
-            text("INSERT INTO oban_jobs (worker, args) VALUES (:worker, CAST(:args AS jsonb))"),
-            {"worker": Quick.new().worker, "args": '{"name": "Müller"}'},
-        )
-    oban = Oban(engine, queues={"default": 9}, **NEVER)
-    with hear(oban, "job_stop") as stops, hear(oban, "ack_stop") as acks:
-        async with oban:
-            await acks.counted(1)
-    await engine.dispose()
-    (stop,) = stops.events
-    assert stop.job.args == {"name": "Müller"}
