@@ -252,30 +252,31 @@ async def test_a_job_that_no_worker_here_declares_is_found_to_be_limited(
         assert {*await session.scalars(select(Job.attempt))} == {0, 1}
 
 
-@pytest.mark.parametrize(
-    "meta",
-    [
-        {"partition_key": None},
-        {"partition_key": ""},
-        {"partition_key": 7},
-        {"partition_key": "x"},
-        {"partition_key": "x", "oban_sqla_limits": 5},
-        {"partition_key": "x", "oban_sqla_limits": None},
-        {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y", "allowed": "many"}}},
-        {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y", "allowed": 1e99}}},
-        {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y", "period": "long"}}},
-        {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y", "weight": -1}}},
-    ],
-)
+STRANGE: list[dict[str, Any]] = [
+    {"partition_key": None},
+    {"partition_key": ""},
+    {"partition_key": 7},
+    {"partition_key": "x"},
+    {"partition_key": "x", "oban_sqla_limits": 5},
+    {"partition_key": "x", "oban_sqla_limits": None},
+    {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y1", "allowed": "many"}}},
+    {"partition_key": "x", "oban_sqla_limits": {"limit": {"id": "y2", "allowed": 1e99}}},
+    {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y3", "period": "long"}}},
+    {"partition_key": "x", "oban_sqla_limits": {"rate": {"id": "y4", "weight": -1}}},
+]
+
+
 async def test_invalid_terms_of_other_programs_stop_nothing(
-    start: StartOban, sessions: Sessions, add: Add, meta: dict[str, Any]
+    start: StartOban, sessions: Sessions, add: Add
 ) -> None:
-    strange, good = await add(Free.new(), One.new({"key": "a"}))
+    strange = await add(*(Free.new() for _ in STRANGE))
+    good = await add(One.new({"key": "a"}))
     async with sessions.begin() as session:
-        change = update(Job).where(Job.id == strange)
-        await session.execute(change.values(meta=literal(meta, JSONB)))
-    await start(queues={"limits": 10}, **NEVER)
-    assert {*await Holding.begin(2)} == {strange, good}
+        for id, meta in zip(strange, STRANGE, strict=True):
+            change = update(Job).where(Job.id == id)
+            await session.execute(change.values(meta=literal(meta, JSONB)))
+    await start(queues={"limits": 20}, **NEVER)
+    assert {*await Holding.begin(11)} == {*strange, *good}
 
 
 class TestStatements:

@@ -25,21 +25,24 @@ def changed(kind: str, field: str, value: int) -> Any:
     """A job with another number in its limit or rate, and with a key of its own."""
     made = rated.new() if kind == "rate" else limited.new(0)
     meta = deepcopy(made.meta)
-    meta["oban_sqla_limits"][kind] |= {field: value, "id": "odd"}
-    meta["partition_key"] = "odd"
+    odd = f"{kind} {field} {value}"
+    meta["oban_sqla_limits"][kind] |= {field: value, "id": odd}
+    meta["partition_key"] = odd
     made.meta = meta
     return made
 
 
-@pytest.mark.parametrize("value", [0, -1, 2**31 - 1, 2**31, BEYOND_FLOATS, -BEYOND_FLOATS])
+VALUES = (0, -1, 2**31 - 1, 2**31, BEYOND_FLOATS, -BEYOND_FLOATS)
+
+
 @pytest.mark.parametrize(
     ("kind", "field"),
     [("limit", "allowed"), *[("rate", name) for name in ("allowed", "burst", "period", "weight")]],
 )
-async def test_an_invalid_number_in_meta_stops_no_other_job(
-    start: StartOban, add: Add, kind: str, field: str, value: int
+async def test_invalid_numbers_in_meta_stop_no_other_job(
+    start: StartOban, add: Add, kind: str, field: str
 ) -> None:
-    await add(changed(kind, field, value))
+    await add(*(changed(kind, field, value) for value in VALUES))
     others = await add(limited.new(1), limited.new(2), rated.new())
     with hear(Oban, "job_stop") as stops:
         await start(queues={"numbers": 10}, **NEVER)
