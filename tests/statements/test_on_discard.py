@@ -95,31 +95,30 @@ async def test_a_job_cancelled_while_it_ran_has_no_follower(
     assert await followers(sessions) == []
 
 
-@pytest.mark.parametrize(
-    "meta",
-    [
-        None,
-        [ENTRY],
-        ENTRY,
-        {ENTRY: None},
-        {ENTRY: [RECORD]},
-        *({ENTRY: {**RECORD, field: wrong}} for field in RECORD for wrong in (None, "", [1])
-          if (field, wrong) != ("tags", [1])),
-        {ENTRY: {**RECORD, "max_attempts": 40000}},
-        {ENTRY: {**RECORD, "max_attempts": "3"}},
-        {ENTRY: {**RECORD, "priority": -1}},
-        {ENTRY: {**RECORD, "priority": 10**30}},
-    ],
-    ids=str,
-)  # fmt: skip
-async def test_an_entry_of_another_program_disturbs_no_outcome(
-    add: Add, run: Run, find: Find, with_meta: WithMeta, sessions: Sessions, meta: Any
+ODD: list[Any] = [
+    None,
+    [ENTRY],
+    ENTRY,
+    {ENTRY: None},
+    {ENTRY: [RECORD]},
+    *({ENTRY: {**RECORD, field: wrong}} for field in RECORD for wrong in (None, "", [1])
+      if (field, wrong) != ("tags", [1])),
+    {ENTRY: {**RECORD, "max_attempts": 40000}},
+    {ENTRY: {**RECORD, "max_attempts": "3"}},
+    {ENTRY: {**RECORD, "priority": -1}},
+    {ENTRY: {**RECORD, "priority": 10**30}},
+]  # fmt: skip
+
+
+async def test_entries_of_another_program_disturb_no_outcome(
+    add: Add, run: Run, find: Find, with_meta: WithMeta, sessions: Sessions
 ) -> None:
-    odd, good = await add(executing(), executing())
-    await with_meta(odd, meta)
-    assert sorted(await discard(run, odd, good)) == [odd, good]
+    *odd, good = await add(*(executing() for _ in [*ODD, "good"]))
+    for id, meta in zip(odd, ODD, strict=True):
+        await with_meta(id, meta)
+    assert sorted(await discard(run, *odd, good)) == [*odd, good]
     assert [job.args["job_id"] for job in await followers(sessions)] == [good]
-    assert (await find(odd)).state is S.DISCARDED
+    assert {(await find(id)).state for id in odd} == {S.DISCARDED}
 
 
 class TestWithNoAttemptLeft:

@@ -61,25 +61,23 @@ async def test_each_job_gets_its_own_changes(add: Add, run: Run, find: Find) -> 
     assert [(await find(id)).priority for id in ids] == [1, 5, 1, 2]
 
 
-@pytest.mark.parametrize("state", JobState)
 @pytest.mark.parametrize("moved", [-SECOND, timedelta(0), SECOND])
 async def test_a_new_time_changes_the_state_of_a_waiting_job(
-    add: Add, run: Run, find: Find, state: JobState, moved: timedelta
+    add: Add, run: Run, find: Find, moved: timedelta
 ) -> None:
-    (id,) = await add(JobFactory(state=state))
-    await updated(run, ([id], {"scheduled_at": NOW + moved}))
+    ids = await add(*(JobFactory(state=state) for state in JobState))
+    await updated(run, (ids, {"scheduled_at": NOW + moved}))
     waits = S.SCHEDULED if moved > timedelta(0) else S.AVAILABLE
-    job = await find(id)
-    assert job.scheduled_at == NOW + moved
-    assert job.state is (waits if state in (S.SCHEDULED, S.AVAILABLE) else state)
+    for id, state in zip(ids, JobState, strict=True):
+        job = await find(id)
+        assert job.scheduled_at == NOW + moved
+        assert job.state is (waits if state in (S.SCHEDULED, S.AVAILABLE) else state)
 
 
-@pytest.mark.parametrize("state", JobState)
-async def test_a_new_meta_keeps_the_mark_of_a_running_job(
-    add: Add, run: Run, find: Find, state: JobState
-) -> None:
+async def test_a_new_meta_keeps_the_mark_of_a_running_job(add: Add, run: Run, find: Find) -> None:
     mark = {"cancel_attempted_at": "2026-11-23T11:00:00"}
-    (id,) = await add(JobFactory(state=state, meta={"old": 1, **mark}))
-    await updated(run, ([id], {"meta": {"new": 1}}))
-    kept = mark if state is S.EXECUTING else {}
-    assert (await find(id)).meta == {"new": 1, **kept}
+    ids = await add(*(JobFactory(state=state, meta={"old": 1, **mark}) for state in JobState))
+    await updated(run, (ids, {"meta": {"new": 1}}))
+    for id, state in zip(ids, JobState, strict=True):
+        kept = mark if state is S.EXECUTING else {}
+        assert (await find(id)).meta == {"new": 1, **kept}, state
