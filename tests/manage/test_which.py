@@ -78,6 +78,26 @@ class TestGiven:
         assert set(await states()) == {S.CANCELLED}
 
 
+NAMED = Job.args["n"].astext == User.name
+Other = aliased(Job)
+
+SELECTS: list[Any] = [
+    (select(Job).where(Job.args["n"].as_integer() > 2), [3, 4]),
+    (select(Job).join(User, NAMED).where(User.name.in_(["1", "3"])), [1, 3]),
+    (select(Job).select_from(User).outerjoin(Job, NAMED).where(User.id > 0), range(5)),
+    (select(Job).join(User, User.name < Job.args["n"].astext), [1, 2, 3, 4]),
+    (select(Job).order_by(Job.priority.desc()).limit(2), [3, 4]),
+    (select(Job).order_by(Job.priority).offset(1).limit(2), [1, 2]),
+    (select(Job).join(User, NAMED).distinct(), range(5)),
+    (select(Job).group_by(Job.id).having(func.count() > 1), []),
+    (select(Other).where(Other.priority == 2), [2]),
+    (select(Job).join(Other, Other.priority == Job.priority + 1), [0, 1, 2, 3]),
+    (select(Job).where(Job.id.in_(select(User.id).where(User.name == "4"))), [4]),
+    (select(Job).where(Job.priority > 3).with_for_update(skip_locked=True), [4]),
+    (select(Job).options(joinedload("*")).where(Job.priority == 1), [1]),
+]
+
+
 class TestSelected:
     """Jobs with the arguments {"n": 0} to {"n": 4}, and users named "0" to "4"."""
 
@@ -87,29 +107,15 @@ class TestSelected:
             session.add_all(User(name=str(n)) for n in range(5))
         return await add(*(JobFactory(args={"n": n}, priority=n) for n in range(5)))
 
-    NAMED = Job.args["n"].astext == User.name
-    Other = aliased(Job)
-
+    # All verbs select jobs alike, so each statement is sent by one of them, and one by each.
     @pytest.mark.parametrize(
-        ("statement", "found"),
+        ("verb", "statement", "found"),
         [
-            (select(Job).where(Job.args["n"].as_integer() > 2), [3, 4]),
-            (select(Job).join(User, NAMED).where(User.name.in_(["1", "3"])), [1, 3]),
-            (select(Job).select_from(User).outerjoin(Job, NAMED).where(User.id > 0), range(5)),
-            (select(Job).join(User, User.name < Job.args["n"].astext), [1, 2, 3, 4]),
-            (select(Job).order_by(Job.priority.desc()).limit(2), [3, 4]),
-            (select(Job).order_by(Job.priority).offset(1).limit(2), [1, 2]),
-            (select(Job).join(User, NAMED).distinct(), range(5)),
-            (select(Job).group_by(Job.id).having(func.count() > 1), []),
-            (select(Other).where(Other.priority == 2), [2]),
-            (select(Job).join(Other, Other.priority == Job.priority + 1), [0, 1, 2, 3]),
-            (select(Job).where(Job.id.in_(select(User.id).where(User.name == "4"))), [4]),
-            (select(Job).where(Job.priority > 3).with_for_update(skip_locked=True), [4]),
-            (select(Job).options(joinedload("*")).where(Job.priority == 1), [1]),
+            *(("cancel_jobs", *given) for given in SELECTS),
+            *((verb, *SELECTS[1]) for verb in ("retry_jobs", "delete_jobs", "update_jobs")),
         ],
         ids=lambda value: "" if isinstance(value, list | range) else str(value)[-60:].strip(),
     )
-    @pytest.mark.parametrize("verb", [*VERBS, "update_jobs"])
     async def test_only_jobs_that_the_select_finds_are_changed(
         self, oban: Oban, ids: list[int], sessions: Sessions, verb: str, statement: Any, found: Any
     ) -> None:
@@ -141,19 +147,17 @@ class TestSelected:
 
 
 class TestWrong:
-    @pytest.mark.parametrize("verb", [*VERBS, "update_jobs"])
     @pytest.mark.parametrize(
         "which",
         ["17", b"17", None, True, 1.0, {1: 2}, Job, [1, "2"], [[1]], [None], ..., JobFactory],
         ids=repr,
     )
-    async def test_an_object_that_is_not_a_job_is_refused(
-        self, oban: Oban, verb: str, which: Any
-    ) -> None:
-        with pytest.raises(
-            TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"
-        ):
-            await manage(oban, verb, which)
+    async def test_an_object_that_is_not_a_job_is_refused(self, oban: Oban, which: Any) -> None:
+        for verb in (*VERBS, "update_jobs"):
+            with pytest.raises(
+                TypeError, match=r"which must be a Job, an id, an iterable of jobs or ids"
+            ):
+                await manage(oban, verb, which)
 
     @pytest.mark.parametrize("id", [0, -1, 2**63, 10**30])
     async def test_an_invalid_id_is_refused(self, oban: Oban, id: int) -> None:
