@@ -106,7 +106,7 @@ def put_off(seconds: int) -> Callable[[Session], None]:
         at = NOW + timedelta(seconds=seconds)
         statement = update_module.update(frozenset({"scheduled_at"}), now=NOW)
         changes = [(every_id(session), {"scheduled_at": at})]
-        session.execute(statement, update_module.parameters(changes))
+        session.execute(statement, update_module.update_parameters(changes))
 
     return put_off
 
