@@ -7,7 +7,7 @@ until it ends. So the ids of a chain have the order of the commits.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -258,16 +258,26 @@ def suspend_again() -> Executable:
 
 
 @lru_cache(maxsize=1)
-def idle_chains() -> Select[str]:
-    """The chains with suspended jobs that no other job blocks."""
+def idle_chains() -> Select[Any]:
+    """The chains with suspended jobs that no other job blocks.
+
+    `ended_by` is a discarded job with `on_discard="cancel"`, whose chain had such jobs by then.
+    """
     waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
-    busy = (
-        select(literal(1))
-        .where(in_chain(other), chain_of(other) == chain_of(waiting), keeps(other))
-        .exists()
+    of_chain = (in_chain(other), chain_of(other) == chain_of(waiting))
+    busy = select(literal(1)).where(*of_chain, keeps(other)).exists()
+    ended_by = (
+        select(other.id)
+        .where(
+            *of_chain,
+            cast(other.state, Text) == JobState.DISCARDED.value,
+            other.meta["chain"].astext == "cancel",
+            other.discarded_at >= waiting.inserted_at,
+        )
+        .limit(1)
     )
     return (
-        select(chain_of(waiting))
+        select(chain_of(waiting).label("chain"), ended_by.scalar_subquery().label("ended_by"))
         .where(
             in_chain(waiting),
             cast(waiting.state, Text) == JobState.SUSPENDED.value,
@@ -276,33 +286,4 @@ def idle_chains() -> Select[str]:
         )
         .distinct()
         .limit(1000)
-    )
-
-
-class BlockedChain(NamedTuple):
-    """A chain that a discarded job holds."""
-
-    chain: str
-    job_id: int
-    """The discarded job."""
-    waiting: int
-    """How many jobs wait behind it."""
-
-
-@lru_cache(maxsize=1)
-def blocked() -> Executable:
-    """The chains that a discarded job holds: chain, job, and how many jobs wait."""
-    held, waiting = aliased(Job, name="held"), aliased(Job, name="waiting")
-    return (
-        select(chain_of(held), func.min(held.id), func.count(waiting.id.distinct()))
-        .join(waiting, chain_of(waiting) == chain_of(held))
-        .where(
-            in_chain(held),
-            cast(held.state, Text) == JobState.DISCARDED.value,
-            held.meta["chain"].astext == "hold",
-            in_chain(waiting),
-            cast(waiting.state, Text) == JobState.SUSPENDED.value,
-        )
-        .group_by(chain_of(held))
-        .order_by(chain_of(held))
     )

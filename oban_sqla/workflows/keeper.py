@@ -124,9 +124,10 @@ class WorkflowKeeper(Service):
             raise failures[0]
         if is_full or (ids and not late):
             return 0.0
-        if chains := [chain for (chain,) in await self._database.fetch(idle_chains())]:
-            await self._advance(chains)
-        repaired = bool(ids or chains)
+        if idle := await self._database.fetch(idle_chains()):
+            discarded = {row.ended_by for row in idle} - {None}
+            await self._advance({row.chain for row in idle}, discarded)
+        repaired = bool(ids or idle)
         longest = INTERVAL if has_foreign_nodes else LONGEST_INTERVAL
         self._interval = INTERVAL if repaired else min(2 * self._interval, longest)
         if started >= self._recount_at:
@@ -159,10 +160,10 @@ class WorkflowKeeper(Service):
         self._announce(ids)
         return bool(followed.late)
 
-    async def _advance(self, chains: list[str]) -> None:
+    async def _advance(self, chains: Collection[str], ids: Collection[int]) -> None:
         database = self._database
         async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
-            statements = advance(chains, (), wait=False, prefix=database.prefix)
+            statements = advance([*chains], [*ids], wait=False, prefix=database.prefix)
             followed = await run_by(InTransaction(connection), statements)
         self._tell(followed)
 

@@ -17,7 +17,7 @@ from ..models import Job, JobState
 from ..models.state import FINISHED
 from ..runtime.database import Database
 from ..waiting import Waiting, seconds_of
-from .chains import BlockedChain, blocked
+from .blocked_chains import BlockedChain, blocked
 from .enqueue import enqueue_workflow
 from .graph import LAST, STEP
 from .step import Step

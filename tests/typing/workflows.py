@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from oban_sqla import Batch, Chain, From, Job, Oban, Record, Worker, Workflow, current_workflow, job
-from oban_sqla.workflows.chains import BlockedChain
+from oban_sqla.workflows.blocked_chains import BlockedChain
 
 
 @job()

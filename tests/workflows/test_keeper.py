@@ -1,19 +1,20 @@
 """The keeper looks seldom while no step waits, soon after news, and one workflow stops no other."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from oban_sqla import Job, JobState, Workflow
+from oban_sqla import Chain, Job, JobState, Worker, Workflow
 from oban_sqla.runtime.database import Database
 from oban_sqla.workflows import keeper as module
 from oban_sqla.workflows.keeper import WorkflowKeeper
 from oban_sqla.workflows.step import Step as Row
 from tests.conftest import StartOban, Tune
-from tests.workflows.conftest import loaded, states
+from tests.workflows.conftest import jobs_of, loaded, states
 from tests.workflows.workers import Step
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -133,3 +134,41 @@ async def test_a_deleted_workflow_stops_no_other(
     first = await oban.wait(gone.steps["first"], timeout=20)
     assert first.state is JobState.COMPLETED
     assert await keeper.run_once() > 0
+
+
+class Ending(Worker, name="keeper.ending", chain=Chain("account", on_discard="cancel")):
+    async def process(self, job: Job) -> None: ...
+
+
+async def test_a_chain_ends_with_a_job_that_the_lifeline_discards(
+    keeper: WorkflowKeeper, sessions: Sessions
+) -> None:
+    """The jobs that waited are cancelled. Jobs that were enqueued later run."""
+    # The lock of a chain belongs to the database, so other tests may not have the same chains.
+    accounts = [str(uuid4()), str(uuid4())]
+
+    async def enqueue() -> None:
+        async with sessions.begin() as session:
+            session.add_all(Ending.new({"account": account}) for account in accounts for _ in "ab")
+
+    async def move(number: int, **values: object) -> None:
+        """Change one job of the first chain, as another program does."""
+        ids = [job.id for job in await jobs_of(sessions) if job.args["account"] == accounts[0]]
+        async with sessions.begin() as session:
+            await session.execute(update(Job).where(Job.id == ids[number]).values(values))
+
+    async def chain(number: int) -> list[str]:
+        jobs = await jobs_of(sessions)
+        return [job.state.value for job in jobs if job.args["account"] == accounts[number]]
+
+    await enqueue()
+    await move(0, state=JobState.DISCARDED, discarded_at=func.timezone("UTC", func.now()))
+    await keeper.run_once()
+    assert await chain(0) == ["discarded", "cancelled"]
+    assert await chain(1) == ["available", "suspended"]
+
+    await enqueue()
+    assert await chain(0) == ["discarded", "cancelled", "available", "suspended"]
+    await move(2, state=JobState.COMPLETED)
+    await keeper.run_once()
+    assert await chain(0) == ["discarded", "cancelled", "completed", "available"]
