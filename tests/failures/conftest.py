@@ -37,6 +37,7 @@ class Runs:
         }
         named |= {"producers": sql.Identifier(self.prefix, "oban_producers")}
         named |= {"leaders": sql.Identifier(self.prefix, "oban_leaders")}
+        named |= {"workflows": sql.Identifier(self.prefix, "oban_workflows")}
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(sql.SQL(query).format(**named), params)
             return cursor.fetchall() if cursor.description else []
@@ -86,6 +87,9 @@ class Runs:
         """The balance of each account, and the number of its changes."""
         rows = self._query("SELECT id, balance, moves FROM {accounts}")
         return {id: (balance, moves) for id, balance, moves in rows}
+
+    def running_workflows(self) -> int:
+        return self._query("SELECT count(*) FROM {workflows} WHERE state = 'executing'")[0][0]
 
     def completed(self) -> int:
         return self.states().get("completed", 0)

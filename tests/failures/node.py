@@ -21,6 +21,7 @@ from oban_sqla import Job, Oban, Worker
 from oban_sqla.config import oban_settings
 from oban_sqla.dsn import database_url
 from oban_sqla.runtime import cron, service
+from tests.failures.steps import Logged
 
 # A test can't wait half a minute after each cut, or a minute after a blocked loop or a changed
 # clock.
@@ -112,6 +113,7 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
         " WHERE id = :id"
     )
     Note.insert = sql.SQL("INSERT INTO {} VALUES (%s, %s)").format(table)
+    Logged.connect(os.environ["RUNS_DSN"], prefix)
     options = {"poll_interval": 0.2, "fallback_interval": 1.0, "shutdown_grace_period": 0.2}
     options |= json.loads(given)
     if entry := options.pop("cron", None):
@@ -125,6 +127,7 @@ async def main(dsn: str, prefix: str, limit: str, given: str = "{}") -> None:
         print("up", flush=True)
         await stopping.wait()
     await engine.dispose()
+    await Logged.engine.dispose()
     if Note.connection is not None:
         await Note.connection.close()
 
