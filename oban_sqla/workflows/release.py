@@ -38,7 +38,7 @@ from ..clock import database_now, nearest
 from ..models import Job, JobState
 from ..statements.states import constant
 from .graph import LAST, STEP
-from .release_writes import move_jobs, note_steps, update_counts
+from .release_writes import free_of, move_jobs, note_steps, update_counts
 from .step import Step
 from .uncounted_steps import (
     IDS,
@@ -85,21 +85,31 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     uncounted = uncounted_steps()
     deps = deps_of_ended(uncounted)
     counts = counts_left(uncounted)
-    targets = _targets(uncounted, deps, counts)
+    candidates = _candidates(uncounted, deps, counts)
     free = (
         select(Job.id)
-        .where(Job.id == any_(_array(targets.c.job_id, IDS)), _is_suspended(Job))
+        .where(Job.id == any_(_array(candidates.c.job_id, IDS)), _is_suspended(Job))
         .order_by(Job.id)
         .with_for_update(skip_locked=True)
         .cte("free")
     )
+    # A candidate that is not free has moved before, or another transaction has locked it.
     blocked = (
-        select(targets.c.root)
-        .where(targets.c.job_id.not_in(select(free.c.id)))
+        select(candidates.c.root)
+        .where(candidates.c.job_id.not_in(select(free.c.id)), waits(candidates.c.job_id))
         .distinct()
         .cte("blocked")
     )
-    moved = move_jobs(targets, free, blocked, time)
+    targets = (
+        select(candidates)
+        .where(
+            free_of(blocked, candidates.c.root),
+            # Without a join: the planner expects one row, and would compare all pairs of rows.
+            candidates.c.job_id.in_(select(free.c.id)).is_(true()),
+        )
+        .cte("targets")
+    )
+    moved = move_jobs(targets, time)
     noted = note_steps(uncounted, deps, targets, blocked)
     counted = update_counts(counts, blocked, time)
     available = select(moved.c.queue).where(moved.c.state == constant(JobState.AVAILABLE))
@@ -120,8 +130,8 @@ def release(*, now: datetime | None = None) -> Select[Any]:
     )
 
 
-def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
-    """The suspended jobs to run or to cancel, each once."""
+def _candidates(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
+    """The jobs to run or to cancel if they are suspended, each once."""
     known = select(uncounted.c.job_id).where(uncounted.c.outcome.is_not(None))
     satisfied = func.count().filter(deps.c.rule == "run")
     ready = (
@@ -175,18 +185,14 @@ def _targets(uncounted: CTE, deps: CTE, counts: CTE) -> CTE:
         .where(called.ended.is_(None), called.job_id.not_in(known), or_(due, over))
     )
     every = union_all(ready, doomed, fired).subquery("every")
-    return (
-        select(
-            every.c.job_id,
-            every.c.runs,
-            cast(every.c.delay, Float).label("delay"),
-            every.c.cause,
-            every.c.reason,
-            every.c.root,
-        )
-        .where(waits(every.c.job_id))
-        .cte("targets")
-    )
+    return select(
+        every.c.job_id,
+        every.c.runs,
+        cast(every.c.delay, Float).label("delay"),
+        every.c.cause,
+        every.c.reason,
+        every.c.root,
+    ).cte("candidates")
 
 
 def _is_suspended(job: Any) -> ColumnElement[bool]:

@@ -34,18 +34,9 @@ from .step import Step
 from .workflow import Workflow
 
 
-def move_jobs(targets: CTE, free: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
+def move_jobs(targets: CTE, time: ColumnElement[Any]) -> CTE:
     """Make the jobs of the targets available, scheduled or cancelled."""
-    changes = (
-        select(targets)
-        .where(
-            _free_of(blocked, targets.c.root),
-            # Without a join: the planner expects one row, and would compare all pairs of rows.
-            targets.c.job_id.in_(select(free.c.id)).is_(true()),
-        )
-        .cte("changes")
-    )
-    change = changes.c
+    change = targets.c
     due = func.greatest(Job.scheduled_at, time + interval(func.coalesce(change.delay, 0.0)))
     runs = case((due > time, constant(JobState.SCHEDULED)), else_=constant(JobState.AVAILABLE))
     return (
@@ -102,7 +93,7 @@ def note_steps(uncounted: CTE, deps: CTE, targets: CTE, blocked: CTE) -> CTE:
     ).c
     return (
         update(Step)
-        .where(looked_up(Step.job_id, change.job_id), _free_of(blocked, Step.path[1]))
+        .where(looked_up(Step.job_id, change.job_id), free_of(blocked, Step.path[1]))
         .values(
             ended=func.coalesce(change.outcome, Step.ended),
             waits=Step.waits - change.satisfied,
@@ -126,7 +117,7 @@ def update_counts(counts: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
     names = ("open", "lasts", "untried", "completed", "cancelled", "discarded")
     return (
         update(Workflow)
-        .where(looked_up(Workflow.id, left.id), _free_of(blocked, left.root))
+        .where(looked_up(Workflow.id, left.id), free_of(blocked, left.root))
         .values(
             **{name: left[name] for name in names},
             state=case((over, state), else_=Workflow.state),
@@ -142,6 +133,7 @@ def update_counts(counts: CTE, blocked: CTE, time: ColumnElement[Any]) -> CTE:
     )
 
 
-def _free_of(blocked: CTE, root: ColumnElement[str]) -> ColumnElement[bool]:
+def free_of(blocked: CTE, root: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the release of a root is not blocked."""
     roots = func.array(select(blocked.c.root).scalar_subquery(), type_=ARRAY(Text))
     return not_(root == any_(roots))
