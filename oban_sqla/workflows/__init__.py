@@ -7,7 +7,7 @@ from ..runtime.following import register as add_follower
 from ..runtime.reasons import register as add_reason
 from . import job_parts as _job_parts  # noqa: F401 - adds to the model of jobs
 from . import unit_of_work
-from .chains import ChainFollower
+from .chain_follower import ChainFollower
 from .follower import WorkflowFollower
 from .keeper import WorkflowKeeper
 from .pruner import WorkflowPruner

@@ -1,11 +1,10 @@
-"""Chains: the end of a job lets the next one of its chain run.
+"""The statements of chains: the end of a job lets the next one of its chain run.
 
 A trigger suspends a new job whose chain is busy, and has its transaction hold a lock on the chain
 until it ends. So the ids of a chain have the order of the commits.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    false,
     func,
     literal,
     literal_column,
@@ -33,13 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from ..clock import database_now, held_at, nearest
+from ..clock import database_now, nearest
 from ..models import Job, JobState
 from ..models.chain import ENTRY
-from ..runtime.following import Followed, Statements
-from ..statements.announce import announce, announcement
 from ..statements.states import constant
-from ..wakeups import Wakeup
 
 LOCKS = 8
 """The seed of the hashes that are locked, as the trigger has it."""
@@ -56,76 +51,6 @@ _LIVE = [
 ]
 
 
-class ChainFollower:
-    """Lets the next job of a chain run, in the transaction that ends the job before it."""
-
-    key = ENTRY
-
-    def __init__(self) -> None:
-        # A process that has seen no job of a chain saves the query for chains.
-        self._seen = False
-
-    def concerns(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a job with this meta is in a chain."""
-        is_in_chain = self.key in meta
-        self._seen = self._seen or is_in_chain
-        return is_in_chain
-
-    def follow(self, ids: Sequence[int], *, wait: bool, prefix: str | None) -> Statements:
-        """Release the next job of each job's chain. Locked jobs are released later.
-
-        Without `wait`, so are the jobs of locked chains.
-        """
-        if not (self._seen or wait):
-            return Followed()
-        chains = yield chains_of(), {"ids": list(ids)}
-        if not chains:
-            return Followed()
-        return (yield from advance([row.chain for row in chains], ids, wait=wait, prefix=prefix))
-
-    def reopen(self, ids: Sequence[int]) -> Statements:
-        """Suspend retried jobs until their chains reach them."""
-        chains = yield chains_of(), {"ids": list(ids)}
-        if chains:
-            names = sorted(row.chain for row in chains)
-            yield lock_chains(wait=True), {"chains": names}
-            yield suspend_again(), {"ids": list(ids)}
-            return (yield from advance(names, ids, wait=True, prefix=None, announced=False))
-        return Followed()
-
-    def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
-        """A statement without rows: the jobs of a chain pass no results on."""
-        return select(Job.worker, Job.meta).where(false()), {}
-
-
-def advance(
-    chains: Sequence[str],
-    ids: Sequence[int],
-    *,
-    wait: bool,
-    prefix: str | None,
-    announced: bool = True,
-) -> Statements:
-    """Let the next job run in each chain without a running job."""
-    # In the order in which new jobs lock them, which the server's collation need not have.
-    locks = yield lock_chains(wait=wait), {"chains": sorted(chains)}
-    free = [row.chain for row in locks if row.locked]
-    if not free:
-        return Followed(late=ids)
-    rows = yield release_next(now=held_at()), {"chains": free, "ids": list(ids)}
-    moved = [row for row in rows if row.state is not None]
-    late = ids if len(free) < len(chains) or len(moved) < len(rows) else ()
-    released = [row for row in moved if row.state != JobState.CANCELLED]
-    queues = frozenset(row.queue for row in released if row.state == JobState.AVAILABLE)
-    due = [row.scheduled_at for row in released if row.state == JobState.SCHEDULED]
-    due_at = min(due, default=None)
-    wakeup = Wakeup(queues, due_at.replace(tzinfo=UTC) if due_at is not None else None)
-    if wakeup and announced:
-        yield announce(prefix=prefix), announcement(wakeup)
-    cancelled = [row.id for row in moved if row.state == JobState.CANCELLED]
-    return Followed(wakeup, cancelled, late=late)
-
-
 def chain_of(job: Any) -> ColumnElement[str]:
     """The chain of a job, as the expression that the index contains."""
     chain: ColumnElement[str] = job.meta.op("->>", return_type=Text())(literal_column(f"'{ENTRY}'"))
@@ -139,7 +64,7 @@ def in_chain(job: Any) -> ColumnElement[bool]:
     return and_(job.meta.has_key(literal_column(f"'{ENTRY}'")), unfinished)
 
 
-def keeps(job: Any) -> ColumnElement[bool]:
+def blocks_chain(job: Any) -> ColumnElement[bool]:
     """Whether a job keeps the other jobs of its chain from running."""
     state = cast(job.state, Text)
     held = and_(state == "discarded", job.meta["chain"].astext == "hold")
@@ -200,7 +125,7 @@ def release_next(*, now: datetime | None = None) -> Executable:
     first = select(waiting.id).where(*suspended).order_by(waiting.id).limit(1).scalar_subquery()
     busy = (
         select(literal(1))
-        .where(in_chain(other), chain_of(other) == chain.c.chain, keeps(other))
+        .where(in_chain(other), chain_of(other) == chain.c.chain, blocks_chain(other))
         .exists()
     )
     next_ones = (
@@ -265,7 +190,7 @@ def idle_chains() -> Select[Any]:
     """
     waiting, other = aliased(Job, name="waiting"), aliased(Job, name="other")
     of_chain = (in_chain(other), chain_of(other) == chain_of(waiting))
-    busy = select(literal(1)).where(*of_chain, keeps(other)).exists()
+    busy = select(literal(1)).where(*of_chain, blocks_chain(other)).exists()
     ended_by = (
         select(other.id)
         .where(

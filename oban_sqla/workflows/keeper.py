@@ -16,7 +16,8 @@ from ..runtime.database import Database
 from ..runtime.following import Followed, InTransaction, follow_by, run_by
 from ..runtime.service import Emit, Service
 from ..runtime.time_limits import ANSWER_TIMEOUT, deadline
-from .chains import advance, idle_chains, in_chain
+from .chain_follower import advance
+from .chains import idle_chains, in_chain
 from .counts import recount
 from .step import Step
 from .uncounted_steps import has_workflow

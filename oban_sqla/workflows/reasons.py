@@ -7,7 +7,7 @@ from sqlalchemy.orm import aliased
 
 from ..models import Job, JobState
 from ..runtime.following import Fetches
-from .chains import chain_of, in_chain, keeps
+from .chains import blocks_chain, chain_of, in_chain
 from .step import Step
 from .workflow_queries import deps_of
 
@@ -54,7 +54,7 @@ def _before(id: int) -> Executable:
     other, first = aliased(Job, name="other"), aliased(Job, name="first")
     keeping = (
         select(first.id, cast(first.state, Text).label("state"))
-        .where(in_chain(first), chain_of(first) == chain_of(Job), keeps(first))
+        .where(in_chain(first), chain_of(first) == chain_of(Job), blocks_chain(first))
         .order_by(first.id)
         .limit(1)
         .lateral("keeping")

@@ -19,11 +19,11 @@ from tests.services import services
 Sessions = async_sessionmaker[AsyncSession]
 
 
-class Counted(Worker, name="queue_control.counted", queue="alpha"):
+class Counted(Worker, name="queue_orders.counted", queue="alpha"):
     async def process(self, job: Job) -> None: ...
 
 
-class Held(Worker, name="queue_control.held"):
+class Held(Worker, name="queue_orders.held"):
     async def process(self, job: Job) -> None:
         await asyncio.Event().wait()
 
