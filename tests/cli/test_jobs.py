@@ -105,9 +105,8 @@ class TestLooking:
         assert "in 60 minutes" in rows[2]
         assert rows[2].rstrip().endswith("ValueError: [red]boom\\x1b[31m")
 
-    @pytest.mark.parametrize(
-        ("arguments", "ids"),
-        [
+    def test_filters_select_jobs(self, on: Say) -> None:
+        filters: list[tuple[list[str], list[int]]] = [
             (["--state", "available", "--state", "completed"], [4, 1]),
             (["--queue", "mailers", "--limit", "1"], [2]),
             (["--older-than", "7d"], [4]),
@@ -120,11 +119,10 @@ class TestLooking:
             (["--tag", "eu", "--tag", "vip"], [4]),
             (["--worker", "Work"], [4, 3, 2, 1]),
             (["--queue", "none"], []),
-        ],
-    )
-    def test_filters_select_jobs(self, on: Say, arguments: list[str], ids: list[int]) -> None:
-        found = json.loads(on("jobs", "list", "--json", *arguments).stdout)
-        assert [job["id"] for job in found] == ids
+        ]
+        for arguments, ids in filters:
+            found = json.loads(on("jobs", "list", "--json", *arguments).stdout)
+            assert [job["id"] for job in found] == ids, arguments
 
     def test_json_has_every_field(self, on: Say) -> None:
         (job,) = json.loads(on("jobs", "list", "--json", "2").stdout)
