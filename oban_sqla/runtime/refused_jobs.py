@@ -1,16 +1,19 @@
 """`RefusedJobs`: jobs whose move the database refuses, so that the statement skips them."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import sqlstate
 from ..events import MoveRefused
 from ..statements.move_apart import CHECK_NOW, Move, hide, limit_idle_time, unmoved
 from .database import Database
+from .pool import capacity
 from .refusals import concerns_some, concerns_structure
 from .service import Emit
 from .time_limits import ANSWER_TIMEOUT, deadline
@@ -77,7 +80,7 @@ class RefusedJobs:
         sent: list[T] = []
         refusal: Exception | None = None
         try:
-            async with deadline(ANSWER_TIMEOUT), self._database.transaction() as connection:
+            async with deadline(ANSWER_TIMEOUT), self._beside() as connection:
                 # A change of the table waits for this transaction, and the statement for the
                 # change. Then the server ends this transaction, which is no failure.
                 await connection.execute(limit_idle_time())
@@ -92,6 +95,19 @@ class RefusedJobs:
         if refusal is not None:
             raise refusal
         return sent[0]
+
+    @asynccontextmanager
+    async def _beside(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction beside that of the statement, also if the pool has a single connection."""
+        database = self._database
+        if capacity(database.engine) == 1:
+            database = database.apart()
+        try:
+            async with database.transaction() as connection:
+                yield connection
+        finally:
+            if database is not self._database:
+                await database.dispose()
 
     async def _search(self, params: Mapping[str, Any], state: str) -> bool:
         """Set refused jobs apart. Returns whether the statement may succeed now."""

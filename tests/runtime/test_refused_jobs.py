@@ -19,8 +19,9 @@ from oban_sqla.statements.claim import claim
 from oban_sqla.statements.move_apart import claim_move
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import Add, StartOban, Tune
+from tests.databases import async_engine
 from tests.factories import JobFactory
-from tests.listening import hear
+from tests.listening import PATIENCE, hear
 from tests.runtime.conftest import Refuse, Rows, of_rows
 from tests.runtime.workers import Held, Quick
 from tests.services import services
@@ -68,6 +69,22 @@ async def test_other_jobs_are_claimed(
     assert [(one.id, one.move) for one in refusals.events] == [(ids[7], "claim")]
     assert "not this one" in str(refusals.events[0].error)
     assert await rows() == [DONE] * 7 + [WAITS] + [DONE] * 22
+
+
+async def test_other_jobs_are_claimed_with_a_pool_of_one_connection(
+    start: StartOban, add: Add, refuse: Refuse, postgres_dsn: str, prefix: str
+) -> None:
+    """The transaction that hides the refused job does not wait for the statement's connection."""
+    ids = await add(*(Quick.new() for _ in range(30)))
+    await refuse(becomes("executing", ids[7]))
+    engine = async_engine(
+        postgres_dsn, prefix, pool_size=1, max_overflow=0, pool_timeout=2 * PATIENCE
+    )
+    with hear(Oban, "ack_stop") as acks:
+        oban = await start(engine, queues={"default": 5}, leadership=False, **NEVER)
+        await acks.counted(29)
+    await oban.stop()
+    await engine.dispose()
 
 
 async def test_a_deferred_constraint_refuses_one_job(
