@@ -111,7 +111,7 @@ class TestAnotherNodeStartsTheNextJob:
         Holding.release(first)
         await _begins_at_once(2)
 
-    async def test_when_the_first_node_has_no_place_for_all(
+    async def test_when_the_first_node_has_no_slot_for_all(
         self, start: StartOban, add: Add, client: Oban
     ) -> None:
         queue = {"limit": 3, "global_limit": 3}
