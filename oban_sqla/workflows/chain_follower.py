@@ -40,16 +40,19 @@ class ChainFollower:
         chains = yield chains_of(), {"ids": list(ids)}
         if not chains:
             return Followed()
-        return (yield from advance([row.chain for row in chains], ids, wait=wait, prefix=prefix))
+        names, table = [row.chain for row in chains], chains[0].table
+        return (yield from advance(names, ids, table=table, wait=wait, prefix=prefix))
 
     def reopen(self, ids: Sequence[int]) -> Statements:
         """Suspend retried jobs until their chains reach them."""
         chains = yield chains_of(), {"ids": list(ids)}
         if chains:
-            names = sorted(row.chain for row in chains)
-            yield lock_chains(wait=True), {"chains": names}
+            names, table = sorted(row.chain for row in chains), chains[0].table
+            yield lock_chains(wait=True), {"chains": names, "table": table}
             yield suspend_again(), {"ids": list(ids)}
-            return (yield from advance(names, ids, wait=True, prefix=None, announced=False))
+            return (
+                yield from advance(names, ids, table=table, wait=True, prefix=None, announced=False)
+            )
         return Followed()
 
     def results(self, job: Job) -> tuple[Executable, Mapping[str, Any]]:
@@ -61,13 +64,14 @@ def advance(
     chains: Sequence[str],
     ids: Sequence[int],
     *,
+    table: int,
     wait: bool,
     prefix: str | None,
     announced: bool = True,
 ) -> Statements:
-    """Let the next job run in each chain without a running job."""
+    """Let the next job run in each chain without a running job. `table`: the id of its table."""
     # In the order in which new jobs lock them, which the server's collation need not have.
-    locks = yield lock_chains(wait=wait), {"chains": sorted(chains)}
+    locks = yield lock_chains(wait=wait), {"chains": sorted(chains), "table": table}
     free = [row.chain for row in locks if row.locked]
     if not free:
         return Followed(late=ids)

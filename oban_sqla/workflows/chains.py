@@ -36,9 +36,6 @@ from ..models import Job, JobState
 from ..models.chain import ENTRY
 from ..statements.states import constant
 
-LOCKS = 8
-"""The seed of the hashes that are locked, as the trigger has it."""
-
 _IDS = ARRAY(BigInteger)
 _LIVE = [
     literal(state.value, Text)
@@ -73,10 +70,10 @@ def blocks_chain(job: Any) -> ColumnElement[bool]:
 
 @lru_cache(maxsize=1)
 def chains_of() -> Executable:
-    """The chains of the jobs `ids`."""
+    """The chains of the jobs `ids`, and the id of the `table` of jobs."""
     chain = chain_of(Job)
     return (
-        select(chain.label("chain"))
+        select(chain.label("chain"), cast(literal_column("tableoid"), BigInteger).label("table"))
         .where(Job.id == any_(bindparam("ids", type_=_IDS)), chain.is_not(None))
         .distinct()
     )
@@ -84,11 +81,11 @@ def chains_of() -> Executable:
 
 @lru_cache(maxsize=2)
 def lock_chains(*, wait: bool) -> Executable:
-    """Lock the `chains` as the trigger does for new jobs; returns each, and if it is locked."""
+    """Lock the `chains` of a `table` as its trigger does; returns each, and if it is locked."""
     chain = select(
         func.unnest(bindparam("chains", type_=ARRAY(Text)), type_=Text).label("chain")
     ).subquery("chains")
-    hashed = func.hashtextextended(chain.c.chain, LOCKS)
+    hashed = func.hashtextextended(chain.c.chain, bindparam("table", type_=BigInteger))
     if wait:
         # The function returns void, which is not NULL.
         locked: Any = cast(func.pg_advisory_xact_lock(hashed), Text).is_not(None)
@@ -184,7 +181,7 @@ def suspend_again() -> Executable:
 
 @lru_cache(maxsize=1)
 def idle_chains() -> Select[Any]:
-    """The chains with suspended jobs that no other job blocks.
+    """The chains with suspended jobs that no other job blocks, and the id of the `table` of jobs.
 
     `ended_by` is a discarded job with `on_discard="cancel"`, whose chain had such jobs by then.
     """
@@ -202,7 +199,11 @@ def idle_chains() -> Select[Any]:
         .limit(1)
     )
     return (
-        select(chain_of(waiting).label("chain"), ended_by.scalar_subquery().label("ended_by"))
+        select(
+            chain_of(waiting).label("chain"),
+            ended_by.scalar_subquery().label("ended_by"),
+            cast(literal_column("waiting.tableoid"), BigInteger).label("table"),
+        )
         .where(
             in_chain(waiting),
             cast(waiting.state, Text) == JobState.SUSPENDED.value,

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import BigInteger, Integer, Select, Text, bindparam, cast, exists, or_, select
 from sqlalchemy.exc import DBAPIError
@@ -126,8 +127,7 @@ class WorkflowKeeper(Service):
         if is_full or (ids and not late):
             return 0.0
         if idle := await self._database.fetch(idle_chains()):
-            discarded = {row.ended_by for row in idle} - {None}
-            await self._advance({row.chain for row in idle}, discarded)
+            await self._advance(idle)
         repaired = bool(ids or idle)
         longest = INTERVAL if has_foreign_nodes else LONGEST_INTERVAL
         self._interval = INTERVAL if repaired else min(2 * self._interval, longest)
@@ -161,10 +161,14 @@ class WorkflowKeeper(Service):
         self._announce(ids)
         return bool(followed.late)
 
-    async def _advance(self, chains: Collection[str], ids: Collection[int]) -> None:
+    async def _advance(self, idle: Sequence[Any]) -> None:
         database = self._database
+        chains = {row.chain for row in idle}
+        discarded = {row.ended_by for row in idle} - {None}
         async with deadline(ANSWER_TIMEOUT), database.transaction() as connection:
-            statements = advance([*chains], [*ids], wait=False, prefix=database.prefix)
+            statements = advance(
+                [*chains], [*discarded], table=idle[0].table, wait=False, prefix=database.prefix
+            )
             followed = await run_by(InTransaction(connection), statements)
         self._tell(followed)
 

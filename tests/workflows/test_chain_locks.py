@@ -1,4 +1,4 @@
-"""Chains, one of whose waiting jobs another transaction has locked."""
+"""The locks of chains, and chains one of whose waiting jobs another transaction has locked."""
 
 import asyncio
 
@@ -10,6 +10,7 @@ from oban_sqla import Chain, Job, JobState, Oban, Worker
 from oban_sqla.workflows import keeper
 from tests.blocking import pid_of, until_blocked
 from tests.conftest import StartOban, Tune
+from tests.databases import async_engine
 from tests.workflows.conftest import Sessions, jobs_of
 
 
@@ -98,3 +99,36 @@ async def test_two_calls_for_one_chain_do_not_deadlock(
         await other.commit()
     states = [job.state.value for job in await jobs_of(sessions)]
     assert states == ["cancelled", "cancelled", "available"]
+
+
+async def test_a_release_waits_for_a_transaction_that_enqueues(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """The trigger and the release lock the same, so that the new job is not overlooked."""
+    oban, first = Oban(engine), Entry.new({"account": 1})
+    async with sessions.begin() as session:
+        session.add(first)
+    async with sessions() as one, sessions() as other:
+        one.add(Entry.new({"account": 1}))
+        await one.flush()
+        pid = await pid_of(other)
+        waiting = asyncio.create_task(oban.cancel_jobs(first, conn=other))
+        await until_blocked(engine, pid)
+        await one.commit()
+        await waiting
+        await other.commit()
+    states = [job.state.value for job in await jobs_of(sessions)]
+    assert states == ["cancelled", "available"]
+
+
+async def test_the_chains_of_two_schemas_have_different_locks(
+    sessions: Sessions, postgres_dsn: str, new_schema: str
+) -> None:
+    elsewhere = async_engine(postgres_dsn, new_schema)
+    async with sessions() as one, AsyncSession(elsewhere) as other:
+        one.add(Entry.new({"account": 1}))
+        await one.flush()
+        other.add(Entry.new({"account": 1}))
+        await other.commit()
+        await one.commit()
+    await elsewhere.dispose()

@@ -25,13 +25,14 @@ JOIN_CHAIN = "oban_sqla_join_chain"
 OPEN_INDEX = "oban_sqla_workflow_steps_open_index"
 
 # A transaction that enqueues a job of a chain locks the chain until it ends, and draws the job's id
-# after it has the lock. So the ids of a chain have the order of the commits.
+# after it has the lock. So the ids of a chain have the order of the commits. Advisory locks belong
+# to the database: with the id of the table, the chains of two schemas have different locks.
 JOIN = """
 DECLARE
   chain text := NEW.meta ->> 'chain_id';
   busy boolean;
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtextextended(chain, 8));
+  PERFORM pg_advisory_xact_lock(hashtextextended(chain, TG_RELID::bigint));
   NEW.id := nextval(pg_get_serial_sequence(
     quote_ident(TG_TABLE_SCHEMA) || '.' || quote_ident(TG_TABLE_NAME), 'id'));
   IF NEW.state::text IN ('available', 'scheduled') THEN
