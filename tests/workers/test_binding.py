@@ -34,21 +34,19 @@ CALLS = list(
 )
 
 
-@pytest.mark.parametrize(("args", "kwargs"), CALLS)
 @pytest.mark.parametrize("function", [plain, no_arguments])
-def test_a_call_is_bound_or_refused_as_inspect_does(
-    function: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]
-) -> None:
+def test_a_call_is_bound_or_refused_as_inspect_does(function: Callable[..., Any]) -> None:
     binding = Binding(function, session=False)
-    try:
-        expected = inspect.signature(function).bind(*args, **kwargs).arguments
-    except TypeError:
-        with pytest.raises(TypeError):
-            binding.arguments("w", args, kwargs)
-    else:
-        arguments = binding.arguments("w", args, kwargs)
-        assert arguments == dict(expected)
-        assert binding.call("w", arguments, None) == function(*args, **kwargs)
+    for args, kwargs in CALLS:
+        try:
+            expected = inspect.signature(function).bind(*args, **kwargs).arguments
+        except TypeError:
+            with pytest.raises(TypeError):
+                binding.arguments("w", args, kwargs)
+        else:
+            arguments = binding.arguments("w", args, kwargs)
+            assert arguments == dict(expected)
+            assert binding.call("w", arguments, None) == function(*args, **kwargs)
 
 
 def test_a_plain_call_does_not_use_inspect(monkeypatch: pytest.MonkeyPatch) -> None:
