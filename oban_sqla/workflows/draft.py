@@ -54,12 +54,12 @@ class Draft:
 
 
 def step_name(workflow: str, name: object) -> str:
-    """Check the name of a step; `TypeError` or `ValueError` if it is invalid."""
+    """Check the name of a step or a workflow; `TypeError` or `ValueError` if it is invalid."""
     if not isinstance(name, str):
-        raise TypeError(f"{workflow}: the name of a step is a str, not {validation.show(name)}")
+        raise TypeError(f"{workflow}: the name must be a str, not {validation.show(name)}")
     if not name.strip():
-        raise ValueError(f"{workflow}: the name of a step is empty")
-    validation.json_value(f"{workflow}: the name of a step", name)
+        raise ValueError(f"{workflow}: the name is empty")
+    validation.json_value(f"{workflow}: the name", name)
     return name
 
 

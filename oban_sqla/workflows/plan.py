@@ -89,7 +89,10 @@ class Plan:
             for draft in graph.drafts.values():
                 refuse_stored(workflow.label, draft.name, draft.job)
             if not any(draft.kind == STEP for draft in graph.drafts.values()) and not graph.within:
-                raise ValueError(f"{workflow.label}: it needs a step beside those of add_last()")
+                raise ValueError(
+                    f"{workflow.label}: it needs a step beside those of add_last() and the"
+                    " callbacks of a batch"
+                )
         self.steps += [Planned(draft, workflow, path) for draft in graph.new]
         for within in graph.within.values():
             if not inspect(within.workflow).has_identity:

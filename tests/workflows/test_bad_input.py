@@ -167,6 +167,18 @@ def test_a_job_in_two_workflows_is_refused() -> None:
         Batch([one := Step.new()], on_completed=one)
 
 
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="Workflow: the name must be a str, not 3"):
+        Workflow(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="workflow 'import': the name is empty"):
+        Workflow("import").add(" ", Step.new())
+
+
+async def test_a_batch_without_jobs_is_refused(client: Oban) -> None:
+    with pytest.raises(ValueError, match=r"needs a step beside .* the callbacks of a batch"):
+        await client.enqueue(Batch([], on_exhausted=Step.new()))
+
+
 def test_a_unique_job_is_refused() -> None:
     flow = Workflow("import")
     with pytest.raises(ValueError, match=r"step 'load' is unique, .* make it with unique=False"):
