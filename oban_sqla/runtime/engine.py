@@ -49,10 +49,15 @@ def engine_of(given: object, pool_size: int | None) -> tuple[AsyncEngine, bool]:
 
 def with_own_pool(engine: AsyncEngine) -> AsyncEngine:
     """A copy of an engine with its own pool, and the same connect_args, creator and events."""
-    return create_async_engine(
-        engine.url,
-        pool=engine.pool.recreate(),
-        execution_options=engine.get_execution_options(),
+    # `create_async_engine()` would make another dialect, which asks the server for its version and
+    # settings in five statements, and shares no compiled statements.
+    return AsyncEngine(
+        Engine(
+            engine.pool.recreate(),
+            engine.dialect,
+            engine.url,
+            execution_options=engine.get_execution_options(),
+        )
     )
 
 
