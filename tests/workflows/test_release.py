@@ -244,7 +244,8 @@ async def test_many_workflows_are_looked_up_if_the_planner_expects_a_single_one(
         await finish(connection, *(flow.steps["part-0"] for flow in flows))
         await connection.rollback()
     assert len(plans) == 1
-    assert most_rows(plans[0]["Plan"]) < 1000
+    # PostgreSQL 16 reads all 10,200 steps, once. All pairs would be 100 times as many.
+    assert most_rows(plans[0]["Plan"]) < 20_000
 
 
 @pytest.mark.torture
