@@ -80,9 +80,14 @@ def when(value: datetime | str | None, now: datetime) -> Markup:
         return Markup('<span class="none">{}</span>').format(value or NONE)
     at = instant(value)
     passed = (_aware(now) - _aware(value)).total_seconds()
-    text = f"{duration(passed)} ago" if passed >= 0 else f"in {duration(-passed)}"
+    text = f"{_rounded(passed)} ago" if passed >= 0 else f"in {_rounded(-passed)}"
     shown = f"{at[:19].replace('T', ' ')} UTC"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at, shown, text)
+
+
+def _rounded(seconds: float) -> str:
+    # As app.js writes it: with another text, the layout would shift when the script runs.
+    return duration(round(seconds)).replace(".0 ", " ")
 
 
 def cut(value: Any, longest: int) -> str:

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from oban_sqla.statements.counts import counts
-from tests.statements.test_plans import INDEX, full, plan, prefix
+from tests.statements.test_plans import INDEX, filled, full, plan, prefix
 
-__all__ = ["full", "prefix"]
+__all__ = ["filled", "full", "prefix"]
 
 pytestmark = pytest.mark.oban
 

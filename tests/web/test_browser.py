@@ -22,6 +22,7 @@ from tests.conftest import Add, StartOban
 from tests.factories import JobFactory
 from tests.listening import hear
 from tests.web.test_escaping import ATTACK, attacked
+from tests.web.test_show import NOW, TIMES
 from tests.web.test_workflows import enqueued
 
 __all__ = ["attacked"]
@@ -123,7 +124,7 @@ async def some_jobs(add: Add) -> list[int]:
     trace = 'Traceback (most recent call last):\n  File "/srv/mail.py", line 7, in send\nOSError: x'
     error = [{"attempt": 1, "at": "2026-01-01T00:00:00Z", "error": trace}]
     return await add(
-        JobFactory(discarded=True, errors=error, worker="app.mails.SendMail", tags=["vip"]),
+        JobFactory(discarded=True, errors=error, worker="app.Mail", tags=["vip"]),
         JobFactory(retryable=True, errors=error),
         JobFactory(scheduled=True, queue="mailers"),
         JobFactory(completed=True),
@@ -131,6 +132,22 @@ async def some_jobs(add: Add) -> list[int]:
         JobFactory(executing=True),
         JobFactory(),
     )
+
+
+async def test_the_script_writes_times_as_the_server_does(open_page: Open) -> None:
+    """Otherwise the layout would shift when the script runs."""
+    page = await open_page()
+    await page.clock.set_fixed_time(NOW)
+    told = await page.evaluate(
+        """(passed) => passed.map((seconds) => {
+          const time = document.body.appendChild(document.createElement("time"));
+          time.dateTime = new Date(Date.now() - 1000 * seconds).toISOString();
+          tell();
+          return time.textContent;
+        })""",
+        list(TIMES),
+    )
+    assert told == list(TIMES.values())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

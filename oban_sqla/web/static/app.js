@@ -87,10 +87,10 @@ addEventListener("pageshow", connect);
 
 // Times, in the words of the server; clocks of charts, in the zone of the reader.
 function words(seconds) {
-  for (const [unit, length] of [["days", 86400], ["hours", 3600], ["minutes", 60]]) {
-    if (seconds >= 2 * length) return `${Math.round(seconds / length)} ${unit}`;
-  }
   const whole = Math.round(seconds);
+  for (const [unit, length] of [["days", 86400], ["hours", 3600], ["minutes", 60]]) {
+    if (whole >= 2 * length) return `${Math.round(whole / length)} ${unit}`;
+  }
   return whole === 1 ? "1 second" : `${whole} seconds`;
 }
 
