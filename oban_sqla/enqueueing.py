@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Iterable
 
 from .enqueue.chunks import enqueue_stream
 from .enqueue.enqueue import Conn, each, enqueue
-from .enqueue.gc_pause import paused_briefly, slices
+from .enqueue.gc_pause import slices
 from .models import Job
 from .runtime.database import Database
 from .runtime.enqueuer import Enqueuer
@@ -39,12 +39,11 @@ class Enqueueing:
         `TypeError` or `ValueError` for an object that is not a job, a job given twice, and a `conn`
         of another kind; nothing is sent through `conn` then.
         """
-        with paused_briefly():
-            if conn is None:
-                return await self._enqueuer.enqueue_many(each(jobs))
-            gathered = [job for some in slices(each(jobs)) for job in some]
-            await enqueue(gathered, conn, prefix=self._database.prefix)
-            return gathered
+        if conn is None:
+            return await self._enqueuer.enqueue_many(each(jobs))
+        gathered = [job for some in slices(each(jobs)) for job in some]
+        await enqueue(gathered, conn, prefix=self._database.prefix)
+        return gathered
 
     async def enqueue_stream(
         self, jobs: Iterable[Job] | AsyncIterable[Job], /, *, conn: Conn | None = None

@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import multiprocessing
-import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from weakref import WeakSet
@@ -18,7 +16,6 @@ from tests.conftest import Tune
 from tests.databases import User
 from tests.enqueue.conftest import Listener, Observer
 from tests.enqueue.conn_kinds import MAIN_KINDS, ConnKind
-from tests.listening import timers
 
 
 class Send(Worker, name="tests.chunks.Send", queue="mailers"):
@@ -55,10 +52,6 @@ async def made_async(count: int) -> AsyncIterator[Job]:
 def fails_after(count: int) -> Iterator[Job]:
     yield from made(count)
     raise LookupError("the source broke")
-
-
-def _collects_garbage() -> None:
-    assert gc.isenabled()
 
 
 def numbers(count: int) -> list[dict[str, int]]:
@@ -142,7 +135,7 @@ class TestOwnTransaction:
         assert len(alive) <= 1
 
     @pytest.mark.parametrize("enabled", [True, False])
-    async def test_the_garbage_collector_is_restored(self, oban: Oban, enabled: bool) -> None:
+    async def test_a_stream_restores_the_garbage_collector(self, oban: Oban, enabled: bool) -> None:
         if not enabled:
             gc.disable()
         try:
@@ -153,39 +146,6 @@ class TestOwnTransaction:
             assert gc.isenabled() is enabled
         finally:
             gc.enable()
-
-    @pytest.mark.parametrize(("longest", "collects"), [(60.0, False), (0.0, True)])
-    async def test_the_garbage_collector_pauses_only_briefly_for_a_server(
-        self, oban: Oban, tune: Tune, longest: float, collects: bool
-    ) -> None:
-        tune(gc_pause, LONGEST_PAUSE=longest)
-        seen: list[bool] = []
-
-        class Silent:
-            async def execute(self, sql: str, params: object) -> None:
-                await timers()
-                seen.append(gc.isenabled())
-                raise LookupError("the server broke")
-
-        with pytest.raises(LookupError):
-            await oban.enqueue_many(made(4), conn=Silent())
-        assert seen == [collects]
-        assert gc.isenabled()
-
-    @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="there is no fork")
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    async def test_a_forked_child_collects_garbage(self, oban: Oban) -> None:
-        child = multiprocessing.get_context("fork").Process(target=_collects_garbage)
-
-        class Forking:
-            async def execute(self, sql: str, params: object) -> None:
-                child.start()
-                raise LookupError("the server broke")
-
-        with pytest.raises(LookupError):
-            await oban.enqueue_many(made(4), conn=Forking())
-        await asyncio.to_thread(child.join, 20.0)
-        assert child.exitcode == 0
 
     @pytest.mark.parametrize("name", ["enqueue_many", "enqueue_stream"])
     async def test_a_source_that_fails_leaves_no_job(
