@@ -10,6 +10,8 @@ from .unique import Unique, UniqueMeta
 
 UNIQUE = "_unique"
 """The key in `values_of(job)` of a new job's `Unique`."""
+AT_FIRST: Mapping[str, Any] = {"state": JobState.AVAILABLE, "attempt": 0}
+"""The values of a new job that may run at once."""
 
 
 def new_values(
@@ -17,8 +19,7 @@ def new_values(
 ) -> dict[str, Any]:
     """All values of a new job, from checked ones: with a state, and without attempts."""
     values: dict[str, Any] = {
-        "state": JobState.AVAILABLE,
-        "attempt": 0,
+        **AT_FIRST,
         "errors": [],
         "attempted_by": [],
         **checked,
@@ -31,15 +32,3 @@ def new_values(
         values[UNIQUE] = unique
         values["meta"] = UniqueMeta(values["meta"], unique)
     return values
-
-
-def shared_values(worker: str, queue: str, priority: int, max_attempts: int) -> Mapping[str, Any]:
-    """The values that all new jobs of a worker have, unless a job has options of its own."""
-    return {
-        "state": JobState.AVAILABLE,
-        "attempt": 0,
-        "worker": worker,
-        "queue": queue,
-        "priority": priority,
-        "max_attempts": max_attempts,
-    }

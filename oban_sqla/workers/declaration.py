@@ -8,7 +8,7 @@ from ..clock import client_now
 from ..import_path import origin
 from ..models import Job, chain, deadline, on_discard, partition, validation
 from ..models.job import RULES, new, new_alike
-from ..models.new_values import shared_values
+from ..models.new_values import AT_FIRST
 from ..models.unique import COUNTED_BY
 from .naming import worker_name
 from .option import Option, checked, options_of, refuse_unknown
@@ -35,10 +35,14 @@ class Declaration:
         vars(self).update(values, name=name, origin=origin)
         features = (self.on_discard, self.unique, self.chain, self.limit, self.rate)
         is_plain = not self.meta and all(feature is None for feature in features)
+        self._own = {
+            "worker": name,
+            "queue": self.queue,
+            "priority": self.priority,
+            "max_attempts": self.max_attempts,
+        }
         # `None` if a new job needs more than these values.
-        self._shared = (
-            shared_values(name, self.queue, self.priority, self.max_attempts) if is_plain else None
-        )
+        self._shared = {**AT_FIRST, **self._own} if is_plain else None
 
     def new_job(self, args: Mapping[str, Any] | None, options: JobOptions) -> Job:
         """A job of the worker, not enqueued."""
@@ -48,11 +52,8 @@ class Declaration:
         if given:
             refuse_unknown(self.name, "option", given, JOB_OPTIONS, more=_HINT)
         values = {
-            "worker": self.name,
+            **self._own,
             "args": RULES["args"]({} if args is None else args),
-            "queue": self.queue,
-            "priority": self.priority,
-            "max_attempts": self.max_attempts,
             # Copied, since the user may change the tags and the meta of a job in place.
             "tags": [*self.tags],
             "meta": RULES["meta"](self.meta) if self.meta else {},
